@@ -1,0 +1,203 @@
+"""The moves: each gives the adjustments that it would make from a state, or none.
+
+A move stays within the bounds; whether its result is new is asked of `State.allows`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.adjust.state import (
+    ALPHA,
+    DECAY,
+    DECAYS,
+    DROPOUT,
+    DROPOUTS,
+    EPOCHS,
+    HIGH_RATE,
+    MAX_STEPS,
+    MOST_EPOCHS,
+    PROMISING,
+    RANK,
+    RANKS,
+    RATE,
+    RATES,
+    TIGHT,
+    TOO_HIGH,
+    WARMUP,
+    Adjustments,
+    State,
+    has,
+    rank_key,
+    rate_of,
+    times,
+)
+from pytest_ftloop.records import Adjustment, Iteration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def calm(state: State) -> Adjustments:
+    """Too high a learning rate: down 3 times, or 10 by evidence; after NaN with warmup too."""
+    found = state.finding(*TOO_HIGH, "oscillation")
+    assert found is not None
+    peak = float(found.evidence.get("train_peak", 0)) / float(found.evidence.get("train_first", 1))
+    far = found.kind == "non-finite" or peak > 2 or not float(found.evidence.get("ratio", 1)) < 3
+    because = f"iteration {state.parent.number}: {found.message}"
+    lower = _down(state, 10 if far else 3, because)
+    return (*lower, *warm_up(state)) if lower and found.kind == "non-finite" else lower
+
+
+def warm_up(state: State) -> Adjustments:
+    """Warm up over the first tenth of the steps (a float below 1 is a ratio)."""
+    because = "warming up keeps the first steps from going astray"
+    return () if state.get(WARMUP) else _set(state, WARMUP, 0.1, because)
+
+
+def climb(state: State) -> Adjustments:
+    """Learned too little: up 10 times, 5 or 3, by how much the eval loss fell.
+
+    From 1e-2 on, and once the ceiling is within 3 times, another move is better.
+    """
+    found = state.finding(*PROMISING)
+    assert found is not None
+    fall = float(found.evidence.get("eval_fall", 1))
+    late = float(found.evidence.get("eval_fall_last_quarter", 0))
+    if found.kind == "not-learning":
+        return _up(state, 10, f"iteration {state.parent.number}: {found.message}")
+    if state.rate >= HIGH_RATE:
+        slower = _down(state, 5, f"{state.rate:g} is high for LoRA, and the run ended unfinished")
+        return slower if state.bracket[0] == 0 else ()
+    if state.bracket[1] < 3 * state.rate:
+        return ()
+    factor = 10 if fall < 0.15 else 5 if fall < 0.8 or late >= 0.1 else 3
+    return _up(state, factor, f"iteration {state.parent.number}: {found.message}")
+
+
+def search_rate(state: State) -> Adjustments:
+    """Nothing says where to go: up 2 times, else down; then the middle of the better side."""
+    low, high = state.bracket
+    up = _up(state, 2, "a higher learning rate may gain more")
+    down = _down(state, 2, "a lower learning rate may gain more")
+    if low == 0 and high == math.inf:
+        down_first = state.rate >= HIGH_RATE
+    elif low and high < math.inf:
+        down_first = _best_at(state, low) <= _best_at(state, high)
+    else:
+        down_first = low == 0
+    first, second = (down, up) if down_first else (up, down)
+    return first if first and state.allows(first) else second
+
+
+def halve_rate(state: State) -> Adjustments:
+    """A lower learning rate memorises less."""
+    return _down(state, 2, _overfits(state))
+
+
+def more_dropout(state: State) -> Adjustments:
+    """The next higher dropout."""
+    return _next_of(state, DROPOUT, DROPOUTS, _overfits(state))
+
+
+def more_decay(state: State) -> Adjustments:
+    """The next higher weight decay."""
+    return _next_of(state, DECAY, DECAYS, _overfits(state))
+
+
+def lower_rank(state: State) -> Adjustments:
+    """Half the rank, at the same scale."""
+    return _rank(state, int(state.get(RANK)) // 2, _overfits(state))
+
+
+def higher_rank(state: State) -> Adjustments:
+    """Twice the rank, at the same scale."""
+    return _rank(state, int(state.get(RANK)) * 2, "a higher rank can hold more")
+
+
+def more_epochs(state: State) -> Adjustments:
+    """Twice the training, up to 20 epochs."""
+    because = "training for longer may gain more"
+    steps, epochs = state.get(MAX_STEPS), state.get(EPOCHS)
+    if steps > 0:
+        most = int(MOST_EPOCHS * _steps_per_epoch(state.parent))
+        return _set(state, MAX_STEPS, max(steps, min(2 * steps, most)), because)
+    return _set(state, EPOCHS, max(epochs, min(2 * epochs, MOST_EPOCHS)), because)
+
+
+def fewer_epochs(state: State) -> Adjustments:
+    """No longer than to the best point, if that came early: the schedule then ends there."""
+    points = [point for point in state.parent.evals if math.isfinite(point.eval_loss)]
+    if not points:
+        return ()
+    best, last = min(points, key=lambda point: point.eval_loss), points[-1]
+    if best.epoch > 0.6 * last.epoch:
+        return ()
+    because = f"the eval loss was lowest at epoch {best.epoch:.3g} of {last.epoch:.3g}"
+    if state.get(MAX_STEPS) > 0:
+        return _set(state, MAX_STEPS, best.step, because)
+    return _set(state, EPOCHS, max(1, math.ceil(best.epoch)), because)
+
+
+def _up(state: State, factor: float, because: str) -> Adjustments:
+    rate, high = max(state.rate, state.floor), state.bracket[1]
+    after = min(factor * rate, math.sqrt(rate * high), RATES[1])
+    return _set_rate(state, after, because) if high >= TIGHT * rate and after > rate else ()
+
+
+def _down(state: State, factor: float, because: str) -> Adjustments:
+    rate, low = min(state.rate, state.ceiling), state.bracket[0]
+    after = min(max(rate / factor, math.sqrt(low * rate), RATES[0]), RATES[1])
+    return _set_rate(state, after, because) if rate >= TIGHT * low and after < rate else ()
+
+
+def _set_rate(state: State, rate: float, because: str) -> Adjustments:
+    diverged = [i for i in state.chain if has(i, TOO_HIGH)]
+    if diverged:
+        ceiling = state.ceiling
+        at = sum(rate_of(i) >= ceiling for i in state.chain)
+        above = " or above" if any(rate_of(i) > ceiling for i in diverged) else ""
+        because += (
+            f"{'' if because.endswith('.') else ';'} learning_rate {ceiling:g}{above} "
+            f"diverged in {len(diverged)} of {times(at, 'iteration')}"
+        )
+    return _set(state, RATE, float(f"{rate:.1e}"), because)
+
+
+def _set(state: State, setting: str, after: Any, because: str) -> Adjustments:
+    before = state.get(setting)
+    return () if after == before else (Adjustment(setting, before, after, because),)
+
+
+def _next_of(state: State, setting: str, ladder: Iterable[float], because: str) -> Adjustments:
+    after = next((value for value in ladder if value > state.get(setting)), None)
+    return () if after is None else _set(state, setting, after, because)
+
+
+def _rank(state: State, rank: int, because: str) -> Adjustments:
+    before, alpha = state.get(RANK), state.get(ALPHA)
+    if not RANKS[0] <= rank <= RANKS[1]:
+        return ()
+    scaled = alpha * rank / before
+    scaled = int(scaled) if scaled == int(scaled) else scaled
+    return (
+        *_set(state, RANK, rank, because),
+        *_set(state, ALPHA, scaled, f"keeps lora_alpha / r at {alpha / before:g}"),
+    )
+
+
+def _overfits(state: State) -> str:
+    found = state.finding("overfitting")
+    return f"iteration {state.parent.number}: {found.message}" if found else "less overfitting"
+
+
+def _best_at(state: State, rate: float) -> tuple[float, float]:
+    """The best figures at a learning rate, lower better; a broken run is worst."""
+    at = [i for i in state.chain if rate_of(i) == rate and not has(i, TOO_HIGH)]
+    return min((rank_key(i, state.metric) for i in at), default=(math.inf, math.inf))
+
+
+def _steps_per_epoch(iteration: Iteration) -> float:
+    last = iteration.evals[-1] if iteration.evals else None
+    return last.step / last.epoch if last and last.epoch else 1.0

@@ -1,0 +1,175 @@
+"""What the policy knows: the settings it moves, the chain so far, and what the chain shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.diagnose.noise import better_beyond_noise
+from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.records import Adjustment, Finding, Iteration, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+RATE, WARMUP = "training.learning_rate", "training.warmup_steps"
+EPOCHS, MAX_STEPS = "training.num_train_epochs", "training.max_steps"
+RANK, ALPHA, DROPOUT = "lora.r", "lora.lora_alpha", "lora.lora_dropout"
+DECAY = "training.weight_decay"
+
+DEFAULTS: Mapping[str, Any] = {  # of trl 1.16 (SFTConfig) and peft 0.21 (LoraConfig), when unset
+    RATE: 2e-5,
+    WARMUP: 0,
+    EPOCHS: 3.0,
+    MAX_STEPS: -1,
+    DECAY: 0.0,
+    RANK: 8,
+    ALPHA: 8,
+    DROPOUT: 0.0,
+}
+RATES = (1e-6, 1e-1)
+MOST_EPOCHS = 20
+RANKS = (1, 256)
+DROPOUTS = (0.05, 0.1, 0.2, 0.3)
+DECAYS = (0.01, 0.03, 0.1)
+HIGH_RATE = 1e-2
+"""LoRA's best rates lie below: from here on a run that lacks something is first slowed down."""
+TIGHT = 1.25
+"""Two learning rates this near are the same one."""
+TOO_HIGH = frozenset({"diverged", "non-finite"})
+PROMISING = frozenset({"underfit", "not-learning"})
+
+Adjustments = tuple[Adjustment, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """The chain, and the iteration that the next one starts from."""
+
+    chain: tuple[Iteration, ...]
+    parent: Iteration
+    metric: str
+
+    def get(self, setting: str) -> Any:
+        """The parent's value of a setting."""
+        return value_of(self.parent, setting)
+
+    def finding(self, *kinds: str) -> Finding | None:
+        """The parent's first finding of one of the kinds."""
+        return next((found for found in self.parent.findings if found.kind in kinds), None)
+
+    @property
+    def rate(self) -> float:
+        """The parent's learning rate."""
+        return float(self.get(RATE))
+
+    @property
+    def ceiling(self) -> float:
+        """The lowest learning rate that diverged anywhere in the chain."""
+        return min((rate_of(i) for i in self.chain if has(i, TOO_HIGH)), default=math.inf)
+
+    @property
+    def floor(self) -> float:
+        """The highest learning rate that learned nothing, below the ceiling and the best rate.
+
+        Above the best rate (unless that learned nothing either) it was too high, not too low.
+        """
+        idle = [rate_of(i) for i in self.chain if has(i, {"not-learning"})]
+        top = self.ceiling if self.finding("not-learning") else min(self.ceiling, self.rate)
+        return max((rate for rate in idle if rate < top), default=0.0)
+
+    @property
+    def bracket(self) -> tuple[float, float]:
+        """The learning rates around the parent's between which the optimum lies; 0, inf: unknown.
+
+        Of two iterations that differ in the learning rate alone, the optimum lies on the better
+        one's side.
+        """
+        low, high = self.floor, self.ceiling
+        for pair in combinations(self.chain, 2):
+            left, right = sorted(pair, key=rate_of)
+            if rate_of(left) == rate_of(right) or family(left) != family(right):
+                continue
+            if has(right, TOO_HIGH):
+                continue  # its rate is a ceiling already, whatever its best point reached
+            if rank_key(right, self.metric) < rank_key(left, self.metric):
+                low = max(low, rate_of(left) if rate_of(left) < self.rate else 0.0)
+            elif rate_of(right) > self.rate:
+                high = min(high, rate_of(right))
+        return low, high
+
+    def allows(self, adjustments: Adjustments) -> bool:
+        """Whether the result is new to the chain and its learning rate not known to fail."""
+        settings = self.parent.settings.adjusted(adjustments)
+        rate = float(settings.get(RATE, DEFAULTS[RATE]))
+        idle = rate <= self.floor and any(a.setting == RATE for a in adjustments)
+        tried = {canonical(iteration.settings) for iteration in self.chain}
+        return rate < self.ceiling and not idle and canonical(settings) not in tried
+
+
+def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
+    """The best iteration so far, which the next one's adjustments start from.
+
+    By the metric, then by eval loss (early pass rates are all 0), then the earliest. Without any
+    finite figure the last one.
+    """
+    sound = [i for i in chain if math.isfinite(figure(i, metric))]
+    return min(sound, key=lambda iteration: rank_key(iteration, metric)) if sound else chain[-1]
+
+
+def gained(iteration: Iteration, before: Sequence[Iteration], metric: str) -> bool:
+    """Whether it beats the best before it by more than noise; eval loss decides equal figures."""
+    best = parent_of_next(before, metric)
+    new, old = figure(iteration, metric), figure(best, metric)
+    if new == old:
+        metric = "eval_loss"
+        new, old = figure(iteration, metric), figure(best, metric)
+    return better_beyond_noise(metric, new, old)
+
+
+def figure(iteration: Iteration, metric: str) -> float:
+    return iteration.metrics.get(metric, math.nan)
+
+
+def has(iteration: Iteration, kinds: Iterable[str]) -> bool:
+    return any(finding.kind in kinds for finding in iteration.findings)
+
+
+def value_of(iteration: Iteration, setting: str) -> Any:
+    value = iteration.settings.get(setting)
+    return DEFAULTS[setting] if value is None else value
+
+
+def rate_of(iteration: Iteration) -> float:
+    return float(value_of(iteration, RATE))
+
+
+def rank_key(iteration: Iteration, metric: str) -> tuple[float, float]:
+    """Its figure and its eval loss, both as lower is better, NaN last."""
+    sign = 1 if METRICS[split_name(metric)[0]].better == "lower" else -1
+    figures = (sign * figure(iteration, metric), figure(iteration, "eval_loss"))
+    return tuple(math.inf if math.isnan(f) else f for f in figures)  # type: ignore[return-value]
+
+
+def canonical(settings: Settings, without: Iterable[str] = ()) -> str:
+    """The settings as one string, defaults filled in: stated or not, they are the same."""
+    stated = {
+        **{f"lora.{name}": value for name, value in settings.lora.items()},
+        **{f"training.{name}": value for name, value in settings.training.items()},
+    }
+    full = {**DEFAULTS, **{name: value for name, value in stated.items() if value is not None}}
+    kept = {name: value for name, value in full.items() if name not in without}
+    numbers = {k: float(v) if type(v) in (int, float) else v for k, v in kept.items()}
+    return json.dumps(numbers, sort_keys=True, default=str)
+
+
+def family(iteration: Iteration) -> str:
+    """What iterations share that differ in the learning rate (and its warmup) alone."""
+    return canonical(iteration.settings, without=(RATE, WARMUP))
+
+
+def times(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

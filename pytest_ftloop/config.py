@@ -1,0 +1,470 @@
+"""A loop's configuration, from a `*.ftloop.yaml` file or from Python.
+
+Every mistake in a loop file is reported at once, each with its line and the nearest valid name.
+The names and types under `lora:` and `training:` are peft's and trl's own; they are checked when
+those are imported, before anything is trained or written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pytest_ftloop.data import Columns
+from pytest_ftloop.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.gates import Gate, parse_gate
+from pytest_ftloop.records import Settings
+from pytest_ftloop.scorers import Scoring, check_scoring
+
+SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
+
+DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
+"""Used when a loop states no `lora` at all; one that states any gets peft's defaults beside it."""
+
+DEFAULT_TRAINING: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 1}
+"""Used when a loop states no `training` at all. LoRA learns little at trl's default rate, 2e-5."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
+
+
+class HubSource(_Section):
+    """A data set on the hub, or a local folder in its layout."""
+
+    hub: str = Field(description="owner/name, or a folder")
+    split: str | None = Field(None, description="the split; by default that of the role")
+    name: str | None = Field(None, description="the configuration, where there are several")
+    revision: str | None = Field(None, description="a commit, so that the data can't move")
+
+
+class SplitSection(_Section):
+    """An eval set split off the train set."""
+
+    fraction: Fraction = Field(description="share of the train rows, between 0 and 1")
+    seed: int = Field(0, description="which rows: the same seed, the same rows")
+
+
+class DataSection(_Section):
+    """Where the examples come from."""
+
+    train: str | HubSource = Field(
+        description="jsonl, json, csv or parquet file, a hub id, or module:function"
+    )
+    eval: str | HubSource | None = Field(None, description="likewise; or use split")
+    split: SplitSection | None = Field(None, description="split an eval set off the train set")
+    id: str | None = Field(
+        None, description="column with the example's id; by default id, else the content's hash"
+    )
+    tags: str | list[str] = Field("tags", description="column or columns with tags")
+    train_sample: int = Field(
+        256, ge=1, description="train examples measured again in eval mode for train_loss"
+    )
+
+    @model_validator(mode="after")
+    def _one_eval_set(self) -> DataSection:
+        if self.eval is None and self.split is None:
+            raise ValueError(
+                "no eval set: add eval, or split one off with split: {fraction: 0.1, seed: 0}"
+            )
+        if self.eval is not None and self.split is not None:
+            raise ValueError("both eval and split: the eval set is either given or split off")
+        return self
+
+
+class ScoringSection(_Section):
+    """How an example passes."""
+
+    scorer: str = Field(
+        "exact",
+        description="loss, exact, contains, regex, choice, json, hook, or module:function",
+    )
+    max_new_tokens: int | None = Field(None, ge=1, description="limit of the greedy generation")
+    threshold: float | None = Field(
+        None, strict=False, description="for loss: the highest passing loss per token"
+    )
+    pattern: str | None = Field(
+        None, description="for regex; by default the expected text is the pattern"
+    )
+    choices: list[str] | None = Field(
+        None, description="for choice: the candidates; by default the train set's expected texts"
+    )
+    ignore_case: bool = Field(False, description="for exact and contains")
+
+
+class LoopSection(_Section):
+    """How the loop goes on and when it stops."""
+
+    iterations: int = Field(4, ge=1, description="iterations at most")
+    patience: int = Field(2, ge=1, description="iterations without improvement before it stops")
+    metric: Literal["eval_loss", "pass_rate"] = Field(
+        "eval_loss", description="by which the best iteration is chosen"
+    )
+    time_budget_s: float | None = Field(
+        None, gt=0, strict=False, description="no iteration is begun that would end after it"
+    )
+
+
+class LoopFile(_Section):
+    """A pytest-ftloop loop: one fine-tuning goal."""
+
+    name: str | None = Field(None, description="the loop's name; by default the file's")
+    model: str = Field(
+        "tiny", description="a hub id (id@revision), a folder, or tiny, the embedded base model"
+    )
+    data: DataSection
+    lora: dict[str, Any] = Field(
+        default_factory=lambda: dict(DEFAULT_LORA), description="arguments of peft.LoraConfig"
+    )
+    training: dict[str, Any] = Field(
+        default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
+    )
+    scoring: ScoringSection = Field(default_factory=ScoringSection)
+    gates: dict[str, Any] = Field(
+        default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
+    )
+    loop: LoopSection = Field(default_factory=LoopSection)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """One loop, checked. `model`, `train` and `eval` may be live objects when it comes from Python.
+
+    `folder` is what relative paths start from, and where `improvement_log/` lies. `lines` maps a
+    dotted key to its line in the loop file.
+    """
+
+    name: str
+    folder: Path
+    source: str
+    model: Any
+    tokenizer: Any
+    train: Any
+    eval: Any
+    split: SplitSection | None
+    columns: Columns
+    train_sample: int
+    settings: Settings
+    scoring: Scoring
+    gates: tuple[Gate, ...]
+    loop: LoopSection
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    def locate(self, key: str) -> Location | None:
+        """Where a dotted key, or the nearest section above it, stands in the loop file."""
+        while key:
+            if key in self.lines:
+                return Location(self.source, self.lines[key])
+            key = key.rpartition(".")[0]
+        return Location(self.source) if self.lines else None
+
+
+def read_loop_file(path: Path) -> LoopConfig:
+    """Read and check a loop file. Raises `ConfigError` with every mistake found."""
+    shown = shown_path(path)
+    values, lines = _read_yaml(path, shown)
+    name = path.name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return _checked(values, lines, folder=path.parent, source=shown, name=name.removesuffix(".yaml"))
+
+
+def from_python(
+    *,
+    folder: Path,
+    source: str,
+    name: str,
+    model: Any = "tiny",
+    tokenizer: Any = None,
+    train: Any = None,
+    eval: Any = None,  # noqa: A002 - the loop file's own key
+    lora: Any = None,
+    training: Any = None,
+    data: Mapping[str, Any] | None = None,
+    scoring: Mapping[str, Any] | str | None = None,
+    gates: Mapping[str, str] | None = None,
+    loop: Mapping[str, Any] | None = None,
+) -> LoopConfig:
+    """The same loop from Python: the sections of a loop file, or the ecosystem's own objects.
+
+    `model` may be a loaded model (with its `tokenizer`), `train` and `eval` any iterable of rows
+    (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the other
+    keys of the loop file's data section (split, id, tags, train_sample).
+    """
+    live = {"model": model, "train": train, "eval": eval}
+    values: dict[str, Any] = {
+        "name": name,
+        "data": {**(data or {})},
+        "gates": dict(gates or {}),
+        "loop": dict(loop or {}),
+    }
+    if isinstance(model, str | Path):
+        values["model"] = str(model)
+    for role, source_ in (("train", train), ("eval", eval)):
+        if source_ is not None:
+            plain = isinstance(source_, str | Path | dict)
+            values["data"][role] = str(source_) if isinstance(source_, Path) else source_
+            if not plain:
+                values["data"][role] = "live"
+    if lora is not None:
+        values["lora"] = _stated(lora)
+    if training is not None:
+        values["training"] = _stated(training)
+    if scoring is not None:
+        values["scoring"] = {"scorer": scoring} if isinstance(scoring, str) else dict(scoring)
+    config = _checked(values, {}, folder=folder, source=source, name=name)
+    changes = {
+        key: value
+        for key, value in live.items()
+        if value is not None and not isinstance(value, str | Path | dict)
+    }
+    return _replace(config, tokenizer=tokenizer, **changes)
+
+
+def shown_path(path: Path) -> str:
+    """A path as the user would type it: relative to the working folder where it lies below it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else Path(relative).as_posix()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a loop file, for editors."""
+    schema = LoopFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _checked(
+    values: Any, lines: Mapping[str, int], *, folder: Path, source: str, name: str
+) -> LoopConfig:
+    def locate(key: str) -> Location:
+        while key and key not in lines:
+            key = key.rpartition(".")[0]
+        return Location(source, lines.get(key))
+
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"wanted a loop's keys (data, training, gates, ...), found {type(values).__name__}",
+            where=Location(source),
+            cure="'ftloop init' writes a loop file to start from.",
+        )
+    mistakes: list[ConfigError] = []
+    parsed: LoopFile | None = None
+    try:
+        parsed = LoopFile.model_validate(values)
+    except ValidationError as error:
+        mistakes += _mistakes(error, locate)
+    gates = []
+    for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
+        try:
+            gates.append(parse_gate(str(key), condition, locate(f"gates.{key}")))
+        except ConfigError as error:
+            mistakes.append(error)
+    scoring = None
+    if parsed is not None:
+        section = parsed.scoring.model_dump()
+        scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
+        try:
+            check_scoring(scoring, where=locate("scoring.scorer"))
+        except ConfigError as error:
+            mistakes.append(error)
+        if not re.fullmatch(r"[\w.-]+", parsed.name or name):
+            mistakes.append(
+                ConfigError(
+                    f"name {parsed.name or name!r} can't be a folder's name everywhere",
+                    where=locate("name"),
+                    cure="Use letters, digits, '-', '_' and '.'.",
+                )
+            )
+    if mistakes:
+        first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
+        if others:
+            raise ConfigError("\n".join(str(mistake) for mistake in (first, *others)))
+        raise first
+    assert parsed is not None
+    assert scoring is not None
+    data = parsed.data
+    tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
+    return LoopConfig(
+        name=parsed.name or name,
+        folder=folder,
+        source=source,
+        model=parsed.model,
+        tokenizer=None,
+        train=_plain(data.train),
+        eval=_plain(data.eval),
+        split=data.split,
+        columns=Columns(
+            id=data.id, tags=tags, text=str(parsed.training.get("dataset_text_field", "text"))
+        ),
+        train_sample=data.train_sample,
+        settings=Settings(lora=parsed.lora, training=parsed.training),
+        scoring=scoring,
+        gates=tuple(gates),
+        loop=parsed.loop,
+        lines=lines,
+    )
+
+
+def _read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
+    """The file's values, and the line of each dotted key. YAML 1.2: `2e-4` is a number."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        tree = YAML(typ="rt", pure=True).load(text)
+    except OSError as error:
+        raise ConfigError(f"can't be read: {error.strerror}", where=Location(shown)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 at byte {error.start}", where=Location(shown)) from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = (error.problem or str(error)).strip()
+        raise ConfigError(
+            f"not YAML: {problem}",
+            where=Location(shown, mark.line + 1 if mark else None),
+            cure="Quote values that begin with > or another YAML sign, as in pass_rate: \">= 0.9\".",
+        ) from None
+    except YAMLError as error:
+        raise ConfigError(f"not YAML: {error}", where=Location(shown)) from None
+    lines = dict(_lines(tree, ""))
+    return _unwrapped(tree), lines
+
+
+def _lines(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            dotted = f"{prefix}{key}"
+            yield dotted, node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+            yield from _lines(value, f"{dotted}.")
+
+
+def _unwrapped(node: Any) -> Any:
+    """Plain Python values in place of the YAML library's own types."""
+    if isinstance(node, dict):
+        return {str(key): _unwrapped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_unwrapped(value) for value in node]
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
+    """One `ConfigError` for each thing pydantic found, in a user's words."""
+    seen: set[str] = set()
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if not _is_branch(part)]
+        key = ".".join(path)
+        # A value that fits no branch of a union is reported once, not once a branch.
+        if key in seen:
+            continue
+        seen.add(key)
+        if item["type"] == "extra_forbidden":
+            section = ".".join(path[:-1])
+            yield ConfigError(
+                f"unknown key {path[-1]!r}" + (f" in {section}" if section else ""),
+                where=locate(key),
+                cure=did_you_mean(path[-1], _known_keys(path[:-1])),
+            )
+        elif item["type"] == "missing":
+            yield ConfigError(f"{key} is missing", where=locate(key), cure=_example_of(key))
+        elif item["type"] == "value_error":
+            yield ConfigError(str(item["ctx"]["error"]), where=locate(key))
+        else:
+            wanted = item["msg"].removeprefix("Input should be ")
+            yield ConfigError(
+                f"{key}: wanted {wanted}, found {item['input']!r}", where=locate(key)
+            )
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether a part of pydantic's location names a union's branch, not a key of the file."""
+    return part in {"str", "HubSource", "list[str]", "dict", "int", "float"} or isinstance(part, int)
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: Any = LoopFile
+    for part in path:
+        model = {
+            "data": DataSection,
+            "split": SplitSection,
+            "scoring": ScoringSection,
+            "loop": LoopSection,
+            "train": HubSource,
+            "eval": HubSource,
+        }.get(part, model)
+    return list(model.model_fields)
+
+
+def _example_of(key: str) -> str:
+    return {
+        "data": "data: {train: data/train.jsonl, eval: data/eval.jsonl}",
+        "data.train": "train: data/train.jsonl",
+    }.get(key, "")
+
+
+def _is_gates(values: Mapping[str, Any]) -> bool:
+    return isinstance(values.get("gates"), Mapping)
+
+
+def _plain(source: str | HubSource | None) -> Any:
+    return source.model_dump(exclude_none=True) if isinstance(source, HubSource) else source
+
+
+def _stated(config: Any) -> dict[str, Any]:
+    """What an SFTConfig or LoraConfig states: the fields that differ from a fresh one's."""
+    if isinstance(config, Mapping):
+        return dict(config)
+    fresh = _fresh(config)
+    stated = {}
+    for name, value in vars(config).items():
+        if name in type(config).__dataclass_fields__ and name not in _MACHINE:
+            plain = _jsonable(value)
+            if plain != _jsonable(getattr(fresh, name, None)):
+                stated[name] = plain
+    return stated
+
+
+_MACHINE = frozenset({"output_dir", "runtime_config", "task_type"})
+"""Fields that never state a setting of the training."""
+
+
+def _fresh(config: Any) -> Any:
+    """A config of the same class with nothing stated but what this one needs to be made here."""
+    made_with = {
+        name: getattr(config, name)
+        for name in ("output_dir", "use_cpu", "bf16", "fp16")
+        if name in type(config).__dataclass_fields__
+    }
+    return type(config)(**made_with)
+
+
+def _jsonable(value: Any) -> Any:
+    """A value as a loop file would state it."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return value
+    if hasattr(value, "value") and isinstance(value.value, str):  # an enum
+        return value.value
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, tuple | list):
+        return [_jsonable(item) for item in value]
+    return value
+
+
+def _replace(config: LoopConfig, **changes: Any) -> LoopConfig:
+    import dataclasses
+
+    return dataclasses.replace(config, **changes)

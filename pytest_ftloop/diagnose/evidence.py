@@ -1,0 +1,77 @@
+"""What the rules look at: one iteration's curves and figures, and the chain before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_ftloop.records import EvalPoint, Iteration, StepLog, Training
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One iteration as the diagnosis sees it.
+
+    `metrics` are the figures of the best evaluation point, `final` those of the last one.
+    `metric` is the one that the loop chooses by. `history`: the iterations of the same chain
+    before this one, oldest first. The other fields are those of `Training`.
+    """
+
+    steps: tuple[StepLog, ...]
+    evals: tuple[EvalPoint, ...]
+    planned_steps: int
+    best_step: int
+    steps_per_epoch: int
+    trainable_parameters: int
+    labelled_tokens: int
+    vocabulary: int
+    adapter_moved: bool
+    ended_early: str = ""
+    recoveries: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    final: Mapping[str, float] = field(default_factory=dict)
+    base_eval_loss: float = math.nan
+    history: tuple[Iteration, ...] = ()
+    metric: str = "eval_loss"
+
+    @classmethod
+    def of(
+        cls,
+        training: Training,
+        metrics: Mapping[str, float],
+        final: Mapping[str, float],
+        base_eval_loss: float,
+        history: Sequence[Iteration] = (),
+        metric: str = "eval_loss",
+    ) -> Evidence:
+        """The evidence of a training and the figures measured on it."""
+        return cls(
+            steps=training.steps,
+            evals=training.evals,
+            planned_steps=training.planned_steps,
+            best_step=training.best_step,
+            steps_per_epoch=training.steps_per_epoch,
+            trainable_parameters=training.trainable_parameters,
+            labelled_tokens=training.labelled_tokens,
+            vocabulary=training.vocabulary,
+            adapter_moved=training.adapter_moved,
+            ended_early=training.ended_early,
+            recoveries=training.recoveries,
+            metrics=metrics,
+            final=final,
+            base_eval_loss=base_eval_loss,
+            history=tuple(history),
+            metric=metric,
+        )
+
+    @property
+    def eval_curve(self) -> tuple[tuple[int, float], ...]:
+        """(step, eval loss), the untrained base first where it is known and was not evaluated."""
+        points = tuple((point.step, point.eval_loss) for point in self.evals)
+        if math.isfinite(self.base_eval_loss) and not (points and points[0][0] == 0):
+            return ((0, self.base_eval_loss), *points)
+        return points

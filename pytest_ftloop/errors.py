@@ -1,0 +1,73 @@
+"""The errors a user can cause: each says what was wanted, what was found, where, and the cure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a user's file; shown as `file:line`."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+class FtloopError(Exception):
+    """A mistake or condition that the user can mend. Shown as text, never as a traceback.
+
+    `message` says what was wanted and what was found, `where` the place, `cure` what to do.
+    """
+
+    def __init__(self, message: str, *, where: Location | None = None, cure: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.cure = cure
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        cure = f"\n  {self.cure}" if self.cure else ""
+        return f"{place}{self.message}{cure}"
+
+
+class ConfigError(FtloopError):
+    """A loop file, or the same settings from Python, asks for something that can't be."""
+
+
+class DataError(FtloopError):
+    """A data file, row or column is missing or malformed."""
+
+
+class TrainingError(FtloopError):
+    """trl, transformers or peft refused what was asked, or an iteration could not be trained."""
+
+
+class ScoringError(FtloopError):
+    """A scorer raised, or returned something that is neither pass nor fail."""
+
+
+class LogError(FtloopError):
+    """The improvement log can't be read or written."""
+
+
+class StaleLogError(LogError):
+    """The log does not hold what the loop file now asks for, and training was not allowed."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?`, or the list of valid names when none is near."""
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"Valid names: {shown}."

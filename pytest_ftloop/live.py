@@ -1,0 +1,66 @@
+"""The live line of a terminal: what is under way, redrawn in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pytest_ftloop.report.text import progress_line
+
+EVERY_S = 0.1
+"""Seconds between two redraws; a training step may take a millisecond."""
+
+CLEAR = "\r\x1b[2K"
+
+
+class LiveLine:
+    """A `Progress` that redraws one line. `write` must reach the terminal past any capture."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        width: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write, self._width, self._clock = write, width, clock
+        self._drawn_at = -EVERY_S
+        self._loop, self._number, self._of = "", 0, 0
+        self._began = clock()
+
+    def iteration(self, loop: str, number: int, of: int) -> None:
+        """Note which iteration is under way."""
+        self._loop, self._number, self._of = loop, number, of
+        self._began = self._clock()
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Draw a training step with the time it leaves."""
+        if step == 1:
+            self._began = self._clock()
+        self._draw(
+            progress_line(
+                self._loop,
+                self._number,
+                self._of,
+                step=step,
+                steps=steps,
+                loss=loss,
+                elapsed_s=self._clock() - self._began,
+                width=self._width - 1,
+            )
+        )
+
+    def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Draw any other work."""
+        share = f" {done}/{of}" if of else ""
+        where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
+        self._draw(f"{where}{what}{share}"[: self._width - 1], always=done in (0, of))
+
+    def done(self) -> None:
+        """Take the line away."""
+        self._write(CLEAR)
+
+    def _draw(self, line: str, *, always: bool = False) -> None:
+        now = self._clock()
+        if always or now - self._drawn_at >= EVERY_S:
+            self._drawn_at = now
+            self._write(CLEAR + line)

@@ -1,0 +1,388 @@
+"""The loop: train -> evaluate -> diagnose -> adjust -> log, until it is decided to stop.
+
+What is in the log already is up to date and not trained again; torch is imported only when
+something has to be trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock
+
+from pytest_ftloop import adjust, data
+from pytest_ftloop.cache import cache_folder
+from pytest_ftloop.config import LoopConfig
+from pytest_ftloop.diagnose import diagnose
+from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.errors import StaleLogError, TrainingError
+from pytest_ftloop.fingerprint import (
+    ID_LENGTH,
+    iteration_fingerprint,
+    model_identity,
+    scoring_identity,
+)
+from pytest_ftloop.gates import check_tags, judge
+from pytest_ftloop.log import FOLDER, ImprovementLog, as_logged, chain_from, next_number
+from pytest_ftloop.metrics import best_metrics, final_metrics
+from pytest_ftloop.progress import Progress, Silent
+from pytest_ftloop.records import Adjustment, DataSet, Decision, Iteration, Settings
+from pytest_ftloop.result import LoopResult, best_of
+from pytest_ftloop.scorers import Scorer, load_scorer, needs_generation
+
+if TYPE_CHECKING:
+    from pytest_ftloop.train import Run
+
+RESUMABLE = frozenset({"iterations", "time"})
+"""Stops that a larger budget undoes: what would have come next is in the log."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a loop is to be run, whatever its file says.
+
+    `explore` False (in CI): the loop file's own settings are the only iteration that may be
+    trained. `iterations` overrides the file's number and explores in any case. `log_folder` holds
+    the log instead of the folder `improvement_log` beside the loop file. `run_id` names the
+    pytest run that several processes (xdist) share: together they retrain a loop once.
+    """
+
+    retrain: bool = False
+    replay: bool = False
+    explore: bool = True
+    iterations: int | None = None
+    log_folder: Path | None = None
+    run_id: str = ""
+
+
+class Runner(Protocol):
+    """Trains and evaluates one iteration."""
+
+    def __call__(
+        self, settings: Settings, adapter: Path, base_eval_loss: float | None
+    ) -> Run:
+        """Run with these settings; save the best adapter to the folder `adapter`."""
+
+
+RunnerFactory = Callable[["Inputs", LoopConfig, Progress], Runner]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A loop's data, the identity of its model, and its scorer."""
+
+    train: DataSet
+    eval: DataSet
+    model: str
+    scorer: Scorer | None
+
+    @classmethod
+    def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
+        """Load and check everything that needs no torch."""
+        where = config.locate("data.train")
+        train = data.load(config.train, "train", config.folder, config.columns, where)
+        if config.split is not None:
+            train, eval_ = data.split_off(train, config.split.fraction, config.split.seed)
+        else:
+            where = config.locate("data.eval")
+            eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
+        _check_forms(config, train, eval_)
+        check_tags(config.gates, eval_.tags, config.source)
+        scorer = None
+        if needs_generation(config.scoring):
+            scorer = load_scorer(
+                config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
+            )
+            if config.scoring.scorer in {"contains", "regex", "json"}:
+                for example in eval_.examples:
+                    scorer(example, "")  # raises now for an example that could never be scored
+        model = model_identity(config.model, config.folder, config.tokenizer)
+        return cls(train, eval_, model, scorer)
+
+    def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
+        """The fingerprint of an iteration with these settings."""
+        return iteration_fingerprint(
+            self.model, settings, config.scoring, config.folder, self.train, self.eval
+        )
+
+
+@dataclass
+class Loop:
+    """One loop, ready to run."""
+
+    config: LoopConfig
+    options: Options = field(default_factory=Options)
+    progress: Progress = field(default_factory=Silent)
+    hook: Scorer | None = None
+    runner: RunnerFactory | None = None
+
+    def run(self) -> LoopResult:
+        """Bring the log up to date, training what is not in it, and judge the best iteration.
+
+        Only one process works on a loop at a time; the others wait, then find it up to date.
+        """
+        inputs = Inputs.of(self.config, self.hook)
+        log = ImprovementLog(self.log_folder / self.config.name)
+        if not self.options.retrain:
+            # Without the lock first: reading needs none, and most runs find nothing to do.
+            chain = self._chain(log.read(), inputs)
+            if chain and self._follow(chain) is None:
+                return self._result(chain, (), log, inputs)
+        if self.options.replay:
+            raise self._stale(log)
+        log.check_writable()
+        with self._lock(log.folder) as lock:
+            if self.options.retrain and self._retrained(lock):
+                return self._result(self._chain(log.read(), inputs), (), log, inputs)
+            try:
+                result = self._train_on(log, inputs)
+            finally:
+                self.progress.done()
+            if self.options.retrain:
+                self._retrained_note(lock).write_text(self.options.run_id, encoding="utf-8")
+            return result
+
+    @property
+    def log_folder(self) -> Path:
+        """The folder that holds the log of this loop and of its neighbours."""
+        return self.options.log_folder or self.config.folder / FOLDER
+
+    @property
+    def limit(self) -> int:
+        """How many iterations the chain may have."""
+        if self.options.iterations is not None:
+            return self.options.iterations
+        return self.config.loop.iterations if self.options.explore else 1
+
+    def _train_on(self, log: ImprovementLog, inputs: Inputs) -> LoopResult:
+        config, started = self.config, time.monotonic()
+        before = log.read()
+        # Retraining starts over: what the log says of this chain is not taken as decided.
+        chain = [] if self.options.retrain else list(self._chain(before, inputs))
+        trained: list[str] = []
+        runner: Runner | None = None
+        while (plan := self._plan(chain, config.settings)) is not None:
+            parent, adjustments, settings = plan
+            if runner is None:
+                runner = (self.runner or lora_runner)(inputs, config, self.progress)
+            fingerprint = inputs.fingerprint(config, settings)
+            known = next((i for i in (*before, *chain) if i.fingerprint == fingerprint), None)
+            number = known.number if known else next_number((*before, *chain))
+            self.progress.iteration(config.name, len(chain) + 1, self.limit)
+            run = runner(
+                settings,
+                adapter_folder(fingerprint),
+                chain[0].base["eval_loss"] if chain else None,
+            )
+            draft = self._draft(
+                inputs, number, fingerprint, parent, adjustments, settings, run, chain
+            )
+            # Decided on what the log will say, so that a later run would decide the same.
+            decision = self._decide([*chain, as_logged(draft)], started)
+            chain.append(log.append(replace(draft, decision=decision)))
+            trained.append(chain[-1].id)
+        return self._result(tuple(chain), tuple(trained), log, inputs)
+
+    def _plan(
+        self, chain: Sequence[Iteration], start: Settings
+    ) -> tuple[Iteration | None, tuple[Adjustment, ...], Settings] | None:
+        """What to train next: parent, adjustments, settings. None when the chain is complete."""
+        if not chain:
+            return None, (), start
+        decision = self._follow(chain)
+        if decision is None:
+            return None
+        parent = adjust.parent_of_next(chain, self.config.loop.metric)
+        return parent, decision.next, parent.settings.adjusted(decision.next)
+
+    def _follow(self, chain: Sequence[Iteration]) -> Decision | None:
+        """The logged decision to go on, or None when the chain is complete as it stands.
+
+        A decision is taken as logged. A stop is looked at again only where what it rested on has
+        changed: a larger budget, or gates that held then and do not hold now.
+        """
+        decision = chain[-1].decision
+        if len(chain) >= self.limit:
+            return None
+        if not self.options.explore and self.options.iterations is None:
+            return None
+        if decision.action == "adjust" or decision.kind in RESUMABLE:
+            return decision if decision.next else None
+        if decision.kind == "gates" and not self._gates_hold(chain):
+            again = self._decide(chain, time.monotonic())
+            return again if again.next else None
+        return None
+
+    def _decide(self, chain: Sequence[Iteration], started: float) -> Decision:
+        budget = self.config.loop.time_budget_s
+        limits = adjust.Limits(
+            iterations=self.limit,
+            patience=self.config.loop.patience,
+            metric=self.config.loop.metric,
+            seconds_left=None if budget is None else budget - (time.monotonic() - started),
+        )
+        return adjust.decide(chain, self._gates_hold(chain), limits)
+
+    def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
+        best = best_of(chain, self.config.loop.metric)
+        return all(result.passed for result in judge(self.config.gates, best.metrics))
+
+    def _draft(
+        self,
+        inputs: Inputs,
+        number: int,
+        fingerprint: str,
+        parent: Iteration | None,
+        adjustments: tuple[Adjustment, ...],
+        settings: Settings,
+        run: Run,
+        chain: Sequence[Iteration],
+    ) -> Iteration:
+        """The iteration as it will be logged, but for what is decided after it."""
+        training, evaluation = run.training, run.evaluation
+        metrics, final = best_metrics(evaluation), final_metrics(training, evaluation)
+        evidence = Evidence.of(
+            training, metrics, final, evaluation.base_eval_loss, history=tuple(chain)
+        )
+        facts = {
+            "steps": len(training.steps),
+            "planned_steps": training.planned_steps,
+            "best_step": training.best_step,
+            "steps_per_epoch": training.steps_per_epoch,
+            "trainable_parameters": training.trainable_parameters,
+            "labelled_tokens": training.labelled_tokens,
+            "vocabulary": training.vocabulary,
+            "dropped_examples": training.dropped_examples,
+            "ended_early": training.ended_early,
+            "recoveries": list(training.recoveries),
+        }
+        return Iteration(
+            loop=self.config.name,
+            number=number,
+            id=fingerprint[:ID_LENGTH],
+            fingerprint=fingerprint,
+            parent=parent.id if parent else None,
+            adjustments=adjustments,
+            model=inputs.model,
+            settings=settings,
+            scoring=scoring_identity(self.config.scoring, self.config.folder),
+            data={role: _data_facts(set_) for role, set_ in self._sets(inputs).items()},
+            metrics=metrics,
+            final=final,
+            base={"eval_loss": round(evaluation.base_eval_loss, 6)},
+            facts=facts,
+            steps=training.steps,
+            evals=training.evals,
+            findings=diagnose(evidence),
+            failing=tuple(sorted(r.id for r in evaluation.examples if not r.passed)),
+            decision=Decision("stop", "pending", ""),
+            environment=run.environment,
+            cost=run.cost,
+            examples=evaluation.examples,
+        )
+
+    def _sets(self, inputs: Inputs) -> dict[str, DataSet]:
+        return {"train": inputs.train, "eval": inputs.eval}
+
+    def _chain(self, iterations: Sequence[Iteration], inputs: Inputs) -> tuple[Iteration, ...]:
+        start = inputs.fingerprint(self.config, self.config.settings)
+        return chain_from(iterations, start)
+
+    def _result(
+        self,
+        chain: tuple[Iteration, ...],
+        trained: tuple[str, ...],
+        log: ImprovementLog,
+        inputs: Inputs,
+    ) -> LoopResult:
+        best = best_of(chain, self.config.loop.metric)
+        adapter = adapter_folder(best.fingerprint)
+        return LoopResult(
+            loop=self.config.name,
+            source=self.config.source,
+            chain=chain,
+            best=best,
+            gates=judge(self.config.gates, best.metrics),
+            trained=trained,
+            log_folder=log.folder,
+            files=tuple(path for i in chain for path in log.files(i)),
+            examples={e.id: e for e in inputs.eval.examples},
+            adapter=adapter if adapter.is_dir() else None,
+        )
+
+    def _stale(self, log: ImprovementLog) -> StaleLogError:
+        logged = log.read()
+        since = (
+            f"settings, data or model changed since iteration {logged[-1].name}"
+            if logged
+            else "it has no iteration yet"
+        )
+        return StaleLogError(
+            f"the improvement log of {self.config.name} is out of date: {since}",
+            where=self.config.locate("name") or None,
+            cure=f"Run pytest --ftloop and commit {FOLDER}/.",
+        )
+
+    def _retrained(self, lock: FileLock) -> bool:
+        """Whether another process of this pytest run has retrained this loop already."""
+        note = self._retrained_note(lock)
+        return bool(self.options.run_id) and (
+            note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
+        )
+
+    def _retrained_note(self, lock: FileLock) -> Path:
+        return Path(f"{lock.lock_file}.retrained")
+
+    def _lock(self, folder: Path) -> FileLock:
+        """The lock of this log, outside it: nothing but records lies in a committed folder."""
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+        locks = cache_folder() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{name}.lock")
+
+
+def adapter_folder(fingerprint: str) -> Path:
+    """Where the best adapter of an iteration is kept, in peft's own layout."""
+    return cache_folder() / "adapters" / fingerprint
+
+
+def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
+    """The runner that trains for real: imports torch, loads the base model once."""
+    progress.working("loading torch and the base model")
+    try:
+        from pytest_ftloop import train
+    except ImportError as error:
+        raise TrainingError(
+            f"training needs the training extra, {error.name or error} is missing",
+            cure='pip install "pytest-ftloop[train]"',
+        ) from None
+    return train.runner(inputs, config, progress)
+
+
+def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
+    from pytest_ftloop.errors import DataError
+
+    has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
+    if has_prompt[0] != has_prompt[1]:
+        raise DataError(
+            "train and eval set are of different forms: "
+            f"{', '.join(train.examples[0].row)} and {', '.join(eval_.examples[0].row)}",
+            where=eval_.examples[0].where,
+            cure="Both need the same columns.",
+        )
+    if not has_prompt[1] and config.scoring.scorer != "loss":
+        raise DataError(
+            f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
+            "eval set is plain text",
+            where=config.locate("scoring") or eval_.examples[0].where,
+            cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
+        )
+
+
+def _data_facts(set_: DataSet) -> Mapping[str, Any]:
+    return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}

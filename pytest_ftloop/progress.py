@@ -1,0 +1,37 @@
+"""What a long run tells while it works; the plugin and the command line show it, tests ignore it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives news of the work. Called often: implementations throttle themselves."""
+
+    def iteration(self, loop: str, number: int, of: int) -> None:
+        """Iteration `number` (1-based in this chain, at most `of`) of `loop` begins."""
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """One of `steps` optimiser steps is done."""
+
+    def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Something else is under way: `done` of `of` (0 when the amount is unknown)."""
+
+    def done(self) -> None:
+        """Nothing is under way any more."""
+
+
+class Silent:
+    """A `Progress` that shows nothing."""
+
+    def iteration(self, loop: str, number: int, of: int) -> None:
+        """Show nothing."""
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Show nothing."""
+
+    def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Show nothing."""
+
+    def done(self) -> None:
+        """Show nothing."""

@@ -1,0 +1,165 @@
+"""Why a gate or an assert failed: the figure, its history, findings, worst examples, what to try.
+
+Written for `pytest_assertrepr_compare` and for a failing gate item. pytest shows only the first 8
+lines of the former unless it runs with -vv or in CI, so what matters most comes first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.gates import OPERATORS, Gate, GateResult
+from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.report.escape import one_line, shorten, visible
+from pytest_ftloop.report.layout import Column, paragraph, table
+from pytest_ftloop.report.phrases import distance_text, figure_text, format_changes
+from pytest_ftloop.report.text import (
+    WIDTH,
+    adjustment_lines,
+    example_lines,
+    failing_lines,
+    finding_lines,
+)
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import ExampleResult, Iteration
+    from pytest_ftloop.result import Figure, LoopResult
+
+_MOST_EXAMPLES = 3
+_MOST_HISTORY = 8
+
+
+def explain_figure(figure: Figure, op: str, wanted: float, width: int = WIDTH) -> list[str]:
+    """The lines that explain a failing `figure op wanted`; the first one is the comparison.
+
+    `figure` is what stands left of `op`; a caller that finds it on the right turns both round.
+    """
+    value, bound = float(figure), float(wanted)
+    name, result = figure.name, figure.result
+    head = f"{_exact(value)} {op} {_exact(bound)}: {_place(result, name)}"
+    gate = Gate(name=name, op=op, bound=bound)
+    verdict = GateResult(gate, value, passed=False).message if op in OPERATORS else ""
+    return [shorten(head, width), *_body(result, gate, value, verdict, width)]
+
+
+def explain_gate(result: LoopResult, gate_result: GateResult, width: int = WIDTH) -> str:
+    """The text of a failing gate item; its first line is the gate's message."""
+    gate = gate_result.gate
+    where = visible(result.source) + (f":{gate.line}" if gate.line else "")
+    place = f"{_place(result, gate.name)}; gate at {where}"
+    lines = paragraph(visible(gate_result.message), width, "", "  ")
+    lines += paragraph(place, width, "", "  ")
+    return "\n".join([*lines, *_body(result, gate, gate_result.value, "", width)])
+
+
+def _body(
+    result: LoopResult, gate: Gate, value: float | None, verdict: str, width: int
+) -> list[str]:
+    said = f"{visible(verdict)}: " if verdict else ""
+    lines = paragraph(said + _shortfall(result, gate, value), width, "", "  ")
+    lines += _history(result, gate.name, width)
+    lines += _findings(result, width)
+    lines += _examples(result, gate.name, width)
+    return lines + _next(result, width)
+
+
+def _place(result: LoopResult, name: str) -> str:
+    """`pass_rate of iteration 003-ab12cd34 (best of 4)`."""
+    count = len(result.chain)
+    rank = f"best of {count}" if count > 1 else "the only one"
+    return f"{one_line(name, 60)} of iteration {visible(result.best.name)} ({rank})"
+
+
+def _shortfall(result: LoopResult, gate: Gate, value: float | None) -> str:
+    if value is None:
+        return "the figure is missing: no comparison with it holds"
+    if not math.isfinite(value):
+        what = "not a number" if math.isnan(value) else "infinite"
+        return f"the figure is {what}: {_why_not_finite(result, gate.name)}"
+    if not math.isfinite(gate.bound):
+        return f"the wanted figure is {gate.bound}"
+    off = f"missed by {distance_text(gate.name, value, gate.bound)}"
+    metric = METRICS.get(gate.metric)
+    better = f"; {metric.better} is better" if metric else ""
+    return ("equal to the bound" if value == gate.bound else off) + better
+
+
+def _why_not_finite(result: LoopResult, name: str) -> str:
+    """The finding that says so; else whether the examples have anything to measure."""
+    for finding in result.best.findings:
+        if finding.kind in ("non-finite", "no-signal", "diverged"):
+            return visible(finding.message)
+    rows = _rows_of(result.best, name)
+    bad = [row for row in rows if not math.isfinite(row.loss)]
+    if bad:
+        return f"the loss of {len(bad)} of {len(rows)} examples is not finite"
+    if rows and not sum(row.tokens for row in rows):
+        return "none of the examples has a labelled token"
+    return "no comparison with it holds"
+
+
+def _history(result: LoopResult, name: str, width: int) -> list[str]:
+    """The figure over the iterations, with the change that led to each; the best is marked."""
+    chain = result.chain[-_MOST_HISTORY:]
+    columns = [
+        Column(("", ""), ["  *" if it.name == result.best.name else "   " for it in chain]),
+        Column(("", ""), [str(it.number) for it in chain], right=True),
+        Column(("", ""), [figure_text(name, it.metrics.get(name)) for it in chain], right=True),
+        Column(("", ""), [format_changes(it, result.chain) for it in chain], least=1),
+    ]
+    earlier = len(result.chain) - len(chain)
+    more = f" (and {earlier} before)" if earlier else ""
+    head = shorten(f"history of {one_line(name, 60)}{more}:", width)
+    return [head, *table(columns, width)[2:]]
+
+
+def _findings(result: LoopResult, width: int) -> list[str]:
+    findings = result.best.findings
+    if not findings:
+        return []
+    lines = [line for finding in findings for line in finding_lines(finding, width)]
+    return ["findings:", *lines]
+
+
+def _examples(result: LoopResult, name: str, width: int) -> list[str]:
+    """The worst examples the figure is about: failing ones for a pass rate, else by loss."""
+    best = result.best
+    rows = _rows_of(best, name)
+    if split_name(name)[0] == "pass_rate":
+        return failing_lines(best, rows, result.examples, _MOST_EXAMPLES, width)
+    worst_rows = sorted(rows, key=_by_loss)[:_MOST_EXAMPLES]
+    if not worst_rows:
+        return []
+    lines = [
+        line
+        for row in worst_rows
+        for line in example_lines(row, result.examples.get(row.id), width)
+    ]
+    return [shorten(f"highest loss, of {len(rows)} examples:", width), *lines]
+
+
+def _next(result: LoopResult, width: int) -> list[str]:
+    """The adjustments proposed last, else the remedy of the best iteration's first finding."""
+    proposed = result.chain[-1].decision.next
+    if proposed:
+        return ["try next:", *adjustment_lines(proposed, width)]
+    remedies = [finding.remedy for finding in result.best.findings if finding.remedy]
+    if remedies:
+        return ["try next:", *paragraph(visible(remedies[0]), width, "  ")]
+    return [shorten(f"look at the examples: ftloop show {result.best.number}", width)]
+
+
+def _rows_of(iteration: Iteration, name: str) -> list[ExampleResult]:
+    tag = split_name(name)[1]
+    return [row for row in iteration.examples if tag is None or tag in row.tags]
+
+
+def _by_loss(row: ExampleResult) -> tuple[float, str]:
+    loss = row.mean_loss
+    return (-math.inf if math.isnan(loss) else -loss, row.id)
+
+
+def _exact(value: float) -> str:
+    """The number as Python shows it, a whole one without `.0`; six decimals, as figures have."""
+    return repr(round(value, 6)).removesuffix(".0") if math.isfinite(value) else str(value)

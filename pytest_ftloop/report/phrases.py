@@ -1,0 +1,159 @@
+"""How single values are said, alike in every report. All of it is visible text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.metrics import format_figure, split_name
+from pytest_ftloop.report.escape import one_line
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import Adjustment, Decision, Iteration, Settings
+
+MISSING = "-"
+"""Stands for a figure that a record does not hold."""
+
+RATES = frozenset({"pass_rate", "token_accuracy"})
+
+_LONGEST_SETTING = 60
+_STOPS: Mapping[str, str] = {
+    "gates": "gates hold",
+    "plateau": "plateau",
+    "iterations": "iterations used up",
+    "time": "time used up",
+    "fault": "fault",
+    "exhausted": "nothing left to try",
+}
+
+
+def format_setting(value: Any) -> str:
+    """A setting's value as people write it: `2e-4`, `0.05`, `true`, `all-linear`, `["q", "v"]`."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, (Mapping, list, tuple)):
+        value = json.dumps(value, default=str, ensure_ascii=False)
+    return one_line(str(value), _LONGEST_SETTING)
+
+
+def format_change(adjustment: Adjustment) -> str:
+    """`learning_rate 2e-4 -> 1e-3`; a setting that was not stated before had its default."""
+    before = "default" if adjustment.before is None else format_setting(adjustment.before)
+    return f"{short_name(adjustment.setting)} {before} -> {format_setting(adjustment.after)}"
+
+
+def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str:
+    """What led to an iteration: its adjustments, or what it started with.
+
+    Where its parent is in the chain, and is not the iteration just before it, that is said too.
+    """
+    if iteration.parent is None and not iteration.adjustments:
+        return format_start(iteration.settings)
+    changes = ", ".join(map(format_change, iteration.adjustments)) or "same settings"
+    parents = [old for old in chain if iteration.parent in (old.id, old.name)]
+    before = [old.number for old in chain if old.number < iteration.number]
+    if parents and parents[-1].number != max(before, default=parents[-1].number):
+        changes += f" (from {parents[-1].number})"
+    return changes
+
+
+def format_start(settings: Settings) -> str:
+    """`start: lr 2e-4, r 8, 1 epoch`: of the settings that matter most those that are stated."""
+    rate, rank = settings.get("training.learning_rate"), settings.get("lora.r")
+    epochs, steps = settings.get("training.num_train_epochs"), settings.get("training.max_steps")
+    limited = isinstance(steps, (int, float)) and steps > 0  # trl's default, -1, means no limit
+    parts = [
+        "" if rate is None else f"lr {format_setting(rate)}",
+        "" if rank is None else f"r {format_setting(rank)}",
+        _counted(steps, "step") if limited else _counted(epochs, "epoch"),
+    ]
+    return "start: " + (", ".join(filter(None, parts)) or "default settings")
+
+
+def short_name(setting: str) -> str:
+    """A setting without its group: `learning_rate` of `training.learning_rate`."""
+    return one_line(setting.partition(".")[2] or setting, _LONGEST_SETTING)
+
+
+def figure_text(name: str, value: float | None) -> str:
+    """A figure by its metric's name; a diverged perplexity is not written out in full."""
+    if value is None:
+        return MISSING
+    if split_name(name)[0] not in RATES and math.isfinite(value) and abs(value) >= 1e6:
+        return f"{value:.3g}"
+    return format_figure(name, value)
+
+
+def difference_text(name: str, new: float | None, old: float | None) -> str:
+    """The signed difference of two figures: points for a rate, else four decimals."""
+    if new is None or old is None:
+        return MISSING
+    difference = new - old
+    if not math.isfinite(difference):
+        return MISSING
+    if split_name(name)[0] in RATES:
+        return f"{round(100 * difference, 1) + 0.0:+.1f}"
+    if abs(difference) >= 1e6:
+        return f"{difference:+.3g}"
+    return f"{round(difference, 4) + 0.0:+.4f}"
+
+
+def distance_text(name: str, one: float, other: float) -> str:
+    """How far apart two figures are, `16.9 points` or `0.1234`; never a misleading zero."""
+    text = difference_text(name, max(one, other), min(one, other)).lstrip("+")
+    tiny = one != other and not text.strip("0.")
+    text = f"less than {text[:-1]}1" if tiny else text
+    return f"{text} points" if split_name(name)[0] in RATES else text
+
+
+def decision_text(decision: Decision) -> str:
+    """`adjust`, or `stop: gates hold`."""
+    if decision.action == "adjust":
+        return "adjust"
+    kind = _STOPS.get(decision.kind) or one_line(decision.kind, _LONGEST_SETTING)
+    return f"stop: {kind}" if kind else "stop"
+
+
+def evidence_text(evidence: Mapping[str, float | int | str]) -> str:
+    """`eval_lowest 1.234, best_step 40`."""
+    return ", ".join(f"{one_line(str(k), 40)} {_evidence(v)}" for k, v in evidence.items())
+
+
+def duration_text(seconds: float) -> str:
+    """`42.3 s`, `3 min 12 s`, `1 h 02 min`."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 iteration`, `2 iterations`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _counted(value: Any, noun: str) -> str:
+    if value is None:
+        return ""
+    return f"{format_setting(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.6g}"
+    mantissa, _, exponent = f"{value:.5e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def _evidence(value: float | int | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return one_line(str(value), 200)

@@ -1,0 +1,206 @@
+"""`ftloop show ITERATION`: everything that one record of the improvement log says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.report.escape import one_line, shorten, visible
+from pytest_ftloop.report.layout import Column, paragraph, table
+from pytest_ftloop.report.phrases import (
+    decision_text,
+    duration_text,
+    figure_text,
+    format_changes,
+    format_setting,
+    plural,
+)
+from pytest_ftloop.report.text import WIDTH, failing_lines, finding_lines, next_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_ftloop.records import Example, Iteration
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-=+*#@"
+_NOT_FINITE = "!"
+_LONGEST_CURVE = 60
+_TAG_FIGURES = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
+
+
+def show_iteration(
+    iteration: Iteration,
+    examples: Mapping[str, Example],
+    width: int = WIDTH,
+    *,
+    most: int | None = None,
+    unicode: bool = True,
+) -> str:
+    """One iteration in full. `examples` give the prompts; `most` limits the failing ones shown.
+
+    `unicode` False draws the curves in ASCII, for terminals that can't show anything else.
+    """
+    most = len(iteration.failing) if most is None else most
+    parts = (
+        _title(iteration, width),
+        _settings(iteration, width),
+        _data(iteration, width),
+        _metrics(iteration, width),
+        _tags(iteration, width),
+        _curves(iteration, width, _BARS if unicode else _ASCII_BARS),
+        _findings(iteration, width),
+        failing_lines(iteration, iteration.examples, examples, most, width),
+        _decision(iteration, width),
+        _environment(iteration, width),
+        _cost(iteration, width),
+    )
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def sparkline(values: Sequence[float], size: int, bars: str = _BARS) -> str:
+    """Values as a row of at most `size` bars, each the median of its share; `!` is not finite."""
+    if not values:
+        return ""
+    size = min(size, len(values))
+    edges = [len(values) * index // size for index in range(size + 1)]
+    shares = [values[a:b] for a, b in itertools.pairwise(edges)]
+    heights = [median(s) if all(map(math.isfinite, s)) else math.nan for s in shares]
+    finite = [height for height in heights if math.isfinite(height)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    return "".join(_bar(height, low, high, bars) for height in heights)
+
+
+def _bar(height: float, low: float, high: float, bars: str) -> str:
+    if not math.isfinite(height):
+        return _NOT_FINITE
+    share = (height - low) / (high - low) if high > low else 0.5
+    return bars[min(len(bars) - 1, int(share * len(bars)))]
+
+
+def _title(iteration: Iteration, width: int) -> list[str]:
+    name = f"iteration {visible(iteration.name)} of loop {visible(iteration.loop)}"
+    parent = f", after {visible(iteration.parent)}" if iteration.parent else ""
+    return [
+        *paragraph(name + parent, width, "", "  "),
+        *paragraph(format_changes(iteration), width, "  "),
+        *paragraph(f"model: {visible(iteration.model)}", width, "  "),
+    ]
+
+
+def _settings(iteration: Iteration, width: int) -> list[str]:
+    """The stated settings; where this iteration's adjustment set one, from what and why."""
+    changed = {adjustment.setting: adjustment for adjustment in iteration.adjustments}
+    lines = ["settings (all else is the default of peft and trl):"]
+    for group in ("lora", "training"):
+        for name, value in getattr(iteration.settings, group).items():
+            text = f"{group}.{visible(name)} {format_setting(value)}"
+            if adjustment := changed.get(f"{group}.{name}"):
+                before = (
+                    "default" if adjustment.before is None else format_setting(adjustment.before)
+                )
+                text += f"  (adjusted from {before}: {visible(adjustment.because)})"
+            lines += paragraph(text, width, "  ", "    ")
+    scoring = _pairs(iteration.scoring)
+    return [shorten(lines[0], width), *lines[1:], *paragraph(f"scoring: {scoring}", width, "  ")]
+
+
+def _data(iteration: Iteration, width: int) -> list[str]:
+    lines = ["data:"]
+    for role, facts in iteration.data.items():
+        lines += paragraph(f"{visible(role)}: {_pairs(facts)}", width, "  ", "    ")
+    return lines if len(lines) > 1 else []
+
+
+def _metrics(iteration: Iteration, width: int) -> list[str]:
+    names = [name for name in METRICS if name in iteration.metrics]
+
+    def figures(of: Mapping[str, float]) -> list[str]:
+        return [figure_text(name, of.get(name)) for name in names]
+
+    columns = [
+        Column(("", "metric"), [f"  {name}" for name in names]),
+        Column(("", "best point"), figures(iteration.metrics), right=True),
+        Column(("", "last point"), figures(iteration.final), right=True, drop=1),
+        Column(("", "untrained"), figures(iteration.base), right=True, drop=2),
+    ]
+    return table(columns, width)[1:] if names else []
+
+
+def _tags(iteration: Iteration, width: int) -> list[str]:
+    tags = sorted({tag for name in iteration.metrics if (tag := split_name(name)[1]) is not None})
+    if not tags:
+        return []
+    counts = [sum(tag in row.tags for row in iteration.examples) for tag in tags]
+    columns = [
+        Column(("", "tag"), [f"  {one_line(tag, 40)}" for tag in tags], least=12),
+        Column(
+            ("", "examples"), [str(count) if any(counts) else "" for count in counts], right=True
+        ),
+    ]
+    for drop, name in enumerate(_TAG_FIGURES):
+        cells = [figure_text(name, iteration.metrics.get(f"{name}[{tag}]")) for tag in tags]
+        columns.append(Column(("", name), cells, right=True, drop=drop))
+    return table(columns, width)[1:]
+
+
+def _curves(iteration: Iteration, width: int, bars: str) -> list[str]:
+    curves = {
+        "train loss": [step.loss for step in iteration.steps],
+        "eval loss": [point.eval_loss for point in iteration.evals],
+    }
+    best = iteration.facts.get("best_step")
+    head = "curves" + (f" (best point: step {best})" if isinstance(best, int) else "") + ":"
+    lines = [shorten(head, width)]
+    for name, values in curves.items():
+        if values:
+            ends = f"{_loss(values[0])} -> {_loss(values[-1])}, lowest {_loss(_lowest(values))}"
+            size = max(min(width - len(ends) - 15, _LONGEST_CURVE), 1)
+            lines.append(shorten(f"  {name:<11}{sparkline(values, size, bars)}  {ends}", width))
+    return lines if len(lines) > 1 else []
+
+
+def _findings(iteration: Iteration, width: int) -> list[str]:
+    lines = [line for finding in iteration.findings for line in finding_lines(finding, width)]
+    return ["findings:", *lines] if lines else ["findings: none"]
+
+
+def _decision(iteration: Iteration, width: int) -> list[str]:
+    decision = iteration.decision
+    because = f"; {visible(decision.because)}" if decision.because else ""
+    text = f"decision: {decision_text(decision)}{because}"
+    return [*paragraph(text, width, "", "  "), *next_lines(iteration, width)]
+
+
+def _environment(iteration: Iteration, width: int) -> list[str]:
+    return paragraph(f"environment: {_pairs(iteration.environment)}", width, "", "  ")
+
+
+def _cost(iteration: Iteration, width: int) -> list[str]:
+    cost = iteration.cost
+    memory = f", {cost.device_memory_mib:.0f} MiB on the device" if cost.device_memory_mib else ""
+    text = f"cost: {duration_text(cost.seconds)}, {plural(cost.steps, 'step')}, "
+    return paragraph(text + plural(cost.tokens, "token") + memory, width, "", "  ")
+
+
+def _pairs(facts: Mapping[str, Any]) -> str:
+    """`rows 400, sha256 aaaaaaaaaaaa`: hashes are shortened."""
+    return ", ".join(
+        f"{visible(str(name))} {format_setting(value[:12] if _is_hash(value) else value)}"
+        for name, value in facts.items()
+    )
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and len(value) >= 40 and set(value) <= set("0123456789abcdef")
+
+
+def _loss(value: float) -> str:
+    return figure_text("eval_loss", value)
+
+
+def _lowest(values: Sequence[float]) -> float:
+    return min((value for value in values if math.isfinite(value)), default=math.nan)

@@ -1,0 +1,125 @@
+"""`ftloop log`: the iterations of the improvement log as rows, in four formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.report.escape import markdown_visible, shorten, visible
+from pytest_ftloop.report.layout import Column, table
+from pytest_ftloop.report.phrases import decision_text, figure_text, format_changes
+from pytest_ftloop.report.text import WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pytest_ftloop.records import Iteration
+
+FIGURES = ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+"""The metrics that have a column."""
+
+FIELDS = (
+    *("loop", "number", "id", "parent", "change"),
+    *FIGURES,
+    *("failing", "findings", "decision", "seconds"),
+)
+"""The keys of a row, in order."""
+
+# As in the terminal's table: what is dropped first where the width does not suffice.
+_DROP = {"parent": 9, "seconds": 8, "train_loss": 7, "failing": 6, "id": 5, "overfit_gap": 4}
+_DROP |= {"findings": 3, "decision": 2, "pass_rate": 1}
+_LEAST = {"loop": 8, "change": 20, "findings": 8, "decision": 10}
+_FORMULA = ("=", "+", "-", "@")
+
+
+def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
+    """One row an iteration, keys `FIELDS`. Texts are visible; absent figures are None."""
+    chain = tuple(iterations)
+    return [
+        _row(iteration, [it for it in chain if it.loop == iteration.loop]) for iteration in chain
+    ]
+
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
+    """The rows as a table for the terminal."""
+    if not rows:
+        return "no iterations"
+    columns = [_column(field, rows) for field in FIELDS if _shown(field, rows)]
+    return "\n".join(table(columns, width))
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table; users' text in it is inert."""
+    if not rows:
+        return "No iterations."
+    fields = [field for field in FIELDS if _shown(field, rows)]
+    lines = [fields, ["---:" if _is_number(field) else "---" for field in fields]]
+    lines += [[markdown_visible(shorten(_said(f, row[f]), 200)) for f in fields] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a JSON list. NaN and infinity, which JSON lacks, are null like absent figures."""
+    finite = [{field: _finite(row[field]) for field in FIELDS} for row in rows]
+    return json.dumps(finite, indent=2, allow_nan=False)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV with a header; text that a spreadsheet would run as a formula is quoted."""
+    target = io.StringIO()
+    writer = csv.DictWriter(target, FIELDS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({field: _inert(row[field]) for field in FIELDS} for row in rows)
+    return target.getvalue()
+
+
+def _row(iteration: Iteration, chain: Sequence[Iteration]) -> dict[str, Any]:
+    return {
+        "loop": visible(iteration.loop),
+        "number": iteration.number,
+        "id": visible(iteration.id),
+        "parent": None if iteration.parent is None else visible(iteration.parent),
+        "change": format_changes(iteration, chain),
+        **{name: iteration.metrics.get(name) for name in FIGURES},
+        "failing": len(iteration.failing),
+        "findings": ", ".join(visible(finding.kind) for finding in iteration.findings),
+        "decision": decision_text(iteration.decision),
+        "seconds": round(iteration.cost.seconds, 1),
+    }
+
+
+def _column(field: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+    first, _, second = {"number": "#", "overfit_gap": "gap"}.get(field, field).rpartition("_")
+    return Column(
+        header=(first, second),
+        cells=[_said(field, row[field]) for row in rows],
+        right=_is_number(field),
+        drop=_DROP.get(field, 0),
+        least=_LEAST.get(field),
+    )
+
+
+def _shown(field: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """A column that says the same of every row is left out of what people read."""
+    return field != "loop" or len({row["loop"] for row in rows}) > 1
+
+
+def _said(field: str, value: Any) -> str:
+    if field in FIGURES:
+        return figure_text(field, value)
+    return "" if value is None else str(value)
+
+
+def _is_number(field: str) -> bool:
+    return field in (*FIGURES, "number", "failing", "seconds")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

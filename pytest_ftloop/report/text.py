@@ -1,0 +1,342 @@
+"""The terminal text of a loop's result: plain lines, no colours, ASCII but for users' own text."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.report.escape import one_line, quoted, quoted_pair, shorten, visible
+from pytest_ftloop.report.layout import Column, paragraph, table
+from pytest_ftloop.report.phrases import (
+    decision_text,
+    difference_text,
+    duration_text,
+    evidence_text,
+    figure_text,
+    format_change,
+    format_changes,
+    plural,
+)
+from pytest_ftloop.result import LoopResult, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_ftloop.records import Adjustment, Example, ExampleResult, Finding, Iteration
+
+WIDTH = 100
+"""Lines are no longer than this unless told otherwise."""
+
+_MOST_TAGS = 6
+_LABEL = len("expected  ")
+
+
+def summary(
+    result: LoopResult, verbosity: int = 0, width: int = WIDTH, cwd: Path | None = None
+) -> list[str]:
+    """What the terminal says of one loop at the end.
+
+    Verbosity below 0: the headline and one line a failed gate. 0: with the table, findings, the 3
+    worst examples and what comes next. 1 and more: with all failing examples. `cwd` is where the
+    paths to commit are relative to.
+    """
+    lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
+    if verbosity < 0:
+        return lines
+    last = result.chain[-1]
+    if last.decision.because:
+        why = f"{decision_text(last.decision)}: {visible(last.decision.because)}"
+        lines += paragraph(why, width, "  ", "    ")
+    lines += ["", *iterations_table(result, width).splitlines()]
+    for part in (
+        findings_lines(result, width),
+        failing_examples(result, len(result.failing) if verbosity > 0 else 3, width).splitlines(),
+        next_lines(last, width),
+        commit_lines(result, width, cwd),
+    ):
+        lines += ["", *part] if part else []
+    return lines
+
+
+def headline(result: LoopResult, width: int = WIDTH) -> str:
+    """`sentiment: 4 iterations (2 trained now), best 3 (003-ab12cd34), eval_loss ...`: one line.
+
+    What does not fit in `width` is left out, the least important first.
+    """
+    last, best, trained = result.chain[-1], result.best, _trained(result)
+    now = f"{len(trained)} trained now" if trained else "up to date"
+    figures = ", ".join(
+        f"{name} {figure_text(name, best.metrics.get(name))}"
+        for name in ("eval_loss", "pass_rate")
+        if name in best.metrics
+    )
+    seconds = math.fsum(iteration.cost.seconds for iteration in trained)
+    loop = one_line(result.loop, max(width // 3, 12))
+    start = f"{loop}: {plural(len(result.chain), 'iteration')} ({now}), best {visible(best.name)}"
+    extras = [decision_text(last.decision), figures, duration_text(seconds) if trained else ""]
+    text = start
+    for extra in filter(None, extras):
+        if len(text) + len(extra) + 2 <= width:
+            text += f", {extra}"
+    return text
+
+
+def gate_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
+    """One line a failed gate."""
+    failed = [gate for gate in result.gates if not gate.passed]
+    return [shorten(f"  FAILED {visible(gate.message)}", width) for gate in failed]
+
+
+def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
+    """One row an iteration: the change that led to it, its figures, what was decided then.
+
+    `+/-` is the difference to the row above. Narrow terminals lose the less important columns.
+    """
+    chain = result.chain
+    pairs = list(zip((None, *chain), chain, strict=False))
+
+    def figures(name: str) -> list[str]:
+        return [figure_text(name, it.metrics.get(name)) for it in chain]
+
+    def differences(name: str) -> list[str]:
+        return [_difference(name, old, new) for old, new in pairs]
+
+    marks = [
+        ("*" if it.name == result.best.name else " ") + ("+" if it.id in result.trained else "")
+        for it in chain
+    ]
+    columns = [
+        Column(("", ""), marks),
+        Column(("", "#"), [str(it.number) for it in chain], right=True),
+        Column(("", "id"), [one_line(it.id, 12) for it in chain], drop=6),
+        Column(("", "change"), [format_changes(it, chain) for it in chain], least=20),
+        Column(("train", "loss"), figures("train_loss"), right=True, drop=7),
+        Column(("eval", "loss"), figures("eval_loss"), right=True),
+        Column(("", "+/-"), differences("eval_loss"), right=True, drop=3),
+        Column(("", "gap"), figures("overfit_gap"), right=True, drop=4),
+        Column(("pass", "rate"), figures("pass_rate"), right=True, drop=1),
+        Column(("", "+/-"), differences("pass_rate"), right=True, drop=5),
+        Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=2, least=10),
+    ]
+    legend = "*  best" + ("    +  trained now" if result.trained else "")
+    return "\n".join([*table(columns, width), shorten(legend, width)])
+
+
+def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
+    """The findings of the best and of the last iteration; what both show is said once."""
+    best, last = result.best, result.chain[-1]
+    if last.name == best.name:
+        return _findings_of(best, best.findings, "best and last", width)
+    said = {(finding.kind, finding.message) for finding in best.findings}
+    new = [finding for finding in last.findings if (finding.kind, finding.message) not in said]
+    return _findings_of(best, best.findings, "best", width) + _findings_of(last, new, "last", width)
+
+
+def finding_lines(finding: Finding, width: int = WIDTH) -> list[str]:
+    """One finding: severity, kind, message; then its evidence and its remedy."""
+    text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
+    lines = paragraph(text, width, "  ", "    ")
+    if finding.evidence:
+        lines += paragraph(evidence_text(finding.evidence), width, "    evidence: ", " " * 6)
+    if finding.remedy:
+        label = "remedy" if finding.tunable else "remedy (no change of settings cures it)"
+        lines += paragraph(f"{label}: {visible(finding.remedy)}", width, "    ", "      ")
+    return lines
+
+
+def failing_examples(result: LoopResult, most: int, width: int = WIDTH) -> str:
+    """How many examples of the best iteration fail, which tags they have, and the `most` worst."""
+    best = result.best
+    return "\n".join(failing_lines(best, best.examples, result.examples, most, width))
+
+
+def failing_lines(
+    iteration: Iteration,
+    rows: Sequence[ExampleResult],
+    examples: Mapping[str, Example],
+    most: int,
+    width: int = WIDTH,
+) -> list[str]:
+    """The failing ones of an iteration's `rows`: count, share, tags, and the `most` worst."""
+    failing = worst(rows)
+    if not rows and iteration.failing:  # the file with the examples is missing
+        ids = ", ".join(visible(id_) for id_ in iteration.failing[:most])
+        count = plural(len(iteration.failing), "failing example")
+        return paragraph(f"{count}: {ids}", width, "", "  ") + _more(
+            len(iteration.failing) - most, iteration, width
+        )
+    if not failing:
+        return []
+    share = f"{100 * len(failing) / len(rows):.1f}%"
+    head = f"failing examples: {len(failing)} of {len(rows)} ({share})"
+    tags = _by_tag(rows)
+    lines = paragraph(f"{head}; {tags}" if tags else head, width, "", "  ")
+    for row in failing[:most]:
+        lines += example_lines(row, examples.get(row.id), width)
+    return lines + _more(len(failing) - most, iteration, width)
+
+
+def example_lines(
+    row: ExampleResult, example: Example | None = None, width: int = WIDTH
+) -> list[str]:
+    """One example: id, tags, loss per token; prompt, expected and actual output, a line each."""
+    tags = f" [{', '.join(one_line(tag, 30) for tag in row.tags)}]" if row.tags else ""
+    loss = f"loss {figure_text('eval_loss', row.mean_loss)} per token"
+    title = one_line(row.id, 40) + tags
+    lines = [f"  {shorten(title, max(width - len(loss) - 4, 0))}  {loss}"]
+    prompt, room = _prompt_of(example), max(width - 4 - _LABEL, 0)
+    if prompt is not None:
+        lines.append(f"    {'prompt':<{_LABEL}}{quoted(prompt, room, middle=True)}")
+    if row.expected or row.output:
+        expected, actual = quoted_pair(row.expected, row.output, room)
+        lines.append(f"    {'expected':<{_LABEL}}{expected}")
+        lines.append(f"    {'actual':<{_LABEL}}{actual}")
+    return [shorten(line, width) for line in lines]
+
+
+def next_lines(iteration: Iteration, width: int = WIDTH) -> list[str]:
+    """What would be adjusted after an iteration, with the reasons."""
+    decision = iteration.decision
+    if not decision.next:
+        return []
+    head = "next:" if decision.action == "adjust" else "would be tried next, if the loop went on:"
+    return [shorten(head, width), *adjustment_lines(decision.next, width)]
+
+
+def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> list[str]:
+    """Each adjustment and its reason."""
+    lines = []
+    for adjustment in adjustments:
+        because = f": {visible(adjustment.because)}" if adjustment.because else ""
+        lines += paragraph(format_change(adjustment) + because, width, "  ", "    ")
+    return lines
+
+
+def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None) -> list[str]:
+    """The `git add` that commits what was trained now; nothing when nothing was trained.
+
+    Too long for one line it names the log's folder for the files in it. A command is never cut.
+    """
+    if not result.trained or not result.files:
+        return []
+    here = Path.cwd() if cwd is None else cwd
+    command = _git_add(result.files, here)
+    if len(command) + 2 > width:
+        in_log = [file for file in result.files if result.log_folder in file.parents]
+        others = [file for file in result.files if file not in in_log]
+        command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
+    return [f"to commit ({plural(len(result.files), 'file')}):", f"  {command}"]
+
+
+def progress_line(
+    loop: str,
+    iteration: int,
+    of: int,
+    step: int,
+    steps: int,
+    loss: float,
+    elapsed_s: float,
+    left_s: float | None = None,
+    width: int = 80,
+) -> str:
+    """`sentiment  iteration 2/4  step 31/66 [=====>    ] loss 1.234  0:12 left`, within `width`.
+
+    `elapsed_s` since the iteration's first step; `left_s` is estimated from it when not given.
+    """
+    if left_s is None and 0 < step < steps:
+        left_s = elapsed_s / step * (steps - step)
+    time = f"{_clock(elapsed_s)}" if left_s is None else f"{_clock(left_s)} left"
+    name = one_line(loop, max(width // 3, 8))
+    number, progress = f"iteration {iteration}/{of}", f"step {step}/{steps}"
+    value = f"loss {loss:.3f}" if not abs(loss) >= 1e4 else f"loss {loss:.1e}"
+    candidates = (
+        f"{name}  {number}  {progress} {_bar(step, steps)} {value}  {time}",
+        f"{name}  {number}  {progress}  {value}  {time}",
+        f"{number}  {progress}  {value}  {time}",
+        f"{progress}  {value}  {time}",
+    )
+    return next((text for text in candidates if len(text) <= width), shorten(progress, width))
+
+
+def working_line(loop: str, what: str, done: int = 0, of: int = 0, width: int = 80) -> str:
+    """`sentiment  scoring 40/200`: other work under way, within `width`."""
+    count = f" {done}/{of}" if of else ""
+    start = f"{one_line(loop, max(width // 3, 8))}  " if loop else ""
+    return shorten(
+        f"{start}{one_line(what, max(width - len(start) - len(count), 8))}{count}", width
+    )
+
+
+def _findings_of(
+    iteration: Iteration, findings: Sequence[Finding], which: str, width: int
+) -> list[str]:
+    if not findings:
+        return []
+    head = f"findings of iteration {visible(iteration.name)} ({which}):"
+    return [
+        shorten(head, width),
+        *(line for finding in findings for line in finding_lines(finding, width)),
+    ]
+
+
+def _trained(result: LoopResult) -> list[Iteration]:
+    return [iteration for iteration in result.chain if iteration.id in result.trained]
+
+
+def _difference(name: str, old: Iteration | None, new: Iteration) -> str:
+    return difference_text(name, new.metrics.get(name), old.metrics.get(name)) if old else ""
+
+
+def _by_tag(rows: Sequence[ExampleResult]) -> str:
+    """`negation 6 of 10, irony 4 of 8`: the tags with failing examples, the worst share first."""
+    tags = {tag for row in rows for tag in row.tags}
+    counts = []
+    for tag in tags:
+        tagged = [row for row in rows if tag in row.tags]
+        failing = sum(row.passed is False for row in tagged)
+        if failing:
+            counts.append((-failing / len(tagged), tag, failing, len(tagged)))
+    shown = [f"{one_line(tag, 30)} {n} of {of}" for _, tag, n, of in sorted(counts)[:_MOST_TAGS]]
+    return ", ".join(shown) + (", ..." if len(counts) > _MOST_TAGS else "")
+
+
+def _more(count: int, iteration: Iteration, width: int) -> list[str]:
+    return [shorten(f"  ... and {count} more: ftloop show {iteration.number}", width)] * (count > 0)
+
+
+def _prompt_of(example: Example | None) -> str | None:
+    if example is None or example.prompt is not None:
+        return example.prompt if example else None
+    text = example.row.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _git_add(paths: Sequence[Path], cwd: Path) -> str:
+    return visible("git add " + " ".join(shlex.quote(_relative(path, cwd)) for path in paths))
+
+
+def _relative(path: Path, cwd: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, cwd)).as_posix()
+    except ValueError:  # another drive
+        return path.as_posix()
+
+
+def _bar(done: int, of: int, size: int = 10) -> str:
+    filled = min(size, max(0, size * done // of)) if of > 0 else 0
+    bar = "=" * filled + (">" if filled < size else "")
+    return f"[{bar:<{size}}]"
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "-:--"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return (
+        f"{minutes}:{rest:02d}"
+        if minutes < 60
+        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    )

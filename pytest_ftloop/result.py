@@ -1,0 +1,135 @@
+"""What a loop's run gives back: the chain of iterations, the best of them, its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_ftloop.errors import FtloopError, did_you_mean
+from pytest_ftloop.gates import GateResult
+from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.records import Example, ExampleResult, Finding, Iteration
+
+
+class Figure(float):
+    """A metric's value that knows where it comes from, so that a failing assert can explain it."""
+
+    name: str
+    result: LoopResult
+
+    def __new__(cls, value: float, name: str, result: LoopResult) -> Figure:
+        """A float with the metric's name (`pass_rate[negation]`) and the result it belongs to."""
+        figure = super().__new__(cls, value)
+        figure.name = name
+        figure.result = result
+        return figure
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """One loop's iterations as they stand in the log, and what the gates say of the best one.
+
+    `chain` holds the iterations that start from the loop file's own settings, in order of number.
+    `trained` are the ids trained now (the others were up to date). `files` are what to commit.
+    `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
+    """
+
+    loop: str
+    source: str
+    chain: tuple[Iteration, ...]
+    best: Iteration
+    gates: tuple[GateResult, ...]
+    trained: tuple[str, ...]
+    log_folder: Path
+    files: tuple[Path, ...]
+    examples: Mapping[str, Example] = field(default_factory=dict, repr=False)
+    adapter: Path | None = None
+
+    @property
+    def eval_loss(self) -> Figure:
+        """Exact token-mean loss over the eval set."""
+        return self.figure("eval_loss")
+
+    @property
+    def train_loss(self) -> Figure:
+        """Token-mean loss over a sample of the train set, in eval mode."""
+        return self.figure("train_loss")
+
+    @property
+    def overfit_gap(self) -> Figure:
+        """eval_loss - train_loss."""
+        return self.figure("overfit_gap")
+
+    @property
+    def pass_rate(self) -> Figure:
+        """Share of the eval examples that passed, 0 to 1."""
+        return self.figure("pass_rate")
+
+    @property
+    def token_accuracy(self) -> Figure:
+        """Share of labelled tokens that are the most likely one."""
+        return self.figure("token_accuracy")
+
+    @property
+    def perplexity(self) -> Figure:
+        """exp(eval_loss)."""
+        return self.figure("perplexity")
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the diagnosis says of the best iteration."""
+        return self.best.findings
+
+    @property
+    def failing(self) -> tuple[ExampleResult, ...]:
+        """The eval examples that did not pass, the highest loss first."""
+        return worst(self.best.examples)
+
+    def slice(self, tag: str) -> Slice:
+        """The figures of the examples with this tag."""
+        return Slice(self, tag)
+
+    def figure(self, name: str) -> Figure:
+        """A metric of the best iteration by name, `pass_rate` or `pass_rate[tag]`."""
+        if name not in self.best.metrics:
+            raise FtloopError(
+                f"the best iteration {self.best.name} has no figure {name!r}",
+                cure=did_you_mean(name, self.best.metrics),
+            )
+        return Figure(self.best.metrics[name], name, self)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The figures of one tag's examples: `slice("negation").pass_rate`."""
+
+    result: LoopResult
+    tag: str
+
+    def __getattr__(self, name: str) -> Figure:
+        """A metric of the slice."""
+        if name not in METRICS:
+            raise AttributeError(f"a slice has no {name!r}. {did_you_mean(name, METRICS)}")
+        return self.result.figure(f"{name}[{self.tag}]")
+
+
+def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
+    """The best iteration by a metric; of equals the first. A missing or NaN figure never wins."""
+    best = chain[0]
+    for iteration in chain[1:]:
+        new = iteration.metrics.get(metric, math.nan)
+        if METRICS[metric].improved(new, best.metrics.get(metric, math.nan)):
+            best = iteration
+    return best
+
+
+def worst(examples: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:
+    """The examples that did not pass, the highest loss per token first (NaN before all)."""
+    failing = [row for row in examples if row.passed is False]
+
+    def badness(row: ExampleResult) -> tuple[float, str]:
+        return (-math.inf if math.isnan(row.mean_loss) else -row.mean_loss, row.id)
+
+    return tuple(sorted(failing, key=badness))

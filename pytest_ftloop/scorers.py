@@ -1,0 +1,458 @@
+"""How an example passes: the scorers by name, and the user's own function or hook, guarded.
+
+`loss` and `choice` read the model's probabilities (`score_by_loss`, `score_by_choice`); every other
+scorer reads the generated text (`load_scorer`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import inspect
+import json
+import math
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_ftloop.errors import ConfigError, Location, ScoringError, did_you_mean
+from pytest_ftloop.records import Example, ExampleResult
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Scorer = Callable[[Example, str], bool]
+"""(example, generated output) -> whether the example passes."""
+
+SCORERS: Mapping[str, str] = {
+    "loss": "the example's mean loss per token is at most `threshold`; nothing is generated",
+    "exact": "the output equals the expected text, surrounding whitespace aside",
+    "contains": "the expected text occurs in the output",
+    "regex": "`pattern`, or else the expected text as a pattern, is found in the output",
+    "choice": "the expected text is the likeliest of the candidates; nothing is generated",
+    "json": "output and expected text are the same JSON value, with or without a ```json fence",
+    "hook": "the pytest_ftloop_score hook",
+    "module:function": "your function(output, expected, example) -> bool",
+}
+
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "loss": frozenset({"threshold"}),
+    "exact": frozenset({"ignore_case"}),
+    "contains": frozenset({"ignore_case"}),
+    "regex": frozenset({"pattern", "ignore_case"}),
+    "choice": frozenset({"choices"}),
+}
+_FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Which scorer, and what it needs.
+
+    `threshold` is for `loss`, in nats per token. `pattern` is for `regex`; without one the
+    example's expected text is the pattern. `choices` are the candidates of `choice` common to all
+    examples; an example's own come first. `ignore_case` is for `exact`, `contains` and `regex`.
+    """
+
+    scorer: str = "exact"
+    max_new_tokens: int | None = None
+    threshold: float | None = None
+    pattern: str | None = None
+    choices: tuple[str, ...] = ()
+    ignore_case: bool = False
+
+
+def needs_generation(scoring: Scoring) -> bool:
+    """Whether the scorer reads generated text; `loss` and `choice` do not."""
+    return scoring.scorer not in {"loss", "choice"}
+
+
+def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
+    """Raise a ConfigError for a scorer that does not exist or settings that can't be meant.
+
+    A setting that the scorer would ignore is refused too: a `threshold` beside `exact` looks like
+    a condition and is none.
+    """
+    name = scoring.scorer
+    if name not in SCORERS and ":" not in name:
+        raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
+    for option in ("threshold", "pattern", "choices", "ignore_case"):
+        stated = getattr(scoring, option) != getattr(Scoring, option)
+        if stated and option not in _OPTIONS.get(name, frozenset()):
+            users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
+            raise ConfigError(
+                f"scoring {option} is for {users}, found it with the scorer {name!r}",
+                where=where,
+                cure=f"Leave out {option}, or choose another scorer.",
+            )
+    if name == "loss":
+        _threshold(scoring, where)
+    if name == "regex" and scoring.pattern is not None:
+        _compiled_pattern(scoring.pattern, scoring, where)
+    if scoring.max_new_tokens is not None and scoring.max_new_tokens < 1:
+        raise ConfigError(
+            f"scoring max_new_tokens: wanted 1 or more, found {scoring.max_new_tokens}", where=where
+        )
+
+
+def load_scorer(
+    scoring: Scoring,
+    hook: Scorer | None = None,
+    *,
+    folder: Path | None = None,
+    where: Location | None = None,
+) -> Scorer:
+    """The scorer of generated text that `scoring` names, its settings checked.
+
+    `hook` stands for the scorer `hook`; `folder` is where `module:function` is looked for first;
+    `where` is the place of the setting. A built-in scorer raises its ScoringError for a faulty
+    example whatever the output is, so `scorer(example, "")` finds one before training.
+    """
+    check_scoring(scoring, where=where)
+    name = scoring.scorer
+    if not needs_generation(scoring):
+        raise ValueError(f"the scorer {name!r} reads no generated text")
+    if name == "hook":
+        if hook is None:
+            raise ConfigError(
+                "scorer 'hook': wanted a pytest_ftloop_score hook, found none",
+                where=where,
+                cure="Define pytest_ftloop_score in a conftest.py, or name another scorer.",
+            )
+        return _guarded("pytest_ftloop_score", hook)
+    if ":" in name:
+        function = _load_function(name, folder, where)
+
+        def call(example: Example, output: str) -> object:
+            return function(output, example.expected, dict(example.row))
+
+        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        return _guarded(name, call, file)
+    return {
+        "exact": _exact,
+        "contains": _contains,
+        "regex": _regex,
+        "json": _json,
+    }[name](scoring)
+
+
+def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:
+    """Whether the mean loss per token is at most the threshold. A NaN or no tokens: not passed."""
+    return result.mean_loss <= _threshold(scoring, None)
+
+
+def score_by_choice(
+    log_likelihoods: Sequence[float], candidates: Sequence[str], expected: str
+) -> tuple[bool, str]:
+    """Whether the likeliest candidate is the expected one, and which candidate it is.
+
+    Each figure is a candidate's log-likelihood summed over its tokens, given the prompt: the
+    model's own probability of saying just that, with no correction for length. A figure that is
+    not finite never wins, and where none is finite nothing is chosen (`""`). Ties go to the first.
+    Candidate and expected text are compared without surrounding whitespace.
+    """
+    chosen: tuple[float, str] | None = None
+    for figure, candidate in zip(log_likelihoods, candidates, strict=True):
+        if math.isfinite(figure) and (chosen is None or figure > chosen[0]):
+            chosen = (figure, candidate)
+    if chosen is None:
+        return False, ""
+    return chosen[1].strip() == expected.strip(), chosen[1]
+
+
+def _exact(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        return _folded(output, scoring) == _folded(_expected(example, scoring), scoring)
+
+    return passes
+
+
+def _contains(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        wanted = _folded(_expected_not_empty(example, scoring), scoring)
+        return wanted in _folded(output, scoring)
+
+    return passes
+
+
+def _regex(scoring: Scoring) -> Scorer:
+    if scoring.pattern is not None:
+        common = _compiled_pattern(scoring.pattern, scoring, None)
+        return lambda _example, output: common.search(output) is not None
+
+    def passes(example: Example, output: str) -> bool:
+        pattern = _expected_not_empty(example, scoring)
+        try:
+            return _compile(pattern, scoring).search(output) is not None
+        except ValueError as error:
+            raise ScoringError(
+                f"scorer 'regex': the expected text of example {example.id!r} is not a valid"
+                f" pattern: {error}",
+                where=example.where,
+                cure="Mend the expected text, or give one pattern for all: scoring: {pattern: ...}",
+            ) from error
+
+    return passes
+
+
+def _json(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        text = _expected(example, scoring)
+        try:
+            wanted = _parse_json(text)
+        except (ValueError, RecursionError) as error:
+            raise ScoringError(
+                f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
+                f" found {_short(text)}: {_described(error)}",
+                where=example.where,
+                cure="Mend the expected text, or choose another scorer.",
+            ) from error
+        try:
+            found = _parse_json(output)
+        except (ValueError, RecursionError):
+            return False
+        return _same_json(wanted, found)
+
+    return passes
+
+
+def _guarded(name: str, score: Callable[[Example, str], object], file: str | None = None) -> Scorer:
+    """A user's scorer that gives a bool or a ScoringError. BaseExceptions pass through."""
+
+    def passes(example: Example, output: str) -> bool:
+        try:
+            result = score(example, output)
+            passed = _as_bool(result)
+        except Exception as error:
+            raise ScoringError(
+                f"scorer {name!r} raised {_described(error)} on example {example.id!r}",
+                where=example.where,
+                cure=f"It was raised at {_raised_at(error, file)}, for the output {_short(output)}"
+                f" and the expected text {_short(example.expected)}.",
+            ) from error
+        if passed is None:
+            found = f"{_short(result)} ({type(result).__name__})"
+            raise ScoringError(
+                f"scorer {name!r}: wanted True or False on example {example.id!r}, found {found}",
+                where=example.where,
+                cure="Return a bool; compare a score with your own threshold.",
+            )
+        return passed
+
+    return passes
+
+
+def _as_bool(result: object) -> bool | None:
+    """The result as a bool where it is one, 0 or 1; numpy's own bool and integers count."""
+    numpy_bool = type(result).__module__ == "numpy" and type(result).__name__ in {"bool", "bool_"}
+    if numpy_bool or (isinstance(result, Integral) and result in (0, 1)):
+        return bool(result)
+    return None
+
+
+def _load_function(name: str, folder: Path | None, where: Location | None) -> Callable[..., object]:
+    module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
+        raise ConfigError(
+            f"scorer {name!r}: wanted module:function, such as my_scorers:same_number",
+            where=where,
+        )
+    module = _import(name, module_name, folder, where)
+    function = getattr(module, function_name, None)
+    if function is None:
+        offered = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
+        raise ConfigError(
+            f"scorer {name!r}: {module_name} has no function {function_name!r}",
+            where=where,
+            cure=did_you_mean(function_name, offered) if offered else "It defines no function.",
+        )
+    if not callable(function):
+        raise ConfigError(
+            f"scorer {name!r}: wanted a function, found {type(function).__name__}", where=where
+        )
+    # Found now rather than after an hour's training. A builtin may have no signature to look at.
+    with suppress(ValueError):
+        try:
+            inspect.signature(function).bind("", "", {})
+        except TypeError as error:
+            raise ConfigError(
+                f"scorer {name!r} can't be called as function(output, expected, example): {error}",
+                where=where,
+                cure=f"Define it as def {function_name}(output, expected, example): ...",
+            ) from error
+    return function  # type: ignore[no-any-return]
+
+
+def _import(
+    scorer: str, module_name: str, folder: Path | None, where: Location | None
+) -> ModuleType:
+    try:
+        with _importable(folder):
+            module = importlib.import_module(module_name)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise ConfigError(
+                f"scorer {scorer!r}: there is no module {missing!r}",
+                where=where,
+                cure=_where_modules_are(missing, folder),
+            ) from error
+        raise ConfigError(
+            f"scorer {scorer!r}: importing {module_name} raised {_described(error)}",
+            where=where,
+            cure=f"It was raised at {_raised_at(error)}.",
+        ) from error
+    if folder is not None:
+        _refuse_namesake(scorer, module_name.partition(".")[0], folder, where)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    if folder is None:
+        yield
+        return
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(entry)
+
+
+def _refuse_namesake(scorer: str, top: str, folder: Path, where: Location | None) -> None:
+    """Two loops' folders may each hold a `scoring.py`: the second must not be given the first's."""
+    spec = importlib.machinery.PathFinder.find_spec(top, [str(folder.resolve())])
+    wanted = spec.origin if spec else None
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if wanted and (found is None or Path(found).resolve() != Path(wanted).resolve()):
+        raise ConfigError(
+            f"scorer {scorer!r}: wanted {wanted}, found that another module {top!r} is already"
+            f" imported ({found or 'built in'})",
+            where=where,
+            cure="Give the file a name of its own.",
+        )
+
+
+def _where_modules_are(missing: str, folder: Path | None) -> str:
+    parent = missing.rpartition(".")[0]
+    if parent:
+        paths = list(getattr(sys.modules.get(parent), "__path__", ()))
+    else:
+        paths = [str(folder)] if folder else []
+    prefix = f"{parent}." if parent else ""
+    names = [prefix + module.name for module in pkgutil.iter_modules(paths)]
+    guess = f" {did_you_mean(missing, names)}" if names else ""
+    place = f"Put it in {folder}, or install it." if folder else "Install it."
+    return place + guess
+
+
+def _threshold(scoring: Scoring, where: Location | None) -> float:
+    threshold = scoring.threshold
+    if threshold is None or not (math.isfinite(threshold) and threshold >= 0):
+        found = "none" if threshold is None else threshold
+        raise ConfigError(
+            f"scorer 'loss': wanted a threshold in nats per token, 0 or more, found {found}",
+            where=where,
+            cure="Write scoring: {scorer: loss, threshold: 1.5}.",
+        )
+    return threshold
+
+
+def _compiled_pattern(pattern: str, scoring: Scoring, where: Location | None) -> re.Pattern[str]:
+    if not pattern:
+        raise ConfigError("scoring pattern is empty: it would match any output", where=where)
+    try:
+        return _compile(pattern, scoring)
+    except ValueError as error:
+        raise ConfigError(
+            f"scoring pattern is not a valid regular expression: {error}",
+            where=where,
+            cure="In YAML, put a pattern in single quotes: a backslash then stays as it is.",
+        ) from error
+
+
+def _compile(pattern: str, scoring: Scoring) -> re.Pattern[str]:
+    """The compiled pattern; a ValueError that names the pattern and the position."""
+    try:
+        return re.compile(pattern, re.IGNORECASE if scoring.ignore_case else 0)
+    except (re.error, OverflowError, RecursionError, Warning) as error:  # Warning: under -W error
+        raise ValueError(f"{pattern!r}: {error}") from error
+
+
+def _parse_json(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    fenced = _FENCED.fullmatch(text.strip())
+    return json.loads(fenced[1] if fenced else text, parse_constant=refuse)
+
+
+def _same_json(left: Any, right: Any) -> bool:
+    """Equality of JSON values: 1 and 1.0 are the same number, true and 1 are not the same."""
+    pairs = [(left, right)]  # a stack, not recursion: the depth of an output is the model's choice
+    while pairs:
+        a, b = pairs.pop()
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a.keys() != b.keys():
+                return False
+            pairs += [(a[key], b[key]) for key in a]
+        elif isinstance(a, list) and isinstance(b, list):
+            if len(a) != len(b):
+                return False
+            pairs += zip(a, b, strict=True)
+        elif isinstance(a, bool) is not isinstance(b, bool) or a != b:
+            return False
+    return True
+
+
+def _expected(example: Example, scoring: Scoring) -> str:
+    if example.expected is None:
+        raise ScoringError(
+            f"scorer {scoring.scorer!r}: wanted an expected text, example {example.id!r} has none",
+            where=example.where,
+            cure="Give the data a prompt and a completion (or messages), or use the scorer loss.",
+        )
+    return example.expected
+
+
+def _expected_not_empty(example: Example, scoring: Scoring) -> str:
+    text = _expected(example, scoring).strip()
+    if not text:
+        raise ScoringError(
+            f"scorer {scoring.scorer!r}: the expected text of example {example.id!r} is empty, so"
+            " any output would pass",
+            where=example.where,
+            cure="Mend the expected text, or use the scorer exact.",
+        )
+    return text
+
+
+def _folded(text: str, scoring: Scoring) -> str:
+    return text.strip().casefold() if scoring.ignore_case else text.strip()
+
+
+def _described(error: Exception) -> str:
+    name, message = type(error).__name__, str(error)
+    return f"{name}: {message}" if message else name
+
+
+def _raised_at(error: Exception, file: str | None = None) -> str:
+    """The innermost place in `file`, or the innermost of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def _short(value: object, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,218 @@
+"""One pytest run with --ftloop: runs each loop once, collects what to say of it, says it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.config import LoopConfig, from_python, read_loop_file, shown_path
+from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.live import LiveLine
+from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.progress import Progress, Silent
+from pytest_ftloop.report.explain import explain_figure
+from pytest_ftloop.report.text import summary
+from pytest_ftloop.result import Figure, LoopResult
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import Example
+
+LoopFactory = Callable[..., "BoundLoop"]
+
+
+class FtloopSession:
+    """The plugin's state and the hooks that only matter with --ftloop."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.options = options_of(config)
+        self._results: dict[Path, LoopResult | FtloopError] = {}
+        self._news: list[dict[str, Any]] = []
+        self._summaries: dict[str, dict[str, Any]] = {}
+        self._under_way = ""
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def run(self, loop: LoopConfig, file: Path | None = None) -> LoopResult:
+        """Run a loop; one from a file only once in this process, also when it failed."""
+        key = (loop.folder / loop.source).resolve() if loop.lines else None
+        if key is not None and key in self._results:
+            known = self._results[key]
+            if isinstance(known, FtloopError):
+                raise known
+            return known
+        self._under_way = loop.name
+        try:
+            result = Loop(loop, self.options, self._progress(), self._hook()).run()
+        except FtloopError as error:
+            if key is not None:
+                self._results[key] = error
+            self._under_way = ""
+            raise
+        self._under_way = ""
+        if key is not None:
+            self._results[key] = result
+        self._news.append(self._news_of(result))
+        return result
+
+    def factory(self, request: pytest.FixtureRequest) -> LoopFactory:
+        """The `ftloop` fixture's value for one test."""
+        request.node.add_marker("ftloop")
+        here = Path(request.path).parent
+
+        def make(file: str | os.PathLike[str] | None = None, /, **settings: Any) -> BoundLoop:
+            __tracebackhide__ = True
+            if file is not None and settings:
+                raise FtloopError(
+                    f"ftloop() takes a loop file or settings, found both: {file} and "
+                    f"{', '.join(settings)}",
+                    cure="Write the settings into the loop file, or leave the file out.",
+                )
+            if file is not None:
+                path = Path(file)
+                found = next((p for p in (here / path, path) if p.is_file()), here / path)
+                return BoundLoop(self, read_loop_file(found))
+            known = set(from_python.__kwdefaults__ or {}) | {"name"}
+            if unknown := sorted(set(settings) - known):
+                from pytest_ftloop.errors import did_you_mean
+
+                raise FtloopError(
+                    f"ftloop() has no setting {unknown[0]!r}",
+                    cure=did_you_mean(unknown[0], known),
+                )
+            settings.setdefault("name", _loop_name(request.node.name))
+            where = {"folder": here, "source": f"{shown_path(Path(request.path))}"}
+            return BoundLoop(self, from_python(**{**where, **settings}))
+
+        return make
+
+    def explain(self, op: str, left: object, right: object) -> list[str] | None:
+        """The lines of a failing comparison with a figure of a result."""
+        if isinstance(left, Figure) and isinstance(right, int | float):
+            return explain_figure(left, op, float(right))
+        if isinstance(right, Figure) and isinstance(left, int | float):
+            turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
+            return explain_figure(right, turned, float(left))
+        return None
+
+    # --- hooks -----------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """A user's mistake is shown as text; news of loops travels with the report (xdist)."""
+        report = yield
+        if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
+            report.longrepr = str(call.excinfo.value)
+        if self._news:
+            report.ftloop = self._news  # type: ignore[attr-defined]
+            self._news = []
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the news; of two processes' news of one loop, that of the one that trained."""
+        for news in getattr(report, "ftloop", ()):
+            known = self._summaries.get(news["log_folder"])
+            if known is None or news["trained"] >= known["trained"]:
+                self._summaries[news["log_folder"]] = news
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The iterations, findings, failing examples and files of each loop."""
+        for _, news in sorted(self._summaries.items()):
+            terminalreporter.section(f"ftloop {news['loop']}", sep="-", bold=True)
+            for line in news["lines"]:
+                terminalreporter.line(line)
+        if self._under_way:
+            terminalreporter.line(
+                f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "
+                "improvement log, and the next pytest --ftloop goes on from there"
+            )
+
+    # --- inner -----------------------------------------------------------------------------------
+
+    def _news_of(self, result: LoopResult) -> dict[str, Any]:
+        """What a report carries to the process that prints: plain values only."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        width = reporter._tw.fullwidth if reporter else int(os.environ.get("COLUMNS", "100"))
+        return {
+            "loop": result.loop,
+            "log_folder": str(result.log_folder),
+            "trained": len(result.trained),
+            "lines": summary(result, self.config.option.verbose, max(width, 60)),
+        }
+
+    def _progress(self) -> Progress:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None or not reporter.isatty:
+            return Silent()
+
+        def write(text: str) -> None:
+            if capture is None:
+                reporter._tw._file.write(text)
+                reporter._tw._file.flush()
+                return
+            with capture.global_and_fixture_disabled():
+                reporter._tw._file.write(text)
+                reporter._tw._file.flush()
+
+        return LiveLine(write, reporter._tw.fullwidth)
+
+    def _hook(self) -> Callable[[Example, str], bool]:
+        def score(example: Example, output: str) -> bool:
+            passed: bool = self.config.hook.pytest_ftloop_score(
+                output=output, expected=(example.expected or "").strip(), example=dict(example.row)
+            )
+            return passed
+
+        return score
+
+
+class BoundLoop:
+    """A loop of the `ftloop` fixture; `run()` gives its `LoopResult`."""
+
+    def __init__(self, session: FtloopSession, config: LoopConfig) -> None:
+        self._session = session
+        self.config = config
+
+    def run(self) -> LoopResult:
+        """Train what is not in the log yet, and return the best iteration's figures."""
+        __tracebackhide__ = True
+        return self._session.run(self.config)
+
+
+def session_of(config: pytest.Config) -> FtloopSession:
+    """The session registered for this pytest run."""
+    session = config.pluginmanager.get_plugin("ftloop-session")
+    assert isinstance(session, FtloopSession)
+    return session
+
+
+def options_of(config: pytest.Config) -> Options:
+    """The loop's options from pytest's."""
+    option = config.option
+    worker = getattr(config, "workerinput", {})
+    return Options(
+        retrain=option.ftloop_retrain,
+        replay=option.ftloop_replay,
+        explore=not in_ci(),
+        iterations=option.ftloop_iterations,
+        log_folder=Path(option.ftloop_log).absolute() if option.ftloop_log else None,
+        run_id=worker.get("testrunuid", ""),
+    )
+
+
+def in_ci() -> bool:
+    """Whether the CI variable is set, as every CI service sets it."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
+
+
+def _loop_name(test: str) -> str:
+    """A folder's name from a test's (`test_sentiment[small]` -> `sentiment-small`)."""
+    kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in test.removeprefix("test_"))
+    return kept.strip("-.") or "loop"

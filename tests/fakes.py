@@ -1,0 +1,181 @@
+"""Fake records for tests: everything has a sensible default, a test names only what it is about."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.records import (
+    Adjustment,
+    Cost,
+    Decision,
+    EvalPoint,
+    ExampleResult,
+    Finding,
+    Iteration,
+    Settings,
+    StepLog,
+    Training,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def fake_steps(
+    losses: Iterable[float],
+    grad_norms: Iterable[float | None] | float | None = 1.0,
+    learning_rate: float = 1e-3,
+) -> tuple[StepLog, ...]:
+    """One step a loss, numbered from 1; one gradient norm for all, or one each."""
+    losses = list(losses)
+    if grad_norms is None or isinstance(grad_norms, (int, float)):
+        grad_norms = [grad_norms] * len(losses)
+    return tuple(
+        StepLog(step=number, loss=loss, grad_norm=norm, learning_rate=learning_rate)
+        for number, (loss, norm) in enumerate(zip(losses, grad_norms, strict=True), start=1)
+    )
+
+
+def fake_evals(
+    losses: Sequence[float], steps: int = 100, epochs: float = 2.0, accuracy: float = 0.5
+) -> tuple[EvalPoint, ...]:
+    """Evaluation points spread evenly over `steps` steps and `epochs` epochs."""
+    return tuple(
+        EvalPoint(
+            step=round(steps * number / len(losses)),
+            epoch=epochs * number / len(losses),
+            eval_loss=loss,
+            token_accuracy=accuracy,
+        )
+        for number, loss in enumerate(losses, start=1)
+    )
+
+
+def fake_training(
+    losses: Iterable[float] | None = None,
+    evals: Sequence[float] | tuple[EvalPoint, ...] = (2.0, 1.5, 1.4, 1.38),
+    *,
+    steps: tuple[StepLog, ...] | None = None,
+    epochs: float = 2.0,
+    **fields: Any,
+) -> Training:
+    """A healthy run of 100 steps; `losses` are its train losses, `evals` its eval losses."""
+    if steps is None:
+        steps = fake_steps(
+            [1.3 + 3 * math.exp(-n / 15) for n in range(100)] if losses is None else losses
+        )
+    points = (
+        tuple(evals)
+        if evals and isinstance(evals[0], EvalPoint)
+        else fake_evals(evals, len(steps), epochs)
+    )
+    finite = [point for point in points if math.isfinite(point.eval_loss)]
+    defaults: dict[str, Any] = {
+        "steps": steps,
+        "evals": points,
+        "planned_steps": len(steps),
+        "best_step": min(finite, key=lambda point: point.eval_loss).step if finite else 0,
+        "steps_per_epoch": max(1, round(len(steps) / epochs)),
+        "trainable_parameters": 100_000,
+        "labelled_tokens": 2_000,
+        "vocabulary": 4096,
+        "adapter_moved": True,
+    }
+    return Training(**(defaults | fields))
+
+
+def fake_metrics(
+    eval_loss: float = 1.0, train_loss: float | None = None, pass_rate: float = 0.5, **more: float
+) -> dict[str, float]:
+    """Every metric; the train loss is a little below the eval loss unless given."""
+    train_loss = 0.95 * eval_loss if train_loss is None else train_loss
+    return {
+        "eval_loss": eval_loss,
+        "train_loss": train_loss,
+        "overfit_gap": eval_loss - train_loss,
+        "pass_rate": pass_rate,
+        "token_accuracy": 0.8,
+        "perplexity": math.exp(min(eval_loss, 100)),
+        **more,
+    }
+
+
+def fake_finding(kind: str = "underfit", severity: str = "info", **fields: Any) -> Finding:
+    """A finding of one kind."""
+    defaults: dict[str, Any] = {
+        "message": f"It is {kind}.",
+        "evidence": {},
+        "remedy": "Do something.",
+        "tunable": kind != "no-signal",
+    }
+    return Finding(kind=kind, severity=severity, **(defaults | fields))  # type: ignore[arg-type]
+
+
+def fake_example(id: str = "e1", passed: bool | None = True, **fields: Any) -> ExampleResult:  # noqa: A002
+    """One scored example."""
+    defaults: dict[str, Any] = {
+        "content": f"content-{id}",
+        "tags": (),
+        "loss": 2.0,
+        "tokens": 4,
+        "correct": 3,
+        "expected": "yes",
+        "output": "yes" if passed else "no",
+    }
+    return ExampleResult(id=id, passed=passed, **(defaults | fields))
+
+
+def fake_iteration(
+    number: int = 1,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    lora: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    findings: Sequence[Finding] = (),
+    adjustments: Sequence[Adjustment] = (),
+    examples: Sequence[ExampleResult] = (),
+    **fields: Any,
+) -> Iteration:
+    """One record of the log; `lora` and `training` are its settings."""
+    run = fake_training()
+    metrics = fake_metrics() if metrics is None else metrics
+    settings = Settings(
+        lora={"r": 8, "lora_alpha": 16} if lora is None else dict(lora),
+        training=(
+            {"learning_rate": 2e-4, "num_train_epochs": 2} if training is None else dict(training)
+        ),
+    )
+    defaults: dict[str, Any] = {
+        "loop": "sentiment",
+        "id": f"{number:08x}",
+        "fingerprint": f"{number:08x}" + "0" * 56,
+        "parent": f"{number - 1:08x}" if number > 1 else None,
+        "model": "tiny",
+        "scoring": {"scorer": "exact"},
+        "data": {"train": {"rows": 400, "sha256": "a" * 64}, "eval": {"rows": 100}},
+        "final": metrics,
+        "base": fake_metrics(5.6, pass_rate=0.0),
+        "facts": {
+            "steps": len(run.steps),
+            "planned_steps": run.planned_steps,
+            "best_step": run.best_step,
+            "steps_per_epoch": run.steps_per_epoch,
+            "trainable_parameters": run.trainable_parameters,
+        },
+        "steps": run.steps,
+        "evals": run.evals,
+        "failing": tuple(row.id for row in examples if row.passed is False),
+        "decision": Decision(action="stop", kind="", because=""),
+        "environment": {"device": "cpu", "torch": "2.13.0"},
+        "cost": Cost(seconds=10.0, steps=len(run.steps), tokens=20_000),
+    }
+    return Iteration(
+        number=number,
+        metrics=metrics,
+        settings=settings,
+        findings=tuple(findings),
+        adjustments=tuple(adjustments),
+        examples=tuple(examples),
+        **(defaults | fields),
+    )
