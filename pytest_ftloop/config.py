@@ -7,11 +7,10 @@ those are imported, before anything is trained or written.
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pytest_ftloop.data import Columns
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.errors import shown_path as shown_path  # imported from here too
 from pytest_ftloop.gates import Gate, parse_gate
 from pytest_ftloop.records import Settings
 from pytest_ftloop.scorers import Scoring, check_scoring
@@ -36,7 +36,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class HubSource(_Section):
@@ -91,7 +91,7 @@ class ScoringSection(_Section):
     )
     max_new_tokens: int | None = Field(None, ge=1, description="limit of the greedy generation")
     threshold: float | None = Field(
-        None, strict=False, description="for loss: the highest passing loss per token"
+        None, description="for loss: the highest passing loss per token"
     )
     pattern: str | None = Field(
         None, description="for regex; by default the expected text is the pattern"
@@ -111,7 +111,7 @@ class LoopSection(_Section):
         "eval_loss", description="by which the best iteration is chosen"
     )
     time_budget_s: float | None = Field(
-        None, gt=0, strict=False, description="no iteration is begun that would end after it"
+        None, gt=0, description="no iteration is begun that would end after it"
     )
 
 
@@ -176,7 +176,9 @@ def read_loop_file(path: Path) -> LoopConfig:
     name = path.name
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
-    return _checked(values, lines, folder=path.parent, source=shown, name=name.removesuffix(".yaml"))
+    return _checked(
+        values, lines, folder=path.parent, source=shown, name=name.removesuffix(".yaml")
+    )
 
 
 def from_python(
@@ -212,14 +214,15 @@ def from_python(
         values["model"] = str(model)
     for role, source_ in (("train", train), ("eval", eval)):
         if source_ is not None:
+            _refuse_splits(role, source_, source)
             plain = isinstance(source_, str | Path | dict)
             values["data"][role] = str(source_) if isinstance(source_, Path) else source_
             if not plain:
                 values["data"][role] = "live"
     if lora is not None:
-        values["lora"] = _stated(lora)
+        values["lora"] = _stated("lora", lora, source)
     if training is not None:
-        values["training"] = _stated(training)
+        values["training"] = _stated("training", training, source)
     if scoring is not None:
         values["scoring"] = {"scorer": scoring} if isinstance(scoring, str) else dict(scoring)
     config = _checked(values, {}, folder=folder, source=source, name=name)
@@ -228,13 +231,7 @@ def from_python(
         for key, value in live.items()
         if value is not None and not isinstance(value, str | Path | dict)
     }
-    return _replace(config, tokenizer=tokenizer, **changes)
-
-
-def shown_path(path: Path) -> str:
-    """A path as the user would type it: relative to the working folder where it lies below it."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else Path(relative).as_posix()
+    return replace(config, tokenizer=tokenizer, **changes)
 
 
 def json_schema() -> dict[str, Any]:
@@ -249,12 +246,13 @@ def _checked(
     def locate(key: str) -> Location:
         while key and key not in lines:
             key = key.rpartition(".")[0]
-        return Location(source, lines.get(key))
+        return Location(source, lines.get(key, 1 if from_file else None))
 
+    from_file = source.endswith((".yaml", ".yml"))
     if not isinstance(values, dict):
         raise ConfigError(
-            f"wanted a loop's keys (data, training, gates, ...), found {type(values).__name__}",
-            where=Location(source),
+            f"wanted a loop's keys (data, training, gates, ...), found {_found(values)}",
+            where=locate(""),
             cure="'ftloop init' writes a loop file to start from.",
         )
     mistakes: list[ConfigError] = []
@@ -269,33 +267,34 @@ def _checked(
             gates.append(parse_gate(str(key), condition, locate(f"gates.{key}")))
         except ConfigError as error:
             mistakes.append(error)
-    scoring = None
-    if parsed is not None:
-        section = parsed.scoring.model_dump()
+    scoring = Scoring()
+    # Also when another section has a mistake; one in this section is reported already.
+    with suppress(ValidationError):
+        section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
         scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
             mistakes.append(error)
-        if not re.fullmatch(r"[\w.-]+", parsed.name or name):
-            mistakes.append(
-                ConfigError(
-                    f"name {parsed.name or name!r} can't be a folder's name everywhere",
-                    where=locate("name"),
-                    cure="Use letters, digits, '-', '_' and '.'.",
-                )
+    name = stated if isinstance(stated := values.get("name"), str) else name
+    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+        mistakes.append(
+            ConfigError(
+                f"name {name!r} can't be a folder's name everywhere",
+                where=locate("name"),
+                cure="Use letters, digits, '-', '_' and '.', a letter or digit first and last.",
             )
+        )
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
             raise ConfigError("\n".join(str(mistake) for mistake in (first, *others)))
         raise first
     assert parsed is not None
-    assert scoring is not None
     data = parsed.data
     tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
     return LoopConfig(
-        name=parsed.name or name,
+        name=name,
         folder=folder,
         source=source,
         model=parsed.model,
@@ -317,35 +316,67 @@ def _checked(
 
 def _read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
     """The file's values, and the line of each dotted key. YAML 1.2: `2e-4` is a number."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, RoundTripConstructor
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    class Constructor(RoundTripConstructor):
+        """Dates stay text, as in YAML 1.2."""
+
+    Constructor.add_constructor(
+        "tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node)
+    )
+    yaml = YAML(typ="rt", pure=True)
+    yaml.Constructor = Constructor
     try:
         text = path.read_text(encoding="utf-8-sig")
-        tree = YAML(typ="rt", pure=True).load(text)
+        tree = yaml.load(text)
+        return _unwrapped(tree), dict(_lines(tree, ""))
     except OSError as error:
-        raise ConfigError(f"can't be read: {error.strerror}", where=Location(shown)) from None
+        near = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
+        names = [p.name for p in near if p.name.endswith(SUFFIXES)]
+        raise ConfigError(
+            f"can't be read: {error.strerror}",
+            where=Location(shown),
+            cure=did_you_mean(path.name, names) if names and not path.exists() else "",
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 at byte {error.start}", where=Location(shown)) from None
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"not UTF-8: byte {error.start} is {error.object[error.start]:#04x}",
+            where=Location(shown, line),
+            cure="Save the file as UTF-8.",
+        ) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = (error.problem or str(error)).strip()
+        problem = " ".join((error.problem or str(error)).split())
         raise ConfigError(
             f"not YAML: {problem}",
-            where=Location(shown, mark.line + 1 if mark else None),
-            cure="Quote values that begin with > or another YAML sign, as in pass_rate: \">= 0.9\".",
+            where=Location(shown, mark.line + 1 if mark else 1),
+            cure=next((cure for sign, cure in _YAML_CURES.items() if sign in problem), ""),
         ) from None
-    except YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=Location(shown)) from None
-    lines = dict(_lines(tree, ""))
-    return _unwrapped(tree), lines
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise ConfigError(f"not YAML: {reason[0]}", where=Location(shown, 1)) from None
+
+
+_YAML_CURES = {
+    "duplicate key": "Keep one of the two.",
+    "'\\t'": "YAML indents with spaces, not tabs.",
+    "another document": "Remove the line with ---: a loop file holds one loop.",
+    "end of stream": "A quote or bracket is not closed.",
+    "chomping": 'Quote conditions that begin with >, as in pass_rate: ">= 0.9".',
+}
+"""What to do about a YAML library's message, by a part of it."""
 
 
 def _lines(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
     if isinstance(node, dict):
+        # What a merge key (<<) brought in has no line here: its section's stands for it.
+        places = getattr(getattr(node, "lc", None), "data", None) or {}
         for key, value in node.items():
             dotted = f"{prefix}{key}"
-            yield dotted, node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+            if key in places:
+                yield dotted, places[key][0] + 1
             yield from _lines(value, f"{dotted}.")
 
 
@@ -353,11 +384,15 @@ def _unwrapped(node: Any) -> Any:
     """Plain Python values in place of the YAML library's own types."""
     if isinstance(node, dict):
         return {str(key): _unwrapped(value) for key, value in node.items()}
-    if isinstance(node, list):
+    if isinstance(node, list | set):
         return [_unwrapped(value) for value in node]
+    if type(node).__name__ == "ScalarBoolean":  # an anchored one; a subclass of int
+        return bool(node)
     for plain in (bool, int, float, str):
         if isinstance(node, plain):
             return plain(node)
+    if node is not None:
+        raise ValueError(f"a value with a tag is not read: {node}")
     return node
 
 
@@ -365,6 +400,8 @@ def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
     """One `ConfigError` for each thing pydantic found, in a user's words."""
     seen: set[str] = set()
     for item in error.errors():
+        if item["loc"][-1] == "str" and isinstance(item["input"], Mapping | list):
+            continue  # not the branch of the union that was meant: the other one has more to say
         path = [str(part) for part in item["loc"] if not _is_branch(part)]
         key = ".".join(path)
         # A value that fits no branch of a union is reported once, not once a branch.
@@ -383,15 +420,57 @@ def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
         elif item["type"] == "value_error":
             yield ConfigError(str(item["ctx"]["error"]), where=locate(key))
         else:
-            wanted = item["msg"].removeprefix("Input should be ")
+            found = item["input"]
+            cure = ""
+            if item["type"] == "literal_error" and isinstance(found, str):
+                cure = did_you_mean(found, re.findall(r"'(\w+)'", item["ctx"]["expected"]))
             yield ConfigError(
-                f"{key}: wanted {wanted}, found {item['input']!r}", where=locate(key)
+                f"{key}: wanted {_wanted(key, item)}, found {_found(found)}",
+                where=locate(key),
+                cure=cure,
             )
+
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than": "less than {lt}",
+}
+"""pydantic's kinds of mistake in a user's words; its own are taken for others."""
+
+
+def _wanted(key: str, item: Any) -> str:
+    if key in {"data.train", "data.eval"}:
+        return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key == "data.tags":
+        return "a column or a list of columns"
+    if key == "data.split.fraction":
+        return "a number between 0 and 1"
+    wanted = _WANTED.get(item["type"], item["msg"].removeprefix("Input should be "))
+    return wanted.format(**item.get("ctx", {}))
+
+
+def _found(value: Any) -> str:
+    """A value as a loop file would show it, cut short."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_branch(part: Any) -> bool:
     """Whether a part of pydantic's location names a union's branch, not a key of the file."""
-    return part in {"str", "HubSource", "list[str]", "dict", "int", "float"} or isinstance(part, int)
+    return part in {"str", "HubSource", "list[str]", "dict", "int", "float"} or isinstance(
+        part, int
+    )
 
 
 def _known_keys(path: list[str]) -> list[str]:
@@ -412,6 +491,7 @@ def _example_of(key: str) -> str:
     return {
         "data": "data: {train: data/train.jsonl, eval: data/eval.jsonl}",
         "data.train": "train: data/train.jsonl",
+        "data.split.fraction": "split: {fraction: 0.1, seed: 0}",
     }.get(key, "")
 
 
@@ -423,18 +503,36 @@ def _plain(source: str | HubSource | None) -> Any:
     return source.model_dump(exclude_none=True) if isinstance(source, HubSource) else source
 
 
-def _stated(config: Any) -> dict[str, Any]:
+def _refuse_splits(role: str, given: Any, source: str) -> None:
+    if isinstance(given, dict) and type(given).__name__.endswith("DatasetDict"):
+        raise ConfigError(
+            f"{role}: wanted one split, found a {type(given).__name__} of {', '.join(given)}",
+            where=Location(source),
+            cure=f"Pass one of them: {role}=data[{next(iter(given), 'train')!r}].",
+        )
+
+
+def _stated(group: str, config: Any, source: str) -> dict[str, Any]:
     """What an SFTConfig or LoraConfig states: the fields that differ from a fresh one's."""
+    wanted = {"lora": "LoraConfig", "training": "SFTConfig"}[group]
     if isinstance(config, Mapping):
-        return dict(config)
-    fresh = _fresh(config)
-    stated = {}
-    for name, value in vars(config).items():
-        if name in type(config).__dataclass_fields__ and name not in _MACHINE:
-            plain = _jsonable(value)
-            if plain != _jsonable(getattr(fresh, name, None)):
-                stated[name] = plain
-    return stated
+        stated = dict(config)
+    elif any(base.__name__ == wanted for base in type(config).__mro__):
+        fresh = _fresh(config)
+        stated = {
+            name: value
+            for name, value in vars(config).items()
+            if name in type(config).__dataclass_fields__
+            and name not in _MACHINE
+            and _jsonable(value) != _jsonable(getattr(fresh, name, None))
+        }
+        stated |= _stated_device(config)
+    else:
+        raise ConfigError(
+            f"{group}: wanted a {wanted} or its arguments as a dict, found {type(config).__name__}",
+            where=Location(source),
+        )
+    return {name: _jsonable(value) for name, value in stated.items()}
 
 
 _MACHINE = frozenset({"output_dir", "runtime_config", "task_type"})
@@ -451,20 +549,29 @@ def _fresh(config: Any) -> Any:
     return type(config)(**made_with)
 
 
+def _stated_device(config: Any) -> dict[str, bool]:
+    """Device and precision where they are not SFTConfig's own (bf16 on an accelerator)."""
+    fields = type(config).__dataclass_fields__
+    stated = {
+        name: True for name in ("use_cpu", "fp16") if name in fields and getattr(config, name)
+    }
+    if "bf16" in fields and not config.bf16 and not config.fp16:
+        stated["bf16"] = False
+    return stated
+
+
 def _jsonable(value: Any) -> Any:
     """A value as a loop file would state it."""
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return value
     if hasattr(value, "value") and isinstance(value.value, str):  # an enum
         return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, tuple | list):
         return [_jsonable(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _jsonable(asdict(value))
+    if type(value).__module__ == "torch":  # a dtype: transformers takes its name
+        return str(value).removeprefix("torch.")
     return value
-
-
-def _replace(config: LoopConfig, **changes: Any) -> LoopConfig:
-    import dataclasses
-
-    return dataclasses.replace(config, **changes)

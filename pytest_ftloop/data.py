@@ -17,16 +17,25 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.errors import DataError, FtloopError, Location, did_you_mean
+from pytest_ftloop.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.records import DataSet, Example
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
 """The columns that trl trains on; all others are ours or nobody's."""
 
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
+
+SPLITS = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")}
+"""The splits that may serve as a role where none is named, the first found; else the role's name."""
+
+ONE_A_LINE = "One JSON object a line? Then name the file .jsonl."
 
 Row = tuple[Mapping[str, Any], Location | None]
 
@@ -50,7 +59,7 @@ def load(
     Raises `DataError` with file and line for the first row that is no example.
     """
     rows = _rows(source, role, folder, where)
-    return data_set(rows, role, describe(source), columns, where)
+    return data_set(rows, role, describe(source, folder), columns, where)
 
 
 def data_set(
@@ -63,7 +72,7 @@ def data_set(
     for number, (row, place) in enumerate(rows, start=1):
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
-        if columns.id is None and "id" not in row and example.id in seen:
+        if columns.id is None and row.get("id") is None and example.id in seen:
             # Content ids: the second of two equal rows gets a suffix, so both count.
             copies[example.content] += 1
             example = replace(example, id=f"{example.id}-{copies[example.content] + 1}")
@@ -93,7 +102,7 @@ def content_hash(examples: Iterable[Example]) -> str:
     """A hash of what the rows say, in order, with ids and tags; not of how the file is written."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(f"{example.id}\0{example.content}\0{chr(1).join(example.tags)}\n".encode())
+        digest.update(json.dumps([example.id, example.content, example.tags]).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -102,43 +111,52 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
     total = len(train.examples)
     count = max(1, round(total * fraction))
     if count >= total:
-        raise DataError(f"splitting {count} of {total} train examples off leaves none to train on")
+        raise DataError(
+            f"splitting {count} of {total} train examples off leaves none to train on",
+            cure="Use more train rows or a smaller fraction.",
+        )
     chosen = set(random.Random(seed).sample(range(total), count))
     kept = tuple(e for i, e in enumerate(train.examples) if i not in chosen)
     held = tuple(e for i, e in enumerate(train.examples) if i in chosen)
     source = f"{fraction:g} of {train.source}, seed {seed}"
     return (
-        DataSet("train", f"{train.source} without {fraction:g}, seed {seed}", kept, content_hash(kept)),
+        DataSet(
+            "train", f"{train.source} without {fraction:g}, seed {seed}", kept, content_hash(kept)
+        ),
         DataSet("eval", source, held, content_hash(held)),
     )
 
 
-def describe(source: Any) -> str:
+def describe(source: Any, folder: Path) -> str:
     """A source in a few words, without any path of this machine."""
-    if isinstance(source, str):
-        return source
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_absolute():
+            return str(source)
+        return path.relative_to(folder).as_posix() if folder in path.parents else path.name
     if isinstance(source, Mapping):
-        return " ".join(f"{key}={value}" for key, value in source.items())
+        parts = {**source, "hub": describe(source["hub"], folder)}
+        return " ".join(f"{key}={value}" for key, value in parts.items())
     return type(source).__name__
 
 
 def _rows(source: Any, role: str, folder: Path, where: Location | None) -> Iterator[Row]:
     if isinstance(source, Mapping):
-        return _hub_rows(source, where)
+        return _hub_rows(source, role, folder, where)
     if not isinstance(source, str | Path):
-        return ((row, None) for row in source)
+        return _given_rows(source, role, where)
     text = str(source)
     path = folder / text
     if path.suffix.lower() in FILE_KINDS or path.is_file():
-        return _file_rows(path, text, where)
+        return _file_rows(path, where)
     function = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", text)
     if function:
         return _function_rows(function[1], function[2], folder, where)
     if path.is_dir():
-        return _hub_rows({"hub": str(path), "split": role}, where)
+        return _hub_rows({"hub": text}, role, folder, where)
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", text):
         name, _, revision = text.partition("@")
-        return _hub_rows({"hub": name, "revision": revision or None, "split": role}, where)
+        return _hub_rows({"hub": name, "revision": revision or None}, role, folder, where)
     raise DataError(
         f"{role} data {text!r} is no file, hub id or module:function",
         where=where,
@@ -146,7 +164,19 @@ def _rows(source: Any, role: str, folder: Path, where: Location | None) -> Itera
     )
 
 
-def _file_rows(path: Path, shown: str, where: Location | None) -> Iterator[Row]:
+def _given_rows(source: Any, role: str, where: Location | None) -> Iterator[Row]:
+    if not isinstance(source, Iterable):
+        raise DataError(
+            f"wanted {role} rows or their source, found {type(source).__name__}", where=where
+        )
+    name = describe(source, Path())
+    for number, row in enumerate(source, start=1):
+        at = Location(f"{name}, row {number}")
+        yield _named_columns(row, at), at
+
+
+def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
+    shown = shown_path(path)
     if not path.is_file():
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise DataError(
@@ -161,9 +191,10 @@ def _file_rows(path: Path, shown: str, where: Location | None) -> Iterator[Row]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
+        before = error.object[: error.start]
         raise DataError(
             f"not UTF-8: byte {error.start} is {error.object[error.start]:#04x}",
-            where=Location(shown),
+            where=Location(shown, before.count(b"\n") + 1),
             cure="Save the file as UTF-8.",
         ) from None
     except OSError as error:
@@ -177,38 +208,57 @@ def _jsonl_rows(text: str, shown: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = Location(shown, number)
-            yield _json_object(_parse_json(line, where), where), where
+            yield _named_columns(_parse_json(line, where), where), where
 
 
 def _json_rows(text: str, shown: str) -> Iterator[Row]:
-    rows = _parse_json(text, Location(shown))
+    rows = _parse_json(text, Location(shown), cure=ONE_A_LINE)
     if not isinstance(rows, list):
         raise DataError(
             f"wanted a list of rows, found {type(rows).__name__}",
             where=Location(shown),
-            cure="One JSON object a line? Then name the file .jsonl.",
+            cure=ONE_A_LINE,
         )
     for number, row in enumerate(rows, start=1):
         where = Location(f"{shown}, row {number}")
-        yield _json_object(row, where), where
+        yield _named_columns(row, where), where
 
 
 def _csv_rows(text: str, shown: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    allow_long_cells()
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names: list[str] = []
+    end = 0
     try:
-        for row in reader:
-            where = Location(shown, reader.line_num)
-            if None in row or None in row.values():
-                found = sum(value is not None for value in row.values())
-                found += len(row.get(None) or ()) - (None in row)  # type: ignore[call-overload]
+        for cells in reader:
+            # Where the row begins: a quoted cell may go on over many lines.
+            where, end = Location(shown, end + 1), reader.line_num
+            if not cells:
+                continue
+            if not names:
+                names = _column_names(cells, where)
+                continue
+            if len(cells) != len(names):
                 raise DataError(
-                    f"wanted {len(reader.fieldnames or ())} cells, found {found}",
+                    f"wanted {len(names)} cells, found {len(cells)}",
                     where=where,
                     cure="Quote cells that hold commas or line ends.",
                 )
-            yield row, where
+            yield dict(zip(names, cells, strict=True)), where
     except csv.Error as error:
-        raise DataError(f"not CSV: {error}", where=Location(shown, reader.line_num)) from None
+        raise DataError(f"not CSV: {error}", where=Location(shown, end + 1)) from None
+
+
+def allow_long_cells() -> None:
+    """Let the csv module read cells of any length: a cell may hold a whole document."""
+    csv.field_size_limit(2**31 - 1)
+
+
+def _column_names(cells: list[str], where: Location) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"two columns are named {twice[0]!r}", where=where)
+    return names
 
 
 def _parquet_rows(path: Path, shown: str) -> Iterator[Row]:
@@ -224,41 +274,58 @@ def _parquet_rows(path: Path, shown: str) -> Iterator[Row]:
         yield row, Location(f"{shown}, row {number}")
 
 
-def _hub_rows(source: Mapping[str, Any], where: Location | None) -> Iterator[Row]:
-    name = str(source["hub"])
+def _hub_rows(
+    source: Mapping[str, Any], role: str, folder: Path, where: Location | None
+) -> Iterator[Row]:
+    shown = str(source["hub"])
+    local = folder / shown
+    name = str(local) if local.is_dir() else shown
+    stated = source.get("split")
     try:
         datasets = importlib.import_module("datasets")
     except ImportError:
-        raise _needs_extra(f"loading {name}") from None
-    split = source.get("split") or "train"
-    candidates = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")}
+        raise _needs_extra(f"loading {shown}") from None
+    about = {"name": source.get("name"), "revision": source.get("revision")}
     try:
-        splits = datasets.get_dataset_split_names(
-            name, source.get("name"), revision=source.get("revision")
-        )
-        found = next((s for s in candidates.get(split, (split,)) if s in splits), split)
-        loaded = datasets.load_dataset(
-            name, source.get("name"), split=found, revision=source.get("revision")
-        )
+        split = stated
+        if not stated:
+            splits = datasets.get_dataset_split_names(
+                name, about["name"], revision=about["revision"]
+            )
+            split = next((s for s in SPLITS.get(role, ()) if s in splits), role)
+        loaded = datasets.load_dataset(name, split=split, **about)
     except Exception as error:  # noqa: BLE001 - datasets raises many kinds; each is the user's
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        files = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
+        near = get_close_matches(local.name, files, n=1)
         raise DataError(
-            f"data {name!r} (split {split}) could not be loaded: {reason[0]}",
+            f"data {shown!r} (split {stated or role}) could not be loaded: {reason[0]}",
             where=where,
-            cure="Name a file, a hub id (network needed once), or {hub: owner/name, split: ...}.",
+            cure=(
+                f"Did you mean the file {shown_path(local.with_name(near[0]))!r}? " if near else ""
+            )
+            + "Name a file, a hub id (network needed once), or {hub: owner/name, split: ...}.",
         ) from error
     for number, row in enumerate(loaded, start=1):
-        yield row, Location(f"{name}[{found}], row {number}")
+        yield row, Location(f"{shown}[{split}], row {number}")
 
 
 def _function_rows(
     module: str, function: str, folder: Path, where: Location | None
 ) -> Iterator[Row]:
     name = f"{module}:{function}"
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(folder.resolve()))
+    importlib.invalidate_caches()
     try:
-        made = getattr(importlib.import_module(module), function)()
-        rows = list(made)
+        imported = importlib.import_module(module)
+        _refuse_namesake(imported, name, module, folder, where)
+        if not hasattr(imported, function):
+            raise DataError(
+                f"data function {name}: {module} has no function {function!r}",
+                where=where,
+                cure=did_you_mean(function, (n for n, v in vars(imported).items() if callable(v))),
+            )
+        rows = list(getattr(imported, function)())
     except FtloopError:
         raise
     except Exception as error:
@@ -268,23 +335,41 @@ def _function_rows(
             cure="It is called without arguments and returns rows.",
         ) from error
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(str(folder.resolve()))
     for number, row in enumerate(rows, start=1):
         at = Location(f"{name}, row {number}")
-        yield _json_object(row, at), at
+        yield _named_columns(row, at), at
 
 
-def _parse_json(text: str, where: Location) -> Any:
+def _refuse_namesake(
+    imported: ModuleType, name: str, module: str, folder: Path, where: Location | None
+) -> None:
+    """Two loops' folders may each hold a `rows.py`: the second must not be given the first's."""
+    wanted = folder / f"{module.replace('.', '/')}.py"
+    if wanted.is_file() and Path(imported.__file__ or "").resolve() != wanted.resolve():
+        raise DataError(
+            f"data function {name}: wanted {wanted}, found that another module {module!r} is "
+            f"already imported ({imported.__file__})",
+            where=where,
+            cure="Give the file a name of its own.",
+        )
+
+
+def _parse_json(text: str, where: Location, cure: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = where.line if where.line is not None else error.lineno
         raise DataError(
-            f"not JSON: {error.msg} at column {error.colno}", where=Location(where.file, line)
+            f"not JSON: {error.msg} at column {error.colno}",
+            where=Location(where.file, line),
+            cure=cure if error.msg == "Extra data" else "",
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 5000 brackets
+        raise DataError(f"not JSON that can be read: {error}", where=where) from None
 
 
-def _json_object(value: Any, where: Location) -> Mapping[str, Any]:
+def _named_columns(value: Any, where: Location) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     raise DataError(
@@ -296,18 +381,28 @@ def _json_object(value: Any, where: Location) -> Mapping[str, Any]:
 
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
     kept = _trl_row(row, where, columns)
-    content = hashlib.sha256(
-        json.dumps(kept, sort_keys=True, ensure_ascii=False, default=str).encode()
-    ).hexdigest()[:12]
+    choices = _choices(row.get("choices"), where)
+    said = {**kept, "choices": choices} if choices else kept
+    id_, tags = _id(row, where, columns), _tags(row, where, columns)
+    try:
+        bytes_ = json.dumps(said, sort_keys=True, ensure_ascii=False, default=str).encode()
+        f"{id_}{tags}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"half of a character: the surrogate {error.object[error.start]!a} stands alone",
+            where=where,
+            cure="No tokenizer takes it. Mend the text where it was cut.",
+        ) from None
+    content = hashlib.sha256(bytes_).hexdigest()[:12]
     prompt, expected = _texts(kept)
     return Example(
-        id=_id(row, content, where, columns),
+        id=content if id_ is None else id_,
         content=content,
         row=kept,
-        tags=_tags(row, where, columns),
+        tags=tags,
         prompt=prompt,
         expected=expected,
-        choices=tuple(str(choice) for choice in row.get("choices") or ()),
+        choices=choices,
         where=where,
     )
 
@@ -319,7 +414,9 @@ def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[
     if "prompt" in kept or "completion" in kept:
         for name in ("prompt", "completion"):
             if name not in kept:
-                raise DataError(f"wanted a column {name!r} beside the other, found none", where=where)
+                raise DataError(
+                    f"wanted a column {name!r} beside the other, found none", where=where
+                )
             _check_text_or_messages(kept[name], name, where)
         if isinstance(kept["prompt"], str) != isinstance(kept["completion"], str):
             raise DataError("prompt and completion must both be text or both messages", where=where)
@@ -328,7 +425,9 @@ def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[
     elif "messages" in kept:
         _check_text_or_messages(kept["messages"], "messages", where, text=False)
     elif columns.text in kept:
-        _check_text_or_messages(kept[columns.text], columns.text, where)
+        if not isinstance(kept[columns.text], str):
+            found = type(kept[columns.text]).__name__
+            raise DataError(f"wanted text in {columns.text}, found {found}", where=where)
         if not kept[columns.text].strip():
             raise DataError("the text is empty: there is nothing to learn", where=where)
     else:
@@ -338,7 +437,16 @@ def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[
             where=where,
             cure="Rename the columns, or write a function module:function that returns such rows.",
         )
-    return kept
+    return {name: _without_nulls(value) for name, value in kept.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    """Messages without the null keys that parquet adds to each; a null `content` says something."""
+    if not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
+        return value
+    if not all("role" in message for message in value):
+        return value
+    return [{k: v for k, v in m.items() if v is not None or k == "content"} for m in value]
 
 
 def _check_text_or_messages(value: Any, name: str, where: Location, *, text: bool = True) -> None:
@@ -371,52 +479,63 @@ def _texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
 def _flat(value: Any, *, only_content: bool = False) -> str:
     if isinstance(value, str):
         return value
-    lines = [
-        str(m["content"]) if only_content else f"{m['role']}: {m['content']}" for m in value
-    ]
+    lines = [str(m["content"]) if only_content else f"{m['role']}: {m['content']}" for m in value]
     return "\n".join(lines)
 
 
-def _id(row: Mapping[str, Any], content: str, where: Location, columns: Columns) -> str:
+def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None:
+    """The stated id; None where the content is to stand for it."""
     name = columns.id or "id"
-    if row.get(name) not in (None, ""):
-        return str(row[name])
-    if columns.id is not None or name in row:
+    value = row.get(name)
+    if value is None and columns.id is None:
+        return None
+    if value in (None, ""):
         raise DataError(
             f"the id column {name!r} is empty or missing",
             where=where,
-            cure=did_you_mean(name, (str(n) for n in row)),
+            cure="" if name in row else did_you_mean(name, (str(n) for n in row)),
         )
-    return content
+    return str(value)
 
 
 def _tags(row: Mapping[str, Any], where: Location, columns: Columns) -> tuple[str, ...]:
-    """A list gives its items, a text the parts between semicolons, anything else itself."""
     tags: dict[str, None] = {}
     for column in columns.tags:
-        value = row.get(column)
-        if value is None:
-            if column not in row and column != "tags":
-                raise DataError(
-                    f"the tag column {column!r} is missing",
-                    where=where,
-                    cure=did_you_mean(column, (str(n) for n in row)),
-                )
-            continue
-        parts = value.split(";") if isinstance(value, str) else value
-        for part in parts if isinstance(parts, list | tuple) else [parts]:
-            if tag := " ".join(str(part).replace(";", ",").split()):
-                tags[tag] = None
+        if column not in row and column != "tags":
+            raise DataError(
+                f"the tag column {column!r} is missing",
+                where=where,
+                cure=did_you_mean(column, (str(n) for n in row)),
+            )
+        tags |= dict.fromkeys(_parts(row.get(column)))
     return tuple(tags)
+
+
+def _parts(value: Any) -> tuple[str, ...]:
+    """A list gives its items, a text the parts between semicolons, anything else itself."""
+    parts = value.split(";") if isinstance(value, str) else value
+    listed = parts if isinstance(parts, list | tuple) else [parts]
+    texts = (" ".join(str(p).replace(";", ",").split()) for p in listed if p is not None)
+    return tuple(text for text in texts if text)
+
+
+def _choices(value: Any, where: Location) -> tuple[str, ...]:
+    """A list's items or the parts between semicolons, as they stand: a leading space is theirs."""
+    parts = value.split(";") if isinstance(value, str) else value
+    if parts is None:
+        return ()
+    if not isinstance(parts, list | tuple):
+        raise DataError(
+            f"wanted a list of candidates in choices, found {type(value).__name__}", where=where
+        )
+    return tuple(str(part) for part in parts if part not in (None, ""))
 
 
 def _form(row: Mapping[str, Any]) -> str:
     if "prompt" in row:
-        return "prompt/completion"
+        return "prompt/completion" + ("" if isinstance(row["prompt"], str) else " as messages")
     return "messages" if "messages" in row else "text"
 
 
 def _needs_extra(what: str) -> DataError:
-    return DataError(
-        f"{what} needs the training extra", cure='pip install "pytest-ftloop[train]"'
-    )
+    return DataError(f"{what} needs the training extra", cure='pip install "pytest-ftloop[train]"')

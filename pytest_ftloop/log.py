@@ -23,8 +23,7 @@ from typing import Any
 
 import yaml
 
-from pytest_ftloop.config import shown_path
-from pytest_ftloop.errors import Location, LogError
+from pytest_ftloop.errors import Location, LogError, shown_path
 from pytest_ftloop.metrics import DECIMALS
 from pytest_ftloop.records import (
     SCHEMA_VERSION,
@@ -238,9 +237,7 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
         "environment": _sorted(iteration.environment),
         "cost": _plain(asdict(iteration.cost)),
     }
-    text: str = yaml.dump(
-        record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
+    text: str = yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 

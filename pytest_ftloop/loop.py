@@ -215,7 +215,7 @@ class Loop:
             return decision if decision.next else None
         if decision.kind == "gates" and not self._gates_hold(chain):
             again = self._decide(chain, time.monotonic())
-            return again if again.next else None
+            return again if again.action == "adjust" else None
         return None
 
     def _decide(self, chain: Sequence[Iteration], started: float) -> Decision:
@@ -247,7 +247,12 @@ class Loop:
         training, evaluation = run.training, run.evaluation
         metrics, final = best_metrics(evaluation), final_metrics(training, evaluation)
         evidence = Evidence.of(
-            training, metrics, final, evaluation.base_eval_loss, history=tuple(chain)
+            training,
+            metrics,
+            final,
+            evaluation.base_eval_loss,
+            history=tuple(chain),
+            metric=self.config.loop.metric,
         )
         facts = {
             "steps": len(training.steps),

@@ -28,12 +28,13 @@ from pytest_ftloop.adjust.state import (
     WARMUP,
     Adjustments,
     State,
+    figure,
     has,
     rank_key,
     rate_of,
     times,
 )
-from pytest_ftloop.records import Adjustment, Iteration
+from pytest_ftloop.records import Adjustment, Finding, Iteration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,9 +45,10 @@ def calm(state: State) -> Adjustments:
     found = state.finding(*TOO_HIGH, "oscillation")
     assert found is not None
     peak = float(found.evidence.get("train_peak", 0)) / float(found.evidence.get("train_first", 1))
-    far = found.kind == "non-finite" or peak > 2 or not float(found.evidence.get("ratio", 1)) < 3
-    because = f"iteration {state.parent.number}: {found.message}"
-    lower = _down(state, 10 if far else 3, because)
+    ratio = float(found.evidence.get("ratio", 1))
+    again = sum(has(iteration, TOO_HIGH) for iteration in state.chain) > 1
+    far = found.kind == "non-finite" or again or peak > 2 or not ratio < 2.5
+    lower = _down(state, 10 if far else 3, _because(state, found))
     return (*lower, *warm_up(state)) if lower and found.kind == "non-finite" else lower
 
 
@@ -66,27 +68,36 @@ def climb(state: State) -> Adjustments:
     fall = float(found.evidence.get("eval_fall", 1))
     late = float(found.evidence.get("eval_fall_last_quarter", 0))
     if found.kind == "not-learning":
-        return _up(state, 10, f"iteration {state.parent.number}: {found.message}")
+        return _up(state, 10, _because(state, found))
     if state.rate >= HIGH_RATE:
         slower = _down(state, 5, f"{state.rate:g} is high for LoRA, and the run ended unfinished")
         return slower if state.bracket[0] == 0 else ()
     if state.bracket[1] < 3 * state.rate:
         return ()
     factor = 10 if fall < 0.15 else 5 if fall < 0.8 or late >= 0.1 else 3
-    return _up(state, factor, f"iteration {state.parent.number}: {found.message}")
+    return _up(state, factor, _because(state, found))
 
 
 def search_rate(state: State) -> Adjustments:
-    """Nothing says where to go: up 2 times, else down; then the middle of the better side."""
+    """Nothing says where to go: up 2 times (5 after little learning), else down, else between.
+
+    With both sides of the best rate known: the vertex of the parabola through the three, both axes
+    logarithmic; with one of them broken or never measured, the geometric middle of the wider side.
+    """
     low, high = state.bracket
-    up = _up(state, 2, "a higher learning rate may gain more")
+    if low and high < math.inf and (vertex := _vertex(state, low, high)):
+        if max(vertex, state.rate) < 1.1 * min(vertex, state.rate):
+            return ()
+        because = f"of learning rates {low:g}, {state.rate:g} and {high:g} the middle one is best"
+        return _set_rate(state, vertex, because)
+    up = _up(state, 5 if _learned_little(state) else 2, "a higher learning rate may gain more")
     down = _down(state, 2, "a lower learning rate may gain more")
     if low == 0 and high == math.inf:
         down_first = state.rate >= HIGH_RATE
-    elif low and high < math.inf:
-        down_first = _best_at(state, low) <= _best_at(state, high)
+    elif low == 0:
+        down_first = high < 4 * state.rate
     else:
-        down_first = low == 0
+        down_first = state.rate / low > high / state.rate
     first, second = (down, up) if down_first else (up, down)
     return first if first and state.allows(first) else second
 
@@ -187,15 +198,39 @@ def _rank(state: State, rank: int, because: str) -> Adjustments:
     )
 
 
+def _because(state: State, found: Finding) -> str:
+    return f"iteration {state.parent.number}: {found.message}"
+
+
 def _overfits(state: State) -> str:
     found = state.finding("overfitting")
-    return f"iteration {state.parent.number}: {found.message}" if found else "less overfitting"
+    return _because(state, found) if found else "less overfitting"
 
 
-def _best_at(state: State, rate: float) -> tuple[float, float]:
-    """The best figures at a learning rate, lower better; a broken run is worst."""
+def _learned_little(state: State) -> bool:
+    base = state.parent.base.get("eval_loss", math.nan)
+    return figure(state.parent, "eval_loss") > 0.8 * base
+
+
+def _best_at(state: State, rate: float) -> float:
+    """The best figure at a learning rate, lower better; infinite for broken runs."""
     at = [i for i in state.chain if rate_of(i) == rate and not has(i, TOO_HIGH)]
-    return min((rank_key(i, state.metric) for i in at), default=(math.inf, math.inf))
+    return min((rank_key(i, state.metric)[0] for i in at), default=math.inf)
+
+
+def _vertex(state: State, low: float, high: float) -> float:
+    """Where the parabola through the best rate and its neighbours is lowest; 0: not known."""
+    rates = (low, state.rate, high)
+    figures = [_best_at(state, rate) for rate in rates]
+    if not low < state.rate < high or not all(map(math.isfinite, figures)):
+        return 0.0
+    if min(figures) > 0:
+        figures = [math.log(value) for value in figures]
+    x, (y_low, y, y_high) = [math.log(rate) for rate in rates], figures
+    left, right = (y - y_low) / (x[1] - x[0]), (y_high - y) / (x[2] - x[1])
+    if not left <= 0 <= right or left == right:
+        return 0.0
+    return math.exp((x[0] + x[1]) / 2 + left / (left - right) * (x[2] - x[0]) / 2)
 
 
 def _steps_per_epoch(iteration: Iteration) -> float:

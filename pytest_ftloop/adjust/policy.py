@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_ftloop.adjust import moves
 from pytest_ftloop.adjust.state import (
     PROMISING,
+    RATE,
     TOO_HIGH,
     Adjustments,
     State,
@@ -69,11 +70,9 @@ def decide(chain: Sequence[Iteration], gates_hold: bool, limits: Limits) -> Deci
 def propose(chain: Sequence[Iteration], metric: str = "eval_loss") -> Adjustments:
     """The next adjustments, relative to `parent_of_next`; none when no move is left."""
     state = State(tuple(chain), parent_of_next(chain, metric), metric)
-    for move in _moves(state):
-        adjustments = move(state)
-        if adjustments and state.allows(adjustments):
-            return adjustments
-    return ()
+    possible = [made for move in _moves(state) if (made := move(state)) and state.allows(made)]
+    fresh = [made for made in possible if not _brought_nothing(state, made)]
+    return next(iter(fresh or possible), ())
 
 
 def _moves(state: State) -> Iterator[Move]:
@@ -98,7 +97,7 @@ def _moves(state: State) -> Iterator[Move]:
                 moves.lower_rank,
                 moves.fewer_epochs,
             )
-        yield from sorted(remedies, key=lambda move: _brought_nothing(state, move(state)))
+        yield from remedies
     elif state.finding("underfit"):
         yield from (moves.climb, moves.more_epochs, moves.search_rate, moves.higher_rank)
     else:
@@ -123,7 +122,7 @@ def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
         ),
         len(chain),
     )
-    start = len(chain) - limits.patience
+    start = len(chain) - max(limits.patience, 1)
     if start < first:
         return False
     recent = parent_of_next(chain[start:], limits.metric)
@@ -131,10 +130,16 @@ def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
 
 
 def _brought_nothing(state: State, adjustments: Adjustments) -> bool:
-    """Whether the same setting was last moved in the same direction without gain."""
+    """Whether the same setting was last moved in the same direction without gain.
+
+    Such moves come last. A search for the learning rate is narrowing in: only against overfitting
+    is its next step the same remedy again.
+    """
+    if adjustments[0].setting == RATE and not state.finding("overfitting"):
+        return False
     for number in range(len(state.chain) - 1, 0, -1):
         made = state.chain[number].adjustments
-        if made and adjustments and _direction(made[0]) == _direction(adjustments[0]):
+        if made and _direction(made[0]) == _direction(adjustments[0]):
             return not gained(state.chain[number], state.chain[:number], state.metric)
     return False
 

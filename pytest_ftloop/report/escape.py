@@ -9,8 +9,10 @@ ELLIPSIS = "..."
 """What stands for text left out; ASCII, as a terminal need not speak UTF-8."""
 
 _LONGEST_CELL = 200
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>()|~$!&'\"]")
-_AUTOLINK = re.compile(r"@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)", re.IGNORECASE)
+# An underscore or `>` inside is left readable: neither is Markdown there (`eval_loss`, `->`).
+_MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# Mentions, references, links and emoji names; entities have a `#` of their own, which must stay.
+_AUTOLINK = re.compile(r"&#\d+;|(@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:))", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
@@ -89,13 +91,7 @@ def markdown_visible(text: str) -> str:
     look for mentions and references after entities are resolved, so those get a zero-width space.
     """
     entities = _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
-    # `&#64;` and the like hold a `#` of their own, which must stay.
-    return re.sub(
-        r"&#\d+;|(" + _AUTOLINK.pattern + ")",
-        lambda match: f"{match[1]}&#8203;" if match[1] else match[0],
-        entities,
-        flags=re.IGNORECASE,
-    )
+    return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
 
 
 def _visible_character(character: str) -> str:

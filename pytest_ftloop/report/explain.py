@@ -100,17 +100,21 @@ def _why_not_finite(result: LoopResult, name: str) -> str:
 
 
 def _history(result: LoopResult, name: str, width: int) -> list[str]:
-    """The figure over the iterations, with the change that led to each; the best is marked."""
-    chain = result.chain[-_MOST_HISTORY:]
+    """The figure over the last iterations and the best one, with the change that led to each."""
+    count, best = len(result.chain), result.best.name
+    chain = [
+        iteration
+        for index, iteration in enumerate(result.chain)
+        if iteration.name == best or index >= count - _MOST_HISTORY
+    ]
     columns = [
-        Column(("", ""), ["  *" if it.name == result.best.name else "   " for it in chain]),
+        Column(("", ""), ["  *" if it.name == best else "   " for it in chain]),
         Column(("", ""), [str(it.number) for it in chain], right=True),
         Column(("", ""), [figure_text(name, it.metrics.get(name)) for it in chain], right=True),
         Column(("", ""), [format_changes(it, result.chain) for it in chain], least=1),
     ]
-    earlier = len(result.chain) - len(chain)
-    more = f" (and {earlier} before)" if earlier else ""
-    head = shorten(f"history of {one_line(name, 60)}{more}:", width)
+    some = f" ({len(chain)} of {count} iterations)" if len(chain) < count else ""
+    head = shorten(f"history of {one_line(name, 60)}{some}:", width)
     return [head, *table(columns, width)[2:]]
 
 
@@ -136,7 +140,7 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
         for row in worst_rows
         for line in example_lines(row, result.examples.get(row.id), width)
     ]
-    return [shorten(f"highest loss, of {len(rows)} examples:", width), *lines]
+    return [shorten(f"examples with the highest loss (of {len(rows)}):", width), *lines]
 
 
 def _next(result: LoopResult, width: int) -> list[str]:

@@ -17,8 +17,8 @@ _SPACE = "  "
 class Column:
     """One column of a table: a header of two lines, and visible text for each row.
 
-    `drop`: where the table is too wide the column with the highest one goes first, 0 never does.
-    `least`: the width that the column may be narrowed to, its cells shortened.
+    `least`: where the table is too wide the column may be narrowed to this, its cells shortened.
+    `drop`: where that is not enough the column with the highest one goes first, 0 never does.
     """
 
     header: tuple[str, str]

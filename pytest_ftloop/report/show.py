@@ -77,7 +77,8 @@ def sparkline(values: Sequence[float], size: int, bars: str = _BARS) -> str:
 def _bar(height: float, low: float, high: float, bars: str) -> str:
     if not math.isfinite(height):
         return _NOT_FINITE
-    share = (height - low) / (high - low) if high > low else 0.5
+    # Halved, so that the distance of two huge losses is finite.
+    share = (height / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
     return bars[min(len(bars) - 1, int(share * len(bars)))]
 
 

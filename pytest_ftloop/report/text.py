@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.report.escape import one_line, quoted, quoted_pair, shorten, visible
+from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -46,6 +46,8 @@ def summary(
     lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
     if verbosity < 0:
         return lines
+    if result.gates and all(gate.passed for gate in result.gates):
+        lines.append(shorten(f"  {plural(len(result.gates), 'gate')}, all hold", width))
     last = result.chain[-1]
     if last.decision.because:
         why = f"{decision_text(last.decision)}: {visible(last.decision.because)}"
@@ -62,24 +64,22 @@ def summary(
 
 
 def headline(result: LoopResult, width: int = WIDTH) -> str:
-    """`sentiment: 4 iterations (2 trained now), best 3 (003-ab12cd34), eval_loss ...`: one line.
+    """`sentiment: 4 iterations (2 trained, 25.0 s), best 003-ab12cd34, eval_loss ...`: one line.
 
-    What does not fit in `width` is left out, the least important first.
+    Figures and decision are left out where they don't fit in `width`.
     """
     last, best, trained = result.chain[-1], result.best, _trained(result)
-    now = f"{len(trained)} trained now" if trained else "up to date"
+    seconds = math.fsum(iteration.cost.seconds for iteration in trained)
+    now = f"{len(trained)} trained, {duration_text(seconds)}" if trained else "up to date"
     figures = ", ".join(
         f"{name} {figure_text(name, best.metrics.get(name))}"
         for name in ("eval_loss", "pass_rate")
         if name in best.metrics
     )
-    seconds = math.fsum(iteration.cost.seconds for iteration in trained)
     loop = one_line(result.loop, max(width // 3, 12))
-    start = f"{loop}: {plural(len(result.chain), 'iteration')} ({now}), best {visible(best.name)}"
-    extras = [decision_text(last.decision), figures, duration_text(seconds) if trained else ""]
-    text = start
-    for extra in filter(None, extras):
-        if len(text) + len(extra) + 2 <= width:
+    text = f"{loop}: {plural(len(result.chain), 'iteration')} ({now}), best {visible(best.name)}"
+    for extra in filter(None, (figures, decision_text(last.decision))):
+        if columns_of(text) + columns_of(extra) + 2 <= width:
             text += f", {extra}"
     return text
 
@@ -112,14 +112,14 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         Column(("", ""), marks),
         Column(("", "#"), [str(it.number) for it in chain], right=True),
         Column(("", "id"), [one_line(it.id, 12) for it in chain], drop=6),
-        Column(("", "change"), [format_changes(it, chain) for it in chain], least=20),
+        Column(("", "change"), [format_changes(it, chain) for it in chain], least=28),
         Column(("train", "loss"), figures("train_loss"), right=True, drop=7),
         Column(("eval", "loss"), figures("eval_loss"), right=True),
-        Column(("", "+/-"), differences("eval_loss"), right=True, drop=3),
-        Column(("", "gap"), figures("overfit_gap"), right=True, drop=4),
+        Column(("", "+/-"), differences("eval_loss"), right=True, drop=2),
+        Column(("", "gap"), figures("overfit_gap"), right=True, drop=3),
         Column(("pass", "rate"), figures("pass_rate"), right=True, drop=1),
-        Column(("", "+/-"), differences("pass_rate"), right=True, drop=5),
-        Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=2, least=10),
+        Column(("", "+/-"), differences("pass_rate"), right=True, drop=4),
+        Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
     legend = "*  best" + ("    +  trained now" if result.trained else "")
     return "\n".join([*table(columns, width), shorten(legend, width)])
@@ -228,7 +228,8 @@ def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None
         in_log = [file for file in result.files if result.log_folder in file.parents]
         others = [file for file in result.files if file not in in_log]
         command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
-    return [f"to commit ({plural(len(result.files), 'file')}):", f"  {command}"]
+    head = f"to commit ({plural(len(result.files), 'file')}):"
+    return [shorten(head, width), f"  {command}"]
 
 
 def progress_line(
@@ -258,7 +259,9 @@ def progress_line(
         f"{number}  {progress}  {value}  {time}",
         f"{progress}  {value}  {time}",
     )
-    return next((text for text in candidates if len(text) <= width), shorten(progress, width))
+    return next(
+        (text for text in candidates if columns_of(text) <= width), shorten(progress, width)
+    )
 
 
 def working_line(loop: str, what: str, done: int = 0, of: int = 0, width: int = 80) -> str:
@@ -292,10 +295,11 @@ def _difference(name: str, old: Iteration | None, new: Iteration) -> str:
 
 def _by_tag(rows: Sequence[ExampleResult]) -> str:
     """`negation 6 of 10, irony 4 of 8`: the tags with failing examples, the worst share first."""
-    tags = {tag for row in rows for tag in row.tags}
     counts = []
-    for tag in tags:
+    for tag in {tag for row in rows for tag in row.tags}:
         tagged = [row for row in rows if tag in row.tags]
+        if len(tagged) == len(rows):
+            continue  # says nothing
         failing = sum(row.passed is False for row in tagged)
         if failing:
             counts.append((-failing / len(tagged), tag, failing, len(tagged)))

@@ -28,7 +28,9 @@ DROPOUT = Adjustment("lora.lora_dropout", None, 0.1, "it overfits")
 OVERFITTING = fake_finding(
     "overfitting",
     "warning",
-    message="The eval loss rose from 1.290 (step 66) to 1.360 while the train loss went on falling.",
+    message=(
+        "The eval loss rose from 1.290 (step 66) to 1.360 while the train loss went on falling."
+    ),
     evidence={"eval_lowest": 1.29, "eval_last": 1.36, "best_step": 66},
     remedy="Halve the learning rate, or train fewer epochs.",
 )
@@ -82,14 +84,14 @@ def fake_chain(rows: tuple[ExampleResult, ...] | None = None) -> tuple[Iteration
                 number,
                 id=f"ab12cd3{number}",
                 parent=f"ab12cd3{number - 1}" if number > 1 else None,
-                metrics=fake_metrics(
-                    loss, train, rate, **{"pass_rate[negation]": rate - 0.15}
-                ),
+                metrics=fake_metrics(loss, train, rate, **{"pass_rate[negation]": rate - 0.15}),
                 training=settings,
                 adjustments=adjustments,
                 examples=rows,
                 findings=[OVERFITTING] if number >= 3 else [],
-                decision=Decision(action="adjust", kind="", because="it hardly fell", next=following),
+                decision=Decision(
+                    action="adjust", kind="", because="it hardly fell", next=following
+                ),
                 cost=Cost(seconds=12.5, steps=66, tokens=20_000),
             )
         )

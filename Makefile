@@ -1,0 +1,44 @@
+# The commands of this repository. Everything runs in .venv, made from pyproject.toml with the
+# versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# xdist workers for the tests; training is not faster with more than the cores there are.
+WORKERS ?= 2
+
+.PHONY: help demo test test-all lint bench coverage clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(INSTALLED) ## run the loop on examples/quickstart, from nothing, with the embedded base model
+	$(BIN)/pytest --ftloop --ftloop-iterations 4 --ftloop-log .demo/improvement_log examples/quickstart
+
+test: $(INSTALLED) ## the tests, without the slow ones
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(INSTALLED) ## the tests, with the slow ones
+	$(BIN)/pytest -n $(WORKERS)
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## timings side by side: evaluation, four iterations, a plain pytest run
+	$(BIN)/python benchmarks/bench.py
+
+coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine
+	$(BIN)/coverage report --skip-covered
+
+clean: ## remove the environment and what the commands left
+	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,162 @@
+"""Untrusted text is shown, never acted upon."""
+
+from __future__ import annotations
+
+import html
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ftloop.report.escape import (
+    columns_of,
+    markdown_cell,
+    one_line,
+    quoted,
+    quoted_pair,
+    shorten,
+    visible,
+)
+
+ANYTHING = st.text(st.characters())  # lone surrogates too
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("plain text", "plain text"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\u202eabc\u2066", r"\u202eabc\u2066"),
+        ("\ud800", r"\ud800"),
+        ("a\u2028b\u200bc\ufeff", r"a\u2028b\u200bc\ufeff"),
+        ("a\xa0b", r"a\xa0b"),
+        (r"a\nb", r"a\\nb"),
+        ("caf\u00e9 \u4f60\u597d", "caf\u00e9 \u4f60\u597d"),
+    ],
+)
+def test_visible(text: str, wanted: str) -> None:
+    """What is not printable becomes an escape; letters of any script stay."""
+    assert wanted == visible(text)
+
+
+@given(ANYTHING)
+def test_visible_can_be_undone(text: str) -> None:
+    """Two different texts never look the same: the escapes lead back to the text."""
+    ascii_only = visible(text).encode("ascii", "backslashreplace")
+    assert text == ascii_only.decode("unicode_escape")
+
+
+@given(ANYTHING, st.integers(-3, 120), st.booleans())
+def test_one_line_is_printable_and_fits(text: str, width: int, middle: bool) -> None:
+    """No control character survives, the result is one line and within the width."""
+    line = one_line(text, width, middle=middle)
+    assert line.isprintable()
+    assert len(line.splitlines()) <= 1
+    assert columns_of(line) <= max(width, 0)
+
+
+@given(ANYTHING)
+def test_one_line_without_width_is_all_of_it(text: str) -> None:
+    """Without a width nothing is left out."""
+    assert visible(text) == one_line(text)
+
+
+@pytest.mark.parametrize(
+    ("width", "middle", "wanted"),
+    [
+        (10, False, "abcdefghij"),
+        (9, False, "abcdef..."),
+        (9, True, "abc...hij"),
+        (3, False, "..."),
+        (2, False, ".."),
+        (0, False, ""),
+    ],
+)
+def test_shorten(width: int, middle: bool, wanted: str) -> None:
+    """A cut is marked, at the end or inside; what fits is left alone."""
+    assert wanted == shorten("abcdefghij", width, middle=middle)
+
+
+def test_shorten_counts_wide_characters_twice() -> None:
+    """Chinese, Japanese, Korean and emoji take two columns each."""
+    assert "\u4f60..." == shorten("\u4f60\u597d\u4f60\u597d", 6)
+
+
+def test_one_line_of_a_huge_text_is_quick_and_right() -> None:
+    """Only what can be seen of a huge output is looked at; head and tail are the real ones."""
+    assert "aaa...bbb" == one_line("a" * 10_000_000 + "b" * 10, 9, middle=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("", '""'), (" yes ", '" yes "'), ("a" * 20, '"aaaaa..."')]
+)
+def test_quoted(text: str, wanted: str) -> None:
+    """Quotes show an empty text, and spaces at its ends."""
+    assert wanted == quoted(text, 10)
+
+
+def test_quoted_pair_keeps_a_late_difference_in_view() -> None:
+    """Two long texts with the same start are cut so that their difference is seen."""
+    expected, actual = quoted_pair("same " * 30 + "yes", "same " * 30 + "no", 40)
+    assert ('..."', '..."', 'yes"', 'no"') == (
+        expected[:4],
+        actual[:4],
+        expected[-4:],
+        actual[-3:],
+    )
+
+
+def test_quoted_pair_leaves_short_texts_whole() -> None:
+    """What fits is not cut."""
+    assert ('"negative"', '"negation"') == quoted_pair("negative", "negation", 40)
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, st.integers(2, 80))
+def test_quoted_pair_fits(common: str, expected: str, actual: str, width: int) -> None:
+    """Both lines are printable and within the width, whatever the texts share."""
+    for line in quoted_pair(common * 3 + expected, common * 3 + actual, width):
+        assert line.isprintable()
+        assert columns_of(line) <= width
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("learning_rate 2e-4 -> 1e-3", "learning_rate 2e-4 -> 1e-3"),
+        ("a|b", "a&#124;b"),
+        ("<img src=x>", "&#60;img src=x>"),
+        ("> quote", "&#62; quote"),
+        ("`code` *bold* _it_", "&#96;code&#96; &#42;bold&#42; &#95;it&#95;"),
+        ("[link](x)", "&#91;link&#93;(x)"),
+        ("thanks @someone", "thanks @&#8203;someone"),
+        ("fixes #12, GH-3", "fixes #&#8203;12, GH&#8203;-3"),
+        ("https://x.y www.x.y", "https:&#8203;//x.y www&#8203;.x.y"),
+        ("&lt; &#64;", "&#38;lt; &#38;#&#8203;64;"),
+        (":tada:", ":&#8203;tada:"),
+        ("a\nb", "a&#92;nb"),
+        ("$x$ ~~y~~", "&#36;x&#36; &#126;&#126;y&#126;&#126;"),
+    ],
+)
+def test_markdown_cell(text: str, wanted: str) -> None:
+    """Structure becomes entities; mentions, references and links get a zero-width space."""
+    assert wanted == markdown_cell(text)
+
+
+@given(ANYTHING)
+def test_markdown_cell_is_inert(text: str) -> None:
+    """No pipe, tag, backtick, newline, or mention gets through, raw or as an entity."""
+    cell = markdown_cell(text)
+    assert not set(cell) & set("|<`*[]~$\\\n\r")
+    assert cell.isprintable()
+    shown = html.unescape(cell)
+    assert shown.count("@") == shown.count("@\u200b")
+    assert shown.count("#") == shown.count("#\u200b")
+    assert "://" not in shown
+
+
+@given(ANYTHING)
+def test_markdown_cell_shows_the_text(text: str) -> None:
+    """Rendered it reads as the visible text, shortened."""
+    assert one_line(text, 200) == html.unescape(markdown_cell(text)).replace("\u200b", "")
