@@ -7,6 +7,7 @@ those are imported, before anything is trained or written.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -129,11 +130,11 @@ class LoopFile(_Section):
     training: dict[str, Any] = Field(
         default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
     )
-    scoring: ScoringSection = Field(default_factory=ScoringSection)
+    scoring: ScoringSection = Field(default_factory=lambda: ScoringSection.model_validate({}))
     gates: dict[str, Any] = Field(
         default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
     )
-    loop: LoopSection = Field(default_factory=LoopSection)
+    loop: LoopSection = Field(default_factory=lambda: LoopSection.model_validate({}))
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class LoopConfig:
     """One loop, checked. `model`, `train` and `eval` may be live objects when it comes from Python.
 
     `folder` is what relative paths start from, and where `improvement_log/` lies. `lines` maps a
-    dotted key to its line in the loop file.
+    dotted key to its line in the loop file (and `""` to the first).
     """
 
     name: str
@@ -174,11 +175,9 @@ def read_loop_file(path: Path) -> LoopConfig:
     shown = shown_path(path)
     values, lines = _read_yaml(path, shown)
     name = path.name
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, ".yaml"):
         name = name.removesuffix(suffix)
-    return _checked(
-        values, lines, folder=path.parent, source=shown, name=name.removesuffix(".yaml")
-    )
+    return _checked(values, lines, folder=path.parent, source=shown, name=name)
 
 
 def from_python(
@@ -246,9 +245,8 @@ def _checked(
     def locate(key: str) -> Location:
         while key and key not in lines:
             key = key.rpartition(".")[0]
-        return Location(source, lines.get(key, 1 if from_file else None))
+        return Location(source, lines.get(key))
 
-    from_file = source.endswith((".yaml", ".yml"))
     if not isinstance(values, dict):
         raise ConfigError(
             f"wanted a loop's keys (data, training, gates, ...), found {_found(values)}",
@@ -265,7 +263,7 @@ def _checked(
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         try:
             gates.append(parse_gate(str(key), condition, locate(f"gates.{key}")))
-        except ConfigError as error:
+        except ConfigError as error:  # noqa: PERF203 - each gate's mistake is its own
             mistakes.append(error)
     scoring = Scoring()
     # Also when another section has a mistake; one in this section is reported already.
@@ -316,8 +314,9 @@ def _checked(
 
 def _read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
     """The file's values, and the line of each dotted key. YAML 1.2: `2e-4` is a number."""
-    from ruamel.yaml import YAML, RoundTripConstructor
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import RoundTripConstructor
+    from ruamel.yaml.error import MarkedYAMLError
 
     class Constructor(RoundTripConstructor):
         """Dates stay text, as in YAML 1.2."""
@@ -330,7 +329,7 @@ def _read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         tree = yaml.load(text)
-        return _unwrapped(tree), dict(_lines(tree, ""))
+        return _unwrapped(tree), {"": 1, **dict(_lines(tree, ""))}
     except OSError as error:
         near = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         names = [p.name for p in near if p.name.endswith(SUFFIXES)]
@@ -347,14 +346,17 @@ def _read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
             cure="Save the file as UTF-8.",
         ) from None
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
         problem = " ".join((error.problem or str(error)).split())
+        marks = [error.problem_mark, error.context_mark]
+        if "end of stream" in problem:  # what was opened matters, not where the file ends
+            marks.reverse()
+        mark = marks[0] or marks[1]
         raise ConfigError(
             f"not YAML: {problem}",
             where=Location(shown, mark.line + 1 if mark else 1),
             cure=next((cure for sign, cure in _YAML_CURES.items() if sign in problem), ""),
         ) from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - the YAML library raises many kinds
         reason = str(error).splitlines() or [type(error).__name__]
         raise ConfigError(f"not YAML: {reason[0]}", where=Location(shown, 1)) from None
 
@@ -441,8 +443,8 @@ _WANTED = {
     "dict_type": "keys with values",
     "model_type": "keys with values",
     "greater_than_equal": "{ge} or more",
-    "greater_than": "more than {gt}",
-    "less_than": "less than {lt}",
+    "greater_than": "more than {gt:g}",
+    "less_than": "less than {lt:g}",
 }
 """pydantic's kinds of mistake in a user's words; its own are taken for others."""
 
@@ -454,7 +456,7 @@ def _wanted(key: str, item: Any) -> str:
         return "a column or a list of columns"
     if key == "data.split.fraction":
         return "a number between 0 and 1"
-    wanted = _WANTED.get(item["type"], item["msg"].removeprefix("Input should be "))
+    wanted: str = _WANTED.get(item["type"], item["msg"].removeprefix("Input should be "))
     return wanted.format(**item.get("ctx", {}))
 
 
@@ -468,9 +470,7 @@ def _found(value: Any) -> str:
 
 def _is_branch(part: Any) -> bool:
     """Whether a part of pydantic's location names a union's branch, not a key of the file."""
-    return part in {"str", "HubSource", "list[str]", "dict", "int", "float"} or isinstance(
-        part, int
-    )
+    return part in {"str", "HubSource", "list[str]"} or isinstance(part, int)
 
 
 def _known_keys(path: list[str]) -> list[str]:
@@ -532,7 +532,22 @@ def _stated(group: str, config: Any, source: str) -> dict[str, Any]:
             f"{group}: wanted a {wanted} or its arguments as a dict, found {type(config).__name__}",
             where=Location(source),
         )
-    return {name: _jsonable(value) for name, value in stated.items()}
+    plain = {str(name): _jsonable(value) for name, value in stated.items()}
+    if unkept := next((name for name, value in plain.items() if not _is_json(value)), None):
+        raise ConfigError(
+            f"{group}.{unkept}: wanted a value that a log can keep, found {_found(plain[unkept])}",
+            where=Location(source),
+            cure="Use numbers, text, lists and dicts of them.",
+        )
+    return plain
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 _MACHINE = frozenset({"output_dir", "runtime_config", "task_type"})
@@ -551,11 +566,8 @@ def _fresh(config: Any) -> Any:
 
 def _stated_device(config: Any) -> dict[str, bool]:
     """Device and precision where they are not SFTConfig's own (bf16 on an accelerator)."""
-    fields = type(config).__dataclass_fields__
-    stated = {
-        name: True for name in ("use_cpu", "fp16") if name in fields and getattr(config, name)
-    }
-    if "bf16" in fields and not config.bf16 and not config.fp16:
+    stated = {name: True for name in ("use_cpu", "fp16") if getattr(config, name, False)}
+    if not getattr(config, "bf16", True) and not config.fp16:
         stated["bf16"] = False
     return stated
 
@@ -567,7 +579,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted(value)
+        return sorted(value, key=str)
     if isinstance(value, tuple | list):
         return [_jsonable(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):

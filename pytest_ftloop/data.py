@@ -33,7 +33,7 @@ TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_templa
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
 
 SPLITS = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")}
-"""The splits that may serve as a role where none is named, the first found; else the role's name."""
+"""Splits that may serve as a role where none is named, the first found; else the role's name."""
 
 ONE_A_LINE = "One JSON object a line? Then name the file .jsonl."
 
@@ -294,7 +294,7 @@ def _hub_rows(
             )
             split = next((s for s in SPLITS.get(role, ()) if s in splits), role)
         loaded = datasets.load_dataset(name, split=split, **about)
-    except Exception as error:  # noqa: BLE001 - datasets raises many kinds; each is the user's
+    except Exception as error:  # datasets raises many kinds; each is the user's
         reason = str(error).strip().splitlines() or [type(error).__name__]
         files = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
         near = get_close_matches(local.name, files, n=1)
@@ -386,7 +386,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
         bytes_ = json.dumps(said, sort_keys=True, ensure_ascii=False, default=str).encode()
-        f"{id_}{tags}".encode()
+        "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"half of a character: the surrogate {error.object[error.start]!a} stands alone",

@@ -11,15 +11,20 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.recipe import recipe_id
-from pytest_ftloop.records import DataSet, Settings
 from pytest_ftloop.scorers import Scoring
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import DataSet, Settings
 
 FORMAT = 1
 """Raised when the meaning of a fingerprint changes: every iteration is then trained again."""
@@ -60,9 +65,18 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
 
 
 def iteration_fingerprint(
-    model: str, settings: Settings, scoring: Scoring, folder: Path, train: DataSet, eval_: DataSet
+    model: str,
+    settings: Settings,
+    scoring: Scoring,
+    folder: Path,
+    train: DataSet,
+    eval_: DataSet,
+    train_sample: int,
 ) -> str:
-    """The SHA-256 (hex) of everything that determines an iteration's result."""
+    """The SHA-256 (hex) of everything that determines an iteration's result.
+
+    `train_sample` counts: train_loss and overfit_gap are measured on that many train examples.
+    """
     stated = {
         "format": FORMAT,
         "model": model,
@@ -71,6 +85,8 @@ def iteration_fingerprint(
         "scoring": scoring_identity(scoring, folder),
         "train": train.sha256,
         "eval": eval_.sha256,
+        # More than there are is all of them.
+        "train_sample": min(train_sample, len(train.examples)),
     }
     text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -93,17 +109,31 @@ def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
     """The scoring's settings; a user's function counts by the text of its module."""
-    stated = {k: v for k, v in asdict(scoring).items() if v not in (None, (), False)}
-    if ":" in scoring.scorer:
-        module = scoring.scorer.partition(":")[0]
-        source = folder / f"{module.replace('.', '/')}.py"
-        if not source.is_file():
-            spec = importlib.util.find_spec(module.partition(".")[0])
-            source = Path(spec.origin) if spec and spec.origin else source
-        if source.is_file():
-            text = source.read_text(encoding="utf-8").replace("\r\n", "\n")
-            stated["source"] = hashlib.sha256(text.encode()).hexdigest()
+    plain = Scoring(scoring.scorer)
+    stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
+    if ":" in scoring.scorer and (source := _source_of(scoring.scorer.partition(":")[0], folder)):
+        text = source.read_bytes().replace(b"\r\n", b"\n")
+        stated["source"] = hashlib.sha256(text).hexdigest()
     return stated
+
+
+def _source_of(module: str, folder: Path) -> Path | None:
+    """The file of a module that lies in `folder` or is installed, found without importing it."""
+    top, *rest = module.split(".")
+    roots = [folder / top]
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec: __main__, say
+        spec = None
+    if spec and spec.origin and not rest:
+        roots.append(Path(spec.origin).with_suffix(""))
+    roots += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    for root in roots:
+        path = root.joinpath(*rest)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _folder_digest(folder: Path) -> str:
@@ -120,8 +150,12 @@ def _folder_digest(folder: Path) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    memo.write_text(digest.hexdigest()[:32], encoding="ascii")
+    with suppress(OSError):  # a cache that can't be written costs time, nothing else
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: another process may be reading.
+        temporary = memo.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_text(digest.hexdigest()[:32], encoding="ascii")
+        temporary.replace(memo)
     return digest.hexdigest()[:32]
 
 
@@ -150,6 +184,8 @@ def _canonical(value: Any) -> Any:
         return {str(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_canonical(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_canonical(v) for v in value), key=str)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return int(value)
     return value

@@ -18,11 +18,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pytest_ftloop.data import allow_long_cells
 from pytest_ftloop.errors import Location, LogError, shown_path
 from pytest_ftloop.metrics import DECIMALS
 from pytest_ftloop.records import (
@@ -37,6 +38,9 @@ from pytest_ftloop.records import (
     Settings,
     StepLog,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOLDER = "improvement_log"
 CURVE_STEPS = 60
@@ -101,7 +105,7 @@ class ImprovementLog:
         probe = existing / f".ftloop-probe-{os.getpid()}"
         try:
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another thread's probe has the same name
         except OSError as error:
             raise unwritable(self.folder, error) from None
 
@@ -114,7 +118,7 @@ class ImprovementLog:
 
     def _read_one(self, path: Path) -> Iteration:
         try:
-            record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+            record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else None
@@ -123,14 +127,14 @@ class ImprovementLog:
             raise LogError(
                 f"can't be read: {error.strerror}", where=Location(shown_path(path))
             ) from None
-        if isinstance(record, dict) and isinstance(record.get("schema"), int):
-            if record["schema"] > SCHEMA_VERSION:
-                raise LogError(
-                    f"written by a newer pytest-ftloop: schema {record['schema']}, this one reads "
-                    f"up to {SCHEMA_VERSION}",
-                    where=Location(shown_path(path)),
-                    cure="pip install --upgrade pytest-ftloop",
-                )
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            raise LogError(
+                f"written by a newer pytest-ftloop: schema {schema}, this one reads up to "
+                f"{SCHEMA_VERSION}",
+                where=Location(shown_path(path)),
+                cure="pip install --upgrade pytest-ftloop",
+            )
         try:
             iteration, digest = from_record(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -174,19 +178,18 @@ class ExampleTable(Sequence[ExampleResult]):
 def chain_from(iterations: Sequence[Iteration], fingerprint: str) -> tuple[Iteration, ...]:
     """The iterations that start from the one with this fingerprint: itself and its descendants.
 
-    Where a merge brought the same iteration twice, the lower number stands for both.
+    A parent comes before its children, else the lower number first. Where a merge brought the same
+    iteration twice, the lower number stands for both.
     """
-    by_id: dict[str, Iteration] = {}
-    for iteration in iterations:  # in order of number
-        by_id.setdefault(iteration.id, iteration)
-    root = next((i for i in by_id.values() if i.fingerprint == fingerprint), None)
-    if root is None:
-        return ()
-    chain, ids = [root], {root.id}
-    for iteration in by_id.values():
-        if iteration.parent in ids and iteration.id not in ids:
-            chain.append(iteration)
-            ids.add(iteration.id)
+    waiting = sorted(iterations, key=lambda i: (i.number, i.id))
+    following = next((i for i in waiting if i.fingerprint == fingerprint), None)
+    chain: list[Iteration] = []
+    ids: set[str] = set()
+    while following is not None:
+        chain.append(following)
+        ids.add(following.id)
+        waiting = [i for i in waiting if i.id not in ids]
+        following = next((i for i in waiting if i.parent in ids), None)
     return tuple(chain)
 
 
@@ -243,7 +246,7 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
 
 def as_logged(iteration: Iteration) -> Iteration:
     """The iteration as it would read back: its figures rounded, its curve thinned."""
-    read, _ = from_record(yaml.load(to_yaml(iteration, ""), Loader=_Loader))  # noqa: S506
+    read, _ = from_record(yaml.load(to_yaml(iteration, ""), Loader=_Loader))
     return replace(read, examples=iteration.examples)
 
 
@@ -264,10 +267,10 @@ def from_record(record: Mapping[str, Any]) -> tuple[Iteration, str]:
         settings=Settings(lora=settings["lora"], training=settings["training"]),
         scoring=settings["scoring"],
         data=record["data"],
-        metrics=record["metrics"],
-        final=record["final"],
-        base=record["base"],
-        facts=record["facts"],
+        metrics=_figures(record["metrics"]),
+        final=_figures(record["final"]),
+        base=_figures(record["base"]),
+        facts=dict(record["facts"]),
         steps=tuple(StepLog(*row) for row in record["curve"]["train"][1:]),
         evals=tuple(EvalPoint(*row) for row in record["curve"]["eval"][1:]),
         findings=tuple(Finding(**f) for f in record["findings"]),
@@ -286,7 +289,7 @@ def thinned(steps: Sequence[StepLog], most: int = CURVE_STEPS) -> tuple[StepLog,
         return tuple(steps)
     edges = [round(i * len(steps) / most) for i in range(most + 1)]
     kept = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         window = steps[start:end]
         norms = [s.grad_norm for s in window if s.grad_norm is not None]
         kept.append(
@@ -308,7 +311,8 @@ def examples_csv(examples: Iterable[ExampleResult]) -> str:
     for row in sorted(examples, key=lambda r: r.id):
         passed = "" if row.passed is None else "yes" if row.passed else "no"
         loss = f"{row.loss:.{DECIMALS}f}"
-        cells = [row.id, row.content, ";".join(row.tags), loss, row.tokens, row.correct, passed]
+        id_, tags = _one_cell(row.id), _one_cell(";".join(row.tags))
+        cells = [id_, row.content, tags, loss, row.tokens, row.correct, passed]
         writer.writerow([*cells, _one_cell(row.expected), _one_cell(row.output)])
     return out.getvalue()
 
@@ -337,11 +341,12 @@ def unwritable(folder: Path, error: OSError) -> LogError:
 
 
 def _rows_of(text: str) -> Iterator[ExampleResult]:
+    allow_long_cells()
     for row in csv.DictReader(io.StringIO(text, newline="")):
         yield ExampleResult(
-            id=row["id"],
+            id=_text(row["id"]),
             content=row["content"],
-            tags=tuple(tag for tag in row["tags"].split(";") if tag),
+            tags=tuple(tag for tag in _text(row["tags"]).split(";") if tag),
             loss=float(row["loss"]),
             tokens=int(row["tokens"]),
             correct=int(row["correct"]),
@@ -368,6 +373,10 @@ def _text(cell: str) -> str:
     return re.sub(r"\\(n|r|\\|u[0-9a-f]{4})", back, cell)
 
 
+def _figures(record: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in record.items()}
+
+
 def _decision(record: Mapping[str, Any]) -> Decision:
     return Decision(
         action=record["action"],
@@ -392,7 +401,8 @@ def _plain(value: Any) -> Any:
         return round(value, DECIMALS) if abs(value) >= 1e-2 else float(f"{value:.{DECIMALS}g}")
     if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value)  # subclasses of str too: the YAML library knows exact types only
+    # Subclasses of str too: the YAML library knows exact types only, and no lone surrogates.
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _damaged(path: Path, why: str, line: int | None) -> LogError:

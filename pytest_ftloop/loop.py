@@ -107,7 +107,13 @@ class Inputs:
     def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint of an iteration with these settings."""
         return iteration_fingerprint(
-            self.model, settings, config.scoring, config.folder, self.train, self.eval
+            self.model,
+            settings,
+            config.scoring,
+            config.folder,
+            self.train,
+            self.eval,
+            config.train_sample,
         )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_ftloop.errors import FtloopError, did_you_mean
-from pytest_ftloop.gates import GateResult
 from pytest_ftloop.metrics import METRICS
-from pytest_ftloop.records import Example, ExampleResult, Finding, Iteration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_ftloop.gates import GateResult
+    from pytest_ftloop.records import Example, ExampleResult, Finding, Iteration
 
 
 class Figure(float):
@@ -25,6 +29,10 @@ class Figure(float):
         figure.name = name
         figure.result = result
         return figure
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        """A copy, or what travels to another process, is the plain number."""
+        return float, (float(self),)
 
 
 @dataclass(frozen=True)

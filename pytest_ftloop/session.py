@@ -34,6 +34,7 @@ class FtloopSession:
         self._news: list[dict[str, Any]] = []
         self._summaries: dict[str, dict[str, Any]] = {}
         self._under_way = ""
+        self._explanations: list[str] = []
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -91,13 +92,19 @@ class FtloopSession:
         return make
 
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
-        """The lines of a failing comparison with a figure of a result."""
+        """The first lines of a failing comparison with a figure; the rest goes below the test.
+
+        pytest cuts a comparison's explanation to eight lines.
+        """
         if isinstance(left, Figure) and isinstance(right, int | float):
-            return explain_figure(left, op, float(right))
-        if isinstance(right, Figure) and isinstance(left, int | float):
+            lines = explain_figure(left, op, float(right))
+        elif isinstance(right, Figure) and isinstance(left, int | float):
             turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
-            return explain_figure(right, turned, float(left))
-        return None
+            lines = explain_figure(right, turned, float(left))
+        else:
+            return None
+        self._explanations.append("\n".join(lines[1:]))
+        return lines[:2]
 
     # --- hooks -----------------------------------------------------------------------------------
 
@@ -109,6 +116,9 @@ class FtloopSession:
         report = yield
         if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
             report.longrepr = str(call.excinfo.value)
+        if report.failed:
+            report.sections += [("ftloop", text) for text in self._explanations]
+        self._explanations = []
         if self._news:
             report.ftloop = self._news  # type: ignore[attr-defined]
             self._news = []

@@ -79,7 +79,9 @@ def climb(state: State) -> Adjustments:
 
 
 def search_rate(state: State) -> Adjustments:
-    """Nothing says where to go: up 2 times (5 after little learning), else down, else between.
+    """Nothing says where to go: up 2 times (3 without a gap, 5 after little learning), else down.
+
+    Without a gap nothing is memorised yet, so there is room above.
 
     With both sides of the best rate known: the vertex of the parabola through the three, both axes
     logarithmic; with one of them broken or never measured, the geometric middle of the wider side.
@@ -90,7 +92,8 @@ def search_rate(state: State) -> Adjustments:
             return ()
         because = f"of learning rates {low:g}, {state.rate:g} and {high:g} the middle one is best"
         return _set_rate(state, vertex, because)
-    up = _up(state, 5 if _learned_little(state) else 2, "a higher learning rate may gain more")
+    factor = 5 if _learned_little(state) else 3 if _has_no_gap(state) else 2
+    up = _up(state, factor, "a higher learning rate may gain more")
     down = _down(state, 2, "a lower learning rate may gain more")
     if low == 0 and high == math.inf:
         down_first = state.rate >= HIGH_RATE
@@ -210,6 +213,11 @@ def _overfits(state: State) -> str:
 def _learned_little(state: State) -> bool:
     base = state.parent.base.get("eval_loss", math.nan)
     return figure(state.parent, "eval_loss") > 0.8 * base
+
+
+def _has_no_gap(state: State) -> bool:
+    """Whether eval and train loss are within noise (twice 1%) of each other; False for NaN."""
+    return abs(figure(state.parent, "overfit_gap")) <= 0.02 * figure(state.parent, "train_loss")
 
 
 def _best_at(state: State, rate: float) -> float:

@@ -1,0 +1,51 @@
+"""Fixtures of all tests. Nothing is written to the user's cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytest_plugins = ["pytester"]
+
+# Before torch is imported: models this small gain nothing from a second thread, and two processes
+# with two threads each on two cores wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this test run's own, shared by its processes: the embedded model is built once.
+
+    FTLOOP_TEST_CACHE names one to keep.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("FTLOOP_TEST_CACHE") or shared / "ftloop-cache").absolute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTLOOP_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a developer's machine: the CI variable is not set."""
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """Write a file below `tmp_path`: text as UTF-8 with its line ends as they are, or bytes."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file

@@ -1,0 +1,94 @@
+"""A pytest plugin for the folders of pytester: loops train in no time and without torch.
+
+The eval loss follows from the learning rate and is best at 1.6e-3; examples tagged `negation` learn
+late. Environment variables say what else a run does: FAKE_TRAINED names a file that gets one line a
+run, FAKE_STEP_S how long a step takes, FAKE_HANG the number of the iteration that never ends.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import fake_training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_ftloop.config import LoopConfig
+    from pytest_ftloop.loop import Inputs
+    from pytest_ftloop.progress import Progress
+    from pytest_ftloop.records import Cost, Evaluation, Example, ExampleResult, Settings, Training
+
+STEPS = 100
+patch = pytest.MonkeyPatch()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.has_plugin("ftloop-session"):
+        patch.setattr("pytest_ftloop.loop.lora_runner", fake_runner)
+
+
+def pytest_unconfigure() -> None:
+    patch.undo()
+
+
+@dataclass(frozen=True)
+class FakeRun:
+    """What `pytest_ftloop.train.Run` is, without torch."""
+
+    training: Training
+    evaluation: Evaluation
+    cost: Cost
+    environment: Mapping[str, str]
+
+
+def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
+    from pytest_ftloop.records import Cost, Evaluation, ExampleResult
+
+    def measured(example: Example, loss: float) -> ExampleResult:
+        negation = "negation" in example.tags
+        expected = (example.expected or "").strip()
+        output = expected if loss < (1.4 if negation else 1.7) else "wrong"
+        passed = inputs.scorer(example, output) if inputs.scorer else output == expected
+        mean = loss + 0.2 if negation else loss
+        return ExampleResult(
+            example.id, example.content, example.tags, 4 * mean, 4, 3, passed, expected, output
+        )
+
+    def run(settings: Settings, adapter: Path, base_eval_loss: float | None) -> FakeRun:
+        rate = settings.get("training.learning_rate")
+        note_training(config.name, rate)
+        loss = 2.0 - 400 * min(rate, 1.6e-3)
+        losses = [loss + 2.0 - n / 50 for n in range(STEPS)]
+        for number, step_loss in enumerate(losses, start=1):
+            progress.step(number, STEPS, step_loss)
+            time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+        examples = tuple(measured(example, loss) for example in inputs.eval.examples)
+        sample = tuple(measured(example, loss - 0.05) for example in inputs.train.examples)
+        return FakeRun(
+            training=fake_training(losses, [loss + 0.4, loss + 0.2, loss + 0.1, loss]),
+            evaluation=Evaluation(examples, sample, sample, 6.0),
+            cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
+            environment={"device": "cpu"},
+        )
+
+    return run
+
+
+def note_training(loop: str, rate: float) -> None:
+    """Append the run to FAKE_TRAINED; hang in the iteration that is to be interrupted."""
+    if not (file := os.environ.get("FAKE_TRAINED")):
+        return
+    with Path(file).open("a", encoding="utf-8") as lines:
+        lines.write(f"{loop} {rate:g}\n")
+    if len(Path(file).read_text(encoding="utf-8").splitlines()) == int(
+        os.environ.get("FAKE_HANG", "0")
+    ):
+        Path(f"{file}.hangs").touch()
+        time.sleep(60)
