@@ -709,9 +709,9 @@ def _folders(folder: Path) -> list[Path]:
 
 def _holds_records(folder: Path) -> bool:
     """Whether a folder is one loop's log. Says it by names alone: damaged files belong to it."""
-    from pytest_ftloop.log import _NAME
+    from pytest_ftloop.log import RECORD_NAME
 
-    return any(_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
+    return any(RECORD_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
 
 
 def _check_folder(path: Path) -> None:
@@ -738,7 +738,7 @@ def _each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
     for item in items:
         try:
             yield do(item)
-        except FtloopError as error:  # noqa: PERF203 - a training dwarfs it
+        except FtloopError as error:
             yield _report(error)
 
 

@@ -263,7 +263,7 @@ def _checked(
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         try:
             gates.append(parse_gate(str(key), condition, locate(f"gates.{key}")))
-        except ConfigError as error:  # noqa: PERF203 - each gate's mistake is its own
+        except ConfigError as error:
             mistakes.append(error)
     scoring = Scoring()
     # Also when another section has a mistake; one in this section is reported already.

@@ -60,7 +60,9 @@ class Evaluator:
                 found.update(self._batch_losses(batch, collate))
                 progress.working("evaluating", len(found), len(rows))
         return tuple(
-            ExampleResult(e.id, e.content, e.tags, *found[e.id], expected=(e.expected or "").strip())
+            ExampleResult(
+                e.id, e.content, e.tags, *found[e.id], expected=(e.expected or "").strip()
+            )
             for e in examples
         )
 
@@ -82,7 +84,9 @@ class Evaluator:
                         where=batch[0][0].where,
                         cure="Shorten the prompt, or use the scorer 'loss' or 'choice'.",
                     )
-                for (example, _), text in zip(batch, self._batch_outputs(batch, limit), strict=True):
+                for (example, _), text in zip(
+                    batch, self._batch_outputs(batch, limit), strict=True
+                ):
                     outputs[example.id] = text.strip()
                 progress.working("generating", len(outputs), len(prompts))
         return outputs
@@ -100,9 +104,14 @@ class Evaluator:
         else:
             loss = -out.log_probs.double().sum(1)
             figures = zip(
-                loss.tolist(), out.label_mask.sum(1).tolist(), out.is_top1.sum(1).tolist(), strict=True
+                loss.tolist(),
+                out.label_mask.sum(1).tolist(),
+                out.is_top1.sum(1).tolist(),
+                strict=True,
             )
-            return {row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)}
+            return {
+                row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)
+            }
         # The figures do not depend on the batch, so half a batch at a time gives the same.
         torch.cuda.empty_cache()
         half = len(rows) // 2
@@ -147,7 +156,7 @@ class Evaluator:
         )
 
     def _prompt_ids(self, example: Example) -> list[int]:
-        """The prompt as it is given at inference: tokenised alone, by the template if it has one."""
+        """The prompt as given at inference: tokenised alone, by the template if it has one."""
         prompt: Any = example.row.get("prompt")
         if prompt is None:
             prompt = example.row["messages"][:-1]
@@ -236,14 +245,14 @@ def measuring(model: torch.nn.Module) -> Iterator[None]:
     shift all later steps.
     """
     was_training = model.training
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(_rng_devices()):
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         model.train(was_training)
 
 

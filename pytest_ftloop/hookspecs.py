@@ -12,6 +12,6 @@ import pytest
 def pytest_ftloop_score(output: str, expected: str, example: Mapping[str, Any]) -> bool | None:
     """Say whether an example passes, for loops with `scoring: {scorer: hook}`.
 
-    `output` is the model's greedy output, `expected` the example's expected text, `example` its row.
-    Return None to leave the word to the next implementation.
+    `output` is the model's greedy output, `expected` the example's expected text, `example` its
+    row. Return None to leave the word to the next implementation.
     """

@@ -24,13 +24,14 @@ class LoopFileCollector(pytest.File):
             config = read_loop_file(self.path)
         except FtloopError as error:
             raise self.CollectError(str(error)) from None
-        if not config.gates:
-            yield GateItem.from_parent(self, name="completes", loop=config, gate=None)
-        for gate in config.gates:
-            yield GateItem.from_parent(self, name=gate.name, loop=config, gate=gate)
+        for gate in config.gates or (None,):
+            name = gate.name if gate else "completes"
+            # As text, which pytest 9.2 reads as it reads --lf's list: `[tag]` apart from the name.
+            nodeid = f"{self.nodeid}::{name}"
+            yield GateItem.from_parent(self, name=name, nodeid=nodeid, loop=config, gate=gate)
 
 
-class GateFailed(Exception):
+class GateFailedError(Exception):
     """A gate does not hold; carries the explanation."""
 
 
@@ -53,11 +54,11 @@ class GateItem(pytest.Item):
         if not judged.passed:
             from pytest_ftloop.report.explain import explain_gate
 
-            raise GateFailed(explain_gate(result, judged))
+            raise GateFailedError(explain_gate(result, judged))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """A failed gate and a user's mistake are texts; only our bugs show a traceback."""
-        if isinstance(excinfo.value, GateFailed | FtloopError):
+        if isinstance(excinfo.value, GateFailedError | FtloopError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

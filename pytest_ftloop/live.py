@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pytest_ftloop.report.escape import shorten
 from pytest_ftloop.report.text import progress_line
 
 EVERY_S = 0.1
@@ -14,16 +15,20 @@ CLEAR = "\r\x1b[2K"
 
 
 class LiveLine:
-    """A `Progress` that redraws one line. `write` must reach the terminal past any capture."""
+    """A `Progress` that redraws one line. `write` must reach the terminal past any capture.
+
+    `under` gives what stood on the line before: `done` puts it back.
+    """
 
     def __init__(
         self,
         write: Callable[[str], None],
         width: int,
         clock: Callable[[], float] = time.monotonic,
+        under: Callable[[], str] = lambda: "",
     ) -> None:
-        self._write, self._width, self._clock = write, width, clock
-        self._drawn_at = -EVERY_S
+        self._write, self._width, self._clock, self._under = write, width, clock, under
+        self._drawn_at: float | None = None
         self._loop, self._number, self._of = "", 0, 0
         self._began = clock()
 
@@ -53,14 +58,16 @@ class LiveLine:
         """Draw any other work."""
         share = f" {done}/{of}" if of else ""
         where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
-        self._draw(f"{where}{what}{share}"[: self._width - 1], always=done in (0, of))
+        self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
     def done(self) -> None:
         """Take the line away."""
-        self._write(CLEAR)
+        if self._drawn_at is not None:
+            self._write(CLEAR + self._under())
+            self._drawn_at = None
 
     def _draw(self, line: str, *, always: bool = False) -> None:
         now = self._clock()
-        if always or now - self._drawn_at >= EVERY_S:
+        if always or self._drawn_at is None or now - self._drawn_at >= EVERY_S:
             self._drawn_at = now
             self._write(CLEAR + line)

@@ -46,7 +46,7 @@ FOLDER = "improvement_log"
 CURVE_STEPS = 60
 """Steps a record keeps of the train curve; longer runs are averaged over equal windows."""
 
-_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})\.yaml")
+RECORD_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})\.yaml")
 _CSV_COLUMNS = (
     "id", "content", "tags", "loss", "tokens", "correct", "passed", "expected", "output",
 )  # fmt: skip
@@ -79,7 +79,7 @@ class ImprovementLog:
         """All iterations, by number and id. A `LogError` names a damaged file and the cure."""
         if not self.folder.is_dir():
             return ()
-        paths = sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
+        paths = sorted(p for p in self.folder.iterdir() if RECORD_NAME.fullmatch(p.name))
         found = [self._read_one(path) for path in paths]
         return tuple(sorted(found, key=lambda i: (i.number, i.id)))
 

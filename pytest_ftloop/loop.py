@@ -6,21 +6,21 @@ something has to be trained.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_ftloop import adjust, data
 from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.config import LoopConfig
 from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.errors import StaleLogError, TrainingError
+from pytest_ftloop.errors import DataError, Location, LogError, StaleLogError, TrainingError
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
     iteration_fingerprint,
@@ -63,9 +63,7 @@ class Options:
 class Runner(Protocol):
     """Trains and evaluates one iteration."""
 
-    def __call__(
-        self, settings: Settings, adapter: Path, base_eval_loss: float | None
-    ) -> Run:
+    def __call__(self, settings: Settings, adapter: Path, base_eval_loss: float | None) -> Run:
         """Run with these settings; save the best adapter to the folder `adapter`."""
 
 
@@ -117,6 +115,16 @@ class Inputs:
         )
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What to train next: these settings, made from the parent's by the adjustments."""
+
+    parent: Iteration | None
+    adjustments: tuple[Adjustment, ...]
+    settings: Settings
+    fingerprint: str
+
+
 @dataclass
 class Loop:
     """One loop, ready to run."""
@@ -136,17 +144,16 @@ class Loop:
         log = ImprovementLog(self.log_folder / self.config.name)
         if not self.options.retrain:
             # Without the lock first: reading needs none, and most runs find nothing to do.
-            chain = self._chain(log.read(), inputs)
-            if chain and self._follow(chain) is None:
+            chain, plan = self._walk(log.read(), inputs)
+            if plan is None:
                 return self._result(chain, (), log, inputs)
-        if self.options.replay:
-            raise self._stale(log)
+            if self.options.replay:
+                raise self._stale(log, chain)
         log.check_writable()
-        with self._lock(log.folder) as lock:
-            if self.options.retrain and self._retrained(lock):
-                return self._result(self._chain(log.read(), inputs), (), log, inputs)
+        with self._locked(log.folder) as lock:
+            retrained = self.options.retrain and self._retrained(lock)
             try:
-                result = self._train_on(log, inputs)
+                result = self._train_on(log, inputs, afresh=self.options.retrain and not retrained)
             finally:
                 self.progress.done()
             if self.options.retrain:
@@ -165,46 +172,55 @@ class Loop:
             return self.options.iterations
         return self.config.loop.iterations if self.options.explore else 1
 
-    def _train_on(self, log: ImprovementLog, inputs: Inputs) -> LoopResult:
-        config, started = self.config, time.monotonic()
+    def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> LoopResult:
+        """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
         before = log.read()
-        # Retraining starts over: what the log says of this chain is not taken as decided.
-        chain = [] if self.options.retrain else list(self._chain(before, inputs))
+        logged = () if afresh else before
         trained: list[str] = []
         runner: Runner | None = None
-        while (plan := self._plan(chain, config.settings)) is not None:
-            parent, adjustments, settings = plan
+        while True:
+            chain, plan = self._walk(logged, inputs)
+            if plan is None:
+                return self._result(chain, tuple(trained), log, inputs)
             if runner is None:
-                runner = (self.runner or lora_runner)(inputs, config, self.progress)
-            fingerprint = inputs.fingerprint(config, settings)
-            known = next((i for i in (*before, *chain) if i.fingerprint == fingerprint), None)
-            number = known.number if known else next_number((*before, *chain))
-            self.progress.iteration(config.name, len(chain) + 1, self.limit)
+                runner = (self.runner or lora_runner)(inputs, self.config, self.progress)
+            self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
             run = runner(
-                settings,
-                adapter_folder(fingerprint),
+                plan.settings,
+                adapter_folder(plan.fingerprint),
                 chain[0].base["eval_loss"] if chain else None,
             )
-            draft = self._draft(
-                inputs, number, fingerprint, parent, adjustments, settings, run, chain
-            )
+            known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
+            number = known.number if known else next_number((*before, *logged))
+            draft = self._draft(inputs, number, plan, run, chain)
             # Decided on what the log will say, so that a later run would decide the same.
-            decision = self._decide([*chain, as_logged(draft)], started)
-            chain.append(log.append(replace(draft, decision=decision)))
-            trained.append(chain[-1].id)
-        return self._result(tuple(chain), tuple(trained), log, inputs)
+            decision = self._decide([*chain, as_logged(draft)])
+            logged = (*logged, log.append(replace(draft, decision=decision)))
+            trained.append(draft.id)
 
-    def _plan(
-        self, chain: Sequence[Iteration], start: Settings
-    ) -> tuple[Iteration | None, tuple[Adjustment, ...], Settings] | None:
-        """What to train next: parent, adjustments, settings. None when the chain is complete."""
+    def _walk(
+        self, logged: Sequence[Iteration], inputs: Inputs
+    ) -> tuple[tuple[Iteration, ...], Plan | None]:
+        """The loop's chain as far as the log holds it, and what to train next (None: complete).
+
+        Where it comes to settings that another chain has trained, it goes on along that one.
+        """
+        start = inputs.fingerprint(self.config, self.config.settings)
+        chain = list(chain_from(logged, start))
         if not chain:
-            return None, (), start
-        decision = self._follow(chain)
-        if decision is None:
-            return None
-        parent = adjust.parent_of_next(chain, self.config.loop.metric)
-        return parent, decision.next, parent.settings.adjusted(decision.next)
+            return (), Plan(None, (), self.config.settings, start)
+        while (decision := self._follow(chain)) is not None:
+            parent = adjust.parent_of_next(chain, self.config.loop.metric)
+            settings = parent.settings.adjusted(decision.next)
+            fingerprint = inputs.fingerprint(self.config, settings)
+            ids = {iteration.id for iteration in chain}
+            found = [i for i in chain_from(logged, fingerprint) if i.id not in ids]
+            if not found:
+                if any(i.fingerprint == fingerprint for i in chain):
+                    break  # a user's decision led back to where the chain has been
+                return tuple(chain), Plan(parent, decision.next, settings, fingerprint)
+            chain += found
+        return tuple(chain), None
 
     def _follow(self, chain: Sequence[Iteration]) -> Decision | None:
         """The logged decision to go on, or None when the chain is complete as it stands.
@@ -217,22 +233,32 @@ class Loop:
             return None
         if not self.options.explore and self.options.iterations is None:
             return None
+        if decision.kind == "time" and not self._time_allows(chain):
+            return None
         if decision.action == "adjust" or decision.kind in RESUMABLE:
             return decision if decision.next else None
         if decision.kind == "gates" and not self._gates_hold(chain):
-            again = self._decide(chain, time.monotonic())
+            again = self._decide(chain)
             return again if again.action == "adjust" else None
         return None
 
-    def _decide(self, chain: Sequence[Iteration], started: float) -> Decision:
-        budget = self.config.loop.time_budget_s
+    def _decide(self, chain: Sequence[Iteration]) -> Decision:
         limits = adjust.Limits(
             iterations=self.limit,
             patience=self.config.loop.patience,
             metric=self.config.loop.metric,
-            seconds_left=None if budget is None else budget - (time.monotonic() - started),
+            seconds_left=self._seconds_left(chain),
         )
         return adjust.decide(chain, self._gates_hold(chain), limits)
+
+    def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
+        """Of the time budget, by the costs logged: the same log gives the same answer anywhere."""
+        budget = self.config.loop.time_budget_s
+        return None if budget is None else budget - sum(i.cost.seconds for i in chain)
+
+    def _time_allows(self, chain: Sequence[Iteration]) -> bool:
+        left = self._seconds_left(chain)
+        return left is None or left >= chain[-1].cost.seconds
 
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
         best = best_of(chain, self.config.loop.metric)
@@ -242,10 +268,7 @@ class Loop:
         self,
         inputs: Inputs,
         number: int,
-        fingerprint: str,
-        parent: Iteration | None,
-        adjustments: tuple[Adjustment, ...],
-        settings: Settings,
+        plan: Plan,
         run: Run,
         chain: Sequence[Iteration],
     ) -> Iteration:
@@ -275,12 +298,12 @@ class Loop:
         return Iteration(
             loop=self.config.name,
             number=number,
-            id=fingerprint[:ID_LENGTH],
-            fingerprint=fingerprint,
-            parent=parent.id if parent else None,
-            adjustments=adjustments,
+            id=plan.fingerprint[:ID_LENGTH],
+            fingerprint=plan.fingerprint,
+            parent=plan.parent.id if plan.parent else None,
+            adjustments=plan.adjustments,
             model=inputs.model,
-            settings=settings,
+            settings=plan.settings,
             scoring=scoring_identity(self.config.scoring, self.config.folder),
             data={role: _data_facts(set_) for role, set_ in self._sets(inputs).items()},
             metrics=metrics,
@@ -299,10 +322,6 @@ class Loop:
 
     def _sets(self, inputs: Inputs) -> dict[str, DataSet]:
         return {"train": inputs.train, "eval": inputs.eval}
-
-    def _chain(self, iterations: Sequence[Iteration], inputs: Inputs) -> tuple[Iteration, ...]:
-        start = inputs.fingerprint(self.config, self.config.settings)
-        return chain_from(iterations, start)
 
     def _result(
         self,
@@ -326,16 +345,16 @@ class Loop:
             adapter=adapter if adapter.is_dir() else None,
         )
 
-    def _stale(self, log: ImprovementLog) -> StaleLogError:
+    def _stale(self, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
         logged = log.read()
-        since = (
-            f"settings, data or model changed since iteration {logged[-1].name}"
-            if logged
-            else "it has no iteration yet"
-        )
+        since = "it has no iteration yet"
+        if chain:
+            since = f"iteration {chain[-1].name} is not the last, the next was not trained"
+        elif logged:
+            since = f"settings, data or model changed since iteration {logged[-1].name}"
         return StaleLogError(
             f"the improvement log of {self.config.name} is out of date: {since}",
-            where=self.config.locate("name") or None,
+            where=self.config.locate("name"),
             cure=f"Run pytest --ftloop and commit {FOLDER}/.",
         )
 
@@ -349,12 +368,29 @@ class Loop:
     def _retrained_note(self, lock: FileLock) -> Path:
         return Path(f"{lock.lock_file}.retrained")
 
-    def _lock(self, folder: Path) -> FileLock:
-        """The lock of this log, outside it: nothing but records lies in a committed folder."""
+    @contextlib.contextmanager
+    def _locked(self, folder: Path) -> Iterator[FileLock]:
+        """Hold the log's lock. It lies in the cache: a committed folder holds records only."""
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
         locks = cache_folder() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / f"{name}.lock")
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(locks / f"{name}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.progress.working(f"{self.config.name}: waiting for another process")
+                lock.acquire()
+        except OSError as error:
+            raise LogError(
+                f"the cache folder can't be written: {error.strerror}",
+                where=Location(str(locks)),
+                cure="Name another with the environment variable FTLOOP_CACHE.",
+            ) from None
+        try:
+            yield lock
+        finally:
+            lock.release()
 
 
 def adapter_folder(fingerprint: str) -> Path:
@@ -376,8 +412,6 @@ def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runne
 
 
 def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
-    from pytest_ftloop.errors import DataError
-
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")
 
 
-def pytest_collect_file(
-    file_path: Path, parent: pytest.Collector
-) -> pytest.Collector | None:
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Loop files are read under --ftloop only; one named on the command line says so."""
     if not file_path.name.endswith(SUFFIXES):
         return None
@@ -82,6 +81,12 @@ def pytest_collect_file(
     if parent.session.isinitpath(file_path):
         return UnreadLoopFile.from_parent(parent, path=file_path)
     return None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark users of the fixture, in time for -m."""
+    if "ftloop" in getattr(item, "fixturenames", ()):
+        item.add_marker("ftloop")
 
 
 @pytest.fixture
@@ -124,7 +129,6 @@ def _session(config: pytest.Config) -> FtloopSession | None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)  # argparse names option and value
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"wanted a whole number, 1 or more, found {text!r}")
+    return int(text)

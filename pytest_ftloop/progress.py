@@ -1,4 +1,4 @@
-"""What a long run tells while it works; the plugin and the command line show it, tests ignore it."""
+"""What a long run tells while it works; plugin and command line show it, tests ignore it."""
 
 from __future__ import annotations
 

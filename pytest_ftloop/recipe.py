@@ -1,4 +1,4 @@
-"""How the embedded base model is made: numbers only, so that its identity is known without torch."""
+"""How the embedded base model is made: numbers only, so that it is known without torch."""
 
 from __future__ import annotations
 

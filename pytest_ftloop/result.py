@@ -124,13 +124,18 @@ class Slice:
 
 
 def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
-    """The best iteration by a metric; of equals the first. A missing or NaN figure never wins."""
-    best = chain[0]
-    for iteration in chain[1:]:
-        new = iteration.metrics.get(metric, math.nan)
-        if METRICS[metric].improved(new, best.metrics.get(metric, math.nan)):
-            best = iteration
-    return best
+    """The best iteration by a metric, of equals that with the lower eval loss, then the first.
+
+    Early pass rates are often all 0. A missing or NaN figure wins only over another.
+    """
+    return min(chain, key=lambda i: (_rank(i, metric), _rank(i, "eval_loss")))
+
+
+def _rank(iteration: Iteration, metric: str) -> float:
+    value = iteration.metrics.get(metric, math.nan)
+    if math.isnan(value):
+        return math.inf
+    return value if METRICS[metric].better == "lower" else -value
 
 
 def worst(examples: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:

@@ -30,7 +30,7 @@ class FtloopSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.options = options_of(config)
-        self._results: dict[Path, LoopResult | FtloopError] = {}
+        self._results: dict[Path, LoopResult | Exception] = {}
         self._news: list[dict[str, Any]] = []
         self._summaries: dict[str, dict[str, Any]] = {}
         self._under_way = ""
@@ -38,31 +38,30 @@ class FtloopSession:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def run(self, loop: LoopConfig, file: Path | None = None) -> LoopResult:
+    def run(self, loop: LoopConfig) -> LoopResult:
         """Run a loop; one from a file only once in this process, also when it failed."""
         key = (loop.folder / loop.source).resolve() if loop.lines else None
         if key is not None and key in self._results:
             known = self._results[key]
-            if isinstance(known, FtloopError):
+            if isinstance(known, Exception):
                 raise known
             return known
         self._under_way = loop.name
+        result: LoopResult | Exception
         try:
             result = Loop(loop, self.options, self._progress(), self._hook()).run()
-        except FtloopError as error:
-            if key is not None:
-                self._results[key] = error
-            self._under_way = ""
-            raise
-        self._under_way = ""
+            self._news.append(self._news_of(result))
+        except Exception as error:  # noqa: BLE001 - raised below, now and whenever it is asked for
+            result = error
+        self._under_way = ""  # stays set when interrupted: that is no Exception
         if key is not None:
             self._results[key] = result
-        self._news.append(self._news_of(result))
+        if isinstance(result, Exception):
+            raise result
         return result
 
     def factory(self, request: pytest.FixtureRequest) -> LoopFactory:
         """The `ftloop` fixture's value for one test."""
-        request.node.add_marker("ftloop")
         here = Path(request.path).parent
 
         def make(file: str | os.PathLike[str] | None = None, /, **settings: Any) -> BoundLoop:
@@ -171,7 +170,7 @@ class FtloopSession:
                 reporter._tw._file.write(text)
                 reporter._tw._file.flush()
 
-        return LiveLine(write, reporter._tw.fullwidth)
+        return LiveLine(write, reporter._tw.fullwidth, under=lambda: reporter._tw._current_line)
 
     def _hook(self) -> Callable[[Example, str], bool]:
         def score(example: Example, output: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +41,7 @@ def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
             try:
                 build(making, progress, recipe)
                 shutil.rmtree(folder, ignore_errors=True)
-                os.replace(making, folder)
+                making.replace(folder)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
     return folder

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import platform
-import random
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Each trainer would try to report its start to the hub, from CI as well; a user's value stands.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -28,53 +26,30 @@ import peft
 import torch
 import transformers
 import trl
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 
-from pytest_ftloop.arguments import Locate, lora_config, sft_config
-from pytest_ftloop.base import Base, Loan, load_base, load_tokenizer
-from pytest_ftloop.diagnose.watch import Watch
-from pytest_ftloop.errors import ConfigError, DataError, TrainingError
-from pytest_ftloop.evaluate import ID_COLUMN, Choices, Evaluator, TokenRow, scored
-from pytest_ftloop.metrics import token_accuracy, token_mean_loss
+from pytest_ftloop.arguments import lora_config, sft_config
+from pytest_ftloop.base import Base, load_base, load_tokenizer
+from pytest_ftloop.errors import TrainingError
+from pytest_ftloop.evaluate import Evaluator, scored
+from pytest_ftloop.metrics import token_mean_loss
+from pytest_ftloop.prepare import Prepared, Task, build_trainer, train_sample
 from pytest_ftloop.progress import Progress
-from pytest_ftloop.records import (
-    Cost,
-    DataSet,
-    EvalPoint,
-    Evaluation,
-    Example,
-    ExampleResult,
-    Settings,
-    StepLog,
-    Training,
+from pytest_ftloop.recorder import (
+    Recorder,
+    differ,
+    load_weights,
+    step_log,
+    steps_per_epoch,
+    trainable_weights,
+    vocabulary_size,
 )
-from pytest_ftloop.scorers import Scorer, Scoring
+from pytest_ftloop.records import Cost, Evaluation, Settings, Training
 from pytest_ftloop.tiny import tiny_folder
 
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
     from pytest_ftloop.loop import Inputs, Runner
-
-MIN_EVAL_POINTS = 4
-"""Evaluation points of a run that states no `eval_strategy`: one an epoch, but at least these."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every run of a loop shares.
-
-    `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
-    are the texts that the `choice` scorer chooses among, unless an example has its own.
-    """
-
-    train: DataSet
-    eval: DataSet
-    train_sample: tuple[Example, ...]
-    scoring: Scoring
-    scorer: Scorer | None = None
-    candidates: tuple[str, ...] = ()
-    locate: Locate = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -237,285 +212,6 @@ class Attempt:
         return True
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Watches a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
-
-    A checkpoint is written at every evaluation point, from which an out-of-memory error is
-    recovered: the trainer's own way to restore adapter, optimiser and random states.
-    """
-
-    def __init__(self, task: Task, settings: Settings, progress: Progress) -> None:
-        self.task = task
-        self.stated = settings.training
-        self.progress = progress
-        self.evals: list[EvalPoint] = []
-        self.best: tuple[ExampleResult, ...] = ()
-        self.best_step = 0
-        self.best_weights: dict[str, torch.Tensor] = {}
-        self.ended_early = ""
-        self.checkpoint: str | None = None
-        self.resume_step = 0
-
-    def watch_run(
-        self, trainer: SFTTrainer, evaluator: Evaluator, prepared: Prepared
-    ) -> Callable[[], tuple[ExampleResult, ...]]:
-        """Watch this trainer from now on; returns how the eval set is measured."""
-        self.watch = Watch(vocabulary_size(trainer.model))
-        self.steps_per_epoch = steps_per_epoch(trainer)
-        self.measure = lambda: evaluator.losses(
-            prepared.eval, self.task.eval.examples, self.progress
-        )
-        trainer.add_callback(self)
-        return self.measure
-
-    def on_train_begin(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Fix the evaluation points, now that the number of steps is known."""
-        self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
-
-    def on_step_end(
-        self,
-        args: SFTConfig,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module,
-        **_: Any,
-    ) -> None:
-        """Evaluate at the evaluation points; the last step's weights need no checkpoint."""
-        if state.global_step in self.points:
-            self.evaluate(model, state)
-            control.should_save = control.should_save or state.global_step < state.max_steps
-
-    def on_save(
-        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Remember where to go on from."""
-        self.checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        self.resume_step = state.global_step
-
-    def on_log(
-        self,
-        args: SFTConfig,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float],
-        **_: Any,
-    ) -> None:
-        """Look at every step's loss and gradient; end a run that is beyond hope."""
-        step = step_log({**logs, "step": state.global_step})
-        if step is None:
-            return
-        self.progress.step(step.step, state.max_steps, step.loss)
-        self.ended_early = self.watch.see(step)
-        if self.ended_early:
-            control.should_training_stop = True
-
-    def evaluate(self, model: torch.nn.Module, state: TrainerState) -> None:
-        """One evaluation point; its results and weights are kept when it is the best so far."""
-        results = self.measure()
-        loss = token_mean_loss(results)
-        best_loss = token_mean_loss(self.best) if self.best_step else math.inf
-        self.evals.append(
-            EvalPoint(state.global_step, float(state.epoch or 0.0), loss, token_accuracy(results))
-        )
-        if loss < best_loss:  # never true for a NaN
-            self.best_step = state.global_step
-            self.best_weights = trainable_weights(model)
-            self.best = results
-        elif not self.best_step:
-            self.best = results
-
-    def rewind(self) -> None:
-        """Forget what lies after the step the next attempt goes on from."""
-        self.evals = [point for point in self.evals if point.step <= self.resume_step]
-        if self.best_step > self.resume_step:
-            self.best_step, self.best, self.best_weights = 0, (), {}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The data as trl tokenised it: what is evaluated is what is trained on."""
-
-    eval: tuple[TokenRow, ...]
-    train_sample: tuple[TokenRow, ...]
-    sample_examples: tuple[Example, ...]
-    choices: Choices | None
-    labelled_tokens: int
-    dropped: int
-
-    @classmethod
-    def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
-        """Read it off the trainer. A `DataError` for eval examples that trl dropped."""
-        rows = {
-            role: tuple(
-                TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared
-            )
-            for role, prepared in trainer.eval_dataset.items()
-        }
-        _all_there(rows["eval"], task.eval.examples, trainer.args)
-        usable = _usable(rows["train_sample"])
-        choices = None
-        if task.scoring.scorer == "choice":
-            candidates = choice_examples(task)
-            choices = Choices(
-                tuple(e for group in candidates.values() for e in group),
-                rows["choices"],
-                {
-                    id_: tuple((e.id, (e.expected or "").strip()) for e in group)
-                    for id_, group in candidates.items()
-                },
-            )
-            _all_there(choices.rows, choices.examples, trainer.args)
-        labels = trainer.train_dataset["labels"]
-        packed = trainer.args.packing
-        return cls(
-            eval=rows["eval"],
-            train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),
-            # What trl drops from the train set is not trained on, so not measured either.
-            sample_examples=tuple(e for e in task.train_sample if e.id in usable),
-            choices=choices,
-            # The first token of a row is never predicted.
-            labelled_tokens=sum(sum(label != -100 for label in row[1:]) for row in labels),
-            dropped=0 if packed else len(task.train.examples) - len(trainer.train_dataset),
-        )
-
-
-def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -> SFTTrainer:
-    """The SFTTrainer of a plain script, which also prepares (but never evaluates) our eval sets."""
-    lora = lora_config(settings, task.locate)
-    if isinstance(lora.init_lora_weights, str) and lora.init_lora_weights != "gaussian":
-        loan.keep_all()
-    sets = {"eval": task.eval.examples, "train_sample": task.train_sample}
-    if task.scoring.scorer == "choice":
-        sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
-    args.eval_packing = False
-    try:
-        trainer = SFTTrainer(
-            model=loan.model,
-            args=args,
-            train_dataset=datasets.Dataset.from_list([dict(e.row) for e in task.train.examples]),
-            eval_dataset={
-                role: datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in examples])
-                for role, examples in sets.items()
-            },
-            processing_class=loan.tokenizer,
-            peft_config=lora,
-        )
-    except (ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
-        raise _refused(error, loan.model, settings, task) from error
-    if len(trainer.train_dataset) == 0:
-        raise DataError(
-            f"no train example has a labelled token left within max_length {args.max_length}",
-            where=task.locate("training.max_length") or task.locate("data.train"),
-            cure="Raise training.max_length, or shorten the prompts.",
-        )
-    trainer.remove_callback(PrinterCallback)
-    loan.keep_trainable()
-    return trainer
-
-
-def evaluation_points(
-    stated: Mapping[str, Any], steps: int, steps_an_epoch: int
-) -> frozenset[int]:
-    """The steps after which the eval set is measured; the last step always is one.
-
-    `eval_strategy` no, epoch and steps (with `eval_steps`, a ratio below 1) mean what they mean to
-    a trainer; without it the points are spread evenly, one an epoch and at least four.
-    """
-    strategy = str(stated.get("eval_strategy", "auto"))
-    if strategy == "no":
-        return frozenset({steps})
-    if strategy == "epoch":
-        return frozenset({*range(steps_an_epoch, steps + 1, steps_an_epoch), steps})
-    if strategy == "steps":
-        every = float(stated.get("eval_steps") or stated.get("logging_steps") or 10)
-        every = max(1, math.ceil(every * steps) if every < 1 else int(every))
-        return frozenset({*range(every, steps + 1, every), steps})
-    count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(steps_an_epoch, 1))), steps)
-    return frozenset(round(steps * (i + 1) / count) for i in range(count))
-
-
-def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:
-    """A sample of the train set, the same in every run: seeded, in the set's own order."""
-    if size >= len(train.examples):
-        return train.examples
-    chosen = sorted(random.Random(0).sample(range(len(train.examples)), size))
-    return tuple(train.examples[i] for i in chosen)
-
-
-def choice_examples(task: Task) -> dict[str, list[Example]]:
-    """For each eval example, itself once for each candidate, in place of its expected text."""
-    groups: dict[str, list[Example]] = {}
-    for example in task.eval.examples:
-        expected = example.expected or ""
-        lead = expected[: len(expected) - len(expected.lstrip())]
-        texts = list(dict.fromkeys(c.strip() for c in example.choices or task.candidates))
-        if expected.strip() not in texts:
-            raise DataError(
-                f"example {example.id!r} expects {expected.strip()!r}, which is not among its "
-                f"choices ({', '.join(texts[:8])})",
-                where=example.where,
-                cure="Add it to scoring.choices, or to the example's own choices.",
-            )
-        groups[example.id] = [
-            Example(f"{example.id}#{i}", "", _completed(example, lead + text), expected=text)
-            for i, text in enumerate(texts)
-        ]
-    return groups
-
-
-def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the adapter on the CPU (it is small)."""
-    return {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put a copied adapter back."""
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, weight in weights.items():
-            parameters[name].copy_(weight)
-
-
-def differ(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    """Whether any weight differs."""
-    return any(not torch.equal(weight, other[name]) for name, weight in one.items())
-
-
-def step_log(log: Mapping[str, Any]) -> StepLog | None:
-    """A trainer's log entry as a step, if it is one."""
-    if "loss" not in log or "learning_rate" not in log:
-        return None
-    norm = log.get("grad_norm")
-    return StepLog(
-        step=int(log["step"]),
-        loss=float(log["loss"]),
-        grad_norm=None if norm is None else float(norm),
-        learning_rate=float(log["learning_rate"]),
-    )
-
-
-def steps_per_epoch(trainer: SFTTrainer) -> int:
-    """Optimiser steps in one pass over the train set, counted as the trainer counts them.
-
-    Computed, not asked of a data loader: making one could touch the random state.
-    """
-    args = trainer.args
-    batches = len(trainer.train_dataset) / args.train_batch_size
-    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    return max(1, math.ceil(whole / args.gradient_accumulation_steps))
-
-
-def vocabulary_size(model: Any) -> int:
-    """Rows of the output projection."""
-    return int(model.get_output_embeddings().weight.shape[0])
-
-
 def environment(args: SFTConfig) -> dict[str, str]:
     """Device, precision and versions: what can move a figure though no setting changed."""
     device = args.device
@@ -565,64 +261,6 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
         for name, level in loggers.items():
             logging.getLogger(name).setLevel(level)
-
-
-def _completed(example: Example, text: str) -> dict[str, Any]:
-    """The example's row with `text` as what the assistant says."""
-    row = dict(example.row)
-    if "messages" in row:
-        row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": text}]
-    elif isinstance(row["completion"], str):
-        row["completion"] = text
-    else:
-        row["completion"] = [{"role": "assistant", "content": text}]
-    return row
-
-
-def _usable(rows: Sequence[TokenRow]) -> frozenset[str]:
-    """Ids of the rows with a label to predict; one in the first position alone never is."""
-    return frozenset(row.id for row in rows if any(label != -100 for label in row.labels[1:]))
-
-
-def _all_there(rows: Sequence[TokenRow], examples: Sequence[Example], args: SFTConfig) -> None:
-    """trl drops rows whose labels are all cut off; a figure over fewer examples would be a lie."""
-    usable = _usable(rows)
-    missing = [e for e in examples if e.id not in usable]
-    if missing:
-        first = missing[0]
-        raise DataError(
-            f"{len(missing)} of {len(examples)} examples have no labelled token within max_length "
-            f"{args.max_length}, the first is {first.id!r}",
-            where=first.where,
-            cure="Raise training.max_length, or shorten the prompt: such rows measure nothing.",
-        )
-
-
-def _refused(
-    error: Exception, model: Any, settings: Settings, task: Task
-) -> ConfigError | DataError:
-    """What trl or peft raised while the trainer was built, in the user's words."""
-    text = str(error).strip() or type(error).__name__
-    if "arget modules" in text and "not found" in text:
-        leaves = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in model.named_modules()
-                if hasattr(module, "weight") and module.weight.dim() == 2 and "." in name
-            }
-        )
-        return ConfigError(
-            f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
-            "model",
-            where=task.locate("lora.target_modules") or task.locate("lora"),
-            cure=f"This model has: {', '.join(leaves)}. Or use all-linear.",
-        )
-    if "DataParallel" in text:
-        return ConfigError(
-            "more than one GPU is visible to this one process",
-            cure="Make one visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
-        )
-    return ConfigError(f"trl refuses these settings or data: {text}", where=task.locate("training"))
 
 
 def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:

@@ -1,6 +1,5 @@
 """What a gate's text means, and how a gate judges."""
 
-# ruff: noqa: SIM300  (asserts read expected == actual)
 from __future__ import annotations
 
 import math

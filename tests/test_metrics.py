@@ -1,6 +1,5 @@
 """The figures: exact token means, by tag, and how they are shown."""
 
-# ruff: noqa: SIM300  (asserts read expected == actual)
 from __future__ import annotations
 
 import math

@@ -1,6 +1,5 @@
 """How an example passes, and what a faulty scorer or example says."""
 
-# ruff: noqa: SIM300  (asserts read expected == actual)
 from __future__ import annotations
 
 import math

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.diagnose.noise import better_beyond_noise
 from pytest_ftloop.metrics import METRICS, split_name
 from pytest_ftloop.records import Adjustment, Finding, Iteration, Settings
+from pytest_ftloop.result import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -113,11 +114,10 @@ class State:
 def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
     """The best iteration so far, which the next one's adjustments start from.
 
-    By the metric, then by eval loss (early pass rates are all 0), then the earliest. Without any
-    finite figure the last one.
+    Without any finite figure the last one.
     """
     sound = [i for i in chain if math.isfinite(figure(i, metric))]
-    return min(sound, key=lambda iteration: rank_key(iteration, metric)) if sound else chain[-1]
+    return best_of(sound, metric) if sound else chain[-1]
 
 
 def gained(iteration: Iteration, before: Sequence[Iteration], metric: str) -> bool:
@@ -131,19 +131,23 @@ def gained(iteration: Iteration, before: Sequence[Iteration], metric: str) -> bo
 
 
 def figure(iteration: Iteration, metric: str) -> float:
+    """Its figure of a metric; NaN where it has none."""
     return iteration.metrics.get(metric, math.nan)
 
 
 def has(iteration: Iteration, kinds: Iterable[str]) -> bool:
+    """Whether it has a finding of one of the kinds."""
     return any(finding.kind in kinds for finding in iteration.findings)
 
 
 def value_of(iteration: Iteration, setting: str) -> Any:
+    """Its value of a setting, or the libraries' default."""
     value = iteration.settings.get(setting)
     return DEFAULTS[setting] if value is None else value
 
 
 def rate_of(iteration: Iteration) -> float:
+    """Its learning rate."""
     return float(value_of(iteration, RATE))
 
 
@@ -172,4 +176,5 @@ def family(iteration: Iteration) -> str:
 
 
 def times(number: int, noun: str) -> str:
+    """`1 iteration`, `2 iterations`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

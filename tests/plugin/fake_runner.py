@@ -29,6 +29,7 @@ STEPS = 100
 patch = pytest.MonkeyPatch()
 
 
+@pytest.hookimpl(trylast=True)  # the plugin's own comes first
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("ftloop-session"):
         patch.setattr("pytest_ftloop.loop.lora_runner", fake_runner)
@@ -49,6 +50,7 @@ class FakeRun:
 
 
 def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
+    from pytest_ftloop.metrics import token_mean_loss
     from pytest_ftloop.records import Cost, Evaluation, ExampleResult
 
     def measured(example: Example, loss: float) -> ExampleResult:
@@ -71,8 +73,9 @@ def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
             time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
         examples = tuple(measured(example, loss) for example in inputs.eval.examples)
         sample = tuple(measured(example, loss - 0.05) for example in inputs.train.examples)
+        last = token_mean_loss(examples)
         return FakeRun(
-            training=fake_training(losses, [loss + 0.4, loss + 0.2, loss + 0.1, loss]),
+            training=fake_training(losses, [last + 0.4, last + 0.2, last + 0.1, last]),
             evaluation=Evaluation(examples, sample, sample, 6.0),
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
             environment={"device": "cpu"},

@@ -33,7 +33,9 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     made = []
     for number in range(count):
         word = chance.choice(sorted(WORDS))
-        filler = " ".join(chance.choice(["my", "the", "order", "was", "again", "please"]) for _ in "123")
+        filler = " ".join(
+            chance.choice(["my", "the", "order", "was", "again", "please"]) for _ in "123"
+        )
         made.append(
             {
                 "id": f"{seed}-{number:03d}",

@@ -18,8 +18,8 @@ from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 pytestmark = pytest.mark.usefixtures("quietly")
 
 CHAT = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<|endoftext|>{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}<|endoftext|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant\n{% endif %}"
 )
 
 
@@ -89,7 +89,7 @@ def test_all_forms_of_trl_train_and_evaluate(base: Base, task: Any, form: str) -
     eval_ = data_set([shaped(r) for r in rows(20, 2)], "eval")
     scoring = Scoring("loss", threshold=0.5) if form == "text" else Scoring("contains")
     shaped_task = task(scoring, train=train, eval=eval_, train_sample=train.examples[:8])
-    run = run_lora(lent, shaped_task, settings(num_train_epochs=4), Silent())
+    run = run_lora(lent, shaped_task, settings(num_train_epochs=12), Silent())
     assert 20 == len(run.evaluation.examples)
     assert token_mean_loss(run.evaluation.examples) < run.evaluation.base_eval_loss
     if form != "text":
@@ -98,10 +98,10 @@ def test_all_forms_of_trl_train_and_evaluate(base: Base, task: Any, form: str) -
 
 
 def test_prompt_longer_than_the_model_takes_is_an_error(base: Base, task: Any) -> None:
-    """A prompt that leaves no room to generate is named with its place."""
+    """A row longer than the model's positions is an error with the cure, not an index error."""
     long = [{**rows(1, 6)[0], "prompt": "again " * 300 + "\ntopic:"}]
     overfull = task(eval=data_set([*rows(4, 2), *long], "eval"))
-    with pytest.raises((DataError, IndexError), match="tokens"):
+    with pytest.raises(DataError, match="tokens, the model takes 256 at most"):
         run_lora(base, overfull, settings(max_steps=1, max_length=None), Silent())
 
 

@@ -56,9 +56,7 @@ def test_embedded_model_is_about_a_million_parameters_and_speaks(tiny: Path) -> 
     assert loss("the driver was late and my food was cold") + 2 < loss("zq xv jj kwp q vvt zz")
 
 
-def test_build_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted build is not taken for a model."""
     monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path))
 

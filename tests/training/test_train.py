@@ -16,11 +16,11 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from pytest_ftloop import train
 from pytest_ftloop.base import Base
 from pytest_ftloop.errors import ConfigError, DataError, TrainingError
 from pytest_ftloop.metrics import token_mean_loss
 from pytest_ftloop.progress import Silent
+from pytest_ftloop.recorder import evaluation_points
 from pytest_ftloop.records import Settings
 from pytest_ftloop.scorers import Scoring
 from pytest_ftloop.train import run_lora
@@ -29,7 +29,9 @@ from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 pytestmark = pytest.mark.usefixtures("quietly")
 
 
-def plain_script_losses(folder: Path, rows_: list[dict[str, Any]], out: Path, **training: Any) -> list[float]:
+def plain_script_losses(
+    folder: Path, rows_: list[dict[str, Any]], out: Path, **training: Any
+) -> list[float]:
     """Per-step losses of the script a user would write."""
     trainer = SFTTrainer(
         model=str(folder),
@@ -292,7 +294,7 @@ def test_train_set_wholly_cut_off_is_an_error(base: Base, task: Any) -> None:
 
 def test_evaluation_points() -> None:
     """Without an eval_strategy: one an epoch, at least four, the last step always."""
-    points = train.evaluation_points
+    points = evaluation_points
     assert {3, 6, 9, 12} == points({}, 12, 6)
     assert {5, 10, 15, 20, 25} == points({}, 25, 5)
     assert {1, 2} == points({}, 2, 2)
@@ -333,5 +335,7 @@ def test_scoring_by_choice_and_loss(base: Base, task: Any) -> None:
     by_loss = run_lora(base, task(Scoring("loss", threshold=0.3)), steady, Silent()).evaluation
     assert [row.passed for row in by_exact] == [row.passed for row in by_choice]
     assert {"money", "delivery"} >= {row.output for row in by_choice}
-    assert [row.mean_loss <= 0.3 for row in by_loss.examples] == [r.passed for r in by_loss.examples]
+    assert [row.mean_loss <= 0.3 for row in by_loss.examples] == [
+        r.passed for r in by_loss.examples
+    ]
     assert sum(bool(row.passed) for row in by_exact) > 10

@@ -1,0 +1,53 @@
+"""Times our evaluation and the trainer's in turns on one model; prints both lists as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pytest_ftloop.arguments import sft_config
+from pytest_ftloop.base import load_base
+from pytest_ftloop.config import read_loop_file
+from pytest_ftloop.evaluate import Evaluator
+from pytest_ftloop.loop import Inputs
+from pytest_ftloop.prepare import Prepared, Task, build_trainer, train_sample
+from pytest_ftloop.progress import Silent
+from pytest_ftloop.tiny import tiny_folder
+from pytest_ftloop.train import quiet
+
+PAIRS = int(sys.argv[1])
+FILE = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftloop.yaml"
+
+config = read_loop_file(FILE)
+inputs = Inputs.of(config, None)
+task = Task(
+    inputs.train, inputs.eval, train_sample(inputs.train, 256), config.scoring, inputs.scorer
+)
+with quiet(), tempfile.TemporaryDirectory() as folder:
+    base = load_base(str(tiny_folder(Silent())), {}, None)
+    args = sft_config(config.settings, folder, task.locate)
+    with base.lent() as loan:
+        trainer = build_trainer(loan, args, config.settings, task)
+        rows = Prepared.of(trainer, task).eval
+        evaluator = Evaluator(
+            trainer.model,
+            trainer.processing_class,
+            args.per_device_eval_batch_size,
+            trainer.accelerator.autocast,
+        )
+        prepared = trainer.eval_dataset["eval"]
+        ours, theirs = [], []
+        for turn in range(PAIRS + 1):
+            started = time.perf_counter()
+            evaluator.losses(rows, inputs.eval.examples, Silent())
+            middle = time.perf_counter()
+            # The trainer's own loop over rows already prepared: preparation is on neither side.
+            trainer.evaluation_loop(trainer.get_eval_dataloader(prepared), "eval", True)
+            ended = time.perf_counter()
+            if turn:  # the first is a warm-up
+                ours.append(middle - started)
+                theirs.append(ended - middle)
+print(json.dumps([ours, theirs]))
