@@ -28,6 +28,7 @@ class Recipe:
     warmup_steps: int = 40
     weight_decay: float = 0.1
     seed: int = 0
+    threads: int = 2  # the order of summation, so the weights, depend on it
     version: int = 1  # raised when the code that follows the recipe changes what it makes
 
 

@@ -50,7 +50,7 @@ def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
 def build(folder: Path, progress: Progress, recipe: Recipe = RECIPE) -> None:
     """Pretrain the model and save it with its tokenizer. Leaves torch's random state as it was."""
     tokenizer = build_tokenizer(recipe)
-    with _seeded(recipe.seed):
+    with _seeded(recipe.seed), _threads(recipe.threads):
         model = _pretrained(tokenizer, progress, recipe)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -132,6 +132,16 @@ def _rate(step: int, recipe: Recipe) -> float:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -172,6 +172,7 @@ def test_score_hook(project: Project) -> None:
     )
     project.write(
         "other.py",
+        "import pytest\n\n@pytest.hookimpl(trylast=True)\n"
         "def pytest_ftloop_score(output, expected):\n    return expected == 'answer 0'\n",
     )
     result = project.run("--ftloop", "--ftloop-iterations=1")
