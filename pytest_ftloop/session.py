@@ -32,7 +32,7 @@ class FtloopSession:
         self.options = options_of(config)
         self._results: dict[Path, LoopResult | Exception] = {}
         self._news: list[dict[str, Any]] = []
-        self._summaries: dict[str, dict[str, Any]] = {}
+        self._summaries: dict[tuple[str, str], dict[str, Any]] = {}
         self._under_way = ""
         self._explanations: list[str] = []
 
@@ -109,7 +109,7 @@ class FtloopSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
+        self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """A user's mistake is shown as text; news of loops travels with the report (xdist)."""
         report = yield
@@ -126,9 +126,10 @@ class FtloopSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the news; of two processes' news of one loop, that of the one that trained."""
         for news in getattr(report, "ftloop", ()):
-            known = self._summaries.get(news["log_folder"])
+            key = (news["log_folder"], news["start"])  # one log may hold several loops
+            known = self._summaries.get(key)
             if known is None or news["trained"] >= known["trained"]:
-                self._summaries[news["log_folder"]] = news
+                self._summaries[key] = news
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The iterations, findings, failing examples and files of each loop."""
@@ -146,19 +147,21 @@ class FtloopSession:
 
     def _news_of(self, result: LoopResult) -> dict[str, Any]:
         """What a report carries to the process that prints: plain values only."""
+        verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         width = reporter._tw.fullwidth if reporter else int(os.environ.get("COLUMNS", "100"))
         return {
             "loop": result.loop,
             "log_folder": str(result.log_folder),
+            "start": result.chain[0].name,
             "trained": len(result.trained),
-            "lines": summary(result, self.config.option.verbose, max(width, 60)),
+            "lines": summary(result, verbosity, max(width, 60)),
         }
 
     def _progress(self) -> Progress:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         capture = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or not reporter.isatty:
+        if reporter is None or not reporter.isatty or os.environ.get("TERM") == "dumb":
             return Silent()
 
         def write(text: str) -> None:

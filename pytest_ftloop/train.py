@@ -80,8 +80,15 @@ def run_lora(
     recorder = Recorder(task, settings, progress)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss)
-        while (run := attempt.run(started)) is None:
-            attempt = attempt.with_half_the_batch()
+        try:
+            while (run := attempt.run(started)) is None:
+                attempt = attempt.with_half_the_batch()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory outside training: {str(error).splitlines()[0]}",
+                where=task.locate("training"),
+                cure="Evaluating a single example does not fit: use a smaller model or precision.",
+            ) from None
     return run
 
 

@@ -470,7 +470,7 @@ def test_long_cells(write: Write) -> None:
         ("t.jsonl", '["text"]\n', "t.jsonl:1", "wanted a row with named columns, found list"),
         ("t.jsonl", "[" * 100_000, "t.jsonl:1", "not JSON that can be read"),
         ("t.jsonl", '{"n": ' + "9" * 5000 + "}", "t.jsonl:1", "not JSON that can be read"),
-        ("t.json", '[\n{"text": "a"},\n]', "t.json:3", "not JSON"),
+        ("t.json", '[\n{"text": "a"}\n{"text": "b"}]', "t.json:3", "not JSON"),
         ("t.json", jsonl(ROWS), "t.json:2", "not JSON: Extra data"),
         ("t.json", '{"data": []}', "t.json:None", "wanted a list of rows, found dict"),
         ("t.json", '[{"text": "a"}, 3]', "t.json, row 2:None", "wanted a row with named columns"),

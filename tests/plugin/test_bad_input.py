@@ -206,7 +206,12 @@ MISTAKES = [
         "record's key", "yaml", "fingerprint:", "fingerprnt:", "KeyError", "git checkout -- "
     ),
     log_mistake(
-        "record's figure", "yaml", "metrics:\n", "metrics: [\n", "003-7e3360c6.yaml:", "dam"
+        "record's figure",
+        "yaml",
+        "\nmetrics:\n  eval_loss: ",
+        "\nmetrics:\n  eval_loss: about ",
+        "damaged log file: ValueError",
+        "Restore it (git checkout -- improvement_log/x/003-",
     ),
     log_mistake(
         "newer record", "yaml", "schema: 1", "schema: 99", "newer pytest-ftloop: schema 99"
@@ -247,7 +252,7 @@ def _torch() -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_mistake(project: Project, monkeypatch: pytest.MonkeyPatch, mistake: Mistake) -> None:
-    """Every mistake is told with its place and no traceback, and nothing is written or trained."""
+    """Every mistake is told with its place and no traceback, fails all gates, writes nothing."""
     for old, new in mistake.edits.items():
         project.edit("x.ftloop.yaml", old, new)
     for name, text in mistake.files.items():
@@ -266,6 +271,7 @@ def test_mistake(project: Project, monkeypatch: pytest.MonkeyPatch, mistake: Mis
     for phrase in mistake.phrases:
         assert phrase in text
     assert mistake.exit_code == result.ret
+    result.assert_outcomes(**({"failed": 2} if result.ret == FAILED else {"errors": 1}))
     assert "Traceback" not in text
     assert "pytest_ftloop/" not in text
     assert before == project.files()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.plugin.conftest import Project
 
 TESTS = """\
@@ -22,6 +24,9 @@ def test_less(best):
 
 def test_swapped(best):
     assert 0.1 > best.eval_loss
+
+def test_floor(best):
+    assert 9 <= best.eval_loss
 
 def test_worded(best):
     assert best.eval_loss <= 0.1, "not good enough"
@@ -71,8 +76,8 @@ RATE = [
 
 
 @pytest.fixture
-def text_of(project: Project) -> pytest.RunResult:
-    """A run's failures by test name."""
+def text_of(project: Project) -> Callable[..., str]:
+    """Runs the tests of a name, and gives what is shown of their failures."""
     project.edit("x.ftloop.yaml", "iterations: 3", "iterations: 2")
     project.edit("x.ftloop.yaml", "<= 1.9", "<= 0.1")
     project.write("test_x.py", TESTS)
@@ -92,7 +97,7 @@ def assert_in_order(text: str, parts: list[str]) -> None:
         assert any(line.startswith(part) for line in lines), f"{part!r} is missing in\n{text}"
 
 
-def test_failing_gates(text_of) -> None:
+def test_failing_gates(text_of: Callable[..., str]) -> None:
     """A failed gate shows figure, place, history, findings, worst examples and what to try."""
     loss = [
         "eval_loss 1.6800, wanted <= 0.1",
@@ -121,6 +126,7 @@ def test_failing_gates(text_of) -> None:
             LOSS,
         ),
         ("test_swapped", "assert 1.68 < 0.1: eval_loss", "eval_loss 1.6800, wanted < 0.1", LOSS),
+        ("test_floor", "assert 1.68 >= 9: eval_loss", "eval_loss 1.6800, wanted >= 9", LOSS),
         ("test_worded", "assert 1.68 <= 0.1: eval_loss", "eval_loss 1.6800, wanted <= 0.1", LOSS),
         (
             "test_slice",
@@ -133,7 +139,12 @@ def test_failing_gates(text_of) -> None:
 )
 @pytest.mark.parametrize("args", [(), ("--tb=short",), ("-q",), ("-vv",)], ids=" ".join)
 def test_failing_assert(
-    text_of, test: str, first: str, second: str, rest: list[str], args: tuple[str, ...]
+    text_of: Callable[..., str],
+    test: str,
+    first: str,
+    second: str,
+    rest: list[str],
+    args: tuple[str, ...],
 ) -> None:
     """A failed assert on a figure shows the same below the test, whatever pytest cuts."""
     text = text_of(test, *args)
@@ -142,7 +153,7 @@ def test_failing_assert(
     assert ("not good enough" in text) == (test == "test_worded")
 
 
-def test_failing_assert_in_ci(text_of, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_assert_in_ci(text_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In CI, where pytest cuts nothing, the text is the same."""
     monkeypatch.setenv("CI", "true")
     text = text_of("test_less", "--ftloop-iterations", "2")
@@ -150,14 +161,14 @@ def test_failing_assert_in_ci(text_of, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_in_order(text, LOSS)
 
 
-def test_other_asserts_are_pytests_own(text_of) -> None:
+def test_other_asserts_are_pytests_own(text_of: Callable[..., str]) -> None:
     """A plain number's failing assert, also beside a figure's, is not explained."""
     text = text_of("test_not_ours")
     assert "assert 1.68 < 0.1" in text
     assert "history of" not in text
 
 
-def test_explanation_stays_with_its_test(text_of) -> None:
+def test_explanation_stays_with_its_test(text_of: Callable[..., str]) -> None:
     """Of two failing asserts each has its own explanation."""
     text = text_of("test_less or test_slice")
     less, _, other = text.partition("_ test_slice _")
@@ -170,7 +181,7 @@ def test_passing_asserts_say_nothing(project: Project) -> None:
     project.edit("x.ftloop.yaml", "iterations: 3", "iterations: 2")
     project.write("test_x.py", TESTS)
     result = project.run("--ftloop", "-k", "test_good")
-    result.assert_outcomes(passed=1, deselected=8)
+    result.assert_outcomes(passed=1, deselected=9)
     text = result.stdout.str()
     assert "history of" not in text
     assert 1 == text.count("- ftloop ")

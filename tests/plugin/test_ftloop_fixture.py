@@ -84,6 +84,17 @@ def test_loop_from_settings(project: Project) -> None:
     assert ["x 0.005"] == project.trained()
 
 
+def test_two_loops_of_one_test(project: Project) -> None:
+    """Loops of one name share a log, and are summed up each for itself."""
+    other = SETTINGS.replace("5e-3", "1e-3")
+    project.write("test_x.py", CALL.format(SETTINGS) + f"    ftloop({other}).run()\n")
+    result = project.run("--ftloop", "test_x.py", "--ftloop-iterations=1")
+    result.stdout.fnmatch_lines(
+        ["x: 1 iteration (1 *, best 001-*", "x: 1 iteration (1 *, best 002-*"]
+    )
+    assert 4 == len(project.log())
+
+
 def test_parametrized_loops(project: Project) -> None:
     """Each parameter's loop has a name, and so a log, of its own."""
     project.write(

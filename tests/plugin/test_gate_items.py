@@ -147,6 +147,24 @@ def test_two_loops_are_two_summaries(project: Project) -> None:
     assert [*CHAIN, *(line.replace("x", "y") for line in CHAIN)] == project.trained()
 
 
+def test_started_from_elsewhere(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever pytest is started, the log lies beside the loop file and the commands find it."""
+    (project.path / "deep").mkdir()
+    monkeypatch.chdir(project.path / "deep")
+    result = project.run("--ftloop", "../x.ftloop.yaml", "--rootdir=..")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["  git add ../improvement_log/x"])
+    assert 6 == len(project.log())
+
+
+@pytest.mark.parametrize("args", [("-p", "no:terminal"), ("-p", "no:capture"), ("-W", "error")])
+def test_other_ways_to_run(project: Project, args: tuple[str, ...]) -> None:
+    """Loops run without a reporter, without capturing, and where each warning is an error."""
+    done = project.run_alone("--ftloop", *args)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 6 == len(project.log())
+
+
 def test_bug_is_not_trained_again(project: Project) -> None:
     """What breaks a loop breaks each of its gates, with a traceback, and is tried once."""
     project.write(

@@ -1,0 +1,183 @@
+"""The live line: drawn in place, at most ten times a second, and only on a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_ftloop.live import CLEAR, EVERY_S, LiveLine
+from pytest_ftloop.report.escape import columns_of
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Project
+
+
+@dataclass
+class Screen:
+    """A terminal's writer and a clock that stands still."""
+
+    written: list[str] = field(default_factory=list)
+    now: float = 100.0
+
+    def line(self, width: int = 80, before: str = "") -> LiveLine:
+        return LiveLine(self.written.append, width, lambda: self.now, lambda: before)
+
+    def texts(self) -> list[str]:
+        """What was drawn, one text a redraw."""
+        assert all(text.startswith(CLEAR) for text in self.written)
+        return [text.removeprefix(CLEAR) for text in self.written]
+
+
+def test_draws_what_is_under_way() -> None:
+    """Loop, iteration, step, loss and time left are on the line; other work says what it is."""
+    screen = Screen()
+    line = screen.line()
+    line.working("loading torch and the base model")
+    screen.now += 1
+    line.iteration("sentiment", 2, 4)
+    line.step(1, 60, 2.5)
+    screen.now += 10
+    line.step(20, 60, 1.25)
+    screen.now += 1
+    line.working("scoring", 40, 200)
+    loading, _, step, scoring = screen.texts()
+    assert "loading torch and the base model" == loading
+    assert step.startswith("sentiment  iteration 2/4  step 20/60 ")
+    assert "loss 1.250" in step
+    assert "0:20 left" in step
+    assert "sentiment  iteration 2/4  scoring 40/200" == scoring
+
+
+def test_throttled() -> None:
+    """A thousand steps in a second are ten redraws; the first is drawn at once."""
+    screen = Screen(now=0.0)
+    line = screen.line()
+    line.iteration("x", 1, 1)
+    for step in range(1, 1001):
+        line.step(step, 1000, 1.0)
+        screen.now += 0.001
+    assert 9 <= len(screen.written) <= 11
+    assert "step 1/1000" in screen.written[0]
+    assert pytest.approx(EVERY_S) == 0.1
+
+
+def test_beginning_and_end_of_other_work_are_drawn() -> None:
+    """The first and the last of a piece of work are drawn whatever was drawn just before."""
+    screen = Screen()
+    line = screen.line()
+    for done in range(11):
+        line.working("scoring", done, 10)
+    assert ["scoring 0/10", "scoring 10/10"] == screen.texts()
+
+
+def test_taken_away() -> None:
+    """`done` clears the line and puts back what stood there; it does nothing if nothing did."""
+    screen = Screen()
+    line = screen.line(before="test_x.py .")
+    line.done()
+    assert [] == screen.written
+    line.working("scoring")
+    line.done()
+    line.done()
+    assert ["scoring", "test_x.py ."] == screen.texts()
+
+
+@pytest.mark.parametrize("width", [1, 5, 10, 20, 40, 80, 200])
+@pytest.mark.parametrize("name", ["x", "a-very-long-name-of-a-loop" * 3, "\u611f\u60c5" * 20])
+def test_fits_the_width(width: int, name: str) -> None:
+    """No redraw is as wide as the terminal: a line that wraps can't be cleared."""
+    screen = Screen()
+    line = screen.line(width)
+    line.iteration(name, 12, 100)
+    line.step(12345, 123456, float("inf"))
+    screen.now += 1
+    line.working("measuring the loss of the eval set " * 3, 7, 100)
+    screen.now += 1
+    line.working("\u6e2c" * 60)
+    assert 3 == len(screen.written)
+    assert all(columns_of(text) < max(width, 1) for text in screen.texts())
+
+
+def run_on_a_terminal(project: Project, *args: str, term: str = "xterm") -> tuple[int, str]:
+    """Run pytest on a pseudo-terminal of 100 columns; exit code and all it received."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        project.command("--ftloop", *args),
+        cwd=project.path,
+        env=os.environ | {"FAKE_STEP_S": "0.005", "TERM": term},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    received = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            received += chunk
+    except OSError:  # the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    return process.wait(timeout=30), received.decode()
+
+
+def shown(received: str) -> list[str]:
+    """The lines that are left on the screen, without colours."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", received).replace("\r\n", "\n")
+    return [line.rpartition(CLEAR)[2] for line in plain.split("\n")]
+
+
+terminals = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+
+@terminals
+@pytest.mark.parametrize("args", [(), ("-s",), ("--capture=sys",), ("-q",)], ids=" ".join)
+def test_shown_on_a_terminal(project: Project, args: tuple[str, ...]) -> None:
+    """On a terminal the line is drawn, whatever is captured, and nothing of it is left."""
+    project.write(
+        "test_x.py",
+        "def test_x(ftloop):\n    print('mine')\n    ftloop('x.ftloop.yaml').run()\n",
+    )
+    code, received = run_on_a_terminal(project, *args)
+    assert 0 == code, received
+    drawn = re.findall(r"\r\x1b\[2Kx  iteration (\d)/3  step \d+/100 \[[=> ]{10}\] loss", received)
+    assert {"1", "2", "3"} == set(drawn)
+    assert 3 * 3 <= len(drawn) <= 3 * 12
+    left = shown(received)
+    assert not any("step" in line for line in left)
+    assert ("mine" in received) == ("-s" in args)
+
+
+@terminals
+@pytest.mark.parametrize(
+    ("args", "expected"), [((), "x.ftloop.yaml .."), (("-v",), "x.ftloop.yaml::eval_loss PASSED")]
+)
+def test_pytests_own_line_is_put_back(
+    project: Project, args: tuple[str, ...], expected: str
+) -> None:
+    """The line that pytest had begun is whole again when the loop is done."""
+    _, received = run_on_a_terminal(project, *args)
+    assert any(line.startswith(expected) for line in shown(received)), shown(received)
+
+
+@terminals
+def test_quiet_on_a_dumb_terminal(project: Project) -> None:
+    """A terminal that knows no escape sequences gets none."""
+    code, received = run_on_a_terminal(project, "--color=no", term="dumb")
+    assert 0 == code
+    assert "\x1b" not in received
+
+
+def test_quiet_without_a_terminal(project: Project) -> None:
+    """Into a pipe or a file nothing is drawn."""
+    done = project.run_alone("--ftloop", FAKE_STEP_S="0.002")
+    assert 0 == done.returncode
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "step 1/" not in done.stdout
