@@ -30,7 +30,7 @@ model: tiny
 data: {{train: {data}/train.jsonl, eval: {data}/eval.jsonl}}
 lora: {{r: 8, lora_alpha: 16, target_modules: all-linear}}
 training: {{learning_rate: 5.0e-4, max_steps: {steps}, per_device_train_batch_size: 8,
-  gradient_checkpointing: false, eval_strategy: "no"}}
+  activation_checkpointing: false, eval_strategy: "no"}}
 loop: {{iterations: 4, patience: 9}}
 gates: {{pass_rate: ">= 99%"}}
 """

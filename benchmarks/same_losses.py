@@ -40,7 +40,9 @@ def main() -> int:
     for number in chosen.iterations:
         settings, losses = ours[number - 1]
         command = [__file__, str(chosen.file), "--plain", json.dumps(settings)]
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=True
+        )
         wanted = json.loads(done.stdout.splitlines()[-1])
         same &= wanted == losses
         show(number, settings, losses, wanted)

@@ -25,13 +25,16 @@ REFUSED = {
     "evaluation point with half the batch and twice the accumulation steps",
     "load_best_model_at_end": "an iteration's result already is its best evaluation point",
     "resume_from_checkpoint": "every iteration starts from the clean base model",
+    "eval_delay": "eval_strategy and eval_steps say where the eval set is measured",
+    "eval_on_start": "the untrained base is always measured, once a loop",
+    "eval_packing": "the eval set is never packed: every example has figures of its own",
     "do_eval": "the eval set is evaluated at every evaluation point",
     "metric_for_best_model": "the best evaluation point is the one with the lowest eval loss",
     "greater_is_better": "the best evaluation point is the one with the lowest eval loss",
 }
 """Settings of SFTConfig that the loop does itself, and what it does."""
 
-OWN = frozenset({"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_packing"})
+OWN = frozenset({"eval_strategy", "eval_steps"})
 """Settings read by us and not handed to the trainer, whose evaluation would shift random states."""
 
 

@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -20,23 +19,17 @@ from pytest_ftloop.errors import ConfigError, FtloopError, Location, LogError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.log import ImprovementLog
-    from pytest_ftloop.loop import Inputs, Options
+    from pytest_ftloop.loop import Options
     from pytest_ftloop.progress import Progress
     from pytest_ftloop.records import Iteration
     from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.search import Logged
 
 HOLDS, FAILED, ERROR = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as a shell has them
 
 STARTER = ("topic.ftloop.yaml", "data/train.jsonl", "data/eval.jsonl", "test_topic.py")
 """What `ftloop init` writes; kept as templates/<name>.in, where nothing collects or lints it."""
-
-NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
-"""Folders without loops of the user's own, as pytest's norecursedirs; hidden ones neither."""
-
-TRAIN_EXTRA = ("torch", "transformers", "trl", "peft", "datasets")
 
 Item = TypeVar("Item")
 
@@ -159,11 +152,12 @@ def _next_steps(folder: Path) -> Iterator[str]:
     import shlex
 
     from pytest_ftloop.config import shown_path
+    from pytest_ftloop.schema import missing_of_extra
 
     where = shown_path(folder)
     at = "" if where == "." else f" {shlex.quote(where)}"
     yield ""
-    if missing := _missing_of_extra():
+    if missing := missing_of_extra():
         yield f"to train ({', '.join(missing)} missing):"
         yield '  pip install "pytest-ftloop[train]"'
     yield "to run it (no network, no GPU; about a minute the first time):"
@@ -178,12 +172,6 @@ def _template(name: str) -> str:
     from importlib.resources import files
 
     return (files("pytest_ftloop") / "templates" / f"{name}.in").read_text(encoding="utf-8")
-
-
-def _missing_of_extra() -> list[str]:
-    from importlib.util import find_spec
-
-    return [name for name in TRAIN_EXTRA if find_spec(name) is None]
 
 
 # --- run -----------------------------------------------------------------------------------------
@@ -237,6 +225,7 @@ def _run_arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.loop import Options
+    from pytest_ftloop.search import find_loop_files
     from pytest_ftloop.session import in_ci
 
     options = Options(
@@ -246,7 +235,7 @@ def _run(arguments: argparse.Namespace) -> int:
         iterations=arguments.iterations,
         log_folder=arguments.log and arguments.log.absolute(),
     )
-    files, progress, width = _found(arguments.paths), _progress(), _width()
+    files, progress, width = find_loop_files(arguments.paths), _progress(), _width()
 
     def run(file: Path) -> int:
         result = _run_one(file, options, progress)
@@ -326,6 +315,7 @@ def _log_arguments(to: argparse.ArgumentParser) -> None:
 
 def _log(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.table import log_rows
+    from pytest_ftloop.search import find_logs
 
     tables: list[Table] = []
 
@@ -333,7 +323,7 @@ def _log(arguments: argparse.Namespace) -> int:
         tables.append(Table(logged.log.folder, log_rows(logged.iterations)))
         return HOLDS
 
-    codes = list(_each(_logs(arguments.path, arguments.log), read))
+    codes = list(_each(find_logs(arguments.path, arguments.log, _report), read))
     sys.stdout.write(_FORMATS[arguments.format](tables))
     return max(codes, default=HOLDS)
 
@@ -413,8 +403,11 @@ def _show_arguments(to: argparse.ArgumentParser) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.show import show_iteration
+    from pytest_ftloop.search import find_logs
 
-    iteration, logged = _chosen(arguments.iteration, _logs(arguments.path, arguments.log))
+    iteration, logged = _chosen(
+        arguments.iteration, find_logs(arguments.path, arguments.log, _report)
+    )
     inputs = logged.inputs
     prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
     print(show_iteration(iteration, prompts, _width(), unicode=_speaks_unicode(sys.stdout)))
@@ -429,8 +422,11 @@ def _chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
             "no iterations in the improvement log yet", cure="pytest --ftloop trains the first."
         )
     if wanted in ("best", "last"):
-        pick = Logged.best if wanted == "best" else Logged.last
-        found = [(pick(logged), logged) for logged in logs if logged.iterations]
+        found = [
+            (logged.best() if wanted == "best" else logged.last(), logged)
+            for logged in logs
+            if logged.iterations
+        ]
     else:
         found = next(
             (f for test in _MEANINGS if (f := [k for k in known if test(k[0], wanted)])), []
@@ -469,265 +465,10 @@ def _schema(arguments: argparse.Namespace) -> int:
     del arguments
     import json
 
+    from pytest_ftloop.schema import loop_file_schema
+
     print(json.dumps(loop_file_schema(), indent=2, allow_nan=False))
     return HOLDS
-
-
-def loop_file_schema() -> dict[str, Any]:
-    """The JSON schema of a loop file; with the train extra also of what peft and trl accept."""
-    from pytest_ftloop.config import json_schema
-
-    schema = json_schema()
-    properties = schema["properties"]
-    properties["gates"] |= _gates_schema()
-    if not _missing_of_extra():
-        from peft import LoraConfig
-        from trl import SFTConfig
-
-        from pytest_ftloop.arguments import REFUSED
-
-        shared = schema.setdefault("$defs", {})
-        properties["lora"] |= _arguments_schema(LoraConfig, "lora", (), shared)
-        properties["training"] |= _arguments_schema(SFTConfig, "training", REFUSED, shared)
-    return schema
-
-
-def _gates_schema() -> dict[str, Any]:
-    """The keys of `gates`: a metric, or a metric of a tag; the condition is of its direction."""
-    from pytest_ftloop.metrics import METRICS
-
-    patterns = {}
-    for better, sign in (("lower", "<"), ("higher", ">")):
-        names = "|".join(metric.name for metric in METRICS.values() if metric.better == better)
-        patterns[rf"^({names})(\[.+\])?$"] = {
-            "type": "string",
-            "pattern": rf"^\s*{sign}=?\s*[-+]?[0-9.]",
-            "description": f"{better} is better",
-        }
-    return {"patternProperties": patterns, "additionalProperties": False}
-
-
-def _arguments_schema(
-    config: type, group: str, refused: Iterable[str], shared: dict[str, Any]
-) -> dict[str, Any]:
-    """The fields of a config dataclass as properties; what types refer to goes to `shared`."""
-    import dataclasses
-    from typing import get_type_hints
-
-    hints = get_type_hints(config)
-    properties = {}
-    for argument in dataclasses.fields(config):
-        if argument.init and argument.name not in refused:
-            made = _type_schema(hints[argument.name], group)
-            for name, definition in made.pop("$defs", {}).items():
-                shared[f"{group}.{name}"] = definition
-            properties[argument.name] = made | _default_of(argument) | _help_of(argument)
-    return {"properties": properties, "additionalProperties": False}
-
-
-def _type_schema(hint: Any, group: str) -> dict[str, Any]:
-    """A type's schema; `{}`, any value, for a type that has none."""
-    from pydantic import ConfigDict, TypeAdapter
-    from pydantic.errors import PydanticUserError
-
-    template = f"#/$defs/{group}.{{model}}"
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(
-            hint, config=ConfigDict(arbitrary_types_allowed=True)
-        )
-        return adapter.json_schema(ref_template=template)
-    except (PydanticUserError, TypeError):
-        return {}
-
-
-def _default_of(argument: Any) -> dict[str, Any]:
-    """`{"default": ...}` where the field has one that JSON can say."""
-    import dataclasses
-    import enum
-    import json
-
-    value = argument.default
-    if value is dataclasses.MISSING and argument.default_factory is not dataclasses.MISSING:
-        value = argument.default_factory()
-    if isinstance(value, enum.Enum):
-        value = value.value
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return {}
-    return {"default": value}
-
-
-def _help_of(argument: Any) -> dict[str, str]:
-    text = argument.metadata.get("help")
-    if not isinstance(text, str):
-        return {}
-    return {"description": " ".join(text.replace("%%", "%").split())}  # %% is argparse's %
-
-
-# --- where loops and logs are --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Logged:
-    """One loop's improvement log, and the loop file that it belongs to where that is known."""
-
-    log: ImprovementLog
-    config: LoopConfig | None = None
-
-    @cached_property
-    def iterations(self) -> tuple[Iteration, ...]:
-        """All iterations in the log."""
-        return self.log.read()
-
-    @cached_property
-    def inputs(self) -> Inputs | None:
-        """The loop's data; None where it can't be loaded (any more)."""
-        from pytest_ftloop.loop import Inputs
-
-        try:
-            # A record is shown, nothing is scored: any scorer serves in place of pytest's hook.
-            return Inputs.of(self.config, lambda *_: False) if self.config else None
-        except FtloopError:
-            return None
-
-    def last(self) -> Iteration:
-        """The iteration with the highest number."""
-        return self.iterations[-1]
-
-    def best(self) -> Iteration:
-        """The best by the loop's metric: of what the loop file asks for now, else of all."""
-        from pytest_ftloop.log import chain_from
-        from pytest_ftloop.result import best_of
-
-        if self.config is None or self.inputs is None:
-            return best_of(self.iterations, "eval_loss")
-        start = self.inputs.fingerprint(self.config, self.config.settings)
-        chain = chain_from(self.iterations, start) or self.iterations
-        return best_of(chain, self.config.loop.metric)
-
-
-def _logs(path: Path, log_folder: Path | None) -> list[Logged]:
-    """The logs that PATH means: of a loop file, of the loops in a folder, or log folders."""
-    from pytest_ftloop.config import read_loop_file
-    from pytest_ftloop.log import FOLDER
-
-    if path.is_file():
-        return _with_logs([read_loop_file(path)], (), log_folder)
-    _check_folder(path)
-    if log_folder is not None:
-        _check_folder(log_folder)
-        return _of_folders(_folders(log_folder) or [log_folder], _loop_files(path), log_folder)
-    if _holds_records(path):
-        return _of_folders([path], _files_in(path.absolute().parent.parent))
-    if path.absolute().name == FOLDER or any(map(_holds_records, _folders(path))):
-        return _of_folders(_folders(path) or [path], _files_in(path.absolute().parent))
-    # Loops made in Python have a log and no loop file.
-    folders = [found for parent in _searched(path) for found in _folders(parent / FOLDER)]
-    logs = _with_logs(_readable(_loop_files(path)), folders, None)
-    if not logs:
-        raise _nothing_found(path, "no loop file (*.ftloop.yaml) and no improvement log")
-    return logs
-
-
-def _of_folders(
-    folders: Iterable[Path], files: Iterable[Path], log_folder: Path | None = None
-) -> list[Logged]:
-    """These logs only, each with its loop file where it is among `files`."""
-    wanted = {folder.resolve() for folder in folders}
-    logs = _with_logs(_readable(files), wanted, log_folder)
-    return [logged for logged in logs if logged.log.folder.resolve() in wanted]
-
-
-def _with_logs(
-    configs: Iterable[LoopConfig], folders: Iterable[Path], log_folder: Path | None
-) -> list[Logged]:
-    """The log of each loop file, then the other log folders; each once."""
-    from pytest_ftloop.log import FOLDER, ImprovementLog
-
-    logs: dict[Path, Logged] = {}
-    for config in configs:
-        folder = (log_folder or config.folder / FOLDER) / config.name
-        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder), config))
-    for folder in folders:
-        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder)))
-    return list(logs.values())
-
-
-def _readable(files: Iterable[Path]) -> list[LoopConfig]:
-    """The loop files, but for broken ones: those are reported, and their logs can be read yet."""
-    from pytest_ftloop.config import read_loop_file
-
-    configs: list[LoopConfig] = []
-
-    def read(file: Path) -> int:
-        configs.append(read_loop_file(file))
-        return HOLDS
-
-    list(_each(files, read))
-    return configs
-
-
-def _found(paths: Iterable[Path]) -> list[Path]:
-    """The loop files that the PATHs of `ftloop run` mean, each once."""
-    files: dict[Path, Path] = {}
-    for path in paths:
-        if not path.is_file():
-            _check_folder(path)
-        found = [path] if path.is_file() else list(_loop_files(path))
-        if not found:
-            raise _nothing_found(path, "no loop file (*.ftloop.yaml)")
-        for file in found:
-            files.setdefault(file.resolve(), file)
-    return list(files.values())
-
-
-def _loop_files(folder: Path) -> Iterator[Path]:
-    for searched in _searched(folder):
-        yield from _files_in(searched)
-
-
-def _files_in(folder: Path) -> list[Path]:
-    from pytest_ftloop.config import SUFFIXES
-
-    return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
-
-
-def _searched(folder: Path) -> Iterator[Path]:
-    """A folder and those below it that may hold loops of the user's own."""
-    for parent, names, files in os.walk(folder):
-        if "pyvenv.cfg" in files and Path(parent) != folder:
-            names.clear()
-            continue
-        names[:] = sorted(n for n in names if not n.startswith(".") and n not in NOT_SEARCHED)
-        yield Path(parent)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
-
-
-def _holds_records(folder: Path) -> bool:
-    """Whether a folder is one loop's log. Says it by names alone: damaged files belong to it."""
-    from pytest_ftloop.log import RECORD_NAME
-
-    return any(RECORD_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
-
-
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        raise ConfigError("no such file or folder", where=Location(str(path)))
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise ConfigError("can't be read: permission denied", where=Location(str(path)))
-
-
-def _nothing_found(path: Path, what: str) -> ConfigError:
-    from pytest_ftloop.config import shown_path
-
-    return ConfigError(
-        f"{what} in {shown_path(path.absolute())}",
-        cure="'ftloop init' writes a loop to start from.",
-    )
 
 
 # --- shared --------------------------------------------------------------------------------------

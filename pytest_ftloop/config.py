@@ -100,7 +100,7 @@ class ScoringSection(_Section):
     choices: list[str] | None = Field(
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
-    ignore_case: bool = Field(False, description="for exact and contains")
+    ignore_case: bool = Field(False, description="for exact, contains and regex")
 
 
 class LoopSection(_Section):
@@ -202,6 +202,11 @@ def from_python(
     (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the other
     keys of the loop file's data section (split, id, tags, train_sample).
     """
+    if tokenizer is not None and isinstance(model, str | Path):
+        raise ConfigError(
+            f"tokenizer goes with a loaded model; model is {str(model)!r}, which has its own",
+            cure="Load the model too, or leave the tokenizer out.",
+        )
     live = {"model": model, "train": train, "eval": eval}
     values: dict[str, Any] = {
         "name": name,

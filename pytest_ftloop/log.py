@@ -95,6 +95,11 @@ class ImprovementLog:
             raise unwritable(self.folder, error) from None
         return self._read_one(self.folder / f"{iteration.name}.yaml")
 
+    def remove(self, iteration: Iteration) -> None:
+        """Remove an iteration's two files, the record first: a table alone is no iteration."""
+        for path in self.files(iteration):
+            path.unlink(missing_ok=True)
+
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
         existing = self.folder

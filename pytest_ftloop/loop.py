@@ -151,13 +151,14 @@ class Loop:
                 raise self._stale(log, chain)
         log.check_writable()
         with self._locked(log.folder) as lock:
-            retrained = self.options.retrain and self._retrained(lock)
+            note = self._retrained_note(lock, inputs)
+            retrained = self.options.retrain and self._retrained(note)
             try:
                 result = self._train_on(log, inputs, afresh=self.options.retrain and not retrained)
             finally:
                 self.progress.done()
             if self.options.retrain:
-                self._retrained_note(lock).write_text(self.options.run_id, encoding="utf-8")
+                note.write_text(self.options.run_id, encoding="utf-8")
             return result
 
     @property
@@ -181,6 +182,8 @@ class Loop:
         while True:
             chain, plan = self._walk(logged, inputs)
             if plan is None:
+                if afresh:
+                    self._drop_replaced(log, before, chain, inputs)
                 return self._result(chain, tuple(trained), log, inputs)
             if runner is None:
                 runner = (self.runner or lora_runner)(inputs, self.config, self.progress)
@@ -197,6 +200,24 @@ class Loop:
             decision = self._decide([*chain, as_logged(draft)])
             logged = (*logged, log.append(replace(draft, decision=decision)))
             trained.append(draft.id)
+
+    def _drop_replaced(
+        self,
+        log: ImprovementLog,
+        before: Sequence[Iteration],
+        chain: Sequence[Iteration],
+        inputs: Inputs,
+    ) -> None:
+        """Remove what the chain held before it was retrained and took another course.
+
+        Left there, iterations of two courses (and perhaps two machines) would be read as one
+        chain. Version control keeps them.
+        """
+        start = inputs.fingerprint(self.config, self.config.settings)
+        kept = {iteration.id for iteration in chain}
+        for iteration in chain_from(before, start):
+            if iteration.id not in kept:
+                log.remove(iteration)
 
     def _walk(
         self, logged: Sequence[Iteration], inputs: Inputs
@@ -331,6 +352,8 @@ class Loop:
         inputs: Inputs,
     ) -> LoopResult:
         best = best_of(chain, self.config.loop.metric)
+        for iteration in chain:
+            len(iteration.examples)  # a damaged table is an error, whatever is shown of it
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
             loop=self.config.name,
@@ -351,22 +374,22 @@ class Loop:
         if chain:
             since = f"iteration {chain[-1].name} is not the last, the next was not trained"
         elif logged:
-            since = f"settings, data or model changed since iteration {logged[-1].name}"
+            since = f"settings, data, scoring or model changed since iteration {logged[-1].name}"
         return StaleLogError(
             f"the improvement log of {self.config.name} is out of date: {since}",
             where=self.config.locate("name"),
             cure=f"Run pytest --ftloop and commit {FOLDER}/.",
         )
 
-    def _retrained(self, lock: FileLock) -> bool:
-        """Whether another process of this pytest run has retrained this loop already."""
-        note = self._retrained_note(lock)
+    def _retrained(self, note: Path) -> bool:
+        """Whether this pytest run, in whichever process, has retrained this loop already."""
         return bool(self.options.run_id) and (
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
 
-    def _retrained_note(self, lock: FileLock) -> Path:
-        return Path(f"{lock.lock_file}.retrained")
+    def _retrained_note(self, lock: FileLock, inputs: Inputs) -> Path:
+        start = inputs.fingerprint(self.config, self.config.settings)
+        return Path(f"{lock.lock_file}.{start[:ID_LENGTH]}.retrained")
 
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[FileLock]:

@@ -181,7 +181,8 @@ def steps_per_epoch(trainer: SFTTrainer) -> int:
     args = trainer.args
     batches = len(trainer.train_dataset) / args.train_batch_size
     whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    return max(1, math.ceil(whole / args.gradient_accumulation_steps))
+    steps: int = math.ceil(whole / args.gradient_accumulation_steps)
+    return max(1, steps)
 
 
 def vocabulary_size(model: Any) -> int:

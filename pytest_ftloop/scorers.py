@@ -96,6 +96,12 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
         _threshold(scoring, where)
     if name == "regex" and scoring.pattern is not None:
         _compiled_pattern(scoring.pattern, scoring, where)
+    if scoring.max_new_tokens is not None and not needs_generation(scoring):
+        raise ConfigError(
+            f"scoring max_new_tokens is for scorers of generated text, found it with {name!r}",
+            where=where,
+            cure="Leave out max_new_tokens, or choose another scorer.",
+        )
     if scoring.max_new_tokens is not None and scoring.max_new_tokens < 1:
         raise ConfigError(
             f"scoring max_new_tokens: wanted 1 or more, found {scoring.max_new_tokens}", where=where
@@ -131,7 +137,7 @@ def load_scorer(
         function = _load_function(name, folder, where)
 
         def call(example: Example, output: str) -> object:
-            return function(output, example.expected, dict(example.row))
+            return function(output, (example.expected or "").strip(), row_of(example))
 
         file = getattr(getattr(function, "__code__", None), "co_filename", None)
         return _guarded(name, call, file)
@@ -413,6 +419,11 @@ def _same_json(left: Any, right: Any) -> bool:
         elif isinstance(a, bool) is not isinstance(b, bool) or a != b:
             return False
     return True
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """The example as a user's scorer gets it: its row, with its id and tags."""
+    return {"id": example.id, "tags": list(example.tags), **example.row}
 
 
 def _expected(example: Example, scoring: Scoring) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.text import summary
 from pytest_ftloop.result import Figure, LoopResult
+from pytest_ftloop.scorers import row_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.records import Example
@@ -175,10 +177,15 @@ class FtloopSession:
 
         return LiveLine(write, reporter._tw.fullwidth, under=lambda: reporter._tw._current_line)
 
-    def _hook(self) -> Callable[[Example, str], bool]:
+    def _hook(self) -> Callable[[Example, str], bool] | None:
+        """The user's pytest_ftloop_score as a scorer; None where nobody implements it."""
+        hook = self.config.hook.pytest_ftloop_score
+        if not hook.get_hookimpls():
+            return None
+
         def score(example: Example, output: str) -> bool:
-            passed: bool = self.config.hook.pytest_ftloop_score(
-                output=output, expected=(example.expected or "").strip(), example=dict(example.row)
+            passed: bool = hook(
+                output=output, expected=(example.expected or "").strip(), example=row_of(example)
             )
             return passed
 
@@ -215,7 +222,7 @@ def options_of(config: pytest.Config) -> Options:
         explore=not in_ci(),
         iterations=option.ftloop_iterations,
         log_folder=Path(option.ftloop_log).absolute() if option.ftloop_log else None,
-        run_id=worker.get("testrunuid", ""),
+        run_id=worker.get("testrunuid") or uuid.uuid4().hex,
     )
 
 

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from pytest_ftloop import cli, loop
-from pytest_ftloop.cli import COMMANDS, loop_file_schema, main
+from pytest_ftloop.cli import COMMANDS, main
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.records import Cost, Evaluation
+from pytest_ftloop.schema import loop_file_schema
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 
 Capture = pytest.CaptureFixture[str]
@@ -575,7 +576,7 @@ def test_show_without_the_data(make_loop: Any, fill: Any, capsys: Capture) -> No
 
 def test_schema_is_printed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One JSON document of draft 2020-12; without the train extra lora and training are open."""
-    monkeypatch.setattr(cli, "TRAIN_EXTRA", ("no_such_module",))
+    monkeypatch.setattr("pytest_ftloop.schema.TRAIN_EXTRA", ("no_such_module",))
     assert 0 == main(["schema"])
     schema = json.loads(capsys.readouterr().out)
     assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
@@ -602,7 +603,7 @@ def test_schema_of_gates(
     key: str, condition: str, good: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gate's key is a metric or one of a tag, its condition goes in the metric's direction."""
-    monkeypatch.setattr(cli, "TRAIN_EXTRA", ("no_such_module",))
+    monkeypatch.setattr("pytest_ftloop.schema.TRAIN_EXTRA", ("no_such_module",))
     gates = loop_file_schema()["properties"]["gates"]
     assert gates["additionalProperties"] is False
     fitting = [v for pattern, v in gates["patternProperties"].items() if re.search(pattern, key)]

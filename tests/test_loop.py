@@ -356,6 +356,14 @@ def test_retrain_once_in_a_run_of_several_processes(tmp_path: Path) -> None:
     assert [1, 1] == [run(config(tmp_path), retrain=True)[1].made for _ in range(2)]
 
 
+def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
+    """What a retrained chain no longer leads to is removed, so that no two courses are mixed."""
+    run(config(tmp_path))
+    again, _ = run(config(tmp_path), retrain=True, iterations=1)
+    assert [1] == [i.number for i in again.chain]
+    assert names(again) == sorted({name.partition(".")[0] for name in contents(tmp_path)})
+
+
 def test_replay_judges_what_is_logged(tmp_path: Path) -> None:
     """Replay trains nothing and gives what the last run gave."""
     first, _ = run(config(tmp_path))
@@ -367,7 +375,7 @@ def test_replay_judges_what_is_logged(tmp_path: Path) -> None:
     ("logged", "changes", "message"),
     [
         (False, {}, "the improvement log of s is out of date: it has no iteration yet"),
-        (True, {"rate": 3e-4}, "settings, data or model changed since iteration 003-"),
+        (True, {"rate": 3e-4}, "settings, data, scoring or model changed since iteration 003-"),
         (True, {"iterations": 4}, "is not the last, the next was not trained"),
     ],
     ids=["no log", "settings changed", "not finished"],

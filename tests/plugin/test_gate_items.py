@@ -273,7 +273,11 @@ def test_replay_of_a_stale_log(project: Project, logged: bool) -> None:
     trained, before = project.trained(), project.files()
     result = project.run("--ftloop-replay")
     result.assert_outcomes(failed=2)
-    since = "settings, data or model changed since iteration 003-*" if logged else "it has no iter*"
+    since = (
+        "settings, data, scoring or model changed since iteration 003-*"
+        if logged
+        else "it has no iter*"
+    )
     result.stdout.fnmatch_lines(
         [
             f"*the improvement log of x is out of date: {since}",

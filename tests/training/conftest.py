@@ -19,7 +19,7 @@ TRAINING = {
     "learning_rate": 5e-3,
     "num_train_epochs": 2,
     "per_device_train_batch_size": 8,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
 }
 WORDS = {
     "late": "delivery", "lost": "delivery", "courier": "delivery",

@@ -64,7 +64,7 @@ def losses_of(run: Any) -> list[float]:
         {},
         {"gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
         {"packing": True, "max_length": 64, "packing_strategy": "wrapped"},
-        {"gradient_checkpointing": True, "seed": 7},
+        {"activation_checkpointing": True, "seed": 7},
         {"shuffle_dataset": True, "max_steps": 9},
     ],
     ids=["plain", "accumulation", "packing", "checkpointing", "shuffled"],
@@ -118,7 +118,9 @@ def snapshot(model: torch.nn.Module) -> dict[str, Any]:
 def test_base_comes_back_clean(base: Base, task: Any, lora: dict[str, Any]) -> None:
     """After a run the base model has its own modules, weights, hooks, flags and config again."""
     before = snapshot(base.model)
-    changed = Settings(lora={**LORA, **lora}, training={**TRAINING, "gradient_checkpointing": True})
+    changed = Settings(
+        lora={**LORA, **lora}, training={**TRAINING, "activation_checkpointing": True}
+    )
     run_lora(base, task(), changed, Silent())
     after = snapshot(base.model)
     weights, now = before.pop("weights"), after.pop("weights")
