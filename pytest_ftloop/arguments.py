@@ -28,6 +28,9 @@ REFUSED = {
     "eval_delay": "eval_strategy and eval_steps say where the eval set is measured",
     "eval_on_start": "the untrained base is always measured, once a loop",
     "eval_packing": "the eval set is never packed: every example has figures of its own",
+    "push_to_hub": "an iteration is an experiment; publish the adapter of the best one yourself",
+    "deepspeed": "a loop trains in this one process, on one device",
+    "fsdp": "a loop trains in this one process, on one device",
     "do_eval": "the eval set is evaluated at every evaluation point",
     "metric_for_best_model": "the best evaluation point is the one with the lowest eval loss",
     "greater_is_better": "the best evaluation point is the one with the lowest eval loss",
@@ -45,6 +48,9 @@ AT_LEAST_ONE = frozenset(
         "gradient_accumulation_steps",
     }
 )
+
+
+AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"})
 
 
 def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
@@ -79,6 +85,12 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
                 f"training.{name}: wanted at least 1, found {stated[name]}",
                 where=locate(f"training.{name}"),
             )
+    for name in AT_LEAST_ZERO & set(stated):
+        if stated[name] is not None and stated[name] < 0:
+            raise ConfigError(
+                f"training.{name}: wanted 0 or more, found {stated[name]}",
+                where=locate(f"training.{name}"),
+            )
     if stated.get("num_train_epochs", 1) <= 0 and stated.get("max_steps", -1) <= 0:
         raise ConfigError(
             f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
@@ -87,12 +99,13 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
     kept = {name: value for name, value in stated.items() if name not in OWN}
     kept.pop("model_init_kwargs", None)  # used when the base was loaded
     kept = {
-        "output_dir": output_dir,
-        "save_strategy": "no",
-        "save_total_limit": 1,
         "report_to": "none",
         **device_and_precision(kept),
         **kept,
+        # The checkpoints are ours (to recover from), so no folder of the user's is rotated.
+        "output_dir": output_dir,
+        "save_strategy": "no",
+        "save_total_limit": 1,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

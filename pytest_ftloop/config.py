@@ -7,11 +7,11 @@ those are imported, before anything is trained or written.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from pytest_ftloop.data import Columns
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.errors import shown_path as shown_path  # imported from here too
 from pytest_ftloop.gates import Gate, parse_gate
+from pytest_ftloop.objects import stated_settings
 from pytest_ftloop.records import Settings
 from pytest_ftloop.scorers import Scoring, check_scoring
 
@@ -121,7 +122,9 @@ class LoopFile(_Section):
 
     name: str | None = Field(None, description="the loop's name; by default the file's")
     model: str = Field(
-        "tiny", description="a hub id (id@revision), a folder, or tiny, the embedded base model"
+        "tiny",
+        min_length=1,
+        description="a hub id (id@revision), a folder, or tiny, the embedded base model",
     )
     data: DataSection
     lora: dict[str, Any] = Field(
@@ -207,6 +210,8 @@ def from_python(
             f"tokenizer goes with a loaded model; model is {str(model)!r}, which has its own",
             cure="Load the model too, or leave the tokenizer out.",
         )
+    # An iterator is read once, a loop may be run twice.
+    train, eval = (list(s) if isinstance(s, Iterator) else s for s in (train, eval))  # noqa: A001
     live = {"model": model, "train": train, "eval": eval}
     values: dict[str, Any] = {
         "name": name,
@@ -224,9 +229,9 @@ def from_python(
             if not plain:
                 values["data"][role] = "live"
     if lora is not None:
-        values["lora"] = _stated("lora", lora, source)
+        values["lora"] = stated_settings("lora", lora, source)
     if training is not None:
-        values["training"] = _stated("training", training, source)
+        values["training"] = stated_settings("training", training, source)
     if scoring is not None:
         values["scoring"] = {"scorer": scoring} if isinstance(scoring, str) else dict(scoring)
     config = _checked(values, {}, folder=folder, source=source, name=name)
@@ -288,6 +293,8 @@ def _checked(
                 cure="Use letters, digits, '-', '_' and '.', a letter or digit first and last.",
             )
         )
+    if parsed is not None:
+        mistakes += _not_finite(parsed, locate)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -403,6 +410,16 @@ def _unwrapped(node: Any) -> Any:
     return node
 
 
+def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
+    for group in ("lora", "training"):
+        for name, value in getattr(parsed, group).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                yield ConfigError(
+                    f"{group}.{name}: wanted a finite number, found {value}",
+                    where=locate(f"{group}.{name}"),
+                )
+
+
 def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
     """One `ConfigError` for each thing pydantic found, in a user's words."""
     seen: set[str] = set()
@@ -515,80 +532,3 @@ def _refuse_splits(role: str, given: Any, source: str) -> None:
             where=Location(source),
             cure=f"Pass one of them: {role}=data[{next(iter(given), 'train')!r}].",
         )
-
-
-def _stated(group: str, config: Any, source: str) -> dict[str, Any]:
-    """What an SFTConfig or LoraConfig states: the fields that differ from a fresh one's."""
-    wanted = {"lora": "LoraConfig", "training": "SFTConfig"}[group]
-    if isinstance(config, Mapping):
-        stated = dict(config)
-    elif any(base.__name__ == wanted for base in type(config).__mro__):
-        fresh = _fresh(config)
-        stated = {
-            name: value
-            for name, value in vars(config).items()
-            if name in type(config).__dataclass_fields__
-            and name not in _MACHINE
-            and _jsonable(value) != _jsonable(getattr(fresh, name, None))
-        }
-        stated |= _stated_device(config)
-    else:
-        raise ConfigError(
-            f"{group}: wanted a {wanted} or its arguments as a dict, found {type(config).__name__}",
-            where=Location(source),
-        )
-    plain = {str(name): _jsonable(value) for name, value in stated.items()}
-    if unkept := next((name for name, value in plain.items() if not _is_json(value)), None):
-        raise ConfigError(
-            f"{group}.{unkept}: wanted a value that a log can keep, found {_found(plain[unkept])}",
-            where=Location(source),
-            cure="Use numbers, text, lists and dicts of them.",
-        )
-    return plain
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-_MACHINE = frozenset({"output_dir", "runtime_config", "task_type"})
-"""Fields that never state a setting of the training."""
-
-
-def _fresh(config: Any) -> Any:
-    """A config of the same class with nothing stated but what this one needs to be made here."""
-    made_with = {
-        name: getattr(config, name)
-        for name in ("output_dir", "use_cpu", "bf16", "fp16")
-        if name in type(config).__dataclass_fields__
-    }
-    return type(config)(**made_with)
-
-
-def _stated_device(config: Any) -> dict[str, bool]:
-    """Device and precision where they are not SFTConfig's own (bf16 on an accelerator)."""
-    stated = {name: True for name in ("use_cpu", "fp16") if getattr(config, name, False)}
-    if not getattr(config, "bf16", True) and not config.fp16:
-        stated["bf16"] = False
-    return stated
-
-
-def _jsonable(value: Any) -> Any:
-    """A value as a loop file would state it."""
-    if hasattr(value, "value") and isinstance(value.value, str):  # an enum
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
-    if isinstance(value, tuple | list):
-        return [_jsonable(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return _jsonable(asdict(value))
-    if type(value).__module__ == "torch":  # a dtype: transformers takes its name
-        return str(value).removeprefix("torch.")
-    return value

@@ -146,6 +146,8 @@ def _rows(source: Any, role: str, folder: Path, where: Location | None) -> Itera
     if not isinstance(source, str | Path):
         return _given_rows(source, role, where)
     text = str(source)
+    if not text.strip():
+        raise DataError(f"{role} data names nothing", where=where, cure="Name a file or a hub id.")
     path = folder / text
     if path.suffix.lower() in FILE_KINDS or path.is_file():
         return _file_rows(path, where)

@@ -8,6 +8,7 @@ generation, where the scorer needs it, is batched by prompt length.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -71,12 +72,16 @@ class Evaluator:
     ) -> dict[str, str]:
         """Each example's greedy output, without special tokens and outer white space, by id."""
         prompts = [(e, self._prompt_ids(e)) for e in examples]
-        room = getattr(self.model.config, "max_position_embeddings", None)
+        room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         outputs: dict[str, str] = {}
+        # A prompt without room for all new tokens goes alone: it must not shorten its neighbours'.
+        tight = [[pair] for pair in prompts if len(pair[1]) + max_new_tokens > room]
+        roomy = [pair for pair in prompts if len(pair[1]) + max_new_tokens <= room]
+        batches = [*tight, *_batches(roomy, self.batch_size, key=lambda pair: len(pair[1]))]
         with measuring(self.model), self.autocast():
-            for batch in _batches(prompts, self.batch_size, key=lambda pair: len(pair[1])):
+            for batch in batches:
                 longest = len(batch[0][1])
-                limit = max_new_tokens if room is None else min(max_new_tokens, room - longest)
+                limit = int(min(max_new_tokens, room - longest))
                 if limit < 1:
                     raise DataError(
                         f"the prompt of example {batch[0][0].id!r} has {longest} tokens; the model "

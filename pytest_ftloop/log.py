@@ -25,13 +25,14 @@ import yaml
 
 from pytest_ftloop.data import allow_long_cells
 from pytest_ftloop.errors import Location, LogError, shown_path
-from pytest_ftloop.metrics import DECIMALS
+from pytest_ftloop.metrics import DECIMALS, best_metrics, split_name
 from pytest_ftloop.records import (
     SCHEMA_VERSION,
     Adjustment,
     Cost,
     Decision,
     EvalPoint,
+    Evaluation,
     ExampleResult,
     Finding,
     Iteration,
@@ -94,6 +95,32 @@ class ImprovementLog:
         except OSError as error:
             raise unwritable(self.folder, error) from None
         return self._read_one(self.folder / f"{iteration.name}.yaml")
+
+    def verify(self, iteration: Iteration) -> None:
+        """Raise a `LogError` where a record's figures are not those of its table of examples.
+
+        A log that blocks merges must not be mended by writing a better figure into it.
+        """
+        rows = tuple(iteration.examples)
+        said = best_metrics(Evaluation(rows, (), (), math.nan))
+        for name, value in said.items():
+            if split_name(name)[0] not in {"eval_loss", "pass_rate", "token_accuracy"}:
+                continue
+            found = iteration.metrics.get(name, math.nan)
+            # A table's losses are rounded; each token's share of that is far below this.
+            both_nan = math.isnan(found) and math.isnan(value)
+            if not both_nan and not math.isclose(found, value, abs_tol=1e-5):
+                raise _damaged(
+                    self.files(iteration)[0],
+                    f"it says {name} {found}, its table of examples {value}",
+                    None,
+                )
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; only for the one that holds the lock."""
+        if self.folder.is_dir():
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def remove(self, iteration: Iteration) -> None:
         """Remove an iteration's two files, the record first: a table alone is no iteration."""

@@ -96,6 +96,7 @@ class Inputs:
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
+            _check_prompts(eval_)
             if config.scoring.scorer in {"contains", "regex", "json"}:
                 for example in eval_.examples:
                     scorer(example, "")  # raises now for an example that could never be scored
@@ -175,6 +176,7 @@ class Loop:
 
     def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> LoopResult:
         """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
+        log.sweep()
         before = log.read()
         logged = () if afresh else before
         trained: list[str] = []
@@ -283,7 +285,9 @@ class Loop:
 
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
         best = best_of(chain, self.config.loop.metric)
-        return all(result.passed for result in judge(self.config.gates, best.metrics))
+        # A loop without gates has nothing that could hold: it goes on to a plateau or its limits.
+        results = judge(self.config.gates, best.metrics)
+        return bool(results) and all(result.passed for result in results)
 
     def _draft(
         self,
@@ -353,7 +357,7 @@ class Loop:
     ) -> LoopResult:
         best = best_of(chain, self.config.loop.metric)
         for iteration in chain:
-            len(iteration.examples)  # a damaged table is an error, whatever is shown of it
+            log.verify(iteration)
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
             loop=self.config.name,
@@ -450,6 +454,16 @@ def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
             where=config.locate("scoring") or eval_.examples[0].where,
             cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
         )
+
+
+def _check_prompts(eval_: DataSet) -> None:
+    for example in eval_.examples:
+        if not (example.prompt or "").strip():
+            raise DataError(
+                f"the prompt of example {example.id!r} is empty: nothing can be generated from it",
+                where=example.where,
+                cure="Give it a prompt, or use the scorer 'loss' or 'choice'.",
+            )
 
 
 def _data_facts(set_: DataSet) -> Mapping[str, Any]:

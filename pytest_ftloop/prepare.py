@@ -112,7 +112,15 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             processing_class=loan.tokenizer,
             peft_config=lora,
         )
-    except (ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        IndexError,
+        OSError,
+        ImportError,
+    ) as error:
         raise _refused(error, loan.model, settings, task) from error
     if len(trainer.train_dataset) == 0:
         raise DataError(
@@ -230,4 +238,22 @@ def _refused(
             "more than one GPU is visible to this one process",
             cure="Make one visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
         )
+    if _raised_in(error, "peft") or "dropout" in text:
+        return ConfigError(f"peft refuses these settings: {text}", where=task.locate("lora"))
+    if "chat template" in text or "chat_template" in text:
+        return ConfigError(
+            f"the model's tokenizer has no chat template that fits: {text}",
+            where=task.locate("model"),
+            cure="Use an instruct model, set training.chat_template_path, or give prompt and "
+            "completion as text.",
+        )
     return ConfigError(f"trl refuses these settings or data: {text}", where=task.locate("training"))
+
+
+def _raised_in(error: Exception, package: str) -> bool:
+    """Whether the innermost frame of an error lies in a package."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    name = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return bool(name.partition(".")[0] == package)

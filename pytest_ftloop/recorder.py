@@ -18,6 +18,9 @@ from pytest_ftloop.prepare import Prepared, Task
 from pytest_ftloop.progress import Progress
 from pytest_ftloop.records import EvalPoint, ExampleResult, Settings, StepLog
 
+DEFAULT_EVAL_STEPS = 10
+"""With `eval_strategy: steps` and no `eval_steps`: trl's default logging_steps."""
+
 MIN_EVAL_POINTS = 4
 """Evaluation points of a run that states no `eval_strategy`: one an epoch, but at least these."""
 
@@ -131,7 +134,7 @@ def evaluation_points(stated: Mapping[str, Any], steps: int, steps_an_epoch: int
     if strategy == "epoch":
         return frozenset({*range(steps_an_epoch, steps + 1, steps_an_epoch), steps})
     if strategy == "steps":
-        every = float(stated.get("eval_steps") or stated.get("logging_steps") or 10)
+        every = float(stated.get("eval_steps") or DEFAULT_EVAL_STEPS)
         every = max(1, math.ceil(every * steps) if every < 1 else int(every))
         return frozenset({*range(every, steps + 1, every), steps})
     count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(steps_an_epoch, 1))), steps)

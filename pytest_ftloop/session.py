@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Generator
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ftloop.config import LoopConfig, from_python, read_loop_file, shown_path
-from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.errors import FtloopError, did_you_mean
 from pytest_ftloop.live import LiveLine
 from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.progress import Progress, Silent
@@ -32,7 +33,8 @@ class FtloopSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.options = options_of(config)
-        self._results: dict[Path, LoopResult | Exception] = {}
+        self._results: dict[int, LoopResult | Exception] = {}
+        self._loops: list[LoopConfig] = []  # kept, so that no other object gets the id of one
         self._news: list[dict[str, Any]] = []
         self._summaries: dict[tuple[str, str], dict[str, Any]] = {}
         self._under_way = ""
@@ -41,10 +43,9 @@ class FtloopSession:
     # --- running ---------------------------------------------------------------------------------
 
     def run(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop; one from a file only once in this process, also when it failed."""
-        key = (loop.folder / loop.source).resolve() if loop.lines else None
-        if key is not None and key in self._results:
-            known = self._results[key]
+        """Run a loop; the same one (the gates of a file share it) only once, also if it failed."""
+        if id(loop) in self._results:
+            known = self._results[id(loop)]
             if isinstance(known, Exception):
                 raise known
             return known
@@ -56,8 +57,8 @@ class FtloopSession:
         except Exception as error:  # noqa: BLE001 - raised below, now and whenever it is asked for
             result = error
         self._under_way = ""  # stays set when interrupted: that is no Exception
-        if key is not None:
-            self._results[key] = result
+        self._loops.append(loop)
+        self._results[id(loop)] = result
         if isinstance(result, Exception):
             raise result
         return result
@@ -74,14 +75,17 @@ class FtloopSession:
                     f"{', '.join(settings)}",
                     cure="Write the settings into the loop file, or leave the file out.",
                 )
+            if not isinstance(file, str | os.PathLike | None):
+                raise FtloopError(
+                    f"ftloop() takes a loop file's path, found {type(file).__name__}",
+                    cure="Live objects go by name: ftloop(model=..., train=..., eval=...).",
+                )
             if file is not None:
                 path = Path(file)
                 found = next((p for p in (here / path, path) if p.is_file()), here / path)
                 return BoundLoop(self, read_loop_file(found))
             known = set(from_python.__kwdefaults__ or {}) | {"name"}
             if unknown := sorted(set(settings) - known):
-                from pytest_ftloop.errors import did_you_mean
-
                 raise FtloopError(
                     f"ftloop() has no setting {unknown[0]!r}",
                     cure=did_you_mean(unknown[0], known),
@@ -97,9 +101,9 @@ class FtloopSession:
 
         pytest cuts a comparison's explanation to eight lines.
         """
-        if isinstance(left, Figure) and isinstance(right, int | float):
+        if isinstance(left, Figure) and isinstance(right, Real):
             lines = explain_figure(left, op, float(right))
-        elif isinstance(right, Figure) and isinstance(left, int | float):
+        elif isinstance(right, Figure) and isinstance(left, Real):
             turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
             lines = explain_figure(right, turned, float(left))
         else:

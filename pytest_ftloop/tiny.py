@@ -24,6 +24,11 @@ from pytest_ftloop.recipe import RECIPE, Recipe, corpus, recipe_id
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}" + END + "{% endfor %}"
+    "{% if add_generation_prompt %}assistant\n{% endif %}"
+)
+"""Each turn ends with the end token, and its text begins on a line, so on a token, of its own."""
 
 
 def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
@@ -78,6 +83,7 @@ def build_tokenizer(recipe: Recipe = RECIPE) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         model_max_length=recipe.context,
         clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
     )
 
 

@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop import Inputs, Runner
 
 
+NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
+"""Loggers that hint and retry on the screen; what is an error is raised as well."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What one run gave."""
@@ -216,6 +220,11 @@ class Attempt:
             trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
         except torch.OutOfMemoryError:
             return False  # what the traceback holds is freed when this returns
+        except (ImportError, OSError, ValueError) as error:
+            raise TrainingError(
+                f"trl, or a library that it uses, refused to train: {error}",
+                where=self.task.locate("training"),
+            ) from error
         return True
 
 
@@ -250,7 +259,7 @@ def quiet() -> Iterator[None]:
     verbosity = transformers.logging.get_verbosity()
     hf_bars = transformers.logging.is_progress_bar_enabled()
     data_bars = datasets.are_progress_bars_disabled()
-    loggers = {name: logging.getLogger(name).level for name in ("trl", "peft", "accelerate")}
+    loggers = {name: logging.getLogger(name).level for name in NOISY}
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

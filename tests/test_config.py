@@ -114,7 +114,7 @@ def test_values_are_plain(read: Any) -> None:
     """Settings are plain Python values, whatever the YAML library's own types are."""
     config = read(
         DATA + "training: {a: &a true, b: *a, c: &c 1.50, d: *c, e: 0x10, f: 'x', g: [1, {h: ~}],"
-        " i: 2024-01-01, j: 1_000, k: no, l: .5, m: 1e3, n: -.inf}\n"
+        " i: 2024-01-01, j: 1_000, k: no, l: .5, m: 1e3}\n"
     )
     assert {
         "a": True,
@@ -129,7 +129,6 @@ def test_values_are_plain(read: Any) -> None:
         "k": "no",
         "l": 0.5,
         "m": 1000.0,
-        "n": float("-inf"),
     } == config.settings.training
 
     def kinds(value: Any) -> set[type]:
@@ -688,6 +687,7 @@ def test_config_objects_say_only_what_was_stated() -> None:
     assert {"r": 4, "target_modules": ["q", "v"]} == config.settings.lora
     assert {
         "use_cpu": True,
+        "bf16": True,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "cosine",
         "model_init_kwargs": {"dtype": "bfloat16"},
@@ -698,7 +698,7 @@ def test_config_objects_say_only_what_was_stated() -> None:
 @pytest.mark.parametrize(
     ("stated", "kept"),
     [
-        ({"use_cpu": True}, {"use_cpu": True}),
+        ({"use_cpu": True}, {"use_cpu": True, "bf16": True}),
         ({"use_cpu": True, "bf16": False}, {"use_cpu": True, "bf16": False}),
         ({"use_cpu": True, "fp16": True}, {"use_cpu": True, "fp16": True}),
         ({"bf16": False}, {"bf16": False}),
@@ -718,3 +718,19 @@ def test_other_config_objects_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="found TrainingArguments"):
         python(training=TrainingArguments(use_cpu=True))
+
+
+def test_settings_that_are_not_finite(write: Callable[[str, str], Path]) -> None:
+    """An infinite or NaN setting is a mistake with its line."""
+    path = write("s.ftloop.yaml", "data: {train: t, eval: e}\ntraining:\n  learning_rate: .inf\n")
+    with pytest.raises(ConfigError, match="learning_rate: wanted a finite number, found inf") as e:
+        read_loop_file(path)
+    assert 3 == e.value.where.line
+
+
+def test_iterators_are_read_once(tmp_path: Path) -> None:
+    """A generator of rows serves every run of the loop."""
+    made = from_python(
+        folder=tmp_path, source="t.py", name="s", train=({"text": t} for t in "ab"), eval=iter([])
+    )
+    assert [{"text": "a"}, {"text": "b"}] == made.train

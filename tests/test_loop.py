@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -362,6 +363,43 @@ def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
     again, _ = run(config(tmp_path), retrain=True, iterations=1)
     assert [1] == [i.number for i in again.chain]
     assert names(again) == sorted({name.partition(".")[0] for name in contents(tmp_path)})
+
+
+def test_loop_without_gates_goes_on(tmp_path: Path) -> None:
+    """Without a gate nothing holds: the loop goes on to its other stops."""
+    result, _ = run(config(tmp_path, gates={}))
+    assert "gates" not in {i.decision.kind for i in result.chain}
+    assert len(result.chain) > 1
+
+
+def test_better_figure_written_into_a_record(tmp_path: Path) -> None:
+    """A figure that is not that of the record's own table is an error, also in a replay."""
+    result, _ = run(config(tmp_path))
+    record = result.log_folder / f"{result.chain[0].name}.yaml"
+    text = record.read_text(encoding="utf-8")
+    loss = result.chain[0].metrics["eval_loss"]
+    record.write_text(
+        text.replace(f"  eval_loss: {loss}", "  eval_loss: 0.01", 1), encoding="utf-8"
+    )
+    with pytest.raises(LogError, match=r"it says eval_loss 0\.01, its table of examples"):
+        run(config(tmp_path), replay=True)
+
+
+def test_leftover_of_a_killed_process(tmp_path: Path) -> None:
+    """What a killed process left half-written is gone after the next training."""
+    log_folder = tmp_path / "improvement_log/s"
+    log_folder.mkdir(parents=True)
+    (log_folder / ".001-aaaaaaaa.yaml.1.tmp").write_text("half")
+    run(config(tmp_path))
+    assert [] == list(log_folder.glob(".*"))
+
+
+def test_empty_prompt_is_told_before_training(tmp_path: Path) -> None:
+    """Nothing can be generated from an empty prompt: an error with its place, nothing trained."""
+    rows = [{"prompt": "", "completion": " 0"}]
+    (tmp_path / "empty.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"the prompt of example .* is empty"):
+        run(config(tmp_path, eval=str(tmp_path / "empty.jsonl")))
 
 
 def test_replay_judges_what_is_logged(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_operators() -> None:
 
 # --- settings ------------------------------------------------------------------------------------
 
-SET_BESIDE = ("save_strategy", "save_total_limit", "report_to")
+SET_BESIDE = ("report_to",)
 """What the table of settings gives a value that the trainer then has."""
 
 

@@ -17,11 +17,6 @@ from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
-CHAT = (
-    "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}<|endoftext|>{% endfor %}"
-    "{% if add_generation_prompt %}assistant\n{% endif %}"
-)
-
 
 def test_eval_loss_is_the_same_at_every_batch_size(base: Base, task: Any) -> None:
     """The token-mean loss, and each example's own, agree to 1e-6 for batches of 1 to 37."""
@@ -83,13 +78,11 @@ def test_all_forms_of_trl_train_and_evaluate(base: Base, task: Any, form: str) -
             "text": {"id": row["id"], "text": row["prompt"] + row["completion"]},
         }[form]
 
-    lent = Base(base.model, __import__("copy").deepcopy(base.tokenizer))
-    lent.tokenizer.chat_template = CHAT
     train = data_set([shaped(r) for r in rows(48, 1)], "train")
     eval_ = data_set([shaped(r) for r in rows(20, 2)], "eval")
     scoring = Scoring("loss", threshold=0.5) if form == "text" else Scoring("contains")
     shaped_task = task(scoring, train=train, eval=eval_, train_sample=train.examples[:8])
-    run = run_lora(lent, shaped_task, settings(num_train_epochs=12), Silent())
+    run = run_lora(base, shaped_task, settings(num_train_epochs=12), Silent())
     assert 20 == len(run.evaluation.examples)
     assert token_mean_loss(run.evaluation.examples) < run.evaluation.base_eval_loss
     if form != "text":

@@ -255,6 +255,9 @@ def test_temporary_files_and_global_states_are_left_alone(
         ({}, {"learning_rate": "fast"}, "training.learning_rate: wanted float, found 'fast'"),
         ({}, {"lr_scheduler_type": "cosin"}, "cosin is not a valid"),
         ({}, {"auto_find_batch_size": True}, "goes on from its last"),
+        ({}, {"push_to_hub": True}, "publish the adapter of the best one yourself"),
+        ({}, {"deepspeed": "x.json"}, "one process"),
+        ({}, {"seed": -1}, "training.seed: wanted 0 or more, found -1"),
         ({}, {"num_train_epochs": 0}, "wanted more than 0, found 0"),
         ({}, {"per_device_train_batch_size": 0}, "wanted at least 1, found 0"),
     ],
@@ -267,6 +270,29 @@ def test_refused_settings_are_one_clear_error(
     with pytest.raises(ConfigError) as caught:
         run_lora(base, task(), refused, Silent())
     assert words in str(caught.value)
+
+
+def test_a_stated_output_folder_is_left_alone(base: Base, task: Any, tmp_path: Path) -> None:
+    """Our checkpoints never go to, nor rotate, a folder of the user's."""
+    kept = tmp_path / "checkpoint-1" / "model.safetensors"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    stated = settings(output_dir=str(tmp_path), save_strategy="steps", save_steps=2)
+    run_lora(base, task(), stated, Silent())
+    assert [kept.parent] == list(tmp_path.iterdir())
+
+
+def test_training_that_a_library_refuses(
+    base: Base, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that is missing for a setting is one clear error, not a traceback."""
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("bitsandbytes is not installed")
+
+    monkeypatch.setattr(SFTTrainer, "create_optimizer", missing)
+    with pytest.raises(TrainingError, match="refused to train: bitsandbytes is not installed"):
+        run_lora(base, task(), settings(), Silent())
 
 
 def test_eval_examples_cut_off_by_max_length_are_an_error(base: Base, task: Any) -> None:
