@@ -45,7 +45,7 @@ class GateItem(pytest.Item):
 
     def runtest(self) -> None:
         """Run the loop if need be, then judge this gate."""
-        result = session_of(self.config).run(self.loop)
+        result = session_of(self.config).run_once(self.loop)
         self.user_properties.append(("ftloop_iteration", result.best.name))
         if self.gate is None:
             return

@@ -43,25 +43,29 @@ class FtloopSession:
     # --- running ---------------------------------------------------------------------------------
 
     def run(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop; the same one (the gates of a file share it) only once, also if it failed."""
-        if id(loop) in self._results:
-            known = self._results[id(loop)]
-            if isinstance(known, Exception):
-                raise known
-            return known
-        self._under_way = loop.name
-        result: LoopResult | Exception
+        """Run a loop, and keep what is to be said of it."""
+        self._under_way = loop.name  # stays set when interrupted: that is no Exception
         try:
             result = Loop(loop, self.options, self._progress(), self._hook()).run()
             self._news.append(self._news_of(result))
-        except Exception as error:  # noqa: BLE001 - raised below, now and whenever it is asked for
-            result = error
-        self._under_way = ""  # stays set when interrupted: that is no Exception
-        self._loops.append(loop)
-        self._results[id(loop)] = result
-        if isinstance(result, Exception):
-            raise result
+        except Exception:
+            self._under_way = ""
+            raise
+        self._under_way = ""
         return result
+
+    def run_once(self, loop: LoopConfig) -> LoopResult:
+        """Run a loop that several tests share, the gates of a file: once, also when it fails."""
+        if id(loop) not in self._results:
+            self._loops.append(loop)
+            try:
+                self._results[id(loop)] = self.run(loop)
+            except Exception as error:  # noqa: BLE001 - raised below, for each who asks
+                self._results[id(loop)] = error
+        known = self._results[id(loop)]
+        if isinstance(known, Exception):
+            raise known
+        return known
 
     def factory(self, request: pytest.FixtureRequest) -> LoopFactory:
         """The `ftloop` fixture's value for one test."""

@@ -57,10 +57,27 @@ def test_x(ftloop):
     assert [row.id for row in best.failing] == ["e0", "e1"]
     assert [f.kind for f in best.findings] == ["underfit"]
     assert len(best.chain) == len(best.trained) == 2
-    assert loop.run().trained == best.trained
+    assert loop.run().trained == ()  # up to date
 """,
     )
     project.run("--ftloop").assert_outcomes(passed=2, failed=1)
+
+
+def test_changed_file_is_run_anew(project: Project) -> None:
+    """A loop file that a test rewrites and runs again is read again."""
+    project.write(
+        "test_x.py",
+        """
+from pathlib import Path
+
+def test_x(ftloop):
+    file = Path(__file__).with_name("x.ftloop.yaml")
+    first = ftloop(file).run()
+    file.write_text(file.read_text().replace("learning_rate: ", "learning_rate: 1"))
+    assert ftloop(file).run().best.id != first.best.id
+""",
+    )
+    project.run("--ftloop", "-k", "test_x").assert_outcomes(passed=1)
 
 
 def test_file_is_run_once_for_tests_and_gates(project: Project) -> None:
