@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.records import ExampleResult, Iteration
 
-LOG = Path("/work/log/improvement_log/sentiment")
+LOG = Path("/repo/log/improvement_log/sentiment")
 GATES = {"eval_loss": "<= 1.2", "pass_rate": ">= 0.9", "pass_rate[negation]": ">= 0.8"}
 
 FASTER = Adjustment("training.learning_rate", 2e-4, 1e-3, "the train loss hardly fell")

@@ -42,7 +42,7 @@ from tests.report.hostile import NASTY, hostile_results
 if TYPE_CHECKING:
     from pytest_ftloop.result import LoopResult
 
-CWD = Path("/work/log")
+CWD = Path("/repo/log")
 COMMAND = "  git add "
 
 
@@ -264,7 +264,7 @@ def test_next_lines_of_a_loop_that_goes_on() -> None:
 
 def test_commit_lines_name_files_that_fit_on_a_line() -> None:
     """Paths are relative to the current folder, and quoted for the shell."""
-    result = fake_result(files=(LOG / "a b.yaml", Path("/work/x.ftloop.yaml")))
+    result = fake_result(files=(LOG / "a b.yaml", Path("/repo/x.ftloop.yaml")))
     assert [
         "to commit (2 files):",
         "  git add 'improvement_log/sentiment/a b.yaml' ../x.ftloop.yaml",
@@ -273,7 +273,7 @@ def test_commit_lines_name_files_that_fit_on_a_line() -> None:
 
 def test_commit_lines_never_add_more_than_the_log() -> None:
     """A long list is shortened to the log's folder, files outside it are still named."""
-    files = (*fake_result().files, Path("/work/log/sentiment.ftloop.yaml"))
+    files = (*fake_result().files, Path("/repo/log/sentiment.ftloop.yaml"))
     assert (
         "  git add sentiment.ftloop.yaml improvement_log/sentiment"
         == commit_lines(fake_result(files=files), 100, CWD)[1]
