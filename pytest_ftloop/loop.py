@@ -184,8 +184,6 @@ class Loop:
         while True:
             chain, plan = self._walk(logged, inputs)
             if plan is None:
-                if afresh:
-                    self._drop_replaced(log, before, chain, inputs)
                 return self._result(chain, tuple(trained), log, inputs)
             if runner is None:
                 runner = (self.runner or lora_runner)(inputs, self.config, self.progress)
@@ -202,22 +200,29 @@ class Loop:
             decision = self._decide([*chain, as_logged(draft)])
             logged = (*logged, log.append(replace(draft, decision=decision)))
             trained.append(draft.id)
+            if afresh:
+                self._drop_replaced(log, before, logged, inputs)
 
     def _drop_replaced(
         self,
         log: ImprovementLog,
         before: Sequence[Iteration],
-        chain: Sequence[Iteration],
+        retrained: Sequence[Iteration],
         inputs: Inputs,
     ) -> None:
-        """Remove what the chain held before it was retrained and took another course.
+        """Remove what the chain held before, once its retraining has left the old course.
 
         Left there, iterations of two courses (and perhaps two machines) would be read as one
-        chain. Version control keeps them.
+        chain. Version control keeps them. Asked after every iteration, so that an interrupted
+        retraining leaves no mixture either.
         """
         start = inputs.fingerprint(self.config, self.config.settings)
-        kept = {iteration.id for iteration in chain}
-        for iteration in chain_from(before, start):
+        old = chain_from(before, start)
+        _, plan = self._walk(retrained, inputs)
+        if plan is not None and plan.fingerprint in {iteration.fingerprint for iteration in old}:
+            return  # still on the old course: the next of it is trained next
+        kept = {iteration.id for iteration in retrained}
+        for iteration in old:
             if iteration.id not in kept:
                 log.remove(iteration)
 

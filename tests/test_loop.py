@@ -365,6 +365,27 @@ def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
     assert names(again) == sorted({name.partition(".")[0] for name in contents(tmp_path)})
 
 
+def test_interrupted_retrain_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after it left the old course, a retraining leaves only what it trained."""
+    first, _ = run(config(tmp_path))
+    real = loop_module.adjust.decide
+
+    def other_course(*args: Any) -> Any:
+        decision = real(*args)
+        changed = tuple(replace(a, after=a.after * 1.1) for a in decision.next)
+        return replace(decision, next=changed)
+
+    monkeypatch.setattr(loop_module.adjust, "decide", other_course)
+    trainer = FakeTrainer(interrupt={2: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        run(config(tmp_path), trainer, retrain=True)
+    assert {f"{first.chain[0].name}.yaml", f"{first.chain[0].name}.examples.csv"} == set(
+        contents(tmp_path)
+    )
+
+
 def test_loop_without_gates_goes_on(tmp_path: Path) -> None:
     """Without a gate nothing holds: the loop goes on to its other stops."""
     result, _ = run(config(tmp_path, gates={}))
