@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pytest_ftloop.data import Columns
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.errors import shown_path as shown_path  # imported from here too
-from pytest_ftloop.gates import Gate, parse_gate
+from pytest_ftloop.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.metrics import split_name
 from pytest_ftloop.objects import stated_settings
 from pytest_ftloop.records import Settings
 from pytest_ftloop.scorers import Scoring, check_scoring
@@ -65,6 +66,10 @@ class DataSection(_Section):
     )
     eval: str | HubSource | None = Field(None, description="likewise; or use split")
     split: SplitSection | None = Field(None, description="split an eval set off the train set")
+    holdout: str | HubSource | None = Field(
+        None,
+        description="examples that no decision ever sees; measured once an iteration is accepted",
+    )
     id: str | None = Field(
         None, description="column with the example's id; by default id, else the content's hash"
     )
@@ -115,6 +120,31 @@ class LoopSection(_Section):
     time_budget_s: float | None = Field(
         None, gt=0, description="no iteration is begun that would end after it"
     )
+    seeds: int = Field(
+        1, ge=1, le=100, description="seeds with which the best iteration is trained"
+    )
+
+
+class RegressionSection(_Section):
+    """The gate regression: not worse than the last committed version."""
+
+    alpha: float = Field(0.01, gt=0, lt=0.5, description="highest probability of a false alarm")
+    max_regression: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="a drop, as a share of the loss or of 1, that must be ruled out; where it is "
+        "not, the verdict is inconclusive",
+    )
+    min_regression: float = Field(
+        0.01, ge=0, lt=1, description="a smaller drop never fails, however sure it is"
+    )
+    metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
+        ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
+    )
+    fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
+        default_factory=list, description="verdicts that fail beside regressed and incomplete"
+    )
 
 
 class LoopFile(_Section):
@@ -142,7 +172,8 @@ class LoopFile(_Section):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """One loop, checked. `model`, `train` and `eval` may be live objects when it comes from Python.
+    """One loop, checked. `model`, `train`, `eval` and `holdout` may be live objects when it comes
+    from Python.
 
     `folder` is what relative paths start from, and where `improvement_log/` lies. `lines` maps a
     dotted key to its line in the loop file (and `""` to the first).
@@ -161,8 +192,15 @@ class LoopConfig:
     settings: Settings
     scoring: Scoring
     gates: tuple[Gate, ...]
+    regressions: tuple[Regression, ...]
+    holdout: Any
     loop: LoopSection
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def file(self) -> Path:
+        """The loop file. Only of a loop that was read from one (`lines` is not empty)."""
+        return self.folder / Path(self.source).name
 
     def locate(self, key: str) -> Location | None:
         """Where a dotted key, or the nearest section above it, stands in the loop file."""
@@ -192,18 +230,19 @@ def from_python(
     tokenizer: Any = None,
     train: Any = None,
     eval: Any = None,  # noqa: A002 - the loop file's own key
+    holdout: Any = None,
     lora: Any = None,
     training: Any = None,
     data: Mapping[str, Any] | None = None,
     scoring: Mapping[str, Any] | str | None = None,
-    gates: Mapping[str, str] | None = None,
+    gates: Mapping[str, Any] | None = None,
     loop: Mapping[str, Any] | None = None,
 ) -> LoopConfig:
     """The same loop from Python: the sections of a loop file, or the ecosystem's own objects.
 
-    `model` may be a loaded model (with its `tokenizer`), `train` and `eval` any iterable of rows
-    (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the other
-    keys of the loop file's data section (split, id, tags, train_sample).
+    `model` may be a loaded model (with its `tokenizer`), `train`, `eval` and `holdout` any iterable
+    of rows (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the
+    other keys of the loop file's data section (split, id, tags, train_sample).
     """
     if tokenizer is not None and isinstance(model, str | Path):
         raise ConfigError(
@@ -211,8 +250,10 @@ def from_python(
             cure="Load the model too, or leave the tokenizer out.",
         )
     # An iterator is read once, a loop may be run twice.
-    train, eval = (list(s) if isinstance(s, Iterator) else s for s in (train, eval))  # noqa: A001
-    live = {"model": model, "train": train, "eval": eval}
+    train, eval, holdout = (  # noqa: A001
+        list(s) if isinstance(s, Iterator) else s for s in (train, eval, holdout)
+    )
+    live = {"model": model, "train": train, "eval": eval, "holdout": holdout}
     values: dict[str, Any] = {
         "name": name,
         "data": {**(data or {})},
@@ -221,7 +262,7 @@ def from_python(
     }
     if isinstance(model, str | Path):
         values["model"] = str(model)
-    for role, source_ in (("train", train), ("eval", eval)):
+    for role, source_ in (("train", train), ("eval", eval), ("holdout", holdout)):
         if source_ is not None:
             _refuse_splits(role, source_, source)
             plain = isinstance(source_, str | Path | dict)
@@ -246,6 +287,8 @@ def from_python(
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a loop file, for editors."""
     schema = LoopFile.model_json_schema()
+    # What `gates` refers to: a section of its own, since its name may carry a tag.
+    schema["$defs"]["RegressionSection"] = RegressionSection.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -269,12 +312,18 @@ def _checked(
         parsed = LoopFile.model_validate(values)
     except ValidationError as error:
         mistakes += _mistakes(error, locate)
-    gates = []
+    gates, regressions = [], []
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
+        name_, at = str(key), locate(f"gates.{key}")
         try:
-            gates.append(parse_gate(str(key), condition, locate(f"gates.{key}")))
+            if split_name(name_)[0] == "regression":
+                regressions.append(_regression(name_, condition, locate))
+            else:
+                gates.append(parse_gate(name_, condition, at))
         except ConfigError as error:
             mistakes.append(error)
+        except ValidationError as error:
+            mistakes += _mistakes(error, locate, f"gates.{name_}")
     scoring = Scoring()
     # Also when another section has a mistake; one in this section is reported already.
     with suppress(ValidationError):
@@ -319,8 +368,33 @@ def _checked(
         settings=Settings(lora=parsed.lora, training=parsed.training),
         scoring=scoring,
         gates=tuple(gates),
+        regressions=tuple(regressions),
+        holdout=_plain(data.holdout),
         loop=parsed.loop,
         lines=lines,
+    )
+
+
+def _regression(name: str, stated: object, locate: Any) -> Regression:
+    """The gate that `regression: {alpha: 0.01}` states; nothing, or true, takes the defaults."""
+    where = locate(f"gates.{name}")
+    regression_tag(name, where)
+    if not isinstance(stated, Mapping) and stated not in (None, True):
+        raise ConfigError(
+            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {_found(stated)}",
+            where=where,
+            cure=f"Write {name}: {{}} for the defaults.",
+        )
+    section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    kinds = [kind.replace("-", " ") for kind in section.fail_on]
+    return Regression(
+        name=name,
+        alpha=section.alpha,
+        max_regression=section.max_regression,
+        min_regression=section.min_regression,
+        metrics=tuple(dict.fromkeys(section.metrics)),
+        fail_on=tuple(kinds),
+        line=where.line,
     )
 
 
@@ -420,13 +494,17 @@ def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
                 )
 
 
-def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
-    """One `ConfigError` for each thing pydantic found, in a user's words."""
+def _mistakes(error: ValidationError, locate: Any, above: str = "") -> Iterator[ConfigError]:
+    """One `ConfigError` for each thing pydantic found, in a user's words.
+
+    `above` is the dotted key of the section that was validated, where it is not the whole file.
+    """
     seen: set[str] = set()
     for item in error.errors():
         if item["loc"][-1] == "str" and isinstance(item["input"], Mapping | list):
             continue  # not the branch of the union that was meant: the other one has more to say
-        path = [str(part) for part in item["loc"] if not _is_branch(part)]
+        inner = [str(part) for part in item["loc"] if not _is_branch(part)]
+        path = [*([above] if above else []), *inner]
         key = ".".join(path)
         # A value that fits no branch of a union is reported once, not once a branch.
         if key in seen:
@@ -447,7 +525,7 @@ def _mistakes(error: ValidationError, locate: Any) -> Iterator[ConfigError]:
             found = item["input"]
             cure = ""
             if item["type"] == "literal_error" and isinstance(found, str):
-                cure = did_you_mean(found, re.findall(r"'(\w+)'", item["ctx"]["expected"]))
+                cure = did_you_mean(found, re.findall(r"'([\w-]+)'", item["ctx"]["expected"]))
             yield ConfigError(
                 f"{key}: wanted {_wanted(key, item)}, found {_found(found)}",
                 where=locate(key),
@@ -467,12 +545,14 @@ _WANTED = {
     "greater_than_equal": "{ge} or more",
     "greater_than": "more than {gt:g}",
     "less_than": "less than {lt:g}",
+    "less_than_equal": "{le} or less",
+    "too_short": "one or more",
 }
 """pydantic's kinds of mistake in a user's words; its own are taken for others."""
 
 
 def _wanted(key: str, item: Any) -> str:
-    if key in {"data.train", "data.eval"}:
+    if key in {"data.train", "data.eval", "data.holdout"}:
         return "a file, a hub id, module:function or {hub: ..., split: ...}"
     if key == "data.tags":
         return "a column or a list of columns"
@@ -505,7 +585,8 @@ def _known_keys(path: list[str]) -> list[str]:
             "loop": LoopSection,
             "train": HubSource,
             "eval": HubSource,
-        }.get(part, model)
+            "holdout": HubSource,
+        }.get(part, RegressionSection if part.startswith("gates.regression") else model)
     return list(model.model_fields)
 
 

@@ -57,6 +57,30 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Regression:
+    """The gate `regression`: not worse than the last committed version (see `compare`).
+
+    `name` is `regression`, or `regression[tag]` for the examples with a tag. `alpha` bounds false
+    alarms; a drop below `min_regression` never fails; `max_regression` is what must not be possible
+    for a verdict other than inconclusive. Both are shares of the loss, or of 1 for a rate.
+    `fail_on` names the verdicts that fail beside regressed and incomplete.
+    """
+
+    name: str = "regression"
+    alpha: float = 0.01
+    max_regression: float = 0.05
+    min_regression: float = 0.01
+    metrics: tuple[str, ...] = ("eval_loss", "pass_rate")
+    fail_on: tuple[str, ...] = ()
+    line: int | None = None
+
+    @property
+    def tag(self) -> str | None:
+        """The tag, or None for the whole eval set."""
+        return split_name(self.name)[1]
+
+
+@dataclass(frozen=True)
 class GateResult:
     """A gate and the figure it was judged by; no figure (None) is a failure."""
 
@@ -122,12 +146,26 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
     return Gate(name=name, op=op, bound=bound, line=where.line if where else None)
 
 
+def regression_tag(name: str, where: Location | None) -> str | None:
+    """The tag of `regression[tag]`; a ConfigError for a name that is neither."""
+    base, tag = split_name(name)
+    if base != "regression" or tag == "":
+        raise ConfigError(
+            f"gate {name}: wanted regression, or regression and a tag, such as "
+            "regression[negation]",
+            where=where,
+        )
+    return tag
+
+
 def judge(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
     """Each gate's result, in order. A figure that is missing, NaN or infinite is a failure."""
     return tuple(_judge_one(gate, metrics.get(gate.name)) for gate in gates)
 
 
-def check_tags(gates: Iterable[Gate], tags: Iterable[str], where_file: str | Path) -> None:
+def check_tags(
+    gates: Iterable[Gate | Regression], tags: Iterable[str], where_file: str | Path
+) -> None:
     """Raise a ConfigError for the first gate on a tag that no eval example has."""
     known = set(tags)
     for gate in gates:
@@ -151,17 +189,11 @@ def _known_metric(name: str, where: Location | None) -> str:
             f"gate {name}: wanted a metric, or a metric and a tag, such as pass_rate[negation]",
             where=where,
         )
-    if metric == "regression":
-        raise ConfigError(
-            "the regression gate is not there yet: this version judges thresholds on metrics",
-            where=where,
-            cure="Leave it out.",
-        )
     if metric not in METRICS:
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,
-            cure=did_you_mean(metric, METRICS),
+            cure=did_you_mean(metric, {*METRICS, "regression"} - {metric}),
         )
     return metric
 

@@ -6,21 +6,20 @@ something has to be trained.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from pytest_ftloop import adjust, data
+from pytest_ftloop.baseline import Baseline, find_baseline
 from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.config import LoopConfig
 from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.errors import DataError, Location, LogError, StaleLogError, TrainingError
+from pytest_ftloop.errors import DataError, StaleLogError, TrainingError
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
     iteration_fingerprint,
@@ -28,12 +27,25 @@ from pytest_ftloop.fingerprint import (
     scoring_identity,
 )
 from pytest_ftloop.gates import check_tags, judge
+from pytest_ftloop.judging import Judge, Judging, is_accepted
 from pytest_ftloop.log import FOLDER, ImprovementLog, as_logged, chain_from, next_number
+from pytest_ftloop.log.lock import locked
 from pytest_ftloop.metrics import best_metrics, final_metrics
 from pytest_ftloop.progress import Progress, Silent
-from pytest_ftloop.records import Adjustment, DataSet, Decision, Iteration, Settings
+from pytest_ftloop.records import (
+    Adjustment,
+    DataSet,
+    Decision,
+    Evaluation,
+    ExampleResult,
+    HoldoutUse,
+    Iteration,
+    Settings,
+)
 from pytest_ftloop.result import LoopResult, best_of
+from pytest_ftloop.retrain import retrain_baseline
 from pytest_ftloop.scorers import Scorer, load_scorer, needs_generation
+from pytest_ftloop.seeds import SeedTrainer, runs_here
 
 if TYPE_CHECKING:
     from pytest_ftloop.train import Run
@@ -49,7 +61,9 @@ class Options:
     `explore` False (in CI): the loop file's own settings are the only iteration that may be
     trained. `iterations` overrides the file's number and explores in any case. `log_folder` holds
     the log instead of the folder `improvement_log` beside the loop file. `run_id` names the
-    pytest run that several processes (xdist) share: together they retrain a loop once.
+    pytest run that several processes (xdist) share: together they retrain a loop once. `baseline`
+    is the commit to compare with, None the default one; `retrain_baseline` trains that commit's
+    iteration here where its figures are from another environment.
     """
 
     retrain: bool = False
@@ -58,15 +72,20 @@ class Options:
     iterations: int | None = None
     log_folder: Path | None = None
     run_id: str = ""
+    baseline: str | None = None
+    retrain_baseline: bool = False
 
 
 class Runner(Protocol):
     """Trains and evaluates one iteration."""
 
-    def __call__(self, settings: Settings, adapter: Path, base_eval_loss: float | None) -> Run:
-        """Run with these settings; save the best adapter to the folder `adapter`."""
+    def __call__(
+        self, settings: Settings, adapter: Path | None, base_eval_loss: float | None
+    ) -> Run:
+        """Run with these settings; save the best adapter to the folder `adapter`, if any."""
 
 
+Measure = Callable[..., tuple[ExampleResult, ...]]
 RunnerFactory = Callable[["Inputs", LoopConfig, Progress], Runner]
 
 
@@ -90,7 +109,7 @@ class Inputs:
             where = config.locate("data.eval")
             eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
         _check_forms(config, train, eval_)
-        check_tags(config.gates, eval_.tags, config.source)
+        check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
         scorer = None
         if needs_generation(config.scoring):
             scorer = load_scorer(
@@ -115,6 +134,11 @@ class Inputs:
             config.train_sample,
         )
 
+    def group(self, config: LoopConfig, settings: Settings) -> str:
+        """The fingerprint of these settings whatever their seed: what an A/A group shares."""
+        training = {name: value for name, value in settings.training.items() if name != "seed"}
+        return self.fingerprint(config, replace(settings, training=training))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -135,6 +159,8 @@ class Loop:
     progress: Progress = field(default_factory=Silent)
     hook: Scorer | None = None
     runner: RunnerFactory | None = None
+    measure: Measure | None = None
+    _made: Runner | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
         """Bring the log up to date, training what is not in it, and judge the best iteration.
@@ -142,30 +168,54 @@ class Loop:
         Only one process works on a loop at a time; the others wait, then find it up to date.
         """
         inputs = Inputs.of(self.config, self.hook)
-        log = ImprovementLog(self.log_folder / self.config.name)
+        log = self.log
+        chain, trained = self._chain(log, inputs)
+        best = best_of(chain, self.config.loop.metric)
+        self._complete_seeds(best, log, inputs)
+        return self._result(chain, best, trained, log, inputs)
+
+    def calibrate(self, seeds: int) -> LoopResult:
+        """Bring the log up to date, and train the best iteration until it has `seeds` runs."""
+        inputs = Inputs.of(self.config, self.hook)
+        log = self.log
+        chain, trained = self._chain(log, inputs)
+        best = best_of(chain, self.config.loop.metric)
+        log.check_writable()
+        self._seeds(log, inputs).train(best, seeds, "calibration")
+        return self._result(chain, best, trained, log, inputs)
+
+    def _chain(
+        self, log: ImprovementLog, inputs: Inputs
+    ) -> tuple[tuple[Iteration, ...], tuple[str, ...]]:
+        """The loop's iterations, and the ids of those trained for it now."""
         if not self.options.retrain:
             # Without the lock first: reading needs none, and most runs find nothing to do.
             chain, plan = self._walk(log.read(), inputs)
             if plan is None:
-                return self._result(chain, (), log, inputs)
+                return chain, ()
             if self.options.replay:
                 raise self._stale(log, chain)
         log.check_writable()
-        with self._locked(log.folder) as lock:
+        with self._locked(log) as lock:
             note = self._retrained_note(lock, inputs)
             retrained = self.options.retrain and self._retrained(note)
             try:
-                result = self._train_on(log, inputs, afresh=self.options.retrain and not retrained)
+                done = self._train_on(log, inputs, afresh=self.options.retrain and not retrained)
             finally:
                 self.progress.done()
             if self.options.retrain:
                 note.write_text(self.options.run_id, encoding="utf-8")
-            return result
+            return done
 
     @property
     def log_folder(self) -> Path:
         """The folder that holds the log of this loop and of its neighbours."""
         return self.options.log_folder or self.config.folder / FOLDER
+
+    @property
+    def log(self) -> ImprovementLog:
+        """The log of the loop itself."""
+        return ImprovementLog(self.log_folder / self.config.name)
 
     @property
     def limit(self) -> int:
@@ -174,19 +224,19 @@ class Loop:
             return self.options.iterations
         return self.config.loop.iterations if self.options.explore else 1
 
-    def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> LoopResult:
+    def _train_on(
+        self, log: ImprovementLog, inputs: Inputs, *, afresh: bool
+    ) -> tuple[tuple[Iteration, ...], tuple[str, ...]]:
         """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
         log.sweep()
         before = log.read()
         logged = () if afresh else before
         trained: list[str] = []
-        runner: Runner | None = None
         while True:
             chain, plan = self._walk(logged, inputs)
             if plan is None:
-                return self._result(chain, tuple(trained), log, inputs)
-            if runner is None:
-                runner = (self.runner or lora_runner)(inputs, self.config, self.progress)
+                return chain, tuple(trained)
+            runner = self._runner(inputs)
             self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
             run = runner(
                 plan.settings,
@@ -198,7 +248,10 @@ class Loop:
             draft = self._draft(inputs, number, plan, run, chain)
             # Decided on what the log will say, so that a later run would decide the same.
             decision = self._decide([*chain, as_logged(draft)])
-            logged = (*logged, log.append(replace(draft, decision=decision)))
+            written = log.append(replace(draft, decision=decision))
+            if known and known.tag != written.tag:
+                log.remove(known)
+            logged = (*logged, written)
             trained.append(draft.id)
             if afresh:
                 self._drop_replaced(log, before, logged, inputs)
@@ -334,8 +387,9 @@ class Loop:
             adjustments=plan.adjustments,
             model=inputs.model,
             settings=plan.settings,
+            group=inputs.group(self.config, plan.settings),
             scoring=scoring_identity(self.config.scoring, self.config.folder),
-            data={role: _data_facts(set_) for role, set_ in self._sets(inputs).items()},
+            data={role: data_facts(set_) for role, set_ in self._sets(inputs).items()},
             metrics=metrics,
             final=final,
             base={"eval_loss": round(evaluation.base_eval_loss, 6)},
@@ -356,13 +410,13 @@ class Loop:
     def _result(
         self,
         chain: tuple[Iteration, ...],
+        best: Iteration,
         trained: tuple[str, ...],
         log: ImprovementLog,
         inputs: Inputs,
     ) -> LoopResult:
-        best = best_of(chain, self.config.loop.metric)
-        for iteration in chain:
-            log.verify(iteration)
+        # The best alone: the others are judged by nothing, and 200 tables take seconds to read.
+        log.verify(best)
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
             loop=self.config.name,
@@ -375,6 +429,8 @@ class Loop:
             files=tuple(path for i in chain for path in log.files(i)),
             examples={e.id: e for e in inputs.eval.examples},
             adapter=adapter if adapter.is_dir() else None,
+            regressions=self.config.regressions,
+            judge=self._judge(log, inputs, best),
         )
 
     def _stale(self, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
@@ -396,33 +452,119 @@ class Loop:
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
 
-    def _retrained_note(self, lock: FileLock, inputs: Inputs) -> Path:
+    def _retrained_note(self, lock: Path, inputs: Inputs) -> Path:
         start = inputs.fingerprint(self.config, self.config.settings)
-        return Path(f"{lock.lock_file}.{start[:ID_LENGTH]}.retrained")
+        return lock.with_name(f"{lock.name}.{start[:ID_LENGTH]}.retrained")
 
-    @contextlib.contextmanager
-    def _locked(self, folder: Path) -> Iterator[FileLock]:
-        """Hold the log's lock. It lies in the cache: a committed folder holds records only."""
-        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
-        locks = cache_folder() / "locks"
-        try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{name}.lock")
+    def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
+        said = f"{self.config.name}: waiting for another process"
+        return locked(log.folder, lambda: self.progress.working(said))
+
+    # --- seeds and the verdict -------------------------------------------------------------------
+
+    def _complete_seeds(self, best: Iteration, log: ImprovementLog, inputs: Inputs) -> None:
+        """Train the best iteration with as many seeds as the loop asks for."""
+        wanted = self.config.loop.seeds
+        found = len(runs_here(log, best)) if wanted > 1 else 1
+        if found >= wanted:
+            return
+        if self.options.replay:
+            raise StaleLogError(
+                f"the improvement log of {self.config.name} is incomplete: iteration {best.name} "
+                f"has {found} of {wanted} seeds",
+                where=self.config.locate("loop.seeds"),
+                cure=f"Run pytest --ftloop and commit {FOLDER}/.",
+            )
+        log.check_writable()
+        self._seeds(log, inputs).train(best, wanted, "gate")
+
+    def _seeds(self, log: ImprovementLog, inputs: Inputs) -> SeedTrainer:
+        return SeedTrainer(
+            self.config,
+            inputs,
+            log,
+            runner=lambda: self._runner(inputs),
+            progress=self.progress,
+            locked=lambda: self._locked(log),
+        )
+
+    def _runner(self, inputs: Inputs) -> Runner:
+        """The runner, made when something is trained first: it loads the base model."""
+        if self._made is None:
+            self._made = (self.runner or lora_runner)(inputs, self.config, self.progress)
+        return self._made
+
+    def _judge(self, log: ImprovementLog, inputs: Inputs, best: Iteration) -> Judge:
+        def begin() -> Judging:
+            metric, folder = self.config.loop.metric, self.config.folder
+            stated = self.options.baseline
+            baseline = find_baseline(log.folder, folder, log.read(), metric, stated)
+            seeds = None if self.options.replay else self._seeds(log, inputs)
+            retrain = self._retrain_baseline(log) if self.options.retrain_baseline else None
+            return Judging(log, best, baseline, seeds, retrain)
+
+        def after() -> None:
+            self._open_holdout(log, inputs, best)
+
+        return Judge(begin, after, writes=not self.options.replay)
+
+    def _retrain_baseline(self, log: ImprovementLog) -> Callable[[Baseline], None]:
+        def retrain(baseline: Baseline) -> None:
+            log.check_writable()
+            self.progress.working(f"{self.config.name}: training the baseline {baseline.shown}")
+            with self._locked(log):
+                try:
+                    retrain_baseline(self.config, baseline, log)
+                finally:
+                    self.progress.done()
+
+        return retrain
+
+    def _open_holdout(
+        self, log: ImprovementLog, inputs: Inputs, best: Iteration
+    ) -> HoldoutUse | None:
+        """Measure an accepted iteration on the holdout, once; None where there is nothing to do.
+
+        Without its adapter in the cache (it was trained elsewhere) the holdout stays closed.
+        """
+        accepted = any(j.candidate == best.id and is_accepted(j) for j in log.view.judgements())
+        opened = any(use.iteration == best.id for use in log.view.holdout_uses())
+        adapter = adapter_folder(best.fingerprint)
+        if self.config.holdout is None or not accepted or opened or not adapter.is_dir():
+            return None
+        config, where = self.config, self.config.locate("data.holdout")
+        holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
+        _check_forms(config, inputs.train, holdout)
+        with self._locked(log):
             try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.progress.working(f"{self.config.name}: waiting for another process")
-                lock.acquire()
-        except OSError as error:
-            raise LogError(
-                f"the cache folder can't be written: {error.strerror}",
-                where=Location(str(locks)),
-                cure="Name another with the environment variable FTLOOP_CACHE.",
-            ) from None
-        try:
-            yield lock
-        finally:
-            lock.release()
+                results = (self.measure or lora_measure)(
+                    inputs, config, holdout, best.settings, adapter, self.progress
+                )
+            finally:
+                self.progress.done()
+            return log.append_holdout_use(
+                HoldoutUse(
+                    loop=config.name,
+                    iteration=best.id,
+                    fingerprint=best.fingerprint,
+                    scoring=best.scoring,
+                    data=data_facts(holdout),
+                    metrics=_eval_figures(results),
+                    environment=best.environment,
+                    examples=results,
+                )
+            )
+
+    def _judging(self, log: ImprovementLog, inputs: Inputs, best: Iteration) -> Judging:
+        baseline = find_baseline(
+            log.folder,
+            self.config.folder,
+            log.read(),
+            self.config.loop.metric,
+            self.options.baseline,
+        )
+        seeds = None if self.options.replay else self._seeds(log, inputs)
+        return Judging(log, best, baseline, seeds)
 
 
 def adapter_folder(fingerprint: str) -> Path:
@@ -441,6 +583,21 @@ def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runne
             cure='pip install "pytest-ftloop[train]"',
         ) from None
     return train.runner(inputs, config, progress)
+
+
+def lora_measure(
+    inputs: Inputs,
+    config: LoopConfig,
+    holdout: DataSet,
+    settings: Settings,
+    adapter: Path,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """What an adapter really shows on the holdout: imports torch."""
+    progress.working("loading torch and the base model")
+    from pytest_ftloop import train
+
+    return train.holdout_results(inputs, config, holdout, settings, adapter, progress)
 
 
 def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
@@ -471,5 +628,12 @@ def _check_prompts(eval_: DataSet) -> None:
             )
 
 
-def _data_facts(set_: DataSet) -> Mapping[str, Any]:
+def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:
+    """The metrics of examples alone: without a train set there is no gap."""
+    figures = best_metrics(Evaluation(results, (), (), math.nan))
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def data_facts(set_: DataSet) -> Mapping[str, Any]:
+    """What a record says of a data set: where from, how many rows, a hash of what they say."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}

@@ -43,9 +43,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "variable is set only the loop file's own settings are trained unless this is given",
     )
     group.addoption(
+        "--ftloop-baseline",
+        metavar="REF",
+        help="compare with the log as it is at this commit, for the regression gate (default: the "
+        "ini setting ftloop_baseline, else in a pull request the merge base with its target "
+        "branch, else HEAD)",
+    )
+    group.addoption(
+        "--ftloop-retrain-baseline",
+        action="store_true",
+        help="where the baseline's figures are from another environment, train the baseline here "
+        "from its own commit, for a fair comparison (implies --ftloop)",
+    )
+    group.addoption(
         "--ftloop-log",
         metavar="DIR",
         help="read and write the improvement log in DIR, not beside the loop file",
+    )
+    parser.addini(
+        "ftloop_baseline", "the commit to compare with, as --ftloop-baseline", default=None
     )
 
 
@@ -64,7 +80,10 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.ftloop_retrain and option.ftloop_replay:
         raise pytest.UsageError("--ftloop-retrain and --ftloop-replay exclude each other")
-    if option.ftloop or option.ftloop_retrain or option.ftloop_replay:
+    if option.ftloop_retrain_baseline and option.ftloop_replay:
+        raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay exclude each other")
+    trains = option.ftloop_retrain or option.ftloop_retrain_baseline
+    if option.ftloop or trains or option.ftloop_replay:
         from pytest_ftloop.session import FtloopSession
 
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")

@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 from pytest_ftloop.errors import Location
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the files of the improvement log. Readers accept this version and older ones."""
+
+DEFAULT_SEED = 42
+"""`TrainingArguments.seed` where none is stated."""
 
 Severity = Literal["error", "warning", "info"]
 
@@ -219,7 +222,10 @@ class Iteration:
     `metrics` are the figures of the best evaluation point, by name and by `name[tag]`; `final`
     those of the last one; `base` those of the untrained base model. `facts` are the plain numbers
     of the training (steps, best_step, trainable_parameters, ...). `failing` are the ids of the eval
-    examples that did not pass. `examples` may be read from its file only when first looked at.
+    examples that did not pass. `examples` and the curves `steps` and `evals` may be read from their
+    file only when first looked at. `group` is the fingerprint of its settings whatever the seed:
+    iterations and seed runs of one group differ by chance only (empty in records of schema 1).
+    `tag` tells its files from another training of the same settings (see `log`).
     """
 
     loop: str
@@ -236,17 +242,107 @@ class Iteration:
     final: Mapping[str, float]
     base: Mapping[str, float]
     facts: Mapping[str, Any]
-    steps: tuple[StepLog, ...]
-    evals: tuple[EvalPoint, ...]
+    steps: Sequence[StepLog]
+    evals: Sequence[EvalPoint]
     findings: tuple[Finding, ...]
     failing: tuple[str, ...]
     decision: Decision
     environment: Mapping[str, str]
     cost: Cost
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    group: str = ""
     schema: int = SCHEMA_VERSION
+    tag: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
-        """The stem of its files in the log, `001-3fa9c1d2`."""
+        """What people call it, `001-3fa9c1d2`."""
         return f"{self.number:03d}-{self.id}"
+
+    @property
+    def seed(self) -> int:
+        """The seed it was trained with."""
+        return seed_of(self.settings)
+
+
+SeedRole = Literal["gate", "calibration", "baseline"]
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """An iteration's settings trained once more, with another seed or in another environment.
+
+    `iteration` is the id of the iteration that it repeats. `role` says what for: `gate` to judge it
+    against the baseline, `calibration` to learn how much the seed alone moves the figures,
+    `baseline` to have the baseline in the candidate's environment. `group`, `scoring`, `data`,
+    `metrics` and `examples` are as in `Iteration`.
+    """
+
+    loop: str
+    iteration: str
+    seed: int
+    role: SeedRole
+    fingerprint: str
+    group: str
+    scoring: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, float]
+    environment: Mapping[str, str]
+    cost: Cost
+    examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    schema: int = SCHEMA_VERSION
+    tag: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict as the log keeps it.
+
+    `candidate` and `baseline` are ids of iterations; no baseline where there was none yet. `over`
+    names the judgements that this one takes the place of: an iteration whose passing judgement no
+    other one takes the place of is what the next candidate is compared with. `by` is `gate`, or
+    `hand` for an iteration that the user accepted whatever the gate says. `verdict` holds the
+    figures as plain values.
+    """
+
+    loop: str
+    candidate: str
+    baseline: str | None
+    by: Literal["gate", "hand"]
+    kind: str
+    passed: bool
+    because: str
+    over: tuple[str, ...]
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION
+    tag: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """The stem of its file, which `over` refers to."""
+        return f"{self.candidate}-{self.tag}"
+
+
+@dataclass(frozen=True)
+class HoldoutUse:
+    """One opening of the holdout, for an accepted iteration.
+
+    `metrics` are the figures on the holdout, `examples` its rows without any text: nobody should
+    learn from the log what the holdout says. `data` is the holdout's source, rows and hash.
+    """
+
+    loop: str
+    iteration: str
+    fingerprint: str
+    scoring: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    environment: Mapping[str, str]
+    examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    schema: int = SCHEMA_VERSION
+    tag: str = field(default="", compare=False)
+
+
+def seed_of(settings: Settings) -> int:
+    """The seed that settings train with; 42 is that of the transformers library."""
+    return int(settings.training.get("seed", DEFAULT_SEED))

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.errors import FtloopError, did_you_mean
+from pytest_ftloop.gates import Regression
 from pytest_ftloop.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pytest_ftloop.compare.verdict import Verdict
     from pytest_ftloop.gates import GateResult
+    from pytest_ftloop.holdout import HoldoutReport
+    from pytest_ftloop.judging import Judge
     from pytest_ftloop.records import Example, ExampleResult, Finding, Iteration
 
 
@@ -42,6 +46,7 @@ class LoopResult:
     `chain` holds the iterations that start from the loop file's own settings, in order of number.
     `trained` are the ids trained now (the others were up to date). `files` are what to commit.
     `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
+    `regressions` are the loop's gates against the last committed version, which `judge` judges.
     """
 
     loop: str
@@ -54,6 +59,33 @@ class LoopResult:
     files: tuple[Path, ...]
     examples: Mapping[str, Example] = field(default_factory=dict, repr=False)
     adapter: Path | None = None
+    regressions: tuple[Regression, ...] = ()
+    judge: Judge | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The comparison with the last committed version, made when it is first asked for.
+
+        By the loop's own `regression` gate, or with its defaults where the loop has none. More
+        seeds may be trained for it.
+        """
+        return self.verdict_of(self._whole_set_rule)
+
+    def verdict_of(self, rule: Regression) -> Verdict:
+        """The verdict by one regression gate. A `FtloopError` for a result that no loop made."""
+        if self.judge is None:
+            raise FtloopError("this result was not made by a loop: there is nothing to judge by")
+        return self.judge.verdict(rule)
+
+    @property
+    def holdout(self) -> HoldoutReport | None:
+        """What the holdout says of the best iteration; None where it was not opened for it."""
+        return self.judge.holdout(self._whole_set_rule) if self.judge else None
+
+    @property
+    def _whole_set_rule(self) -> Regression:
+        stated = (rule for rule in self.regressions if rule.tag is None)
+        return next(stated, Regression())
 
     @property
     def eval_loss(self) -> Figure:

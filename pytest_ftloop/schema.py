@@ -31,7 +31,7 @@ def _gates_schema() -> dict[str, Any]:
     """The keys of `gates`: a metric, or a metric of a tag; the condition is of its direction."""
     from pytest_ftloop.metrics import METRICS
 
-    patterns = {}
+    patterns: dict[str, Any] = {}
     for better, sign in (("lower", "<"), ("higher", ">")):
         names = "|".join(metric.name for metric in METRICS.values() if metric.better == better)
         patterns[rf"^({names})(\[.+\])?$"] = {
@@ -39,6 +39,9 @@ def _gates_schema() -> dict[str, Any]:
             "pattern": rf"^\s*{sign}=?\s*[-+]?[0-9.]",
             "description": f"{better} is better",
         }
+    patterns[r"^regression(\[.+\])?$"] = {
+        "anyOf": [{"$ref": "#/$defs/RegressionSection"}, {"const": True}, {"type": "null"}]
+    }
     return {"patternProperties": patterns, "additionalProperties": False}
 
 

@@ -69,9 +69,9 @@ def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logge
             _folders(log_folder) or [log_folder], _loop_files(path), report, log_folder
         )
     if _holds_records(path):
-        return _of_folders([path], _files_in(path.absolute().parent.parent), report)
+        return _of_folders([path], files_in(path.absolute().parent.parent), report)
     if path.absolute().name == FOLDER or any(map(_holds_records, _folders(path))):
-        return _of_folders(_folders(path) or [path], _files_in(path.absolute().parent), report)
+        return _of_folders(_folders(path) or [path], files_in(path.absolute().parent), report)
     # Loops made in Python have a log and no loop file.
     folders = [found for parent in _searched(path) for found in _folders(parent / FOLDER)]
     logs = _with_logs(_readable(_loop_files(path), report), folders, None)
@@ -132,11 +132,11 @@ def find_loop_files(paths: Iterable[Path]) -> list[Path]:
 
 def _loop_files(folder: Path) -> Iterator[Path]:
     for searched in _searched(folder):
-        yield from _files_in(searched)
+        yield from files_in(searched)
 
 
-def _files_in(folder: Path) -> list[Path]:
-
+def files_in(folder: Path) -> list[Path]:
+    """The loop files in a folder itself."""
     return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
 
 

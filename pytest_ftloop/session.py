@@ -18,10 +18,13 @@ from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.text import summary
+from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
 from pytest_ftloop.result import Figure, LoopResult
 from pytest_ftloop.scorers import row_of
 
 if TYPE_CHECKING:
+    from pytest_ftloop.compare.verdict import Verdict
+    from pytest_ftloop.gates import Regression
     from pytest_ftloop.records import Example
 
 LoopFactory = Callable[..., "BoundLoop"]
@@ -37,6 +40,7 @@ class FtloopSession:
         self._loops: list[LoopConfig] = []  # kept, so that no other object gets the id of one
         self._news: list[dict[str, Any]] = []
         self._summaries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._verdicts: dict[tuple[str, str], dict[str, list[str]]] = {}
         self._under_way = ""
         self._explanations: list[str] = []
 
@@ -66,6 +70,19 @@ class FtloopSession:
         if isinstance(known, Exception):
             raise known
         return known
+
+    def verdict(self, loop: LoopConfig, rule: Regression) -> Verdict:
+        """Judge a loop that several tests share against the baseline; keep what to say of it."""
+        result = self.run_once(loop)
+        verdict = result.verdict_of(rule)
+        # What a failed gate rests on stands in its own explanation already.
+        said_of = verdict_lines if verdict.ok else head_lines
+        lines = said_of(verdict, rule.name, self._width())
+        if rule.tag is None and (report := result.holdout):
+            lines += holdout_lines(report, self._width())
+        said = {"gate": rule.name, "verdict": lines}
+        self._news.append(self._key_of(result) | said)
+        return verdict
 
     def factory(self, request: pytest.FixtureRequest) -> LoopFactory:
         """The `ftloop` fixture's value for one test."""
@@ -137,16 +154,21 @@ class FtloopSession:
         """Keep the news; of two processes' news of one loop, that of the one that trained."""
         for news in getattr(report, "ftloop", ()):
             key = (news["log_folder"], news["start"])  # one log may hold several loops
+            if "verdict" in news:
+                self._verdicts.setdefault(key, {})[news["gate"]] = news["verdict"]
+                continue
             known = self._summaries.get(key)
             if known is None or news["trained"] >= known["trained"]:
                 self._summaries[key] = news
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The iterations, findings, failing examples and files of each loop."""
-        for _, news in sorted(self._summaries.items()):
+        for key, news in sorted(self._summaries.items()):
             terminalreporter.section(f"ftloop {news['loop']}", sep="-", bold=True)
-            for line in news["lines"]:
-                terminalreporter.line(line)
+            verdicts = self._verdicts.get(key, {}).values()
+            for lines in (news["lines"], *(["", *verdict] for verdict in verdicts)):
+                for line in lines:
+                    terminalreporter.line(line)
         if self._under_way:
             terminalreporter.line(
                 f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "
@@ -158,15 +180,20 @@ class FtloopSession:
     def _news_of(self, result: LoopResult) -> dict[str, Any]:
         """What a report carries to the process that prints: plain values only."""
         verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
-        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        width = reporter._tw.fullwidth if reporter else int(os.environ.get("COLUMNS", "100"))
+        lines = summary(result, verbosity, self._width())
+        return self._key_of(result) | {"trained": len(result.trained), "lines": lines}
+
+    def _key_of(self, result: LoopResult) -> dict[str, Any]:
         return {
             "loop": result.loop,
             "log_folder": str(result.log_folder),
             "start": result.chain[0].name,
-            "trained": len(result.trained),
-            "lines": summary(result, verbosity, max(width, 60)),
         }
+
+    def _width(self) -> int:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        width = reporter._tw.fullwidth if reporter else int(os.environ.get("COLUMNS", "100"))
+        return max(width, 60)
 
     def _progress(self) -> Progress:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -231,6 +258,8 @@ def options_of(config: pytest.Config) -> Options:
         iterations=option.ftloop_iterations,
         log_folder=Path(option.ftloop_log).absolute() if option.ftloop_log else None,
         run_id=worker.get("testrunuid") or uuid.uuid4().hex,
+        baseline=option.ftloop_baseline or config.getini("ftloop_baseline") or None,
+        retrain_baseline=option.ftloop_retrain_baseline,
     )
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ from pytest_ftloop.recorder import (
     trainable_weights,
     vocabulary_size,
 )
-from pytest_ftloop.records import Cost, Evaluation, Settings, Training
+from pytest_ftloop.records import Cost, DataSet, Evaluation, ExampleResult, Settings, Training
 from pytest_ftloop.tiny import tiny_folder
 
 if TYPE_CHECKING:
@@ -228,6 +228,38 @@ class Attempt:
         return True
 
 
+def measure(
+    base: Base, task: Task, settings: Settings, adapter: Path, progress: Progress
+) -> tuple[ExampleResult, ...]:
+    """What an adapter saved in the folder `adapter` shows on `task.eval`; nothing is trained.
+
+    The trainer is built as for training, so that the examples are prepared in the same way.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
+        args = sft_config(settings, folder, task.locate)
+        with base.lent() as loan:
+            trainer = build_trainer(loan, args, settings, task)
+            prepared = Prepared.of(trainer, task)
+            weights = peft.load_peft_weights(str(adapter), device=str(trainer.model.device))
+            peft.set_peft_model_state_dict(trainer.model, weights)
+            evaluator = Evaluator(
+                trainer.model,
+                trainer.processing_class,
+                args.per_device_eval_batch_size,
+                trainer.accelerator.autocast,
+            )
+            losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
+            return scored(
+                evaluator,
+                losses,
+                task.eval.examples,
+                task.scoring,
+                task.scorer,
+                prepared.choices,
+                progress,
+            )
+
+
 def environment(args: SFTConfig) -> dict[str, str]:
     """Device, precision and versions: what can move a figure though no setting changed."""
     device = args.device
@@ -285,8 +317,34 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
         sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
         lora_config(config.settings, config.locate)
         base = _base(config, progress)
+    task = _task(inputs, config)
+
+    def run(settings: Settings, adapter: Path | None, base_eval_loss: float | None) -> Run:
+        return run_lora(
+            base, task, settings, progress, adapter=adapter, base_eval_loss=base_eval_loss
+        )
+
+    return run
+
+
+def holdout_results(
+    inputs: Inputs,
+    config: LoopConfig,
+    holdout: DataSet,
+    settings: Settings,
+    adapter: Path,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """What an accepted iteration's adapter shows on the holdout."""
+    with quiet():
+        base = _base(config, progress)
+    task = replace(_task(inputs, config), eval=holdout)
+    return measure(base, task, settings, adapter, progress)
+
+
+def _task(inputs: Inputs, config: LoopConfig) -> Task:
     expected = dict.fromkeys((e.expected or "").strip() for e in inputs.train.examples)
-    task = Task(
+    return Task(
         train=inputs.train,
         eval=inputs.eval,
         train_sample=train_sample(inputs.train, config.train_sample),
@@ -295,13 +353,6 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
         candidates=config.scoring.choices or tuple(expected),
         locate=config.locate,
     )
-
-    def run(settings: Settings, adapter: Path, base_eval_loss: float | None) -> Run:
-        return run_lora(
-            base, task, settings, progress, adapter=adapter, base_eval_loss=base_eval_loss
-        )
-
-    return run
 
 
 def _base(config: LoopConfig, progress: Progress) -> Base:

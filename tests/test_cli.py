@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop import cli, loop
+from pytest_ftloop import loop
 from pytest_ftloop.cli import COMMANDS, main
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.records import Cost, Evaluation
@@ -370,7 +370,7 @@ def test_run_draws_a_line_on_a_terminal(
     make_loop: Any, trained: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The live line is on stderr, only where that is a terminal, and is gone at the end."""
-    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert 0 == main(["run", str(make_loop())])
     out, err = capsys.readouterr()
     assert "step 1/1" in err
@@ -459,8 +459,8 @@ def test_empty_log_for_programs(make_loop: Any, capsys: Capture) -> None:
 def test_damaged_log(tmp_path: Path, fill: Any, capsys: Capture) -> None:
     """A damaged record is an error with its cure; the other loops are shown all the same."""
     fill(0.4)
-    damaged = fill(0.4, loop="bad").folder / "001-00000001.yaml"
-    damaged.write_text("schema: 1\n")
+    (damaged,) = fill(0.4, loop="bad").folder.glob("001-00000001-*.yaml")
+    damaged.write_text("schema: 2\n")
     assert 2 == main(["log", str(tmp_path)])
     out, err = capsys.readouterr()
     assert out.startswith("sentiment: 1 iteration")

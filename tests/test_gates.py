@@ -103,11 +103,10 @@ def test_unknown_metric_is_guessed() -> None:
     )
 
 
-def test_regression_gate_is_not_there_yet() -> None:
-    """A gate that this version lacks is called so, not misspelt."""
-    with pytest.raises(ConfigError, match="the regression gate is not there yet") as caught:
-        parse_gate("regression", {"alpha": 0.01}, WHERE)
-    assert WHERE == caught.value.where
+def test_regression_is_no_threshold() -> None:
+    """The gate against the last committed version is another kind: it has no bound."""
+    with pytest.raises(ConfigError, match="unknown metric 'regression'"):
+        parse_gate("regression", "<= 0.1")
 
 
 @pytest.mark.parametrize("name", ["pass_rate[", "pass_rate[]", "pass_rate[a] "])

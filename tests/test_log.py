@@ -3,49 +3,58 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import os
-import time
+import shutil
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop import log as log_module
 from pytest_ftloop.errors import LogError
 from pytest_ftloop.log import (
     CURVE_STEPS,
-    ExampleTable,
+    FolderFiles,
     ImprovementLog,
+    LogView,
     as_logged,
     chain_from,
     examples_csv,
     from_record,
+    improvement,
     next_number,
     thinned,
     to_yaml,
+    verify,
     write_atomically,
 )
+from pytest_ftloop.metrics import best_metrics
 from pytest_ftloop.records import (
+    SCHEMA_VERSION,
     Adjustment,
     Cost,
     Decision,
     EvalPoint,
+    Evaluation,
     ExampleResult,
     Finding,
+    HoldoutUse,
     Iteration,
+    Judgement,
+    SeedRun,
     Settings,
     StepLog,
 )
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics, fake_steps
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+SCHEMA_1 = Path(__file__).parent / "logs/schema-1"
 
 HOSTILE = "a\\n\n\r\n\t\x00\x1b[31m\x7f\x85\u2028\u2029\ufeff\ud83d 🌊 \"',;: #- {}[]&*!|>%@`"
 
@@ -59,6 +68,9 @@ names = st.text(min_size=1, max_size=8)
 values = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | figure | text
 settings_values = values | st.lists(values, max_size=3) | st.dictionaries(names, values, max_size=2)
 mapping = st.dictionaries(names, settings_values, max_size=3)
+digits = "0123456789abcdef"
+short_ids = st.text(digits, min_size=8, max_size=8)
+fingerprints = st.text(digits, min_size=64, max_size=64)
 metrics = st.dictionaries(names, figure, max_size=4)
 adjustments = st.lists(
     st.builds(Adjustment, setting=text, before=values, after=values, because=text), max_size=2
@@ -67,7 +79,7 @@ examples = st.lists(
     st.builds(
         ExampleResult,
         id=any_text,
-        content=st.text("0123456789abcdef", min_size=12, max_size=12),
+        content=st.text(digits, min_size=12, max_size=12),
         tags=st.lists(any_text.map(lambda t: t.replace(";", ",")).filter(bool), max_size=2).map(
             tuple
         ),
@@ -81,13 +93,21 @@ examples = st.lists(
     max_size=4,
     unique_by=lambda e: e.id,
 ).map(tuple)
+environments = st.dictionaries(names, text, max_size=3)
+costs = st.builds(
+    Cost,
+    seconds=figure,
+    steps=st.integers(0, 10**6),
+    tokens=st.integers(0, 10**9),
+    device_memory_mib=figure,
+)
 iterations = st.builds(
     Iteration,
     loop=names,
     number=st.integers(1, 5000),
-    id=st.text("0123456789abcdef", min_size=8, max_size=8),
-    fingerprint=st.text("0123456789abcdef", min_size=64, max_size=64),
-    parent=st.none() | st.text("0123456789abcdef", min_size=8, max_size=8),
+    id=short_ids,
+    fingerprint=fingerprints,
+    parent=st.none() | short_ids,
     adjustments=adjustments,
     model=text,
     settings=st.builds(Settings, lora=mapping, training=mapping),
@@ -124,14 +144,47 @@ iterations = st.builds(
         because=text,
         next=adjustments,
     ),
-    environment=st.dictionaries(names, text, max_size=3),
-    cost=st.builds(
-        Cost,
-        seconds=figure,
-        steps=st.integers(0, 10**6),
-        tokens=st.integers(0, 10**9),
-        device_memory_mib=figure,
-    ),
+    environment=environments,
+    cost=costs,
+    examples=examples,
+    group=fingerprints,
+)
+seed_runs = st.builds(
+    SeedRun,
+    loop=names,
+    iteration=short_ids,
+    seed=st.integers(0, 2**32 - 1),
+    role=st.sampled_from(["gate", "calibration", "baseline"]),
+    fingerprint=fingerprints,
+    group=fingerprints,
+    scoring=mapping,
+    data=st.dictionaries(names, mapping, max_size=2),
+    metrics=metrics,
+    environment=environments,
+    cost=costs,
+    examples=examples,
+)
+judgements = st.builds(
+    Judgement,
+    loop=names,
+    candidate=short_ids,
+    baseline=st.none() | short_ids,
+    by=st.sampled_from(["gate", "hand"]),
+    kind=text,
+    passed=st.booleans(),
+    because=text,
+    over=st.lists(text, max_size=3).map(tuple),
+    verdict=mapping,
+)
+holdout_uses = st.builds(
+    HoldoutUse,
+    loop=names,
+    iteration=short_ids,
+    fingerprint=fingerprints,
+    scoring=mapping,
+    data=mapping,
+    metrics=metrics,
+    environment=environments,
     examples=examples,
 )
 
@@ -140,14 +193,14 @@ def rounded(value: Any) -> Any:
     """A value as the log keeps it, comparable: NaN as text, numbers to six significant digits."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [rounded(inner) for inner in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
         return round(value, 6) if abs(value) >= 1e-2 else float(f"{value:.6g}")
     if hasattr(value, "__dataclass_fields__"):
-        kept = [f.name for f in fields(value) if f.name != "examples"]
+        kept = [f.name for f in fields(value) if f.name not in {"examples", "tag"}]
         return {name: rounded(getattr(value, name)) for name in kept}
     return value
 
@@ -172,7 +225,48 @@ def test_round_trip(tmp_path_factory: pytest.TempPathFactory, iteration: Iterati
     assert kept_rows(iteration.examples) == kept_rows(read.examples)
     assert rounded(as_logged(iteration)) == rounded(read)
     (again,) = log.read()
-    assert rounded(read) == rounded(again)
+    assert (rounded(read), read.tag) == (rounded(again), again.tag)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed_runs)
+def test_round_trip_of_a_seed_run(tmp_path_factory: pytest.TempPathFactory, run: SeedRun) -> None:
+    """Whatever a seed run holds, it reads back as it was but for the rounding of figures."""
+    log = ImprovementLog(tmp_path_factory.mktemp("log", numbered=True))
+    read = log.append_seed_run(run)
+    (again,) = log.view.seed_runs()
+    assert rounded(run) == rounded(read) == rounded(again)
+    assert kept_rows(run.examples) == kept_rows(read.examples) == kept_rows(again.examples)
+    assert set(log.files(read)) == set(log.files(again)) == set((log.folder / "seeds").iterdir())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(judgements)
+def test_round_trip_of_a_judgement(
+    tmp_path_factory: pytest.TempPathFactory, judgement: Judgement
+) -> None:
+    """Whatever a judgement holds, it reads back as it was, under the name that others refer to."""
+    log = ImprovementLog(tmp_path_factory.mktemp("log", numbered=True))
+    read = log.append_judgement(judgement)
+    (again,) = log.view.judgements()
+    assert rounded(judgement) == rounded(read) == rounded(again)
+    assert [f"{read.name}.yaml"] == [p.name for p in (log.folder / "verdicts").iterdir()]
+    assert read.name == again.name
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(holdout_uses)
+def test_round_trip_of_a_holdout_use(
+    tmp_path_factory: pytest.TempPathFactory, use: HoldoutUse
+) -> None:
+    """Whatever an opening of the holdout holds, it reads back, but for the texts of its rows."""
+    log = ImprovementLog(tmp_path_factory.mktemp("log", numbered=True))
+    read = log.append_holdout_use(use)
+    (again,) = log.view.holdout_uses()
+    silent = [replace(row, expected="", output="") for row in use.examples]
+    assert rounded(use) == rounded(read) == rounded(again)
+    assert kept_rows(silent) == kept_rows(read.examples) == kept_rows(again.examples)
+    assert set(log.files(read)) == set(log.files(again)) == set((log.folder / "holdout").iterdir())
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -188,6 +282,27 @@ def test_what_is_read_is_written_the_same(iteration: Iteration) -> None:
 def one(**fields: Any) -> Iteration:
     examples = [fake_example("b", passed=False, tags=("x", "y z")), fake_example("a")]
     return fake_iteration(**{"examples": examples, "findings": [fake_finding()], **fields})
+
+
+def a_seed_run(seed: int = 7, **fields: Any) -> SeedRun:
+    defaults: dict[str, Any] = {
+        "role": "gate",
+        "group": "9" * 64,
+        "examples": [fake_example("a"), fake_example("b", passed=False)],
+        "cost": Cost(seconds=10.0, steps=100, tokens=20_000),
+    }
+    return SeedRun(seed=seed, **(common_fields() | defaults | fields))
+
+
+def a_holdout_use(**fields: Any) -> HoldoutUse:
+    rows = [fake_example("a"), fake_example("b", passed=False)]
+    data = {"source": "data/holdout.jsonl", "rows": 2, "sha256": "b" * 16}
+    return HoldoutUse(**(common_fields() | {"data": data, "examples": rows} | fields))
+
+
+def common_fields() -> dict[str, Any]:
+    own = ("loop", "fingerprint", "scoring", "data", "metrics", "environment")
+    return {name: getattr(one(), name) for name in own} | {"iteration": one().id}
 
 
 def test_same_iteration_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -206,20 +321,27 @@ def test_same_iteration_writes_the_same_bytes(tmp_path: Path) -> None:
         log = ImprovementLog(tmp_path / folder)
         log.append(iteration)
         written.append({p.name: p.read_bytes() for p in log.folder.iterdir()})
-    assert ["001-00000001.examples.csv", "001-00000001.yaml"] == sorted(written[0])
     assert written[0] == written[1]
+    table, record = sorted(written[0])
+    tag = hashlib.sha256(written[0][record]).hexdigest()[:4]
+    assert (f"001-00000001-{tag}.examples.csv", f"001-00000001-{tag}.yaml") == (table, record)
+
+
+def written_record(log: ImprovementLog, **fields: Any) -> Path:
+    """The path of the record of an iteration written now."""
+    record, _ = log.files(log.append(one(**fields)))
+    return record
 
 
 def test_record_is_made_for_diffs(tmp_path: Path) -> None:
     """The record's keys are in a fixed order; a step of the curve is one line; LF ends lines."""
-    log = ImprovementLog(tmp_path)
-    log.append(one())
-    text = (tmp_path / "001-00000001.yaml").read_bytes().decode()
+    text = written_record(ImprovementLog(tmp_path)).read_bytes().decode()
     assert [
-        "schema", "loop", "number", "id", "parent", "fingerprint", "adjustments", "model",
+        "schema", "loop", "number", "id", "parent", "fingerprint", "group", "adjustments", "model",
         "settings", "data", "metrics", "final", "base", "facts", "curve", "findings", "failing",
         "decision", "examples", "environment", "cost",
     ] == list(yaml.safe_load(text))  # fmt: skip
+    assert ["rows", "sha256"] == list(yaml.safe_load(text)["examples"])
     assert "  - [step, epoch, eval_loss, token_accuracy]\n  - [25, 0.5, 2.0, 0.5]\n" in text
     assert "\r" not in text
     assert not any(line.endswith(" ") for line in text.splitlines())
@@ -295,7 +417,7 @@ def test_interruption_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
         write_atomically(path, text)
 
-    monkeypatch.setattr(log_module, "write_atomically", interrupted)
+    monkeypatch.setattr(improvement, "write_atomically", interrupted)
     log = ImprovementLog(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         log.append(one())
@@ -327,9 +449,17 @@ def test_probe_leaves_nothing(tmp_path: Path) -> None:
 def test_no_log(tmp_path: Path) -> None:
     """A folder that is not there, or holds other files, is an empty log."""
     assert () == ImprovementLog(tmp_path / "none").read()
-    for name in ("README.md", ".001-00000001.yaml.7.tmp", "001-00000001.yaml.orig", "1-0.yaml"):
+    (tmp_path / "seeds/below").mkdir(parents=True)
+    names = (
+        "README.md", ".001-00000001.yaml.7.tmp", "001-00000001.yaml.orig", "1-0.yaml",
+        "001-00000001-12.yaml", "seeds/001-00000001.yaml", "seeds/below/00000001-7-abcd.yaml",
+        "00000001-abcd.yaml", "seeds/00000001-7.yaml",
+    )  # fmt: skip
+    for name in names:
         (tmp_path / name).touch()
-    assert () == ImprovementLog(tmp_path).read()
+    view = ImprovementLog(tmp_path).view
+    assert view.is_empty()
+    assert () == view.iterations() == view.seed_runs() == view.judgements() == view.holdout_uses()
 
 
 def test_iterations_by_number(tmp_path: Path) -> None:
@@ -340,8 +470,62 @@ def test_iterations_by_number(tmp_path: Path) -> None:
     assert [2, 10, 1000] == [i.number for i in log.read()]
 
 
-def conflict(text: str) -> str:
-    return text.replace("model: tiny", "<<<<<<< HEAD\nmodel: tiny\n=======\nmodel: x\n>>>>>>> b")
+def test_seed_runs_by_seed(tmp_path: Path) -> None:
+    """Seed runs are in order of the seed as a number."""
+    log = ImprovementLog(tmp_path)
+    for seed in (10, 9, 100):
+        log.append_seed_run(a_seed_run(seed))
+    assert [9, 10, 100] == [run.seed for run in log.view.seed_runs()]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_trainings_of_the_same_settings(tmp_path: Path, turned: bool) -> None:
+    """Two branches write two pairs of files, of which one counts, in whatever order they are."""
+
+    class Listed(FolderFiles):
+        def names(self) -> Any:
+            return sorted(super().names(), reverse=turned)
+
+    log = ImprovementLog(tmp_path)
+    costs = [Cost(seconds=seconds, steps=100, tokens=20_000) for seconds in (10.0, 11.0)]
+    written = [log.append(one(cost=cost)) for cost in (costs[::-1] if turned else costs)]
+    assert 4 == len(list(tmp_path.iterdir()))
+    assert written[0].name == written[1].name
+    (counts,) = LogView(Listed(tmp_path)).iterations()
+    assert min(written, key=lambda i: i.tag) == counts
+    assert set(log.files(counts)) < set(tmp_path.iterdir())
+
+
+def test_same_settings_under_two_numbers(tmp_path: Path) -> None:
+    """Where two branches trained the same settings as different numbers, the lower one counts."""
+    log = ImprovementLog(tmp_path)
+    same = {"id": one().id, "fingerprint": one().fingerprint}
+    for number in (12, 3, 4):
+        log.append(one(number=number, **same))
+    assert ["003-00000001"] == [i.name for i in log.read()]
+
+
+def test_log_of_schema_1(tmp_path: Path) -> None:
+    """A log that pytest-ftloop 0.1 wrote reads as it did, and goes on with the new files."""
+    log = ImprovementLog(tmp_path / "sentiment")
+    shutil.copytree(SCHEMA_1, log.folder)
+    (old,) = log.read()
+    assert ("001-18da4217", 1, "", "") == (old.name, old.schema, old.group, old.tag)
+    assert (120, 60, 6) == (len(old.examples), len(old.steps), len(old.evals))
+    assert (StepLog(7, 4.025205, 5.196897, 0.000492857), 420) == (old.steps[0], old.steps[-1].step)
+    log.verify(old)
+    new = log.append(one(number=2, parent=old.id, group="9" * 64))
+    assert (old, new) == log.read()
+    assert (2, "9" * 64) == (new.schema, new.group)
+    log.remove(old)
+    assert (new,) == log.read()
+    assert set(log.files(new)) == set(log.folder.iterdir())
+
+
+def conflict(text: str, line: str = "model: tiny") -> str:
+    """Two branches' versions of one line, as git leaves them."""
+    assert 1 == text.count(f"\n{line}\n")
+    return text.replace(f"\n{line}\n", f"\n<<<<<<< HEAD\n{line}\n=======\n{line} \n>>>>>>> b\n")
 
 
 DAMAGES = {
@@ -364,6 +548,10 @@ DAMAGES = {
         "it says it is 007-00000001",
     ),
     "a tag": (lambda text: "!!python/object:os.system {}\n" + text, "damaged log file: "),
+    "no date": (
+        lambda text: text.replace("model: tiny", "model: 2024-13-01"),
+        "damaged log file: ",
+    ),
     "not UTF-8": (lambda text: text.encode("utf-16"), "damaged log file: "),
     "control characters": (lambda text: text + "\x00", "damaged log file: "),
 }
@@ -375,47 +563,122 @@ def test_damaged_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: s
     damage, message = DAMAGES[what]
     monkeypatch.chdir(tmp_path)
     log = ImprovementLog(tmp_path / "improvement_log/s")
-    log.append(one())
-    path = log.folder / "001-00000001.yaml"
+    path = written_record(log)
     damaged = damage(path.read_text(encoding="utf-8"))
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
     with pytest.raises(LogError) as caught:
         log.read()
     assert message in caught.value.message
-    assert "improvement_log/s/001-00000001.yaml" == caught.value.where.file
-    assert "git checkout -- improvement_log/s/001-00000001.yaml" in caught.value.cure
+    assert f"improvement_log/s/{path.name}" == caught.value.where.file
+    assert f"git checkout -- improvement_log/s/{path.name}" in caught.value.cure
 
 
-def test_damaged_yaml_has_its_line(tmp_path: Path) -> None:
-    """A merge conflict is found at its line."""
+EVAL_ROW = "  - [50, 1.0, 1.5, 0.5]"
+
+
+@pytest.mark.parametrize("line", ["model: tiny", "curve:", EVAL_ROW, "findings:", "  action: stop"])
+def test_damaged_yaml_has_its_line(tmp_path: Path, line: str) -> None:
+    """A merge conflict above, in or below the curve is found at its line."""
     log = ImprovementLog(tmp_path)
-    log.append(one())
-    path = tmp_path / "001-00000001.yaml"
-    text = conflict(path.read_text(encoding="utf-8"))
+    path = written_record(log)
+    text = conflict(path.read_text(encoding="utf-8"), line)
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(LogError) as caught:
+    with pytest.raises(LogError, match="damaged log file") as caught:
         log.read()
-    line = text.splitlines().index("<<<<<<< HEAD") + 1
-    assert line <= caught.value.where.line <= line + 1
+    start = text.splitlines().index("<<<<<<< HEAD") + 1
+    assert start <= caught.value.where.line <= start + 2
+    assert path == Path(caught.value.where.file)
 
 
-def test_newer_schema(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message", "has_line"),
+    [
+        ("  - [50, 1.0, 1.5, 0.5", "did not find expected ',' or ']'", True),
+        ("  - {: 1}}", "", True),
+        ("  - !!python/name:os.system", "could not determine a constructor", True),
+        ("  - [2024-13-01, 1.0, 1.5, 0.5]", "ValueError: month must be in 1..12", False),
+        ("  - [50, 1.0]", "TypeError: ", False),
+        ("  - 50", "TypeError: ", False),
+    ],
+    ids=["no end", "no key", "a tag", "no date", "a figure missing", "no list"],
+)
+def test_damaged_curve(tmp_path: Path, damage: str, message: str, has_line: bool) -> None:
+    """A damaged curve is told, with its file and line, when it is first looked at."""
+    log = ImprovementLog(tmp_path)
+    path = written_record(log)
+    text = path.read_text(encoding="utf-8").replace(EVAL_ROW, damage)
+    path.write_text(text, encoding="utf-8")
+    (read,) = log.read()
+    assert one().metrics["eval_loss"] == read.metrics["eval_loss"]
+    for _ in range(2):
+        with pytest.raises(LogError) as caught:
+            list(read.evals)
+        assert f"damaged log file: {message}" in caught.value.message
+        assert path == Path(caught.value.where.file)
+        assert "git checkout -- " in caught.value.cure
+    if has_line:
+        line = text.splitlines().index(damage) + 1
+        assert line <= caught.value.where.line <= line + 1
+
+
+def test_half_a_curve(tmp_path: Path) -> None:
+    """A curve of which one half is missing is told when that one is looked at."""
+    log = ImprovementLog(tmp_path)
+    path = written_record(log)
+    text = path.read_text(encoding="utf-8").replace("\n  eval:\n  - [step", "\n  evil:\n  - [step")
+    path.write_text(text, encoding="utf-8")
+    (read,) = log.read()
+    assert as_logged(one()).steps == read.steps
+    with pytest.raises(LogError, match="damaged log file: KeyError: 'eval'"):
+        read.evals[0]
+
+
+@pytest.mark.parametrize("line", ["", "# by hand", "  # by hand"])
+def test_commented_curve(tmp_path: Path, line: str) -> None:
+    """A curve with a blank line or a comment in it is the same curve."""
+    log = ImprovementLog(tmp_path)
+    path = written_record(log)
+    text = path.read_text(encoding="utf-8").replace(EVAL_ROW, f"{line}\n{EVAL_ROW}")
+    path.write_text(text, encoding="utf-8")
+    (read,) = log.read()
+    assert as_logged(one()) == read
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "001-00000001.yaml",
+        "001-00000001-abcd.yaml",
+        "seeds/00000001-7-abcd.yaml",
+        "verdicts/00000001-abcdabcd.yaml",
+        "holdout/00000001-abcd.yaml",
+    ],
+)
+def test_newer_schema(tmp_path: Path, name: str) -> None:
     """A record of a newer version of the tool asks for an upgrade, whatever else it holds."""
-    (tmp_path / "001-00000001.yaml").write_text("schema: 99\nnew: true\n", encoding="utf-8")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("schema: 99\nnew: true\n", encoding="utf-8")
+    view = ImprovementLog(tmp_path).view
+    read = {
+        "seeds": view.seed_runs, "verdicts": view.judgements, "holdout": view.holdout_uses
+    }.get(path.parent.name, view.iterations)  # fmt: skip
     with pytest.raises(LogError) as caught:
-        ImprovementLog(tmp_path).read()
-    assert "written by a newer pytest-ftloop: schema 99, this one reads up to 1" == (
-        caught.value.message
+        read()
+    assert (
+        f"written by a newer pytest-ftloop: schema 99, this one reads up to {SCHEMA_VERSION}"
+        == caught.value.message
     )
     assert "pip install --upgrade pytest-ftloop" == caught.value.cure
+    assert path == Path(caught.value.where.file)
 
 
 def test_missing_table(tmp_path: Path) -> None:
     """A record without its table is damaged."""
     log = ImprovementLog(tmp_path)
-    log.append(one())
-    (tmp_path / "001-00000001.examples.csv").unlink()
-    with pytest.raises(LogError, match=r"its table 001-00000001\.examples\.csv is missing"):
+    _, table = log.files(log.append(one()))
+    table.unlink()
+    with pytest.raises(LogError, match=rf"its table {table.name} is missing"):
         log.read()
 
 
@@ -432,35 +695,76 @@ def test_missing_table(tmp_path: Path) -> None:
 def test_damaged_table(tmp_path: Path, edit: Any) -> None:
     """A table that differs from what its record was made with is not trusted."""
     log = ImprovementLog(tmp_path)
-    log.append(one())
-    path = tmp_path / "001-00000001.examples.csv"
+    _, path = log.files(log.append(one()))
     path.write_bytes(edit(path.read_bytes()))
     (read,) = log.read()
     with pytest.raises(LogError) as caught:
         len(read.examples)
-    assert "001-00000001.examples.csv" == Path(caught.value.where.file).name
+    assert path == Path(caught.value.where.file)
     assert "git checkout" in caught.value.cure
 
 
-def test_reading_opens_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 records of 2000 examples are read quickly: a table is read when first looked at."""
+def test_reading_opens_no_table_and_no_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 records are read without their tables and curves: each is read when first looked at."""
     log = ImprovementLog(tmp_path)
-    rows = [fake_example(str(n)) for n in range(2000)]
-    log.append(one(number=1, examples=rows))
-    record, table = (p.read_text(encoding="utf-8") for p in log.files(one()))
-    for number in range(2, 201):
-        text = record.replace("number: 1\n", f"number: {number}\n")
-        (tmp_path / f"{number:03d}-00000001.yaml").write_text(text, encoding="utf-8")
-        os.link(log.files(one())[1], tmp_path / f"{number:03d}-00000001.examples.csv")
-    assert 2001 == table.count("\n")
-    opened: list[Path] = []
-    monkeypatch.setattr(ExampleTable, "_read", lambda self: opened.append(self._path) or ())
-    started = time.perf_counter()
-    read = log.read()
-    assert 200 == len(read)
-    assert [] == opened
-    assert 20 > time.perf_counter() - started
-    assert (0, 1) == (len(read[0].examples), len(opened))
+    with monkeypatch.context() as quick:
+        quick.setattr(os, "fsync", lambda _: None)
+        for number in range(1, 201):
+            log.append(one(number=number))
+    tables: list[str] = []
+    curves: list[str] = []
+    read, load = FolderFiles.read, yaml.load
+
+    def reading(files: FolderFiles, name: str) -> str:
+        tables.extend([name] if name.endswith(".csv") else [])
+        return read(files, name)
+
+    def loading(text: str, **kwargs: Any) -> Any:
+        curves.extend([text] if "[step, loss, grad_norm, learning_rate]" in text else [])
+        return load(text, **kwargs)
+
+    monkeypatch.setattr(FolderFiles, "read", reading)
+    monkeypatch.setattr(yaml, "load", loading)
+    iterations = log.read()
+    assert (200, [], []) == (len(iterations), tables, curves)
+    for _ in range(2):
+        assert (2, 60) == (len(iterations[6].examples), len(iterations[6].steps))
+        assert (1.38, 4) == (iterations[6].evals[-1].eval_loss, len(iterations[6].evals))
+        assert (1, 1) == (len(tables), len(curves))
+
+
+# seed runs, judgements and the holdout
+
+
+def test_holdout_table_holds_no_text(tmp_path: Path) -> None:
+    """Neither what was expected nor what the model said is in any file of a holdout's opening."""
+    log = ImprovementLog(tmp_path)
+    rows = [
+        fake_example("a", expected="a SECRET answer", output="a SECRET output", tags=("x",)),
+        fake_example("b", passed=False, expected="SECRET\ntoo", output="no SECRET"),
+    ]
+    read = log.append_holdout_use(a_holdout_use(examples=rows))
+    assert 2 == len(list((tmp_path / "holdout").iterdir()))
+    assert not any(b"SECRET" in p.read_bytes() for p in tmp_path.rglob("*.*"))
+    assert [("a", "", "", True), ("b", "", "", False)] == [
+        (row.id, row.expected, row.output, row.passed) for row in read.examples
+    ]
+
+
+@pytest.mark.parametrize(
+    "kept", [one(), a_seed_run(), a_holdout_use()], ids=lambda k: type(k).__name__
+)
+def test_figures_are_those_of_the_table(kept: Any) -> None:
+    """Figures that a record's own table does not give are refused, in every kind of record."""
+    metrics = best_metrics(Evaluation(tuple(kept.examples), (), (), math.nan))
+    verify(replace(kept, metrics=metrics), "x.yaml")
+    for name in ("eval_loss", "pass_rate", "token_accuracy"):
+        better = metrics | {name: metrics[name] + 0.01}
+        with pytest.raises(LogError, match=f"it says {name} .*, its table of examples ") as caught:
+            verify(replace(kept, metrics=better), "x.yaml")
+        assert "x.yaml" == caught.value.where.file
 
 
 # chains

@@ -15,6 +15,7 @@ import pytest
 from pytest_ftloop import loop as loop_module
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
+from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop import Inputs, Loop, Options
 from pytest_ftloop.metrics import METRICS
 from pytest_ftloop.records import Cost, Evaluation, ExampleResult, Settings, Training
@@ -115,6 +116,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def names(result: LoopResult) -> list[str]:
     return [i.name for i in result.chain]
+
+
+def files(result: LoopResult) -> set[str]:
+    """The names of the files of a chain."""
+    log = ImprovementLog(result.log_folder)
+    return {path.name for i in result.chain for path in log.files(i)}
 
 
 # training and logging
@@ -362,14 +369,14 @@ def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
     run(config(tmp_path))
     again, _ = run(config(tmp_path), retrain=True, iterations=1)
     assert [1] == [i.number for i in again.chain]
-    assert names(again) == sorted({name.partition(".")[0] for name in contents(tmp_path)})
+    assert files(again) == set(contents(tmp_path))
 
 
 def test_interrupted_retrain_leaves_no_mixture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted after it left the old course, a retraining leaves only what it trained."""
-    first, _ = run(config(tmp_path))
+    result, _ = run(config(tmp_path))
     real = loop_module.adjust.decide
 
     def other_course(*args: Any) -> Any:
@@ -381,9 +388,10 @@ def test_interrupted_retrain_leaves_no_mixture(
     trainer = FakeTrainer(interrupt={2: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         run(config(tmp_path), trainer, retrain=True)
-    assert {f"{first.chain[0].name}.yaml", f"{first.chain[0].name}.examples.csv"} == set(
-        contents(tmp_path)
-    )
+    log = ImprovementLog(result.log_folder)
+    (left,) = log.read()
+    assert result.chain[0].name == left.name
+    assert {path.name for path in log.files(left)} == set(contents(tmp_path))
 
 
 def test_loop_without_gates_goes_on(tmp_path: Path) -> None:
@@ -396,7 +404,7 @@ def test_loop_without_gates_goes_on(tmp_path: Path) -> None:
 def test_better_figure_written_into_a_record(tmp_path: Path) -> None:
     """A figure that is not that of the record's own table is an error, also in a replay."""
     result, _ = run(config(tmp_path))
-    record = result.log_folder / f"{result.chain[0].name}.yaml"
+    record, _ = ImprovementLog(result.log_folder).files(result.chain[0])
     text = record.read_text(encoding="utf-8")
     loss = result.chain[0].metrics["eval_loss"]
     record.write_text(

@@ -64,7 +64,7 @@ def test_two_loops(project: Project) -> None:
     assert both == sorted(project.trained())
     names = re.findall(r"^-+ ftloop (\w+) -+$", done.stdout, re.MULTILINE)
     assert ["x", "y"] == names
-    log = [re.sub(r"-[0-9a-f]{8}", "", name) for name in project.log()]
+    log = [re.sub(r"-[0-9a-f]{8}-[0-9a-f]{4}", "", name) for name in project.log()]
     assert log == [
         f"{loop}/{number:03d}.{kind}"
         for loop in "xy"

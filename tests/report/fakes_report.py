@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.gates import judge, parse_gate
+from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.records import Adjustment, Cost, Decision, Example
 from pytest_ftloop.result import LoopResult, best_of
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
@@ -93,6 +94,7 @@ def fake_chain(rows: tuple[ExampleResult, ...] | None = None) -> tuple[Iteration
                     action="adjust", kind="", because="it hardly fell", next=following
                 ),
                 cost=Cost(seconds=12.5, steps=66, tokens=20_000),
+                tag=f"77e{number}",
             )
         )
     chain[-1] = replace(
@@ -119,9 +121,7 @@ def fake_result(chain: tuple[Iteration, ...] | None = None, **fields: Any) -> Lo
         "gates": judge([parse_gate(n, c) for n, c in GATES.items()], best.metrics),
         "trained": tuple(iteration.id for iteration in chain[2:]),
         "log_folder": LOG,
-        "files": tuple(
-            LOG / f"{it.name}.{end}" for it in chain[2:] for end in ("yaml", "examples.csv")
-        ),
+        "files": tuple(path for it in chain[2:] for path in ImprovementLog(LOG).files(it)),
         "examples": fake_prompts(best.examples),
     }
     return LoopResult(**(defaults | fields))

@@ -1,0 +1,113 @@
+"""What a candidate is compared with: the log as the last committed version has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pytest_ftloop.errors import shown_path
+from pytest_ftloop.git import GitError, Repository
+from pytest_ftloop.log import FOLDER, LogView
+from pytest_ftloop.log.commit import CommitFiles, below, folders_of_records
+from pytest_ftloop.records import Iteration
+from pytest_ftloop.reference import Reference, reference
+from pytest_ftloop.standing import anchor_of, baseline_of
+
+NOTHING_COMMITTED = frozenset({"no-git", "no-repository", "no-commit", "outside"})
+"""Where git has nothing to compare with. That is said, and is no error."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The committed log that a candidate is judged by, or why there is none.
+
+    `shown` says which commit. `iteration` is what its log stands for, `anchor` the best iteration
+    ever accepted (None where that is the same, or none was). `why_none` is empty when there is an
+    iteration; `is_first` says that a log was never committed, so nothing can have got worse.
+    """
+
+    shown: str = ""
+    commit: str = ""
+    folder: PurePosixPath | None = None
+    view: LogView | None = None
+    iteration: Iteration | None = None
+    anchor: Iteration | None = None
+    why_none: str = ""
+    is_first: bool = False
+
+
+def find_baseline(
+    log_folder: Path,
+    loop_folder: Path,
+    iterations: Sequence[Iteration],
+    metric: str,
+    stated: str | None,
+    env: Mapping[str, str] | None = None,
+) -> Baseline:
+    """The baseline of a loop whose log is in `log_folder` (`improvement_log/<loop>`).
+
+    `iterations` are those in the log now: by them the log of a loop that was renamed or moved is
+    found. Raises `GitError` for a stated ref, or a pull request's base, that is not there.
+    """
+    try:
+        repository = Repository.containing(loop_folder)
+        found = reference(repository, stated, os.environ if env is None else env)
+        blobs, folder = _log_at(repository, found, log_folder, loop_folder, iterations)
+    except GitError as error:
+        if stated is None and error.kind in NOTHING_COMMITTED:
+            return Baseline(why_none=error.message, is_first=error.kind == "no-commit")
+        raise
+    if folder is None:
+        why = f"no log of {log_folder.name} at {found.shown}"
+        if _is_uncommitted(repository, log_folder):
+            why += f"; {shown_path(log_folder)} is not committed"
+        return Baseline(shown=found.shown, commit=found.commit, why_none=why, is_first=True)
+    view = LogView(CommitFiles(repository, found.commit, folder, below(blobs, folder)))
+    return baseline_in(view, metric, found, folder)
+
+
+def baseline_in(view: LogView, metric: str, found: Reference, folder: PurePosixPath) -> Baseline:
+    """What the log at a commit stands for."""
+    iterations, judgements = view.iterations(), view.judgements()
+    iteration = baseline_of(iterations, judgements, metric)
+    anchor = anchor_of(iterations, judgements, metric)
+    if anchor is not None and iteration is not None and anchor.id == iteration.id:
+        anchor = None
+    return Baseline(found.shown, found.commit, folder, view, iteration, anchor)
+
+
+def _log_at(
+    repository: Repository,
+    found: Reference,
+    log_folder: Path,
+    loop_folder: Path,
+    iterations: Sequence[Iteration],
+) -> tuple[Mapping[PurePosixPath, str], PurePosixPath | None]:
+    """The commit's files and the folder of the loop's log among them; None where it has none."""
+    # A log written elsewhere (--ftloop-log) is compared with the one beside the loop all the same.
+    for place in (log_folder, loop_folder / FOLDER / log_folder.name):
+        try:
+            folder = repository.relative(place)
+        except GitError as error:
+            if error.kind != "outside":
+                raise
+            continue
+        blobs = repository.files(found.commit, folder)
+        if folder in folders_of_records(blobs):
+            return blobs, folder
+    blobs = repository.files(found.commit)
+    ids = frozenset(iteration.id for iteration in iterations)
+    shared = {folder: len(ids & known) for folder, known in folders_of_records(blobs).items()}
+    moved = max(shared, key=lambda folder: (shared[folder], str(folder)), default=None)
+    return blobs, moved if moved is not None and shared[moved] else None
+
+
+def _is_uncommitted(repository: Repository, log_folder: Path) -> bool:
+    if not log_folder.is_dir():
+        return False
+    try:
+        return bool(repository.untracked_or_changed([log_folder]))
+    except GitError:
+        return False

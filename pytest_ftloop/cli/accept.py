@@ -1,0 +1,121 @@
+"""`ftloop accept`: make an iteration's settings the loop file's own, or make it the baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import HOLDS, Command, log_argument, report, where_argument
+from pytest_ftloop.errors import ConfigError, shown_path
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.search import Logged
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "iteration",
+        nargs="?",
+        default="best",
+        metavar="ITERATION",
+        help="a number (3), an id or the start of one (3fa9), a name, best or last (default: best)",
+    )
+    where_argument(to)
+    to.add_argument(
+        "--baseline",
+        action="store_true",
+        help="also take it for the version to compare with from now on, whatever the regression "
+        "gate says: a file in improvement_log/ to commit",
+    )
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from pytest_ftloop.cli.show import chosen
+    from pytest_ftloop.search import find_logs
+
+    wanted, path = arguments.iteration, arguments.path
+    if path == Path() and Path(wanted).exists():  # `ftloop accept examples/quickstart`
+        wanted, path = "best", Path(wanted)
+    iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
+    text = _new_text(iteration, logged) if logged.config or not arguments.baseline else None
+    if arguments.baseline:
+        print(_accept(iteration, logged))
+    if text is not None:
+        _write(text[0], text[1])
+    return HOLDS
+
+
+def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
+    """The loop file, and its text with the iteration's settings; None where it states them."""
+    from pytest_ftloop.rewrite import changes, with_settings
+
+    config = logged.config
+    if config is None:
+        raise ConfigError(
+            f"the loop {iteration.loop} has no loop file to write into",
+            cure="Settings that are stated in Python are changed there; ftloop show "
+            f"{iteration.number} prints them.",
+        )
+    file = config.file
+    before = file.read_bytes().decode("utf-8")
+    after = with_settings(before, iteration.settings, config.source)
+    for setting, old, new in changes(config.settings, iteration.settings):
+        print(f"{setting}: {_said(old)} -> {_said(new)}")
+    if after == before:
+        print(f"{shown_path(file)} states the settings of iteration {iteration.name} already")
+        return file, None
+    return file, after
+
+
+def _write(file: Path, text: str | None) -> None:
+    from pytest_ftloop.log import write_atomically
+
+    if text is not None:
+        write_atomically(file, text)
+        print(f"wrote {shown_path(file)}; its log is up to date with that")
+
+
+def _accept(iteration: Iteration, logged: Logged) -> str:
+    """Log that the iteration stands from now on, in the place of what stood."""
+    from pytest_ftloop.records import Judgement
+    from pytest_ftloop.standing import heads
+
+    standing = heads(logged.log.view.judgements())
+    if [(head.candidate, head.by) for head in standing] == [(iteration.id, "hand")]:
+        return f"iteration {iteration.name} is the accepted version already"
+    judgement = Judgement(
+        loop=iteration.loop,
+        candidate=iteration.id,
+        baseline=None,
+        by="hand",
+        kind="accepted",
+        passed=True,
+        because="accepted by hand",
+        over=tuple(head.name for head in standing),
+    )
+    kept = logged.log.append_judgement(judgement)
+    file = shown_path(logged.log.files(kept)[0])
+    return f"accepted iteration {iteration.name}: commit {file}"
+
+
+def _said(value: object) -> str:
+    from pytest_ftloop.report.phrases import format_setting
+
+    return "not stated" if value is None else format_setting(value)
+
+
+COMMAND = Command(
+    "accept",
+    "write an iteration's settings into the loop file",
+    "Write the settings of an iteration into the loop's file; comments, order and all else stay as\n"
+    "they are. Commit both the file and the log: the next change starts from there.",
+    ("ftloop accept", "ftloop accept 3 topic.ftloop.yaml", "ftloop accept best --baseline"),
+    _arguments,
+    _run,
+)

@@ -1,0 +1,69 @@
+"""`ftloop calibrate`: learn how much the training seed alone moves the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    HOLDS,
+    Command,
+    each,
+    log_argument,
+    positive,
+    terminal_width,
+)
+from pytest_ftloop.seeds import CALIBRATION_SEEDS
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
+    )
+    to.add_argument(
+        "--seeds",
+        type=positive,
+        default=CALIBRATION_SEEDS,
+        metavar="N",
+        help=f"runs of the best iteration in all (default: {CALIBRATION_SEEDS})",
+    )
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.cli.run import ready, screen_progress
+    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.report.verdict import noise_lines
+    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.seeds import runs_here
+    from pytest_ftloop.session import in_ci
+
+    options = Options(explore=not in_ci(), log_folder=arguments.log and arguments.log.absolute())
+
+    def calibrate(file: Path) -> int:
+        loop = Loop(ready(file), options, screen_progress())
+        result = loop.calibrate(arguments.seeds)
+        runs = runs_here(loop.log, result.best)
+        print("\n".join(noise_lines(result, runs, terminal_width())), flush=True)
+        return HOLDS
+
+    return max(each(find_loop_files(arguments.paths), calibrate))
+
+
+COMMAND = Command(
+    "calibrate",
+    "measure the noise of the training seed",
+    "Train the loop's best iteration with more seeds, and say how far the seed alone moves its\n"
+    "figures. The gate then finds smaller drops. What is logged already is not trained again.",
+    ("ftloop calibrate", "ftloop calibrate --seeds 8 topic.ftloop.yaml"),
+    _arguments,
+    _run,
+)

@@ -1,0 +1,95 @@
+"""What `[BASE..HEAD] [PATH ...]` means: which loop files, of which commit, against which commit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import log_argument
+from pytest_ftloop.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_ftloop.reference import Range
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The loop files to judge, and the commit to judge them against (None: the default one)."""
+
+    files: tuple[Path, ...]
+    base: str | None
+
+
+def commit_arguments(to: argparse.ArgumentParser) -> None:
+    """Add `[BASE..HEAD] [PATH ...]`, `--baseline` and `--log`."""
+    to.add_argument(
+        "where",
+        nargs="*",
+        metavar="[BASE..HEAD] [PATH]",
+        help="commits to compare: BASE.. or BASE is that commit against the files as they are now, "
+        "A..B two commits, A...B the merge base of both against B (default: in a pull request the "
+        "merge base with the target branch, else HEAD, against the files now); and loop files or "
+        "folders that are searched for *.ftloop.yaml (default: .)",
+    )
+    to.add_argument("--baseline", metavar="REF", help="the commit to compare with, as BASE")
+    log_argument(to)
+
+
+@contextmanager
+def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
+    """The candidates; a HEAD that was named is checked out to a temporary folder meanwhile."""
+    from pytest_ftloop.git import Repository
+    from pytest_ftloop.reference import Range, reference
+    from pytest_ftloop.search import find_loop_files
+
+    stated, paths = _split(arguments.where)
+    if stated and arguments.baseline:
+        raise ConfigError(
+            f"the baseline is named twice: {arguments.baseline} and {stated.base or 'a range'}",
+            cure="Name it once.",
+        )
+    named = stated or Range(arguments.baseline, None)
+    if named.head is None:
+        yield Candidates(tuple(find_loop_files(paths)), named.base)
+        return
+    repository = Repository.containing(paths[0])
+    if named.merge_base:
+        base = repository.merge_base(named.base or "HEAD", named.head)
+    else:
+        base = reference(repository, named.base, os.environ).commit
+    inside = [repository.relative(path) for path in paths]
+    here = Path.cwd()
+    with repository.worktree(named.head) as tree:
+        below = tree / repository.relative(here) if _is_inside(here, repository.root) else tree
+        os.chdir(below if below.is_dir() else tree)  # so that paths are shown as they are known
+        try:
+            yield Candidates(tuple(find_loop_files([tree / path for path in inside])), base)
+        finally:
+            os.chdir(here)
+
+
+def _split(words: Sequence[str]) -> tuple[Range | None, list[Path]]:
+    """The range among the words, and the paths. What exists is a path, whatever its name."""
+    from pytest_ftloop.reference import split_range
+
+    paths = [Path(word) for word in words if Path(word).exists()]
+    others = [word for word in words if not Path(word).exists()]
+    if len(others) > 1:
+        raise ConfigError(
+            f"wanted one commit or range and files or folders, found {others[0]!r} and "
+            f"{others[1]!r}, which are neither",
+            cure="For example: ftloop diff main..HEAD examples",
+        )
+    if others and (others[0].endswith((".yaml", ".yml")) or "/." in others[0]):
+        raise ConfigError(f"no such file or folder: {others[0]}")
+    return (split_range(others[0]) if others else None), paths or [Path()]
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    return root in (path.resolve(), *path.resolve().parents)

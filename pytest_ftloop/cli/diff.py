@@ -1,0 +1,70 @@
+"""`ftloop diff`: what a reviewer wants to know of a candidate, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
+from pytest_ftloop.cli.commits import candidates, commit_arguments
+from pytest_ftloop.cli.gate import replayed
+from pytest_ftloop.errors import LogError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_ftloop.difference import Difference
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    commit_arguments(to)
+    to.add_argument(
+        "--format", choices=("json", "markdown", "text"), default="text", help="(default: text)"
+    )
+    to.add_argument("--all", action="store_true", help="show every fixed and broken example")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.report import diff as report
+
+    found: list[Difference] = []
+
+    def one(file: Path) -> int:
+        found.append(_difference(file, base, arguments.log))
+        return HOLDS
+
+    with candidates(arguments) as wanted:
+        base = wanted.base
+        codes = list(each(wanted.files, one))
+    most = None if arguments.all else report.MOST_FLIPS
+    if arguments.format == "json":
+        print(report.to_json([report.as_record(diff) for diff in found]))
+    elif arguments.format == "markdown":
+        print("\n\n".join(report.as_markdown(diff, most) for diff in found))
+    elif found:
+        print("\n\n".join(report.as_text(diff, terminal_width(), most) for diff in found))
+    return max(codes)
+
+
+def _difference(file: Path, base: str | None, log: Path | None) -> Difference:
+    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.difference import difference
+
+    result = replayed(read_loop_file(file), base, log)
+    verdict = result.verdict
+    baseline = result.judge.judging.baseline.iteration if result.judge else None
+    if baseline is None:
+        raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
+    prompts = {id_: example.prompt for id_, example in result.examples.items()}
+    return difference(baseline, result.best, verdict, prompts)
+
+
+COMMAND = Command(
+    "diff",
+    "show what changed against a commit",
+    "Show what a candidate changed against the last committed version: settings, figures with what\n"
+    "is proven of them, fixed and broken examples, findings, cost. Nothing is trained.",
+    ("ftloop diff", "ftloop diff main..HEAD", "ftloop diff --format markdown examples"),
+    _arguments,
+    _run,
+)

@@ -1,0 +1,63 @@
+"""`ftloop log`: the iterations of the improvement log."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    HOLDS,
+    Command,
+    each,
+    log_argument,
+    report,
+    terminal_width,
+    where_argument,
+)
+from pytest_ftloop.errors import shown_path
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_ftloop.search import Logged
+
+FORMATS = ("csv", "json", "markdown", "text")
+"""What `report.log_tables` knows; said here too, so that `--help` need not import it."""
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    where_argument(to)
+    to.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="json is one list, csv one table, of all loops (default: text)",
+    )
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.report.log_tables import Table, format_tables
+    from pytest_ftloop.report.table import log_rows
+    from pytest_ftloop.search import find_logs
+
+    tables: list[Table] = []
+
+    def read(logged: Logged) -> int:
+        folder = logged.log.folder
+        tables.append(Table(folder.name, shown_path(folder), log_rows(logged.iterations)))
+        return HOLDS
+
+    codes = list(each(find_logs(arguments.path, arguments.log, report), read))
+    sys.stdout.write(format_tables(tables, arguments.format, terminal_width()))
+    return max(codes, default=HOLDS)
+
+
+COMMAND = Command(
+    "log",
+    "print the iterations of the improvement log",
+    "Print each loop's iterations: what was changed, what came of it, what was decided.",
+    ("ftloop log", "ftloop log topic.ftloop.yaml --format markdown", "ftloop log --format csv"),
+    _arguments,
+    _run,
+)

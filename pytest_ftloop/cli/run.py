@@ -1,0 +1,188 @@
+"""`ftloop run`: loops as `pytest --ftloop` runs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    ERROR,
+    FAILED,
+    HOLDS,
+    Command,
+    each,
+    log_argument,
+    positive,
+    terminal_width,
+)
+from pytest_ftloop.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from pytest_ftloop.config import LoopConfig
+    from pytest_ftloop.progress import Progress
+    from pytest_ftloop.result import LoopResult
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
+    )
+    to.add_argument(
+        "--iterations",
+        type=positive,
+        metavar="N",
+        help="iterations at most, in place of the loop file's own number; where the "
+        "CI variable is set, only the loop file's own settings are trained without it",
+    )
+    either = to.add_mutually_exclusive_group()
+    either.add_argument(
+        "--retrain", action="store_true", help="train even what the improvement log holds already"
+    )
+    either.add_argument(
+        "--replay",
+        action="store_true",
+        help="never train: judge what is logged; an outdated log is an error",
+    )
+    to.add_argument(
+        "--baseline",
+        metavar="REF",
+        help="the commit that the regression gate compares with (default: in a pull request the "
+        "merge base with its target branch, else HEAD)",
+    )
+    to.add_argument(
+        "--retrain-baseline",
+        action="store_true",
+        help="where the baseline's figures are from another environment, train it here",
+    )
+    log_argument(to)
+    loud = to.add_mutually_exclusive_group()
+    loud.add_argument(
+        "-v",
+        "--verbose",
+        action="store_const",
+        dest="verbosity",
+        const=1,
+        default=0,
+        help="show every failing example",
+    )
+    loud.add_argument(
+        "-q",
+        "--quiet",
+        action="store_const",
+        dest="verbosity",
+        const=-1,
+        help="one line a loop, and one a failed gate",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.session import in_ci
+
+    options = Options(
+        retrain=arguments.retrain,
+        replay=arguments.replay,
+        explore=not in_ci(),
+        iterations=arguments.iterations,
+        log_folder=arguments.log and arguments.log.absolute(),
+        baseline=arguments.baseline,
+        retrain_baseline=arguments.retrain_baseline,
+    )
+    files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
+
+    def run(file: Path) -> int:
+        result = Loop(ready(file), options, progress).run()
+        lines = _result_lines(result, arguments.verbosity, width)
+        apart = "\n" if len(files) > 1 and arguments.verbosity >= 0 else ""
+        print("\n".join(lines), end=f"\n{apart}", flush=True)
+        verdicts = [result.verdict_of(rule).ok for rule in result.regressions]
+        held = all(gate.passed for gate in result.gates) and all(verdicts)
+        return HOLDS if held else FAILED
+
+    codes = list(each(files, run))
+    if len(codes) > 1:
+        print(_tally(codes))
+    return max(codes)
+
+
+def ready(file: Path) -> LoopConfig:
+    """The loop of a file that can be run without pytest."""
+    from pytest_ftloop.config import read_loop_file
+
+    config = read_loop_file(file)
+    if config.scoring.scorer == "hook":
+        raise ConfigError(
+            "scorer 'hook' is a pytest hook in a conftest.py, which only pytest reads",
+            where=config.locate("scoring.scorer"),
+            cure=f"Run pytest --ftloop {config.source}, or name the function: module:function.",
+        )
+    return config
+
+
+def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[str]:
+    from pytest_ftloop.report.escape import shorten, visible
+    from pytest_ftloop.report.text import summary
+    from pytest_ftloop.report.verdict import holdout_lines, verdict_lines
+
+    yield from summary(result, verbosity, width)
+    if verbosity < 0:
+        return
+    yield ""
+    judged = result.gates or result.regressions
+    yield "gates:" if judged else "gates: none, so nothing is judged"
+    for gate in result.gates:
+        held = "holds " if gate.passed else "FAILED"
+        yield shorten(f"  {held}  {visible(gate.message)}", width)
+    for rule in result.regressions:
+        verdict = result.verdict_of(rule)
+        yield "  holds   regression:" if verdict.ok else f"  FAILED  {rule.name}:"
+        yield from (f"    {line}" for line in verdict_lines(verdict, rule.name, width - 4))
+    if result.regressions and (report := result.holdout):
+        yield from (f"    {line}" for line in holdout_lines(report, width - 4))
+
+
+def _tally(codes: Sequence[int]) -> str:
+    """`3 loops: 1 with all gates holding, 1 with a failed gate, 1 with an error`."""
+    said = {HOLDS: "all gates holding", FAILED: "a failed gate", ERROR: "an error"}
+    counts = [f"{codes.count(code)} with {text}" for code, text in said.items() if code in codes]
+    return f"{len(codes)} loops: {', '.join(counts)}"
+
+
+def screen_progress() -> Progress:
+    """A live line on stderr where that is a terminal."""
+    from pytest_ftloop.live import LiveLine
+    from pytest_ftloop.progress import Silent
+
+    if not sys.stderr.isatty():
+        return Silent()
+
+    def write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    return LiveLine(write, terminal_width())
+
+
+COMMAND = Command(
+    "run",
+    "run loops as pytest --ftloop does",
+    "Run loops: train what the improvement log does not hold yet, then judge the gates.\n"
+    "Exit code: 0 all gates hold, 1 a gate failed, 2 an error.",
+    (
+        "ftloop run",
+        "ftloop run topic.ftloop.yaml --iterations 6",
+        "ftloop run --replay -q      (judges the log; needs no torch)",
+    ),
+    _arguments,
+    _run,
+)

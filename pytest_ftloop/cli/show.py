@@ -1,0 +1,98 @@
+"""`ftloop show`: one iteration in full; and which iteration a word on the command line means."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    HOLDS,
+    Command,
+    log_argument,
+    report,
+    speaks_unicode,
+    terminal_width,
+    where_argument,
+)
+from pytest_ftloop.errors import LogError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.search import Logged
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "iteration",
+        metavar="ITERATION",
+        help="a number (3), an id or the start of one (3fa9), a name (003-3fa9c1d2), best or last",
+    )
+    where_argument(to)
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.report.show import show_iteration
+    from pytest_ftloop.search import find_logs
+
+    iteration, logged = chosen(
+        arguments.iteration, find_logs(arguments.path, arguments.log, report)
+    )
+    inputs = logged.inputs
+    prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
+    print(show_iteration(iteration, prompts, terminal_width(), unicode=speaks_unicode(sys.stdout)))
+    return HOLDS
+
+
+def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
+    """The one iteration that is meant; raises with the candidates when it is none or several."""
+    known = [(iteration, logged) for logged in logs for iteration in logged.iterations]
+    if not known:
+        raise LogError(
+            "no iterations in the improvement log yet", cure="pytest --ftloop trains the first."
+        )
+    if wanted in ("best", "last"):
+        found = [
+            (logged.best() if wanted == "best" else logged.last(), logged)
+            for logged in logs
+            if logged.iterations
+        ]
+    else:
+        found = next(
+            (f for test in _MEANINGS if (f := [k for k in known if test(k[0], wanted)])), []
+        )
+    if len(found) == 1:
+        return found[0]
+    several = len(logs) > 1
+    candidates = ", ".join(
+        f"{it.loop}/{it.name}" if several else it.name for it, _ in (found or known)
+    )
+    if not found:
+        raise LogError(f"no iteration {wanted!r}", cure=f"There are {candidates}; best and last.")
+    raise LogError(
+        f"iteration {wanted!r} could be {len(found)}: {candidates}",
+        cure="Write more of the id, or name the loop's file or log folder as PATH.",
+    )
+
+
+_MEANINGS: tuple[Callable[[Iteration, str], bool], ...] = (
+    lambda it, wanted: it.name == wanted,
+    lambda it, wanted: wanted.isdecimal() and it.number == int(wanted),
+    lambda it, wanted: it.fingerprint.startswith(wanted.lower()) and bool(wanted),
+    lambda it, wanted: "-" in wanted and it.name.startswith(wanted.lower()),
+)
+"""What ITERATION may say, the first that fits: a name, a number, an id's or a name's start."""
+
+
+COMMAND = Command(
+    "show",
+    "print one iteration in full",
+    "Print everything that one record of the improvement log says: settings, metrics, curves,\n"
+    "findings, each failing example, and what was decided.",
+    ("ftloop show best", "ftloop show 3 topic.ftloop.yaml", "ftloop show 3fa9"),
+    _arguments,
+    _run,
+)

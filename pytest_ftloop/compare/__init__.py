@@ -1,0 +1,1 @@
+"""The gate: how a candidate is compared with the baseline, knowing both noises."""

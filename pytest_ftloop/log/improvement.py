@@ -1,0 +1,287 @@
+"""The improvement log of one loop: read from a folder or a commit, written in a folder.
+
+    <loop>/<number>-<id>-<tag>.yaml            the record of an iteration
+    <loop>/<number>-<id>-<tag>.examples.csv    one row an eval example, sorted by id
+    <loop>/seeds/<id>-<seed>-<tag>.yaml        the same settings with another seed, and its table
+    <loop>/verdicts/<id>-<tag>.yaml            a judgement of an iteration
+    <loop>/holdout/<id>-<tag>.yaml             an opening of the holdout, and its table
+
+No file is changed once it is committed, and a name says what is in it: two branches never conflict.
+Keys in a fixed order, floats rounded, no times of day: the same loop on the same machine writes the
+same, but for the cost and the tag, a hash of the record. A record is complete once its YAML exists;
+the CSV is written before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_ftloop.errors import shown_path
+from pytest_ftloop.log.files import (
+    Files,
+    FolderFiles,
+    damaged,
+    unwritable,
+    write_atomically,
+)
+from pytest_ftloop.log.record import (
+    from_record,
+    holdout_from,
+    holdout_yaml,
+    judgement_from,
+    judgement_yaml,
+    parse,
+    seed_run_from,
+    seed_run_yaml,
+    tag_of,
+    to_yaml,
+)
+from pytest_ftloop.log.table import ExampleTable, examples_csv
+from pytest_ftloop.metrics import best_metrics, split_name
+from pytest_ftloop.records import (
+    Evaluation,
+    ExampleResult,
+    HoldoutUse,
+    Iteration,
+    Judgement,
+    SeedRun,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = "improvement_log"
+
+RECORD_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
+"""An iteration's record; schema 1 had no tag."""
+
+_SEED_NAME = re.compile(r"seeds/([0-9a-f]{8})-(\d+)-([0-9a-f]{4})\.yaml")
+_VERDICT_NAME = re.compile(r"verdicts/([0-9a-f]{8})-([0-9a-f]{8})\.yaml")
+_HOLDOUT_NAME = re.compile(r"holdout/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class LogView:
+    """What a log says, wherever its files are."""
+
+    files: Files
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The files there were when it was first asked for."""
+        return self.files.names()
+
+    def iterations(self) -> tuple[Iteration, ...]:
+        """All iterations, by number and id. A `LogError` names a damaged file and the cure.
+
+        One that two branches trained, each under a number of its own or with a tag of its own,
+        counts once: the lower name stands for both.
+        """
+        found: dict[str, Iteration] = {}
+        for name, match in self._matching(RECORD_NAME):
+            iteration = self._with_table(name, from_record)
+            if f"{match[1]}-{match[2]}" != iteration.name:
+                raise damaged(self.files.shown(name), f"it says it is {iteration.name}")
+            found.setdefault(iteration.fingerprint, replace(iteration, tag=match[3] or ""))
+        return tuple(found.values())
+
+    def seed_runs(self) -> tuple[SeedRun, ...]:
+        """All seed runs, by the iteration's id and the seed."""
+        runs = [
+            replace(self._with_table(name, seed_run_from), tag=match[3])
+            for name, match in self._matching(_SEED_NAME)
+        ]
+        return tuple(sorted(runs, key=lambda run: (run.iteration, run.seed)))
+
+    def judgements(self) -> tuple[Judgement, ...]:
+        """All judgements, by name."""
+        return tuple(
+            replace(self._parsed(name, judgement_from), tag=match[2])
+            for name, match in self._matching(_VERDICT_NAME)
+        )
+
+    def holdout_uses(self) -> tuple[HoldoutUse, ...]:
+        """All openings of the holdout, by name."""
+        return tuple(
+            replace(self._with_table(name, holdout_from), tag=match[2])
+            for name, match in self._matching(_HOLDOUT_NAME)
+        )
+
+    def is_empty(self) -> bool:
+        """Whether there is no iteration in it."""
+        return next(self._matching(RECORD_NAME), None) is None
+
+    def _matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
+        found = [(match, name) for name in self.names if (match := pattern.fullmatch(name))]
+
+        def order(pair: tuple[re.Match[str], str]) -> tuple[int, str]:
+            first = pair[0][1]
+            return (int(first) if pattern is RECORD_NAME else 0, pair[1])
+
+        for match, name in sorted(found, key=order):
+            yield name, match
+
+    def _parsed(self, name: str, make: Callable[[Mapping[str, Any]], Kept]) -> Kept:
+        shown = self.files.shown(name)
+        record = parse(self.files.read(name), shown)
+        try:
+            return make(record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(shown, f"{type(error).__name__}: {error}") from None
+
+    def _with_table(self, name: str, make: Callable[[Mapping[str, Any]], tuple[Kept, str]]) -> Kept:
+        """A record together with its table, of which nothing is read yet."""
+        kept, digest = self._parsed(name, make)
+        table = f"{name.removesuffix('.yaml')}.examples.csv"
+        if table not in self.names:
+            why = f"its table {table.rpartition('/')[2]} is missing"
+            raise damaged(self.files.shown(name), why)
+        rows = ExampleTable(self.files, table, digest)
+        return replace(kept, examples=rows)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class ImprovementLog:
+    """The log of one loop: the folder `<log folder>/<loop>`."""
+
+    folder: Path
+
+    @property
+    def view(self) -> LogView:
+        """What it says now."""
+        return LogView(FolderFiles(self.folder))
+
+    def read(self) -> tuple[Iteration, ...]:
+        """All iterations, by number and id. A `LogError` names a damaged file and the cure."""
+        return self.view.iterations()
+
+    def append(self, iteration: Iteration) -> Iteration:
+        """Write an iteration's two files and return it as it reads back, rounded as it is kept."""
+        rows = examples_csv(iteration.examples)
+        text = to_yaml(iteration, _digest(rows))
+        tag = tag_of(text)
+        self._write(f"{iteration.name}-{tag}", text, rows)
+        return self._back(iteration, tag, text, from_record)
+
+    def append_seed_run(self, run: SeedRun) -> SeedRun:
+        """Write a seed run's two files and return it as it reads back."""
+        rows = examples_csv(run.examples)
+        text = seed_run_yaml(run, _digest(rows))
+        tag = tag_of(text)
+        self._write(f"seeds/{run.iteration}-{run.seed}-{tag}", text, rows)
+        return self._back(run, tag, text, seed_run_from)
+
+    def append_judgement(self, judgement: Judgement) -> Judgement:
+        """Write a judgement's file and return it with its name."""
+        text = judgement_yaml(judgement)
+        named = replace(judgement, tag=tag_of(text, 8))
+        self._write(f"verdicts/{named.name}", text)
+        return named
+
+    def append_holdout_use(self, use: HoldoutUse) -> HoldoutUse:
+        """Write a holdout use's two files, without any text of the holdout's."""
+        silent = tuple(replace(row, expected="", output="") for row in use.examples)
+        use = replace(use, examples=silent)
+        rows = examples_csv(silent)
+        text = holdout_yaml(use, _digest(rows))
+        tag = tag_of(text)
+        self._write(f"holdout/{use.iteration}-{tag}", text, rows)
+        return self._back(use, tag, text, holdout_from)
+
+    def verify(self, iteration: Iteration | SeedRun) -> None:
+        """Raise a `LogError` where a record's figures are not those of its table of examples.
+
+        A log that blocks merges must not be mended by writing a better figure into it.
+        """
+        verify(iteration, self.files(iteration)[0])
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; only for the one that holds the lock."""
+        if self.folder.is_dir():
+            for leftover in self.folder.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+
+    def remove(self, iteration: Iteration) -> None:
+        """Remove an iteration's two files, the record first: a table alone is no iteration."""
+        for path in self.files(iteration):
+            path.unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """A `LogError` now rather than after a training; nothing is left behind."""
+        existing = self.folder
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise unwritable(self.folder, NotADirectoryError(20, "Not a directory"))
+        probe = existing / f".ftloop-probe-{os.getpid()}"
+        try:
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another thread's probe has the same name
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
+
+    def files(self, kept: Iteration | SeedRun | Judgement | HoldoutUse) -> tuple[Path, ...]:
+        """The files of what the log holds: a record, and its table where it has one."""
+        match kept:
+            case Iteration():
+                stem = f"{kept.name}-{kept.tag}" if kept.tag else kept.name
+            case SeedRun():
+                stem = f"seeds/{kept.iteration}-{kept.seed}-{kept.tag}"
+            case Judgement():
+                return (self.folder / f"verdicts/{kept.name}.yaml",)
+            case HoldoutUse():
+                stem = f"holdout/{kept.iteration}-{kept.tag}"
+        return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
+
+    def _write(self, stem: str, text: str, rows: str | None = None) -> None:
+        path = self.folder / f"{stem}.yaml"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if rows is not None:
+                write_atomically(self.folder / f"{stem}.examples.csv", rows)
+            write_atomically(path, text)
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
+
+    def _back(
+        self,
+        written: Kept,
+        tag: str,
+        text: str,
+        make: Callable[[Mapping[str, Any]], tuple[Kept, str]],
+    ) -> Kept:
+        """What was written, as it reads back from its files."""
+        tagged: Any = replace(written, tag=tag)  # type: ignore[type-var]
+        record, table = self.files(tagged)
+        kept, digest = make(parse(text, str(record)))
+        name = table.relative_to(self.folder).as_posix()
+        rows = ExampleTable(FolderFiles(self.folder), name, digest)
+        return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
+
+
+def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:
+    """Raise a `LogError` where a record's figures are not those of its table of examples."""
+    rows: tuple[ExampleResult, ...] = tuple(kept.examples)
+    said = best_metrics(Evaluation(rows, (), (), math.nan))
+    for name, value in said.items():
+        if split_name(name)[0] not in {"eval_loss", "pass_rate", "token_accuracy"}:
+            continue
+        found = kept.metrics.get(name, math.nan)
+        # A table's losses are rounded; each token's share of that is far below this.
+        both_nan = math.isnan(found) and math.isnan(value)
+        if not both_nan and not math.isclose(found, value, abs_tol=1e-5):
+            shown = where if isinstance(where, str) else shown_path(where)
+            raise damaged(shown, f"it says {name} {found}, its table of examples {value}")
+
+
+def _digest(rows: str) -> str:
+    return hashlib.sha256(rows.encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""A log's tables: one CSV row an example, one line a row, so that a diff reads well."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.data import allow_long_cells
+from pytest_ftloop.log.files import damaged
+from pytest_ftloop.metrics import DECIMALS
+from pytest_ftloop.records import ExampleResult
+
+if TYPE_CHECKING:
+    from pytest_ftloop.log.files import Files
+
+COLUMNS = (
+    "id", "content", "tags", "loss", "tokens", "correct", "passed", "expected", "output",
+)  # fmt: skip
+
+
+class ExampleTable(Sequence[ExampleResult]):
+    """The rows of an examples.csv, read when first looked at: most readers of a log never do."""
+
+    def __init__(self, files: Files, name: str, sha256: str) -> None:
+        self._files, self._name, self._sha256 = files, name, sha256
+        self._rows: tuple[ExampleResult, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read()[index]
+
+    def __iter__(self) -> Iterator[ExampleResult]:
+        return iter(self._read())
+
+    def _read(self) -> tuple[ExampleResult, ...]:
+        if self._rows is None:
+            text = self._files.read(self._name)
+            if hashlib.sha256(text.encode()).hexdigest() != self._sha256:
+                why = "it differs from what its record was made with"
+                raise damaged(self._files.shown(self._name), why)
+            self._rows = tuple(_rows_of(text))
+        return self._rows
+
+
+def examples_csv(examples: Iterable[ExampleResult]) -> str:
+    """The table of an iteration's examples, sorted by id."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in sorted(examples, key=lambda r: r.id):
+        passed = "" if row.passed is None else "yes" if row.passed else "no"
+        loss = f"{row.loss:.{DECIMALS}f}"
+        id_, tags = _one_cell(row.id), _one_cell(";".join(row.tags))
+        cells = [id_, row.content, tags, loss, row.tokens, row.correct, passed]
+        writer.writerow([*cells, _one_cell(row.expected), _one_cell(row.output)])
+    return out.getvalue()
+
+
+def _rows_of(text: str) -> Iterator[ExampleResult]:
+    allow_long_cells()
+    rows = csv.reader(io.StringIO(text, newline=""))
+    next(rows, None)
+    for id_, content, tags, loss, tokens, correct, passed, expected, output in rows:
+        yield ExampleResult(
+            _text(id_),
+            content,
+            tuple(tag for tag in _text(tags).split(";") if tag) if tags else (),
+            float(loss),
+            int(tokens),
+            int(correct),
+            {"yes": True, "no": False}.get(passed),
+            _text(expected),
+            _text(output),
+        )
+
+
+def _one_cell(text: str) -> str:
+    """A text on one line, so that a diff shows one line an example; `_text` reads it back."""
+    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    # Control characters and lone surrogates as \u escapes: a code host shows and git diffs it.
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text
+    )
+
+
+def _text(cell: str) -> str:
+    if "\\" not in cell:  # nearly always
+        return cell
+
+    def back(match: re.Match[str]) -> str:
+        escape = match[1]
+        return {"n": "\n", "r": "\r", "\\": "\\"}.get(escape) or chr(int(escape[1:], 16))
+
+    return re.sub(r"\\(n|r|\\|u[0-9a-f]{4})", back, cell)

@@ -1,0 +1,196 @@
+"""`ftloop diff`: better or worse, where, why, at what price; for terminal, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_ftloop.compare.verdict import Change, change_text
+from pytest_ftloop.difference import Difference, Flip, SettingChange
+from pytest_ftloop.metrics import format_figure
+from pytest_ftloop.records import Finding
+from pytest_ftloop.report.escape import markdown_visible, one_line, quoted, shorten, visible
+from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.phrases import duration_text, format_setting, plural
+from pytest_ftloop.report.text import WIDTH
+from pytest_ftloop.report.verdict import MARKS, changes_table
+
+MOST_FLIPS = 5
+"""Examples shown of each kind; a reviewer sees the rest with --all."""
+
+
+def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS) -> str:
+    """The difference for the terminal, on one screen."""
+    verdict = diff.verdict
+    against = f" ({visible(verdict.against)})" if verdict.against else ""
+    lines = [shorten(f"{visible(diff.loop)}: {verdict.kind}", width)]
+    lines += paragraph(f"{diff.after.name} against {diff.before.name}{against}", width, "  ")
+    lines += paragraph(visible(verdict.because), width, "  ", "    ")
+    if table := changes_table(verdict, width):
+        lines += ["", *table]
+    for note in verdict.notes:
+        lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
+    for part in (
+        _settings(diff.settings, width),
+        _flips("broken", diff.broken, width, most),
+        _flips("fixed", diff.fixed, width, most),
+        _findings("new findings", diff.came, width),
+        _findings("findings that are gone", diff.went, width),
+        [shorten(f"cost: {_cost(diff)}", width)],
+    ):
+        lines += ["", *part] if part else []
+    return "\n".join(lines)
+
+
+def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
+    """The difference for a pull request; whatever users' texts hold, they are inert."""
+    verdict = diff.verdict
+    against = f" ({_say(verdict.against)})" if verdict.against else ""
+    lines = [
+        f"### {_say(diff.loop)}: {verdict.kind}",
+        "",
+        f"Iteration {diff.after.name} against {diff.before.name}{against}: {_say(verdict.because)}",
+        "",
+    ]
+    if verdict.changes:
+        lines += [
+            "|  | metric | baseline | now | change | p | found from |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        tags = [change for change in verdict.tags if change.kind != "unchanged"]
+        lines += [_markdown_row(c) for c in (*verdict.changes, *verdict.runs, *tags)]
+        lines += ["", "+ proven better, ! proven worse, ? could be worse", ""]
+    lines += [f"- note: {_say(note)}" for note in verdict.notes]
+    if diff.settings:
+        lines += ["", "| setting | before | after |", "| --- | --- | --- |"]
+        lines += [
+            f"| {_say(c.name)} | {_say(_stated(c.before))} | {_say(_stated(c.after))} |"
+            for c in diff.settings
+        ]
+    for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
+        lines += _markdown_flips(what, flips, most)
+    for what, findings in (("New findings", diff.came), ("Findings that are gone", diff.went)):
+        if findings:
+            lines += ["", f"{what}:", ""]
+            lines += [f"- {f.severity} {_say(f.kind)}: {_say(f.message)}" for f in findings]
+    return "\n".join([*lines, "", f"Cost: {_cost(diff)}"])
+
+
+def as_record(diff: Difference) -> dict[str, Any]:
+    """The difference as plain values for JSON, nothing cut."""
+    return {
+        "loop": diff.loop,
+        "before": diff.before.name,
+        "after": diff.after.name,
+        "against": diff.verdict.against,
+        "verdict": diff.verdict.as_record(),
+        "settings": [vars(change) for change in diff.settings],
+        "fixed": [vars(flip) for flip in diff.fixed],
+        "broken": [vars(flip) for flip in diff.broken],
+        "came": [finding.kind for finding in diff.came],
+        "went": [finding.kind for finding in diff.went],
+        "cost": {"before": vars(diff.before.cost), "after": vars(diff.after.cost)},
+    }
+
+
+def to_json(record: Any) -> str:
+    """Plain values as JSON. NaN and infinity, which JSON lacks, are null."""
+    return json.dumps(_finite(record), indent=2, allow_nan=False, default=str)
+
+
+def _settings(changes: Sequence[SettingChange], width: int) -> list[str]:
+    if not changes:
+        return ["settings, data and model: the same"]
+    lines = ["changed:"]
+    for change in changes:
+        text = f"{visible(change.name)} {_stated(change.before)} -> {_stated(change.after)}"
+        lines += paragraph(text, width, "  ", "    ")
+    return lines
+
+
+def _flips(what: str, flips: Sequence[Flip], width: int, most: int | None) -> list[str]:
+    if not flips:
+        return []
+    lines = [f"{what}: {plural(len(flips), 'example')}"]
+    for flip in flips[:most]:
+        tags = f" [{', '.join(one_line(tag, 30) for tag in flip.tags)}]" if flip.tags else ""
+        room = max(width - 14, 20)
+        lines.append(shorten(f"  {visible(flip.id)}{tags}", width))
+        if flip.prompt is not None:
+            lines.append(f"    prompt    {quoted(flip.prompt, room, middle=True)}")
+        lines.append(f"    expected  {quoted(flip.expected, room, middle=True)}")
+        lines.append(f"    before    {quoted(flip.before, room, middle=True)}")
+        lines.append(f"    now       {quoted(flip.after, room, middle=True)}")
+    left = 0 if most is None else len(flips) - most
+    return [*lines, *([f"  ... and {left} more: ftloop diff --all"] if left > 0 else [])]
+
+
+def _findings(what: str, findings: Sequence[Finding], width: int) -> list[str]:
+    lines = []
+    for finding in findings:
+        text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
+        lines += paragraph(text, width, "  ", "    ")
+    return [f"{what}:", *lines] if lines else []
+
+
+def _cost(diff: Difference) -> str:
+    old, new = diff.before.cost, diff.after.cost
+    text = f"{duration_text(new.seconds)} (before {duration_text(old.seconds)}), "
+    text += f"{plural(new.steps, 'step')} ({old.steps}), {plural(new.tokens, 'token')}"
+    text += f" ({old.tokens})"
+    if new.device_memory_mib or old.device_memory_mib:
+        text += f", {new.device_memory_mib:.0f} MiB ({old.device_memory_mib:.0f})"
+    return text
+
+
+def _markdown_row(change: Change) -> str:
+    moved = change_text(change.metric, change.candidate - change.baseline)
+    found = change.test.detectable
+    least = change_text(change.metric, found).lstrip("+") if math.isfinite(found) else "-"
+    cells = (
+        MARKS[change.kind].strip(),
+        _say(change.metric),
+        format_figure(change.metric, change.baseline),
+        format_figure(change.metric, change.candidate),
+        moved,
+        f"{change.p:.2g}",
+        least,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[str]:
+    if not flips:
+        return []
+    lines = [
+        "",
+        f"<details><summary>{what}: {plural(len(flips), 'example')}</summary>",
+        "",
+        "| id | prompt | expected | before | now |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for flip in flips[:most]:
+        texts = (flip.id, flip.prompt or "", flip.expected, flip.before, flip.after)
+        cells = (markdown_visible(one_line(text, 200, middle=True)) for text in texts)
+        lines.append(f"| {' | '.join(cells)} |")
+    left = 0 if most is None else len(flips) - most
+    return [*lines, *(["", f"... and {left} more"] if left > 0 else []), "", "</details>"]
+
+
+def _say(text: str) -> str:
+    """Any text on one line of Markdown, inert."""
+    return markdown_visible(visible(text))
+
+
+def _stated(value: Any) -> str:
+    return "not stated" if value is None else format_setting(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,202 @@
+"""A verdict as people read it: one line first, then every figure it rests on."""
+
+from __future__ import annotations
+
+import math
+from statistics import stdev
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.compare.verdict import Change, Verdict, amount_text, change_text
+from pytest_ftloop.metrics import format_figure
+from pytest_ftloop.report.escape import one_line, shorten, visible
+from pytest_ftloop.report.layout import Column, paragraph, table
+from pytest_ftloop.report.phrases import plural
+from pytest_ftloop.report.text import WIDTH, example_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_ftloop.compare.runs import Measured
+    from pytest_ftloop.gates import Regression
+    from pytest_ftloop.holdout import Gain, HoldoutReport
+    from pytest_ftloop.records import ExampleResult
+    from pytest_ftloop.result import LoopResult
+
+_MOST_EXAMPLES = 3
+_MOST_TAGS = 4
+
+MARKS = {"improved": "+", "regressed": "!", "inconclusive": "?", "unchanged": " "}
+"""What stands beside a change: proven better, proven worse, could be worse, neither."""
+
+
+def verdict_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
+    """The verdict and its figures, as the terminal's summary shows them."""
+    return [*head_lines(verdict, gate, width), *figure_lines(verdict, width)]
+
+
+def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
+    """What the verdict is, against which commit, and why."""
+    head = f"{gate}: {verdict.kind}"
+    if verdict.against:
+        head += f" against {visible(verdict.against)}"
+    return paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+
+
+def figure_lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
+    """The figures that the verdict rests on, and what it supposes."""
+    lines = changes_table(verdict, width)
+    for note in verdict.notes:
+        lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
+    return lines
+
+
+def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
+    """One line whether the gain holds on the holdout; one more for an alarm, one for wear."""
+    figures = ", ".join(f"{n} {format_figure(n, v)}" for n, v in report.metrics.items())
+    text = f"holdout: {figures}; opened {plural(report.uses, 'time')}"
+    if report.gains:
+        said = "; ".join(_gain_text(gain) for gain in report.gains)
+        text = f"holdout, against {report.reference}: {said}; opened {plural(report.uses, 'time')}"
+    lines = paragraph(text, width, "", "  ")
+    if report.alarm:
+        lines += paragraph(
+            "alarm: the gain on the eval set is not there on the holdout. It was chosen by chance, "
+            "or the eval set leaked into the training.",
+            width,
+            "  ",
+            "    ",
+        )
+    if report.eval_set_is_worn:
+        lines += paragraph(
+            f"the eval set is worn: {report.judged} judgements by it at alpha {report.alpha:g}, so "
+            "one improvement by chance is expected. Renew its examples.",
+            width,
+            "  ",
+            "    ",
+        )
+    if report.holdout_is_worn:
+        lines += paragraph(
+            f"the holdout is worn: {report.uses} openings. Renew its examples.", width, "  "
+        )
+    return lines
+
+
+def noise_lines(result: LoopResult, runs: Sequence[Measured], width: int = WIDTH) -> list[str]:
+    """How far the seed alone moved an iteration's figures."""
+    lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
+    seeds = ", ".join(str(run.seed) for run in sorted(runs, key=lambda run: run.seed))
+    lines += paragraph(f"{plural(len(runs), 'run')}, seeds {seeds}", width, "  ", "    ")
+    for name in ("eval_loss", "pass_rate", "overfit_gap"):
+        values = [run.metrics[name] for run in runs if name in run.metrics]
+        if len(values) > 1 and all(map(math.isfinite, values)):
+            spread = amount_text(name, stdev(values))
+            ends = f"{format_figure(name, min(values))} to {format_figure(name, max(values))}"
+            mean = format_figure(name, math.fsum(values) / len(values))
+            text = f"{name}: mean {mean}, standard deviation {spread}, from {ends}"
+            lines += paragraph(text, width, "  ", "    ")
+    return lines
+
+
+def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
+    """One row a figure: what it was, what it is, how sure that is, what could have been seen."""
+    worse_tags = [change for change in verdict.tags if change.kind != "unchanged"][:_MOST_TAGS]
+    rows = [*verdict.changes, *verdict.runs, *worse_tags]
+    if not rows:
+        return []
+    columns = [
+        Column(("", ""), [f"  {MARKS[change.kind]}" for change in rows]),
+        Column(("", "metric"), [one_line(change.metric, 40) for change in rows], least=10),
+        Column(("", "baseline"), [_figure(c, c.baseline) for c in rows], right=True),
+        Column(("", "now"), [_figure(c, c.candidate) for c in rows], right=True),
+        Column(("", "change"), [_difference(c) for c in rows], right=True),
+        Column(("", "p"), [_p(change) for change in rows], right=True, drop=3),
+        Column(("", "+/-"), [_amount(c, 1.0) for c in rows], right=True, drop=1),
+        Column(("", "found from"), [_amount(c, None) for c in rows], right=True, drop=2),
+    ]
+    return table(columns, width)[1:]
+
+
+def explain_verdict(
+    result: LoopResult, verdict: Verdict, gate: Regression, width: int = WIDTH
+) -> str:
+    """The text of a failing regression gate: the verdict, broken and fixed examples, what to do."""
+    where = visible(result.source) + (f":{gate.line}" if gate.line else "")
+    lines = head_lines(verdict, gate.name, width)
+    against = f" against {verdict.baseline}" if verdict.baseline else ""
+    lines += paragraph(f"iteration {verdict.candidate}{against}; gate at {where}", width, "", "  ")
+    lines += figure_lines(verdict, width)
+    lines += flipped_lines("broken", verdict.broken, result, width)
+    lines += flipped_lines("fixed", verdict.fixed, result, width, most=0)
+    return "\n".join([*lines, *_advice(result, verdict, width)])
+
+
+def flipped_lines(
+    what: str,
+    ids: Sequence[str],
+    result: LoopResult,
+    width: int = WIDTH,
+    most: int = _MOST_EXAMPLES,
+) -> list[str]:
+    """How many examples were broken or fixed, and the first few of them."""
+    if not ids:
+        return []
+    rows: Mapping[str, ExampleResult] = {row.id: row for row in result.best.examples}
+    shown = [id_ for id_ in ids if id_ in rows][:most]
+    names = "" if shown else f": {', '.join(visible(id_) for id_ in ids[:12])}"
+    names += ", ..." if not shown and len(ids) > 12 else ""
+    lines = paragraph(f"{what} examples: {len(ids)}{names}", width, "", "  ")
+    for id_ in shown:
+        lines += example_lines(rows[id_], result.examples.get(id_), width)
+    more = len(ids) - len(shown) if shown else 0
+    return [*lines, *([f"  ... and {more} more: ftloop diff"] if more else [])]
+
+
+def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
+    """What to do about a failing verdict."""
+    if verdict.kind == "regressed":
+        told = "ftloop diff shows what changed."
+        baseline = result.judge.judging.baseline.iteration if result.judge else None
+        if baseline is not None and baseline.adjustments and not result.best.adjustments:
+            told += (
+                f" The loop file's own settings were judged, those of {baseline.name} were "
+                f"adjusted: ftloop accept {baseline.number} writes them into the loop file."
+            )
+        told += " If it is meant to be so: ftloop accept --baseline, and commit the log."
+    elif verdict.kind == "incomplete":
+        told = "pytest --ftloop-retrain trains it again."
+    elif verdict.kind == "inconclusive":
+        told = "ftloop calibrate trains more seeds; more eval examples help too."
+    else:
+        told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
+    return paragraph(f"what to do: {told}", width, "", "  ")
+
+
+def _gain_text(gain: Gain) -> str:
+    """`eval_loss 0.0210 better (on the eval set 0.0340 better): the gain holds`."""
+    on_eval, on_holdout = (_gain_amount(gain, g) for g in (gain.on_eval, gain.on_holdout))
+    text = f"{gain.metric} {on_holdout} (on the eval set {on_eval})"
+    if gain.on_eval <= 0:
+        return text
+    return f"{text}: the gain {'does not hold' if gain.alarms else 'holds'}"
+
+
+def _gain_amount(gain: Gain, amount: float) -> str:
+    return f"{amount_text(gain.metric, amount)} {'better' if amount > 0 else 'worse'}"
+
+
+def _figure(change: Change, value: float) -> str:
+    return format_figure(change.metric, value)
+
+
+def _difference(change: Change) -> str:
+    return change_text(change.metric, change.candidate - change.baseline)
+
+
+def _p(change: Change) -> str:
+    return "<.0001" if change.p < 1e-4 else f"{change.p:.2g}"
+
+
+def _amount(change: Change, errors: float | None) -> str:
+    """Some standard errors of a change; None, the smallest drop that would have been found."""
+    amount = change.test.detectable if errors is None else errors * change.test.se
+    return amount_text(change.metric, amount) if math.isfinite(amount) else "-"

@@ -1,0 +1,91 @@
+"""More seeds of an iteration: the same settings trained again, to know what the seed alone does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.compare.runs import Measured, decisive, in_environment, runs_of
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.metrics import best_metrics
+from pytest_ftloop.progress import Progress
+from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config import LoopConfig
+    from pytest_ftloop.loop import Inputs, Runner
+
+CALIBRATION_SEEDS = 5
+"""Runs of one iteration that `ftloop calibrate` sees to: 4 degrees of freedom of the seed noise."""
+
+
+@dataclass(frozen=True)
+class SeedTrainer:
+    """Trains an iteration of a loop with other seeds, and logs each run when it is done.
+
+    `locked` holds the log's lock, so that of several processes one trains a seed and the others
+    find it. `runner` is asked for only when something has to be trained.
+    """
+
+    config: LoopConfig
+    inputs: Inputs
+    log: ImprovementLog
+    runner: Callable[[], Runner]
+    progress: Progress
+    locked: Callable[[], AbstractContextManager[Path]]
+
+    def train(self, iteration: Iteration, wanted: int, role: SeedRole) -> tuple[SeedRun, ...]:
+        """Train the seeds after the iteration's own until there are `wanted` runs in all."""
+        seeds = {run.seed for run in runs_here(self.log, iteration)}
+        trained: list[SeedRun] = []
+        seed = iteration.seed
+        while len(seeds) < wanted:
+            seed += 1
+            if seed not in seeds:
+                trained.append(self._run(iteration, seed, role))
+                seeds.add(seed)
+        return tuple(trained)
+
+    def _run(self, iteration: Iteration, seed: int, role: SeedRole) -> SeedRun:
+        settings = with_seed(iteration.settings, seed)
+        fingerprint = self.inputs.fingerprint(self.config, settings)
+        with self.locked():
+            for run in self.log.view.seed_runs():
+                alike = decisive(run.environment) == decisive(iteration.environment)
+                if run.fingerprint == fingerprint and alike:
+                    return run
+            named = f"{self.config.name} seed {seed}"
+            self.progress.iteration(named, iteration.number, iteration.number)
+            try:
+                run_ = self.runner()(settings, None, iteration.base.get("eval_loss"))
+            finally:
+                self.progress.done()
+            return self.log.append_seed_run(
+                SeedRun(
+                    loop=iteration.loop,
+                    iteration=iteration.id,
+                    seed=seed,
+                    role=role,
+                    fingerprint=fingerprint,
+                    group=self.inputs.group(self.config, settings),
+                    scoring=iteration.scoring,
+                    data=iteration.data,
+                    metrics=best_metrics(run_.evaluation),
+                    environment=run_.environment,
+                    cost=run_.cost,
+                    examples=run_.evaluation.examples,
+                )
+            )
+
+
+def runs_here(log: ImprovementLog, iteration: Iteration) -> tuple[Measured, ...]:
+    """The runs of an iteration in its own environment, itself among them."""
+    return in_environment(runs_of(iteration, (), log.view.seed_runs()), iteration.environment)
+
+
+def with_seed(settings: Settings, seed: int) -> Settings:
+    """The same settings with another seed. A `data_seed` that is stated stays: it was fixed."""
+    return replace(settings, training={**settings.training, "seed": seed})
