@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # xdist workers for the tests; training is not faster with more than the cores there are.
 WORKERS ?= 2
 
-.PHONY: help demo test test-all lint bench coverage clean
+.PHONY: help demo test test-all lint bench bench-gate coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -28,6 +28,9 @@ lint: $(INSTALLED) ## ruff and mypy
 
 bench: $(INSTALLED) ## timings side by side: evaluation, four iterations, a plain pytest run
 	$(BIN)/python benchmarks/bench.py
+
+bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (two minutes)
+	$(BIN)/python benchmarks/gate.py
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase

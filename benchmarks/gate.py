@@ -1,4 +1,4 @@
-"""What the gate's statistic finds, and how often it cries wolf: GATE.md's bounds by simulation.
+"""What the gate's statistic finds, and how often it cries wolf: the gate's bounds by simulation.
 
     python benchmarks/gate.py [--trials 3000] [--quick] [--markdown FILE]
 

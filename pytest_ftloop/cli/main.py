@@ -64,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
             "ftloop show best demo",
         ),
         epilog="'ftloop COMMAND --help' says more. The same loops run as tests: pytest --ftloop\n"
-        "exit code: 0 all well, 1 a gate failed, 2 usage, config, data or log error; of gate also 3,\n"
-        "the log is out of date or incomplete",
+        "exit code: 0 all well, 1 a gate failed, 2 usage, config, data or log error;\n"
+        "ftloop gate: 3 the log is out of date or incomplete",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")

@@ -22,13 +22,21 @@ from ruamel.yaml import YAML
 
 from pytest_ftloop import cli, hookspecs, plugin
 from pytest_ftloop.adjust import policy, state
-from pytest_ftloop.config import DEFAULT_LORA, DEFAULT_TRAINING, LoopFile, from_python
+from pytest_ftloop.compare.verdict import FAILING, STRICT, Kind
+from pytest_ftloop.config import (
+    DEFAULT_LORA,
+    DEFAULT_TRAINING,
+    LoopFile,
+    RegressionSection,
+    from_python,
+)
 from pytest_ftloop.config import read_loop_file as read_loop
 from pytest_ftloop.diagnose import curves
 from pytest_ftloop.errors import FtloopError
 from pytest_ftloop.fingerprint import NEUTRAL
 from pytest_ftloop.gates import OPERATORS
-from pytest_ftloop.log import _CSV_COLUMNS, ImprovementLog
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.table import COLUMNS
 from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.metrics import METRICS
 from pytest_ftloop.records import SCHEMA_VERSION
@@ -49,7 +57,7 @@ LOGGED = (QUICKSTART / "improvement_log").is_dir()
 
 PAGES = (
     *("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"),
-    *("docs/reference.md", "docs/log.md", "docs/diagnosis.md", "docs/training.md"),
+    *("docs/reference.md", "docs/log.md", "docs/diagnosis.md", "docs/training.md", "docs/gate.md"),
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
 REFERENCE, LOG, DIAGNOSIS = (TEXTS[f"docs/{name}.md"] for name in ("reference", "log", "diagnosis"))
@@ -108,7 +116,19 @@ def options() -> dict[str, str]:
     group = SimpleNamespace(
         addoption=lambda name, metavar="", **_: added.update({name: metavar}),
     )
-    plugin.pytest_addoption(SimpleNamespace(getgroup=lambda *_: group))  # type: ignore[arg-type]
+    parser = SimpleNamespace(getgroup=lambda *_: group, addini=lambda *_, **__: None)
+    plugin.pytest_addoption(parser)  # type: ignore[arg-type]
+    return added
+
+
+def ini_settings() -> list[str]:
+    """The ini settings that the plugin adds."""
+    added: list[str] = []
+    group = SimpleNamespace(addoption=lambda *_, **__: None)
+    parser = SimpleNamespace(
+        getgroup=lambda *_: group, addini=lambda name, *_, **__: added.append(name)
+    )
+    plugin.pytest_addoption(parser)  # type: ignore[arg-type]
     return added
 
 
@@ -117,6 +137,11 @@ def test_pytest_options() -> None:
     expected = [f"{name} {takes}".strip() for name, takes in options().items()]
     rows = tables(section(REFERENCE, "pytest options"))[0]
     assert expected == [ticked(row[0])[0] for row in rows]
+
+
+def test_ini_settings() -> None:
+    """The table of ini settings has each one, and no other."""
+    assert ini_settings() == names(tables(section(REFERENCE, "pytest options"))[1])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -222,6 +247,24 @@ def test_metrics() -> None:
     assert [(m.name, m.better) for m in METRICS.values()] == [(names([r])[0], r[1]) for r in rows]
 
 
+def test_keys_of_the_gate_regression() -> None:
+    """The table has each key of the regression gate with its default, and no other."""
+    rows = tables(section(REFERENCE, "The gate regression"))[0]
+    assert list(RegressionSection.model_fields) == names(rows)
+    said = {names([row])[0]: YAML(typ="safe").load(row[2].strip("`")) for row in rows}
+    assert RegressionSection.model_validate({}).model_dump() == said
+
+
+def test_verdicts() -> None:
+    """The table has each verdict, and says of each whether it fails."""
+    rows = {
+        names([row])[0]: row[2] for row in tables(section(TEXTS["docs/gate.md"], "Verdicts"))[0]
+    }
+    assert set(typing.get_args(Kind)) == set(rows)
+    assert set(FAILING) == {kind for kind, fails in rows.items() if fails == "yes"}
+    assert set(STRICT) == {kind for kind, fails in rows.items() if fails == "when asked to"}
+
+
 def test_operators() -> None:
     """Each operator of a gate is named."""
     assert set(OPERATORS) == {s for s in ticked(section(REFERENCE, "Gates")) if s[0] in "<>"}
@@ -317,9 +360,8 @@ def test_command_options(command: str) -> None:
     expected = {name for action in actions for name in action.option_strings}
     assert expected == set(words(names([row for table in tables(text) for row in table])))
     usage = ticked(text)[0]
-    assert set() == {a.metavar for a in actions if not a.option_strings} - set(
-        re.findall(r"[A-Z]+", usage)
-    )
+    taken = [word for a in actions if not a.option_strings for word in str(a.metavar).split()]
+    assert [] == [word for word in taken if word.strip("[]") not in usage]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -340,7 +382,7 @@ def test_no_page_names_a_command_that_does_not_exist(page: str) -> None:
 
 def test_exit_codes() -> None:
     """The table has each exit code of the command, and no other."""
-    codes = [cli.HOLDS, cli.FAILED, cli.ERROR, cli.INTERRUPTED, cli.BROKEN_PIPE]
+    codes = [cli.HOLDS, cli.FAILED, cli.ERROR, cli.STALE, cli.INTERRUPTED, cli.BROKEN_PIPE]
     assert codes == [int(row[0]) for row in tables(section(REFERENCE, "Exit codes"))[0]]
 
 
@@ -434,7 +476,7 @@ def test_facts_and_environment(records: list[dict[str, Any]], tmp_path: Path) ->
 
 def test_columns_of_the_examples() -> None:
     """The table has each column of the examples' CSV, in order."""
-    assert list(_CSV_COLUMNS) == names(tables(section(LOG, "The examples"))[0])
+    assert list(COLUMNS) == names(tables(section(LOG, "The examples"))[0])
 
 
 def test_schema_version() -> None:
