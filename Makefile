@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # xdist workers for the tests; training is not faster with more than the cores there are.
 WORKERS ?= 2
 
-.PHONY: help demo test test-all lint bench bench-gate coverage clean
+.PHONY: help demo test test-all lint bench bench-gate bench-report coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -31,6 +31,9 @@ bench: $(INSTALLED) ## timings side by side: evaluation, four iterations, a plai
 
 bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (two minutes)
 	$(BIN)/python benchmarks/gate.py
+
+bench-report: $(INSTALLED) ## size and opening time of the HTML report (needs Chromium)
+	$(BIN)/python benchmarks/report.py
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase

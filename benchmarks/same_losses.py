@@ -58,8 +58,10 @@ def loop_losses(config: LoopConfig, iterations: int) -> list[tuple[dict[str, Any
     def recording(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
         run = train.runner(inputs, config, progress)
 
-        def recorded(settings: Any, adapter: Path, base_eval_loss: float | None) -> Any:
-            done = run(settings, adapter, base_eval_loss)
+        def recorded(
+            settings: Any, adapter: Path, base_eval_loss: float | None, *, name: str
+        ) -> Any:
+            done = run(settings, adapter, base_eval_loss, name=name)
             stated = {"lora": dict(settings.lora), "training": dict(settings.training)}
             seen.append((stated, [step.loss for step in done.training.steps]))
             return done

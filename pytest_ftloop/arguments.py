@@ -16,6 +16,7 @@ from trl import SFTConfig
 
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.records import Settings
+from pytest_ftloop.trackers import check_trackers
 
 Locate = Callable[[str], Location | None]
 """Where a dotted setting stands in the user's loop file, if it does."""
@@ -96,7 +97,10 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
             f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
             where=locate("training.num_train_epochs"),
         )
+    check_trackers(stated.get("report_to"), locate("training.report_to"))
     kept = {name: value for name, value in stated.items() if name not in OWN}
+    if kept.get("report_to", "") is None:
+        del kept["report_to"]  # transformers would take None for a tracker's name
     kept.pop("model_init_kwargs", None)  # used when the base was loaded
     kept = {
         "report_to": "none",

@@ -21,6 +21,7 @@ from transformers import (
 from trl.trainer.utils import create_model_from_path
 
 from pytest_ftloop.errors import ConfigError, Location
+from pytest_ftloop.fingerprint import split_revision
 
 
 @dataclass
@@ -123,12 +124,6 @@ def load_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:
             f"no tokenizer was found for the model given (its name is {name!r})",
             cure="Pass it: ftloop(model=model, tokenizer=tokenizer, ...).",
         ) from error
-
-
-def split_revision(name: str) -> tuple[str, str | None]:
-    """`gpt2@607a30d` -> (`gpt2`, `607a30d`)."""
-    base, at, revision = name.rpartition("@")
-    return (base, revision) if at and base and "/" not in revision else (name, None)
 
 
 def free_memory() -> None:

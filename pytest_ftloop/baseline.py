@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pytest_ftloop.errors import shown_path
+from pytest_ftloop.errors import FtloopError, shown_path
 from pytest_ftloop.git import GitError, Repository
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.commit import CommitFiles, below, folders_of_records
@@ -26,6 +27,7 @@ class Baseline:
     `shown` says which commit. `iteration` is what its log stands for, `anchor` the best iteration
     ever accepted (None where that is the same, or none was). `why_none` is empty when there is an
     iteration; `is_first` says that a log was never committed, so nothing can have got worse.
+    `was_stated` is whether the user named the commit, which may be older than the log.
     """
 
     shown: str = ""
@@ -36,6 +38,7 @@ class Baseline:
     anchor: Iteration | None = None
     why_none: str = ""
     is_first: bool = False
+    was_stated: bool = False
 
 
 def find_baseline(
@@ -63,7 +66,13 @@ def find_baseline(
         why = f"no log of {log_folder.name} at {found.shown}"
         if _is_uncommitted(repository, log_folder):
             why += f"; {shown_path(log_folder)} is not committed"
-        return Baseline(shown=found.shown, commit=found.commit, why_none=why, is_first=True)
+        return Baseline(
+            shown=found.shown,
+            commit=found.commit,
+            why_none=why,
+            is_first=True,
+            was_stated=stated is not None,
+        )
     view = LogView(CommitFiles(repository, found.commit, folder, below(blobs, folder)))
     return baseline_in(view, metric, found, folder)
 
@@ -99,9 +108,26 @@ def _log_at(
             return blobs, folder
     blobs = repository.files(found.commit)
     ids = frozenset(iteration.id for iteration in iterations)
-    shared = {folder: len(ids & known) for folder, known in folders_of_records(blobs).items()}
+    shared = {
+        folder: len(ids & known)
+        for folder, known in folders_of_records(blobs).items()
+        if ids & known and not _is_in_use(repository.root / folder)
+    }
     moved = max(shared, key=lambda folder: (shared[folder], str(folder)), default=None)
-    return blobs, moved if moved is not None and shared[moved] else None
+    return blobs, moved
+
+
+def _is_in_use(log_folder: Path) -> bool:
+    """Whether another loop file writes this log: then it was copied, not renamed or moved."""
+    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.search import files_in
+
+    beside = log_folder.parent.parent
+    for file in files_in(beside) if beside.is_dir() else ():
+        with suppress(FtloopError):  # a broken loop file is told where it is run
+            if read_loop_file(file).name == log_folder.name:
+                return True
+    return False
 
 
 def _is_uncommitted(repository: Repository, log_folder: Path) -> bool:

@@ -39,6 +39,8 @@ ONE_A_LINE = "One JSON object a line? Then name the file .jsonl."
 
 Row = tuple[Mapping[str, Any], Location | None]
 
+_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -387,7 +389,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
     said = {**kept, "choices": choices} if choices else kept
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
-        bytes_ = json.dumps(said, sort_keys=True, ensure_ascii=False, default=str).encode()
+        bytes_ = _sorted_json(said).encode()
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise DataError(

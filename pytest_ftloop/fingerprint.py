@@ -56,7 +56,9 @@ NEUTRAL = frozenset(
         "save_steps",
         "save_strategy",
         "save_total_limit",
+        "trackio_bucket_id",
         "trackio_space_id",
+        "trackio_static_space_id",
     }
 )
 """Arguments of SFTConfig that can't move a figure."""
@@ -105,6 +107,12 @@ def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
     if path.is_dir():
         return f"folder:{_folder_digest(path)}"
     return f"hub:{model}"
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`gpt2@607a30d` -> (`gpt2`, `607a30d`)."""
+    base, at, revision = name.rpartition("@")
+    return (base, revision) if at and base and "/" not in revision else (name, None)
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:

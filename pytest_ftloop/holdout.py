@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_ftloop.compare.runs import EXAMPLE_METRICS
+from pytest_ftloop.compare.runs import EXAMPLE_METRICS, is_figure
 from pytest_ftloop.compare.statistic import differences
 from pytest_ftloop.compare.verdict import Change, Verdict
 from pytest_ftloop.records import ExampleResult, HoldoutUse, Iteration, Judgement
@@ -41,7 +41,7 @@ class Gain:
     @property
     def alarms(self) -> bool:
         """Whether the gain on the eval set can't be one on other examples."""
-        return self.z > ALARM_Z
+        return self.on_eval > 0 and self.z > ALARM_Z
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class HoldoutReport:
     """What the holdout says of an iteration.
 
     `metrics` are its figures there. `reference` names the accepted iteration before it, None where
-    the holdout was never opened before. `uses` counts the openings, this one included; `judged` the
-    judgements by the eval set so far.
+    the holdout was never opened before. `uses` counts the openings of a holdout of this content,
+    this one included; `judged` the judgements by the eval set so far.
     """
 
     iteration: str
@@ -97,14 +97,14 @@ def report_of(
         metrics={name: own.metrics[name] for name in METRICS if name in own.metrics},
         reference=baseline.name if before is not None and baseline is not None else None,
         gains=gains,
-        uses=len(uses),
+        uses=sum(_is_of_the_same_set(use, own) for use in uses),
         judged=sum(judgement.by == "gate" for judgement in judgements),
         alpha=verdict.alpha,
     )
 
 
 def _gains(before: HoldoutUse, after: HoldoutUse, verdict: Verdict) -> tuple[Gain, ...]:
-    if before.data.get("sha256") != after.data.get("sha256"):
+    if not _is_of_the_same_set(before, after):
         return ()
     if dict(before.scoring) != dict(after.scoring):
         return ()
@@ -117,11 +117,11 @@ def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:
     old, new = _by_id(before.examples), _by_id(after.examples)
     ids = sorted(old.keys() & new.keys())
     rows = [[table[i] for i in ids] for table in (old, new)]
-    if len(ids) < 2 or not sum(row.tokens for row in rows[1]):
+    if len(ids) < 2:
         return None
     values = zip(*(metric.values(side) for side in rows), strict=True)
     worse = [b - a for a, b in values]
-    if not all(map(math.isfinite, worse)):
+    if not all(map(is_figure, worse)):
         return None
     told = differences(worse)
     of_eval = _example_variance(change)
@@ -136,6 +136,10 @@ def _example_variance(change: Change) -> float:
     test = change.test
     seeds = (1 / test.k_baseline + 1 / test.k_candidate) * test.tau**2
     return max(test.se**2 - seeds, 0.0)
+
+
+def _is_of_the_same_set(one: HoldoutUse, other: HoldoutUse) -> bool:
+    return bool(one.data.get("sha256") == other.data.get("sha256"))
 
 
 def _by_id(rows: Sequence[ExampleResult]) -> dict[str, ExampleResult]:

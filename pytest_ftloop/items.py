@@ -11,7 +11,8 @@ import pytest
 
 from pytest_ftloop.config import LoopConfig, read_loop_file
 from pytest_ftloop.errors import FtloopError
-from pytest_ftloop.gates import Gate, GateResult, Regression
+from pytest_ftloop.gates import Gate, Regression
+from pytest_ftloop.report.properties import loop_properties, verdict_properties
 from pytest_ftloop.session import session_of
 
 
@@ -68,8 +69,8 @@ class RegressionItem(LoopItem):
         session = session_of(self.config)
         verdict = session.verdict(self.loop, self.gate)
         result = session.run_once(self.loop)
-        self.user_properties.append(("ftloop_iteration", result.best.name))
-        self.user_properties.append((f"{self.gate.name} verdict", verdict.kind))
+        self.user_properties += loop_properties(result)
+        self.user_properties += verdict_properties(verdict, self.gate)
         if not verdict.ok:
             from pytest_ftloop.report.verdict import explain_verdict
 
@@ -86,16 +87,11 @@ class GateItem(LoopItem):
     def runtest(self) -> None:
         """Run the loop if need be, then judge this gate."""
         result = session_of(self.config).run_once(self.loop)
-        self.user_properties.append(("ftloop_iteration", result.best.name))
-        if self.gate is None:
-            return
-        judged = next(r for r in result.gates if r.gate == self.gate)
-        self.user_properties.append((judged.gate.name, _property(judged)))
-        if not judged.passed:
+        judged = None
+        if self.gate is not None:
+            judged = next(r for r in result.gates if r.gate == self.gate)
+        self.user_properties += loop_properties(result, judged)
+        if judged is not None and not judged.passed:
             from pytest_ftloop.report.explain import explain_gate
 
             raise GateFailedError(explain_gate(result, judged))
-
-
-def _property(judged: GateResult) -> str:
-    return "missing" if judged.value is None else repr(judged.value)

@@ -11,12 +11,19 @@ from functools import cached_property
 
 from pytest_ftloop.baseline import Baseline
 from pytest_ftloop.compare.compare import Side, compare
-from pytest_ftloop.compare.runs import groups_of, in_environment, runs_of
+from pytest_ftloop.compare.runs import (
+    Measured,
+    decisive,
+    groups_of,
+    in_environment,
+    runs_of,
+    why_incomplete,
+)
 from pytest_ftloop.compare.verdict import FAILING, Change, Verdict
 from pytest_ftloop.gates import Regression
 from pytest_ftloop.holdout import HoldoutReport, report_of
 from pytest_ftloop.log import ImprovementLog, verify
-from pytest_ftloop.records import Iteration, Judgement
+from pytest_ftloop.records import Iteration, Judgement, SeedRun
 from pytest_ftloop.seeds import SeedTrainer
 from pytest_ftloop.standing import RAISING, heads
 
@@ -32,52 +39,53 @@ SEEDS_IN_DOUBT = 3
 class Judging:
     """The judgement of one candidate.
 
-    `seeds` is None where nothing may be trained or written. `retrain` trains the baseline in this
-    environment, where that was asked for.
+    `seeds` is None where nothing may be trained or written. `retrain` trains the baseline in the
+    candidate's environment, where that was asked for.
     """
 
     log: ImprovementLog
     candidate: Iteration
     baseline: Baseline
     seeds: SeedTrainer | None = None
-    retrain: Callable[[Baseline], None] | None = None
+    retrain: Callable[[Judging], None] | None = None
 
     def verdict(self, rule: Regression) -> Verdict:
         """The verdict, after training two more seeds when one is not enough to tell."""
-        if self.retrain is not None and not self._baseline_runs_here():
-            self.retrain(self.baseline)
+        if self.retrain and self.baseline.iteration is not None and not self.baseline_runs():
+            self.retrain(self)
         verdict = self._compared(rule)
         if self.seeds is not None and is_in_doubt(verdict):
             more = self.seeds.train(self.candidate, SEEDS_IN_DOUBT, "gate")
             return self._compared(rule) if more else verdict
         return verdict
 
-    def _baseline_runs_here(self) -> bool:
-        """Whether there is nothing to train: no baseline, or its figures are from here already."""
-        baseline, view = self.baseline.iteration, self.baseline.view
-        if baseline is None or view is None:
-            return True
-        seed_runs = (*self.log.view.seed_runs(), *view.seed_runs())
-        runs = runs_of(baseline, (), seed_runs)
-        return bool(in_environment(runs, self.candidate.environment))
+    def baseline_runs(self) -> tuple[Measured, ...]:
+        """The baseline's runs in the candidate's environment; none where it has to be trained."""
+        baseline = self.baseline.iteration
+        if baseline is None:
+            return ()
+        old, _ = self._sides(baseline, *self._logged)
+        return in_environment(old.runs, self.candidate.environment)
 
     def keep(self, verdict: Verdict) -> Judgement | None:
-        """Log the verdict, unless it is there already or nothing was compared."""
+        """Log the verdict, unless it is there already, nothing was compared, or a hand decided."""
         baseline = self.baseline.iteration
         if baseline is not None and baseline.fingerprint == self.candidate.fingerprint:
             return None
+        if verdict.ok and self._stands_by_hand:
+            return None
         known = self.log.view.judgements()
-        kind = "first" if baseline is None and self.baseline.is_first else verdict.kind
-        if baseline is None and kind != "first":
-            return None  # no repository: what passes there is no committed version
+        if baseline is None and (not self.baseline.is_first or self.baseline.was_stated):
+            return None  # no repository, or a commit older than the log: no first version
+        is_first = baseline is None and verdict.ok
         judgement = Judgement(
             loop=self.candidate.loop,
             candidate=self.candidate.id,
             baseline=baseline.id if baseline else None,
             by="gate",
-            kind=kind,
+            kind="first" if is_first else verdict.kind,
             passed=verdict.ok,
-            because=verdict.because if baseline else "nothing was committed before it",
+            because="nothing was committed before it" if is_first else verdict.because,
             over=tuple(head.name for head in heads(known)) if verdict.ok else (),
             verdict=_without_names(verdict),
         )
@@ -85,8 +93,27 @@ class Judging:
             return None
         return self.log.append_judgement(judgement)
 
+    def by_this_eval_set(self) -> tuple[Judgement, ...]:
+        """The judgements of iterations that were measured on the candidate's eval set."""
+        view = self.log.view
+        sets = {i.id: i.data.get("eval", {}).get("sha256") for i in view.iterations()}
+        own = self.candidate.data.get("eval", {}).get("sha256")
+        return tuple(j for j in view.judgements() if sets.get(j.candidate, own) == own)
+
     def _compared(self, rule: Regression) -> Verdict:
         candidate, baseline = self.candidate, self.baseline.iteration
+        if why := why_incomplete(candidate):
+            # Also where there is nothing to compare with, or the committed version is as broken.
+            return Verdict(
+                kind="incomplete",
+                ok=False,
+                because=f"{candidate.name}: {why}",
+                candidate=candidate.name,
+                baseline=baseline.name if baseline else None,
+                against=self.baseline.shown,
+                alpha=rule.alpha,
+                total=len(candidate.examples),
+            )
         if baseline is None or self.baseline.view is None:
             return _nothing_to_compare(candidate, self.baseline, rule)
         if _is_the_same(candidate, baseline):
@@ -101,21 +128,74 @@ class Judging:
                 common=len(candidate.examples),
                 total=len(candidate.examples),
             )
-        view = self.baseline.view
-        verify(baseline, view.files.shown(f"{baseline.name}.yaml"))
-        iterations = (*self.log.read(), *view.iterations())
-        seed_runs = (*self.log.view.seed_runs(), *view.seed_runs())
+        stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
+        verify(baseline, self.baseline.view.files.shown(f"{stem}.yaml"))
+        iterations, seed_runs = self._logged
         groups = groups_of(iterations, seed_runs)
 
-        def side(iteration: Iteration) -> Side:
-            return Side(iteration, runs_of(iteration, iterations, seed_runs))
-
-        new = side(candidate)
-        if candidate.group and candidate.group == baseline.group:
-            new = Side(candidate, (candidate,))  # a run can't stand on both sides
+        old, new = self._sides(baseline, iterations, seed_runs)
         anchor = self.baseline.anchor
-        verdict = compare(new, side(baseline), side(anchor) if anchor else None, groups, rule)
-        return replace(verdict, against=self.baseline.shown)
+        if anchor is not None and self._is_one_group(anchor):
+            anchor = None  # the same settings again: nothing but chance is between them
+        past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
+        verdict = compare(new, old, past, groups, rule)
+        return self._accepted(replace(verdict, against=self.baseline.shown))
+
+    def _accepted(self, verdict: Verdict) -> Verdict:
+        """The verdict, passing where the user accepted the candidate whatever it is."""
+        if verdict.ok or verdict.kind == "incomplete" or not self._stands_by_hand:
+            return verdict
+        return replace(verdict, ok=True, because=f"accepted by hand; {verdict.because}")
+
+    @property
+    def _stands_by_hand(self) -> bool:
+        standing = heads(self.log.view.judgements())
+        return any(j.by == "hand" and j.candidate == self.candidate.id for j in standing)
+
+    @property
+    def _logged(self) -> tuple[tuple[Iteration, ...], tuple[SeedRun, ...]]:
+        """All iterations and seed runs, of the log as it is now and of the baseline's commit."""
+        view = self.baseline.view
+        views = (self.log.view,) if view is None else (self.log.view, view)
+        iterations = tuple(iteration for each in views for iteration in each.iterations())
+        return iterations, tuple(run for each in views for run in each.seed_runs())
+
+    def _is_one_group(self, other: Iteration) -> bool:
+        return bool(self.candidate.group) and self.candidate.group == other.group
+
+    def _sides(
+        self,
+        baseline: Iteration,
+        iterations: Sequence[Iteration],
+        seed_runs: Sequence[SeedRun],
+    ) -> tuple[Side, Side]:
+        """Baseline and candidate with their runs. None of these stands on both sides.
+
+        Where both have the same settings, a run is the candidate's that was trained for it, or was
+        trained in its environment when the baseline was not, and not to stand for the baseline.
+        """
+        candidate = self.candidate
+        if not self._is_one_group(baseline):
+            old, new = (runs_of(it, iterations, seed_runs) for it in (baseline, candidate))
+            return Side(baseline, old), Side(candidate, new)
+        here = decisive(candidate.environment)
+        moved = here != decisive(baseline.environment)
+
+        def is_candidates(run: Measured) -> bool:
+            is_here = decisive(run.environment) == here
+            if isinstance(run, Iteration):
+                return is_here and (moved or run.fingerprint == candidate.fingerprint)
+            if run.role == "baseline":
+                return False
+            if candidate.id == baseline.id:
+                return moved and is_here
+            # Calibration may have trained the candidate's seed for the baseline before.
+            return run.iteration == candidate.id or run.fingerprint == candidate.fingerprint
+
+        own = [run for run in seed_runs if is_candidates(run)]
+        others = [run for run in iterations if not is_candidates(run)]
+        old = runs_of(baseline, others, [run for run in seed_runs if not is_candidates(run)])
+        return Side(baseline, old), Side(candidate, runs_of(candidate, (), own))
 
 
 @dataclass
@@ -146,14 +226,19 @@ class Judge:
             self._verdicts[rule] = verdict
         return self._verdicts[rule]
 
+    @property
+    def failed(self) -> dict[Regression, Verdict]:
+        """The verdicts made so far that fail."""
+        return {rule: verdict for rule, verdict in self._verdicts.items() if not verdict.ok}
+
     def holdout(self, rule: Regression) -> HoldoutReport | None:
         """What the holdout says, where it was opened for this iteration."""
         verdict, judging = self.verdict(rule), self.judging
-        view = judging.log.view
+        uses = judging.log.view.holdout_uses()
+        if not any(use.iteration == judging.candidate.id for use in uses):
+            return None
         baseline = judging.baseline.iteration
-        return report_of(
-            judging.candidate, view.holdout_uses(), verdict, baseline, view.judgements()
-        )
+        return report_of(judging.candidate, uses, verdict, baseline, judging.by_this_eval_set())
 
 
 def is_in_doubt(verdict: Verdict) -> bool:

@@ -7,6 +7,7 @@ something has to be trained.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_ftloop import adjust, data
-from pytest_ftloop.baseline import Baseline, find_baseline
+from pytest_ftloop.baseline import find_baseline
 from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.config import LoopConfig
 from pytest_ftloop.diagnose import diagnose
@@ -30,6 +31,7 @@ from pytest_ftloop.gates import check_tags, judge
 from pytest_ftloop.judging import Judge, Judging, is_accepted
 from pytest_ftloop.log import FOLDER, ImprovementLog, as_logged, chain_from, next_number
 from pytest_ftloop.log.lock import locked
+from pytest_ftloop.log.record import Rows
 from pytest_ftloop.metrics import best_metrics, final_metrics
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.records import (
@@ -41,6 +43,7 @@ from pytest_ftloop.records import (
     HoldoutUse,
     Iteration,
     Settings,
+    name_of,
 )
 from pytest_ftloop.result import LoopResult, best_of
 from pytest_ftloop.retrain import retrain_baseline
@@ -80,9 +83,17 @@ class Runner(Protocol):
     """Trains and evaluates one iteration."""
 
     def __call__(
-        self, settings: Settings, adapter: Path | None, base_eval_loss: float | None
+        self,
+        settings: Settings,
+        adapter: Path | None,
+        base_eval_loss: float | None,
+        *,
+        name: str,
     ) -> Run:
-        """Run with these settings; save the best adapter to the folder `adapter`, if any."""
+        """Run with these settings; save the best adapter to the folder `adapter`, if any.
+
+        `name` tells the run from the loop's others, wherever it is reported to.
+        """
 
 
 Measure = Callable[..., tuple[ExampleResult, ...]]
@@ -238,19 +249,19 @@ class Loop:
                 return chain, tuple(trained)
             runner = self._runner(inputs)
             self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
+            known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
+            number = known.number if known else next_number((*before, *logged))
             run = runner(
                 plan.settings,
                 adapter_folder(plan.fingerprint),
                 chain[0].base["eval_loss"] if chain else None,
+                name=name_of(number, plan.fingerprint[:ID_LENGTH]),
             )
-            known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
-            number = known.number if known else next_number((*before, *logged))
             draft = self._draft(inputs, number, plan, run, chain)
             # Decided on what the log will say, so that a later run would decide the same.
             decision = self._decide([*chain, as_logged(draft)])
             written = log.append(replace(draft, decision=decision))
-            if known and known.tag != written.tag:
-                log.remove(known)
+            log.remove_others(written)
             logged = (*logged, written)
             trained.append(draft.id)
             if afresh:
@@ -498,7 +509,8 @@ class Loop:
         def begin() -> Judging:
             metric, folder = self.config.loop.metric, self.config.folder
             stated = self.options.baseline
-            baseline = find_baseline(log.folder, folder, log.read(), metric, stated)
+            logged = Rows(log.read)  # a loop that was not renamed is found without
+            baseline = find_baseline(log.folder, folder, logged, metric, stated)
             seeds = None if self.options.replay else self._seeds(log, inputs)
             retrain = self._retrain_baseline(log) if self.options.retrain_baseline else None
             return Judging(log, best, baseline, seeds, retrain)
@@ -508,13 +520,16 @@ class Loop:
 
         return Judge(begin, after, writes=not self.options.replay)
 
-    def _retrain_baseline(self, log: ImprovementLog) -> Callable[[Baseline], None]:
-        def retrain(baseline: Baseline) -> None:
+    def _retrain_baseline(self, log: ImprovementLog) -> Callable[[Judging], None]:
+        def retrain(judging: Judging) -> None:
             log.check_writable()
-            self.progress.working(f"{self.config.name}: training the baseline {baseline.shown}")
+            said = f"{self.config.name}: training the baseline {judging.baseline.shown}"
             with self._locked(log):
+                if judging.baseline_runs():
+                    return  # another process was first
+                self.progress.working(said)
                 try:
-                    retrain_baseline(self.config, baseline, log)
+                    retrain_baseline(self.config, judging.baseline, judging.candidate, log)
                 finally:
                     self.progress.done()
 
@@ -555,16 +570,10 @@ class Loop:
                 )
             )
 
-    def _judging(self, log: ImprovementLog, inputs: Inputs, best: Iteration) -> Judging:
-        baseline = find_baseline(
-            log.folder,
-            self.config.folder,
-            log.read(),
-            self.config.loop.metric,
-            self.options.baseline,
-        )
-        seeds = None if self.options.replay else self._seeds(log, inputs)
-        return Judging(log, best, baseline, seeds)
+
+def in_ci() -> bool:
+    """Whether the CI variable is set, as every CI service sets it."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
 
 
 def adapter_folder(fingerprint: str) -> Path:

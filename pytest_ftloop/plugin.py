@@ -60,6 +60,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="read and write the improvement log in DIR, not beside the loop file",
     )
+    group.addoption(
+        "--ftloop-report",
+        metavar="PATH",
+        help="write an HTML report on all loops that ran, one self-contained file (needs the "
+        "report extra)",
+    )
     parser.addini(
         "ftloop_baseline", "the commit to compare with, as --ftloop-baseline", default=None
     )
@@ -86,6 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if option.ftloop or trains or option.ftloop_replay:
         from pytest_ftloop.session import FtloopSession
 
+        if option.ftloop_report:
+            _check_report_extra()
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")
 
 
@@ -145,6 +153,17 @@ class _Unread(pytest.Item):
 def _session(config: pytest.Config) -> FtloopSession | None:
     found: FtloopSession | None = config.pluginmanager.get_plugin("ftloop-session")
     return found
+
+
+def _check_report_extra() -> None:
+    """A usage error before anything is trained, where the report could not be written after."""
+    from pytest_ftloop.errors import FtloopError
+    from pytest_ftloop.report.html.page import check_extra
+
+    try:
+        check_extra()
+    except FtloopError as error:
+        raise pytest.UsageError(f"--ftloop-report: {error}") from None
 
 
 def _positive(text: str) -> int:

@@ -233,6 +233,8 @@ def _refused(
             where=task.locate("lora.target_modules") or task.locate("lora"),
             cure=f"This model has: {', '.join(leaves)}. Or use all-linear.",
         )
+    if isinstance(error, RuntimeError | ImportError) and "Callback requires" in text:
+        return ConfigError(text, where=task.locate("training.report_to"))
     if "DataParallel" in text:
         return ConfigError(
             "more than one GPU is visible to this one process",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.diagnose.watch import Watch
@@ -51,6 +52,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Watch this trainer from now on; returns how the eval set is measured."""
         self.watch = Watch(vocabulary_size(trainer.model))
         self.steps_per_epoch = steps_per_epoch(trainer)
+        self.trainer = weakref.ref(trainer)  # after an attempt its optimiser's memory is needed
         self.measure = lambda: evaluator.losses(
             prepared.eval, self.task.eval.examples, self.progress
         )
@@ -74,6 +76,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Evaluate at the evaluation points; the last step's weights need no checkpoint."""
         if state.global_step in self.points:
             self.evaluate(model, state)
+            self._report(control)
             control.should_save = control.should_save or state.global_step < state.max_steps
 
     def on_save(
@@ -114,6 +117,21 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.best = results
         elif not self.best_step:
             self.best = results
+
+    def _report(self, control: TrainerControl) -> None:
+        """Hand the evaluation point to the trackers that the trainer reports to, if any."""
+        trainer = self.trainer()
+        if trainer is None or not trainer.args.report_to:
+            return
+        point = self.evals[-1]
+        figures = {
+            "eval_loss": point.eval_loss,
+            "eval_mean_token_accuracy": point.token_accuracy,  # trl's own name for it
+        }
+        should_log = control.should_log  # of this step's own figures, yet to come
+        # Not SFTTrainer's own, which would take what it counted for this step's train log.
+        Trainer.log(trainer, figures)
+        control.should_log = should_log
 
     def rewind(self) -> None:
         """Forget what lies after the step the next attempt goes on from."""

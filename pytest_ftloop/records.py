@@ -222,10 +222,11 @@ class Iteration:
     `metrics` are the figures of the best evaluation point, by name and by `name[tag]`; `final`
     those of the last one; `base` those of the untrained base model. `facts` are the plain numbers
     of the training (steps, best_step, trainable_parameters, ...). `failing` are the ids of the eval
-    examples that did not pass. `examples` and the curves `steps` and `evals` may be read from their
-    file only when first looked at. `group` is the fingerprint of its settings whatever the seed:
-    iterations and seed runs of one group differ by chance only (empty in records of schema 1).
-    `tag` tells its files from another training of the same settings (see `log`).
+    examples that did not pass. `examples`, `failing`, `findings` and the curves `steps` and
+    `evals` may be read from their file only when first looked at. `group` is the fingerprint of its
+    settings whatever the seed: iterations and seed runs of one group differ by chance only (empty
+    in records of schema 1). `tag` tells its files from another training of the same settings (see
+    `log`).
     """
 
     loop: str
@@ -244,8 +245,8 @@ class Iteration:
     facts: Mapping[str, Any]
     steps: Sequence[StepLog]
     evals: Sequence[EvalPoint]
-    findings: tuple[Finding, ...]
-    failing: tuple[str, ...]
+    findings: Sequence[Finding]
+    failing: Sequence[str]
     decision: Decision
     environment: Mapping[str, str]
     cost: Cost
@@ -257,7 +258,7 @@ class Iteration:
     @property
     def name(self) -> str:
         """What people call it, `001-3fa9c1d2`."""
-        return f"{self.number:03d}-{self.id}"
+        return name_of(self.number, self.id)
 
     @property
     def seed(self) -> int:
@@ -341,6 +342,11 @@ class HoldoutUse:
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+
+
+def name_of(number: int, id_: str) -> str:
+    """What people call an iteration, `001-3fa9c1d2`."""
+    return f"{number:03d}-{id_}"
 
 
 def seed_of(settings: Settings) -> int:

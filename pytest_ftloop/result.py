@@ -118,7 +118,7 @@ class LoopResult:
         return self.figure("perplexity")
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> Sequence[Finding]:
         """What the diagnosis says of the best iteration."""
         return self.best.findings
 

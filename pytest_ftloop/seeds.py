@@ -38,15 +38,22 @@ class SeedTrainer:
     locked: Callable[[], AbstractContextManager[Path]]
 
     def train(self, iteration: Iteration, wanted: int, role: SeedRole) -> tuple[SeedRun, ...]:
-        """Train the seeds after the iteration's own until there are `wanted` runs in all."""
+        """Train the seeds after the iteration's own until there are `wanted` runs in all.
+
+        Where this is another environment than the iteration's, it ends after the first: such runs
+        can't stand beside the iteration.
+        """
         seeds = {run.seed for run in runs_here(self.log, iteration)}
         trained: list[SeedRun] = []
         seed = iteration.seed
         while len(seeds) < wanted:
             seed += 1
             if seed not in seeds:
-                trained.append(self._run(iteration, seed, role))
+                run = self._run(iteration, seed, role)
+                trained.append(run)
                 seeds.add(seed)
+                if not in_environment([run], iteration.environment):
+                    break
         return tuple(trained)
 
     def _run(self, iteration: Iteration, seed: int, role: SeedRole) -> SeedRun:
@@ -60,7 +67,12 @@ class SeedTrainer:
             named = f"{self.config.name} seed {seed}"
             self.progress.iteration(named, iteration.number, iteration.number)
             try:
-                run_ = self.runner()(settings, None, iteration.base.get("eval_loss"))
+                run_ = self.runner()(
+                    settings,
+                    None,
+                    iteration.base.get("eval_loss"),
+                    name=f"{iteration.name}-seed-{seed}",
+                )
             finally:
                 self.progress.done()
             return self.log.append_seed_run(

@@ -14,11 +14,16 @@ import pytest
 from pytest_ftloop.config import LoopConfig, from_python, read_loop_file, shown_path
 from pytest_ftloop.errors import FtloopError, did_you_mean
 from pytest_ftloop.live import LiveLine
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop, Options, in_ci
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.text import summary
-from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
+from pytest_ftloop.report.verdict import (
+    explain_failed,
+    head_lines,
+    holdout_lines,
+    verdict_lines,
+)
 from pytest_ftloop.result import Figure, LoopResult
 from pytest_ftloop.scorers import row_of
 
@@ -43,6 +48,11 @@ class FtloopSession:
         self._verdicts: dict[tuple[str, str], dict[str, list[str]]] = {}
         self._under_way = ""
         self._explanations: list[str] = []
+        self._results_of_test: list[LoopResult] = []
+        report = config.option.ftloop_report
+        self._report = Path(report).absolute() if report else None
+        self._reported: dict[tuple[str, str], LoopResult] = {}
+        self._said_of_report = ""
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -51,7 +61,11 @@ class FtloopSession:
         self._under_way = loop.name  # stays set when interrupted: that is no Exception
         try:
             result = Loop(loop, self.options, self._progress(), self._hook()).run()
-            self._news.append(self._news_of(result))
+            self._news.append(
+                self._news_of(result) | {"file": str(loop.file) if loop.lines else ""}
+            )
+            if self._report:
+                self._reported[str(result.log_folder), result.chain[0].name] = result
         except Exception:
             self._under_way = ""
             raise
@@ -70,6 +84,12 @@ class FtloopSession:
         if isinstance(known, Exception):
             raise known
         return known
+
+    def run_in_test(self, loop: LoopConfig) -> LoopResult:
+        """Run a loop of the fixture's; should the test fail by its verdict, that is explained."""
+        result = self.run(loop)
+        self._results_of_test.append(result)
+        return result
 
     def verdict(self, loop: LoopConfig, rule: Regression) -> Verdict:
         """Judge a loop that several tests share against the baseline; keep what to say of it."""
@@ -143,8 +163,10 @@ class FtloopSession:
         if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
             report.longrepr = str(call.excinfo.value)
         if report.failed:
-            report.sections += [("ftloop", text) for text in self._explanations]
-        self._explanations = []
+            failed = [explain_failed(result, self._width()) for result in self._results_of_test]
+            texts = filter(None, [*self._explanations, *failed])
+            report.sections += [("ftloop", text) for text in texts]
+        self._explanations, self._results_of_test = [], []
         if self._news:
             report.ftloop = self._news  # type: ignore[attr-defined]
             self._news = []
@@ -161,6 +183,29 @@ class FtloopSession:
             if known is None or news["trained"] >= known["trained"]:
                 self._summaries[key] = news
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the HTML report, in the process that knows of all loops."""
+        if self._report is None or hasattr(self.config, "workerinput"):
+            return
+        from pytest_ftloop.html_report import of_result, of_told, write_page
+
+        try:
+            loops = [
+                of_result(self._reported[key])
+                if key in self._reported  # else a worker of pytest-xdist ran it
+                else of_told(Path(key[0]), news["file"], self.options)
+                for key, news in sorted(self._summaries.items())
+            ]
+            if loops:
+                write_page(loops, self._report)
+        except FtloopError as error:
+            self._said_of_report = f"ftloop report: {error}"
+            if session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            return
+        said = f"written to {shown_path(self._report)}" if loops else "no loop ran: not written"
+        self._said_of_report = f"ftloop report: {said}"
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The iterations, findings, failing examples and files of each loop."""
         for key, news in sorted(self._summaries.items()):
@@ -169,6 +214,8 @@ class FtloopSession:
             for lines in (news["lines"], *(["", *verdict] for verdict in verdicts)):
                 for line in lines:
                     terminalreporter.line(line)
+        if self._said_of_report:
+            terminalreporter.line(self._said_of_report)
         if self._under_way:
             terminalreporter.line(
                 f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "
@@ -237,7 +284,7 @@ class BoundLoop:
     def run(self) -> LoopResult:
         """Train what is not in the log yet, and return the best iteration's figures."""
         __tracebackhide__ = True
-        return self._session.run(self.config)
+        return self._session.run_in_test(self.config)
 
 
 def session_of(config: pytest.Config) -> FtloopSession:
@@ -261,11 +308,6 @@ def options_of(config: pytest.Config) -> Options:
         baseline=option.ftloop_baseline or config.getini("ftloop_baseline") or None,
         retrain_baseline=option.ftloop_retrain_baseline,
     )
-
-
-def in_ci() -> bool:
-    """Whether the CI variable is set, as every CI service sets it."""
-    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
 
 
 def _loop_name(test: str) -> str:

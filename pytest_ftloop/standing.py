@@ -33,11 +33,11 @@ def baseline_of(
 ) -> Iteration | None:
     """The iteration that a log stands for: the best of the heads' candidates.
 
-    Where none of those is in the log, or nothing was ever judged, the best of all iterations. None
-    for an empty log.
+    Where none of those is in the log, or nothing was ever judged, the best of all iterations that
+    were not rejected. None for an empty log.
     """
     standing = _named(iterations, [head.candidate for head in heads(judgements)])
-    candidates = standing or tuple(iterations)
+    candidates = standing or _not_rejected(iterations, judgements)
     return best_of(candidates, metric) if candidates else None
 
 
@@ -65,6 +65,16 @@ def anchor_of(
             waiting += judgement.over
     found = _named(iterations, accepted)
     return best_of(found, metric) if found else None
+
+
+def _not_rejected(
+    iterations: Sequence[Iteration], judgements: Sequence[Judgement]
+) -> tuple[Iteration, ...]:
+    """The iterations without those that only ever failed; all of them where none is left."""
+    passed = {judgement.candidate for judgement in judgements if judgement.passed}
+    rejected = {judgement.candidate for judgement in judgements} - passed
+    kept = tuple(iteration for iteration in iterations if iteration.id not in rejected)
+    return kept or tuple(iterations)
 
 
 def _named(iterations: Sequence[Iteration], ids: Sequence[str]) -> tuple[Iteration, ...]:

@@ -46,6 +46,7 @@ from pytest_ftloop.recorder import (
 )
 from pytest_ftloop.records import Cost, DataSet, Evaluation, ExampleResult, Settings, Training
 from pytest_ftloop.tiny import tiny_folder
+from pytest_ftloop.trackers import Tracked, reported, settings_to_report
 
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
@@ -74,16 +75,18 @@ def run_lora(
     *,
     adapter: Path | None = None,
     base_eval_loss: float | None = None,
+    tracked: Tracked | None = None,
 ) -> Run:
     """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
 
-    `base_eval_loss` spares measuring the untrained base again. Raises `ConfigError` or `DataError`
-    for settings or data that can't train, `TrainingError` when memory does not do for batch 1.
+    `base_eval_loss` spares measuring the untrained base again; `tracked` is what the run is called
+    where it is reported to. Raises `ConfigError` or `DataError` for settings or data that can't
+    train, `TrainingError` when memory does not do for batch 1.
     """
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
-        attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss)
+        attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
         try:
             while (run := attempt.run(started)) is None:
                 attempt = attempt.with_half_the_batch()
@@ -107,6 +110,7 @@ class Attempt:
     recorder: Recorder
     adapter: Path | None
     base_eval_loss: float | None
+    tracked: Tracked | None = None
     recoveries: tuple[str, ...] = ()
 
     def run(self, started: float) -> Run | None:
@@ -114,8 +118,10 @@ class Attempt:
         task, recorder, progress = self.task, self.recorder, self.recorder.progress
         progress.working("preparing")
         args = sft_config(self.settings, self.folder, task.locate)
-        with self.base.lent() as loan:
+        where = task.locate("training.report_to")
+        with self.base.lent() as loan, reported(args, self.tracked, where) as report:
             trainer = build_trainer(loan, args, self.settings, task)
+            report.watch(trainer)
             prepared = Prepared.of(trainer, task)
             evaluator = Evaluator(
                 trainer.model,
@@ -130,6 +136,7 @@ class Attempt:
 
             first_weights = trainable_weights(trainer.model)
             if not self._train(trainer):
+                report.failed = True
                 return None
             if not recorder.evals or recorder.evals[-1].step != trainer.state.global_step:
                 recorder.evaluate(trainer.model, trainer.state)
@@ -153,6 +160,7 @@ class Attempt:
             )
             if self.adapter is not None and recorder.best_step:
                 trainer.model.save_pretrained(str(self.adapter))
+                trainer.processing_class.save_pretrained(str(self.adapter))
 
             training = Training(
                 steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
@@ -211,6 +219,7 @@ class Attempt:
             self.recorder,
             self.adapter,
             self.base_eval_loss,
+            self.tracked,
             (*self.recoveries, recovery),
         )
 
@@ -237,6 +246,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         args = sft_config(settings, folder, task.locate)
+        args.report_to = []
         with base.lent() as loan:
             trainer = build_trainer(loan, args, settings, task)
             prepared = Prepared.of(trainer, task)
@@ -316,12 +326,20 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
     with quiet():
         sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
         lora_config(config.settings, config.locate)
-        base = _base(config, progress)
+        base = base_of(config, progress)
     task = _task(inputs, config)
 
-    def run(settings: Settings, adapter: Path | None, base_eval_loss: float | None) -> Run:
+    def run(
+        settings: Settings, adapter: Path | None, base_eval_loss: float | None, *, name: str
+    ) -> Run:
         return run_lora(
-            base, task, settings, progress, adapter=adapter, base_eval_loss=base_eval_loss
+            base,
+            task,
+            settings_to_report(settings, config),
+            progress,
+            adapter=adapter,
+            base_eval_loss=base_eval_loss,
+            tracked=Tracked.of(config, name),
         )
 
     return run
@@ -337,7 +355,7 @@ def holdout_results(
 ) -> tuple[ExampleResult, ...]:
     """What an accepted iteration's adapter shows on the holdout."""
     with quiet():
-        base = _base(config, progress)
+        base = base_of(config, progress)
     task = replace(_task(inputs, config), eval=holdout)
     return measure(base, task, settings, adapter, progress)
 
@@ -355,7 +373,8 @@ def _task(inputs: Inputs, config: LoopConfig) -> Task:
     )
 
 
-def _base(config: LoopConfig, progress: Progress) -> Base:
+def base_of(config: LoopConfig, progress: Progress) -> Base:
+    """A loop's base model, loaded."""
     if not isinstance(config.model, str):
         tokenizer = config.tokenizer or load_tokenizer(config.model)
         return Base(config.model, tokenizer)

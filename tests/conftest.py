@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.loops import Loops
+
 pytest_plugins = ["pytester"]
 
 # Before torch is imported: models this small gain nothing from a second thread, and two processes
@@ -49,3 +51,20 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write_file
+
+
+@pytest.fixture
+def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loops:
+    """A new repository, the working folder, where `ftloop run` trains in no time."""
+    from pytest_ftloop import loop
+    from tests.gitfakes import GitRepo, isolate
+    from tests.loops import Loops
+    from tests.plugin.fake_runner import fake_runner
+
+    isolate(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(loop, "lora_runner", fake_runner)
+    made = Loops(GitRepo.init(tmp_path / "project"), tmp_path / "trained")
+    monkeypatch.setenv("FAKE_TRAINED", str(made.trained_file))
+    monkeypatch.chdir(made.root)
+    return made

@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.log.record import tag_of
+from pytest_ftloop.metrics import best_metrics
 from pytest_ftloop.records import (
     Adjustment,
     Cost,
     Decision,
     EvalPoint,
+    Evaluation,
     ExampleResult,
     Finding,
+    HoldoutUse,
     Iteration,
+    Judgement,
+    SeedRun,
     Settings,
     StepLog,
     Training,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 
 def fake_steps(
@@ -179,3 +185,101 @@ def fake_iteration(
         examples=tuple(examples),
         **(defaults | fields),
     )
+
+
+def fake_table(
+    losses: Iterable[float],
+    failing: Collection[int] = (),
+    *,
+    tokens: int = 4,
+    tags: Mapping[str, Collection[int]] | None = None,
+    start: int = 0,
+) -> tuple[ExampleResult, ...]:
+    """One example a loss (per token), named e000, e001, ...; `failing` and `tags` by position."""
+    tags = tags or {}
+    return tuple(
+        fake_example(
+            f"e{start + n:03d}",
+            n not in failing,
+            loss=loss * tokens,
+            tokens=tokens,
+            tags=tuple(tag for tag, places in tags.items() if n in places),
+        )
+        for n, loss in enumerate(losses)
+    )
+
+
+def fake_measured(
+    number: int, examples: Sequence[ExampleResult], *, seed: int = 42, **fields: Any
+) -> Iteration:
+    """An iteration whose figures are those of its examples; a group of its own unless named."""
+    figures = best_metrics(Evaluation(tuple(examples), (), (), math.nan))
+    told = {name: value for name, value in figures.items() if math.isfinite(value)}
+    gap = {"overfit_gap": 0.1, "train_loss": told.get("eval_loss", 0.0) - 0.1}
+    eval_ = {"rows": len(examples), "sha256": f"{number:016x}"}
+    defaults: dict[str, Any] = {
+        "metrics": told | gap,
+        "training": {"learning_rate": number * 1e-4, "seed": seed},
+        "data": {"train": {"rows": 400, "sha256": "a" * 16}, "eval": eval_},
+        "group": f"group-{number}",
+    }
+    return fake_iteration(number, examples=examples, **(defaults | fields))
+
+
+def fake_seed_run(
+    iteration: Iteration,
+    seed: int,
+    examples: Sequence[ExampleResult] | None = None,
+    **fields: Any,
+) -> SeedRun:
+    """An iteration trained again with another seed; with the same examples unless given."""
+    rows = tuple(iteration.examples if examples is None else examples)
+    figures = best_metrics(Evaluation(rows, (), (), math.nan))
+    defaults: dict[str, Any] = {
+        "loop": iteration.loop,
+        "iteration": iteration.id,
+        "role": "gate",
+        "fingerprint": f"{seed:032x}{iteration.id:0>32}",
+        "group": iteration.group,
+        "scoring": iteration.scoring,
+        "data": iteration.data,
+        "metrics": dict(iteration.metrics)
+        | {name: value for name, value in figures.items() if math.isfinite(value)},
+        "environment": iteration.environment,
+        "cost": iteration.cost,
+    }
+    return SeedRun(seed=seed, examples=rows, **(defaults | fields))
+
+
+def fake_judgement(
+    candidate: Iteration | str, *over: Judgement, kind: str = "improved", **fields: Any
+) -> Judgement:
+    """A passing judgement in the place of others; its tag is of what it says, as in a log."""
+    id_ = candidate if isinstance(candidate, str) else candidate.id
+    defaults: dict[str, Any] = {
+        "loop": "sentiment",
+        "baseline": over[0].candidate if over else None,
+        "by": "gate",
+        "passed": kind not in {"regressed", "incomplete"},
+        "because": "",
+        "over": tuple(judgement.name for judgement in over),
+        "tag": tag_of(f"{id_} {kind} {[judgement.name for judgement in over]}", 8),
+    }
+    return Judgement(candidate=id_, kind=kind, **(defaults | fields))
+
+
+def fake_holdout_use(
+    iteration: Iteration, examples: Sequence[ExampleResult], **fields: Any
+) -> HoldoutUse:
+    """The holdout opened for an iteration."""
+    figures = best_metrics(Evaluation(tuple(examples), (), (), math.nan))
+    defaults: dict[str, Any] = {
+        "loop": iteration.loop,
+        "iteration": iteration.id,
+        "fingerprint": iteration.fingerprint,
+        "scoring": iteration.scoring,
+        "data": {"source": "holdout.jsonl", "rows": len(examples), "sha256": "b" * 16},
+        "metrics": {name: value for name, value in figures.items() if math.isfinite(value)},
+        "environment": iteration.environment,
+    }
+    return HoldoutUse(examples=tuple(examples), **(defaults | fields))

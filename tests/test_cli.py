@@ -26,6 +26,7 @@ from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.records import Cost, Evaluation
 from pytest_ftloop.schema import loop_file_schema
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
+from tests.loops import BETTER, WORSE, Loops
 
 Capture = pytest.CaptureFixture[str]
 Write = Callable[[str, str | bytes], Path]
@@ -74,7 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def runner(inputs: Any, config: Any, progress: Any) -> Any:
-        def run(settings: Any, adapter: Path, base_eval_loss: float | None) -> Any:
+        def run(settings: Any, adapter: Path, base_eval_loss: float | None, *, name: str) -> Any:
             names.append(config.name)
             progress.step(1, 1, 0.5)
             result = fake_example("e1", content=inputs.eval.examples[0].content, loss=2.0, tokens=4)
@@ -320,6 +321,41 @@ def test_run_replay(make_loop: Any, trained: list[str], capsys: Capture) -> None
     assert 2 == main(["run", str(file), "--replay"])
     assert "Run pytest --ftloop and commit improvement_log/." in capsys.readouterr().err
     assert [] == trained
+
+
+def test_run_judges_the_regression_gate(loops: Loops, capsys: Capture) -> None:
+    """A regression is exit code 1, explained; -q says it in one line. A tag's gate has its name."""
+    gates = "{regression: {}, 'regression[negation]': {metrics: [eval_loss]}}"
+    loops.version(gates=gates)
+    loops.write(rate=WORSE, gates=gates)
+    assert 1 == main(["run"])
+    out = capsys.readouterr().out
+    assert "\n  FAILED  regression:\n    regression: regressed against HEAD (" in out
+    assert "\n  FAILED  regression[negation]:\n    regression[negation]: regressed against" in out
+    assert "\n    broken examples: 3\n" in out
+    assert 1 == main(["run", "-q"])
+    lines = capsys.readouterr().out.splitlines()
+    assert 3 == len(lines)
+    assert lines[1].startswith("  FAILED regression: regressed: eval_loss 1.6800 -> 2.0000 (+0.32")
+    assert lines[2].startswith("  FAILED regression[negation]: regressed: eval_loss[negation] 1.80")
+
+
+def test_run_with_another_baseline(loops: Loops, capsys: Capture) -> None:
+    """--baseline REF is the commit to compare with; one that is not there is 2."""
+    loops.version()
+    loops.version(BETTER)
+    capsys.readouterr()
+    assert 0 == main(["run", "--baseline", "HEAD~1"])
+    assert "regression: improved against HEAD~1 (" in capsys.readouterr().out
+    assert 2 == main(["run", "--baseline", "no-such"])
+    assert "no commit 'no-such'" in capsys.readouterr().err
+
+
+def test_run_never_retrains_the_baseline_in_a_replay(loops: Loops, capsys: Capture) -> None:
+    """--replay trains nothing: together with --retrain-baseline it is 2."""
+    loops.version()
+    assert 2 == main(["run", "--replay", "--retrain-baseline"])
+    assert "--retrain-baseline and --replay exclude each other" in capsys.readouterr().err
 
 
 def test_run_retrain(make_loop: Any, trained: list[str]) -> None:

@@ -19,7 +19,7 @@ from pytest_ftloop.config import (
     read_loop_file,
 )
 from pytest_ftloop.errors import ConfigError, Location
-from pytest_ftloop.gates import Gate
+from pytest_ftloop.gates import Gate, Regression
 from pytest_ftloop.records import Settings
 
 if TYPE_CHECKING:
@@ -102,6 +102,41 @@ def test_smallest_file(read: Any) -> None:
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
     assert (4, 2, "eval_loss", None, 1) == tuple(config.loop.model_dump().values())
+
+
+@pytest.mark.parametrize("stated", ["", " {}", " true", " ~"])
+def test_regression_by_default(read: Any, stated: str) -> None:
+    """`regression:` with nothing, with {} or with true is the gate with its defaults."""
+    config = read(f"{DATA}gates:\n  regression:{stated}\n")
+    assert (Regression(line=3),) == config.regressions
+    assert () == config.gates
+
+
+def test_regression_with_every_key(read: Any) -> None:
+    """Each key ends where it belongs, of the whole set and of a tag."""
+    config = read(
+        DATA + "gates:\n  regression[late]: {alpha: 0.05}\n  eval_loss: '<= 3'\n  regression:\n"
+        "    alpha: 0.02\n    max_regression: 0.1\n    min_regression: 0\n"
+        "    metrics: [pass_rate, overfit_gap, pass_rate]\n"
+        "    fail_on: [not-comparable, inconclusive]\n"
+    )
+    whole = Regression(
+        "regression",
+        alpha=0.02,
+        max_regression=0.1,
+        min_regression=0.0,
+        metrics=("pass_rate", "overfit_gap"),
+        fail_on=("not comparable", "inconclusive"),
+        line=5,
+    )
+    assert (Regression("regression[late]", alpha=0.05, line=3), whole) == config.regressions
+    assert ("late", None) == tuple(rule.tag for rule in config.regressions)
+    assert ["eval_loss"] == [gate.name for gate in config.gates]
+
+
+def test_seeds(read: Any) -> None:
+    """loop.seeds is how often the best iteration is trained."""
+    assert 3 == read(DATA + "loop: {seeds: 3}\n").loop.seeds
 
 
 def test_stated_section_has_no_defaults_of_ours(read: Any) -> None:
@@ -436,6 +471,61 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "no such anchor": (DATA + "lora: *none\n", 2, "not YAML: found undefined alias 'none'"),
     "tag": (DATA + "model: !!python/object:os.system x\n", 1, "not YAML: a value with a tag"),
     "binary": ("\x00\x01\x02", 1, "not YAML: unacceptable character #x0000"),
+    **{
+        f"regression: {stated}": (f"{DATA}gates:\n  regression:\n    {stated}\n", 4, message)
+        for stated, message in {
+            "alfa: 0.01": "unknown key 'alfa' in gates.regression\n  Did you mean 'alpha'?",
+            "alpha: 0": "gates.regression.alpha: wanted more than 0, found 0",
+            "alpha: 0.5": "gates.regression.alpha: wanted less than 0.5, found 0.5",
+            "alpha: .nan": "gates.regression.alpha: wanted ",
+            "alpha: small": "gates.regression.alpha: wanted a number, found 'small'",
+            "alpha: true": "gates.regression.alpha: wanted a number, found true",
+            "alpha: ~": "gates.regression.alpha: wanted a number, found nothing",
+            "max_regression: 0": "gates.regression.max_regression: wanted more than 0, found 0",
+            "max_regression: 1": "gates.regression.max_regression: wanted less than 1, found 1",
+            "max_regression: 5%": "gates.regression.max_regression: wanted a number, found '5%'",
+            "min_regression: -1": "gates.regression.min_regression: wanted 0",
+            "min_regression: 1": "gates.regression.min_regression: wanted less than 1, found 1",
+            "metrics: eval_loss": "gates.regression.metrics: wanted a list, found 'eval_loss'",
+            "metrics: []": "gates.regression.metrics: wanted one or more, found []",
+            "metrics: [eval_los]": "gates.regression.metrics: wanted 'eval_loss', 'pass_rate', "
+            "'token_accuracy' or 'overfit_gap', found 'eval_los'\n  Did you mean 'eval_loss'?",
+            "metrics: [perplexity]": "gates.regression.metrics: wanted 'eval_loss', ",
+            "fail_on: inconclusive": "gates.regression.fail_on: wanted a list, found 'inconcl",
+            "fail_on: [not comparable]": "gates.regression.fail_on: wanted 'inconclusive' or "
+            "'not-comparable', found 'not comparable'\n  Did you mean 'not-comparable'?",
+            "fail_on: [regressed]": "gates.regression.fail_on: wanted 'inconclusive' or ",
+        }.items()
+    },
+    "regression as a condition": (
+        DATA + "gates:\n  regression: '<= 0.1'\n",
+        3,
+        "gate regression: wanted keys such as {alpha: 0.01}, found '<= 0.1'\n"
+        "  Write regression: {} for the defaults.",
+    ),
+    "regression switched off": (
+        DATA + "gates:\n  regression: false\n",
+        3,
+        "gate regression: wanted keys such as {alpha: 0.01}, found false",
+    ),
+    "regression of no tag": (
+        DATA + "gates:\n  regression[]: {}\n",
+        3,
+        "gate regression[]: wanted regression, or regression and a tag, such as",
+    ),
+    "regression misspelt": (
+        DATA + "gates:\n  regresion: {}\n",
+        3,
+        "gate regresion: unknown metric 'regresion'\n  Did you mean 'regression'?",
+    ),
+    "key of a tag's regression": (
+        DATA + "gates:\n  regression[late]:\n    alpha: 0.01\n    metric: [eval_loss]\n",
+        5,
+        "unknown key 'metric' in gates.regression[late]\n  Did you mean 'metrics'?",
+    ),
+    "seeds": (DATA + "loop: {seeds: 0}\n", 2, "loop.seeds: wanted 1 or more, found 0"),
+    "seeds beyond all": (DATA + "loop: {seeds: 101}\n", 2, "loop.seeds: wanted 100 or less, fo"),
+    "half a seed": (DATA + "loop: {seeds: 1.5}\n", 2, "loop.seeds: wanted a whole number, found"),
 }
 
 

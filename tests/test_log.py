@@ -8,7 +8,7 @@ import io
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,7 @@ holdout_uses = st.builds(
 
 def rounded(value: Any) -> Any:
     """A value as the log keeps it, comparable: NaN as text, numbers to six significant digits."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [rounded(inner) for inner in value]

@@ -78,7 +78,7 @@ def _write(file: Path, text: str | None) -> None:
 
     if text is not None:
         write_atomically(file, text)
-        print(f"wrote {shown_path(file)}; its log is up to date with that")
+        print(f"wrote {shown_path(file)}; the iteration is in the log and not trained again")
 
 
 def _accept(iteration: Iteration, logged: Logged) -> str:
@@ -113,8 +113,8 @@ def _said(value: object) -> str:
 COMMAND = Command(
     "accept",
     "write an iteration's settings into the loop file",
-    "Write the settings of an iteration into the loop's file; comments, order and all else stay as\n"
-    "they are. Commit both the file and the log: the next change starts from there.",
+    "Write the settings of an iteration into the loop's file; comments, order and all else stay\n"
+    "as they are. Commit both the file and the log: the next change starts from there.",
     ("ftloop accept", "ftloop accept 3 topic.ftloop.yaml", "ftloop accept best --baseline"),
     _arguments,
     _run,

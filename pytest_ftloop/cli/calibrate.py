@@ -40,11 +40,10 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import ready, screen_progress
-    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.loop import Loop, Options, in_ci
     from pytest_ftloop.report.verdict import noise_lines
     from pytest_ftloop.search import find_loop_files
     from pytest_ftloop.seeds import runs_here
-    from pytest_ftloop.session import in_ci
 
     options = Options(explore=not in_ci(), log_folder=arguments.log and arguments.log.absolute())
 

@@ -15,15 +15,36 @@ from pytest_ftloop.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_ftloop.config import LoopConfig
     from pytest_ftloop.reference import Range
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The loop files to judge, and the commit to judge them against (None: the default one)."""
+    """The loop files to judge, and the commit to judge them against (None: the default one).
+
+    `log` is the folder named by `--log`, of the same commit as the files. `root` and `tree` are the
+    repository's folder and its temporary checkout, where a commit is judged.
+    """
 
     files: tuple[Path, ...]
     base: str | None
+    log: Path | None = None
+    root: Path | None = None
+    tree: Path | None = None
+
+    def read(self, file: Path) -> LoopConfig:
+        """One of the loop files, with what git does not keep of its data and model."""
+        from pytest_ftloop.config import read_loop_file
+
+        config = read_loop_file(file)
+        if self.root is None or self.tree is None:
+            return config
+        from pytest_ftloop.retrain import with_what_git_lacks
+
+        return with_what_git_lacks(
+            config, self.root / config.folder.resolve().relative_to(self.tree)
+        )
 
 
 def commit_arguments(to: argparse.ArgumentParser) -> None:
@@ -54,22 +75,30 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
             f"the baseline is named twice: {arguments.baseline} and {stated.base or 'a range'}",
             cure="Name it once.",
         )
-    named = stated or Range(arguments.baseline, None)
-    if named.head is None:
-        yield Candidates(tuple(find_loop_files(paths)), named.base)
+    named, log = stated or Range(arguments.baseline, None), arguments.log
+    if named.head is None and not named.merge_base:
+        yield Candidates(tuple(find_loop_files(paths)), named.base, log)
         return
     repository = Repository.containing(paths[0])
     if named.merge_base:
-        base = repository.merge_base(named.base or "HEAD", named.head)
+        base = repository.merge_base(named.base or "HEAD", named.head or "HEAD")
     else:
         base = reference(repository, named.base, os.environ).commit
+    if named.head is None:
+        yield Candidates(tuple(find_loop_files(paths)), base, log)
+        return
     inside = [repository.relative(path) for path in paths]
+    if log is not None:  # the commit's own, unless it is outside the repository
+        log = log.resolve()
+        log = Path(repository.relative(log)) if _is_inside(log, repository.root) else log
     here = Path.cwd()
     with repository.worktree(named.head) as tree:
         below = tree / repository.relative(here) if _is_inside(here, repository.root) else tree
         os.chdir(below if below.is_dir() else tree)  # so that paths are shown as they are known
         try:
-            yield Candidates(tuple(find_loop_files([tree / path for path in inside])), base)
+            files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
+            in_tree = None if log is None else tree / log
+            yield Candidates(tuple(files), base, in_tree, repository.root, tree)
         finally:
             os.chdir(here)
 
@@ -86,7 +115,11 @@ def _split(words: Sequence[str]) -> tuple[Range | None, list[Path]]:
             f"{others[1]!r}, which are neither",
             cure="For example: ftloop diff main..HEAD examples",
         )
-    if others and (others[0].endswith((".yaml", ".yml")) or "/." in others[0]):
+    if others and (
+        others[0].endswith((".yaml", ".yml"))
+        or others[0].startswith(("/", "./", "../"))
+        or "/." in others[0]
+    ):
         raise ConfigError(f"no such file or folder: {others[0]}")
     return (split_range(others[0]) if others else None), paths or [Path()]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
-from pytest_ftloop.cli.commits import candidates, commit_arguments
+from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
 from pytest_ftloop.cli.gate import replayed
 from pytest_ftloop.errors import LogError
 
@@ -30,27 +30,25 @@ def _run(arguments: argparse.Namespace) -> int:
     found: list[Difference] = []
 
     def one(file: Path) -> int:
-        found.append(_difference(file, base, arguments.log))
+        found.append(_difference(wanted, file))
         return HOLDS
 
     with candidates(arguments) as wanted:
-        base = wanted.base
         codes = list(each(wanted.files, one))
     most = None if arguments.all else report.MOST_FLIPS
     if arguments.format == "json":
         print(report.to_json([report.as_record(diff) for diff in found]))
-    elif arguments.format == "markdown":
+    elif found and arguments.format == "markdown":
         print("\n\n".join(report.as_markdown(diff, most) for diff in found))
     elif found:
         print("\n\n".join(report.as_text(diff, terminal_width(), most) for diff in found))
     return max(codes)
 
 
-def _difference(file: Path, base: str | None, log: Path | None) -> Difference:
-    from pytest_ftloop.config import read_loop_file
+def _difference(wanted: Candidates, file: Path) -> Difference:
     from pytest_ftloop.difference import difference
 
-    result = replayed(read_loop_file(file), base, log)
+    result = replayed(wanted.read(file), wanted)
     verdict = result.verdict
     baseline = result.judge.judging.baseline.iteration if result.judge else None
     if baseline is None:
@@ -62,8 +60,8 @@ def _difference(file: Path, base: str | None, log: Path | None) -> Difference:
 COMMAND = Command(
     "diff",
     "show what changed against a commit",
-    "Show what a candidate changed against the last committed version: settings, figures with what\n"
-    "is proven of them, fixed and broken examples, findings, cost. Nothing is trained.",
+    "Show what a candidate changed against the last committed version: settings, figures with\n"
+    "what is proven of them, fixed and broken examples, findings, cost. Nothing is trained.",
     ("ftloop diff", "ftloop diff main..HEAD", "ftloop diff --format markdown examples"),
     _arguments,
     _run,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cli.command import (
+    ERROR,
     FAILED,
     HOLDS,
     STALE,
@@ -14,17 +15,19 @@ from pytest_ftloop.cli.command import (
     report,
     terminal_width,
 )
-from pytest_ftloop.cli.commits import candidates, commit_arguments
-from pytest_ftloop.errors import ConfigError, FtloopError, LogError
+from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
+from pytest_ftloop.errors import ConfigError, FtloopError, LogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from pytest_ftloop.compare.verdict import Verdict
     from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.gates import Regression
+    from pytest_ftloop.gates import Gate, Regression
     from pytest_ftloop.result import LoopResult
+
+    Verdicts = tuple[tuple[Regression, Verdict], ...]
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
 
@@ -60,39 +63,64 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.diff import to_json
 
-    fail_on = _fail_on(arguments.fail_on)
+    change, fail_on = _overrides(arguments), parse_fail_on(arguments.fail_on)
     codes: list[int] = []
     records: list[dict[str, Any]] = []
     with candidates(arguments) as found:
         for index, file in enumerate(found.files):
             try:
-                code, record, lines = _judge(file, found.base, arguments, fail_on)
-            except LogError as error:
-                report(error)
-                code, record, lines = STALE, {"source": str(file), "error": str(error)}, []
+                code, record, lines = _judge(change(found.read(file)), found, fail_on)
             except FtloopError as error:
-                code, record, lines = report(error), {"source": str(file), "error": str(error)}, []
+                report(error)
+                code, lines = STALE if isinstance(error, LogError) else ERROR, []
+                record = {"source": shown_path(file), "error": str(error)}
             codes.append(code)
             records.append({**record, "exit_code": code})
             if not arguments.json and lines:
                 print("\n".join([*([""] if index else []), *lines]), flush=True)
     if arguments.json:
         print(to_json(records))
-    worst = max(codes)
-    return HOLDS if arguments.report_only and worst in (FAILED, STALE) else worst
+    forgiven = (FAILED, STALE) if arguments.report_only else ()
+    return max(HOLDS if code in forgiven else code for code in codes)
 
 
 def _judge(
-    file: Path, base: str | None, arguments: argparse.Namespace, fail_on: frozenset[str] | None
+    config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
 ) -> tuple[int, dict[str, Any], list[str]]:
     """One loop: its exit code, its record for JSON, its lines for the terminal."""
-    from pytest_ftloop.config import read_loop_file
+    result, verdicts = judged(config, found, fail_on)
+    record = {
+        "loop": result.loop,
+        "source": result.source,
+        "iteration": result.best.name,
+        "against": verdicts[0][1].against,
+        "gates": [
+            {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
+        ],
+        "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in verdicts],
+    }
+    return exit_code(result, verdicts), record, loop_lines(result, verdicts, terminal_width())
+
+
+def judged(
+    config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
+) -> tuple[LoopResult, Verdicts]:
+    """The loop as its log has it, and the verdict by each of its regression gates."""
+    if fail_on is not None:
+        strict = tuple(sorted(fail_on - {"regressed"}))
+        rules = tuple(replace(rule, fail_on=strict) for rule in config.regressions)
+        config = replace(config, regressions=rules)
+    result = replayed(config, found)
+    return result, tuple(
+        (rule, _lenient(result.verdict_of(rule), fail_on)) for rule in result.regressions
+    )
+
+
+def loop_lines(result: LoopResult, verdicts: Verdicts, width: int) -> list[str]:
+    """What the terminal says of one loop: each gate, and what a failed one rests on."""
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
-    config = _overridden(read_loop_file(file), arguments)
-    result, width = replayed(config, base, arguments.log), terminal_width()
-    verdicts = [(rule, _strict(result.verdict_of(rule), fail_on)) for rule in result.regressions]
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
@@ -104,64 +132,67 @@ def _judge(
             lines += ["FAILED", explain_verdict(result, verdict, rule, width)]
     if holdout := result.holdout:
         lines += holdout_lines(holdout, width)
-    record = {
-        "loop": result.loop,
-        "source": result.source,
-        "iteration": result.best.name,
-        "against": verdicts[0][1].against,
-        "gates": [
-            {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
-        ],
-        "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in verdicts],
-    }
+    return lines
+
+
+def exit_code(result: LoopResult, verdicts: Verdicts) -> int:
+    """What one loop's gates mean for the exit code."""
     if any(verdict.kind == "incomplete" for _, verdict in verdicts):
-        return STALE, record, lines
+        return STALE
     failed = not all(gate.passed for gate in result.gates) or any(not v.ok for _, v in verdicts)
-    return (FAILED if failed else HOLDS), record, lines
+    return FAILED if failed else HOLDS
 
 
-def replayed(config: LoopConfig, base: str | None, log: Path | None) -> LoopResult:
+def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
     """The loop as its log has it. A `StaleLogError` where something would have to be trained."""
-    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.loop import Loop, Options, in_ci
 
-    options = Options(replay=True, baseline=base, log_folder=log and log.absolute())
+    log = found.log and found.log.absolute()
+    options = Options(replay=True, explore=not in_ci(), baseline=found.base, log_folder=log)
     # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
     return Loop(config, options, hook=lambda *_: False).run()
 
 
-def _overridden(config: LoopConfig, arguments: argparse.Namespace) -> LoopConfig:
-    """The loop with the thresholds of the command line; one without the gate gets its defaults."""
+def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:
+    """What the command line changes of a loop; one without the gate gets its defaults."""
     from pytest_ftloop.gates import Regression, parse_gate
 
-    gates = {gate.name: gate for gate in config.gates}
-    for stated in arguments.gate:
-        name, _, condition = stated.strip().partition(" ")
-        if not condition:
+    stated: dict[str, Gate] = {}
+    for text in arguments.gate:
+        match = re.fullmatch(r"\s*(.*?)\s*([<>]=?[^<>]*)", text, re.DOTALL)
+        if match is None or not match[1]:
             raise ConfigError(
                 f'--gate: wanted a metric and a condition, such as "eval_loss <= 0.3", found '
-                f"{stated!r}"
+                f"{text!r}"
             )
-        gates[name] = parse_gate(name, condition)
-    for name, value in (("alpha", arguments.alpha), ("max-regression", arguments.max_regression)):
-        if value is not None and not 0 < value < 1:
-            raise ConfigError(f"--{name}: wanted a number between 0 and 1, found {value:g}")
-    changes = {
-        name: value
-        for name, value in (
-            ("alpha", arguments.alpha),
-            ("max_regression", arguments.max_regression),
+        stated[match[1]] = parse_gate(match[1], match[2])
+    changes: dict[str, Any] = {}
+    for name, value, most in (
+        ("alpha", arguments.alpha, 0.5),
+        ("max_regression", arguments.max_regression, 1),
+    ):
+        if value is not None:
+            if not 0 < value < most:
+                option = name.replace("_", "-")
+                raise ConfigError(
+                    f"--{option}: wanted a number between 0 and {most}, found {value:g}"
+                )
+            changes[name] = value
+
+    def change(config: LoopConfig) -> LoopConfig:
+        gates = {**{gate.name: gate for gate in config.gates}, **stated}
+        rules = config.regressions or (Regression(),)
+        return replace(
+            config,
+            gates=tuple(gates.values()),
+            regressions=tuple(replace(rule, **changes) for rule in rules),
         )
-        if value is not None
-    }
-    rules: Sequence[Regression] = config.regressions or (Regression(),)
-    return replace(
-        config,
-        gates=tuple(gates.values()),
-        regressions=tuple(replace(rule, **changes) for rule in rules),
-    )
+
+    return change
 
 
-def _fail_on(stated: str | None) -> frozenset[str] | None:
+def parse_fail_on(stated: str | None) -> frozenset[str] | None:
+    """The verdicts that `--fail-on` names; None where it is not given."""
     if stated is None:
         return None
     from pytest_ftloop.errors import did_you_mean
@@ -175,20 +206,20 @@ def _fail_on(stated: str | None) -> frozenset[str] | None:
     return frozenset(kind.replace("-", " ") for kind in kinds)
 
 
-def _strict(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:
-    """The verdict, failing where the command line says so."""
-    if fail_on is None or verdict.kind == "incomplete":
+def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:
+    """The verdict, passing where a regression is not among what is to fail."""
+    if fail_on is None or verdict.kind != "regressed" or "regressed" in fail_on:
         return verdict
-    return replace(verdict, ok=verdict.kind not in fail_on)
+    return replace(verdict, ok=True)
 
 
 COMMAND = Command(
     "gate",
     "judge the log against a commit",
-    "Judge what is logged by the loop's gates, and against the last committed version. Nothing is\n"
-    "trained, torch is not needed. A loop without a regression gate is compared by its defaults.\n"
-    "Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 usage or config error,\n"
-    "3 the log is out of date or incomplete.",
+    "Judge what is logged by the loop's gates, and against the last committed version. Nothing\n"
+    "is trained, torch is not needed. A loop without a regression gate is compared by its\n"
+    "defaults. Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 usage or\n"
+    "config error, 3 the log is out of date, incomplete or damaged.",
     (
         "ftloop gate",
         "ftloop gate main..HEAD",

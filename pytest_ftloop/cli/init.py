@@ -1,4 +1,4 @@
-"""`ftloop init`: a small loop to start from."""
+"""`ftloop init`: a small loop to start from, or the workflows that judge loops on GitHub."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from pytest_ftloop.errors import ConfigError, Location, shown_path
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 STARTER = ("topic.ftloop.yaml", "data/train.jsonl", "data/eval.jsonl", "test_topic.py")
 """What `ftloop init` writes; kept as templates/<name>.in, where nothing collects or lints it."""
+
+WORKFLOWS = {
+    False: ("ftloop-replay.yml", "ftloop-comment.yml"),
+    True: ("ftloop-gpu.yml", "ftloop-comment.yml"),
+}
+"""What `ftloop init --github` writes, without and with `--gpu`."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -25,15 +31,52 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to write; made if need be (default: here)",
     )
+    to.add_argument(
+        "--github",
+        action="store_true",
+        help="write workflows for GitHub instead, to .github/workflows/ of the repository: a gate "
+        "that judges the committed log, and the comment on the pull request",
+    )
+    to.add_argument(
+        "--gpu",
+        action="store_true",
+        help="with --github: a gate that trains what is out of date on a runner with a GPU",
+    )
     to.add_argument("--force", action="store_true", help="replace files that exist already")
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    folder: Path = arguments.folder
+    if arguments.github:
+        return _github(folder, gpu=arguments.gpu, force=arguments.force)
+    if arguments.gpu:
+        raise ConfigError("--gpu: wanted together with --github, found alone")
+    _write({folder / name: template(name) for name in STARTER}, folder, force=arguments.force)
+    print("\n".join(_next_steps(folder)))
+    return HOLDS
+
+
+def _github(folder: Path, *, gpu: bool, force: bool) -> int:
+    """Workflows are found in the top folder of a repository only."""
+    from pytest_ftloop.git import GitError, Repository
+
+    try:
+        top = Repository.containing(folder).root
+    except GitError as error:
+        if error.kind not in {"no-git", "no-repository"}:
+            raise
+        top = folder
+    workflows = top / ".github" / "workflows"
+    _write({workflows / n: workflow(n) for n in WORKFLOWS[gpu]}, workflows, force=force)
+    print("\n".join(_next_steps_on_github(workflows, gpu=gpu)))
+    return HOLDS
+
+
+def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
+    """Write the files and say so; nothing where one is in the way."""
     from pytest_ftloop.log import write_atomically
 
-    folder: Path = arguments.folder
-    texts = {folder / name: _template(name) for name in STARTER}
-    existing = _check_targets(folder, texts, force=arguments.force)
+    existing = _check_targets(folder, texts, force=force)
     for path, text in texts.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +84,6 @@ def _run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise _unwritable(path, error) from None
         print(f"{'replaced' if path in existing else 'wrote'} {shown_path(path)}")
-    print("\n".join(_next_steps(folder)))
-    return HOLDS
 
 
 def _check_targets(folder: Path, targets: Iterable[Path], *, force: bool) -> frozenset[Path]:
@@ -81,10 +122,35 @@ def _next_steps(folder: Path) -> Iterator[str]:
     yield "then name your own model and data in topic.ftloop.yaml, and commit improvement_log/"
 
 
-def _template(name: str) -> str:
+def _next_steps_on_github(workflows: Path, *, gpu: bool) -> Iterator[str]:
+    import shlex
+
+    yield ""
+    yield "then, in five minutes:"
+    if gpu:
+        yield "  set the repository variable FTLOOP_RUNNER to the label of the runner with the GPU"
+        required = "the jobs replay and train"
+    else:
+        yield "  pytest --ftloop, where the log is not there yet, and commit improvement_log/"
+        required = "the job gate"
+    yield f"  git add {shlex.quote(shown_path(workflows))} and commit"
+    yield "  name your branch in the workflow's push: branches, if it is not main"
+    yield "  merge: the comment is written by the workflow of the default branch"
+    yield f"  require {required} before a merge: the repository's settings, Rules"
+
+
+def template(name: str) -> str:
+    """What is written under this name."""
     from importlib.resources import files
 
     return (files("pytest_ftloop") / "templates" / f"{name}.in").read_text(encoding="utf-8")
+
+
+def workflow(name: str) -> str:
+    """A workflow, which installs the very version that wrote it."""
+    from importlib.metadata import version
+
+    return template(f"github/{name}").replace("@version@", version("pytest-ftloop"))
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
@@ -93,10 +159,11 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 COMMAND = Command(
     "init",
-    "write a small loop to start from",
+    "write a small loop to start from, or workflows",
     "Write a loop file, example data and a test that run as they are: short messages to a\n"
-    "shop are routed to a topic. Nothing that exists is replaced without --force.",
-    ("ftloop init", "ftloop init demo && pytest --ftloop demo"),
+    "shop are routed to a topic. With --github write workflows that judge the loops of a\n"
+    "repository. Nothing that exists is replaced without --force.",
+    ("ftloop init", "ftloop init demo && pytest --ftloop demo", "ftloop init --github"),
     _arguments,
     _run,
 )

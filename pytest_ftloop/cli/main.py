@@ -11,22 +11,40 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pytest_ftloop.cli import accept, calibrate, diff, gate, init, log, run, schema, show
+from pytest_ftloop.cli import (
+    accept,
+    calibrate,
+    ci,
+    comment,
+    diff,
+    export,
+    gate,
+    init,
+    log,
+    run,
+    schema,
+    show,
+)
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
+from pytest_ftloop.cli.report import COMMAND as REPORT
 from pytest_ftloop.errors import FtloopError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 COMMANDS = (
     init.COMMAND,
     run.COMMAND,
     gate.COMMAND,
     diff.COMMAND,
+    REPORT,
     log.COMMAND,
     show.COMMAND,
     accept.COMMAND,
+    export.COMMAND,
     calibrate.COMMAND,
+    ci.COMMAND,
+    comment.COMMAND,
     schema.COMMAND,
 )
 
@@ -65,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         ),
         epilog="'ftloop COMMAND --help' says more. The same loops run as tests: pytest --ftloop\n"
         "exit code: 0 all well, 1 a gate failed, 2 usage, config, data or log error;\n"
-        "ftloop gate: 3 the log is out of date or incomplete",
+        "ftloop gate, ftloop ci: 3 the log is out of date or incomplete",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -108,9 +126,20 @@ def _parser(
     return make(
         **options,
         epilog="\n\n".join(filter(None, (shown, epilog))),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help with each command on one line: argparse forgets that commands are indented twice."""
+
+    def _iter_indented_subactions(
+        self, action: argparse.Action
+    ) -> Generator[argparse.Action, None, None]:
+        for inner in super()._iter_indented_subactions(action):
+            self._action_max_length = max(self._action_max_length, len(inner.dest) + 4)
+            yield inner
 
 
 def _never_fail_on_text(*streams: TextIO) -> None:

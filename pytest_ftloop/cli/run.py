@@ -85,10 +85,11 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.loop import Loop, Options, in_ci
     from pytest_ftloop.search import find_loop_files
-    from pytest_ftloop.session import in_ci
 
+    if arguments.replay and arguments.retrain_baseline:
+        raise ConfigError("--retrain-baseline and --replay exclude each other")
     options = Options(
         retrain=arguments.retrain,
         replay=arguments.replay,
@@ -132,10 +133,14 @@ def ready(file: Path) -> LoopConfig:
 def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[str]:
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.text import summary
-    from pytest_ftloop.report.verdict import holdout_lines, verdict_lines
+    from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     yield from summary(result, verbosity, width)
+    verdicts = [(rule, result.verdict_of(rule)) for rule in result.regressions]
     if verbosity < 0:
+        for rule, verdict in verdicts:
+            if not verdict.ok:
+                yield shorten(f"  FAILED {rule.name}: {visible(str(verdict))}", width)
         return
     yield ""
     judged = result.gates or result.regressions
@@ -143,10 +148,14 @@ def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[st
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         yield shorten(f"  {held}  {visible(gate.message)}", width)
-    for rule in result.regressions:
-        verdict = result.verdict_of(rule)
-        yield "  holds   regression:" if verdict.ok else f"  FAILED  {rule.name}:"
-        yield from (f"    {line}" for line in verdict_lines(verdict, rule.name, width - 4))
+    for rule, verdict in verdicts:
+        yield f"  {'holds ' if verdict.ok else 'FAILED'}  {rule.name}:"
+        said = (
+            verdict_lines(verdict, rule.name, width - 4)
+            if verdict.ok
+            else explain_verdict(result, verdict, rule, width - 4).splitlines()
+        )
+        yield from (f"    {line}" for line in said)
     if result.regressions and (report := result.holdout):
         yield from (f"    {line}" for line in holdout_lines(report, width - 4))
 

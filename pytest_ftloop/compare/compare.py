@@ -7,8 +7,10 @@ decide; tags beside them at 5%; the anchor at half the gate's alpha, so that a s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 
 from pytest_ftloop.compare.runs import (
     EXAMPLE_METRICS,
@@ -17,7 +19,9 @@ from pytest_ftloop.compare.runs import (
     ExampleMetric,
     Measured,
     environment_changes,
+    has_figure,
     in_environment,
+    is_figure,
     rows_of,
     why_incomplete,
 )
@@ -70,8 +74,11 @@ def compare(
     if anchor is None or verdict.kind in {"incomplete", "not comparable"}:
         return verdict
     stricter = replace(rule, alpha=rule.alpha * ANCHOR_ALPHA)
-    past = _against(candidate, anchor, groups, stricter)
+    past = _against(candidate, anchor, groups, stricter, alone=True)
     slide, name = past.changes, anchor.iteration.name
+    if not slide:
+        note = f"the best ever accepted, {name}, is not compared: {past.because}"
+        return replace(verdict, anchor=name, notes=(*verdict.notes, note))
     if past.kind == "regressed" and verdict.kind != "regressed":
         because = f"against the best ever accepted, {name}: {past.because}"
         return replace(
@@ -80,7 +87,11 @@ def compare(
     return replace(verdict, anchor=name, slide=slide)
 
 
-def _against(candidate: Side, baseline: Side, groups: Groups, rule: Regression) -> Verdict:
+def _against(
+    candidate: Side, baseline: Side, groups: Groups, rule: Regression, *, alone: bool = False
+) -> Verdict:
+    """The verdict by one baseline; `alone` the deciding metrics, with nothing told beside them."""
+
     def verdict(kind: Kind, because: str) -> Verdict:
         return Verdict(
             kind=kind,
@@ -93,8 +104,9 @@ def _against(candidate: Side, baseline: Side, groups: Groups, rule: Regression) 
 
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
+    figures = [_of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS]
     for run in new.runs:
-        if why := why_incomplete(run):
+        if why := why_incomplete(run, figures):
             return verdict("incomplete", f"{_run_name(run)}: {why}")
     if not old.runs:
         changed = environment_changes(
@@ -107,7 +119,8 @@ def _against(candidate: Side, baseline: Side, groups: Groups, rule: Regression) 
 
     common = Common.of(old.runs, new.runs)
     ids, total, notes = common.ids, len(new.iteration.examples), []
-    if common.changed or common.only_baseline or common.only_candidate:
+    eval_changed = bool(common.changed or common.only_baseline or common.only_candidate)
+    if eval_changed:
         if _same_eval_set(old.iteration, new.iteration):
             lost = common.only_baseline or common.only_candidate or common.changed
             return verdict(
@@ -116,14 +129,13 @@ def _against(candidate: Side, baseline: Side, groups: Groups, rule: Regression) 
         notes.append(_eval_note(common, total))
     if rule.tag is not None:
         ids = tuple(row.id for row in rows_of(new.runs[0], ids) if rule.tag in row.tags)
-    counts = {"common": len(ids), "total": total}
     if not ids:
         what = (
             "no example in common" if rule.tag is None else f"no common example tagged {rule.tag}"
         )
-        return verdict("not comparable", f"{what} with the baseline", **counts)
+        return replace(verdict("not comparable", f"{what} with the baseline"), total=total)
 
-    judged = _Judge(old.runs, new.runs, groups, rule, ids)
+    judged = _Judge(old.runs, new.runs, groups, rule, ids, eval_changed)
     metrics, left_out = judged.comparable_metrics()
     notes += left_out
     if not metrics:
@@ -131,11 +143,12 @@ def _against(candidate: Side, baseline: Side, groups: Groups, rule: Regression) 
     changes = judged.changes(metrics)
     kind, because = _conclude(changes, rule)
     fixed, broken = judged.flips()
+    tells_more = rule.tag is None and not alone
     return replace(
         verdict(kind, because),
         changes=changes,
-        tags=judged.tags(metrics) if rule.tag is None else (),
-        runs=judged.run_changes() if rule.tag is None else (),
+        tags=judged.tags(metrics) if tells_more else (),
+        runs=judged.run_changes() if tells_more else (),
         common=len(ids),
         total=total,
         fixed=fixed,
@@ -153,24 +166,52 @@ class _Judge:
     groups: Groups
     rule: Regression
     ids: Sequence[str]
+    eval_changed: bool
 
     def comparable_metrics(self) -> tuple[list[str], list[str]]:
         """The gate's metrics that both sides measured in the same way, and why others are not."""
-        metrics, notes = list(self.rule.metrics), []
-        if dict(self.old[0].scoring) != dict(self.new[0].scoring) and "pass_rate" in metrics:
-            metrics.remove("pass_rate")
-            notes.append("scoring changed: the pass rate is not compared")
-        tokens = [[row.tokens for row in self._rows(side[0])] for side in (self.old, self.new)]
-        by_token = [m for m in metrics if m in {"eval_loss", "token_accuracy"}]
-        if by_token and (tokens[0] != tokens[1] or not sum(tokens[1])):
-            metrics = [m for m in metrics if m not in by_token]
-            notes.append(f"the tokens of the examples changed: {by_token[0]} is not compared")
+        metrics, notes = [], []
+        for name in self.rule.metrics:
+            if why := self._why_not_comparable(name):
+                notes.append(f"{why}: {name} is not compared")
+            else:
+                metrics.append(name)
         return metrics, notes
+
+    def _why_not_comparable(self, name: str) -> str:
+        if name == "pass_rate":
+            return "" if self._same_scoring else "scoring changed"
+        if not self._same_tokens:
+            return "the tokens of the examples changed"
+        if name not in RUN_METRICS:
+            return "" if self._has_tokens(name, self.ids) else "the examples have no tokens"
+        if name == "overfit_gap" and self.eval_changed:
+            return "it is one of the whole eval set, which changed"
+        figure = _of_tag(name, self.rule.tag)
+        measured = all(has_figure(run, figure) for run in (*self.old, *self.new))
+        return "" if measured else f"the baseline has no figure {figure}"
+
+    @property
+    def _same_scoring(self) -> bool:
+        return dict(self.old[0].scoring) == dict(self.new[0].scoring)
+
+    @cached_property
+    def _tables(self) -> Mapping[int, Mapping[str, ExampleResult]]:
+        """The rows of each run by example; the runs by identity, their records can't be keys."""
+        runs = (*self.old, *self.new, *chain.from_iterable(self.groups))
+        return {id(run): {row.id: row for row in run.examples} for run in runs}
+
+    @cached_property
+    def _same_tokens(self) -> bool:
+        runs = (*self.old, *self.new)
+        return len({tuple(row.tokens for row in self._rows(run)) for run in runs}) == 1
 
     def changes(self, metrics: Sequence[str]) -> tuple[Change, ...]:
         """Each deciding metric, with Holm's correction over all of them."""
         raw = [
-            self._run_change(name) if name in RUN_METRICS else self._change(name, self.ids)
+            self._run_change(_of_tag(name, self.rule.tag))
+            if name in RUN_METRICS
+            else self._change(name, self.ids, self.rule.tag, decides=True)
             for name in metrics
         ]
         return self._decided(raw, self.rule.alpha)
@@ -195,14 +236,13 @@ class _Judge:
         names = [
             name
             for name in RUN_METRICS
-            if name not in self.rule.metrics
-            and all(math.isfinite(r.metrics.get(name, math.nan)) for r in (*self.old, *self.new))
+            if name not in self.rule.metrics and not self._why_not_comparable(name)
         ]
         return self._decided([self._run_change(name) for name in names], self.rule.alpha)
 
     def flips(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Ids of the examples that most seeds fail before and pass now, and the other way round."""
-        if dict(self.old[0].scoring) != dict(self.new[0].scoring):
+        if not self._same_scoring:
             return (), ()
         before, after = self._mostly_passed(self.old), self._mostly_passed(self.new)
         fixed = [i for i, was, is_ in zip(self.ids, before, after, strict=True) if is_ > was]
@@ -221,9 +261,13 @@ class _Judge:
 
     # --- one metric ------------------------------------------------------------------------------
 
-    def _change(self, name: str, ids: Sequence[str], tag: str | None = None) -> Change:
+    def _change(
+        self, name: str, ids: Sequence[str], tag: str | None, *, decides: bool = False
+    ) -> Change:
         metric = EXAMPLE_METRICS[name]
-        old, new = ([metric.values(rows_of(run, ids)) for run in s] for s in (self.old, self.new))
+        old, new = (
+            [metric.values(self._rows(run, ids)) for run in side] for side in (self.old, self.new)
+        )
         before, after = _seed_means(old), _seed_means(new)
         told = differences([a - b for a, b in zip(after, before, strict=True)])
         if metric.unit == "rate":
@@ -233,10 +277,9 @@ class _Judge:
         level = math.fsum(before) / len(before)
         prior = prior_for(metric.unit, level, noise.df)
         test = paired_test(told, len(old), len(new), noise, prior, self.rule.alpha)
-        shown = name if tag is None else f"{name}[{tag}]"
         figures = metric.figure(level), metric.figure(level + told.mean)
-        change = Change(shown, *figures, test, math.nan, "unchanged")
-        if tag is None and test.upper > (most := self._most(metric, level)):
+        change = Change(_of_tag(name, tag), *figures, test, math.nan, "unchanged")
+        if decides and test.upper > (most := self._most(metric, level)):
             change = replace(change, decide=_what_decides(test, told, noise, prior, most))
         return change
 
@@ -244,10 +287,9 @@ class _Judge:
         old = [run.metrics.get(name, math.nan) for run in self.old]
         new = [run.metrics.get(name, math.nan) for run in self.new]
         groups = [[run.metrics.get(name, math.nan) for run in group] for group in self.groups]
-        finite = [group for group in groups if all(map(math.isfinite, group))]
+        finite = [group for group in groups if all(map(is_figure, group))]
         # The prior is a share of the eval loss: a gap may be near 0.
-        level = self.old[0].metrics.get("eval_loss", 0.0)
-        prior = prior_for("loss", level, sum(len(group) - 1 for group in finite))
+        prior = prior_for("loss", self._loss_level(), sum(len(group) - 1 for group in finite))
         test = run_level_test(old, new, finite, prior, self.rule.alpha)
         before = math.fsum(old) / len(old)
         return Change(name, before, before + test.change, test, math.nan, "unchanged")
@@ -278,7 +320,8 @@ class _Judge:
         return name in RUN_METRICS or EXAMPLE_METRICS[name].unit == "loss"
 
     def _loss_level(self) -> float:
-        return self.old[0].metrics.get("eval_loss", 0.0)
+        level = self.old[0].metrics.get("eval_loss", 0.0)
+        return level if is_figure(level) else 0.0
 
     def _most(self, metric: ExampleMetric, level: float) -> float:
         unit = abs(level) if metric.unit == "loss" else 1.0
@@ -289,11 +332,12 @@ class _Judge:
         found = []
         for group in self.groups:
             runs = [run for run in group if self._measured_alike(run, metric)]
-            tables = [{row.id: row for row in run.examples} for run in runs]
-            shared = [i for i in ids if all(i in table for table in tables)]
+            tables = [self._tables[id(run)] for run in runs]
+            everywhere = set(ids).intersection(*tables)
+            shared = [i for i in ids if i in everywhere]
             if len(runs) > 1 and 2 * len(shared) >= len(ids):
                 values = [metric.values([table[i] for i in shared]) for table in tables]
-                if all(math.isfinite(value) for run_values in values for value in run_values):
+                if all(all(map(is_figure, run_values)) for run_values in values):
                     found.append(replicates(values))
         return found
 
@@ -301,10 +345,11 @@ class _Judge:
         return metric.name != "pass_rate" or dict(run.scoring) == dict(self.new[0].scoring)
 
     def _has_tokens(self, name: str, ids: Sequence[str]) -> bool:
-        return name == "pass_rate" or sum(row.tokens for row in rows_of(self.new[0], ids)) > 0
+        return name == "pass_rate" or sum(row.tokens for row in self._rows(self.new[0], ids)) > 0
 
-    def _rows(self, run: Measured) -> list[ExampleResult]:
-        return rows_of(run, self.ids)
+    def _rows(self, run: Measured, ids: Sequence[str] | None = None) -> list[ExampleResult]:
+        table = self._tables[id(run)]
+        return [table[id_] for id_ in (self.ids if ids is None else ids)]
 
     def _mostly_passed(self, runs: Sequence[Measured]) -> list[bool]:
         tables = [[row.passed is True for row in self._rows(run)] for run in runs]
@@ -328,17 +373,18 @@ def _conclude(changes: Sequence[Change], rule: Regression) -> tuple[Kind, str]:
 
 def power_text(changes: Sequence[Change]) -> str:
     """`200 examples, 1 and 3 seeds: finds a drop of 0.021 in eval_loss`."""
-    test = changes[0].test
+    test = max((change.test for change in changes), key=lambda test: test.n)
     k_old, k_new = test.k_baseline, test.k_candidate
     seeds = f"{k_new} {'seed' if k_new == 1 else 'seeds'} a side"
     if k_old != k_new:
         seeds = f"{k_new} against {k_old} seeds"
+    of_examples = f"{test.n} examples, " if test.n else ""
     drops = " or ".join(
         f"{amount_text(change.metric, change.test.detectable)} in {change.metric}"
         for change in changes
         if math.isfinite(change.test.detectable)
     )
-    return f"{test.n} examples, {seeds}: a drop of {drops} would be found"
+    return f"{of_examples}{seeds}: a drop of {drops} would be found"
 
 
 def _what_decides(
@@ -356,6 +402,10 @@ def _what_decides(
 def _seed_means(runs: Sequence[Sequence[float]]) -> list[float]:
     """Each example's mean over the seeds: (k, n) -> (n,)."""
     return [math.fsum(values) / len(values) for values in zip(*runs, strict=True)]
+
+
+def _of_tag(name: str, tag: str | None) -> str:
+    return name if tag is None else f"{name}[{tag}]"
 
 
 def _same_eval_set(old: Iteration, new: Iteration) -> bool:

@@ -20,6 +20,10 @@ and the kind of processor change rounding only; a run that rounds differently is
 and the comparison knows that noise."""
 
 
+LARGEST = 1e100
+"""No loss of a training comes near it; beyond, squares would overflow."""
+
+
 @dataclass(frozen=True)
 class ExampleMetric:
     """A metric that each example has: its unit, and an example's contribution, higher = worse.
@@ -33,9 +37,13 @@ class ExampleMetric:
     value: Callable[[ExampleResult, float], float]
 
     def values(self, rows: Sequence[ExampleResult]) -> list[float]:
-        """Each example's value (n,), for rows in the order of the common examples."""
-        mean_tokens = sum(row.tokens for row in rows) / len(rows) if rows else 0.0
-        return [self.value(row, mean_tokens) for row in rows]
+        """Each example's value (n,), for rows in the order of the common examples.
+
+        NaN for a metric by token where the rows have no token.
+        """
+        mean_tokens = sum([row.tokens for row in rows]) / len(rows) if rows else 0.0
+        tokens = mean_tokens or math.nan
+        return [self.value(row, tokens) for row in rows]
 
     def figure(self, badness: float) -> float:
         """The metric's own figure of a mean value."""
@@ -105,19 +113,30 @@ def environment_changes(before: Mapping[str, str], after: Mapping[str, str]) -> 
     return tuple(f"{key} {old or '?'} -> {new or '?'}" for key, old, new in pairs if old != new)
 
 
-def why_incomplete(run: Measured) -> str:
-    """What is missing of a run's examples; empty when nothing is."""
+def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
+    """What is missing of a run's examples, or of these figures; empty when nothing is."""
     rows = len(run.examples)
     expected = run.data.get("eval", {}).get("rows", rows)
     if rows != expected:
         return f"its table has {rows} of {expected} examples"
-    not_finite = [row.id for row in run.examples if not math.isfinite(row.loss)]
+    not_finite = [row.id for row in run.examples if not is_figure(row.loss)]
     if not_finite:
         return f"the loss of {len(not_finite)} of {rows} examples is not finite ({not_finite[0]})"
     unscored = [row.id for row in run.examples if row.passed is None]
     if unscored:
         return f"{len(unscored)} of {rows} examples were not scored ({unscored[0]})"
-    return ""
+    missing = [name for name in figures if not has_figure(run, name)]
+    return f"it has no figure {missing[0]}" if missing else ""
+
+
+def has_figure(run: Measured, name: str) -> bool:
+    """Whether a run's figure is there and finite."""
+    return is_figure(run.metrics.get(name, math.nan))
+
+
+def is_figure(value: float) -> bool:
+    """Whether a value can be reckoned with: no NaN, not infinite, nor as good as that."""
+    return abs(value) < LARGEST
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ Satterthwaite 1946; a variance shrunk to a prior: Smyth 2004 (limma).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -161,8 +162,8 @@ def replicates(runs: Sequence[Sequence[float]]) -> Replicates:
     squares: list[float] = []
     for example in zip(*runs, strict=True):
         centre = _mean(example) - overall
-        residuals = (value - mean - centre for value, mean in zip(example, run_means, strict=True))
-        squares += (residual * residual for residual in residuals)
+        residuals = [value - mean - centre for value, mean in zip(example, run_means, strict=True)]
+        squares += [residual * residual for residual in residuals]
     return Replicates(k, n, _variance(run_means), math.fsum(squares) / ((k - 1) * (n - 1)))
 
 
@@ -284,19 +285,21 @@ def examples_to_decide(
     prior: Prior,
     max_regression: float,
 ) -> int | None:
-    """The fewest examples, to within 5%, that would clear a truly unchanged model at these seeds.
+    """The fewest examples that would clear a truly unchanged model at these seeds.
 
     As `seeds_to_decide`, with more examples whose differences vary as much as these. None above a
     million examples, or for one example, whose variance is unknown.
     """
-    n = differences.n + 1
-    while differences.n > 1 and n <= MOST_EXAMPLES:
+
+    def clears(n: int) -> bool:
         more = replace(differences, n=n, mean=0.0)
         expected = paired_test(more, test.k_baseline, test.k_candidate, noise, prior, test.alpha)
-        if expected.upper < max_regression:
-            return n
-        n += max(1, n // 20)
-    return None
+        return expected.upper < max_regression
+
+    if differences.n < 2 or not clears(MOST_EXAMPLES):
+        return None
+    # The bound falls with the number of examples, so the least one is found by halving.
+    return bisect_left(range(MOST_EXAMPLES), True, lo=differences.n + 1, key=clears)
 
 
 def _compare(

@@ -63,7 +63,7 @@ class Change:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What the gate says of a candidate.
 
@@ -96,6 +96,10 @@ class Verdict:
         """`regressed: eval_loss 0.353 -> 0.402 (+0.049), p 0.0004 ...`."""
         return f"{self.kind}: {self.because}"
 
+    def __repr__(self) -> str:
+        """The same: it is what `assert best.verdict.ok, best.verdict` shows."""
+        return str(self)
+
     def change(self, metric: str) -> Change | None:
         """The change of one metric, of the whole set or of a tag."""
         found = (c for c in (*self.changes, *self.tags, *self.runs) if c.metric == metric)
@@ -125,8 +129,8 @@ class Verdict:
 def change_text(metric: str, difference: float) -> str:
     """`+0.0491`, `-5.8 points`: a difference in the metric's own direction."""
     if split_name(metric)[0] in {"pass_rate", "token_accuracy"}:
-        return f"{100 * difference:+.1f} points"
-    return f"{difference:+.4f}"
+        return f"{round(100 * difference, 1) + 0.0:+.1f} points"
+    return f"{round(difference, 4) + 0.0:+.4f}"  # + 0.0: no -0.0000
 
 
 def amount_text(metric: str, amount: float) -> str:

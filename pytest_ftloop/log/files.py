@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,9 +88,11 @@ def unwritable(folder: Path, error: OSError) -> LogError:
 
 def damaged(shown: str, why: str, line: int | None = None) -> LogError:
     """The error for a file that is not what was written."""
-    return LogError(
-        f"damaged log file: {why}",
-        where=Location(shown, line),
-        cure=f"Restore it (git checkout -- {shown}), or delete both files of the "
-        "iteration and run pytest --ftloop.",
-    )
+    if re.match("[0-9a-f]{7}:", shown):
+        cure = "It is committed so: name another commit with --ftloop-baseline."
+    else:
+        cure = (
+            f"Restore it (git checkout -- {shown}), or delete it with its table and run "
+            "pytest --ftloop."
+        )
+    return LogError(f"damaged log file: {why}", where=Location(shown, line), cure=cure)

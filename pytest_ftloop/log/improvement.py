@@ -18,10 +18,10 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pytest_ftloop.errors import shown_path
 from pytest_ftloop.log.files import (
@@ -81,40 +81,55 @@ class LogView:
         return self.files.names()
 
     def iterations(self) -> tuple[Iteration, ...]:
-        """All iterations, by number and id. A `LogError` names a damaged file and the cure.
+        """All iterations, by number and id. A `LogError` names a damaged file and the cure."""
+        return self._iterations
+
+    @cached_property
+    def _iterations(self) -> tuple[Iteration, ...]:
+        """Read once, as `names` is.
 
         One that two branches trained, each under a number of its own or with a tag of its own,
         counts once: the lower name stands for both.
         """
         found: dict[str, Iteration] = {}
         for name, match in self._matching(RECORD_NAME):
-            iteration = self._with_table(name, from_record)
+            iteration = self._with_table(name, from_record, match[3] or "")
             if f"{match[1]}-{match[2]}" != iteration.name:
-                raise damaged(self.files.shown(name), f"it says it is {iteration.name}")
-            found.setdefault(iteration.fingerprint, replace(iteration, tag=match[3] or ""))
+                self._says(name, iteration.name)
+            found.setdefault(iteration.fingerprint, iteration)
         return tuple(found.values())
 
     def seed_runs(self) -> tuple[SeedRun, ...]:
         """All seed runs, by the iteration's id and the seed."""
-        runs = [
-            replace(self._with_table(name, seed_run_from), tag=match[3])
-            for name, match in self._matching(_SEED_NAME)
-        ]
+        runs = []
+        for name, match in self._matching(_SEED_NAME):
+            run = self._with_table(name, seed_run_from, match[3])
+            if (match[1], match[2]) != (run.iteration, str(run.seed)):
+                self._says(name, f"{run.iteration} with seed {run.seed}")
+            runs.append(run)
         return tuple(sorted(runs, key=lambda run: (run.iteration, run.seed)))
 
     def judgements(self) -> tuple[Judgement, ...]:
-        """All judgements, by name."""
-        return tuple(
-            replace(self._parsed(name, judgement_from), tag=match[2])
-            for name, match in self._matching(_VERDICT_NAME)
-        )
+        """All judgements, by name. One that was changed after it was written is damaged."""
+        found = []
+        for name, match in self._matching(_VERDICT_NAME):
+            judgement = self._parsed(name, judgement_from)
+            if tag_of(self.files.read(name), 8) != match[2]:
+                raise damaged(self.files.shown(name), "it is not what was written")
+            if judgement.candidate != match[1]:
+                self._says(name, judgement.candidate)
+            found.append(replace(judgement, tag=match[2]))
+        return tuple(found)
 
     def holdout_uses(self) -> tuple[HoldoutUse, ...]:
         """All openings of the holdout, by name."""
-        return tuple(
-            replace(self._with_table(name, holdout_from), tag=match[2])
-            for name, match in self._matching(_HOLDOUT_NAME)
-        )
+        found = []
+        for name, match in self._matching(_HOLDOUT_NAME):
+            use = self._with_table(name, holdout_from, match[2])
+            if use.iteration != match[1]:
+                self._says(name, use.iteration)
+            found.append(use)
+        return tuple(found)
 
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""
@@ -130,15 +145,19 @@ class LogView:
         for match, name in sorted(found, key=order):
             yield name, match
 
+    def _says(self, name: str, other: str) -> NoReturn:
+        raise damaged(self.files.shown(name), f"it says it is {other}")
+
     def _parsed(self, name: str, make: Callable[[Mapping[str, Any]], Kept]) -> Kept:
-        shown = self.files.shown(name)
-        record = parse(self.files.read(name), shown)
+        record = parse(self.files.read(name), lambda: self.files.shown(name))
         try:
             return make(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(shown, f"{type(error).__name__}: {error}") from None
+            raise damaged(self.files.shown(name), f"{type(error).__name__}: {error}") from None
 
-    def _with_table(self, name: str, make: Callable[[Mapping[str, Any]], tuple[Kept, str]]) -> Kept:
+    def _with_table(
+        self, name: str, make: Callable[[Mapping[str, Any]], tuple[Kept, str]], tag: str
+    ) -> Kept:
         """A record together with its table, of which nothing is read yet."""
         kept, digest = self._parsed(name, make)
         table = f"{name.removesuffix('.yaml')}.examples.csv"
@@ -146,7 +165,7 @@ class LogView:
             why = f"its table {table.rpartition('/')[2]} is missing"
             raise damaged(self.files.shown(name), why)
         rows = ExampleTable(self.files, table, digest)
-        return replace(kept, examples=rows)  # type: ignore[type-var]
+        return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -183,9 +202,9 @@ class ImprovementLog:
     def append_judgement(self, judgement: Judgement) -> Judgement:
         """Write a judgement's file and return it with its name."""
         text = judgement_yaml(judgement)
-        named = replace(judgement, tag=tag_of(text, 8))
-        self._write(f"verdicts/{named.name}", text)
-        return named
+        tag = tag_of(text, 8)
+        self._write(f"verdicts/{judgement.candidate}-{tag}", text)
+        return replace(judgement_from(parse(text, lambda: judgement.candidate)), tag=tag)
 
     def append_holdout_use(self, use: HoldoutUse) -> HoldoutUse:
         """Write a holdout use's two files, without any text of the holdout's."""
@@ -197,7 +216,7 @@ class ImprovementLog:
         self._write(f"holdout/{use.iteration}-{tag}", text, rows)
         return self._back(use, tag, text, holdout_from)
 
-    def verify(self, iteration: Iteration | SeedRun) -> None:
+    def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
         """Raise a `LogError` where a record's figures are not those of its table of examples.
 
         A log that blocks merges must not be mended by writing a better figure into it.
@@ -211,9 +230,21 @@ class ImprovementLog:
                 leftover.unlink(missing_ok=True)
 
     def remove(self, iteration: Iteration) -> None:
-        """Remove an iteration's two files, the record first: a table alone is no iteration."""
-        for path in self.files(iteration):
-            path.unlink(missing_ok=True)
+        """Remove every file of an iteration, records first: a table alone is no iteration.
+
+        That is one pair of files, or as many as branches that trained it were merged.
+        """
+        self._remove_trainings(iteration, ())
+
+    def remove_others(self, iteration: Iteration) -> None:
+        """Remove every other training of an iteration, which would count in its place."""
+        self._remove_trainings(iteration, self.files(iteration))
+
+    def _remove_trainings(self, iteration: Iteration, kept: Sequence[Path]) -> None:
+        for record in self.folder.glob(f"*-{iteration.id}*.yaml"):
+            if RECORD_NAME.fullmatch(record.name) and record not in kept:
+                record.unlink(missing_ok=True)
+                record.with_name(f"{record.stem}.examples.csv").unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
@@ -262,7 +293,7 @@ class ImprovementLog:
         """What was written, as it reads back from its files."""
         tagged: Any = replace(written, tag=tag)  # type: ignore[type-var]
         record, table = self.files(tagged)
-        kept, digest = make(parse(text, str(record)))
+        kept, digest = make(parse(text, lambda: str(record)))
         name = table.relative_to(self.folder).as_posix()
         rows = ExampleTable(FolderFiles(self.folder), name, digest)
         return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]

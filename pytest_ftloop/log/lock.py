@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.errors import Location, LogError
 
@@ -19,6 +17,8 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[Path]:
 
     It lies in the cache: a committed folder holds records only.
     """
+    from filelock import FileLock, Timeout  # takes its time, and most runs find nothing to write
+
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
     locks = cache_folder() / "locks"
     try:

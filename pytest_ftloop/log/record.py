@@ -15,7 +15,7 @@ import yaml
 
 from pytest_ftloop.errors import Location, LogError
 from pytest_ftloop.log.files import damaged
-from pytest_ftloop.metrics import DECIMALS
+from pytest_ftloop.metrics import DECIMALS, METRICS
 from pytest_ftloop.records import (
     SCHEMA_VERSION,
     Adjustment,
@@ -36,10 +36,29 @@ CURVE_STEPS = 60
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_CURVE = re.compile(r"^curve:\n(?:[ -].*\n)+(?=[a-z])", re.MULTILINE)
-"""Whole, up to the next key: a curve that was edited or cut is parsed with the rest."""
+_NEXT_SECTION = re.compile(r"\n(?=[a-z_]+:)")
+_LATER = {
+    "curve": re.compile(r"curve:\n(?:[ -].*\n)+"),
+    "findings": re.compile(r"findings:\n(?:[ -].*\n)+"),
+    "failing": re.compile(r"failing: \[\w[\w.-]*(?:,(?: |\n +)\w[\w.-]*)*\]\n", re.ASCII),
+    "verdict": re.compile(r"verdict:\n(?:  .*\n)+"),
+}
+"""The longest sections, parsed when looked at; what was edited into another shape is at once."""
+
+_SHARED = frozenset({"schema", "loop", "model", "data", "base", "facts", "environment"})
+"""Sections that are mostly the same in all records of a log."""
+
+_FIGURE = rf"  (?:{'|'.join(METRICS)})(?:\[[\w .-]+\])?: -?[0-9]+\.[0-9]+(?:e[-+][0-9]+)?\n"
+_FIGURES = re.compile(rf"(?:metrics|final):\n(?:{_FIGURE})+")
+"""A section of figures as it is written, which needs no YAML library to be read."""
 
 Row = TypeVar("Row")
+
+Shown = Callable[[], str]
+"""What to call a record in messages, asked when there is one."""
+
+_Later = Mapping[str, tuple[str, int]]
+"""Sections by name: the text, and the number of lines above it."""
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
@@ -100,74 +119,136 @@ def tag_of(text: str, length: int = 4) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def parse(text: str, shown: str) -> dict[str, Any]:
-    """A record's keys and values; its curve, the longest part by far, when it is looked at.
+def parse(text: str, shown: Shown) -> dict[str, Any]:
+    """A record's keys and values; its longest sections are parsed when they are looked at.
 
-    A `LogError` for text that is no record, or one of a newer schema.
+    A `LogError` for text that is no record, or one of a newer schema; `shown` says where.
     """
-    curve = _CURVE.search(text)
-    rest = text
-    if curve is not None:  # blank lines in its place, so that errors tell the right line
-        rest = text[: curve.start()] + "\n" * curve[0].count("\n") + text[curve.end() :]
     try:
-        record = dict(_mapping(rest))
+        known, later = _record(text)
     except (TypeError, ValueError):
-        raise damaged(shown, "no keys and values") from None
+        raise damaged(shown(), "no keys and values") from None
     except yaml.YAMLError as error:
-        raise _not_yaml(error, shown) from None
+        raise _not_yaml(error, shown()) from None
+    record = dict(known)
     schema = record.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise LogError(
             f"written by a newer pytest-ftloop: schema {schema}, this one reads up to "
             f"{SCHEMA_VERSION}",
-            where=Location(shown),
+            where=Location(shown()),
             cure="pip install --upgrade pytest-ftloop",
         )
-    if curve is not None:
-        lines = text.count("\n", 0, curve.start())
-        record["curve"] = _LazyCurve(curve[0], shown, lines)
+    for name, (section, lines_above) in later.items():
+        lazy = _LazyList if name in {"failing", "findings"} else _LazyMapping
+        record[name] = lazy(section, shown, lines_above)
     return record
 
 
-class _LazyCurve(Mapping[str, Any]):
-    """The section `curve` of a record, parsed when one of its keys is asked for."""
+class _LazyMapping(Mapping[str, Any]):
+    """A section of a record, parsed when one of its keys is asked for."""
 
-    def __init__(self, text: str, shown: str, lines_above: int) -> None:
+    def __init__(self, text: str, shown: Shown, lines_above: int) -> None:
         self._text, self._shown, self._above = text, shown, lines_above
-        self._curve: Mapping[str, Any] | None = None
+        self._parsed: Mapping[str, Any] | None = None
+
+    def _mapping(self) -> Mapping[str, Any]:
+        if self._parsed is None:
+            self._parsed = _section(self._text, self._shown, self._above)
+        if not isinstance(self._parsed, dict):
+            raise damaged(self._shown(), "no keys and values", self._above + 1)
+        return self._parsed
 
     def __getitem__(self, key: str) -> Any:
-        if self._curve is None:
-            self._curve = _load(self._text, self._shown, self._above)["curve"]
-        return self._curve[key]
+        return self._mapping()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("train", "eval"))
+        return iter(self._mapping())
 
     def __len__(self) -> int:
-        return 2
+        return len(self._mapping())
+
+    def __repr__(self) -> str:
+        return repr(self._mapping())
 
     def rows(self, name: str, kind: Callable[..., Row]) -> tuple[Row, ...]:
-        """The rows of one curve; a `LogError` for rows that are none."""
+        """The rows of one of its lists; a `LogError` for rows that are none."""
         try:
             return tuple(kind(*row) for row in self[name][1:])
         except (KeyError, TypeError) as error:
-            raise damaged(self._shown, f"{type(error).__name__}: {error}") from None
+            raise damaged(self._shown(), f"{type(error).__name__}: {error}") from None
+
+
+class _LazyList(Rows[Any]):
+    """A section of a record that is a list, parsed when it is looked at."""
+
+    def __init__(self, text: str, shown: Shown, lines_above: int) -> None:
+        super().__init__(lambda: tuple(_section(text, shown, lines_above)))
+        self._shown = shown
+
+    def of(self, kind: Callable[..., Row]) -> Rows[Row]:
+        """Its items as records; a `LogError` for items that are none."""
+
+        def make() -> tuple[Row, ...]:
+            try:
+                return tuple(kind(**item) for item in self)
+            except TypeError as error:
+                raise damaged(self._shown(), f"TypeError: {error}") from None
+
+        return Rows(make)
+
+
+def _section(text: str, shown: Shown, lines_above: int) -> Any:
+    return _load(text, shown, lines_above)[text.partition(":")[0]]
 
 
 @lru_cache(maxsize=2048)
-def _mapping(text: str) -> Any:
-    """Parsed once: most records of a log are the same in the commit it is compared with."""
-    return yaml.load(text, Loader=_Loader)
+def _record(text: str) -> tuple[Mapping[str, Any], _Later]:
+    """A record's keys and values but for the sections of `_LATER`, which are given as text.
+
+    Parsed once: most records of a log are the same in the commit it is compared with.
+    """
+    try:
+        return _by_section(text)
+    except (TypeError, ValueError, yaml.YAMLError):  # as a whole it may do; else its line is known
+        return dict(yaml.load(text, Loader=_Loader)), {}
 
 
-def _load(text: str, shown: str, lines_above: int = 0) -> Any:
+def _by_section(text: str) -> tuple[Mapping[str, Any], _Later]:
+    sections = [f"{section}\n" for section in _NEXT_SECTION.split(text.removesuffix("\n"))]
+    named = {section.partition(":")[0]: section for section in sections}
+    if not (text.startswith("schema:") and text.endswith("\n") and len(named) == len(sections)):
+        raise ValueError("not as it is written")
+    record: dict[str, Any] = {}
+    later: dict[str, tuple[str, int]] = {}
+    rest: list[str] = []
+    lines = 0
+    for name, section in named.items():
+        if name in _LATER and _LATER[name].fullmatch(section):
+            later[name] = section, lines
+        elif name in _SHARED:
+            record |= _shared(section)
+        elif _FIGURES.fullmatch(section):
+            rows = (line[2:].split(": ") for line in section.splitlines()[1:])
+            record[name] = {key: float(value) for key, value in rows}
+        else:
+            rest.append(section)
+        lines += section.count("\n")
+    return record | yaml.load("".join(rest), Loader=_Loader), later
+
+
+@lru_cache(maxsize=2048)
+def _shared(section: str) -> Any:
+    return yaml.load(section, Loader=_Loader)
+
+
+def _load(text: str, shown: Shown, lines_above: int = 0) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, shown, lines_above) from None
+        raise _not_yaml(error, shown(), lines_above) from None
     except ValueError as error:  # what looks like a date and is none
-        raise damaged(shown, f"ValueError: {error}") from None
+        raise damaged(shown(), f"ValueError: {error}") from None
 
 
 def _not_yaml(error: yaml.YAMLError, shown: str, lines_above: int = 0) -> LogError:
@@ -223,7 +304,7 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
 
 def as_logged(iteration: Iteration) -> Iteration:
     """The iteration as it would read back: its figures rounded, its curve thinned."""
-    read, _ = from_record(_load(to_yaml(iteration, ""), iteration.name))
+    read, _ = from_record(_load(to_yaml(iteration, ""), lambda: iteration.name))
     return replace(read, examples=iteration.examples)
 
 
@@ -232,7 +313,7 @@ def from_record(record: Mapping[str, Any]) -> tuple[Iteration, str]:
 
     Raises KeyError, TypeError or ValueError for a record that is not whole.
     """
-    settings = record["settings"]
+    settings, failing, findings = record["settings"], record["failing"], record["findings"]
     iteration = Iteration(
         loop=record["loop"],
         number=int(record["number"]),
@@ -250,8 +331,10 @@ def from_record(record: Mapping[str, Any]) -> tuple[Iteration, str]:
         facts=dict(record["facts"]),
         steps=_curve_rows(record["curve"], "train", StepLog),
         evals=_curve_rows(record["curve"], "eval", EvalPoint),
-        findings=tuple(Finding(**f) for f in record["findings"]),
-        failing=tuple(record["failing"]),
+        findings=findings.of(Finding)
+        if isinstance(findings, _LazyList)
+        else tuple(Finding(**f) for f in findings),
+        failing=failing if isinstance(failing, _LazyList) else tuple(failing),
         decision=_decision(record["decision"]),
         environment=record["environment"],
         cost=Cost(**record["cost"]),
@@ -321,16 +404,17 @@ def judgement_yaml(judgement: Judgement) -> str:
 
 def judgement_from(record: Mapping[str, Any]) -> Judgement:
     """A judgement from its parsed record."""
+    verdict = record["verdict"]
     return Judgement(
         loop=record["loop"],
         candidate=record["candidate"],
         baseline=record["baseline"],
         by=record["by"],
         kind=record["kind"],
-        passed=bool(record["passed"]),
+        passed=_flag(record["passed"]),
         because=record["because"],
         over=tuple(record["over"]),
-        verdict=dict(record["verdict"]),
+        verdict=verdict if isinstance(verdict, _LazyMapping) else dict(verdict),
         schema=int(record["schema"]),
     )
 
@@ -388,7 +472,7 @@ def thinned(steps: Sequence[StepLog], most: int = CURVE_STEPS) -> tuple[StepLog,
 
 
 def _curve_rows(curve: Mapping[str, Any], name: str, kind: Callable[..., Row]) -> Sequence[Row]:
-    if isinstance(curve, _LazyCurve):
+    if isinstance(curve, _LazyMapping):
         return Rows(lambda: curve.rows(name, kind))
     return tuple(kind(*row) for row in curve[name][1:])
 
@@ -396,6 +480,12 @@ def _curve_rows(curve: Mapping[str, Any], name: str, kind: Callable[..., Row]) -
 def _dump(record: Mapping[str, Any]) -> str:
     text: str = yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"wanted true or false, found {value!r}")
+    return value
 
 
 def _figures(record: Mapping[str, Any]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.data import allow_long_cells
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 COLUMNS = (
     "id", "content", "tags", "loss", "tokens", "correct", "passed", "expected", "output",
 )  # fmt: skip
+
+
+_PASSED = {"yes": True, "no": False}
 
 
 class ExampleTable(Sequence[ExampleResult]):
@@ -66,18 +70,24 @@ def _rows_of(text: str) -> Iterator[ExampleResult]:
     allow_long_cells()
     rows = csv.reader(io.StringIO(text, newline=""))
     next(rows, None)
+    said = _text if "\\" in text else str  # nearly always nothing is escaped
     for id_, content, tags, loss, tokens, correct, passed, expected, output in rows:
         yield ExampleResult(
-            _text(id_),
+            said(id_),
             content,
-            tuple(tag for tag in _text(tags).split(";") if tag) if tags else (),
+            _tags(tags),
             float(loss),
             int(tokens),
             int(correct),
-            {"yes": True, "no": False}.get(passed),
-            _text(expected),
-            _text(output),
+            _PASSED.get(passed),
+            said(expected),
+            said(output),
         )
+
+
+@lru_cache(maxsize=1024)
+def _tags(cell: str) -> tuple[str, ...]:
+    return tuple(tag for tag in _text(cell).split(";") if tag)
 
 
 def _one_cell(text: str) -> str:

@@ -26,7 +26,8 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     verdict = diff.verdict
     against = f" ({visible(verdict.against)})" if verdict.against else ""
     lines = [shorten(f"{visible(diff.loop)}: {verdict.kind}", width)]
-    lines += paragraph(f"{diff.after.name} against {diff.before.name}{against}", width, "  ")
+    names = f"{visible(diff.after.name)} against {visible(diff.before.name)}"
+    lines += paragraph(f"{names}{against}", width, "  ")
     lines += paragraph(visible(verdict.because), width, "  ", "    ")
     if table := changes_table(verdict, width):
         lines += ["", *table]
@@ -51,7 +52,8 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
     lines = [
         f"### {_say(diff.loop)}: {verdict.kind}",
         "",
-        f"Iteration {diff.after.name} against {diff.before.name}{against}: {_say(verdict.because)}",
+        f"Iteration {_say(diff.after.name)} against {_say(diff.before.name)}{against}: "
+        f"{_say(verdict.because)}",
         "",
     ]
     if verdict.changes:
@@ -61,21 +63,20 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
         ]
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
         lines += [_markdown_row(c) for c in (*verdict.changes, *verdict.runs, *tags)]
-        lines += ["", "+ proven better, ! proven worse, ? could be worse", ""]
+        lines += ["", "`+` proven better, `!` proven worse, `?` could be worse", ""]
     lines += [f"- note: {_say(note)}" for note in verdict.notes]
     if diff.settings:
         lines += ["", "| setting | before | after |", "| --- | --- | --- |"]
         lines += [
-            f"| {_say(c.name)} | {_say(_stated(c.before))} | {_say(_stated(c.after))} |"
-            for c in diff.settings
+            f"| {_say(c.name)} | {_value(c.before)} | {_value(c.after)} |" for c in diff.settings
         ]
     for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
         lines += _markdown_flips(what, flips, most)
     for what, findings in (("New findings", diff.came), ("Findings that are gone", diff.went)):
         if findings:
             lines += ["", f"{what}:", ""]
-            lines += [f"- {f.severity} {_say(f.kind)}: {_say(f.message)}" for f in findings]
-    return "\n".join([*lines, "", f"Cost: {_cost(diff)}"])
+            lines += [f"- {_say(f.severity)} {_say(f.kind)}: {_say(f.message)}" for f in findings]
+    return "\n".join([*lines, "", f"Cost: {markdown_visible(_cost(diff))}"])
 
 
 def as_record(diff: Difference) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _flips(what: str, flips: Sequence[Flip], width: int, most: int | None) -> li
 def _findings(what: str, findings: Sequence[Finding], width: int) -> list[str]:
     lines = []
     for finding in findings:
-        text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
+        text = visible(f"{finding.severity} {finding.kind}: {finding.message}")
         lines += paragraph(text, width, "  ", "    ")
     return [f"{what}:", *lines] if lines else []
 
@@ -139,7 +140,7 @@ def _cost(diff: Difference) -> str:
     old, new = diff.before.cost, diff.after.cost
     text = f"{duration_text(new.seconds)} (before {duration_text(old.seconds)}), "
     text += f"{plural(new.steps, 'step')} ({old.steps}), {plural(new.tokens, 'token')}"
-    text += f" ({old.tokens})"
+    text = visible(f"{text} ({old.tokens})")
     if new.device_memory_mib or old.device_memory_mib:
         text += f", {new.device_memory_mib:.0f} MiB ({old.device_memory_mib:.0f})"
     return text
@@ -180,8 +181,12 @@ def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[
 
 
 def _say(text: str) -> str:
-    """Any text on one line of Markdown, inert."""
-    return markdown_visible(visible(text))
+    """Any text on one line of Markdown, inert. Spaces before it would make it code."""
+    return markdown_visible(visible(text)).strip()
+
+
+def _value(value: Any) -> str:
+    return markdown_visible(_stated(value))
 
 
 def _stated(value: Any) -> str:

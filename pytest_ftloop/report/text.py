@@ -218,18 +218,19 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None) -> list[str]:
     """The `git add` that commits what was trained now; nothing when nothing was trained.
 
-    Too long for one line it names the log's folder for the files in it. A command is never cut.
+    Too long for one line, or where verdicts are written beside the iterations, it names the log's
+    folder for the files in it. A command is never cut.
     """
     if not result.trained or not result.files:
         return []
     here = Path.cwd() if cwd is None else cwd
     command = _git_add(result.files, here)
-    if len(command) + 2 > width:
+    if len(command) + 2 > width or result.regressions:  # its verdict is a file too
         in_log = [file for file in result.files if result.log_folder in file.parents]
         others = [file for file in result.files if file not in in_log]
         command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
-    head = f"to commit ({plural(len(result.files), 'file')}):"
-    return [shorten(head, width), f"  {command}"]
+    count = "" if result.regressions else f" ({plural(len(result.files), 'file')})"
+    return [shorten(f"to commit{count}:", width), f"  {command}"]
 
 
 def progress_line(

@@ -36,7 +36,7 @@ def verdict_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH
 
 def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
     """What the verdict is, against which commit, and why."""
-    head = f"{gate}: {verdict.kind}"
+    head = f"{visible(gate)}: {verdict.kind}"
     if verdict.against:
         head += f" against {visible(verdict.against)}"
     return paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
@@ -105,7 +105,7 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         return []
     columns = [
         Column(("", ""), [f"  {MARKS[change.kind]}" for change in rows]),
-        Column(("", "metric"), [one_line(change.metric, 40) for change in rows], least=10),
+        Column(("", "metric"), [one_line(change.metric, 40) for change in rows], least=20),
         Column(("", "baseline"), [_figure(c, c.baseline) for c in rows], right=True),
         Column(("", "now"), [_figure(c, c.candidate) for c in rows], right=True),
         Column(("", "change"), [_difference(c) for c in rows], right=True),
@@ -128,6 +128,12 @@ def explain_verdict(
     lines += flipped_lines("broken", verdict.broken, result, width)
     lines += flipped_lines("fixed", verdict.fixed, result, width, most=0)
     return "\n".join([*lines, *_advice(result, verdict, width)])
+
+
+def explain_failed(result: LoopResult, width: int = WIDTH) -> str:
+    """What a result's failed verdicts rest on; empty where none was made that fails."""
+    failed = result.judge.failed if result.judge else {}
+    return "\n\n".join(explain_verdict(result, v, rule, width) for rule, v in failed.items())
 
 
 def flipped_lines(
@@ -166,8 +172,12 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":
         told = "ftloop calibrate trains more seeds; more eval examples help too."
-    else:
+    elif verdict.because.startswith("environment changed"):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
+    elif verdict.baseline is None:
+        told = "commit improvement_log/: the next version is compared with it."
+    else:
+        told = "if it is meant to be so: ftloop accept --baseline, and commit the log."
     return paragraph(f"what to do: {told}", width, "", "  ")
 
 

@@ -174,7 +174,7 @@ def test_environment_variables() -> None:
     read = {name for file in PACKAGE.rglob("*.py") for name in pattern.findall(file.read_text())}
     assert set() == read - documented
     ours = {name for text in TEXTS.values() for name in re.findall(r"\bFTLOOP_\w+", text)}
-    assert {"FTLOOP_CACHE", "FTLOOP_TEST_CACHE"} == ours
+    assert {"FTLOOP_CACHE", "FTLOOP_CHROMIUM", "FTLOOP_TEST_CACHE"} == ours
 
 
 # --- loop file -----------------------------------------------------------------------------------

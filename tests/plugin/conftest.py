@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import ruamel.yaml  # noqa: F401 - see below
 import pytest_ftloop.items
 import pytest_ftloop.report.explain  # noqa: F401
 import tests.fakes  # noqa: F401
+from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,20 @@ gates:
 loop: {iterations: 3, patience: 9}
 """
 """Three iterations: eval loss 2.0, 1.68, 1.44; pass rate 0, 60%, 100%, the negations last."""
+
+
+GATED = """\
+data: {train: train.jsonl, eval: eval.jsonl}
+lora: {r: 8, lora_alpha: 16}
+training: {learning_rate: 1.0e-3, num_train_epochs: 2}
+gates:
+  regression: {}
+loop: {iterations: 1}
+"""
+"""One iteration: eval loss 1.68 with the negations, pass rate 60%, those fail."""
+
+WORSE, BETTER, IN_DOUBT = "2.0e-4", "1.6e-3", "8.8e-4"
+"""Learning rates: an eval loss of 2.00, of 1.44, and of 1.73, which one seed can't tell."""
 
 
 class Project:
@@ -89,6 +105,20 @@ class Project:
             check=False,
         )
 
+    @property
+    def repo(self) -> GitRepo:
+        """The repository in this folder, where the test has made one."""
+        return GitRepo(self.path)
+
+    def commit(self) -> str:
+        """Commit all there is; the commit's full name."""
+        return self.repo.commit()
+
+    def rate(self, rate: str) -> None:
+        """Change the learning rate in the loop file."""
+        text = (self.path / "x.ftloop.yaml").read_text(encoding="utf-8")
+        self.write("x.ftloop.yaml", re.sub("learning_rate: [^,]+", f"learning_rate: {rate}", text))
+
     def trained(self) -> list[str]:
         """One line a training run, in order: loop and learning rate."""
         if not self.trained_file.is_file():
@@ -107,6 +137,19 @@ class Project:
     def log(self) -> dict[str, bytes]:
         """The files of the improvement log."""
         return self.files("improvement_log")
+
+
+@pytest.fixture
+def gated(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A repository whose last commit has a loop with a regression gate, and its log."""
+    isolate(monkeypatch)
+    project.write("x.ftloop.yaml", GATED)
+    GitRepo.init(project.path)
+    project.commit()  # so that the first version is compared with no log, in a commit
+    project.run("--ftloop").assert_outcomes(passed=1)
+    project.commit()
+    project.trained_file.unlink()
+    return project
 
 
 @pytest.fixture

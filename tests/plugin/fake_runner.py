@@ -2,7 +2,8 @@
 
 The eval loss follows from the learning rate and is best at 1.6e-3; examples tagged `negation` learn
 late. Environment variables say what else a run does: FAKE_TRAINED names a file that gets one line a
-run, FAKE_STEP_S how long a step takes, FAKE_HANG the number of the iteration that never ends.
+run, FAKE_STEP_S how long a step takes, FAKE_HANG the number of the iteration that never ends,
+FAKE_NOISE the share of the loss that the seed moves it by, FAKE_DEVICE the device.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.records import Cost, Evaluation, Example, ExampleResult, Settings, Training
 
 STEPS = 100
+SHIFTS = (0.0, 1.0, -1.0, 0.5, -0.5)
 patch = pytest.MonkeyPatch()
 
 
@@ -63,10 +65,14 @@ def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
             example.id, example.content, example.tags, 4 * mean, 4, 3, passed, expected, output
         )
 
-    def run(settings: Settings, adapter: Path, base_eval_loss: float | None) -> FakeRun:
+    def run(
+        settings: Settings, adapter: Path, base_eval_loss: float | None, *, name: str
+    ) -> FakeRun:
         rate = settings.get("training.learning_rate")
-        note_training(config.name, rate)
+        seed = settings.training.get("seed")
+        note_training(config.name, rate, seed)
         loss = 2.0 - 400 * min(rate, 1.6e-3)
+        loss *= 1 + SHIFTS[((seed or 42) - 42) % 5] * float(os.environ.get("FAKE_NOISE", "0"))
         losses = [loss + 2.0 - n / 50 for n in range(STEPS)]
         for number, step_loss in enumerate(losses, start=1):
             progress.step(number, STEPS, step_loss)
@@ -78,18 +84,18 @@ def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
             training=fake_training(losses, [last + 0.4, last + 0.2, last + 0.1, last]),
             evaluation=Evaluation(examples, sample, sample, 6.0),
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
-            environment={"device": "cpu"},
+            environment={"device": os.environ.get("FAKE_DEVICE", "cpu")},
         )
 
     return run
 
 
-def note_training(loop: str, rate: float) -> None:
+def note_training(loop: str, rate: float, seed: int | None = None) -> None:
     """Append the run to FAKE_TRAINED; hang in the iteration that is to be interrupted."""
     if not (file := os.environ.get("FAKE_TRAINED")):
         return
     with Path(file).open("a", encoding="utf-8") as lines:
-        lines.write(f"{loop} {rate:g}\n")
+        lines.write(f"{loop} {rate:g}{'' if seed is None else f' seed {seed}'}\n")
     if len(Path(file).read_text(encoding="utf-8").splitlines()) == int(
         os.environ.get("FAKE_HANG", "0")
     ):

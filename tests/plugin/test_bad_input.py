@@ -100,6 +100,49 @@ MISTAKES = [
         "loop key", "patience", "patient", "x.ftloop.yaml:7: ", "Did you mean 'patience'?"
     ),
     loop_mistake(
+        "key of regression",
+        'eval_loss: "<= 1.9"',
+        "regression: {alfa: 0.01}",
+        "x.ftloop.yaml:5: unknown key 'alfa' in gates.regression",
+        "Did you mean 'alpha'?",
+    ),
+    loop_mistake(
+        "value of regression",
+        'eval_loss: "<= 1.9"',
+        "regression: {alpha: 5}",
+        "x.ftloop.yaml:5: gates.regression.alpha: wanted less than 0.5, found 5",
+    ),
+    loop_mistake(
+        "metric of regression",
+        'eval_loss: "<= 1.9"',
+        "regression: {metrics: [eval_los]}",
+        "x.ftloop.yaml:5: gates.regression.metrics: ",
+        "Did you mean 'eval_loss'?",
+    ),
+    loop_mistake(
+        "verdict of regression",
+        'eval_loss: "<= 1.9"',
+        "regression: {fail_on: [inconclusiv]}",
+        "x.ftloop.yaml:5: gates.regression.fail_on: ",
+        "Did you mean 'inconclusive'?",
+    ),
+    loop_mistake(
+        "regression as a condition",
+        'eval_loss: "<= 1.9"',
+        "regression: '<= 0.1'",
+        "x.ftloop.yaml:5: gate regression: wanted keys such as {alpha: 0.01}",
+        "Write regression: {} for the defaults.",
+    ),
+    loop_mistake("seeds", "iterations: 3", "seeds: 0", "x.ftloop.yaml:7: loop.seeds: wanted 1"),
+    Mistake(
+        "tag of regression",
+        (
+            "x.ftloop.yaml:5: gate regression[negaton]: no eval example is tagged 'negaton'",
+            "Did you mean 'negation'?",
+        ),
+        edits={'eval_loss: "<= 1.9"': "regression[negaton]: {}"},
+    ),
+    loop_mistake(
         "name", "data:", "name: a/b\ndata:", "x.ftloop.yaml:1: name 'a/b' can't be a folder"
     ),
     Mistake(

@@ -1,0 +1,111 @@
+"""The HTML report of 5,000 examples x 10 iterations: size, and time to write and to open it.
+
+    python benchmarks/report.py                            # a table of figures
+    python benchmarks/report.py --picture docs/report.png  # the README's picture: the quickstart's
+
+Needs the dev extra, and Chromium on the PATH or named by FTLOOP_CHROMIUM. Opened means: parsed,
+laid out, and the table of examples made; drawn means: the first plots are drawn too, by a reader
+who goes there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+from pytest_ftloop import Loop, Options, read_loop_file  # noqa: E402
+from pytest_ftloop.html_report import write_page, write_report  # noqa: E402
+from tests.report.fakes_html import big_report  # noqa: E402
+from tests.report.test_html_browser import find_chromium  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+SIZES = ((100, 3), (1000, 10), (5000, 10), (5000, 12))
+RUNS = 5
+PICTURE = {"width": 1240, "height": 1350}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write a picture instead")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        file = Path(folder) / "report.html"
+        if arguments.picture:
+            picture(browser, file, arguments.picture)
+        else:
+            figures(browser, file)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        path = find_chromium(playwright.chromium.executable_path)
+        if path is None:
+            sys.exit("no Chromium: install one, or name it by FTLOOP_CHROMIUM")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def figures(browser: Browser, file: Path) -> None:
+    """One row a size."""
+    print("| examples x iterations | file, MB | written, s | opened, s | drawn, s |")
+    print("|---|---:|---:|---:|---:|")
+    for examples, iterations in SIZES:
+        loop = big_report(examples, iterations)
+        start = time.perf_counter()
+        write_page([loop], file)
+        written_s = time.perf_counter() - start
+        opened_s, drawn_s = zip(*(opened(browser, file) for _ in range(RUNS)), strict=True)
+        print(
+            f"| {examples:,} x {iterations} | {file.stat().st_size / 1e6:.1f} | {written_s:.2f} "
+            f"| {median(opened_s):.2f} | {median(drawn_s):.2f} |"
+        )
+
+
+def opened(browser: Browser, file: Path) -> tuple[float, float]:
+    """Seconds from the request to the table of examples, and to the first plots."""
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_selector("[data-id]")
+    opened_ms: float = page.evaluate("performance.getEntriesByName('ftloop-open')[0].startTime")
+    page.evaluate(
+        "document.querySelector('[data-plot=loss]').scrollIntoView({behavior: 'instant'})"
+    )
+    page.wait_for_selector("[data-plot=loss] .scatterlayer")
+    drawn_ms: float = page.evaluate("performance.now()")
+    page.close()
+    return opened_ms / 1000, drawn_ms / 1000
+
+
+def picture(browser: Browser, file: Path, to: Path) -> None:
+    """The top of the quickstart's report."""
+    loop = read_loop_file(ROOT / "examples" / "quickstart" / "sentiment.ftloop.yaml")
+    write_report([Loop(loop, Options(replay=True)).run()], file)
+    page = browser.new_page(viewport=PICTURE, device_scale_factor=1)
+    page.goto(file.as_uri())
+    for plot in page.query_selector_all(".plot"):
+        plot.scroll_into_view_if_needed()
+        page.wait_for_timeout(200)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(200)
+    page.screenshot(path=to)
+    print(f"wrote {to}: {to.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

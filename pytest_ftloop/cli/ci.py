@@ -1,0 +1,305 @@
+"""`ftloop ci`: one job of a pipeline. Judge the log, train what it lacks, and report."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pytest_ftloop.cli.command import (
+    ERROR,
+    FAILED,
+    HOLDS,
+    STALE,
+    Command,
+    log_argument,
+    report,
+    terminal_width,
+)
+from pytest_ftloop.errors import ConfigError, FtloopError, LogError, StaleLogError, shown_path
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.report.pull_request import Judged, LoopSection, PullRequestReport
+
+REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "junit.xml"
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    from pytest_ftloop.cli.gate import FAIL_ON
+
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
+    )
+    stale = to.add_mutually_exclusive_group()
+    stale.add_argument(
+        "--train",
+        action="store_true",
+        help="train the loops whose log is out of date, by pytest --ftloop (default: exit with 3)",
+    )
+    stale.add_argument(
+        "--stale-ok",
+        action="store_true",
+        help="a log that is out of date is no failure: for a job before one that trains",
+    )
+    to.add_argument(
+        "--baseline",
+        metavar="REF",
+        help="the commit that the regression gate compares with (default: in a pull request the "
+        "merge base with its target branch, else HEAD)",
+    )
+    to.add_argument(
+        "--fail-on",
+        metavar="VERDICTS",
+        help=f"comma-separated, of {', '.join(FAIL_ON)}: which verdicts fail, in place of the "
+        "loop file's fail_on (default: regressed); incomplete records fail always",
+    )
+    to.add_argument(
+        "--out",
+        type=Path,
+        default=Path("ftloop-ci"),
+        metavar="DIR",
+        help=f"the folder for {REPORT}, {SUMMARY}, {PAGE} and {JUNIT} (default: ftloop-ci)",
+    )
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop import github
+    from pytest_ftloop.report.pull_request import of
+
+    env = os.environ
+    # What is said of an error too goes where commands are stopped: the order of two streams is
+    # not kept.
+    errors = sys.stdout if github.in_actions(env) else sys.stderr
+    with github.commands_stopped(sys.stdout, env):
+        try:
+            code, loops = _judged(arguments, errors)
+            made = of(loops)
+            _write(arguments.out, loops, made, env, errors)
+        except FtloopError as error:
+            print(error, file=errors)
+            github.write_outputs(_outputs(ERROR, None, ""), env)
+            return ERROR
+    for line in _annotations(made, env, stale_ok=arguments.stale_ok):
+        print(line, flush=True)
+    github.write_outputs(_outputs(code, made, str(arguments.out)), env)
+    return code
+
+
+def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequence[Judged]]:
+    """The exit code and every loop, after training what is stale where that is asked for."""
+    from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.cli.gate import parse_fail_on
+    from pytest_ftloop.search import find_loop_files
+
+    fail_on = parse_fail_on(arguments.fail_on)
+    found = Candidates(tuple(find_loop_files(arguments.paths)), arguments.baseline, arguments.log)
+    loops = {file: _judge(found, file, fail_on) for file in found.files}
+    stale = [file for file, judged in loops.items() if judged.is_stale]
+    trained = _train(stale, arguments) if stale and arguments.train else HOLDS
+    if arguments.train:
+        loops |= {file: replace(_judge(found, file, fail_on), trained=True) for file in stale}
+    codes = [trained]
+    for index, judged in enumerate(loops.values()):
+        codes.append(HOLDS if arguments.stale_ok and judged.is_stale else _code(judged))
+        if judged.result is None:
+            print(judged.error, file=errors, flush=True)
+        else:
+            print("\n".join([*([""] if index else []), *_lines(judged)]), flush=True)
+    return max(codes), tuple(loops.values())
+
+
+def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> Judged:
+    from pytest_ftloop.cli.gate import judged
+    from pytest_ftloop.config import SUFFIXES
+    from pytest_ftloop.gates import Regression
+    from pytest_ftloop.report.pull_request import Judged
+
+    source = shown_path(file)
+    suffix = next(suffix for suffix in (*SUFFIXES, "") if file.name.endswith(suffix))
+    name = file.name.removesuffix(suffix)
+    try:
+        config = found.read(file)
+        name = config.name
+        config = replace(config, regressions=config.regressions or (Regression(),))
+        result, verdicts = judged(config, found, fail_on)
+    except FtloopError as error:
+        stale = isinstance(error, StaleLogError)
+        return Judged(name, source, error=error, is_stale=stale)
+    return Judged(name, source, result, verdicts)
+
+
+def _code(judged: Judged) -> int:
+    from pytest_ftloop.cli.gate import exit_code
+
+    if judged.result is None:
+        return STALE if isinstance(judged.error, LogError) else ERROR
+    return exit_code(judged.result, judged.verdicts)
+
+
+def _lines(judged: Judged) -> list[str]:
+    from pytest_ftloop.cli.gate import loop_lines
+
+    assert judged.result is not None
+    return loop_lines(judged.result, judged.verdicts, terminal_width())
+
+
+def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
+    """Train by pytest, so that hooks in the user's conftest.py score; its end as an exit code.
+
+    A failed gate is none here: the gates are judged again, from the log.
+    """
+    command = [sys.executable, "-m", "pytest", "--ftloop"]
+    command += [f"--junitxml={_folder(arguments.out) / JUNIT}"]
+    command += [f"--ftloop-baseline={arguments.baseline}"] if arguments.baseline else []
+    command += [f"--ftloop-log={arguments.log}"] if arguments.log else []
+    command += [str(file.absolute()) for file in files]  # so that no name is an option
+    sys.stdout.flush()
+    done = subprocess.run(command, stderr=subprocess.STDOUT, check=False)
+    if done.returncode in (HOLDS, FAILED):
+        return HOLDS
+    report(ConfigError(f"pytest ended with {done.returncode}, see above"))
+    return ERROR
+
+
+def _write(
+    folder: Path,
+    loops: Sequence[Judged],
+    made: PullRequestReport,
+    env: Mapping[str, str],
+    errors: TextIO,
+) -> None:
+    """Write the files, and the summary of the job."""
+    from pytest_ftloop import github
+    from pytest_ftloop.log import write_atomically
+    from pytest_ftloop.report.pull_request import render, to_json
+
+    folder = _folder(folder)
+    try:
+        write_atomically(folder / REPORT, to_json(made))
+        write_atomically(folder / SUMMARY, render(made, github.SUMMARY_LIMIT, REPORT))
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {shown_path(folder)} can't be written: {error.strerror}"
+        ) from None
+    results = [judged.result for judged in loops if judged.result is not None]
+    try:
+        from pytest_ftloop.html_report import write_report
+
+        if results:
+            write_report(results, folder / PAGE)
+    except (ImportError, FtloopError) as error:
+        print(f"note: {PAGE} is left out: {error}", file=errors)
+    if room := github.summary_room(env):
+        github.append_summary(render(made, room, f"{REPORT} of the artifact"), env)
+
+
+def _folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: {shown_path(folder)}: {error.strerror}") from None
+    return folder
+
+
+def _outputs(code: int, made: PullRequestReport | None, folder: str) -> dict[str, str]:
+    """What later steps of the workflow can read."""
+    sections = made.loops if made else ()
+    return {
+        "verdict": made.outcome if made else "error",
+        "stale": str(any(section.stale for section in sections)).lower(),
+        "exit-code": str(code),
+        "metrics": json.dumps(_metrics(sections), separators=(",", ":"), allow_nan=False),
+        "report": folder,
+    }
+
+
+def _metrics(sections: Sequence[LoopSection]) -> dict[str, dict[str, float | None]]:
+    """The figures by loop; of two loops of one name by their files."""
+    names = [section.loop for section in sections]
+    return {
+        section.source if names.count(section.loop) > 1 else section.loop: {
+            name: float(value) if math.isfinite(float(value)) else None
+            for name, value in section.metrics.items()
+        }
+        for section in sections
+        if section.metrics
+    }
+
+
+def _annotations(
+    made: PullRequestReport, env: Mapping[str, str], *, stale_ok: bool = False
+) -> list[str]:
+    """A workflow command for each gate that fails or could, at its line; errors first."""
+    from pytest_ftloop import github
+    from pytest_ftloop.report.escape import visible
+
+    if not github.in_actions(env):
+        return []
+    loops = [section for section in made.loops if not (stale_ok and section.stale)]
+    told = [told for section in loops for told in _told(section)]
+    return [
+        github.annotation(
+            level,
+            message,
+            file=github.in_workspace(section.source, env),
+            line=line,
+            title=f"{visible(section.loop)}: {title}",
+        )
+        for wanted in ("error", "warning")
+        for section, level, line, title, message in told
+        if level == wanted
+    ]
+
+
+def _told(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | None, str, str]]:
+    """The section, level, line, title and message of each annotation of a loop."""
+    from pytest_ftloop.report.escape import visible
+    from pytest_ftloop.report.pull_request import LABELS
+
+    if section.error:
+        message = "\n".join(map(visible, section.error.split("\n")))
+        yield section, "error", None, LABELS[section.outcome], message
+    for verdict in section.verdicts:
+        doubtful = verdict.kind not in {"unchanged", "improved"} and verdict.baseline is not None
+        if not verdict.ok or doubtful:
+            against = f" against {verdict.against}" if verdict.against else ""
+            message = visible(f"{verdict.gate}{against}: {verdict.because}")
+            level = "warning" if verdict.ok else "error"
+            yield section, level, verdict.line, verdict.kind, message
+    for threshold in section.thresholds:
+        if not threshold.passed:
+            title = LABELS["failed"]
+            yield section, "error", threshold.line, title, visible(threshold.message)
+
+
+COMMAND = Command(
+    "ci",
+    "judge, train and report in a pipeline",
+    "Judge every loop from its log, as ftloop gate does, and write what a reviewer sees: a\n"
+    "report as data, as Markdown and as a page. In a workflow of GitHub also the job's summary,\n"
+    "outputs, and annotations. With --train what is out of date is trained first.\n"
+    "Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 usage or config\n"
+    "error, 3 the log is out of date, incomplete or damaged.",
+    (
+        "ftloop ci",
+        "ftloop ci --train --out report examples",
+        "ftloop ci --baseline main --fail-on regressed,inconclusive",
+    ),
+    _arguments,
+    _run,
+)

@@ -1,0 +1,80 @@
+"""`ftloop export`: an iteration's adapter as a normal PEFT folder with a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import HOLDS, Command, log_argument, report, where_argument
+from pytest_ftloop.errors import shown_path
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "iteration",
+        nargs="?",
+        default="best",
+        metavar="ITERATION",
+        help="a number (3), an id or the start of one (3fa9), a name, best or last (default: best)",
+    )
+    where_argument(to)
+    to.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder to write (default: LOOP-ITERATION in the working folder)",
+    )
+    to.add_argument(
+        "--merged",
+        action="store_true",
+        help="also write the base model with the adapter merged into it, to FOLDER/merged; "
+        "needs torch",
+    )
+    to.add_argument("--force", action="store_true", help="replace an export that exists already")
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.cli.run import screen_progress
+    from pytest_ftloop.cli.show import chosen
+    from pytest_ftloop.export import export
+    from pytest_ftloop.report.escape import visible
+    from pytest_ftloop.search import find_logs
+
+    wanted, path = arguments.iteration, arguments.path
+    if path == Path() and Path(wanted).exists():  # `ftloop export examples/quickstart`
+        wanted, path = "best", Path(wanted)
+    iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
+    done = export(
+        iteration,
+        logged,
+        arguments.output or Path(f"{iteration.loop}-{iteration.name}"),
+        screen_progress(),
+        merged=arguments.merged,
+        force=arguments.force,
+    )
+    what = "the adapter, its merged weights" if arguments.merged else "the adapter"
+    written = visible(shown_path(done.folder))
+    print(f"wrote {written}: {what} and a model card of iteration {iteration.name}")
+    for note in done.notes:
+        print(visible(note))
+    return HOLDS
+
+
+COMMAND = Command(
+    "export",
+    "write an iteration's adapter as a PEFT folder with a model card",
+    "Write the adapter of an iteration from this machine's cache as a folder that peft loads,\n"
+    "with its tokenizer and a model card: figures, data, settings, where it comes from.",
+    (
+        "ftloop export",
+        "ftloop export 3 topic.ftloop.yaml -o adapters/topic",
+        "ftloop export best --merged",
+    ),
+    _arguments,
+    _run,
+)

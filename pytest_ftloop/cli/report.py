@@ -1,0 +1,130 @@
+"""`ftloop report`: one self-contained HTML file on all loops."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import HOLDS, Command, each, report
+from pytest_ftloop.cli.commits import candidates, commit_arguments
+from pytest_ftloop.cli.gate import replayed
+from pytest_ftloop.errors import ConfigError, StaleLogError, shown_path
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.report.html.loop_report import LoopReport
+    from pytest_ftloop.search import Logged
+
+DEFAULT_FILE = "ftloop-report.html"
+"""Said here too, so that `--help` need not import what writes it."""
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    commit_arguments(to)
+    to.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(DEFAULT_FILE),
+        metavar="FILE",
+        help=f"the file to write (default: {DEFAULT_FILE})",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.html_report import of_log
+    from pytest_ftloop.report.html.page import check_extra
+
+    check_extra()
+    output = arguments.output.absolute()  # a HEAD that is named is judged in a folder of its own
+    paths = [Path(word) for word in arguments.where if Path(word).exists()] or [Path()]
+    made_in_python = _made_in_python(paths, arguments.log)
+    if made_in_python and not _have_loop_files(paths):
+        return _write([of_log(logged) for logged in made_in_python], output)
+    found: list[LoopReport] = []
+
+    def one(file: Path) -> int:
+        found.append(_loop_report(wanted, file))
+        return HOLDS
+
+    with candidates(arguments) as wanted:
+        codes = list(each(wanted.files, one))
+        if wanted.tree is None:
+            found += [of_log(logged) for logged in made_in_python]
+        if found:  # while the files of that commit are there: tables are read when looked at
+            _write(found, output)
+    return max(codes)
+
+
+def _write(loops: Sequence[LoopReport], output: Path) -> int:
+    from pytest_ftloop.html_report import write_page
+    from pytest_ftloop.report.phrases import plural
+
+    write_page(loops, output)
+    size = output.stat().st_size / 1e6
+    print(f"wrote {shown_path(output)}: {plural(len(loops), 'loop')}, {size:.1f} MB")
+    return HOLDS
+
+
+def _made_in_python(paths: Sequence[Path], log: Path | None) -> list[Logged]:
+    """The logs in these folders that belong to no loop file."""
+    from pytest_ftloop.search import find_logs
+
+    found: list[Logged] = []
+    for path in paths:
+        if path.is_dir():
+            with suppress(ConfigError):  # that nothing is there is said by who looks for loop files
+                found += [
+                    logged
+                    for logged in find_logs(path, log, lambda _: None)
+                    if logged.config is None and logged.iterations
+                ]
+    return found
+
+
+def _have_loop_files(paths: Sequence[Path]) -> bool:
+    from pytest_ftloop.search import find_loop_files
+
+    with suppress(ConfigError):
+        return bool(find_loop_files(paths))
+    return False
+
+
+def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
+    """A loop as `ftloop gate` judges it; where its log is out of date, what the log has."""
+    from pytest_ftloop.gates import Regression
+    from pytest_ftloop.html_report import of_log, of_result
+    from pytest_ftloop.log import FOLDER, ImprovementLog
+    from pytest_ftloop.search import Logged
+
+    config = wanted.read(file)
+    config = replace(config, regressions=config.regressions or (Regression(),))
+    try:
+        result = replayed(config, wanted)
+    except StaleLogError as error:
+        log = ImprovementLog((wanted.log or config.folder / FOLDER) / config.name)
+        if log.view.is_empty():
+            raise
+        report(error)
+        return of_log(Logged(log, config), str(error))
+    if result.judge is not None:
+        _ = result.judge.judging  # a commit that is not there is an error here, not a note
+    return of_result(result)
+
+
+COMMAND = Command(
+    "report",
+    "write an HTML report",
+    "Write one HTML file on all loops: verdicts, curves, metrics with their noise, pass rates by\n"
+    "tag, every example with the outputs of any two iterations side by side, findings, settings,\n"
+    "cost. It needs no network to be read. Nothing is trained.\n"
+    'It needs jinja2 and plotly: pip install "pytest-ftloop[report]".',
+    ("ftloop report", "ftloop report main..HEAD -o report.html", "ftloop report examples"),
+    _arguments,
+    _run,
+)

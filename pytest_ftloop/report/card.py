@@ -1,0 +1,260 @@
+"""The model card of an exported adapter: what a stranger has to know before using it.
+
+YAML for the hub first, then Markdown. All that users, models and data files wrote is made inert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.report.escape import markdown_cell, markdown_visible, one_line, visible
+from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import Finding, HoldoutUse, Iteration, Judgement
+
+IN_INDEX = ("eval_loss", "pass_rate")
+"""Of a tag's figures those that the hub's index gets; the card's own table has more."""
+
+TAG_FIGURES = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
+
+USE = """\
+```python
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "path/to/this/folder"
+config = PeftConfig.from_pretrained(folder)
+base = AutoModelForCausalLM.from_pretrained(
+    config.base_model_name_or_path, revision=config.revision
+)
+model = PeftModel.from_pretrained(base, folder)
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+```"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card says beside the iteration's record.
+
+    `hub_id` is the base model's, None where it is on no hub; `base` says in a sentence what it is.
+    `judgements` and `holdout` are those of this iteration in the log, if any.
+    """
+
+    base: str
+    hub_id: str | None = None
+    tokenizer: bool = True
+    merged: bool = False
+    judgements: tuple[Judgement, ...] = ()
+    holdout: HoldoutUse | None = None
+
+
+def model_card(iteration: Iteration, facts: Facts) -> str:
+    """The text of `README.md`."""
+    head = yaml.safe_dump(
+        _metadata(iteration, facts), sort_keys=False, allow_unicode=False, width=10**6
+    )
+    parts = (
+        [f"# {_text(iteration.loop)} {_text(iteration.name)}"],
+        _what(iteration, facts),
+        ["## Use", "", USE.format(tokenizer="folder" if facts.tokenizer else _BASES_OWN)],
+        _evaluation(iteration, facts),
+        _findings(iteration.findings),
+        _data(iteration.data),
+        _settings(iteration),
+        _origin(iteration),
+    )
+    body = "\n\n".join("\n".join(part) for part in parts if part)
+    return f"---\n{head}---\n\n{body}\n"
+
+
+_BASES_OWN = "config.base_model_name_or_path"
+
+
+def _metadata(iteration: Iteration, facts: Facts) -> dict[str, Any]:
+    """The front matter, as the hub reads it. A base that is on no hub must not be named there."""
+    base = {"base_model": facts.hub_id} if facts.hub_id else {}
+    return {
+        **base,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "sft", "trl", "pytest-ftloop"],
+        "model-index": [
+            {
+                "name": visible(f"{iteration.loop}-{iteration.name}"),
+                "results": [
+                    {
+                        "task": {"type": "text-generation"},
+                        "dataset": {"name": _eval_source(iteration), "type": "custom"},
+                        "metrics": _model_index(iteration.metrics),
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _model_index(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    parts = {name: split_name(name) for name, value in metrics.items() if math.isfinite(value)}
+    return [
+        {"type": visible(metric), "name": visible(name), "value": float(metrics[name])}
+        for name, (metric, tag) in parts.items()
+        if tag is None or metric in IN_INDEX
+    ]
+
+
+def _eval_source(iteration: Iteration) -> str:
+    return visible(str(iteration.data.get("eval", {}).get("source", "eval set")))
+
+
+def _what(iteration: Iteration, facts: Facts) -> list[str]:
+    lines = [
+        f"A LoRA adapter: iteration {_text(iteration.name)} of the fine-tuning loop "
+        f"{_text(iteration.loop)}, trained and evaluated by pytest-ftloop.",
+        "",
+        f"Base model: {_text(facts.base)}",
+    ]
+    if facts.merged:
+        lines += ["", "The folder `merged` has the base model with this adapter merged into it."]
+    return lines
+
+
+def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
+    names = [name for name in METRICS if name in iteration.metrics]
+    rows = [
+        (
+            name,
+            figure_text(name, iteration.metrics[name]),
+            figure_text(name, iteration.base.get(name)),
+            METRICS[name].description,
+        )
+        for name in names
+    ]
+    scoring = ", ".join(
+        f"{_text(name)} {markdown_visible(format_setting(value))}"
+        for name, value in iteration.scoring.items()
+    )
+    return [
+        "## Evaluation",
+        "",
+        f"On the eval set, {plural(len(iteration.examples), 'example')}; scoring: "
+        f"{scoring}. {len(iteration.failing)} did not pass.",
+        "",
+        *_table(("metric", "this adapter", "untrained base", "meaning"), rows),
+        *_tags(iteration),
+        *_verdicts(facts),
+    ]
+
+
+def _tags(iteration: Iteration) -> Iterator[str]:
+    tags = sorted({tag for name in iteration.metrics if (tag := split_name(name)[1]) is not None})
+    if not tags:
+        return
+    counts = [sum(tag in row.tags for row in iteration.examples) for tag in tags]
+    rows = [
+        (
+            tag,
+            str(count),
+            *(figure_text(n, iteration.metrics.get(f"{n}[{tag}]")) for n in TAG_FIGURES),
+        )
+        for tag, count in zip(tags, counts, strict=True)
+    ]
+    yield from ("", *_table(("tag", "examples", *TAG_FIGURES), rows))
+
+
+def _verdicts(facts: Facts) -> Iterator[str]:
+    for judgement in facts.judgements:
+        by = "Accepted by hand" if judgement.by == "hand" else "The regression gate"
+        against = f" against iteration {_text(judgement.baseline)}" if judgement.baseline else ""
+        held = "" if judgement.passed else " (failed)"
+        yield from ("", f"{by}{against}: {_text(judgement.kind)}{held}. {_text(judgement.because)}")
+    if facts.holdout is not None:
+        use = facts.holdout
+        figures = ", ".join(
+            f"{_text(name)} {figure_text(name, use.metrics[name])}"
+            for name in METRICS
+            if name in use.metrics
+        )
+        rows = use.data.get("rows")
+        count = f" ({plural(rows, 'example')})" if isinstance(rows, int) else ""
+        yield from ("", f"On the holdout{count}, which no decision ever saw: {figures}.")
+
+
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    lines = ["## Findings", ""]
+    if not findings:
+        return [*lines, "None."]
+    for finding in findings:
+        lines.append(f"- **{_text(finding.kind)}** ({_text(finding.severity)}): ")
+        lines[-1] += f"{_text(finding.message)} {_text(finding.remedy)}".strip()
+    return lines
+
+
+def _data(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (role, *(str(facts.get(key, "")) for key in ("source", "rows", "sha256")))
+        for role, facts in data.items()
+    ]
+    return ["## Data", "", *_table(("set", "source", "rows", "SHA-256 (start)"), rows)]
+
+
+def _settings(iteration: Iteration) -> list[str]:
+    because = {adjustment.setting: adjustment for adjustment in iteration.adjustments}
+    rows = []
+    for group in ("lora", "training"):
+        for name, value in getattr(iteration.settings, group).items():
+            setting = f"{group}.{name}"
+            adjusted = because.get(setting)
+            before = f"from {format_setting(adjusted.before)}: " if adjusted else ""
+            rows.append(
+                (setting, format_setting(value), before + (adjusted.because if adjusted else ""))
+            )
+    return [
+        "## Settings",
+        "",
+        "All else is the default of peft and trl.",
+        "",
+        *_table(("setting", "value", "adjusted"), rows),
+    ]
+
+
+def _origin(iteration: Iteration) -> list[str]:
+    cost = iteration.cost
+    rows = [
+        ("loop", iteration.loop),
+        ("iteration", iteration.name),
+        ("fingerprint", iteration.fingerprint),
+        ("base model's identity", iteration.model),
+        ("seed", str(iteration.seed)),
+        ("cost", f"{duration_text(cost.seconds)}, {plural(cost.steps, 'step')}"),
+        *((name, value) for name, value in iteration.environment.items()),
+    ]
+    return [
+        "## Origin",
+        "",
+        "The record with this name and fingerprint in the loop's improvement log has curves and "
+        "every example's result.",
+        "",
+        *_table(("what", "value"), rows),
+    ]
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    columns = list(head)
+    lines = [columns, ["---"] * len(columns), *([*map(_cell, row)] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _cell(text: str) -> str:
+    return markdown_cell(str(text))
+
+
+def _text(text: str) -> str:
+    """Any text within a paragraph."""
+    return markdown_visible(one_line(str(text)))

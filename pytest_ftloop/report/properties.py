@@ -1,0 +1,44 @@
+"""What JUnit's `<properties>` say of a gate: figures as plain numbers, under stable names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.report.escape import visible
+
+if TYPE_CHECKING:
+    from pytest_ftloop.compare.verdict import Verdict
+    from pytest_ftloop.gates import GateResult, Regression
+    from pytest_ftloop.result import LoopResult
+
+Properties = list[tuple[str, str]]
+
+
+def loop_properties(result: LoopResult, judged: GateResult | None = None) -> Properties:
+    """The loop, its best iteration, the whole set's figures; of the tags only the gate's own."""
+    said = {"ftloop_loop": result.loop, "ftloop_iteration": result.best.name}
+    said |= {name: repr(v) for name in METRICS if (v := result.best.metrics.get(name)) is not None}
+    if judged is not None:
+        said[judged.gate.name] = "missing" if judged.value is None else repr(judged.value)
+    return _visible(said)
+
+
+def verdict_properties(verdict: Verdict, rule: Regression) -> Properties:
+    """The verdict and, for each metric that decides, its change, p and smallest detectable drop.
+
+    A change is the candidate's figure less the baseline's; a detectable drop is above 0.
+    """
+    said: dict[str, str] = {"verdict": verdict.kind}
+    if verdict.baseline is not None:
+        said["baseline"] = verdict.baseline
+    for change in verdict.changes:
+        said[f"{change.metric} change"] = repr(change.candidate - change.baseline)
+        said[f"{change.metric} p"] = repr(change.p)
+        said[f"{change.metric} detectable"] = repr(change.test.detectable)
+    return _visible({f"{rule.name} {name}": value for name, value in said.items()})
+
+
+def _visible(said: dict[str, str]) -> Properties:
+    """JUnit's writer escapes values, not names: a tag's control character would break the file."""
+    return [(visible(name), visible(value)) for name, value in said.items()]

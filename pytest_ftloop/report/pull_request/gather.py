@@ -1,0 +1,249 @@
+"""From what was judged to the report as plain data: cut to its bounds, nothing escaped yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.difference import Difference, Flip, difference
+from pytest_ftloop.metrics import split_name
+from pytest_ftloop.report.escape import ELLIPSIS
+from pytest_ftloop.report.phrases import (
+    decision_text,
+    evidence_text,
+    format_changes,
+    format_setting,
+)
+from pytest_ftloop.report.pull_request.curve import curve_of
+from pytest_ftloop.report.pull_request.model import (
+    LONG,
+    MOST_EXAMPLES,
+    MOST_ITERATIONS,
+    MOST_LOOPS,
+    MOST_ROWS,
+    NAME,
+    OUTCOMES,
+    TEXT,
+    ChangeRow,
+    CostRow,
+    ExampleRow,
+    FindingRow,
+    Flips,
+    IterationRow,
+    LoopSection,
+    Number,
+    PullRequestReport,
+    SettingRow,
+    State,
+    Threshold,
+    VerdictRow,
+    number,
+)
+from pytest_ftloop.report.verdict import holdout_lines
+
+if TYPE_CHECKING:
+    from pytest_ftloop.compare.verdict import Change, Verdict
+    from pytest_ftloop.errors import FtloopError
+    from pytest_ftloop.gates import GateResult, Regression
+    from pytest_ftloop.records import Cost, Finding, Iteration
+    from pytest_ftloop.result import LoopResult
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_WIDE = 10_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One loop file as it was judged: its result and verdicts, or the error why there are none.
+
+    `is_stale`: training would cure the error. `trained`: it was trained in this very job.
+    """
+
+    loop: str
+    source: str
+    result: LoopResult | None = None
+    verdicts: tuple[tuple[Regression, Verdict], ...] = ()
+    error: FtloopError | None = None
+    is_stale: bool = False
+    trained: bool = False
+
+
+def of(loops: Iterable[Judged]) -> PullRequestReport:
+    """The report on these loops, in their order; of too many the worst."""
+    sections = [_section(judged) for judged in loops]
+    ranks = [OUTCOMES.index(section.outcome) for section in sections]
+    worst = sorted(range(len(sections)), key=lambda index: (ranks[index], index))[:MOST_LOOPS]
+    kept = tuple(sections[index] for index in sorted(worst))
+    return PullRequestReport(loops=kept, left_out=len(sections) - len(kept))
+
+
+def _section(judged: Judged) -> LoopSection:
+    loop, source, result = _cut(judged.loop, NAME), _cut(judged.source, TEXT), judged.result
+    if result is None:
+        error = _cut(str(judged.error), LONG)
+        return LoopSection(loop=loop, source=source, error=error, stale=judged.is_stale)
+    best, diff = result.best, _difference(judged, result)
+    holdout = holdout_lines(result.holdout, _WIDE) if result.holdout else []
+    return LoopSection(
+        loop=loop,
+        source=source,
+        trained=judged.trained,
+        iteration=_cut(best.name, NAME),
+        metrics=_metrics(best),
+        thresholds=tuple(map(_threshold, result.gates[:MOST_ROWS])),
+        verdicts=tuple(_verdict(rule, v) for rule, v in judged.verdicts[:MOST_ROWS]),
+        iterations=_iterations(result),
+        findings=_findings(best, diff),
+        broken=_flips(diff.broken if diff else ()),
+        fixed=_flips(diff.fixed if diff else ()),
+        settings=_settings(diff),
+        holdout=tuple(_cut(line, TEXT) for line in holdout[:20]),
+        curve=curve_of(best),
+        cost=_cost(best.cost),
+        cost_before=_cost(diff.before.cost) if diff else None,
+    )
+
+
+def _difference(judged: Judged, result: LoopResult) -> Difference | None:
+    """What changed against the baseline of the gate on the whole set; None without a baseline."""
+    baseline = result.judge.judging.baseline.iteration if result.judge else None
+    if baseline is None or not judged.verdicts:
+        return None
+    whole = (verdict for rule, verdict in judged.verdicts if rule.tag is None)
+    verdict = next(whole, judged.verdicts[0][1])
+    prompts = {id_: example.prompt for id_, example in result.examples.items()}
+    return difference(baseline, result.best, verdict, prompts)
+
+
+def _metrics(iteration: Iteration) -> dict[str, Number]:
+    """The figures, those of the whole eval set first."""
+    names = sorted(iteration.metrics, key=lambda name: split_name(name)[1] is not None)
+    return {_cut(name, NAME): number(iteration.metrics[name]) for name in names[:MOST_ROWS]}
+
+
+def _threshold(judged: GateResult) -> Threshold:
+    return Threshold(
+        condition=_cut(judged.gate.text, NAME),
+        message=_cut(judged.message, TEXT),
+        passed=judged.passed,
+        line=judged.gate.line,
+    )
+
+
+def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
+    tags = [change for change in verdict.tags if change.kind != "unchanged"]
+    changes = (*verdict.changes, *verdict.runs, *tags)
+    return VerdictRow(
+        gate=_cut(rule.name, NAME),
+        kind=verdict.kind,
+        ok=verdict.ok,
+        because=_cut(verdict.because, TEXT),
+        against=_cut(verdict.against, NAME),
+        baseline=_cut(verdict.baseline, NAME) if verdict.baseline else None,
+        line=rule.line,
+        changes=tuple(map(_change, changes[:MOST_ROWS])),
+        notes=tuple(_cut(note, TEXT) for note in verdict.notes[:MOST_ROWS]),
+    )
+
+
+def _change(change: Change) -> ChangeRow:
+    return ChangeRow(
+        metric=_cut(change.metric, NAME),
+        kind=change.kind,
+        baseline=number(change.baseline),
+        candidate=number(change.candidate),
+        p=number(change.p),
+        detectable=number(change.test.detectable),
+    )
+
+
+def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
+    """The chain; of a very long one its end, and the best."""
+    chain = result.chain
+    kept = [it for it in chain[:-MOST_ITERATIONS] if it.name == result.best.name]
+    kept += chain[-(MOST_ITERATIONS - len(kept)) :]
+    return tuple(
+        IterationRow(
+            number=iteration.number,
+            id=_cut(iteration.id, NAME),
+            change=_cut(format_changes(iteration, chain), TEXT),
+            decision=_cut(decision_text(iteration.decision), NAME),
+            metrics={
+                name: number(iteration.metrics[name])
+                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+                if name in iteration.metrics
+            },
+            is_best=iteration.name == result.best.name,
+        )
+        for iteration in kept
+    )
+
+
+def _findings(best: Iteration, diff: Difference | None) -> tuple[FindingRow, ...]:
+    came = {finding.kind for finding in diff.came} if diff else set()
+    rows = [_finding(f, "new" if f.kind in came else "") for f in best.findings]
+    rows += [_finding(f, "gone") for f in (diff.went if diff else ())]
+    return tuple(rows[:MOST_ROWS])
+
+
+def _finding(finding: Finding, state: State) -> FindingRow:
+    return FindingRow(
+        severity=finding.severity,
+        kind=_cut(finding.kind, NAME),
+        message=_cut(finding.message, LONG),
+        evidence=_cut(evidence_text(finding.evidence), TEXT),
+        remedy=_cut(finding.remedy, LONG),
+        state=state,
+    )
+
+
+def _flips(flips: Sequence[Flip]) -> Flips:
+    return Flips(total=len(flips), examples=tuple(map(_example, flips[:MOST_EXAMPLES])))
+
+
+def _example(flip: Flip) -> ExampleRow:
+    return ExampleRow(
+        id=_cut(flip.id, NAME),
+        tags=tuple(_cut(tag, NAME) for tag in flip.tags[:20]),
+        prompt=None if flip.prompt is None else _cut(flip.prompt, TEXT),
+        expected=_cut(flip.expected, TEXT),
+        before=_cut(flip.before, TEXT),
+        after=_cut(flip.after, TEXT),
+    )
+
+
+def _settings(diff: Difference | None) -> tuple[SettingRow, ...]:
+    return tuple(
+        SettingRow(
+            name=_cut(change.name, NAME),
+            before=_cut(_stated(change.before), TEXT),
+            after=_cut(_stated(change.after), TEXT),
+        )
+        for change in (diff.settings[:MOST_ROWS] if diff else ())
+    )
+
+
+def _stated(value: object) -> str:
+    return "not stated" if value is None else format_setting(value)
+
+
+def _cost(cost: Cost) -> CostRow:
+    return CostRow(
+        seconds=number(cost.seconds),
+        steps=cost.steps,
+        tokens=cost.tokens,
+        device_memory_mib=number(cost.device_memory_mib),
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many characters, both ends kept; lone surrogates, which no file holds, replaced.
+
+    Of a huge output only the ends are looked at.
+    """
+    if len(text) > most:
+        room = most - len(ELLIPSIS)
+        text = text[: room - room // 2] + ELLIPSIS + text[len(text) - room // 2 :]
+    return _SURROGATE.sub("\ufffd", text)

@@ -1,0 +1,380 @@
+"""The report as Markdown: the verdict first, and of the rest as much as there is room for.
+
+All texts in it are inert, whoever wrote them, and no line begins with one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.compare.verdict import change_text
+from pytest_ftloop.report.escape import (
+    columns_of,
+    markdown_visible,
+    one_line,
+    shorten,
+    visible,
+)
+from pytest_ftloop.report.phrases import MISSING, duration_text, figure_text, plural
+from pytest_ftloop.report.pull_request.curve import mermaid
+from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
+from pytest_ftloop.report.verdict import MARKS
+
+if TYPE_CHECKING:
+    from pytest_ftloop.report.pull_request.model import (
+        ChangeRow,
+        CostRow,
+        ExampleRow,
+        FindingRow,
+        Flips,
+        LoopSection,
+        Number,
+        Outcome,
+        PullRequestReport,
+        VerdictRow,
+    )
+
+LIMIT = 65_536
+"""Characters of a comment. Bytes are counted here, which are never fewer."""
+
+LABELS: Mapping[Outcome, str] = {
+    "error": "not judged",
+    "stale": "log out of date",
+    "failed": "threshold failed",
+}
+"""Outcomes that are said with other words."""
+
+_CELL = 200
+_LOOP = 60
+_HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
+_LEGEND = (
+    "`+` proven better, `!` proven worse, `?` could be worse. *Found from*: the smallest drop that "
+    "would be found in 4 of 5 cases."
+)
+# What a code host may take for the name of a commit: 7 digits or more.
+_COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{7,}(?![0-9A-Za-z])")
+
+# The first half of an emoji's name at a text's end, where a colon of ours may follow.
+_HALF_EMOJI = re.compile(r":(?=[\w+-]+\Z)")
+
+Part = Callable[["LoopSection"], int]
+_PARTS: Mapping[str, Part] = {
+    "fixed examples": lambda loop: len(loop.fixed.examples),
+    "broken examples": lambda loop: len(loop.broken.examples),
+    "loss curves": lambda loop: int(loop.curve is not None),
+    "iterations": lambda loop: len(loop.iterations),
+    "findings": lambda loop: len(loop.findings),
+    "settings": lambda loop: len(loop.settings),
+    "notes": lambda loop: max((len(v.notes) for v in loop.verdicts), default=0),
+    "figures": lambda loop: max((len(v.changes) for v in loop.verdicts), default=0),
+    "gates that hold": lambda loop: sum(threshold.passed for threshold in loop.thresholds),
+    "gates": lambda loop: len(loop.thresholds) + len(loop.verdicts),
+    "reasons": lambda loop: max(map(columns_of, _reasons(loop)), default=0),
+}
+"""What can be cut, and how much of it a loop has; of the reasons, columns."""
+
+_CUTS: Sequence[tuple[str, int]] = (
+    *(("fixed examples", most) for most in (20, 10, 5, 0)),
+    *(("broken examples", most) for most in (20, 10, 5, 3)),
+    ("loss curves", 0),
+    *(("iterations", most) for most in (10, 0)),
+    *(("findings", most) for most in (5, 0)),
+    ("broken examples", 0),
+    *(("settings", most) for most in (10, 0)),
+    *(("notes", most) for most in (3, 0)),
+    *(("figures", most) for most in (10, 4, 0)),
+    ("gates that hold", 0),
+    *(("gates", most) for most in (10, 3)),
+    *(("reasons", most) for most in (160, 60)),
+    ("gates", 1),
+    ("gates", 0),
+)
+"""The least important first. Each holds for all loops alike, and until a later one says less."""
+
+
+def render(report: PullRequestReport, limit: int = LIMIT, rest: str = "the job summary") -> str:
+    """The report in fewer than `limit` bytes; `rest` says where what is cut can be read."""
+    most = {part: max(map(count, report.loops), default=0) for part, count in _PARTS.items()}
+    for part, fewer in (("reasons", most["reasons"]), *_CUTS):
+        most[part] = min(most[part], fewer)
+        text = _document(report, most, rest)
+        if len(text.encode()) < limit:
+            return text
+    return _shortest(report, limit, rest)
+
+
+def _document(report: PullRequestReport, most: Mapping[str, int], rest: str) -> str:
+    blocks = [_headline(report)]
+    for loop in report.loops:
+        blocks += _section(loop, most)
+    if report.left_out:
+        blocks.append(f"And {plural(report.left_out, 'loop')} more, none of them worse.")
+    if most["figures"] and any(v.changes for loop in report.loops for v in loop.verdicts):
+        blocks.append(_LEGEND)
+    cut = [part for part, has in _PARTS.items() if any(has(x) > most[part] for x in report.loops)]
+    if cut:
+        blocks.append(f"Cut for length: {', '.join(cut)}; see {rest}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
+    """A line a loop, the worst first, as many as there is room for; the others are counted."""
+    loops = sorted(report.loops, key=lambda loop: (loop.ok, OUTCOMES.index(loop.outcome)))
+    lines = [f"- {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
+    for shown in range(len(loops), -1, -1):
+        left = _counted(loop.outcome for loop in loops[shown:])
+        more = len(loops) - shown + report.left_out
+        blocks = [_headline(report), "\n".join(lines[:shown])]
+        blocks += (
+            [f"And {plural(more, 'loop')} more: {left or 'none of them worse'}."] if more else []
+        )
+        text = "\n\n".join(filter(None, [*blocks, f"Cut for length; see {rest}."])) + "\n"
+        if len(text.encode()) < limit:
+            break
+    return text
+
+
+def _headline(report: PullRequestReport) -> str:
+    """The verdict on all loops in one line."""
+    icons = {_icon(loop) for loop in report.loops}
+    icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
+    if len(report.loops) == 1 and not report.left_out:
+        return f"## {icon} ftloop: {_label(report.outcome)}"
+    said = _counted(loop.outcome for loop in report.loops) or "nothing was judged"
+    return f"## {icon} ftloop: {plural(len(report.loops) + report.left_out, 'loop')}: {said}"
+
+
+def _counted(outcomes: Iterable[Outcome]) -> str:
+    """`1 regressed, 2 unchanged`, the worst first."""
+    counts = Counter(outcomes)
+    return ", ".join(f"{counts[kind]} {_label(kind)}" for kind in OUTCOMES if counts[kind])
+
+
+def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
+    """One loop: its verdict, then as much of each part as is given."""
+    tables = [v for v in loop.verdicts if v.changes] if most["figures"] else []
+    notes = [note for v in loop.verdicts for note in v.notes[: most["notes"]]]
+    notes += loop.holdout if most["notes"] else ()
+    blocks = [
+        f"### {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
+        _introduction(loop, most["reasons"]),
+        _gates(loop, most),
+        *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
+        "\n".join(f"- note: {_say(note, TEXT)}" for note in notes),
+        _iterations(loop, most["iterations"]),
+        _findings(loop.findings[: most["findings"]]),
+        _settings(loop, most["settings"]),
+        _flips("broken", loop.broken, most["broken examples"]),
+        _flips("fixed", loop.fixed, most["fixed examples"]),
+        _chart(loop) if most["loss curves"] else "",
+        _cost(loop) if most["notes"] or not _PARTS["notes"](loop) else "",
+    ]
+    return list(filter(None, blocks))
+
+
+def _introduction(loop: LoopSection, width: int) -> str:
+    if loop.error:
+        return f"Loop file {_say(loop.source, NAME)}: {_say(' '.join(loop.error.split()), width)}"
+    text = f"Iteration {_say(loop.iteration, NAME)} of {_say(loop.source, NAME)}"
+    for verdict in loop.verdicts:
+        if verdict.baseline:
+            text += f", against {_say(verdict.baseline, NAME)}"
+            text += f" at {_say(verdict.against, NAME)}" if verdict.against else ""
+            break
+    if loop.trained:
+        text += ". It was trained in this job: the log is to be committed"
+    return f"{text}."
+
+
+def _reasons(loop: LoopSection) -> list[str]:
+    """The texts that say why, visible."""
+    return [visible(text) for text in (loop.error, *(v.because for v in loop.verdicts)) if text]
+
+
+def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
+    """One line a gate, those that fail first."""
+    width = max(most["reasons"], 20)
+    lines = [
+        (verdict.ok, f"{_say(verdict.gate, NAME)}: {verdict.kind}: {_say(verdict.because, width)}")
+        for verdict in loop.verdicts
+    ]
+    holding = most["gates that hold"]
+    for threshold in loop.thresholds:
+        if not threshold.passed or holding > 0:
+            holding -= threshold.passed
+            lines.append((threshold.passed, _say(threshold.message, TEXT)))
+    shown = sorted(lines, key=lambda line: line[0])[: most["gates"]]
+    return "\n".join(f"- {_HOLDS if ok else _FAILS} {text}" for ok, text in shown)
+
+
+def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
+    """The figures beside the baseline's, with the marks of what is proven of them."""
+    head = ["", "metric", "baseline", "now", "change", "p", "found from"]
+    rows = [_change(change) for change in verdict.changes[:most]]
+    table = _table(head, rows, right=range(2, 7))
+    return f"By the gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
+
+
+def _change(change: ChangeRow) -> list[str]:
+    old, new, p = (float(value) for value in (change.baseline, change.candidate, change.p))
+    return [
+        MARKS[change.kind].strip(),
+        _say(change.metric, NAME),
+        _figure(change.metric, change.baseline),
+        _figure(change.metric, change.candidate),
+        _amount(change.metric, new - old),
+        "< 0.0001" if p < 1e-4 else f"{p:.2g}",
+        _amount(change.metric, float(change.detectable)).lstrip("+"),
+    ]
+
+
+def _iterations(loop: LoopSection, most: int) -> str:
+    """The last iterations, and the best."""
+    if not most or not loop.iterations:
+        return ""
+    head = ["#", "change", "train loss", "eval loss", "gap", "pass rate", "decision"]
+    first = len(loop.iterations) - most
+    rows = [
+        [
+            f"{row.number} (best)" if row.is_best else str(row.number),
+            _shown(row.change, _CELL),
+            *(
+                _figure(name, row.metrics[name]) if name in row.metrics else MISSING
+                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+            ),
+            _shown(row.decision, NAME),
+        ]
+        for index, row in enumerate(loop.iterations)
+        if index >= first or row.is_best
+    ]
+    return _table(head, rows, right=(0, 2, 3, 4, 5))
+
+
+def _findings(findings: Sequence[FindingRow]) -> str:
+    """Each finding with its evidence and its remedy."""
+    lines = []
+    for finding in findings:
+        state = f" ({finding.state})" if finding.state else ""
+        message = _say(finding.message, TEXT)
+        lines.append(f"- {finding.severity} {_say(finding.kind, NAME)}{state}: {message}")
+        if finding.state == "gone":
+            continue
+        if finding.evidence:
+            lines.append(f"  - evidence: {_shown(finding.evidence, TEXT)}")
+        if finding.remedy:
+            lines.append(f"  - remedy: {_say(finding.remedy, TEXT)}")
+    return "\n".join(["**Findings**", "", *lines]) if lines else ""
+
+
+def _settings(loop: LoopSection, most: int) -> str:
+    rows = [
+        [_say(row.name, NAME), _shown(row.before, _CELL), _shown(row.after, _CELL)]
+        for row in loop.settings[:most]
+    ]
+    return _table(["setting changed", "before", "now"], rows) if rows else ""
+
+
+def _flips(what: str, flips: Flips, most: int) -> str:
+    """Fixed or broken examples, folded; a line where there is no room for any."""
+    if not flips.total:
+        return ""
+    count = f"{plural(flips.total, 'example')} {what}"
+    rows = [_example(example) for example in flips.examples[:most]]
+    if not rows:
+        return f"{count}."
+    table = _table(["id", "tags", "prompt", "expected", "before", "now"], rows)
+    more = [f"And {flips.total - len(rows)} more."] if flips.total > len(rows) else []
+    return _folded(count, [table, *more])
+
+
+def _example(row: ExampleRow) -> list[str]:
+    texts = (row.id, ", ".join(row.tags), row.prompt or "", row.expected, row.before, row.after)
+    return [_say(text, _CELL, middle=True) for text in texts]
+
+
+def _chart(loop: LoopSection) -> str:
+    if loop.curve is None:
+        return ""
+    chart = "\n".join(["```mermaid", *mermaid(loop.curve), "```"])
+    return _folded("loss curves of the best iteration: train blue, eval red", [chart])
+
+
+def _cost(loop: LoopSection) -> str:
+    """What the best iteration cost, beside the baseline."""
+    if loop.cost is None:
+        return ""
+    return f"Cost: {_cost_text(loop.cost)}" + (
+        f"; baseline {_cost_text(loop.cost_before)}." if loop.cost_before else "."
+    )
+
+
+def _cost_text(cost: CostRow) -> str:
+    seconds, memory = float(cost.seconds), float(cost.device_memory_mib)
+    time = duration_text(seconds) if abs(seconds) < 1e9 else MISSING
+    text = f"{time}, {plural(cost.steps, 'step')}, {plural(cost.tokens, 'token')}"
+    return f"{text}, {memory:.0f} MiB" if 0 < memory < 1e9 else text
+
+
+def _folded(title: str, blocks: Sequence[str]) -> str:
+    """Blocks to unfold; the title is our own words."""
+    head = f"<details><summary>{title}</summary>"
+    return "\n\n".join([head, *blocks, "</details>"])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    numbers = frozenset(right)
+    rule = ["---:" if index in numbers else "---" for index in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def _icon(loop: LoopSection) -> str:
+    if not loop.ok:
+        return _FAILS
+    if loop.outcome == "not comparable" and not any(v.baseline for v in loop.verdicts):
+        return _HOLDS  # the first version: nothing can have got worse
+    return _HOLDS if loop.outcome in {"unchanged", "improved"} else _BEWARE
+
+
+def _label(outcome: Outcome) -> str:
+    return LABELS.get(outcome, outcome)
+
+
+def _figure(name: str, value: Number) -> str:
+    """A figure as people read it, none of them long."""
+    figure = float(value)
+    if math.isfinite(figure) and abs(figure) >= 1e6:
+        return f"{figure:.3g}"
+    return figure_text(name, figure)
+
+
+def _amount(name: str, amount: float) -> str:
+    if not math.isfinite(amount):
+        return MISSING
+    if abs(amount) >= 1e6:
+        return f"{amount:+.3g}"
+    return change_text(name, amount)
+
+
+def _say(text: str, width: int, *, middle: bool = False) -> str:
+    """Any text on one line of at most `width` columns, inert."""
+    return _inert(one_line(text, width, middle=middle))
+
+
+def _shown(text: str, width: int) -> str:
+    """Likewise, of text that says what is not printable already."""
+    return _inert(shorten(text if text.isprintable() else visible(text), width))
+
+
+def _inert(text: str) -> str:
+    """Visible text that a code host shows and does nothing with."""
+    inert = _COMMIT.sub(_apart, markdown_visible(text.strip()))
+    return _HALF_EMOJI.sub(":&#8203;", inert)
+
+
+def _apart(word: re.Match[str]) -> str:
+    """Hexadecimal digits with something invisible in them, so that they name no commit."""
+    return "&#8203;".join(word[0][at : at + 6] for at in range(0, len(word[0]), 6))

@@ -1,0 +1,487 @@
+"""The HTML report, read by the standard library's parser: what is in it, and what can't be."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("plotly")
+
+from pytest_ftloop import Loop, Options, read_loop_file
+from pytest_ftloop.cli import main
+from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.gates import judge, parse_gate
+from pytest_ftloop.html_report import of_result, write_report
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.records import SeedRun
+from pytest_ftloop.report.html import loop_report, page
+from pytest_ftloop.report.html.examples import columns, flaky_keys
+from pytest_ftloop.report.html.loop_report import LoopReport, left_out, shown
+from pytest_ftloop.report.html.noise import spreads
+from pytest_ftloop.report.html.page import loop_data, render, to_script_json
+from pytest_ftloop.report.html.views import loop_view
+from tests.fakes import fake_example, fake_iteration, fake_metrics
+from tests.report.fakes_html import HOSTILE, big_report, fake_verdict, odd_report
+from tests.report.fakes_report import fake_chain, fake_result, nan_result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_ftloop.result import LoopResult
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "sentiment.ftloop.yaml"
+
+
+class Page(HTMLParser):
+    """A parsed page: its elements in order, its text, and the content of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.policy = ""
+        self._in = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._in = tag
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+        if dict(attrs).get("http-equiv") == "Content-Security-Policy":
+            self.policy = dict(attrs)["content"] or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "script":
+            attrs, before = self.scripts[-1]
+            self.scripts[-1] = (attrs, before + data)
+        elif self._in != "style" and data.strip():
+            self.words.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def shape(self) -> list[tuple[str, list[str]]]:
+        """Elements and the names of their attributes: all that a text must not change."""
+        return [(tag, sorted(attrs)) for tag, attrs in self.elements]
+
+    def data(self, index: int = 0) -> dict[str, Any]:
+        """The data of one loop."""
+        found: dict[str, Any] = next(
+            json.loads(text) for attrs, text in self.scripts if attrs.get("id") == f"data-{index}"
+        )
+        return found
+
+
+@pytest.fixture(scope="module")
+def big() -> LoopReport:
+    return big_report(60, 6)
+
+
+@pytest.fixture(scope="module")
+def big_page(big: LoopReport) -> Page:
+    return Page(render([big], "1.2.3"))
+
+
+# --- one file, no network ------------------------------------------------------------------------
+
+
+def test_nothing_is_loaded(big_page: Page) -> None:
+    """No element names anything outside the page, and the policy forbids it too."""
+    for tag, attrs in big_page.elements:
+        links = [attrs.get(name) for name in ("src", "href", "data", "action", "poster", "srcset")]
+        for link in filter(None, links):
+            assert link.startswith("#") or link == "data:,", (tag, link)
+    assert "default-src 'none'" in big_page.policy
+    assert "https:" not in big_page.policy
+    assert "unsafe-inline" not in big_page.policy.partition("script-src")[2].partition(";")[0]
+
+
+def test_the_policy_names_both_scripts(big_page: Page) -> None:
+    """The page's own script and the packed library have the hashes that the policy allows."""
+    own = next(text for attrs, text in big_page.scripts if not attrs)
+    packed = next(text for attrs, text in big_page.scripts if attrs.get("id") == "plotly")
+    for script in (own, gzip.decompress(base64.b64decode(packed)).decode()):
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in big_page.policy
+    kinds = sorted(attrs.get("type", "") or "" for attrs, _ in big_page.scripts)
+    assert ["", "application/json", "text/plain"] == kinds
+
+
+def test_the_same_records_give_the_same_page(big: LoopReport) -> None:
+    """Nothing in a page is of the day, the machine or chance."""
+    assert render([big]) == render([big_report(60, 6)])
+
+
+def test_what_a_reviewer_reads(big: LoopReport, big_page: Page) -> None:
+    """Verdict, figures, gates, findings, settings and cost stand in the page as text."""
+    best = big.best.metrics
+    for said in (
+        "support-tickets",
+        "loops/support-tickets.ftloop.yaml",
+        "improved against main (30f61fc)",
+        "eval_loss fell by more than chance explains",
+        "could be worse",
+        f"{best['eval_loss']:.4f}",
+        f"{100 * best['pass_rate']:.1f}%",
+        "Halve the learning rate, or train fewer epochs.",
+        "Pass rate by tag",
+        "sarcasm",
+        "training.learning_rate",
+        "3 seed runs",
+        "14 min 01 s",
+        "11,264 MiB",
+        "pytest-ftloop 1.2.3",
+    ):
+        assert said in big_page.text, said
+
+
+def test_every_label_has_its_element(big_page: Page) -> None:
+    """Ids are unique, what refers to one finds it, and each control and region has a name."""
+    ids = [attrs["id"] for _, attrs in big_page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for tag, attrs in big_page.elements:
+        assert (attrs.get("aria-labelledby") or ids[0]) in ids
+        href = attrs.get("href") or ""
+        assert not href.startswith("#") or href[1:] in ids
+        if attrs.get("role") in {"region", "group", "img"}:
+            assert attrs.get("aria-label"), tag
+    assert ("html", {"lang": "en"}) in big_page.elements
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def test_examples_read_back(big: LoopReport, big_page: Page) -> None:
+    """From the page's data each example's outcome, output, loss, prompt and tags are found."""
+    data = big_page.data()["examples"]
+    texts, best = data["texts"], big.iterations.index(big.best)
+    rows = {row.id: row for row in big.best.examples}
+    assert sorted(rows) == data["ids"]
+    for place, id_ in enumerate(data["ids"]):
+        row, result = rows[id_], data["results"][best]
+        assert ("1" if row.passed else "0") == result["passed"][place]
+        assert row.output == texts[result["output"][place]]
+        assert row.expected == texts[data["expected"][place]]
+        assert big.prompts[id_, row.content] == texts[data["prompt"][place]]
+        assert list(row.tags) == [data["tagNames"][tag] for tag in data["tags"][place]]
+        assert math.isclose(row.mean_loss, result["loss"][place], rel_tol=1e-3)
+
+
+def test_each_text_is_held_once(big_page: Page) -> None:
+    """Equal texts are one text of the table; the empty one is number 0."""
+    texts = big_page.data()["examples"]["texts"]
+    assert len(texts) == len(set(texts))
+    assert "" == texts[0]
+
+
+def test_baseline_and_best_are_compared_at_first(big: LoopReport, big_page: Page) -> None:
+    """The outputs side by side are those of the baseline and of the best iteration."""
+    data = big_page.data()
+    assert big.baseline == big.iterations[data["before"]]
+    assert big.best == big.iterations[data["after"]]
+
+
+def test_not_finite_figures_are_null() -> None:
+    """NaN and infinity, which JSON lacks, are null in the data and words in the text."""
+    parsed = Page(render([of_result(nan_result())]))
+    assert None is parsed.data()["metrics"]["eval_loss"]["values"][0]
+    assert '{"a":[null,null,1.5]}' == to_script_json({"a": [math.nan, -math.inf, 1.5]})
+    assert "nan" in parsed.text
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--", "&amp;", "\u2028\u2029", "\ud800", "\x00"])
+def test_json_cannot_end_its_element(text: str) -> None:
+    """JSON for a script element has no character that HTML or old JavaScript reads."""
+    said = to_script_json({text: [text]})
+    assert None is re.search("[<>&\u2028\u2029\ud800-\udfff\x00-\x1f]", said)
+    assert {text: [text]} == json.loads(said)
+
+
+def test_changed_content_is_another_example() -> None:
+    """Under one id other content is a row of its own, missing where it was not measured."""
+    old = fake_iteration(1, examples=[fake_example("e1", content="a", output="was")])
+    new = fake_iteration(2, examples=[fake_example("e1", passed=False, content="b")])
+    found = columns([old, new, None], {("e1", "b"): "now?"}, ())
+    assert ["e1", "e1"] == found["ids"]
+    assert ["1-", "-0"] == [result["passed"] for result in found["results"][:2]]
+    assert ["", "now?"] == [found["texts"][number] for number in found["prompt"]]
+    assert None is found["results"][2]
+
+
+def test_endless_outputs_are_cut() -> None:
+    """A runaway output is cut, and its length said."""
+    rows = [fake_example("e1", output="a" * 50_000)]
+    found = columns([fake_iteration(1, examples=rows)], {}, ())
+    assert "... (50000 characters)" == found["texts"][-1][-22:]
+    assert len(found["texts"][-1]) < 20_100
+
+
+# --- flaky, noise, what there is room for --------------------------------------------------------
+
+
+def seed_run(of: Any, seed: int, metrics: Any = None, rows: Sequence[Any] = ()) -> SeedRun:
+    return SeedRun(
+        loop=of.loop,
+        iteration=of.id,
+        seed=seed,
+        role="calibration",
+        fingerprint=f"{seed}",
+        group=of.group,
+        scoring=of.scoring,
+        data=of.data,
+        metrics=metrics or of.metrics,
+        environment=of.environment,
+        cost=of.cost,
+        examples=rows,
+    )
+
+
+def test_flaky_by_seed_or_back_and_forth() -> None:
+    """Flaky is what differs between seeds, or changed its outcome twice; fixed once is not."""
+    outcomes = {"back": (1, 0, 1), "fixed": (0, 1, 1), "seed": (1, 1, 1)}
+    tables = [
+        {
+            (id_, id_): fake_example(id_, bool(passed[n]), content=id_)
+            for id_, passed in outcomes.items()
+        }
+        for n in range(3)
+    ]
+    last = replace(fake_iteration(3, examples=tuple(tables[2].values())), group="g")
+    other = [fake_example(id_, id_ != "seed", content=id_) for id_ in outcomes]
+    found = flaky_keys(tables, [(last, seed_run(last, 43, rows=other))])
+    assert {("back", "back"), ("seed", "seed")} == found
+
+
+def test_noise_is_own_or_borrowed() -> None:
+    """An iteration with seeds has its own noise, one without borrows it, a lone loop has none."""
+    one = replace(fake_iteration(1, metrics=fake_metrics(2.0)), group="a")
+    two = replace(fake_iteration(2, metrics=fake_metrics(1.0)), group="b")
+    runs = [seed_run(two, 43, fake_metrics(1.2)), seed_run(two, 44, fake_metrics(1.1))]
+    assert (None, None) == spreads("eval_loss", (one, two), (one, two), ())
+    borrowed, own = spreads("eval_loss", (one, two), (one, two), runs)
+    assert borrowed is not None
+    assert own is not None
+    assert (True, False) == (borrowed.is_borrowed, own.is_borrowed)
+    assert math.isclose(0.1, own.sd)
+    assert math.isclose(0.1, borrowed.sd)
+    assert math.isclose(1.1, own.mean)
+    assert 2.0 == borrowed.mean
+
+
+def test_a_baseline_outside_the_log_is_shown_too() -> None:
+    """A baseline that only its commit knows comes first, and an equal one is not shown twice."""
+    chain = fake_chain()
+    outside = replace(chain[0], metrics=fake_metrics(9.9), number=7, fingerprint="f" * 64)
+    report = of_result(fake_result(chain))
+    labels = [it.label for it in shown(replace(report, baseline=outside))]
+    assert ["7 baseline", "1", "2", "3", "4"] == labels
+    inside = shown(replace(report, baseline=chain[1]))
+    assert [False, True, False, False] == [it.is_baseline for it in inside]
+
+
+def test_long_logs_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long log the oldest go first, of many examples the older ones; the best never."""
+    monkeypatch.setattr(loop_report, "MOST_ITERATIONS", 3)
+    monkeypatch.setattr(loop_report, "MOST_RESULTS", 40)
+    chain = fake_chain()
+    report = replace(of_result(fake_result(chain)), best=chain[0], chain=frozenset())
+    assert ["1", "3", "4"] == [it.label for it in shown(report)]
+    assert 1 == left_out(report)
+    assert [True, False, True] == [it.has_examples for it in shown(report)]
+    data = loop_data(report)
+    assert [True, False, True] == [bool(result) for result in data["examples"]["results"]]
+    assert {0, 2} == {data["before"], data["after"]}
+
+
+def test_two_of_one_number_are_told_apart() -> None:
+    """Iterations of two branches with one number have labels of their own."""
+    chain = fake_chain()
+    twice = (chain[0], replace(chain[1], number=1, id="ffff0000"))
+    labels = [it.label for it in shown(of_result(fake_result(twice)))]
+    assert 2 == len(set(labels))
+
+
+# --- status --------------------------------------------------------------------------------------
+
+
+def status(**fields: Any) -> tuple[str, str]:
+    chain = fake_chain()
+    made = of_result(fake_result(chain, gates=()))
+    report = replace(made, **({"is_gated": True} | fields))
+    view = loop_view(report, 0)["status"]
+    return view["word"], view["tone"]
+
+
+def test_status() -> None:
+    """One word says whether the loop holds: by its gates and its verdict, if that is a gate."""
+    chain = fake_chain()
+    worse = fake_verdict(chain[0], chain[1], kind="regressed", ok=False)
+    better = fake_verdict(chain[0], chain[1])
+    unsure = fake_verdict(chain[0], chain[1], kind="inconclusive")
+    new = fake_verdict(chain[0], chain[1], kind="not comparable", baseline=None)
+    assert ("Not judged", "plain") == status()
+    assert ("Passed", "good") == status(verdicts=(("regression", better),))
+    assert ("Failed", "bad") == status(verdicts=(("regression", worse),))
+    assert ("Uncertain", "warn") == status(verdicts=(("regression", unsure),))
+    assert ("Not judged", "plain") == status(verdicts=(("regression", new),))
+    told = {"verdicts": (("regression", worse),), "is_gated": False}
+    assert ("Not judged", "plain") == status(**told)
+    holds = judge([parse_gate("eval_loss", "<= 9")], chain[0].metrics)
+    assert ("Passed", "warn") == status(gates=holds, **told)
+    assert ("Passed", "good") == status(gates=holds)
+    gates = fake_result(chain).gates
+    assert ("Failed", "bad") == status(gates=gates, verdicts=(("regression", better),))
+
+
+# --- hostile texts -------------------------------------------------------------------------------
+
+
+def test_hostile_texts_do_not_change_the_page() -> None:
+    """Whatever the texts are, the page's elements and attributes are those of plain ones."""
+    assert len(HOSTILE) > 200
+    plain = [f"plain {number}" for number in range(len(HOSTILE))]
+    hostile_page = Page(render([odd_report(HOSTILE)]))
+    assert Page(render([odd_report(plain)])).shape == hostile_page.shape
+    names = {name for _, attrs in hostile_page.elements for name in attrs}
+    assert [] == [name for name in names if name.startswith("on")]
+    assert 1 == sum(not attrs for attrs, _ in hostile_page.scripts)
+
+
+def test_hostile_texts_arrive_whole() -> None:
+    """The data holds each text as it was written, control characters and all."""
+    texts = Page(render([odd_report(HOSTILE)])).data()["examples"]["texts"]
+    assert set() == set(HOSTILE) - set(texts)
+
+
+def test_no_control_or_direction_mark_is_in_the_text() -> None:
+    """In the page's own text nothing can turn the direction or move the cursor."""
+    text = Page(render([odd_report(HOSTILE)])).text
+    assert [] == [c for c in text if not c.isprintable()]
+    assert r"\u202egnp.exe" in text
+
+
+# --- files and the command -----------------------------------------------------------------------
+
+
+def quickstart() -> LoopResult:
+    return Loop(read_loop_file(QUICKSTART), Options(replay=True)).run()
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    """The quickstart's committed log gives a page with its iterations, examples and prompts."""
+    file = tmp_path / "reports" / "page.html"
+    write_report([quickstart()], file)
+    parsed = Page(file.read_text(encoding="utf-8"))
+    data = parsed.data()
+    assert ["1", "2", "3"] == [it["label"] for it in data["iterations"]][-3:]
+    assert 120 == len(data["examples"]["ids"])
+    assert "negation" in data["examples"]["tagNames"]
+    assert any("sentiment:" in text for text in data["examples"]["texts"])
+    assert [["<=", 0.38]] == data["metrics"]["eval_loss"]["gates"]
+    assert [file] == list(file.parent.iterdir())
+
+
+def test_a_report_writes_nothing_into_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result whose gates may train and write is shown without doing either."""
+    result = quickstart()
+    assert result.judge is not None
+
+    def forbidden(*_: object) -> None:
+        pytest.fail("a report trained or wrote")
+
+    judging = replace(result.judge.judging, seeds=forbidden, retrain=forbidden)  # type: ignore[arg-type]
+    monkeypatch.setattr(result.judge, "begin", lambda: judging)
+    monkeypatch.setattr(result.judge, "writes", True)
+    monkeypatch.setattr(result.judge, "after", forbidden)
+    monkeypatch.setattr(ImprovementLog, "append_judgement", forbidden)
+    vars(result.judge).pop("judging", None)
+    assert of_result(result).verdicts[0][1].kind in {"unchanged", "improved", "not comparable"}
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ftloop report` writes the file that is named, and says so."""
+    file = tmp_path / "x.html"
+    assert 0 == main(["report", str(QUICKSTART), "-o", str(file)])
+    assert re.fullmatch(r"wrote .*x\.html: 1 loop, \d\.\d MB\n", capsys.readouterr().out)
+    assert "sentiment" in Page(file.read_text(encoding="utf-8")).text
+
+
+def test_command_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without -o the file is ftloop-report.html, here."""
+    monkeypatch.chdir(tmp_path)
+    assert 0 == main(["report", str(QUICKSTART)])
+    assert ["ftloop-report.html"] == [path.name for path in tmp_path.iterdir()]
+
+
+def copied(tmp_path: Path) -> Path:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(QUICKSTART.parent, folder)
+    return folder
+
+
+def test_an_outdated_log_is_shown_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the settings changed since, the page has what is logged and says that it is old."""
+    file = copied(tmp_path) / QUICKSTART.name
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("num_train_epochs: 6", "num_train_epochs: 7"), encoding="utf-8")
+    page_file = tmp_path / "x.html"
+    assert 0 == main(["report", str(file), "-o", str(page_file)])
+    assert "is out of date" in capsys.readouterr().err
+    assert "is out of date" in Page(page_file.read_text(encoding="utf-8")).text
+
+
+def test_a_loop_made_in_python_is_shown(tmp_path: Path) -> None:
+    """A log without a loop file is in the page too, alone or beside others."""
+    folder = copied(tmp_path)
+    (folder / QUICKSTART.name).unlink()
+    page_file = tmp_path / "x.html"
+    assert 0 == main(["report", str(folder), "-o", str(page_file)])
+    parsed = Page(page_file.read_text(encoding="utf-8"))
+    assert 120 == len(parsed.data()["examples"]["ids"])
+    assert "sentiment" in parsed.text
+
+
+def test_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without loop files and logs is an error, and no file is written."""
+    assert 2 == main(["report", str(tmp_path), "-o", str(tmp_path / "x.html")])
+    assert "no loop file" in capsys.readouterr().err
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder in the file's place is an error that names it."""
+    assert 2 == main(["report", str(QUICKSTART), "-o", str(tmp_path)])
+    assert "the report can't be written" in capsys.readouterr().err
+
+
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the libraries one line says what to install."""
+    monkeypatch.setattr(page, "find_spec", lambda name: None if name == "plotly" else object())
+    with pytest.raises(FtloopError) as caught:
+        render([])
+    assert 'the HTML report needs plotly\n  pip install "pytest-ftloop[report]"' == str(
+        caught.value
+    )

@@ -1,0 +1,249 @@
+"""`ftloop accept`: an iteration's settings into the loop file, or the iteration as the baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.cli import main
+from tests.gitfakes import GitRepo
+from tests.loops import BETTER, SAME, WORSE, Loops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def accept(loops: Loops, capsys: Capture) -> Callable[..., tuple[int, str, str]]:
+    """Run the command; its exit code, output and errors. It never trains."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        trained = loops.trained()
+        code = main(["accept", *arguments])
+        assert trained == loops.trained()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def adjusted(loops: Loops) -> Loops:
+    """A loop of three iterations, the best of which was adjusted."""
+    loops.write(rate=WORSE, loop="{iterations: 3, patience: 9}", gates="{eval_loss: '<= 0.1'}")
+    loops.train()
+    return loops
+
+
+def judgements(loops: Loops) -> list[tuple[str, str]]:
+    return [(j.by, j.kind) for j in loops.log().judgements()]
+
+
+# the settings
+
+
+def test_writes_the_best_settings(adjusted: Loops, accept: Any) -> None:
+    """What was adjusted is written, each with what it was; comments and all else stay."""
+    before = (adjusted.root / "x.ftloop.yaml").read_text()
+    code, out, err = accept()
+    assert (0, "") == (code, err)
+    best = adjusted.log().iterations()[-1].settings
+    rate = best.get("training.learning_rate")
+    assert "training.learning_rate: 2e-4 -> " in out
+    assert "wrote x.ftloop.yaml; the iteration is in the log and not trained again\n" in out
+    after = (adjusted.root / "x.ftloop.yaml").read_text()
+    changed = [
+        (old, new)
+        for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
+        if old != new
+    ]
+    assert 1 == len(changed)
+    old, new = changed[0]
+    assert old == f"  learning_rate: {WORSE}  # found by hand"
+    assert float(new.split()[1]) == rate
+    assert new.endswith("  # found by hand")
+
+
+def test_second_time(adjusted: Loops, accept: Any) -> None:
+    """Settings that stand in the file already are said to, and nothing is written."""
+    accept()
+    before = adjusted.files()
+    code, out, _ = accept()
+    assert 0 == code
+    assert out.startswith("x.ftloop.yaml states the settings of iteration ")
+    assert before == adjusted.files()
+
+
+def test_log_is_up_to_date(
+    adjusted: Loops, accept: Any, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it a replay in CI finds the log up to date, under pytest and outside."""
+    monkeypatch.chdir(adjusted.root)
+    monkeypatch.setenv("CI", "true")
+    accept()
+    for arguments in (["gate"], ["run", "--replay", "-q"], ["run", "-q"]):
+        assert 1 == main(arguments)  # the threshold that no iteration reaches, and no 3
+    result = pytester.runpytest_inprocess("-p", "no:hypothesispytest", "--ftloop-replay")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["x: * (up to date), *"])
+    assert 3 == len(adjusted.trained())
+
+
+def test_loop_goes_on_from_there(adjusted: Loops, accept: Any) -> None:
+    """Outside CI the loop has its iterations to spend anew; what is logged is not trained again."""
+    accept()
+    adjusted.train()
+    assert 5 == len(adjusted.trained()) == len(set(adjusted.trained()))
+
+
+@pytest.mark.parametrize("wanted", ["2", "002", "best", "last"])
+def test_which_iteration(adjusted: Loops, accept: Any, wanted: str) -> None:
+    """A number, a name, best and last mean an iteration, as for ftloop show."""
+    assert 0 == accept(wanted)[0]
+    text = (adjusted.root / "x.ftloop.yaml").read_text()
+    assert WORSE not in text
+
+
+def test_unknown_iteration(adjusted: Loops, accept: Any) -> None:
+    """An iteration that is not there is 2, with those that are."""
+    before = adjusted.files()
+    code, out, err = accept("004")
+    assert (2, "") == (code, out)
+    assert "no iteration '004'" in err
+    assert before == adjusted.files()
+
+
+def test_two_loops(adjusted: Loops, accept: Any) -> None:
+    """Where two loops are meant, it is asked which; a PATH tells."""
+    adjusted.write("y")
+    adjusted.train("y.ftloop.yaml")
+    assert 2 == accept()[0]
+    assert 0 == accept("best", "x.ftloop.yaml")[0]
+
+
+def test_folder_alone(loops: Loops, accept: Any) -> None:
+    """`ftloop accept FOLDER` accepts the best there."""
+    loops.write(folder="deep/", rate=WORSE, loop="{iterations: 2}", gates="{eval_loss: '<= 1'}")
+    loops.train()
+    code, out, _ = accept("deep")
+    assert 0 == code
+    assert "wrote deep/x.ftloop.yaml" in out
+
+
+def test_no_log(loops: Loops, accept: Any) -> None:
+    """A loop that was never trained is 2, with what trains it."""
+    loops.write()
+    code, out, err = accept()
+    assert (2, "") == (code, out)
+    assert "no iterations in the improvement log yet" in err
+
+
+def test_loop_made_in_python(adjusted: Loops, accept: Any) -> None:
+    """Without a loop file there is nothing to write into; the baseline can be accepted yet."""
+    (adjusted.root / "x.ftloop.yaml").unlink()
+    code, _, err = accept()
+    assert 2 == code
+    assert "the loop x has no loop file to write into" in err
+    assert 0 == accept("best", "--baseline")[0]
+    assert [("hand", "accepted")] == judgements(adjusted)
+
+
+def test_crlf(adjusted: Loops, accept: Any) -> None:
+    """A file with CRLF line ends keeps them."""
+    file = adjusted.root / "x.ftloop.yaml"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert 0 == accept()[0]
+    assert file.read_bytes().count(b"\n") == file.read_bytes().count(b"\r\n")
+
+
+# the baseline
+
+
+def test_failing_gate_passes(loops: Loops, accept: Any) -> None:
+    """A version that the gate refuses is the standard once it is accepted and committed."""
+    loops.version()
+    loops.version(WORSE)
+    assert 1 == main(["gate"])
+    code, out, _ = accept("last", "--baseline")
+    assert 0 == code
+    (file,) = [
+        name for name, text in loops.files().items() if b"by: hand" in text and "/verdicts/" in name
+    ]
+    assert f"commit {file}\n" in out
+    loops.commit()
+    assert 0 == main(["gate"])
+    loops.write(rate=SAME)
+    assert 0 == main(["gate"])  # better than what stands
+
+
+def test_second_acceptance(loops: Loops, accept: Any) -> None:
+    """What is accepted already is said to be, and no second file is written."""
+    loops.version()
+    accept("best", "--baseline")
+    before = loops.files()
+    code, out, _ = accept("best", "--baseline")
+    assert 0 == code
+    assert "is the accepted version already" in out
+    assert before == loops.files()
+
+
+def test_new_anchor(loops: Loops, accept: Any) -> None:
+    """What was accepted by hand is the anchor: what was better before it does not fail later."""
+    loops.version()
+    loops.version(BETTER)
+    loops.version(WORSE)
+    accept("last", "--baseline")
+    loops.commit()
+    loops.write(rate="2.1e-4")
+    loops.train()
+    assert 0 == main(["gate"])
+
+
+def test_slide_without_it(loops: Loops, accept: Any) -> None:
+    """Without an acceptance the best ever accepted stays the anchor of a slow slide."""
+    gates = "{regression: {metrics: [eval_loss]}}"
+    loops.version(gates=gates)
+    loops.version(BETTER, gates=gates)
+    loops.version("1.55e-3", gates=gates)
+    loops.write(rate=SAME, gates=gates)
+    assert 1 == main(["gate"])
+
+
+def test_settings_and_baseline(adjusted: Loops, accept: Any) -> None:
+    """--baseline writes the settings too."""
+    code, out, _ = accept("2", "--baseline")
+    assert 0 == code
+    assert "accepted iteration 002-" in out
+    assert "wrote x.ftloop.yaml" in out
+
+
+@pytest.mark.parametrize("args", [["--log", "kept"]])
+def test_log_folder(loops: Loops, accept: Any, args: list[str]) -> None:
+    """--log DIR is where the iterations are, and where the acceptance is written."""
+    loops.write(rate=WORSE, loop="{iterations: 2}", gates="{eval_loss: '<= 1'}")
+    loops.train("--log", "kept")
+    code, out, _ = accept("best", "x.ftloop.yaml", "--baseline", *args)
+    assert 0 == code
+    assert "commit kept/x/verdicts/" in out
+    assert "wrote x.ftloop.yaml" in out
+
+
+def test_pull_request(loops: Loops, accept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pull request, whose standard stays the merge base, an accepted version passes."""
+    loops.version()
+    loops.repo.branch("feature")
+    loops.version(WORSE)
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    assert 1 == main(["gate"])
+    accept("last", "--baseline")
+    loops.commit()
+    assert 0 == main(["gate"])
+    loops.write(rate="1.0e-4")
+    loops.train()
+    assert 1 == main(["gate"])
+    assert isinstance(loops.repo, GitRepo)

@@ -1,0 +1,722 @@
+"""`ftloop gate`: its exit codes, which commits it compares, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.cli import main
+from tests.gitfakes import GitRepo
+from tests.loops import BETTER, IN_DOUBT, SAME, WORSE, Loops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def gate(loops: Loops, capsys: Capture) -> Callable[..., tuple[int, str, str]]:
+    """Run the command; its exit code, output and errors. It never writes or trains."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        trained, before = loops.trained(), loops.state()
+        code = main(["gate", *map(str, arguments)])
+        assert (trained, before) == (loops.trained(), loops.state())
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+Gate = Any
+
+
+# exit codes
+
+
+def test_all_hold(loops: Loops, gate: Gate) -> None:
+    """The committed version is unchanged and its thresholds hold: 0, each is named."""
+    loops.version(gates="{regression: {}, eval_loss: '<= 1.9'}")
+    code, out, err = gate()
+    assert (0, "") == (code, err)
+    assert out.startswith("x: iteration 001-")
+    assert "\nholds   eval_loss 1.6800, wanted <= 1.9\n" in out
+    assert "\nregression: unchanged against HEAD (" in out
+
+
+def test_regressed(loops: Loops, gate: Gate) -> None:
+    """A proven drop is 1, with the table, the broken examples and what to do."""
+    loops.version()
+    loops.write(rate=WORSE)
+    loops.train()
+    code, out, err = gate()
+    assert (1, "") == (code, err)
+    assert "\nFAILED\nregression: regressed against HEAD (" in out
+    assert "eval_loss 1.6800 -> 2.0000 (+0.3200)" in out
+    assert "\nbroken examples: 3\n" in out
+    assert '\n    prompt    "what is 2?"\n' in out
+    assert "\nwhat to do: ftloop diff shows what changed." in out
+
+
+def test_improved(loops: Loops, gate: Gate) -> None:
+    """A proven gain is 0."""
+    loops.version()
+    loops.write(rate=BETTER)
+    loops.train()
+    code, out, _ = gate()
+    assert 0 == code
+    assert "\nregression: improved against HEAD (" in out
+
+
+def test_loop_without_the_gate(loops: Loops, gate: Gate) -> None:
+    """A loop without a regression gate is compared by the defaults."""
+    loops.version(gates="{eval_loss: '<= 9'}")
+    loops.write(rate=WORSE, gates="{eval_loss: '<= 9'}")
+    loops.train()
+    code, out, _ = gate()
+    assert 1 == code
+    assert "regression: regressed against HEAD (" in out
+
+
+def test_threshold(loops: Loops, gate: Gate) -> None:
+    """A threshold that does not hold is 1."""
+    loops.version(gates="{eval_loss: '<= 1.5'}")
+    code, out, _ = gate()
+    assert 1 == code
+    assert "\nFAILED  eval_loss 1.6800, wanted <= 1.5\n" in out
+
+
+def test_stale(loops: Loops, gate: Gate) -> None:
+    """A log that is out of date is 3, with the command that mends it."""
+    loops.version()
+    loops.write(rate=WORSE)
+    code, out, err = gate()
+    assert (3, "") == (code, out)
+    assert "x.ftloop.yaml: the improvement log of x is out of date: settings, data, scoring" in err
+    assert "Run pytest --ftloop and commit improvement_log/." in err
+
+
+def test_no_log_at_all(loops: Loops, gate: Gate) -> None:
+    """A loop that was never trained is 3."""
+    loops.write()
+    loops.commit()
+    code, out, err = gate()
+    assert (3, "") == (code, out)
+    assert "x.ftloop.yaml: the improvement log of x is out of date: it has no iteration yet" in err
+
+
+def test_missing_seeds(loops: Loops, gate: Gate) -> None:
+    """Seeds that the loop asks for and the log lacks are 3."""
+    loops.version()
+    loops.write(loop="{iterations: 1, seeds: 3}")
+    code, _, err = gate()
+    assert 3 == code
+    assert "x.ftloop.yaml:8: the improvement log of x is incomplete: iteration 001-" in err
+    assert "has 1 of 3 seeds" in err
+
+
+def test_incomplete_record(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate without a finite loss is 3, and no fail_on changes that."""
+    loops.version()
+    monkeypatch.setenv("FAKE_NOISE", "nan")
+    loops.write(rate=WORSE)
+    loops.train()
+    code, out, _ = gate("--fail-on", "inconclusive")
+    assert 3 == code
+    assert "regression: incomplete against HEAD (" in out
+    assert "what to do: pytest --ftloop-retrain trains it again." in out
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".examples.csv"])
+def test_damaged_log(loops: Loops, gate: Gate, suffix: str) -> None:
+    """A damaged file of the log is 3, with its name and the cure."""
+    loops.version()
+    (file,) = (loops.root / "improvement_log/x").glob(f"001-*{suffix}")
+    file.write_text(file.read_text().replace("fingerprint:", "fingrprint:").replace("e3", "e9"))
+    code, out, err = gate()
+    assert (3, "") == (code, out)
+    assert f"improvement_log/x/{file.name}: damaged log file: " in err
+    assert "git checkout -- " in err
+
+
+def test_damaged_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
+    """A damaged record in the commit is 3 too, named with its commit."""
+    loops.version()
+    (file,) = (loops.root / "improvement_log/x").glob("001-*[0-9a-f].yaml")
+    text = file.read_text()
+    file.write_text(text.replace("fingerprint:", "fingrprint:"))
+    commit = loops.commit()
+    file.write_text(text)
+    code, _, err = gate()
+    assert 3 == code
+    assert f"{commit[:7]}:improvement_log/x/{file.name}: damaged log file" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fail-on", "regresed"], "--fail-on: unknown verdict 'regresed'\n  Did you mean 'regr"),
+        (["--fail-on", "unchanged"], "--fail-on: unknown verdict 'unchanged'\n  Valid names: "),
+        (["--gate", "eval_loss"], "--gate: wanted a metric and a condition"),
+        (["--gate", "<= 3"], "--gate: wanted a metric and a condition"),
+        (["--gate", "eval_los <= 3"], "gate eval_los: unknown metric 'eval_los'\n  Did you mean"),
+        (["--gate", "eval_loss >= 3"], "lower is better"),
+        (["--gate", "regression <= 3"], "unknown metric 'regression'"),
+        (["--alpha", "0"], "--alpha: wanted a number between 0 and 0.5, found 0"),
+        (["--alpha", "0.5"], "--alpha: wanted a number between 0 and 0.5, found 0.5"),
+        (["--alpha", "nan"], "--alpha: wanted a number between 0 and 0.5, found nan"),
+        (["--max-regression", "1"], "--max-regression: wanted a number between 0 and 1, found 1"),
+        (["no-such-branch"], "no commit 'no-such-branch' in the git repository"),
+        (["HEAD..no-such"], "no commit 'no-such' in the git repository"),
+        (["a", "b"], "found 'a' and 'b', which are neither"),
+        (["HEAD....HEAD"], "wanted one commit or a range of two, found 'HEAD....HEAD'"),
+        (["HEAD", "--baseline", "HEAD"], "the baseline is named twice"),
+        (["missing.ftloop.yaml"], "no such file or folder: missing.ftloop.yaml"),
+        (["../missing"], "no such file or folder: ../missing"),
+    ],
+    ids=" ".join,
+)
+def test_usage(loops: Loops, gate: Gate, arguments: list[str], said: str) -> None:
+    """What can't be meant is 2, said once whatever the number of loops, before anything is."""
+    loops.write("y")
+    loops.version()
+    code, out, err = gate(*arguments)
+    assert (2, "") == (code, out)
+    assert said in err
+    assert (1 if "no-such-branch" not in arguments else 2) == err.count(said)
+
+
+@pytest.mark.parametrize("arguments", [["--alpha", "x"], ["--jsn"], ["--report"]], ids=" ".join)
+def test_usage_of_argparse(loops: Loops, capsys: Capture, arguments: list[str]) -> None:
+    """What argparse refuses is 2 with a usage line."""
+    with pytest.raises(SystemExit) as exited:
+        main(["gate", *arguments])
+    assert 2 == exited.value.code
+    assert capsys.readouterr().err.startswith("usage: ftloop")
+
+
+def test_broken_loop_file(loops: Loops, gate: Gate) -> None:
+    """A mistake in a loop file is 2, with its line; the other loops are judged all the same."""
+    loops.version()
+    loops.put("a.ftloop.yaml", "data: 3\n")
+    code, out, err = gate()
+    assert 2 == code
+    assert err.startswith("a.ftloop.yaml:1: ")
+    assert "x: iteration 001-" in out
+
+
+# several loops
+
+
+def test_several_loops(loops: Loops, gate: Gate) -> None:
+    """Each loop is judged, an empty line between them; the highest exit code counts."""
+    for name in "xy":
+        loops.write(name)
+    loops.write("z", "deep/")
+    loops.train()
+    loops.commit()
+    loops.write("y", rate=WORSE)
+    loops.train()
+    code, out, _ = gate()
+    assert 1 == code
+    parts = [part for part in out.split("\n\n") if ": iteration " in part.splitlines()[0]]
+    assert ["x", "y", "z"] == [part.partition(":")[0] for part in parts]
+    loops.write("x", rate=WORSE)
+    assert 3 == gate()[0]
+    assert 1 == gate("y.ftloop.yaml", "deep")[0]
+    assert 0 == gate("deep")[0]
+
+
+# JSON
+
+
+def test_json(loops: Loops, gate: Gate) -> None:
+    """--json prints one list with an item a loop, its exit code, figures and verdict."""
+    loops.write("y", gates="{eval_loss: '<= 1.5', 'regression[negation]': {}}")
+    loops.version()
+    loops.write(rate=WORSE)
+    loops.train()
+    code, out, err = gate("--json")
+    assert (1, "") == (code, err)
+    x, y = json.loads(out)
+    assert ("x", "x.ftloop.yaml", 1, []) == (x["loop"], x["source"], x["exit_code"], x["gates"])
+    (verdict,) = x["verdicts"]
+    assert ("regression", "regressed", False) == tuple(
+        verdict[key] for key in ("gate", "kind", "ok")
+    )
+    assert x["against"].startswith("HEAD (")
+    assert x["iteration"].startswith("002-")
+    assert ["e2", "e3", "e4"] == verdict["broken"]
+    assert 1.68 == pytest.approx(verdict["changes"][0]["baseline"])
+    assert [{"gate": "eval_loss <= 1.5", "figure": 1.68, "passed": False}] == y["gates"]
+    assert ["regression[negation]"] == [verdict["gate"] for verdict in y["verdicts"]]
+
+
+def test_json_with_errors(loops: Loops, gate: Gate) -> None:
+    """Errors are items of the list, and on stderr; nothing else is on stdout."""
+    loops.version()
+    loops.put("a.ftloop.yaml", "data: 3\n")
+    loops.write(rate=WORSE)
+    code, out, err = gate("--json")
+    assert 3 == code
+    broken, stale = json.loads(out)
+    assert ("a.ftloop.yaml", 2) == (broken["source"], broken["exit_code"])
+    assert ("x.ftloop.yaml", 3) == (stale["source"], stale["exit_code"])
+    assert err == f"{broken['error']}\n{stale['error']}\n"
+
+
+def test_json_without_a_number(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure that is no number is null: the output is JSON whatever the log holds."""
+    loops.version()
+    monkeypatch.setenv("FAKE_NOISE", "nan")
+    loops.write(rate=WORSE, gates="{eval_loss: '<= 9'}")
+    loops.train()
+    code, out, _ = gate("--json")
+    assert 3 == code
+    (item,) = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert [None] == [g["figure"] for g in item["gates"]]
+
+
+# what fails
+
+
+def test_report_only(loops: Loops, gate: Gate) -> None:
+    """--report-only says everything and is 0 for a failed gate and for a log out of date."""
+    loops.version()
+    loops.write(rate=WORSE)
+    code, _, err = gate("--report-only")
+    assert 0 == code
+    assert "is out of date" in err
+    loops.train()
+    code, out, _ = gate("--report-only")
+    assert 0 == code
+    assert "regression: regressed against HEAD (" in out
+
+
+def test_report_only_of_an_error(loops: Loops, gate: Gate) -> None:
+    """--report-only does not hide a mistake, not even beside a log that is out of date."""
+    loops.version()
+    loops.put("a.ftloop.yaml", "data: 3\n")
+    loops.write(rate=WORSE)
+    assert 2 == gate("--report-only")[0]
+
+
+VERDICTS = ("regressed", "inconclusive", "not-comparable")
+ASKED = [
+    ",".join(kind for kind, is_in in zip(VERDICTS, chosen, strict=True) if is_in)
+    for chosen in [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+]
+
+
+@pytest.fixture
+def judged(loops: Loops, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make the verdict of this kind."""
+
+    def make(kind: str) -> None:
+        loops.version()
+        if kind == "not-comparable":
+            monkeypatch.setenv("FAKE_DEVICE", "gpu")
+        loops.write(rate={"inconclusive": "9.9e-4"}.get(kind, WORSE))
+        loops.train()
+
+    return make
+
+
+@pytest.mark.parametrize("kind", VERDICTS)
+def test_fail_on(gate: Gate, judged: Any, kind: str) -> None:
+    """--fail-on names the verdicts that fail, and no other does; without it the regressed do."""
+    judged(kind)
+    for asked in ASKED:
+        code, out, _ = gate("--fail-on", asked)
+        assert kind.replace("-", " ") in out
+        assert int(kind in asked.split(",")) == code, asked
+    assert int(kind == "regressed") == gate()[0]
+    assert 1 == gate("--fail-on", f" {kind} , regressed,")[0]
+
+
+def test_fail_on_in_the_loop_file(loops: Loops, gate: Gate, judged: Any) -> None:
+    """--fail-on takes the place of the loop file's own."""
+    judged("inconclusive")
+    loops.write(rate="9.9e-4", gates="{regression: {fail_on: [inconclusive]}}")
+    assert 1 == gate()[0]
+    assert 0 == gate("--fail-on", "regressed")[0]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--fail-on", "regressed,inconclusive,not-comparable"]])
+def test_first_version(loops: Loops, gate: Gate, arguments: list[str]) -> None:
+    """A first version passes, however strict: nothing was there that could be better."""
+    loops.write()
+    loops.commit()
+    loops.train()
+    code, out, _ = gate(*arguments)
+    assert 0 == code
+    assert "so there is nothing to compare with yet" in " ".join(out.split())
+
+
+def test_no_repository(
+    loops: Loops, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Outside a repository nothing is compared; that fails only when asked to."""
+    loops.version()
+    (loops.root / ".git").rename(tmp_path / "elsewhere")
+    assert 0 == main(["gate"])
+    assert "is in no git repository" in " ".join(capsys.readouterr().out.split())
+    assert 1 == main(["gate", "--fail-on", "not-comparable"])
+    assert "commit improvement_log/" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "elsewhere").rename(loops.root / ".git")
+
+
+# thresholds
+
+
+def test_gate_option(loops: Loops, gate: Gate) -> None:
+    """--gate replaces the loop file's threshold on that metric, and adds others."""
+    loops.version(gates="{eval_loss: '<= 1.5'}")
+    code, out, _ = gate("--gate", "eval_loss<=1.7")
+    assert 0 == code
+    assert "<= 1.5" not in out
+    code, out, _ = gate("--gate", "eval_loss <= 1.7", "--gate", "pass_rate[negation] >= 50%")
+    assert 1 == code
+    assert "\nholds   eval_loss 1.6800, wanted <= 1.7\n" in out
+    assert "\nFAILED  pass_rate[negation] 0.0%, wanted >= 50%\n" in out
+
+
+def test_gate_option_of_an_unknown_tag(loops: Loops, gate: Gate) -> None:
+    """A tag that no example has is 2."""
+    loops.version()
+    code, _, err = gate("--gate", "pass_rate[two words] >= 50%")
+    assert 2 == code
+    assert "gate pass_rate[two words]: no eval example is tagged 'two words'" in err
+
+
+def test_alpha(loops: Loops, gate: Gate) -> None:
+    """--alpha takes the place of the loop file's alpha."""
+    loops.version()
+    loops.write(rate=IN_DOUBT)
+    loops.train()
+    assert 0 == gate()[0]
+    code, out, _ = gate("--alpha", "0.4", "--json")
+    assert 1 == code
+    assert 0.4 == json.loads(out)[0]["verdicts"][0]["alpha"]
+
+
+def test_max_regression(loops: Loops, gate: Gate) -> None:
+    """--max-regression says how large a drop has to be ruled out."""
+    gates = "{regression: {metrics: [eval_loss]}}"
+    loops.version(gates=gates)
+    loops.write(rate="9.9e-4", gates=gates)
+    loops.train()
+    assert "regression: inconclusive" in gate("--max-regression", "0.01")[1]
+    assert "regression: unchanged" in gate("--max-regression", "0.5")[1]
+
+
+# which commits
+
+
+@pytest.fixture
+def history(loops: Loops) -> Loops:
+    """Tags one (same), two (better), three (worse), each a version; three is checked out."""
+    for name, rate in (("one", SAME), ("two", BETTER), ("three", WORSE)):
+        loops.version(rate)
+        loops.repo.tag(name)
+    return loops
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        ("one", 1, "regressed against one ("),
+        ("one..", 1, "regressed against one ("),
+        ("two..three", 1, "eval_loss 1.4400 -> 2.0000"),
+        ("one..two", 0, "improved against "),
+        ("two..one", 1, "eval_loss 1.4400 -> 1.6800"),
+        ("..two", 0, "unchanged against "),
+        ("one...two", 0, "improved against "),
+        ("HEAD~2..HEAD~1", 0, "improved against "),
+    ],
+)
+def test_range(history: Loops, gate: Gate, where: str, code: int, said: str) -> None:
+    """BASE and BASE.. judge the files as they are; A..B the log of B, whatever is checked out."""
+    found, out, err = gate(where)
+    assert (code, "") == (found, err)
+    assert said in out
+
+
+@pytest.mark.parametrize("where", ["main...", "main...HEAD", "main...feature"])
+def test_range_of_a_merge_base(loops: Loops, gate: Gate, where: str) -> None:
+    """A...B and A... compare with where the branches parted, not with what A became since."""
+    loops.version()
+    loops.repo.branch("feature")
+    loops.repo.commit({"other.txt": "work"})
+    loops.repo.switch("main")
+    loops.version(BETTER)
+    loops.repo.switch("feature")
+    code, out, _ = gate(where)
+    assert 0 == code
+    assert "regression: unchanged against " in out
+    assert 1 == gate("main")[0]
+
+
+@pytest.mark.parametrize("option", ["one", "two"])
+def test_baseline_option(history: Loops, gate: Gate, option: str) -> None:
+    """--baseline REF is BASE."""
+    code, out, _ = gate("--baseline", option)
+    assert 1 == code
+    assert f"against {option} (" in out
+
+
+def test_default_is_head(history: Loops, gate: Gate) -> None:
+    """Without a commit the last one is the standard: what failed there fails against what passed.
+
+    The worse version is committed, and its judgement with it: it is no baseline.
+    """
+    code, out, _ = gate()
+    assert 1 == code
+    assert "regressed against HEAD (" in out
+
+
+def test_pull_request(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pull request the default is the merge base with its target branch."""
+    loops.version()
+    loops.repo.branch("feature")
+    loops.version(WORSE)
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    code, out, _ = gate()
+    assert 1 == code
+    assert "regressed against main (" in out
+    assert ", merge base): " in out
+
+
+def test_shallow_clone(
+    loops: Loops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """In a pull request's shallow clone it is 2, and said how to fetch the history."""
+    loops.version()
+    loops.repo.branch("feature")
+    loops.version(BETTER)
+    clone = loops.repo.clone(tmp_path / "ci", "--branch", "feature", depth=1)
+    monkeypatch.chdir(clone.root)
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    assert 2 == main(["gate"])
+    err = capsys.readouterr().err
+    assert "found a shallow clone" in err
+    assert "fetch-depth: 0" in err
+
+
+def test_path_named_like_a_branch(loops: Loops, gate: Gate) -> None:
+    """What exists as a file or folder is a path, whatever branches there are."""
+    loops.write("y", "topic/")
+    loops.version()
+    loops.repo.branch("topic")
+    code, out, _ = gate("topic")
+    assert 0 == code
+    assert out.startswith("y: iteration 001-")
+
+
+def test_head_leaves_nothing_behind(
+    history: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A commit is judged from a temporary folder: the user's work, staged or not, stays as it is.
+
+    That the folder is as before is what the fixture `gate` checks in every test.
+    """
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    history.put("new.txt", "new")
+    history.put("staged.txt", "staged")
+    history.repo.git("add", "staged.txt")
+    history.put("x.ftloop.yaml", "data: broken\n")
+    assert 0 == gate("one..two")[0]
+    assert 2 == gate("one..two", "--gate", "pass_rate[no] >= 0.5")[0]
+    assert [] == list(temporary.iterdir())
+    assert history.root == Path.cwd()
+
+
+def test_paths_of_a_commit(history: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are those of the commit, shown as the user would type them, from a subfolder too."""
+    history.write("deep", "deep/")
+    history.train("deep")
+    history.commit()
+    code, out, _ = gate("HEAD~1..HEAD", "x.ftloop.yaml", "--json")
+    assert 1 == code
+    assert ["x.ftloop.yaml"] == [item["source"] for item in json.loads(out)]
+    monkeypatch.chdir(history.root / "deep")
+    code, out, err = gate("HEAD~1..HEAD", "--json")
+    assert (0, "") == (code, err)
+    assert ["deep.ftloop.yaml"] == [item["source"] for item in json.loads(out)]
+    code, _, err = gate("one..two")
+    assert 2 == code
+    assert "/tmp" not in err
+
+
+def test_data_that_git_does_not_keep(loops: Loops, gate: Gate) -> None:
+    """Where a commit is judged, data that git does not keep is what the folder has now."""
+    loops.put(".gitignore", "*.jsonl\n")
+    loops.version()
+    loops.version(BETTER)
+    code, out, err = gate("HEAD~1..HEAD")
+    assert (0, "") == (code, err)
+    assert "regression: improved against" in out
+    loops.put("train.jsonl", '{"prompt": "p", "completion": "c"}\n')
+    assert 3 == gate("HEAD~1..HEAD")[0]
+
+
+def test_from_a_subfolder(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run below the repository's root, or on a path above, the log is found all the same."""
+    loops.write("y", "deep/er/")
+    loops.train()
+    loops.commit()
+    monkeypatch.chdir(loops.root / "deep" / "er")
+    code, out, _ = gate()
+    assert 0 == code
+    assert "y: iteration 001-" in out
+    (loops.root / "other").mkdir()
+    monkeypatch.chdir(loops.root / "other")
+    assert 0 == gate("../deep")[0]
+
+
+def test_linked_worktree(loops: Loops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linked worktree is a repository too."""
+    loops.version()
+    linked = loops.repo.worktree(tmp_path / "linked")
+    monkeypatch.chdir(linked.root)
+    assert 0 == main(["gate"])
+    assert 0 == main(["gate", "HEAD..HEAD"])
+
+
+def test_renamed_loop(loops: Loops, gate: Gate) -> None:
+    """A loop that was renamed is compared with the log it had before."""
+    loops.version()
+    (loops.root / "x.ftloop.yaml").rename(loops.root / "y.ftloop.yaml")
+    (loops.root / "improvement_log/x").rename(loops.root / "improvement_log/y")
+    code, out, _ = gate()
+    assert 0 == code
+    assert "y: iteration 001-" in out
+    assert "regression: unchanged against HEAD (" in out
+
+
+# other places and other settings
+
+
+def test_hook_scorer(loops: Loops, gate: Gate) -> None:
+    """A loop that pytest's hook scores is judged: nothing is scored in a replay."""
+    scored = "scoring: {scorer: hook}\n"
+    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.loop import Loop
+
+    file = loops.write(more=scored)
+    Loop(read_loop_file(file), hook=lambda example, output: True).run()
+    loops.commit()
+    assert 0 == gate()[0]
+
+
+def test_log_folder(loops: Loops, gate: Gate, tmp_path: Path) -> None:
+    """--log DIR holds the log, of the commit where one is named."""
+    for rate in (SAME, BETTER):
+        loops.write(rate=rate)
+        loops.train("--log", "kept")
+        loops.commit()
+    for arguments in (["HEAD~1"], ["HEAD~1.."], ["HEAD~1..HEAD"]):
+        code, out, err = gate(*arguments, "--log", "kept")
+        assert (0, "") == (code, err)
+        assert "regression: improved against " in out
+    code, out, _ = gate("HEAD~1..HEAD~1", "--log", str(loops.root / "kept"))
+    assert 0 == code
+    assert "x: iteration 001-" in out
+    assert 3 == gate("HEAD~1..HEAD")[0]
+
+
+def test_log_outside_the_repository(loops: Loops, gate: Gate, tmp_path: Path) -> None:
+    """A log that was written elsewhere is compared with the committed one beside the loop."""
+    loops.version()
+    loops.write(rate=WORSE)
+    loops.train("--log", str(tmp_path / "kept"))
+    for arguments in ([], ["HEAD"]):
+        code, out, _ = gate(*arguments, "--log", "../kept")
+        assert 1 == code
+        assert "regression: regressed against HEAD (" in out
+
+
+def test_in_ci(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI the loop file's own settings are the loop, as for pytest --ftloop-replay."""
+    monkeypatch.setenv("CI", "true")
+    loops.version(loop="{iterations: 3}")
+    assert 1 == len(loops.trained())
+    assert 0 == gate()[0]
+    monkeypatch.delenv("CI")
+    assert 3 == gate()[0]
+
+
+def test_accepted_by_hand(loops: Loops, gate: Gate) -> None:
+    """What was accepted by hand passes, against a commit before that too."""
+    loops.version()
+    loops.repo.tag("base")
+    loops.version(WORSE)
+    assert 1 == gate("base")[0]
+    assert 0 == main(["accept", "last", "--baseline"])
+    assert 0 == gate("base")[0]
+    loops.commit()
+    for arguments in ([], ["base"], ["base..HEAD"]):
+        assert 0 == gate(*arguments)[0]
+
+
+@pytest.mark.parametrize("command", ["gate", "diff"])
+@pytest.mark.parametrize("arguments", ["", "HEAD~1..HEAD"])
+def test_imports_nothing_heavy(
+    history: Loops, tmp_path: Path, command: str, arguments: str
+) -> None:
+    """To judge needs no torch, and nothing that it brings."""
+    code = f"""
+import sys
+from pytest_ftloop.cli import main
+main([{command!r}, *{arguments.split()!r}])
+heavy = {{"torch", "transformers", "datasets", "pandas", "numpy", "scipy", "trl", "peft"}}
+print("HEAVY", sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=history.root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert "HEAVY []" == done.stdout.splitlines()[-1], done.stderr
+    assert "regress" in done.stdout
+
+
+def test_bare_repository_and_no_git(
+    loops: Loops, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Without the git program nothing is compared, and said why; a named commit is an error."""
+    loops.version()
+    monkeypatch.setenv("PATH", "")
+    assert 0 == main(["gate"])
+    assert "the git program can't be run" in " ".join(capsys.readouterr().out.split())
+    assert 2 == main(["gate", "HEAD"])
+    assert "Install git, or put it on PATH." in capsys.readouterr().err
+
+
+def test_merge_commit(loops: Loops, gate: Gate) -> None:
+    """Where two branches each had a version accepted, the better one is the standard."""
+    loops.version()
+    loops.repo.branch("feature")
+    loops.version(BETTER)
+    loops.repo.switch("main")
+    loops.repo.commit({"other.txt": "work"})
+    loops.repo.merge("feature")
+    assert 0 == gate()[0]
+    loops.write(rate=SAME)
+    code, out, _ = gate()
+    assert 1 == code
+    assert "eval_loss 1.4400 -> 1.6800" in out
+    assert isinstance(loops.repo, GitRepo)

@@ -1,0 +1,187 @@
+"""What stands of all judgements in a log: the baseline and the anchor."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_ftloop.standing import anchor_of, baseline_of, heads
+from tests.fakes import fake_iteration, fake_judgement, fake_metrics
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import Iteration, Judgement
+
+LOSS = "eval_loss"
+
+
+def its(*losses: float) -> tuple[Iteration, ...]:
+    return tuple(fake_iteration(n, metrics=fake_metrics(loss)) for n, loss in enumerate(losses, 1))
+
+
+A, B, C, D = its(1.0, 0.9, 1.1, 0.8)
+ALL = (A, B, C, D)
+FIRST = fake_judgement(A, kind="first")
+
+
+def stands(*judgements: Judgement, iterations: tuple[Iteration, ...] = ALL) -> Iteration | None:
+    return baseline_of(iterations, judgements, LOSS)
+
+
+def anchors(*judgements: Judgement, iterations: tuple[Iteration, ...] = ALL) -> Iteration | None:
+    return anchor_of(iterations, judgements, LOSS)
+
+
+def test_nothing_judged() -> None:
+    """Before any judgement the best of all iterations stands; of an empty log none does."""
+    assert D is stands()
+    assert stands(iterations=()) is None
+    assert anchors() is None
+    assert () == heads(())
+
+
+def test_best_by_the_loops_metric() -> None:
+    """Pass rate and loss may choose otherwise."""
+    one = fake_iteration(1, metrics=fake_metrics(0.5, pass_rate=0.2))
+    other = fake_iteration(2, metrics=fake_metrics(0.6, pass_rate=0.3))
+    assert one is baseline_of([one, other], [], LOSS)
+    assert other is baseline_of([one, other], [], "pass_rate")
+
+
+def test_line_has_one_head() -> None:
+    """The last passing judgement stands, better or not."""
+    second = fake_judgement(C, FIRST, kind="unchanged")
+    assert (second,) == heads([FIRST, second])
+    assert C is stands(FIRST, second)
+
+
+@pytest.mark.parametrize("kind", ["regressed", "incomplete", "inconclusive"])
+def test_rejected_judgements_change_nothing(kind: str) -> None:
+    """A failing judgement takes nobody's place, whatever it names and however good it looks."""
+    rejected = fake_judgement(D, FIRST, kind=kind, passed=False)
+    after = fake_judgement(B, rejected, kind="unchanged", passed=False)
+    assert (FIRST,) == heads([FIRST, rejected, after])
+    assert A is stands(FIRST, rejected, after)
+    assert A is anchors(FIRST, rejected, after)
+
+
+def test_head_over_a_rejected_one() -> None:
+    """What names a rejected judgement in its place still stands itself."""
+    rejected = fake_judgement(D, FIRST, kind="regressed")
+    head = fake_judgement(B, rejected, kind="improved")
+    assert {FIRST.name, head.name} == {h.name for h in heads([FIRST, rejected, head])}
+    assert B is anchors(FIRST, rejected, head)
+
+
+def test_merged_branches() -> None:
+    """Two branches have two heads: the better one stands, until a judgement takes both places."""
+    left, right = fake_judgement(B, FIRST), fake_judgement(C, FIRST, kind="unchanged")
+    assert (left, right) == heads([right, FIRST, left])
+    assert B is stands(FIRST, left, right) is stands(right, FIRST, left)
+    after = fake_judgement(C, left, right, kind="unchanged")
+    assert (after,) == heads([FIRST, left, right, after])
+    assert C is stands(FIRST, left, right, after)
+    assert B is anchors(FIRST, left, right, after)
+
+
+def test_anchor_moves_by_proven_gains_only() -> None:
+    """A passing candidate that chance made look better is no anchor."""
+    lucky = fake_judgement(D, FIRST, kind="unchanged")
+    assert A is anchors(FIRST, lucky)
+    better = fake_judgement(B, lucky, kind="improved")
+    assert B is anchors(FIRST, lucky, better)
+    unsure = fake_judgement(C, better, kind="inconclusive", passed=True)
+    assert (C, B) == (stands(FIRST, lucky, better, unsure), anchors(FIRST, lucky, better, unsure))
+
+
+@pytest.mark.parametrize(
+    "anew",
+    [{"kind": "accepted", "by": "hand"}, {"kind": "first"}, {"kind": "not comparable"}],
+    ids=lambda fields: fields["kind"],
+)
+def test_starting_anew(anew: dict[str, Any]) -> None:
+    """A hand's acceptance, or nothing comparable before it: what came before is no anchor."""
+    better = fake_judgement(D, FIRST, kind="improved")
+    accepted = fake_judgement(C, better, **anew)
+    after = fake_judgement(A, accepted, kind="unchanged")
+    assert C is anchors(FIRST, better, accepted)
+    assert C is anchors(FIRST, better, accepted, after)
+
+
+def test_missing_iterations() -> None:
+    """A candidate whose record is gone is passed over: another head, else the best there is."""
+    gone = fake_judgement("ffffffff", FIRST)
+    other = fake_judgement(C, FIRST, kind="unchanged")
+    assert C is stands(FIRST, gone, other)
+    assert D is stands(FIRST, gone)
+    assert A is anchors(FIRST, gone)
+    assert anchors(gone) is None
+
+
+def test_missing_judgement() -> None:
+    """A judgement whose predecessor is gone is a head with what the log still has."""
+    gone = fake_judgement(B, FIRST)
+    after = fake_judgement(C, gone, kind="unchanged")
+    assert (FIRST, after) == tuple(sorted(heads([FIRST, after]), key=lambda j: j.candidate))
+    assert A is anchors(FIRST, after)
+
+
+def test_broken_figures_do_not_stand() -> None:
+    """Of two heads the one with a figure stands, never the NaN."""
+    broken = fake_iteration(9, metrics=fake_metrics(math.nan))
+    one, other = fake_judgement(C, FIRST), fake_judgement(broken, FIRST, kind="not comparable")
+    assert C is stands(FIRST, one, other, iterations=(*ALL, broken))
+
+
+@st.composite
+def histories(draw: Any) -> tuple[tuple[Iteration, ...], list[Judgement]]:
+    """Judgements of any kind, each over some before it, of iterations with distinct figures."""
+    count = draw(st.integers(1, 8))
+    order = draw(st.permutations(range(count)))
+    iterations = its(*(1.0 + place for place in order))
+    judgements: list[Judgement] = []
+    for _ in range(draw(st.integers(0, 10))):
+        over = draw(st.lists(st.sampled_from(judgements), unique_by=id)) if judgements else []
+        kind = draw(
+            st.sampled_from(["first", "improved", "unchanged", "regressed", "not comparable"])
+        )
+        by = draw(st.sampled_from(["gate", "gate", "hand"]))
+        judgement = fake_judgement(draw(st.sampled_from(iterations)), *over, kind=kind, by=by)
+        if judgement.name not in {known.name for known in judgements}:
+            judgements.append(judgement)
+    kept = draw(st.lists(st.sampled_from(iterations), unique_by=id))
+    return tuple(kept), judgements
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_order_of_reading_is_irrelevant(history: Any, chance: Any) -> None:
+    """The files of a log name the same baseline and anchor in whatever order they are read."""
+    iterations, judgements = history
+    mixed = chance.sample(iterations, len(iterations))
+    turned = chance.sample(judgements, len(judgements))
+    assert heads(judgements) == heads(turned)
+    assert stands(*judgements, iterations=iterations) is stands(*turned, iterations=mixed)
+    assert anchors(*judgements, iterations=iterations) is anchors(*turned, iterations=mixed)
+
+
+@given(histories())
+def test_any_history_has_a_baseline(history: Any) -> None:
+    """Wherever there is an iteration one stands, and every anchor was once accepted."""
+    iterations, judgements = history
+    assert (stands(*judgements, iterations=iterations) is None) == (not iterations)
+    anchor = anchors(*judgements, iterations=iterations)
+    if anchor is not None:
+        accepted = [j for j in judgements if j.candidate == anchor.id and j.passed]
+        assert any(j.by == "hand" or j.kind != "unchanged" for j in accepted)
+
+
+@given(histories())
+def test_passing_judgement_of_all_heads_stands_alone(history: Any) -> None:
+    """What takes the place of every head is what the log stands for."""
+    _, judgements = history
+    last = fake_judgement(A, *heads(judgements), kind="unchanged")
+    assert (last,) == heads([*judgements, last])
+    assert A is stands(*judgements, last, iterations=(A,))
