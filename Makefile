@@ -5,6 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # xdist workers for the tests; training is not faster with more than the cores there are.
 WORKERS ?= 2
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
 .PHONY: help demo test test-all lint bench bench-gate bench-report coverage clean
 .DEFAULT_GOAL := help
@@ -21,10 +22,14 @@ test: $(INSTALLED) ## the tests, without the slow ones
 test-all: $(INSTALLED) ## the tests, with the slow ones
 	$(BIN)/pytest -n $(WORKERS)
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff and mypy; of workflows their schemas and their security
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml examples/github/*.yml
+	$(SCHEMA) vendor.github-actions .github/actions/*/action.yml
+	$(SCHEMA) vendor.gitlab-ci --data-transform gitlab-ci examples/gitlab/.gitlab-ci.yml
+	$(BIN)/zizmor --offline --quiet .github examples/github
 
 bench: $(INSTALLED) ## timings side by side: evaluation, four iterations, a plain pytest run
 	$(BIN)/python benchmarks/bench.py

@@ -15,7 +15,8 @@ its training is the same to the last bit, which is checked. Beside it the candid
 seed alone was changed: the log knows those for A/A.
 
 Escalation is the tool's: where one seed is in doubt (p <= 20%), two more seeds of the candidate are
-in the log, and that verdict counts.
+in the log, and that verdict counts. Exits 1 when a call ends with neither 0 nor 1, or its
+repetition says something else.
 """
 
 from __future__ import annotations
@@ -91,8 +92,11 @@ def main() -> int:
     if chosen.train_only:
         return 0
     with tempfile.TemporaryDirectory(prefix="ftloop-real-gate-") as made:
-        court = Court(Path(made), folder / "judged.jsonl")
+        kept = "judged-quick.jsonl" if chosen.quick else "judged.jsonl"
+        court = Court(Path(made), folder / kept)
         lines = list(report(plan, trained, {v.name: v.inputs(folder) for v in VARIANTS}, court))
+    if chosen.quick:
+        lines.append("A quick test: the logs hold fewer runs than they are named for.")
     print("\n".join(lines))
     if chosen.markdown:
         write_between_marks(chosen.markdown, lines)
@@ -487,9 +491,17 @@ def report(
     yield (
         f"{len(runs)} runs trained in {sum(run.cost.seconds for run in runs):.0f} s, "
         f"{court.calls} calls of ftloop gate in {time.perf_counter() - started:.0f} s; "
-        f"{court.repeated} repeated in a process of their own, {len(court.errors)} errors."
+        f"{court.repeated} repeated in a process of their own, {len(court.errors)} errors. "
+        f"{said_environment(runs[0].environment)}"
     )
     yield from (f"- {error.splitlines()[0]}" for error in court.errors[:10])
+
+
+def said_environment(environment: Mapping[str, str]) -> str:
+    """`Trained on: cpu, 1 threads, torch 2.13.0+cpu, ...`."""
+    parts = (environment["device"], f"{environment['threads']} threads")
+    versions = (f"{name} {environment[name]}" for name in ("torch", "transformers", "trl", "peft"))
+    return f"Trained on: {', '.join((*parts, *versions))}."
 
 
 def noise(trained: Trained) -> Iterator[str]:
@@ -589,7 +601,8 @@ def false_alarms(
     )
     yield from header(
         "the log holds", "baseline seeds", "one seed fails", "95% interval", "with escalation",
-        "95% interval", "candidate runs", "said improved", "inconclusive",
+        "95% interval", "candidate runs", "said improved", "inconclusive", "a tag said worse",
+        "train_loss or overfit_gap said worse",
     )  # fmt: skip
     for name, cell in cells.items():
         yield row(
@@ -598,17 +611,17 @@ def false_alarms(
             *shares(answer.failed for answer in cell.one),
             *shares(answer.failed for answer in cell.settled),
             f"{cell.runs:.2f}",
-            *(percent(share(cell.settled, kind)) for kind in ("improved", "inconclusive")),
+            *beside(cell.settled),
         )
     for name, cell in alone.items():
         ones = shares(answer.failed for answer in cell.one)
-        kinds = (percent(share(cell.one, kind)) for kind in ("improved", "inconclusive"))
+        seeds = SEED_ALONE[name]
         yield row(
-            f"{name}; the seed alone was changed", SEED_ALONE[name], *ones, "", "", "", *kinds
+            f"{name}; the seed alone was changed", seeds, *ones, "", "", "", *beside(cell.one)
         )
     for name, rival in RIVALS.items():
         failing = [rival(runs[a], runs[b]) for a, b in pairs]
-        yield row(f"(for comparison: {name})", "1", *shares(failing), "", "", "", "", "")
+        yield row(f"(for comparison: {name})", "1", *shares(failing), *[""] * 7)
     yield ""
     yield (
         "Binomial intervals (Wilson); the pairs share their runs and are not independent, so the "
@@ -661,7 +674,7 @@ def found(plan: Plan, trained: Trained, known: Mapping[str, Known], court: Court
                 *shares(answer.failed for answer in cell.one),
                 *shares(answer.failed for answer in cell.settled),
                 f"{cell.runs:.2f}",
-                percent(share(cell.settled, "improved")),
+                f"{percent(share(cell.settled, 'improved'))}%",
                 cell.n,
             )
 
@@ -730,6 +743,18 @@ class Clock:
 
 def share(answers: Sequence[Answer], kind: str) -> float:
     return fmean(answer.verdict["kind"] == kind for answer in answers)
+
+
+def beside(answers: Sequence[Answer]) -> Iterator[str]:
+    """What else was said of unchanged models: of the verdict, a tag, a figure of whole runs."""
+    for kind in ("improved", "inconclusive"):
+        yield f"{percent(share(answers, kind))}%"
+    for told_beside in ("tags", "runs"):
+        worse = [
+            any(change["kind"] == "regressed" for change in answer.verdict.get(told_beside, ()))
+            for answer in answers
+        ]
+        yield f"{percent(fmean(worse))}%"
 
 
 def shares(outcomes: Iterable[bool]) -> tuple[str, str]:

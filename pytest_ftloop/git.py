@@ -2,7 +2,7 @@
 
 A repository is found by a folder, never by the environment: in a hook GIT_DIR and its kin name the
 repository of the commit being made, which need not be the one asked about. The user's hooks are not
-run, nothing is prompted for, and only `worktree` writes to the repository.
+run, nothing is prompted for, and only `worktree` and `staged` write to the repository.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -217,6 +217,23 @@ class Repository:
             path for path, name in inside.items() if any(_touches(d, name) for d in differing)
         )
 
+    def staged(self) -> str:
+        """A commit on no branch of what is staged; in a hook, of what is about to be committed."""
+        env = {}
+        # git commit -a, and of single files, has an index of its own.
+        if index := os.environ.get("GIT_INDEX_FILE"):
+            folder = os.fsdecode(self._run("rev-parse", "--absolute-git-dir").removesuffix(b"\n"))
+            if (self.root / index).resolve().parent == Path(folder).resolve():
+                env["GIT_INDEX_FILE"] = str((self.root / index).resolve())
+        done = _git(self.root, "write-tree", env=env)
+        if done.returncode != 0:
+            raise _failed(done, "write-tree")
+        tree = done.stdout.decode().strip()
+        head = self._ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+        parents = ("-p", head.stdout.decode().strip()) if head.returncode == 0 else ()
+        who = ("-c", "user.name=ftloop", "-c", "user.email=ftloop@localhost")
+        return self._run(*who, "commit-tree", tree, *parents, "-m", "staged").decode().strip()
+
     @contextmanager
     def worktree(self, commit: str) -> Iterator[Path]:
         """A checkout of a commit in a temporary folder, removed at the end whatever happens.
@@ -275,12 +292,18 @@ class Repository:
         return done.stdout
 
 
-def _git(folder: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _git(
+    folder: Path, *arguments: str, given: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}", *arguments]
     kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTING}
     try:
         return subprocess.run(
-            command, input=given, capture_output=True, env={**kept, **_SET}, check=False
+            command,
+            input=given,
+            capture_output=True,
+            env={**kept, **_SET, **(env or {})},
+            check=False,
         )
     except (FileNotFoundError, PermissionError) as error:
         raise GitError(

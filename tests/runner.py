@@ -1,4 +1,4 @@
-"""GitHub's runner for tests: a checkout as actions/checkout makes it, and a composite action's steps.
+"""GitHub's runner for tests: a checkout as actions/checkout makes it, and an action's steps.
 
 job = checkout(remote, tmp_path / "job", PullRequest("feature"))
 done = run_action(job, {"path": "."})

@@ -65,7 +65,9 @@ def test_push(remote: GitRepo, tmp_path: Path) -> None:
     )
     assert {"x"} == set(json.loads(done.outputs["metrics"]))
     assert done.summary.startswith("## ")
-    assert {"report.json", "summary.md"} <= {p.name for p in (job.repo.root / "ftloop-ci").iterdir()}
+    assert {"report.json", "summary.md"} <= {
+        p.name for p in (job.repo.root / "ftloop-ci").iterdir()
+    }
     assert [
         ("actions/setup-python", {"python-version": "3.12"}),
         (
@@ -223,6 +225,24 @@ def test_described() -> None:
         assert {"description", "default"} == set(stated)
         assert f"inputs.{name}" in text
     assert all({"description", "value"} == set(o) for o in described()["outputs"].values())
+
+
+def test_documented() -> None:
+    """docs/github.md has each input with its default and each output, in order, and no other."""
+    text = (ROOT / "docs" / "github.md").read_text(encoding="utf-8")
+    inputs, outputs = [
+        [
+            [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+            for row in rows.split("\n")
+        ]
+        for rows in re.findall(
+            r"^\| (?:in|out)put \|.*\n\|[-|]+\n((?:\|.*\n)+?)\n", text, re.MULTILINE
+        )
+        for rows in [rows.strip()]
+    ]
+    stated = described()["inputs"]
+    assert [(name, at["default"]) for name, at in stated.items()] == [(r[0], r[1]) for r in inputs]
+    assert list(described()["outputs"]) == [row[0] for row in outputs]
 
 
 def described() -> Any:

@@ -1,4 +1,4 @@
-"""A repository with the quickstart, and what becomes of branches: from the action to the comment."""
+"""A repository with the quickstart, and what becomes of branches: from action to comment."""
 
 from __future__ import annotations
 

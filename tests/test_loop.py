@@ -136,6 +136,7 @@ def test_loop_trains_and_logs(tmp_path: Path) -> None:
     result, trainer = run(config(tmp_path))
     assert (1, 3) == (trainer.made, len(trainer.runs))
     assert [i.settings for i in result.chain] == trainer.runs
+    assert names(result) == trainer.names
     assert tuple(i.id for i in result.chain) == result.trained
     assert [1, 2, 3] == [i.number for i in result.chain]
     for before, after in zip(result.chain, result.chain[1:], strict=False):

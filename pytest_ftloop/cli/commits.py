@@ -24,7 +24,8 @@ class Candidates:
     """The loop files to judge, and the commit to judge them against (None: the default one).
 
     `log` is the folder named by `--log`, of the same commit as the files. `root` and `tree` are the
-    repository's folder and its temporary checkout, where a commit is judged.
+    repository's folder and its temporary checkout, where a commit is judged. Without `explore` a
+    loop that was interrupted is up to date, as it is in CI.
     """
 
     files: tuple[Path, ...]
@@ -32,6 +33,7 @@ class Candidates:
     log: Path | None = None
     root: Path | None = None
     tree: Path | None = None
+    explore: bool = True
 
     def read(self, file: Path) -> LoopConfig:
         """One of the loop files, with what git does not keep of its data and model."""
@@ -48,7 +50,7 @@ class Candidates:
 
 
 def commit_arguments(to: argparse.ArgumentParser) -> None:
-    """Add `[BASE..HEAD] [PATH ...]`, `--baseline` and `--log`."""
+    """Add `[BASE..HEAD] [PATH ...]`, `--baseline`, `--staged` and `--log`."""
     to.add_argument(
         "where",
         nargs="*",
@@ -59,13 +61,18 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
         "folders that are searched for *.ftloop.yaml (default: .)",
     )
     to.add_argument("--baseline", metavar="REF", help="the commit to compare with, as BASE")
+    to.add_argument(
+        "--staged",
+        action="store_true",
+        help="what git has staged, in place of the files as they are now",
+    )
     log_argument(to)
 
 
 @contextmanager
 def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     """The candidates; a HEAD that was named is checked out to a temporary folder meanwhile."""
-    from pytest_ftloop.git import Repository
+    from pytest_ftloop.git import GitError, Repository
     from pytest_ftloop.reference import Range, reference
     from pytest_ftloop.search import find_loop_files
 
@@ -76,15 +83,25 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
             cure="Name it once.",
         )
     named, log = stated or Range(arguments.baseline, None), arguments.log
-    if named.head is None and not named.merge_base:
+    if arguments.staged and named.head is not None:
+        raise ConfigError(
+            f"--staged: what is judged is named twice, by {named.head} too", cure="Name it once."
+        )
+    if named.head is None and not named.merge_base and not arguments.staged:
         yield Candidates(tuple(find_loop_files(paths)), named.base, log)
         return
     repository = Repository.containing(paths[0])
+    head = repository.staged() if arguments.staged else named.head
     if named.merge_base:
         base = repository.merge_base(named.base or "HEAD", named.head or "HEAD")
     else:
-        base = reference(repository, named.base, os.environ).commit
-    if named.head is None:
+        try:
+            base = reference(repository, named.base, os.environ).commit
+        except GitError as error:
+            if head is None or not arguments.staged or error.kind != "no-commit":
+                raise
+            base = head  # the first commit is being made
+    if head is None:
         yield Candidates(tuple(find_loop_files(paths)), base, log)
         return
     inside = [repository.relative(path) for path in paths]
@@ -92,13 +109,14 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         log = log.resolve()
         log = Path(repository.relative(log)) if _is_inside(log, repository.root) else log
     here = Path.cwd()
-    with repository.worktree(named.head) as tree:
+    with repository.worktree(head) as tree:
         below = tree / repository.relative(here) if _is_inside(here, repository.root) else tree
         os.chdir(below if below.is_dir() else tree)  # so that paths are shown as they are known
         try:
             files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
             in_tree = None if log is None else tree / log
-            yield Candidates(tuple(files), base, in_tree, repository.root, tree)
+            explore = not arguments.staged
+            yield Candidates(tuple(files), base, in_tree, repository.root, tree, explore)
         finally:
             os.chdir(here)
 

@@ -54,8 +54,14 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="in place of the loop file's max_regression",
     )
-    to.add_argument(
+    lenient = to.add_mutually_exclusive_group()
+    lenient.add_argument(
         "--report-only", action="store_true", help="say everything, but exit 0 whatever failed"
+    )
+    lenient.add_argument(
+        "--stale-only",
+        action="store_true",
+        help="say everything, but exit 0 unless the log is out of date, incomplete or damaged",
     )
     to.add_argument("--json", action="store_true", help="print one JSON list, a loop an item")
 
@@ -80,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 print("\n".join([*([""] if index else []), *lines]), flush=True)
     if arguments.json:
         print(to_json(records))
-    forgiven = (FAILED, STALE) if arguments.report_only else ()
+    forgiven = {FAILED} if arguments.stale_only else set()
+    forgiven |= {FAILED, STALE} if arguments.report_only else set()
     return max(HOLDS if code in forgiven else code for code in codes)
 
 
@@ -148,7 +155,8 @@ def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
     from pytest_ftloop.loop import Loop, Options, in_ci
 
     log = found.log and found.log.absolute()
-    options = Options(replay=True, explore=not in_ci(), baseline=found.base, log_folder=log)
+    explore = found.explore and not in_ci()
+    options = Options(replay=True, explore=explore, baseline=found.base, log_folder=log)
     # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
     return Loop(config, options, hook=lambda *_: False).run()
 

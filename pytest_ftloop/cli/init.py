@@ -128,7 +128,7 @@ def _next_steps_on_github(workflows: Path, *, gpu: bool) -> Iterator[str]:
     yield ""
     yield "then, in five minutes:"
     if gpu:
-        yield "  set the repository variable FTLOOP_RUNNER to the label of the runner with the GPU"
+        yield "  set the repository variable GPU_RUNNER to the label of the runner with the GPU"
         required = "the jobs replay and train"
     else:
         yield "  pytest --ftloop, where the log is not there yet, and commit improvement_log/"

@@ -58,6 +58,7 @@ LOGGED = (QUICKSTART / "improvement_log").is_dir()
 PAGES = (
     *("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"),
     *("docs/reference.md", "docs/log.md", "docs/diagnosis.md", "docs/training.md", "docs/gate.md"),
+    "docs/github.md",
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
 REFERENCE, LOG, DIAGNOSIS = (TEXTS[f"docs/{name}.md"] for name in ("reference", "log", "diagnosis"))
