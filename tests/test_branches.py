@@ -12,7 +12,7 @@ import os
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import event, given, settings
@@ -282,7 +282,12 @@ def view_of(repo: GitRepo, blobs: dict[PurePosixPath, str]) -> LogView:
 
 def everything_in(view: LogView) -> str:
     """All that a log says, in the order in which it says it; NaN is equal to NaN so."""
-    kept = [*view.iterations(), *view.seed_runs(), *view.judgements(), *view.holdout_uses()]
+    kept: list[Any] = [
+        *view.iterations(),
+        *view.seed_runs(),
+        *view.judgements(),
+        *view.holdout_uses(),
+    ]
     tables = [tuple(k.examples) for k in kept if hasattr(k, "examples")]
     return repr([[(k, k.tag) for k in kept], [getattr(k, "steps", ()) for k in kept], tables])
 

@@ -26,6 +26,7 @@ from pytest_ftloop.compare.runs import (
     why_incomplete,
 )
 from pytest_ftloop.compare.statistic import (
+    CALIBRATED_DF,
     Differences,
     PairedTest,
     Prior,
@@ -188,8 +189,16 @@ class _Judge:
         if name == "overfit_gap" and self.eval_changed:
             return "it is one of the whole eval set, which changed"
         figure = _of_tag(name, self.rule.tag)
-        measured = all(has_figure(run, figure) for run in (*self.old, *self.new))
-        return "" if measured else f"the baseline has no figure {figure}"
+        if not all(has_figure(run, figure) for run in (*self.old, *self.new)):
+            return f"the baseline has no figure {figure}"
+        # A gap's seed noise is no fixed share of the loss: no prior could stand for it.
+        measured = self._run_df >= CALIBRATED_DF
+        return "" if measured else "its seed noise is not measured yet (ftloop calibrate)"
+
+    @property
+    def _run_df(self) -> int:
+        """Degrees of freedom of the seed noise of whole runs."""
+        return sum(len(group) - 1 for group in self.groups)
 
     @property
     def _same_scoring(self) -> bool:
@@ -244,10 +253,10 @@ class _Judge:
         """Ids of the examples that most seeds fail before and pass now, and the other way round."""
         if not self._same_scoring:
             return (), ()
-        before, after = self._mostly_passed(self.old), self._mostly_passed(self.new)
-        fixed = [i for i, was, is_ in zip(self.ids, before, after, strict=True) if is_ > was]
-        broken = [i for i, was, is_ in zip(self.ids, before, after, strict=True) if is_ < was]
-        return tuple(fixed), tuple(broken)
+        before, after = self._pass_shares(self.old), self._pass_shares(self.new)
+        shares = list(zip(self.ids, before, after, strict=True))
+        fixed = tuple(id_ for id_, old, new in shares if old < 0.5 < new)
+        return fixed, tuple(id_ for id_, old, new in shares if new < 0.5 < old)
 
     def noise_notes(self, changes: Sequence[Change]) -> tuple[str, ...]:
         """What the verdict supposes instead of knowing."""
@@ -351,9 +360,10 @@ class _Judge:
         table = self._tables[id(run)]
         return [table[id_] for id_ in (self.ids if ids is None else ids)]
 
-    def _mostly_passed(self, runs: Sequence[Measured]) -> list[bool]:
+    def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
+        """Of each example, the share of seeds that pass it."""
         tables = [[row.passed is True for row in self._rows(run)] for run in runs]
-        return [2 * sum(passed) > len(passed) for passed in zip(*tables, strict=True)]
+        return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
 
 
 def _conclude(changes: Sequence[Change], rule: Regression) -> tuple[Kind, str]:
@@ -396,7 +406,11 @@ def _what_decides(
 
     answers = (answer(seeds_to_decide, "seeds a side"), answer(examples_to_decide, "examples"))
     known = [text for text in answers if text]
-    return f"{' or '.join(known)} would decide" if known else "no number of seeds would decide"
+    if known:
+        return f"{' or '.join(known)} would decide"
+    if noise.df < CALIBRATED_DF and told.n > 1:
+        return "ftloop calibrate measures the seed noise, and tells what would decide"
+    return "no number of seeds would decide"
 
 
 def _seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

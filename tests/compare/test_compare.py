@@ -399,7 +399,7 @@ def with_figure(iteration: Iteration, **figures: float) -> Iteration:
 def test_gap_decides_where_it_is_asked_for() -> None:
     """A gap that widened far regresses; otherwise it is told beside the deciding metrics."""
     old, new = run_of(1), with_figure(run_of(2), overfit_gap=0.9)
-    assert "regressed" == judged(old, new, GAP).kind
+    assert "regressed" == judged(old, new, GAP, seed_runs=calibrated(old)).kind
     verdict = judged(old, new, seed_runs=calibrated(old))
     assert {"overfit_gap": "regressed", "train_loss": "unchanged"} == {
         change.metric: change.kind for change in verdict.runs
@@ -407,11 +407,18 @@ def test_gap_decides_where_it_is_asked_for() -> None:
     assert ("unchanged", True) == (verdict.kind, verdict.ok)
 
 
+def test_gap_whose_noise_is_unknown() -> None:
+    """Until the seed noise is measured a gap proves nothing, and it says what measures it."""
+    verdict = judged(run_of(1), with_figure(run_of(2), overfit_gap=0.9), GAP)
+    assert ("not comparable", ()) == (verdict.kind, verdict.changes)
+    assert "its seed noise is not measured yet (ftloop calibrate)" in verdict.because
+
+
 def test_power_without_examples() -> None:
     """Of figures of whole runs the number of examples says nothing."""
     old = run_of(1)
-    verdict = judged(old, run_of(2), GAP)
-    assert power_text(verdict.changes).startswith("1 seed a side: a drop of ")
+    verdict = judged(old, run_of(2), GAP, seed_runs=calibrated(old))
+    assert power_text(verdict.changes).startswith("1 against 5 seeds: a drop of ")
 
 
 @pytest.mark.parametrize("value", [math.nan, None])
@@ -433,7 +440,8 @@ def test_gap_of_a_changed_eval_set() -> None:
     old = run_of(1)
     rows = (*fake_table(losses(1.0, 1)), *fake_table([50.0], start=500))
     new = with_figure(fake_measured(2, rows), overfit_gap=0.9)
-    verdict = judged(old, new, replace(RULE, metrics=("eval_loss", "overfit_gap")))
+    rule = replace(RULE, metrics=("eval_loss", "overfit_gap"))
+    verdict = judged(old, new, rule, seed_runs=calibrated(old))
     assert ["eval_loss"] == [change.metric for change in verdict.changes]
     assert "it is one of the whole eval set, which changed: overfit_gap" in str(verdict.notes)
     assert ["train_loss"] == [change.metric for change in verdict.runs]
@@ -485,9 +493,13 @@ def test_gap_of_one_tag() -> None:
     """The gap that decides for a tag is the tag's."""
     rule = Regression("regression[odd]", metrics=("overfit_gap",))
     old, new = (with_figure(tagged(n), **{"overfit_gap[odd]": 0.1}) for n in (1, 2))
-    assert "regressed" == judged(old, with_figure(new, **{"overfit_gap[odd]": 0.9}), rule).kind
-    assert "unchanged" == judged(old, with_figure(new, overfit_gap=0.9), rule).kind
-    assert "incomplete" == judged(old, tagged(2), rule).kind
+    known = [
+        replace(run, metrics={**run.metrics, "overfit_gap[odd]": 0.1}) for run in calibrated(old)
+    ]
+    worse = with_figure(new, **{"overfit_gap[odd]": 0.9})
+    assert "regressed" == judged(old, worse, rule, seed_runs=known).kind
+    assert "unchanged" == judged(old, with_figure(new, overfit_gap=0.9), rule, seed_runs=known).kind
+    assert "incomplete" == judged(old, tagged(2), rule, seed_runs=known).kind
 
 
 def test_tag_that_nothing_common_has() -> None:
