@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all lint bench bench-gate bench-report coverage clean
+.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -39,6 +39,9 @@ bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (tw
 
 bench-report: $(INSTALLED) ## size and opening time of the HTML report (needs Chromium)
 	$(BIN)/python benchmarks/report.py
+
+bench-replay: $(INSTALLED) ## replay, gate and diff of 200 iterations with 2,000 examples
+	$(BIN)/python benchmarks/replay.py
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase

@@ -6,7 +6,8 @@
     <loop>/verdicts/<id>-<tag>.yaml            a judgement of an iteration
     <loop>/holdout/<id>-<tag>.yaml             an opening of the holdout, and its table
 
-No file is changed once it is committed, and a name says what is in it: two branches never conflict.
+No file is changed once it is committed, and a name says what is in it: branches that add to a log
+merge without a conflict. (Two that both retrain one iteration do conflict: each removes its files.)
 Keys in a fixed order, floats rounded, no times of day: the same loop on the same machine writes the
 same, but for the cost and the tag, a hash of the record. A record is complete once its YAML exists;
 the CSV is written before it.

@@ -18,6 +18,7 @@ import pytest_ftloop.items
 import pytest_ftloop.report.explain  # noqa: F401
 import tests.fakes  # noqa: F401
 from tests.gitfakes import GitRepo, isolate
+from tests.plugin import fake_runner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +165,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    # A test's own conftest may change it, and pytester need not be the one that imported it.
+    monkeypatch.setattr(fake_runner, "note_training", fake_runner.note_training)
     made = Project(pytester)
     monkeypatch.setenv("FAKE_TRAINED", str(made.trained_file))
     return made
