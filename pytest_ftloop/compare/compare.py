@@ -250,13 +250,18 @@ class _Judge:
         return self._decided([self._run_change(name) for name in names], self.rule.alpha)
 
     def flips(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Ids of the examples that most seeds fail before and pass now, and the other way round."""
+        """Ids of the examples that were failed before and pass now, and the other way round.
+
+        By most seeds of either side, and by the first of them too: its outputs are what is shown.
+        """
         if not self._same_scoring:
             return (), ()
         before, after = self._pass_shares(self.old), self._pass_shares(self.new)
-        shares = list(zip(self.ids, before, after, strict=True))
-        fixed = tuple(id_ for id_, old, new in shares if old < 0.5 < new)
-        return fixed, tuple(id_ for id_, old, new in shares if new < 0.5 < old)
+        first, now = self._pass_shares(self.old[:1]), self._pass_shares(self.new[:1])
+        rows = list(zip(self.ids, before, after, first, now, strict=True))
+        fixed = tuple(i for i, old, new, was, is_ in rows if old < 0.5 < new and was < is_)
+        broken = tuple(i for i, old, new, was, is_ in rows if new < 0.5 < old and is_ < was)
+        return fixed, broken
 
     def noise_notes(self, changes: Sequence[Change]) -> tuple[str, ...]:
         """What the verdict supposes instead of knowing."""
