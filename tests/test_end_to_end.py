@@ -12,6 +12,8 @@ import pytest
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.github import MARKER
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.metrics import format_figure
 from tests.gitfakes import GitRepo, isolate
 from tests.github_fakes import FakeGitHub, commands, serving
 from tests.runner import PullRequest, checkout, propose, run_action
@@ -91,12 +93,17 @@ def test_a_branch_that_improves(
         *(done.outputs[name] for name in ("verdict", "stale", "exit-code")),
     )
     figures = json.loads(done.outputs["metrics"])["sentiment"]
-    assert (0.3529, 0.775) == (round(figures["eval_loss"], 4), figures["pass_rate"])
+    first, *_, best = ImprovementLog(repo.root / LOG).read()
+    for name in ("eval_loss", "pass_rate"):
+        assert best.metrics[name] == figures[name]
     assert [] == commands(done.printed)
     body = comment(job, monkeypatch)
     assert body.startswith(f"{MARKER}\n## \u2705 ftloop: improved")
     assert body.removeprefix(f"{MARKER}\n").splitlines()[0] == done.summary.splitlines()[0]
-    for text in ("0.3529", "0.4599", "77.5%", "55.8%", "negation", "mermaid"):
+    shown = [
+        format_figure(n, i.metrics[n]) for i in (first, best) for n in ("eval_loss", "pass_rate")
+    ]
+    for text in (*shown, "negation", "mermaid"):
         assert text in body
         assert text in done.summary
 

@@ -10,6 +10,7 @@ from pytest_ftloop.cli.command import (
     Command,
     each,
     log_argument,
+    paths_argument,
     positive,
     terminal_width,
 )
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path()],
-        metavar="PATH",
-        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
-    )
+    paths_argument(to)
     to.add_argument(
         "--seeds",
         type=positive,

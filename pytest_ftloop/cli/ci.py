@@ -18,6 +18,7 @@ from pytest_ftloop.cli.command import (
     STALE,
     Command,
     log_argument,
+    paths_argument,
     report,
     terminal_width,
 )
@@ -36,14 +37,7 @@ REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "juni
 def _arguments(to: argparse.ArgumentParser) -> None:
     from pytest_ftloop.cli.gate import FAIL_ON
 
-    to.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path()],
-        metavar="PATH",
-        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
-    )
+    paths_argument(to)
     stale = to.add_mutually_exclusive_group()
     stale.add_argument(
         "--train",

@@ -60,6 +60,18 @@ def where_argument(to: argparse.ArgumentParser) -> None:
     )
 
 
+def paths_argument(to: argparse.ArgumentParser) -> None:
+    """Add `PATH ...`, as `paths`: what `search.find_loop_files` finds the loop files by."""
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
+    )
+
+
 def log_argument(to: argparse.ArgumentParser) -> None:
     """Add `--log DIR`, as `log`."""
     to.add_argument(
