@@ -13,3 +13,12 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("pytest-ftloop", appauthor=False)
+
+
+def records_folder() -> Path | None:
+    """`$FTLOOP_RECORDS`, the folder that a `Store` keeps records in; None where it is not set.
+
+    It has no default: whoever deletes a log at home wants it trained afresh.
+    """
+    stated = os.environ.get("FTLOOP_RECORDS")
+    return Path(stated).expanduser() if stated else None

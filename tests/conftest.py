@@ -31,6 +31,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = Path(os.environ.get("FTLOOP_TEST_CACHE") or shared / "ftloop-cache").absolute()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTLOOP_CACHE", str(folder))
+        patch.delenv("FTLOOP_RECORDS", raising=False)
         yield folder
 
 
@@ -59,11 +60,12 @@ def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loops:
     from pytest_ftloop import loop
     from tests.gitfakes import GitRepo, isolate
     from tests.loops import Loops
-    from tests.plugin.fake_runner import fake_runner
+    from tests.plugin.fake_runner import fake_environment, fake_runner
 
     isolate(monkeypatch)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(loop, "lora_runner", fake_runner)
+    monkeypatch.setattr(loop, "lora_environment", fake_environment)
     made = Loops(GitRepo.init(tmp_path / "project"), tmp_path / "trained")
     monkeypatch.setenv("FAKE_TRAINED", str(made.trained_file))
     monkeypatch.chdir(made.root)

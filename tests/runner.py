@@ -4,7 +4,9 @@ job = checkout(remote, tmp_path / "job", PullRequest("feature"))
 done = run_action(job, {"path": "."})
 assert "improved" == done.outputs["verdict"]
 
-Steps that use another action are noted, not run; so is `python -m pip`.
+Steps that use another action are noted, not run; so is `python -m pip`. But for actions/cache:
+`run_action(job, cache=folder)` restores from that folder, and saves to it, what lies in the job's
+own temporary folder.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -135,8 +138,11 @@ def checkout(
         "GITHUB_EVENT_NAME": "pull_request" if request else "push",
         "GITHUB_EVENT_PATH": str(temp / "event.json"),
         "GITHUB_HEAD_REF": request.branch if request else "",
+        "GITHUB_JOB": "train",
         "GITHUB_REF": ref,
         "GITHUB_REPOSITORY": REPOSITORY,
+        "GITHUB_RUN_ATTEMPT": "1",
+        "GITHUB_RUN_ID": folder.name,
         "GITHUB_SHA": repo.head,
         "GITHUB_WORKSPACE": str(repo.root),
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -148,7 +154,12 @@ def checkout(
     return Job(repo, temp, env)
 
 
-def run_action(job: Job, stated: Mapping[str, str] | None = None, action: Path = ACTION) -> Done:
+def run_action(
+    job: Job,
+    stated: Mapping[str, str] | None = None,
+    action: Path = ACTION,
+    cache: Path | None = None,
+) -> Done:
     """Run a composite action's steps in order, as the runner does."""
     described = yaml.safe_load(action.read_text(encoding="utf-8"))
     assert set() == set(stated or {}) - set(described["inputs"])
@@ -168,7 +179,12 @@ def run_action(job: Job, stated: Mapping[str, str] | None = None, action: Path =
             continue
         if "uses" in step:
             used = {name: context.text(str(value)) for name, value in step["with"].items()}
-            done.used.append((step["uses"].partition("@")[0], used))
+            name = step["uses"].partition("@")[0]
+            done.used.append((name, used))
+            if cache and name == "actions/cache/restore":
+                restore(used, job, cache)
+            if cache and name == "actions/cache/save":
+                save(used, job, cache)
             continue
         assert "bash" == step["shell"]
         files = {name: job.temp / f"{number}.{name}" for name in ("output", "summary", "sh")}
@@ -202,6 +218,33 @@ def run_action(job: Job, stated: Mapping[str, str] | None = None, action: Path =
     done.outputs = {n: context.text(at["value"]) for n, at in described["outputs"].items()}
     done.installed = pip.read_text(encoding="utf-8").split("\0")[:-1] if pip.exists() else []
     return done
+
+
+def restore(used: Mapping[str, str], job: Job, cache: Path) -> None:
+    """What actions/cache/restore does: the entry of this key, else the newest with its prefix."""
+    found = [cache / used["key"], *sorted(cache.iterdir(), key=lambda e: -e.stat().st_mtime_ns)]
+    for entry in found:
+        if entry.is_dir() and entry.name.startswith((used["key"], used["restore-keys"])):
+            for number, path in cached(used, job):
+                if (entry / number).exists():
+                    shutil.copytree(entry / number, path)
+            return
+
+
+def save(used: Mapping[str, str], job: Job, cache: Path) -> None:
+    """What actions/cache/save does: an entry is never replaced."""
+    entry = cache / used["key"]
+    if not entry.exists():
+        entry.mkdir()
+        for number, path in cached(used, job):
+            if path.exists():
+                shutil.copytree(path, entry / number)
+
+
+def cached(used: Mapping[str, str], job: Job) -> list[tuple[str, Path]]:
+    """The paths of an entry that are in the job's temporary folder, and what they are called."""
+    paths = enumerate(Path(path) for path in used["path"].split("\n"))
+    return [(str(number), path) for number, path in paths if job.temp in path.parents]
 
 
 @dataclass

@@ -11,13 +11,11 @@ import yaml
 
 from tests.gitfakes import GitRepo
 from tests.github_fakes import commands
-from tests.loops import BETTER, SAME, WORSE
+from tests.loops import BETTER, SAME, WORSE, Loops
 from tests.runner import ACTION, ROOT, PullRequest, checkout, propose, run_action
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.loops import Loops
 
 CONFTEST = 'pytest_plugins = ["tests.plugin.fake_runner"]\n'
 HOSTILE = (
@@ -157,10 +155,62 @@ def test_train(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     assert [
         ("actions/setup-python", None),
         ("actions/cache", None),
-        ("actions/cache", None),
+        ("actions/cache/restore", None),
+        ("actions/cache/save", None),
         ("actions/upload-artifact", "mine"),
         ("actions/upload-artifact", "mine-log"),
     ] == [(name, used.get("name")) for name, used in done.used]
+
+
+@pytest.mark.parametrize(("rate", "code", "seeds"), [(BETTER, 0, []), (WORSE, 1, ["43", "44"])])
+def test_trained_once(
+    loops: Loops, remote: GitRepo, tmp_path: Path, rate: str, code: int, seeds: list[str]
+) -> None:
+    """A push that changes no input of the training is judged by what was trained before it.
+
+    Also where that failed the gate, which is when the next push comes; with the same seeds.
+    """
+    feature(loops, rate, train=False)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    logs = {}
+    for push in ("one", "two"):
+        loops.put("README.md", push)
+        loops.commit()
+        propose(loops.repo, remote, PullRequest())
+        job = checkout(remote, tmp_path / push, PullRequest())
+        job.env["FAKE_TRAINED"] = str(tmp_path / f"trained-{push}")
+        done = run_action(job, {"train": "true"}, cache=cache)
+        assert (code, "false") == (done.code, done.outputs["stale"]), done.printed
+        files = Loops(job.repo, tmp_path).files()
+        logs[push] = {name: text for name, text in files.items() if "improvement_log" in name}
+    assert ["trained-one"] == [path.name for path in tmp_path.glob("trained-*")]
+    assert 4 + 2 + 2 * len(seeds) == len(logs["one"])  # iterations, verdicts, seed runs
+    assert logs["one"] == logs["two"]
+    assert re.search(r"x: 1 iteration \(1 restored\), best 002-\w+", done.printed)
+    told = re.findall(r"note: seed (\d+) of 002-\w+ was restored, not trained", done.printed)
+    assert seeds == told
+    assert "Trained or restored in this job: the log is to be committed" in done.summary
+    assert [f"ftloop-trained-Linux-{push}-1-train" for push in ("one", "two")] == sorted(
+        entry.name for entry in cache.iterdir()
+    )
+
+
+def test_cache_input(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
+    """With cache: false nothing is restored and nothing kept; without training neither."""
+    feature(loops, BETTER, train=False)
+    propose(loops.repo, remote, PullRequest())
+    for stated in ({"train": "true", "cache": "false"}, {"stale-ok": "true"}):
+        done = run_action(checkout(remote, tmp_path / f"{len(stated)}", PullRequest()), stated)
+        assert not [name for name, _ in done.used if "cache" in name]
+
+
+def test_cached_paths() -> None:
+    """What is restored is what is kept, with the folder that the judgement keeps records in."""
+    steps = {step["name"]: step for step in described()["runs"]["steps"]}
+    restored, kept = (steps[f"{verb} what was trained"]["with"] for verb in ("Restore", "Keep"))
+    assert (restored["path"], restored["key"]) == (kept["path"], kept["key"])
+    assert steps["Judge"]["env"]["FTLOOP_RECORDS"] in kept["path"].splitlines()
 
 
 def test_options(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:

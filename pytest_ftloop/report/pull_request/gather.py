@@ -58,7 +58,7 @@ _WIDE = 10_000
 class Judged:
     """One loop file as it was judged: its result and verdicts, or the error why there are none.
 
-    `is_stale`: training would cure the error. `trained`: it was trained in this very job.
+    `is_stale`: training would cure the error. `trained`: this very job trained it, or restored it.
     """
 
     loop: str

@@ -178,7 +178,10 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
 
 def _introduction(loop: LoopSection, width: int) -> str:
     if loop.error:
-        return f"Loop file {_say(loop.source, NAME)}: {_say(' '.join(loop.error.split()), width)}"
+        said = _say(_sentences(loop.error), width)
+        if loop.error.startswith(f"{loop.source}:"):  # most errors say so, many with the line
+            return said
+        return f"Loop file {_say(loop.source, NAME)}: {said}"
     text = f"Iteration {_say(loop.iteration, NAME)} of {_say(loop.source, NAME)}"
     for verdict in loop.verdicts:
         if verdict.baseline:
@@ -186,8 +189,14 @@ def _introduction(loop: LoopSection, width: int) -> str:
             text += f" at {_say(verdict.against, NAME)}" if verdict.against else ""
             break
     if loop.trained:
-        text += ". It was trained in this job: the log is to be committed"
+        text += ". Trained or restored in this job: the log is to be committed"
     return f"{text}."
+
+
+def _sentences(error: str) -> str:
+    """An error's lines as sentences on one: what is wrong, and what to do."""
+    *before, last = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
+    return " ".join([*(line if line[-1] in ".:;,!?" else f"{line}." for line in before), last])
 
 
 def _reasons(loop: LoopSection) -> list[str]:

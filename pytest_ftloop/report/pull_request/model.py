@@ -177,7 +177,8 @@ class LoopSection(_Row):
     """One loop: what is said of its best iteration.
 
     `error` is why it could not be judged, empty where it was; `stale` says that training would
-    cure that, `trained` that this very job trained it. `against` is the baseline's commit.
+    cure that, `trained` that this very job trained or restored it. `against` is the baseline's
+    commit.
     """
 
     loop: Name
