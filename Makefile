@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report coverage clean
+.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -42,6 +42,12 @@ bench-report: $(INSTALLED) ## size and opening time of the HTML report (needs Ch
 
 bench-replay: $(INSTALLED) ## replay, gate and diff of 200 iterations with 2,000 examples
 	$(BIN)/python benchmarks/replay.py
+
+bench-slices: $(INSTALLED) ## planted faults that the diagnosis names, by real trainings (half an hour)
+	$(BIN)/python benchmarks/slices.py
+
+bench-diagnosis: $(INSTALLED) ## how long the diagnosis of ten iterations with 5,000 examples takes
+	$(BIN)/python benchmarks/diagnosis.py
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,11 +13,13 @@ from pytest_ftloop.git import GitError, Repository
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.commit import CommitFiles, below, folders_of_records
 from pytest_ftloop.records import Iteration
-from pytest_ftloop.reference import Reference, reference
+from pytest_ftloop.reference import Reference, is_request, reference
 from pytest_ftloop.standing import anchor_of, baseline_of
 
 NOTHING_COMMITTED = frozenset({"no-git", "no-repository", "no-commit", "outside"})
-"""Where git has nothing to compare with. That is said, and is no error."""
+"""Where git has nothing to compare with. That is said, and is no error, but where a change is to be
+judged that the CI system knows the base of: a checkout without git must not pass for a first one.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,13 @@ def find_baseline(
     `iterations` are those in the log now: by them the log of a loop that was renamed or moved is
     found. Raises `GitError` for a stated ref, or a pull request's base, that is not there.
     """
+    env = os.environ if env is None else env
     try:
         repository = Repository.containing(loop_folder)
-        found = reference(repository, stated, os.environ if env is None else env)
+        found = reference(repository, stated, env)
         blobs, folder = _log_at(repository, found, log_folder, loop_folder, iterations)
     except GitError as error:
-        if stated is None and error.kind in NOTHING_COMMITTED:
+        if stated is None and error.kind in NOTHING_COMMITTED and not is_request(env):
             return Baseline(why_none=error.message, is_first=error.kind == "no-commit")
         raise
     if folder is None:
@@ -95,17 +98,12 @@ def _log_at(
     iterations: Sequence[Iteration],
 ) -> tuple[Mapping[PurePosixPath, str], PurePosixPath | None]:
     """The commit's files and the folder of the loop's log among them; None where it has none."""
-    # A log written elsewhere (--ftloop-log) is compared with the one beside the loop all the same.
-    for place in (log_folder, loop_folder / FOLDER / log_folder.name):
-        try:
-            folder = repository.relative(place)
-        except GitError as error:
-            if error.kind != "outside":
-                raise
-            continue
-        blobs = repository.files(found.commit, folder)
-        if folder in folders_of_records(blobs):
-            return blobs, folder
+    # A log written elsewhere (--ftloop-log) is compared with the one beside the loop all the same,
+    # and one that is a symlink now with the folder that was there: nobody escapes by that.
+    for place in _places(repository, log_folder, loop_folder):
+        blobs = repository.files(found.commit, place)
+        if place in folders_of_records(blobs):
+            return blobs, place
     blobs = repository.files(found.commit)
     ids = frozenset(iteration.id for iteration in iterations)
     shared = {
@@ -115,6 +113,18 @@ def _log_at(
     }
     moved = max(shared, key=lambda folder: (shared[folder], str(folder)), default=None)
     return blobs, moved
+
+
+def _places(repository: Repository, log_folder: Path, loop_folder: Path) -> Iterator[PurePosixPath]:
+    """Where a commit may have the log, from the repository's root."""
+    for place in (log_folder, loop_folder / FOLDER / log_folder.name):
+        try:
+            yield repository.relative(place)
+        except GitError as error:
+            if error.kind != "outside":
+                raise
+    with suppress(GitError):
+        yield repository.relative(loop_folder) / FOLDER / log_folder.name
 
 
 def _is_in_use(log_folder: Path) -> bool:

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pytest_ftloop.data import Columns
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
@@ -33,6 +42,10 @@ DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "
 
 DEFAULT_TRAINING: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 1}
 """Used when a loop states no `training` at all. LoRA learns little at trl's default rate, 2e-5."""
+
+
+SETTING_GROUPS = ("lora.", "training.")
+"""What the dotted name of a setting begins with."""
 
 
 class _Section(BaseModel):
@@ -109,6 +122,53 @@ class ScoringSection(_Section):
     ignore_case: bool = Field(False, description="for exact, contains and regex")
 
 
+class SpaceSection(_Section):
+    """A setting's range for a sampler: low and high, or choices."""
+
+    low: int | float | None = Field(None, description="the lowest value")
+    high: int | float | None = Field(None, description="the highest value")
+    log: bool = Field(False, description="search it on a logarithmic scale")
+    choices: list[Any] | None = Field(None, description="the values to choose from")
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> SpaceSection:
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None or self.log:
+                raise ValueError("wanted low and high (and log), or choices with a value at least")
+        elif self.low is None or self.high is None or not 0 < self.high - self.low < math.inf:
+            raise ValueError("wanted low and a higher high, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"log: wanted low above 0, found {self.low}")
+        return self
+
+
+class SamplerSection(_Section):
+    """Optuna as the policy."""
+
+    sampler: str = Field(description="a sampler of optuna.samplers, such as TPESampler")
+    space: dict[str, SpaceSection] = Field(
+        min_length=1, description="the settings to search, by their dotted names"
+    )
+    seed: int = Field(0, description="the sampler's seed")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of the sampler, passed through"
+    )
+
+    @model_validator(mode="after")
+    def _settings(self) -> SamplerSection:
+        _check_setting_names(self.space)
+        return self
+
+
+def _kind_of_policy(stated: object) -> str | None:
+    """Which form of a policy is meant, so that its own mistakes are reported."""
+    if isinstance(stated, str):
+        return "<text>"
+    if isinstance(stated, list):
+        return "<list>"
+    return "<sampler>" if isinstance(stated, Mapping | SamplerSection) else None
+
+
 class LoopSection(_Section):
     """How the loop goes on and when it stops."""
 
@@ -123,6 +183,47 @@ class LoopSection(_Section):
     seeds: int = Field(
         1, ge=1, le=100, description="seeds with which the best iteration is trained"
     )
+    policy: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[dict[str, Any]], Tag("<list>")]
+        | Annotated[SamplerSection, Tag("<sampler>")],
+        Discriminator(_kind_of_policy),
+    ] = Field(
+        "rules",
+        description="what is trained next: rules, a list of settings, an Optuna sampler, or "
+        "module:function",
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, policy: Any) -> Any:
+        if isinstance(policy, str) and policy != "rules" and ":" not in policy:
+            raise ValueError(
+                f"loop.policy: wanted rules, module:function, a list of settings or an Optuna "
+                f"sampler, found {policy!r}"
+            )
+        if isinstance(policy, list):
+            if not policy or not all(policy):
+                raise ValueError("loop.policy: wanted a list of settings, found an empty one")
+            for entry in policy:
+                _check_setting_names(entry)
+        return policy
+
+    @property
+    def limit(self) -> int:
+        """Iterations at most; a list of settings is gone through where no number is stated."""
+        if isinstance(self.policy, list) and "iterations" not in self.model_fields_set:
+            return 1 + len(self.policy)
+        return self.iterations
+
+
+def _check_setting_names(names: Mapping[str, Any]) -> None:
+    for name in names:
+        if not name.startswith(SETTING_GROUPS):
+            raise ValueError(
+                f"loop.policy: wanted settings by their dotted names, such as "
+                f"training.learning_rate, found {name!r}"
+            )
 
 
 class RegressionSection(_Section):
@@ -554,6 +655,8 @@ _WANTED = {
 def _wanted(key: str, item: Any) -> str:
     if key in {"data.train", "data.eval", "data.holdout"}:
         return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key == "loop.policy":
+        return "rules, module:function, a list of settings or an Optuna sampler"
     if key == "data.tags":
         return "a column or a list of columns"
     if key == "data.split.fraction":
@@ -570,19 +673,25 @@ def _found(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+_BRANCHES = {"str", "HubSource", "list[str]", "<text>", "<list>", "<sampler>", "int", "float"}
+
+
 def _is_branch(part: Any) -> bool:
     """Whether a part of pydantic's location names a union's branch, not a key of the file."""
-    return part in {"str", "HubSource", "list[str]"} or isinstance(part, int)
+    return part in _BRANCHES or isinstance(part, int)
 
 
 def _known_keys(path: list[str]) -> list[str]:
     model: Any = LoopFile
     for part in path:
+        if part.startswith(SETTING_GROUPS):
+            return list(SpaceSection.model_fields)
         model = {
             "data": DataSection,
             "split": SplitSection,
             "scoring": ScoringSection,
             "loop": LoopSection,
+            "policy": SamplerSection,
             "train": HubSource,
             "eval": HubSource,
             "holdout": HubSource,

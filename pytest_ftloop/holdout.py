@@ -1,7 +1,7 @@
 """The holdout: opened once for each accepted iteration, told in one line, never decided by.
 
-Nothing that diagnoses or adjusts gets to see it: it is loaded here, after an iteration was
-accepted, and what the log keeps of it are figures without any text.
+Nothing that adjusts gets to see it: it is loaded after an iteration was accepted, and what the log
+keeps of it are figures without any text. The diagnosis compares those with the eval set's.
 """
 
 from __future__ import annotations

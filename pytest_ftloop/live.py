@@ -1,12 +1,17 @@
-"""The live line of a terminal: what is under way, redrawn in place."""
+"""The live line of a terminal: what is under way, redrawn in place; and lines that stay."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from pytest_ftloop.progress import Silent
 from pytest_ftloop.report.escape import shorten
-from pytest_ftloop.report.text import progress_line
+from pytest_ftloop.report.text import found_lines, progress_line
+
+if TYPE_CHECKING:
+    from pytest_ftloop.records import Finding
 
 EVERY_S = 0.1
 """Seconds between two redraws; a training step may take a millisecond."""
@@ -66,8 +71,30 @@ class LiveLine:
             self._write(CLEAR + self._under())
             self._drawn_at = None
 
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:
+        """Write lines that stay, above the one that is redrawn."""
+        if lines := found_lines(loop, findings, self._width):
+            self._write(CLEAR + "".join(f"{line}\n" for line in lines) + self._under())
+            self._drawn_at = None
+
     def _draw(self, line: str, *, always: bool = False) -> None:
         now = self._clock()
         if always or self._drawn_at is None or now - self._drawn_at >= EVERY_S:
             self._drawn_at = now
             self._write(CLEAR + line)
+
+
+class StayingLines(Silent):
+    """A `Progress` for a file or a CI log, where no line can be redrawn: only those that stay."""
+
+    def __init__(
+        self, write: Callable[[str], None], width: int, under: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._write, self._width, self._under = write, width, under
+
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:
+        """Write below what stands on the line, which goes on after it."""
+        if lines := found_lines(loop, findings, self._width):
+            before = self._under()
+            start = "\n" if before else ""
+            self._write(start + "".join(f"{line}\n" for line in lines) + before)

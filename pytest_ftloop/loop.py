@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_ftloop import adjust, data
+from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.baseline import find_baseline
-from pytest_ftloop.cache import cache_folder
+from pytest_ftloop.cache import cache_folder, records_folder
 from pytest_ftloop.config import LoopConfig
-from pytest_ftloop.diagnose import diagnose
+from pytest_ftloop.diagnose import before_training, by_severity, diagnose
+from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.noise import run_noise
+from pytest_ftloop.diagnose.pace import Pace, ended_as_hopeless
 from pytest_ftloop.errors import DataError, StaleLogError, TrainingError
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
@@ -40,6 +46,7 @@ from pytest_ftloop.records import (
     Decision,
     Evaluation,
     ExampleResult,
+    Finding,
     HoldoutUse,
     Iteration,
     Settings,
@@ -49,8 +56,11 @@ from pytest_ftloop.result import LoopResult, best_of
 from pytest_ftloop.retrain import retrain_baseline
 from pytest_ftloop.scorers import Scorer, load_scorer, needs_generation
 from pytest_ftloop.seeds import SeedTrainer, runs_here
+from pytest_ftloop.store import Store
 
 if TYPE_CHECKING:
+    from pytest_ftloop.adjust.function import Adjust
+    from pytest_ftloop.adjust.policy import Policy
     from pytest_ftloop.train import Run
 
 RESUMABLE = frozenset({"iterations", "time"})
@@ -89,15 +99,19 @@ class Runner(Protocol):
         base_eval_loss: float | None,
         *,
         name: str,
+        pace: Pace | None = None,
     ) -> Run:
         """Run with these settings; save the best adapter to the folder `adapter`, if any.
 
-        `name` tells the run from the loop's others, wherever it is reported to.
+        `name` tells the run from the loop's others, wherever it is reported to. It may be ended
+        where it can't be of use any more, held against `pace`.
         """
 
 
 Measure = Callable[..., tuple[ExampleResult, ...]]
 RunnerFactory = Callable[["Inputs", LoopConfig, Progress], Runner]
+Environment = Callable[[LoopConfig, Settings, Progress], Mapping[str, str]]
+"""What a training with these settings would be recorded with here."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,29 @@ class Plan:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Course:
+    """A loop's iterations, and the ids of those trained for it now, and of those restored."""
+
+    chain: tuple[Iteration, ...]
+    trained: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would come after the chain: adjustments to `parent`; without any `because` says why.
+
+    `is_planned`: the next run trains it. Else the loop has stopped, and this is what it would try.
+    """
+
+    chain: tuple[Iteration, ...]
+    parent: Iteration
+    adjustments: tuple[Adjustment, ...]
+    because: str = ""
+    is_planned: bool = False
+
+
 @dataclass
 class Loop:
     """One loop, ready to run."""
@@ -171,7 +208,12 @@ class Loop:
     hook: Scorer | None = None
     runner: RunnerFactory | None = None
     measure: Measure | None = None
+    environment: Environment | None = None
+    adjust_hook: Adjust | None = None
+    diagnose_hook: Diagnose | None = None
     _made: Runner | None = field(default=None, init=False, repr=False)
+    _policy: Policy | None = field(default=None, init=False, repr=False)
+    _of_data: tuple[Finding, ...] | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
         """Bring the log up to date, training what is not in it, and judge the best iteration.
@@ -180,30 +222,46 @@ class Loop:
         """
         inputs = Inputs.of(self.config, self.hook)
         log = self.log
-        chain, trained = self._chain(log, inputs)
-        best = best_of(chain, self.config.loop.metric)
+        course = self._course(log, inputs)
+        best = best_of(course.chain, self.config.loop.metric)
         self._complete_seeds(best, log, inputs)
-        return self._result(chain, best, trained, log, inputs)
+        return self._result(course, best, log, inputs)
 
     def calibrate(self, seeds: int) -> LoopResult:
         """Bring the log up to date, and train the best iteration until it has `seeds` runs."""
         inputs = Inputs.of(self.config, self.hook)
         log = self.log
-        chain, trained = self._chain(log, inputs)
-        best = best_of(chain, self.config.loop.metric)
+        course = self._course(log, inputs)
+        best = best_of(course.chain, self.config.loop.metric)
         log.check_writable()
         self._seeds(log, inputs).train(best, seeds, "calibration")
-        return self._result(chain, best, trained, log, inputs)
+        return self._result(course, best, log, inputs)
 
-    def _chain(
-        self, log: ImprovementLog, inputs: Inputs
-    ) -> tuple[tuple[Iteration, ...], tuple[str, ...]]:
-        """The loop's iterations, and the ids of those trained for it now."""
+    def outlook(self) -> Outlook:
+        """What would come next, by what is logged; trains nothing. Without a chain: stale."""
+        inputs, log = Inputs.of(self.config, self.hook), self.log
+        logged = log.read()
+        chain, plan = self._walk(logged, inputs)
+        if not chain:
+            raise self._stale(log, chain)
+        decision = chain[-1].decision
+        if plan is not None and plan.parent is not None:
+            return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
+        if decision.next or decision.kind == "fault":
+            parent = self._parent(decision, chain)
+            return Outlook(chain, parent, decision.next, decision.because)
+        known = self._known(chain, logged)
+        proposal = self.policy.propose(chain, self.config.loop.metric, known)
+        because = proposal.because or decision.because
+        return Outlook(chain, proposal.parent, proposal.adjustments, because)
+
+    def _course(self, log: ImprovementLog, inputs: Inputs) -> Course:
+        """The loop's iterations, after training what the log lacks of them."""
         if not self.options.retrain:
             # Without the lock first: reading needs none, and most runs find nothing to do.
             chain, plan = self._walk(log.read(), inputs)
             if plan is None:
-                return chain, ()
+                return Course(chain)
             if self.options.replay:
                 raise self._stale(log, chain)
         log.check_writable()
@@ -233,39 +291,101 @@ class Loop:
         """How many iterations the chain may have."""
         if self.options.iterations is not None:
             return self.options.iterations
-        return self.config.loop.iterations if self.options.explore else 1
+        return self.config.loop.limit if self.options.explore else 1
 
-    def _train_on(
-        self, log: ImprovementLog, inputs: Inputs, *, afresh: bool
-    ) -> tuple[tuple[Iteration, ...], tuple[str, ...]]:
+    @property
+    def policy(self) -> Policy:
+        """What says what is trained next, made when first asked for."""
+        if self._policy is None:
+            self._policy = policy_of(self.config, self.adjust_hook)
+        return self._policy
+
+    def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> Course:
         """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
         log.sweep()
         before = log.read()
+        _ = self.policy  # a mistake in it comes before an hour of training
         logged = () if afresh else before
         trained: list[str] = []
+        restored: list[str] = []
         while True:
             chain, plan = self._walk(logged, inputs)
             if plan is None:
-                return chain, tuple(trained)
-            runner = self._runner(inputs)
-            self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
+                return Course(chain, tuple(trained), tuple(restored))
             known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
             number = known.number if known else next_number((*before, *logged))
-            run = runner(
-                plan.settings,
-                adapter_folder(plan.fingerprint),
-                chain[0].base["eval_loss"] if chain else None,
-                name=name_of(number, plan.fingerprint[:ID_LENGTH]),
-            )
-            draft = self._draft(inputs, number, plan, run, chain)
-            # Decided on what the log will say, so that a later run would decide the same.
-            decision = self._decide([*chain, as_logged(draft)])
-            written = log.append(replace(draft, decision=decision))
+            if kept := self._kept(plan):
+                written = log.append(replace(kept, number=number))
+                restored.append(written.id)
+            else:
+                written = self._trained(log, inputs, number, plan, chain, logged)
+                trained.append(written.id)
             log.remove_others(written)
             logged = (*logged, written)
-            trained.append(draft.id)
             if afresh:
                 self._drop_replaced(log, before, logged, inputs)
+
+    def _trained(
+        self,
+        log: ImprovementLog,
+        inputs: Inputs,
+        number: int,
+        plan: Plan,
+        chain: Sequence[Iteration],
+        logged: Sequence[Iteration],
+    ) -> Iteration:
+        """The planned iteration, trained and logged; then kept, where that is asked for."""
+        told = _beside_the_chain(log)  # a damaged file is told before an hour of training
+        self._look_at_data(inputs)
+        runner = self._runner(inputs)
+        self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
+        run = runner(
+            plan.settings,
+            adapter_folder(plan.fingerprint),
+            chain[0].base["eval_loss"] if chain else None,
+            name=name_of(number, plan.fingerprint[:ID_LENGTH]),
+            pace=self._pace(chain),
+        )
+        draft = self._draft(inputs, number, plan, run, chain, told)
+        # Decided on what the log will say, so that a later run would decide the same.
+        decision = self._decide([*chain, as_logged(draft)], logged)
+        written = log.append(replace(draft, decision=decision))
+        self._store.keep(written, log)
+        return written
+
+    def _pace(self, chain: Sequence[Iteration]) -> Pace | None:
+        """What the next iteration is held against; nothing where the loss does not decide."""
+        if not chain or self.config.loop.metric != "eval_loss":
+            return None
+        return Pace.of(adjust.parent_of_next(chain, "eval_loss"), self.config.gates)
+
+    def _look_at_data(self, inputs: Inputs) -> tuple[Finding, ...]:
+        """What is wrong with the data, found and told once: before anything is trained."""
+        if self._of_data is None:
+            self._of_data = before_training(
+                inputs.train.examples,
+                inputs.eval.examples,
+                (*self.config.gates, *self.config.regressions),
+            )
+            self.progress.found(self.config.name, self._of_data)
+        return self._of_data
+
+    def _kept(self, plan: Plan) -> Iteration | None:
+        """The planned iteration as an earlier run trained it."""
+        parent = plan.parent.id if plan.parent else None
+        return self._store.iteration(
+            plan.fingerprint, plan.settings, self.config.name, parent, plan.adjustments
+        )
+
+    @cached_property
+    def _store(self) -> Store:
+        """What earlier runs trained."""
+        environment = self.environment or lora_environment
+        return Store(
+            records_folder(),
+            lambda settings: environment(self.config, settings, self.progress),
+            restores=not self.options.retrain,
+        )
 
     def _drop_replaced(
         self,
@@ -298,11 +418,13 @@ class Loop:
         Where it comes to settings that another chain has trained, it goes on along that one.
         """
         start = inputs.fingerprint(self.config, self.config.settings)
-        chain = list(chain_from(logged, start))
+        # One that was ended for what the best had reached by then is no start: it has to be whole.
+        whole = [i for i in logged if i.fingerprint != start or not ended_as_hopeless(i)]
+        chain = list(chain_from(whole, start))
         if not chain:
             return (), Plan(None, (), self.config.settings, start)
-        while (decision := self._follow(chain)) is not None:
-            parent = adjust.parent_of_next(chain, self.config.loop.metric)
+        while (decision := self._follow(chain, logged)) is not None:
+            parent = self._parent(decision, chain)
             settings = parent.settings.adjusted(decision.next)
             fingerprint = inputs.fingerprint(self.config, settings)
             ids = {iteration.id for iteration in chain}
@@ -314,7 +436,12 @@ class Loop:
             chain += found
         return tuple(chain), None
 
-    def _follow(self, chain: Sequence[Iteration]) -> Decision | None:
+    def _parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:
+        """The iteration that a decision's adjustments are relative to."""
+        best = adjust.parent_of_next(chain, self.config.loop.metric)
+        return next((i for i in chain if decision.parent and i.id == decision.parent), best)
+
+    def _follow(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision | None:
         """The logged decision to go on, or None when the chain is complete as it stands.
 
         A decision is taken as logged. A stop is looked at again only where what it rested on has
@@ -330,18 +457,25 @@ class Loop:
         if decision.action == "adjust" or decision.kind in RESUMABLE:
             return decision if decision.next else None
         if decision.kind == "gates" and not self._gates_hold(chain):
-            again = self._decide(chain)
+            again = self._decide(chain, logged)
             return again if again.action == "adjust" else None
         return None
 
-    def _decide(self, chain: Sequence[Iteration]) -> Decision:
+    def _decide(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision:
         limits = adjust.Limits(
             iterations=self.limit,
             patience=self.config.loop.patience,
             metric=self.config.loop.metric,
             seconds_left=self._seconds_left(chain),
         )
-        return adjust.decide(chain, self._gates_hold(chain), limits)
+        known = self._known(chain, logged)
+        return adjust.decide(chain, self._gates_hold(chain), limits, self.policy, known)
+
+    def _known(
+        self, chain: Sequence[Iteration], logged: Sequence[Iteration]
+    ) -> Sequence[Iteration]:
+        """The log's other iterations of the same model and data."""
+        return [i for i in logged if _same_task(i, chain[0]) and i not in chain]
 
     def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
         """Of the time budget, by the costs logged: the same log gives the same answer anywhere."""
@@ -365,8 +499,12 @@ class Loop:
         plan: Plan,
         run: Run,
         chain: Sequence[Iteration],
+        told: Mapping[str, Any],
     ) -> Iteration:
-        """The iteration as it will be logged, but for what is decided after it."""
+        """The iteration as it will be logged, but for what is decided after it.
+
+        `told` is what the log holds beside the chain.
+        """
         training, evaluation = run.training, run.evaluation
         metrics, final = best_metrics(evaluation), final_metrics(training, evaluation)
         evidence = Evidence.of(
@@ -376,6 +514,11 @@ class Loop:
             evaluation.base_eval_loss,
             history=tuple(chain),
             metric=self.config.loop.metric,
+            train=inputs.train.examples,
+            eval=inputs.eval.examples,
+            results=evaluation.examples,
+            gates=(*self.config.gates, *self.config.regressions),
+            **told,
         )
         facts = {
             "steps": len(training.steps),
@@ -385,6 +528,7 @@ class Loop:
             "trainable_parameters": training.trainable_parameters,
             "labelled_tokens": training.labelled_tokens,
             "vocabulary": training.vocabulary,
+            "width": training.width,
             "dropped_examples": training.dropped_examples,
             "ended_early": training.ended_early,
             "recoveries": list(training.recoveries),
@@ -407,7 +551,7 @@ class Loop:
             facts=facts,
             steps=training.steps,
             evals=training.evals,
-            findings=diagnose(evidence),
+            findings=self._findings(evidence, inputs),
             failing=tuple(sorted(r.id for r in evaluation.examples if not r.passed)),
             decision=Decision("stop", "pending", ""),
             environment=run.environment,
@@ -415,14 +559,18 @@ class Loop:
             examples=evaluation.examples,
         )
 
+    def _findings(self, evidence: Evidence, inputs: Inputs) -> tuple[Finding, ...]:
+        """Ours, and with those of the same severity the user's after them."""
+        ours = diagnose(evidence, self._look_at_data(inputs))
+        return by_severity((*ours, *(self.diagnose_hook(evidence) if self.diagnose_hook else ())))
+
     def _sets(self, inputs: Inputs) -> dict[str, DataSet]:
         return {"train": inputs.train, "eval": inputs.eval}
 
     def _result(
         self,
-        chain: tuple[Iteration, ...],
+        course: Course,
         best: Iteration,
-        trained: tuple[str, ...],
         log: ImprovementLog,
         inputs: Inputs,
     ) -> LoopResult:
@@ -432,12 +580,14 @@ class Loop:
         return LoopResult(
             loop=self.config.name,
             source=self.config.source,
-            chain=chain,
+            chain=course.chain,
             best=best,
             gates=judge(self.config.gates, best.metrics),
-            trained=trained,
+            trained=course.trained,
+            restored=course.restored,
+            notes=self._store.notes,
             log_folder=log.folder,
-            files=tuple(path for i in chain for path in log.files(i)),
+            files=tuple(path for i in course.chain for path in log.files(i)),
             examples={e.id: e for e in inputs.eval.examples},
             adapter=adapter if adapter.is_dir() else None,
             regressions=self.config.regressions,
@@ -497,6 +647,7 @@ class Loop:
             runner=lambda: self._runner(inputs),
             progress=self.progress,
             locked=lambda: self._locked(log),
+            store=self._store,
         )
 
     def _runner(self, inputs: Inputs) -> Runner:
@@ -594,6 +745,23 @@ def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runne
     return train.runner(inputs, config, progress)
 
 
+def lora_environment(
+    config: LoopConfig, settings: Settings, progress: Progress
+) -> Mapping[str, str]:
+    """Where a training with these settings would run: imports torch, loads no model.
+
+    Empty where the training extra is not installed: the runner then says so.
+    """
+    progress.working("loading torch")
+    try:
+        from pytest_ftloop import arguments, train
+    except ImportError:
+        return {}
+    with train.quiet():
+        args = arguments.sft_config(settings, tempfile.gettempdir(), config.locate)
+        return train.environment(args)
+
+
 def lora_measure(
     inputs: Inputs,
     config: LoopConfig,
@@ -607,6 +775,24 @@ def lora_measure(
     from pytest_ftloop import train
 
     return train.holdout_results(inputs, config, holdout, settings, adapter, progress)
+
+
+def _same_task(one: Iteration, other: Iteration) -> bool:
+    """Whether what one shows of its settings holds for the other: same base model, same rows."""
+    hashes = [i.data.get("train", {}).get("sha256") for i in (one, other)]
+    return one.model == other.model and hashes[0] == hashes[1]
+
+
+def _beside_the_chain(log: ImprovementLog) -> dict[str, Any]:
+    """What the diagnosis needs of a log beside the chain, as fields of its evidence."""
+    view = log.view
+    uses = view.holdout_uses()
+    ids = {use.iteration for use in uses}
+    return {
+        "holdout": uses,
+        "opened": tuple(i for i in view.iterations() if i.id in ids),
+        "run_noise": run_noise(view.iterations(), view.seed_runs()),
+    }
 
 
 def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:

@@ -16,8 +16,9 @@ from pytest_ftloop.arguments import Locate, lora_config
 from pytest_ftloop.base import Loan
 from pytest_ftloop.errors import ConfigError, DataError
 from pytest_ftloop.evaluate import ID_COLUMN, Choices, TokenRow
-from pytest_ftloop.records import DataSet, Example, Settings
+from pytest_ftloop.records import DataSet, Example, Settings, Wiring
 from pytest_ftloop.scorers import Scorer, Scoring
+from pytest_ftloop.wiring import wiring_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Prepared:
     choices: Choices | None
     labelled_tokens: int
     dropped: int
+    wiring: Wiring
 
     @classmethod
     def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
@@ -78,7 +80,7 @@ class Prepared:
         )
         _check_context([TokenRow("", ids, labels) for ids, labels in train_rows], trainer, task)
         labels = trainer.train_dataset["labels"]
-        packed = trainer.args.packing
+        wiring = wiring_of(trainer, task)
         return cls(
             eval=rows["eval"],
             train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),
@@ -87,7 +89,8 @@ class Prepared:
             choices=choices,
             # The first token of a row is never predicted.
             labelled_tokens=sum(sum(label != -100 for label in row[1:]) for row in labels),
-            dropped=0 if packed else len(task.train.examples) - len(trainer.train_dataset),
+            dropped=wiring.dropped,
+            wiring=wiring,
         )
 
 
@@ -104,7 +107,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
         trainer = SFTTrainer(
             model=loan.model,
             args=args,
-            train_dataset=datasets.Dataset.from_list([dict(e.row) for e in task.train.examples]),
+            train_dataset=datasets.Dataset.from_list(_train_rows(task, args)),
             eval_dataset={
                 role: datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in examples])
                 for role, examples in sets.items()
@@ -131,6 +134,13 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     trainer.remove_callback(PrinterCallback)
     loan.keep_trainable()
     return trainer
+
+
+def _train_rows(task: Task, args: SFTConfig) -> list[dict[str, Any]]:
+    """The train rows with their ids, which trl leaves aside; packing has no place for them."""
+    if args.packing:
+        return [dict(e.row) for e in task.train.examples]
+    return [{**e.row, ID_COLUMN: e.id} for e in task.train.examples]
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:

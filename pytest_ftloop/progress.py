@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_ftloop.records import Finding
 
 
 class Progress(Protocol):
@@ -20,6 +25,9 @@ class Progress(Protocol):
     def done(self) -> None:
         """Nothing is under way any more."""
 
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:
+        """What the data of `loop` alone shows, before anything is trained."""
+
 
 class Silent:
     """A `Progress` that shows nothing."""
@@ -34,4 +42,7 @@ class Silent:
         """Show nothing."""
 
     def done(self) -> None:
+        """Show nothing."""
+
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:
         """Show nothing."""

@@ -12,12 +12,14 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from trl import SFTConfig, SFTTrainer
 
+from pytest_ftloop.diagnose.pace import Pace
 from pytest_ftloop.diagnose.watch import Watch
 from pytest_ftloop.evaluate import Evaluator
 from pytest_ftloop.metrics import token_accuracy, token_mean_loss
 from pytest_ftloop.prepare import Prepared, Task
 from pytest_ftloop.progress import Progress
 from pytest_ftloop.records import EvalPoint, ExampleResult, Settings, StepLog
+from pytest_ftloop.train_losses import TrainLosses
 
 DEFAULT_EVAL_STEPS = 10
 """With `eval_strategy: steps` and no `eval_steps`: trl's default logging_steps."""
@@ -33,8 +35,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     recovered: the trainer's own way to restore adapter, optimiser and random states.
     """
 
-    def __init__(self, task: Task, settings: Settings, progress: Progress) -> None:
+    def __init__(
+        self, task: Task, settings: Settings, progress: Progress, pace: Pace | None = None
+    ) -> None:
         self.task = task
+        self.pace = pace
         self.stated = settings.training
         self.progress = progress
         self.measure: Callable[[], tuple[ExampleResult, ...]]
@@ -45,6 +50,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.ended_early = ""
         self.checkpoint: str | None = None
         self.resume_step = 0
+        self.train_losses = TrainLosses()
 
     def watch_run(
         self, trainer: SFTTrainer, evaluator: Evaluator, prepared: Prepared
@@ -57,6 +63,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             prepared.eval, self.task.eval.examples, self.progress
         )
         trainer.add_callback(self)
+        self.train_losses.watch(trainer)
         return self.measure
 
     def on_train_begin(
@@ -64,6 +71,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Fix the evaluation points, now that the number of steps is known."""
         self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
+
+    def on_step_begin(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say which step the next losses belong to."""
+        self.train_losses.step = state.global_step
 
     def on_step_end(
         self,
@@ -77,6 +90,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if state.global_step in self.points:
             self.evaluate(model, state)
             self._report(control)
+            if self.pace is not None:
+                self.ended_early = self.pace.hopeless(self.evals, state.max_steps)
+                control.should_training_stop = control.should_training_stop or bool(
+                    self.ended_early
+                )
             control.should_save = control.should_save or state.global_step < state.max_steps
 
     def on_save(
@@ -99,7 +117,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if step is None:
             return
         self.progress.step(step.step, state.max_steps, step.loss)
-        self.ended_early = self.watch.see(step)
+        self.ended_early = self.watch.see(step) or self.ended_early
         if self.ended_early:
             control.should_training_stop = True
 
@@ -138,6 +156,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.evals = [point for point in self.evals if point.step <= self.resume_step]
         if self.best_step > self.resume_step:
             self.best_step, self.best, self.best_weights = 0, (), {}
+        self.train_losses.forget_from(self.resume_step)
 
 
 def evaluation_points(stated: Mapping[str, Any], steps: int, steps_an_epoch: int) -> frozenset[int]:
@@ -204,6 +223,11 @@ def steps_per_epoch(trainer: SFTTrainer) -> int:
     whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
     steps: int = math.ceil(whole / args.gradient_accumulation_steps)
     return max(1, steps)
+
+
+def hidden_size(model: Any) -> int:
+    """Columns of the output projection: the width of the hidden states."""
+    return int(model.get_output_embeddings().weight.shape[-1])
 
 
 def vocabulary_size(model: Any) -> int:

@@ -129,10 +129,10 @@ class Training:
     """One LoRA run, whole or ended early.
 
     `best_step` is the evaluation point with the lowest eval loss (0 when none was finite).
-    `vocabulary` is the model's vocabulary size; `adapter_moved` says whether any trained weight
-    differs from its start; `labelled_tokens` is how many the train set offers in one epoch.
-    `ended_early` is empty, or why the run was stopped before `planned_steps`.
-    `recoveries` names each out-of-memory recovery.
+    `vocabulary` is the model's vocabulary size, `width` that of its hidden states (0: unknown);
+    `adapter_moved` says whether any trained weight differs from its start; `labelled_tokens` is how
+    many the train set offers in one epoch. `ended_early` is empty, or why the run was stopped
+    before `planned_steps`. `recoveries` names each out-of-memory recovery.
     """
 
     steps: tuple[StepLog, ...]
@@ -147,6 +147,44 @@ class Training:
     dropped_examples: int = 0
     ended_early: str = ""
     recoveries: tuple[str, ...] = ()
+    width: int = 0
+    wiring: Wiring | None = None
+    trained: tuple[TrainedExample, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How the libraries wired a run: what trl made of the train rows.
+
+    Of `examples` train examples trl dropped `dropped`. `sampled` of them were looked at in full:
+    `ended` have a labelled token that ends generation, `masked_ends` have one that the collator
+    took the label of; `cut` were cut to `max_length`, which took the end of `lost_ends`.
+    `split_prompts` have a prompt whose tokens are others once the completion follows. `labels` is
+    how many labelled tokens they have uncut, `lost_labels` of them were cut off, `prompt_labels`
+    belong to prompts. `generates` says whether the scorer reads generated text.
+    """
+
+    examples: int
+    dropped: int
+    sampled: int
+    generates: bool
+    ended: int
+    masked_ends: int
+    cut: int
+    lost_ends: int
+    labels: int
+    lost_labels: int
+    prompt_labels: int
+    split_prompts: int
+    max_length: int | None
+
+
+@dataclass(frozen=True)
+class TrainedExample:
+    """A train example's course: its mean loss per token each time it was trained on, in order."""
+
+    id: str
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -196,13 +234,15 @@ class Decision:
 
     `action` adjust: the next iteration trains with `next`. `action` stop: `kind` is gates,
     plateau, iterations, time, fault or exhausted; `next` is what would be tried if the loop went
-    on, and may be empty. `because` is one sentence.
+    on, and may be empty. `because` is one sentence. `parent` is the id of the iteration that
+    `next` is relative to, where that is not the best one so far.
     """
 
     action: Literal["adjust", "stop"]
     kind: str
     because: str
     next: tuple[Adjustment, ...] = ()
+    parent: str = ""
 
 
 @dataclass(frozen=True)

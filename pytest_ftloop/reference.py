@@ -63,6 +63,11 @@ def reference(repository: Repository, stated: str | None, env: Mapping[str, str]
     return _start_of(repository, request)
 
 
+def is_request(env: Mapping[str, str]) -> bool:
+    """Whether the CI system says that this is a pull, merge or queued change to another branch."""
+    return bool(_github(env) or _gitlab(env))
+
+
 def split_range(text: str) -> Range:
     """`BASE`, `BASE..HEAD`, `BASE..`, `..HEAD`, or `A...B` for their merge base and B."""
     match = _RANGE.fullmatch(text)

@@ -44,7 +44,9 @@ class LoopResult:
     """One loop's iterations as they stand in the log, and what the gates say of the best one.
 
     `chain` holds the iterations that start from the loop file's own settings, in order of number.
-    `trained` are the ids trained now (the others were up to date). `files` are what to commit.
+    `trained` are the ids trained now, `restored` those that an earlier run trained and that were
+    taken from where it kept them (the others were up to date). `notes` is what else is to be told
+    of kept records; judging may add to it. `files` are what to commit.
     `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
     `regressions` are the loop's gates against the last committed version, which `judge` judges.
     """
@@ -59,6 +61,8 @@ class LoopResult:
     files: tuple[Path, ...]
     examples: Mapping[str, Example] = field(default_factory=dict, repr=False)
     adapter: Path | None = None
+    restored: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     regressions: tuple[Regression, ...] = ()
     judge: Judge | None = field(default=None, repr=False, compare=False)
 

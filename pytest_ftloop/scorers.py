@@ -6,30 +6,27 @@ scorer reads the generated text (`load_scorer`).
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import inspect
 import json
 import math
-import pkgutil
 import re
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_ftloop.errors import ConfigError, Location, ScoringError, did_you_mean
+from pytest_ftloop.functions import described, load_function, raised_at
 from pytest_ftloop.records import Example, ExampleResult
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    pass
 
 Scorer = Callable[[Example, str], bool]
 """(example, generated output) -> whether the example passes."""
+
+SIGNATURE = ("output", "expected", "example")
+"""What a user's scoring function is called with."""
 
 SCORERS: Mapping[str, str] = {
     "loss": "the example's mean loss per token is at most `threshold`; nothing is generated",
@@ -134,7 +131,7 @@ def load_scorer(
             )
         return _guarded("pytest_ftloop_score", hook)
     if ":" in name:
-        function = _load_function(name, folder, where)
+        function = load_function("scorer", name, SIGNATURE, folder, where)
 
         def call(example: Example, output: str) -> object:
             return function(output, (example.expected or "").strip(), row_of(example))
@@ -216,7 +213,7 @@ def _json(scoring: Scoring) -> Scorer:
         except (ValueError, RecursionError) as error:
             raise ScoringError(
                 f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
-                f" found {_short(text)}: {_described(error)}",
+                f" found {_short(text)}: {described(error)}",
                 where=example.where,
                 cure="Mend the expected text, or choose another scorer.",
             ) from error
@@ -238,9 +235,9 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
             passed = _as_bool(result)
         except Exception as error:
             raise ScoringError(
-                f"scorer {name!r} raised {_described(error)} on example {example.id!r}",
+                f"scorer {name!r} raised {described(error)} on example {example.id!r}",
                 where=example.where,
-                cure=f"It was raised at {_raised_at(error, file)}, for the output {_short(output)}"
+                cure=f"It was raised at {raised_at(error, file)}, for the output {_short(output)}"
                 f" and the expected text {_short(example.expected)}.",
             ) from error
         if passed is None:
@@ -261,105 +258,6 @@ def _as_bool(result: object) -> bool | None:
     if numpy_bool or (isinstance(result, Integral) and result in (0, 1)):
         return bool(result)
     return None
-
-
-def _load_function(name: str, folder: Path | None, where: Location | None) -> Callable[..., object]:
-    module_name, _, function_name = name.partition(":")
-    if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
-        raise ConfigError(
-            f"scorer {name!r}: wanted module:function, such as my_scorers:same_number",
-            where=where,
-        )
-    module = _import(name, module_name, folder, where)
-    function = getattr(module, function_name, None)
-    if function is None:
-        offered = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
-        raise ConfigError(
-            f"scorer {name!r}: {module_name} has no function {function_name!r}",
-            where=where,
-            cure=did_you_mean(function_name, offered) if offered else "It defines no function.",
-        )
-    if not callable(function):
-        raise ConfigError(
-            f"scorer {name!r}: wanted a function, found {type(function).__name__}", where=where
-        )
-    # Found now rather than after an hour's training. A builtin may have no signature to look at.
-    with suppress(ValueError):
-        try:
-            inspect.signature(function).bind("", "", {})
-        except TypeError as error:
-            raise ConfigError(
-                f"scorer {name!r} can't be called as function(output, expected, example): {error}",
-                where=where,
-                cure=f"Define it as def {function_name}(output, expected, example): ...",
-            ) from error
-    return function  # type: ignore[no-any-return]
-
-
-def _import(
-    scorer: str, module_name: str, folder: Path | None, where: Location | None
-) -> ModuleType:
-    try:
-        with _importable(folder):
-            module = importlib.import_module(module_name)
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
-            raise ConfigError(
-                f"scorer {scorer!r}: there is no module {missing!r}",
-                where=where,
-                cure=_where_modules_are(missing, folder),
-            ) from error
-        raise ConfigError(
-            f"scorer {scorer!r}: importing {module_name} raised {_described(error)}",
-            where=where,
-            cure=f"It was raised at {_raised_at(error)}.",
-        ) from error
-    if folder is not None:
-        _refuse_namesake(scorer, module_name.partition(".")[0], folder, where)
-    return module
-
-
-@contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    if folder is None:
-        yield
-        return
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(entry)
-
-
-def _refuse_namesake(scorer: str, top: str, folder: Path, where: Location | None) -> None:
-    """Two loops' folders may each hold a `scoring.py`: the second must not be given the first's."""
-    spec = importlib.machinery.PathFinder.find_spec(top, [str(folder.resolve())])
-    wanted = spec.origin if spec else None
-    found = getattr(sys.modules.get(top), "__file__", None)
-    if wanted and (found is None or Path(found).resolve() != Path(wanted).resolve()):
-        raise ConfigError(
-            f"scorer {scorer!r}: wanted {wanted}, found that another module {top!r} is already"
-            f" imported ({found or 'built in'})",
-            where=where,
-            cure="Give the file a name of its own.",
-        )
-
-
-def _where_modules_are(missing: str, folder: Path | None) -> str:
-    parent = missing.rpartition(".")[0]
-    if parent:
-        paths = list(getattr(sys.modules.get(parent), "__path__", ()))
-    else:
-        paths = [str(folder)] if folder else []
-    prefix = f"{parent}." if parent else ""
-    names = [prefix + module.name for module in pkgutil.iter_modules(paths)]
-    guess = f" {did_you_mean(missing, names)}" if names else ""
-    place = f"Put it in {folder}, or install it." if folder else "Install it."
-    return place + guess
 
 
 def _threshold(scoring: Scoring, where: Location | None) -> float:
@@ -450,18 +348,6 @@ def _expected_not_empty(example: Example, scoring: Scoring) -> str:
 
 def _folded(text: str, scoring: Scoring) -> str:
     return text.strip().casefold() if scoring.ignore_case else text.strip()
-
-
-def _described(error: Exception) -> str:
-    name, message = type(error).__name__, str(error)
-    return f"{name}: {message}" if message else name
-
-
-def _raised_at(error: Exception, file: str | None = None) -> str:
-    """The innermost place in `file`, or the innermost of all."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}"
 
 
 def _short(value: object, most: int = 60) -> str:

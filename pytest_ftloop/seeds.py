@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from pytest_ftloop.compare.runs import Measured, decisive, in_environment, runs_
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.metrics import best_metrics
 from pytest_ftloop.progress import Progress
-from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings
+from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings, seed_of
+from pytest_ftloop.store import Store
 
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
@@ -27,7 +28,8 @@ class SeedTrainer:
     """Trains an iteration of a loop with other seeds, and logs each run when it is done.
 
     `locked` holds the log's lock, so that of several processes one trains a seed and the others
-    find it. `runner` is asked for only when something has to be trained.
+    find it. `runner` is asked for only when something has to be trained: what `store` has is
+    restored.
     """
 
     config: LoopConfig
@@ -36,6 +38,7 @@ class SeedTrainer:
     runner: Callable[[], Runner]
     progress: Progress
     locked: Callable[[], AbstractContextManager[Path]]
+    store: Store = field(default_factory=Store)
 
     def train(self, iteration: Iteration, wanted: int, role: SeedRole) -> tuple[SeedRun, ...]:
         """Train the seeds after the iteration's own until there are `wanted` runs in all.
@@ -64,33 +67,46 @@ class SeedTrainer:
                 alike = decisive(run.environment) == decisive(iteration.environment)
                 if run.fingerprint == fingerprint and alike:
                     return run
-            named = f"{self.config.name} seed {seed}"
-            self.progress.iteration(named, iteration.number, iteration.number)
             try:
-                run_ = self.runner()(
-                    settings,
-                    None,
-                    iteration.base.get("eval_loss"),
-                    name=f"{iteration.name}-seed-{seed}",
-                )
+                kept = self.store.seed_run(fingerprint, settings, iteration, seed)
+                if kept:
+                    return self.log.append_seed_run(replace(kept, role=role))
+                return self._trained(iteration, settings, fingerprint, role)
             finally:
                 self.progress.done()
-            return self.log.append_seed_run(
-                SeedRun(
-                    loop=iteration.loop,
-                    iteration=iteration.id,
-                    seed=seed,
-                    role=role,
-                    fingerprint=fingerprint,
-                    group=self.inputs.group(self.config, settings),
-                    scoring=iteration.scoring,
-                    data=iteration.data,
-                    metrics=best_metrics(run_.evaluation),
-                    environment=run_.environment,
-                    cost=run_.cost,
-                    examples=run_.evaluation.examples,
-                )
+
+    def _trained(
+        self, iteration: Iteration, settings: Settings, fingerprint: str, role: SeedRole
+    ) -> SeedRun:
+        """The run with these settings, trained and logged; then kept, where that is asked for."""
+        seed = seed_of(settings)
+        named = f"{self.config.name} seed {seed}"
+        runner = self.runner()
+        self.progress.iteration(named, iteration.number, iteration.number)
+        run = runner(
+            settings,
+            None,
+            iteration.base.get("eval_loss"),
+            name=f"{iteration.name}-seed-{seed}",
+        )
+        written = self.log.append_seed_run(
+            SeedRun(
+                loop=iteration.loop,
+                iteration=iteration.id,
+                seed=seed,
+                role=role,
+                fingerprint=fingerprint,
+                group=self.inputs.group(self.config, settings),
+                scoring=iteration.scoring,
+                data=iteration.data,
+                metrics=best_metrics(run.evaluation),
+                environment=run.environment,
+                cost=run.cost,
+                examples=run.evaluation.examples,
             )
+        )
+        self.store.keep(written, self.log)
+        return written
 
 
 def runs_here(log: ImprovementLog, iteration: Iteration) -> tuple[Measured, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.config import LoopConfig, from_python, read_loop_file, shown_path
+from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.errors import FtloopError, did_you_mean
-from pytest_ftloop.live import LiveLine
+from pytest_ftloop.live import LiveLine, StayingLines
 from pytest_ftloop.loop import Loop, Options, in_ci
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.report.explain import explain_figure
-from pytest_ftloop.report.text import summary
+from pytest_ftloop.report.text import note_lines, summary
 from pytest_ftloop.report.verdict import (
     explain_failed,
     head_lines,
@@ -28,9 +29,12 @@ from pytest_ftloop.result import Figure, LoopResult
 from pytest_ftloop.scorers import row_of
 
 if TYPE_CHECKING:
+    from pytest_ftloop.adjust.function import Adjust
     from pytest_ftloop.compare.verdict import Verdict
+    from pytest_ftloop.diagnose.custom import Diagnose
+    from pytest_ftloop.diagnose.evidence import Evidence
     from pytest_ftloop.gates import Regression
-    from pytest_ftloop.records import Example
+    from pytest_ftloop.records import Example, Finding
 
 LoopFactory = Callable[..., "BoundLoop"]
 
@@ -60,7 +64,14 @@ class FtloopSession:
         """Run a loop, and keep what is to be said of it."""
         self._under_way = loop.name  # stays set when interrupted: that is no Exception
         try:
-            result = Loop(loop, self.options, self._progress(), self._hook()).run()
+            result = Loop(
+                loop,
+                self.options,
+                self._progress(),
+                self._hook(),
+                diagnose_hook=self._diagnose_hook(),
+                adjust_hook=self._adjust_hook(loop),
+            ).run()
             self._news.append(
                 self._news_of(result) | {"file": str(loop.file) if loop.lines else ""}
             )
@@ -94,12 +105,14 @@ class FtloopSession:
     def verdict(self, loop: LoopConfig, rule: Regression) -> Verdict:
         """Judge a loop that several tests share against the baseline; keep what to say of it."""
         result = self.run_once(loop)
+        told = len(result.notes)
         verdict = result.verdict_of(rule)
         # What a failed gate rests on stands in its own explanation already.
         said_of = verdict_lines if verdict.ok else head_lines
         lines = said_of(verdict, rule.name, self._width())
         if rule.tag is None and (report := result.holdout):
             lines += holdout_lines(report, self._width())
+        lines += note_lines(result.notes[told:], self._width())
         said = {"gate": rule.name, "verdict": lines}
         self._news.append(self._key_of(result) | said)
         return verdict
@@ -173,14 +186,14 @@ class FtloopSession:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the news; of two processes' news of one loop, that of the one that trained."""
+        """Keep the news; of two processes' news of one loop, that of the one that was first."""
         for news in getattr(report, "ftloop", ()):
             key = (news["log_folder"], news["start"])  # one log may hold several loops
             if "verdict" in news:
                 self._verdicts.setdefault(key, {})[news["gate"]] = news["verdict"]
                 continue
             known = self._summaries.get(key)
-            if known is None or news["trained"] >= known["trained"]:
+            if known is None or news["new"] >= known["new"]:
                 self._summaries[key] = news
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -228,7 +241,8 @@ class FtloopSession:
         """What a report carries to the process that prints: plain values only."""
         verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
         lines = summary(result, verbosity, self._width())
-        return self._key_of(result) | {"trained": len(result.trained), "lines": lines}
+        new = len(result.trained) + len(result.restored)
+        return self._key_of(result) | {"new": new, "lines": lines}
 
     def _key_of(self, result: LoopResult) -> dict[str, Any]:
         return {
@@ -245,7 +259,7 @@ class FtloopSession:
     def _progress(self) -> Progress:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         capture = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or not reporter.isatty or os.environ.get("TERM") == "dumb":
+        if reporter is None:
             return Silent()
 
         def write(text: str) -> None:
@@ -257,7 +271,19 @@ class FtloopSession:
                 reporter._tw._file.write(text)
                 reporter._tw._file.flush()
 
-        return LiveLine(write, reporter._tw.fullwidth, under=lambda: reporter._tw._current_line)
+        def under() -> str:
+            line: str = reporter._tw._current_line
+            return line
+
+        redraws = reporter.isatty and os.environ.get("TERM") != "dumb"
+        return (LiveLine if redraws else StayingLines)(write, reporter._tw.fullwidth, under=under)
+
+    def _adjust_hook(self, loop: LoopConfig) -> Adjust | None:
+        """The user's pytest_ftloop_adjust for this loop; None where nobody implements it."""
+        hook = self.config.hook.pytest_ftloop_adjust
+        if not hook.get_hookimpls():
+            return None
+        return lambda chain: hook(loop=loop.name, chain=chain)
 
     def _hook(self) -> Callable[[Example, str], bool] | None:
         """The user's pytest_ftloop_score as a scorer; None where nobody implements it."""
@@ -272,6 +298,31 @@ class FtloopSession:
             return passed
 
         return score
+
+    def _diagnose_hook(self) -> Diagnose | None:
+        """The user's pytest_ftloop_diagnose; None where nobody implements it."""
+        found = self.config.hook.pytest_ftloop_diagnose.get_hookimpls()
+        plugins = list(dict.fromkeys(impl.plugin for impl in reversed(found)))  # as pluggy calls
+        if not plugins:
+            return None
+
+        def findings(evidence: Evidence) -> list[Finding]:
+            # One plugin at a time, so that a mistake has a name.
+            return [f for plugin in plugins for f in self._diagnosed_by(plugin, plugins, evidence)]
+
+        return findings
+
+    def _diagnosed_by(
+        self, plugin: object, plugins: Sequence[object], evidence: Evidence
+    ) -> tuple[Finding, ...]:
+        manager = self.config.pluginmanager
+        hook = manager.subset_hook_caller(diagnosis.NAME, [p for p in plugins if p is not plugin])
+
+        def ask() -> object:
+            said = hook(evidence=evidence)
+            return said[0] if said else None
+
+        return diagnosis.asked(manager.get_name(plugin) or repr(plugin), ask)
 
 
 class BoundLoop:

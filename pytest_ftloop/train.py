@@ -38,6 +38,7 @@ from pytest_ftloop.progress import Progress
 from pytest_ftloop.recorder import (
     Recorder,
     differ,
+    hidden_size,
     load_weights,
     step_log,
     steps_per_epoch,
@@ -50,6 +51,7 @@ from pytest_ftloop.trackers import Tracked, reported, settings_to_report
 
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
+    from pytest_ftloop.diagnose.pace import Pace
     from pytest_ftloop.loop import Inputs, Runner
 
 
@@ -76,15 +78,17 @@ def run_lora(
     adapter: Path | None = None,
     base_eval_loss: float | None = None,
     tracked: Tracked | None = None,
+    pace: Pace | None = None,
 ) -> Run:
     """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
 
     `base_eval_loss` spares measuring the untrained base again; `tracked` is what the run is called
-    where it is reported to. Raises `ConfigError` or `DataError` for settings or data that can't
-    train, `TrainingError` when memory does not do for batch 1.
+    where it is reported to; a run that falls behind `pace` without hope is ended. Raises
+    `ConfigError` or `DataError` for settings or data that can't train, `TrainingError` when memory
+    does not do for batch 1.
     """
     started = time.perf_counter()
-    recorder = Recorder(task, settings, progress)
+    recorder = Recorder(task, settings, progress, pace)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
         try:
@@ -171,10 +175,13 @@ class Attempt:
                 trainable_parameters=sum(w.numel() for w in first_weights.values()),
                 labelled_tokens=prepared.labelled_tokens,
                 vocabulary=vocabulary_size(trainer.model),
+                width=hidden_size(trainer.model),
                 adapter_moved=adapter_moved,
                 dropped_examples=prepared.dropped,
                 ended_early=recorder.ended_early,
                 recoveries=self.recoveries,
+                wiring=prepared.wiring,
+                trained=recorder.train_losses.courses(task.train.examples),
             )
             evaluation = Evaluation(examples, best_sample, last_sample, self.base_eval_loss)
             cost = Cost(
@@ -330,7 +337,12 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
     task = _task(inputs, config)
 
     def run(
-        settings: Settings, adapter: Path | None, base_eval_loss: float | None, *, name: str
+        settings: Settings,
+        adapter: Path | None,
+        base_eval_loss: float | None,
+        *,
+        name: str,
+        pace: Pace | None = None,
     ) -> Run:
         return run_lora(
             base,
@@ -340,6 +352,7 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
             adapter=adapter,
             base_eval_loss=base_eval_loss,
             tracked=Tracked.of(config, name),
+            pace=pace,
         )
 
     return run

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.adjust import DEFAULTS, Limits, decide, parent_of_next, propose
+from pytest_ftloop.adjust import DEFAULTS, Limits, Rules, decide, parent_of_next
+from pytest_ftloop.adjust.state import usual_rate
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.records import Adjustment, Cost
 from tests.fakes import (
@@ -22,6 +23,11 @@ from tests.fakes import (
 
 LIMITS = Limits(iterations=10, patience=2, metric="eval_loss", seconds_left=None)
 ERRORS = {"diverged", "non-finite", "no-signal"}
+
+
+def propose(chain, metric="eval_loss"):
+    """The rules' next adjustments."""
+    return Rules().propose(chain, metric).adjustments
 
 
 def iteration(number=1, loss=1.0, *kinds, evidence=None, rate=1e-3, lora=None, **training):
@@ -228,7 +234,7 @@ class TestTooLow:
             iteration(1, 1.0, "underfit", rate=5e-3),
             iteration(2, 5.0, "diverged", rate=1e-2),
         ]
-        assert after(*chain) == {"num_train_epochs": 4}
+        assert after(*chain) == {"num_train_epochs": 6}
 
     def test_max_steps(self):
         """Where max_steps rules, it is what grows, up to 20 epochs' worth."""
@@ -254,6 +260,86 @@ class TestTooLow:
         """Not learning far above a rate that learns is no floor."""
         chain = [iteration(1, 5.5, "not-learning", rate=0.1), iteration(2, 1.0, rate=2e-3)]
         assert after(*chain) == {"learning_rate": 4e-3}
+
+
+def wide(one, width, best=1.0):
+    """The iteration with a model's width, its lowest eval loss at a share of the run."""
+    falling = [3.0, 2.0, 1.5, 1.0]
+    losses = falling if best == 1.0 else [2.0, 1.0, 1.001, 1.002]
+    return replace(one, facts={**one.facts, "width": width}, evals=fake_evals(losses))
+
+
+class TestUsualRate:
+    @pytest.mark.parametrize(
+        ("width", "usual"), [(0, 0.0), (128, 4.3e-3), (192, 3.1e-3), (2000, 5e-4), (4096, 2.9e-4)]
+    )
+    def test_by_width(self, width, usual):
+        """The usual rate falls with the model's width; without one it is unknown."""
+        assert usual == pytest.approx(usual_rate(width), rel=0.02)
+
+    def test_far_below(self):
+        """Far below the usual rate it is the next, at most 30 times up."""
+        chain = [wide(iteration(1, 2.0, "underfit", rate=rate), 128) for rate in (4e-4, 1e-5)]
+        assert [{"learning_rate": 4.3e-3}, {"learning_rate": 3e-4}] == [after(i) for i in chain]
+
+    def test_far_above(self):
+        """So it is from far above it, and for a run that diverged."""
+        slow = wide(iteration(1, 2.0, "underfit", rate=4.3e-2), 128)
+        broken = wide(iteration(1, 9.0, "diverged", rate=4.3e-2), 128)
+        assert {"learning_rate": 4.3e-3} == after(slow) == after(broken)
+
+    def test_what_the_curves_show_comes_first(self):
+        """A rate that diverged is a ceiling, whatever is usual."""
+        chain = [
+            wide(iteration(1, 2.0, "underfit", rate=4e-4), 128),
+            wide(iteration(2, 9.0, "diverged", rate=2e-3), 128),
+        ]
+        assert {"learning_rate": 8.9e-4} == after(*chain)
+
+    def test_longer_at_the_usual_rate(self):
+        """At about the usual rate a run that was best at its end is made longer."""
+        assert {"num_train_epochs": 6} == after(wide(iteration(1, 1.0, rate=4e-3), 128))
+
+    def test_search_after_an_early_best(self):
+        """One that was best before its end is not: the learning rate is searched."""
+        assert {"learning_rate": 8e-3} == after(wide(iteration(1, 1.0, rate=4e-3), 128, best=0.5))
+
+    @pytest.mark.parametrize(
+        ("lora", "expected"),
+        [
+            ({"r": 8, "lora_alpha": 16, "lora_dropout": 0.5}, {"lora_dropout": 0.05}),
+            ({"r": 1, "lora_alpha": 2}, {"r": 8, "lora_alpha": 16}),
+        ],
+    )
+    def test_within_practice(self, lora, expected):
+        """A dropout or rank that nobody would choose is mended first, where nothing overfits."""
+        assert expected == after(iteration(1, 1.0, "underfit", lora=lora))
+        assert expected != after(iteration(1, 1.0, "overfitting", lora=lora))
+
+
+class TestMemory:
+    def test_diverged_elsewhere(self):
+        """A learning rate that diverged in another chain of the log is a ceiling, and said."""
+        chain = [iteration(1, 1.0, "underfit", rate=1e-3)]
+        known = [iteration(n, 5.0, "diverged", rate=rate) for n, rate in ((7, 2e-3), (8, 4e-3))]
+        (made,) = Rules().propose(chain, "eval_loss", known).adjustments
+        assert "training.num_train_epochs" == made.setting  # within 3 times of the ceiling
+        searched = Rules().propose([iteration(1, 1.0, rate=1e-3)], "eval_loss", known).adjustments
+        assert searched[0].after < 2e-3
+        assert "learning_rate 0.002 or above diverged in 2 of 2 iterations" in searched[0].because
+
+    def test_what_works_here_is_no_ceiling(self):
+        """A rate at which this chain learns is not ruled out by a divergence elsewhere."""
+        known = [iteration(7, 5.0, "diverged", rate=5e-4)]
+        made = Rules().propose([iteration(1, 1.0, rate=1e-3)], "eval_loss", known).adjustments
+        assert 2e-3 == made[0].after
+
+    def test_learned_nothing_elsewhere(self):
+        """A rate that learned nothing elsewhere in as many steps is not gone down to again."""
+        chain = [iteration(1, 1.0, "overfitting", rate=2e-3, evidence={})]
+        known = [iteration(7, 5.5, "not-learning", rate=1.7e-3)]
+        made = Rules().propose(chain, "eval_loss", known).adjustments
+        assert all(a.setting != "training.learning_rate" for a in made)
 
 
 class TestSearch:
@@ -282,7 +368,7 @@ class TestSearch:
     def test_until_it_is_tight(self):
         """A bracket tighter than 1.25 leaves the learning rate and trains for longer."""
         chain = [iteration(), iteration(2, 1.5, rate=1.2e-3), iteration(3, 1.1, rate=8.2e-4)]
-        assert after(*chain) == {"num_train_epochs": 4}
+        assert after(*chain) == {"num_train_epochs": 6}
 
     def test_rank_last(self):
         """With learning rate and epochs exhausted the rank doubles, at the same scale."""

@@ -135,6 +135,15 @@ def test_tables_and_seed_runs_are_read_from_the_commit(repo: GitRepo) -> None:
     assert [43] == [run.seed for run in baseline.view.seed_runs()]
 
 
+def test_symlink_in_place_of_the_log(repo: GitRepo) -> None:
+    """A log that was moved away with a symlink left in its place is compared all the same."""
+    log = log_in(repo.root, GOOD)
+    repo.commit(loop_file())
+    (repo.root / "improvement_log").rename(repo.root / "moved")
+    (repo.root / "improvement_log").symlink_to("moved")
+    assert (GOOD.id, LOG, "") == found(find(log, repo.root))
+
+
 # none
 
 
@@ -158,6 +167,20 @@ def test_no_git(tmp_path: Path, repo: GitRepo, monkeypatch: pytest.MonkeyPatch) 
     baseline = find(log, repo.root)
     assert "the git program can't be run" in baseline.why_none
     assert not baseline.is_first
+
+
+@pytest.mark.parametrize(
+    "env", [{"GITHUB_BASE_REF": "main"}, {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}]
+)
+def test_request_without_git(
+    tmp_path: Path, repo: GitRepo, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    """What is to be merged is not let through for want of git, as in a bare container image."""
+    with pytest.raises(GitError, match="is in no git repository"):
+        find(log_in(tmp_path, GOOD), tmp_path, env=env)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(GitError, match="the git program can't be run"):
+        find(log_in(repo.root, GOOD), repo.root, env=env)
 
 
 def test_no_commit(tmp_path: Path) -> None:

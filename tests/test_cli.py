@@ -75,7 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def runner(inputs: Any, config: Any, progress: Any) -> Any:
-        def run(settings: Any, adapter: Path, base_eval_loss: float | None, *, name: str) -> Any:
+        def run(settings: Any, adapter: Path, base_eval_loss: float | None, **_: Any) -> Any:
             names.append(config.name)
             progress.step(1, 1, 0.5)
             result = fake_example("e1", content=inputs.eval.examples[0].content, loss=2.0, tokens=4)

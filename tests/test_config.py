@@ -91,7 +91,7 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
         Gate("eval_loss", "<=", 3.4, 19),
         Gate("pass_rate[negation]", ">=", 0.8, 20),
     ) == config.gates
-    assert (6, 3, "pass_rate", 60, 1) == tuple(config.loop.model_dump().values())
+    assert (6, 3, "pass_rate", 60, 1, "rules") == tuple(config.loop.model_dump().values())
     assert (tmp_path, "s.ftloop.yaml") == (config.folder, config.source)
 
 
@@ -101,7 +101,7 @@ def test_smallest_file(read: Any) -> None:
     assert ("s", "tiny", None) == (config.name, config.model, config.split)
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
-    assert (4, 2, "eval_loss", None, 1) == tuple(config.loop.model_dump().values())
+    assert (4, 2, "eval_loss", None, 1, "rules") == tuple(config.loop.model_dump().values())
 
 
 @pytest.mark.parametrize("stated", ["", " {}", " true", " ~"])

@@ -22,9 +22,11 @@ from pytest_ftloop.records import Cost, Evaluation, ExampleResult, Settings, Tra
 from tests.fakes import fake_training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_ftloop.diagnose.pace import Pace
     from pytest_ftloop.progress import Progress
+    from pytest_ftloop.records import Finding
     from pytest_ftloop.result import LoopResult
 
 TRAIN = [{"prompt": f"p{n}", "completion": f"c{n}", "tags": "x"} for n in range(6)]
@@ -54,16 +56,24 @@ class FakeTrainer:
     runs: list[Settings] = field(default_factory=list)
     base_losses: list[float | None] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    paces: list[Pace | None] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=lambda: {"device": "cpu"})
 
     def __call__(self, inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
         self.made += 1
-        return lambda *given, name: self.run(inputs, *given, name)
+        return lambda *given, name, pace=None: self.run(inputs, *given, name, pace)
 
     def run(
-        self, inputs: Inputs, settings: Settings, adapter: Path, base: float | None, name: str
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        adapter: Path,
+        base: float | None,
+        name: str,
+        pace: Pace | None,
     ) -> FakeRun:
         self.runs.append(settings)
+        self.paces.append(pace)
         self.names.append(name)
         self.base_losses.append(base)
         if error := self.interrupt.get(len(self.runs)):
@@ -608,6 +618,33 @@ def test_split_off_eval_set(tmp_path: Path) -> None:
     assert set() == {e.id for e in inputs.train.examples} & {e.id for e in inputs.eval.examples}
 
 
+def test_pace_of_the_best(tmp_path: Path) -> None:
+    """Each run after the first is held against the best so far, where the eval loss decides."""
+    trainer = FakeTrainer()
+    Loop(config(tmp_path), Options(), runner=trainer).run()
+    assert [True, False, False] == [pace is None for pace in trainer.paces]
+    by_rate = FakeTrainer()
+    loop = {"iterations": 2, "metric": "pass_rate"}
+    Loop(config(tmp_path, name="by_rate", loop=loop), Options(), runner=by_rate).run()
+    assert [None, None] == by_rate.paces
+
+
+def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
+    """Settings whose run was ended as hopeless are trained whole where a loop starts with them."""
+    result = Loop(config(tmp_path), Options(), runner=FakeTrainer()).run()
+    second = result.chain[1]
+    log = ImprovementLog(result.log_folder)
+    ended = replace(second, facts={**second.facts, "ended_early": "hopeless: too slow"})
+    log.remove_others(log.append(ended))
+    rate = second.settings.get("training.learning_rate")
+    again = FakeTrainer()
+    started = Loop(config(tmp_path, rate=rate, iterations=1), Options(), runner=again).run()
+    assert ([rate], "") == (
+        [run.get("training.learning_rate") for run in again.runs],
+        started.chain[0].facts["ended_early"],
+    )
+
+
 def test_training_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torch is not installed, what is logged is judged; training names the extra."""
     monkeypatch.setitem(sys.modules, "pytest_ftloop.train", None)
@@ -634,6 +671,40 @@ def test_progress_is_ended(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="boom"):
         Loop(config(tmp_path), progress=Watched(), runner=trainer).run()
     assert ["iteration", "iteration", "done"] == said
+
+
+def test_findings_of_the_data_are_told_once_before_training(tmp_path: Path) -> None:
+    """What is wrong with the data is told before the runner is made, and each iteration has it."""
+    said: list[Any] = []
+
+    class Watched(loop_module.Silent):
+        def found(self, loop: str, findings: Sequence[Finding]) -> None:
+            said.append((loop, [finding.kind for finding in findings], trainer.made))
+
+    trainer = FakeTrainer()
+    train = [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in EVAL)]
+    leaking = config(tmp_path, train=train)
+    result = Loop(leaking, progress=Watched(), runner=trainer).run()
+    assert [("s", ["leak"], 0)] == said
+    assert 3 == len(result.chain)
+    assert all("leak" in {f.kind for f in i.findings} for i in result.chain)
+    Loop(leaking, progress=Watched(), runner=trainer).run()  # up to date
+    assert 1 == len(said)
+
+
+def test_data_that_makes_the_figures_meaningless_ends_the_loop(tmp_path: Path) -> None:
+    """An error of the data is a fault: no setting is tuned around it."""
+    eval_ = [
+        {"id": f"e{n}", "prompt": f"what is {n}?", "completion": f" answer {n}"} for n in range(20)
+    ]
+    train = [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in eval_[:10])]
+    result, trainer = run(config(tmp_path, train=train, eval=eval_))
+    assert 1 == len(trainer.runs)
+    assert ("stop", "fault") == (result.chain[0].decision.action, result.chain[0].decision.kind)
+    assert ("leak", "error") == (
+        result.chain[0].findings[0].kind,
+        result.chain[0].findings[0].severity,
+    )
 
 
 # seeds

@@ -8,7 +8,9 @@ floor, and once both sides of the optimum are known the geometric middle is next
 
 from __future__ import annotations
 
-from pytest_ftloop.adjust.policy import Limits, decide, propose
+from pytest_ftloop.adjust.decide import Limits, decide
+from pytest_ftloop.adjust.policy import Policy, Proposal
+from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.state import DEFAULTS, parent_of_next
 
-__all__ = ["DEFAULTS", "Limits", "decide", "parent_of_next", "propose"]
+__all__ = ["DEFAULTS", "Limits", "Policy", "Proposal", "Rules", "decide", "parent_of_next"]

@@ -12,10 +12,13 @@ from pytest_ftloop.adjust.state import (
     ALPHA,
     DECAY,
     DECAYS,
+    DEFAULTS,
     DROPOUT,
     DROPOUTS,
     EPOCHS,
+    HIGH_DROPOUT,
     HIGH_RATE,
+    LOW_RANK,
     MAX_STEPS,
     MOST_EPOCHS,
     PROMISING,
@@ -41,14 +44,18 @@ if TYPE_CHECKING:
 
 
 def calm(state: State) -> Adjustments:
-    """Too high a learning rate: down 3 times, or 10 by evidence; after NaN with warmup too."""
+    """Too high a learning rate: down 3 times, or 10 by evidence; after NaN with warmup too.
+
+    Further, but at most 30 times, where that is how far the rate is above the usual one.
+    """
     found = state.finding(*TOO_HIGH, "oscillation")
     assert found is not None
     peak = float(found.evidence.get("train_peak", 0)) / float(found.evidence.get("train_first", 1))
     ratio = float(found.evidence.get("ratio", 1))
     again = sum(has(iteration, TOO_HIGH) for iteration in state.chain) > 1
     far = found.kind == "non-finite" or again or peak > 2 or not ratio < 2.5
-    lower = _down(state, 10 if far else 3, _because(state, found))
+    away = state.rate / state.usual if state.usual else 0.0
+    lower = _down(state, max(10 if far else 3, min(away, 30)), _because(state, found))
     return (*lower, *warm_up(state)) if lower and found.kind == "non-finite" else lower
 
 
@@ -64,7 +71,8 @@ def climb(state: State) -> Adjustments:
     From 1e-2 on, and once the ceiling is within 3 times, another move is better.
     """
     found = state.finding(*PROMISING)
-    assert found is not None
+    if found is None:
+        return ()
     fall = float(found.evidence.get("eval_fall", 1))
     late = float(found.evidence.get("eval_fall_last_quarter", 0))
     if found.kind == "not-learning":
@@ -76,6 +84,20 @@ def climb(state: State) -> Adjustments:
         return ()
     factor = 10 if fall < 0.15 else 5 if fall < 0.8 or late >= 0.1 else 3
     return _up(state, factor, _because(state, found))
+
+
+def to_usual_rate(state: State) -> Adjustments:
+    """Towards the rate that is usual for the model's width, where it is over 3 times away.
+
+    At most 30 times at once: the width says where to go, not that the loss will follow.
+    """
+    away = state.usual / state.rate
+    if not away or 1 / 3 <= away <= 3:
+        return ()
+    because = f"LoRA on a model this wide usually does best at about {state.usual:.1g}"
+    if away > 1:
+        return _up(state, min(away, 30), because)
+    return _down(state, min(1 / away, 30), because)
 
 
 def search_rate(state: State) -> Adjustments:
@@ -92,7 +114,7 @@ def search_rate(state: State) -> Adjustments:
             return ()
         because = f"of learning rates {low:g}, {state.rate:g} and {high:g} the middle one is best"
         return _set_rate(state, vertex, because)
-    factor = 5 if _learned_little(state) else 3 if _has_no_gap(state) else 2
+    factor = 5 if _learned_little(state) else 3 if has_no_gap(state, 0.02) else 2
     up = _up(state, factor, "a higher learning rate may gain more")
     down = _down(state, 2, "a lower learning rate may gain more")
     if low == 0 and high == math.inf:
@@ -103,6 +125,17 @@ def search_rate(state: State) -> Adjustments:
         down_first = state.rate / low > high / state.rate
     first, second = (down, up) if down_first else (up, down)
     return first if first and state.allows(first) else second
+
+
+def within_practice(state: State) -> Adjustments:
+    """Dropout and rank as LoRA is used, where they hinder learning more than anyone lets them."""
+    dropout, rank = state.get(DROPOUT), state.get(RANK)
+    if dropout > HIGH_DROPOUT:
+        because = f"a dropout of {dropout:g} hinders a run that memorises nothing"
+        return _set(state, DROPOUT, DROPOUTS[0], because)
+    if rank < LOW_RANK:
+        return _rank(state, DEFAULTS[RANK], f"a rank of {rank} can hold little")
+    return ()
 
 
 def halve_rate(state: State) -> Adjustments:
@@ -131,13 +164,14 @@ def higher_rank(state: State) -> Adjustments:
 
 
 def more_epochs(state: State) -> Adjustments:
-    """Twice the training, up to 20 epochs."""
+    """Three times the training where it still falls or memorises nothing, else twice; up to 20."""
     because = "training for longer may gain more"
+    times_ = 3 if state.finding("underfit") or has_no_gap(state, 0.1) else 2
     steps, epochs = state.get(MAX_STEPS), state.get(EPOCHS)
     if steps > 0:
         most = int(MOST_EPOCHS * _steps_per_epoch(state.parent))
-        return _set(state, MAX_STEPS, max(steps, min(2 * steps, most)), because)
-    return _set(state, EPOCHS, max(epochs, min(2 * epochs, MOST_EPOCHS)), because)
+        return _set(state, MAX_STEPS, max(steps, min(times_ * steps, most)), because)
+    return _set(state, EPOCHS, max(epochs, min(times_ * epochs, MOST_EPOCHS)), because)
 
 
 def fewer_epochs(state: State) -> Adjustments:
@@ -167,10 +201,10 @@ def _down(state: State, factor: float, because: str) -> Adjustments:
 
 
 def _set_rate(state: State, rate: float, because: str) -> Adjustments:
-    diverged = [i for i in state.chain if has(i, TOO_HIGH)]
+    diverged = state.diverged
     if diverged:
         ceiling = state.ceiling
-        at = sum(rate_of(i) >= ceiling for i in state.chain)
+        at = sum(rate_of(i) >= ceiling for i in (*state.chain, *state.known))
         above = " or above" if any(rate_of(i) > ceiling for i in diverged) else ""
         because += (
             f"{'' if because.endswith('.') else ';'} learning_rate {ceiling:g}{above} "
@@ -206,7 +240,7 @@ def _because(state: State, found: Finding) -> str:
 
 
 def _overfits(state: State) -> str:
-    found = state.finding("overfitting")
+    found = state.finding("overfitting", "overconfidence")
     return _because(state, found) if found else "less overfitting"
 
 
@@ -215,9 +249,10 @@ def _learned_little(state: State) -> bool:
     return figure(state.parent, "eval_loss") > 0.8 * base
 
 
-def _has_no_gap(state: State) -> bool:
-    """Whether eval and train loss are within noise (twice 1%) of each other; False for NaN."""
-    return abs(figure(state.parent, "overfit_gap")) <= 0.02 * figure(state.parent, "train_loss")
+def has_no_gap(state: State, within: float) -> bool:
+    """Whether eval and train loss are within this share of each other; False for NaN."""
+    gap, train_loss = (figure(state.parent, name) for name in ("overfit_gap", "train_loss"))
+    return abs(gap) <= within * train_loss
 
 
 def _best_at(state: State, rate: float) -> float:

@@ -1,78 +1,41 @@
-"""Stop, or go on with what: the order of the stop reasons, and of the moves for each finding."""
+"""The rule policy: for each finding its moves, the most promising first."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_ftloop.adjust import moves
+from pytest_ftloop.adjust.policy import Proposal
 from pytest_ftloop.adjust.state import (
-    PROMISING,
     RATE,
     TOO_HIGH,
     Adjustments,
     State,
-    figure,
     gained,
-    has,
     parent_of_next,
-    times,
 )
-from pytest_ftloop.metrics import format_figure
-from pytest_ftloop.records import Adjustment, Decision, Iteration
+from pytest_ftloop.records import Adjustment, Iteration
 
 Move = Callable[[State], Adjustments]
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What bounds the loop: how many iterations, how many without gain, by which metric."""
+class Rules:
+    """Moves by the findings of the best iteration so far."""
 
-    iterations: int
-    patience: int
-    metric: str = "eval_loss"
-    seconds_left: float | None = None
+    exhaustive: bool = False
 
-
-def decide(chain: Sequence[Iteration], gates_hold: bool, limits: Limits) -> Decision:
-    """What follows the last iteration of the chain."""
-    last, best = chain[-1], parent_of_next(chain, limits.metric)
-    if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
-        return Decision("stop", "fault", f"No setting cures this: {fault.message}")
-    following = propose(chain, limits.metric)
-    if gates_hold and not (following and _expects_more(chain, best, limits.metric)):
-        return Decision(
-            "stop", "gates", "The gates hold and nothing better is expected.", following
-        )
-    if _flat(chain, limits):
-        value = format_figure(limits.metric, figure(best, limits.metric))
-        because = (
-            f"The best {limits.metric}, {value} of iteration {best.number}, did not improve by "
-            f"more than noise in {times(limits.patience, 'iteration')}."
-        )
-        return Decision("stop", "plateau", because, following)
-    if len(chain) >= limits.iterations:
-        because = f"The loop is limited to {times(limits.iterations, 'iteration')}."
-        return Decision("stop", "iterations", because, following)
-    if limits.seconds_left is not None and limits.seconds_left < last.cost.seconds:
-        because = (
-            f"{max(limits.seconds_left, 0):.0f} s are left; the last iteration took "
-            f"{last.cost.seconds:.0f} s."
-        )
-        return Decision("stop", "time", because, following)
-    if not following:
+    def propose(
+        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
+    ) -> Proposal:
+        """The first move that is possible, new, and not known to bring nothing."""
+        parent = parent_of_next(chain, metric)
+        state = State(tuple(chain), parent, metric, tuple(known))
+        possible = [made for move in _moves(state) if (made := move(state)) and state.allows(made)]
+        fresh = [made for made in possible if not _brought_nothing(state, made)]
         because = "Every adjustment that the findings suggest was tried or is known to fail."
-        return Decision("stop", "exhausted", because)
-    return Decision("adjust", "adjust", following[0].because, following)
-
-
-def propose(chain: Sequence[Iteration], metric: str = "eval_loss") -> Adjustments:
-    """The next adjustments, relative to `parent_of_next`; none when no move is left."""
-    state = State(tuple(chain), parent_of_next(chain, metric), metric)
-    possible = [made for move in _moves(state) if (made := move(state)) and state.allows(made)]
-    fresh = [made for made in possible if not _brought_nothing(state, made)]
-    return next(iter(fresh or possible), ())
+        return Proposal(parent, next(iter(fresh or possible), ()), because)
 
 
 def _moves(state: State) -> Iterator[Move]:
@@ -80,53 +43,39 @@ def _moves(state: State) -> Iterator[Move]:
     if state.finding(*TOO_HIGH, "oscillation"):
         yield from (moves.calm, moves.warm_up)
     elif state.finding("not-learning"):
-        yield from (moves.climb, moves.more_epochs, moves.higher_rank)
-    elif state.finding("overfitting"):
-        remedies = (
-            moves.halve_rate,
-            moves.more_dropout,
-            moves.more_decay,
-            moves.lower_rank,
-            moves.fewer_epochs,
-        )
-        if not _eval_rose(state):  # a wide gap, and no turning point: regularise first
-            remedies = (
-                moves.more_dropout,
-                moves.more_decay,
-                moves.halve_rate,
-                moves.lower_rank,
-                moves.fewer_epochs,
-            )
-        yield from remedies
-    elif state.finding("underfit"):
-        yield from (moves.climb, moves.more_epochs, moves.search_rate, moves.higher_rank)
+        yield from (moves.to_usual_rate, moves.climb, moves.more_epochs, moves.higher_rank)
+    elif state.finding("overfitting") or _too_sure(state):
+        yield from _against_overfitting(state)
+    elif _unfinished(state):
+        yield moves.within_practice
+        # Where the width says that the rate is about right, time is what lacks.
+        first = (moves.to_usual_rate, moves.more_epochs, moves.climb)
+        yield from (first if state.usual else (moves.climb, moves.more_epochs))
+        yield from (moves.search_rate, moves.higher_rank)
     else:
         yield from (moves.search_rate, moves.more_epochs, moves.higher_rank)
 
 
-def _expects_more(chain: Sequence[Iteration], best: Iteration, metric: str) -> bool:
-    """Whether a finding of the best promises gain, and the last adjustment brought some."""
-    if not has(best, PROMISING):
-        return False
-    return len(chain) == 1 or gained(chain[-1], chain[:-1], metric)
+def _against_overfitting(state: State) -> Iterator[Move]:
+    first = (moves.halve_rate, moves.more_dropout, moves.more_decay)
+    if not _eval_rose(state):  # a wide gap, and no turning point: regularise first
+        first = (moves.more_dropout, moves.more_decay, moves.halve_rate)
+    yield from (*first, moves.lower_rank, moves.fewer_epochs)
 
 
-def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
-    """No gain for `patience` iterations; only from the first run on that learned anything."""
-    broken = TOO_HIGH | {"not-learning"}
-    first = next(
-        (
-            n
-            for n, iteration in enumerate(chain, start=1)
-            if math.isfinite(figure(iteration, limits.metric)) and not has(iteration, broken)
-        ),
-        len(chain),
-    )
-    start = len(chain) - max(limits.patience, 1)
-    if start < first:
-        return False
-    recent = parent_of_next(chain[start:], limits.metric)
-    return not gained(recent, chain[:start], limits.metric)
+def _too_sure(state: State) -> bool:
+    """Whether it grew too sure of itself; where the rate of passes decides, that is no harm."""
+    return state.metric == "eval_loss" and state.finding("overconfidence") is not None
+
+
+def _unfinished(state: State) -> bool:
+    """Whether there is more to learn in a longer or faster run: it fell, or was best, at its end.
+
+    The latter only where the width says that the rate is about right: else it is searched first. A
+    flat stretch may be one before the next fall; what is memorised in a longer run costs no more
+    than its steps, since the best evaluation point is kept.
+    """
+    return bool(state.finding("underfit")) or (state.usual > 0 and state.best_share > 0.9)
 
 
 def _brought_nothing(state: State, adjustments: Adjustments) -> bool:

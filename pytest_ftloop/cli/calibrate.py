@@ -35,6 +35,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import ready, screen_progress
     from pytest_ftloop.loop import Loop, Options, in_ci
+    from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
     from pytest_ftloop.search import find_loop_files
     from pytest_ftloop.seeds import runs_here
@@ -45,7 +46,9 @@ def _run(arguments: argparse.Namespace) -> int:
         loop = Loop(ready(file), options, screen_progress())
         result = loop.calibrate(arguments.seeds)
         runs = runs_here(loop.log, result.best)
-        print("\n".join(noise_lines(result, runs, terminal_width())), flush=True)
+        width = terminal_width()
+        lines = [*noise_lines(result, runs, width), *note_lines(result.notes, width)]
+        print("\n".join(lines), flush=True)
         return HOLDS
 
     return max(each(find_loop_files(arguments.paths), calibrate))

@@ -16,6 +16,7 @@ from pytest_ftloop.cli import (
     calibrate,
     ci,
     comment,
+    diagnose,
     diff,
     export,
     gate,
@@ -24,6 +25,7 @@ from pytest_ftloop.cli import (
     run,
     schema,
     show,
+    suggest,
 )
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
 from pytest_ftloop.cli.report import COMMAND as REPORT
@@ -40,6 +42,8 @@ COMMANDS = (
     REPORT,
     log.COMMAND,
     show.COMMAND,
+    suggest.COMMAND,
+    diagnose.COMMAND,
     accept.COMMAND,
     export.COMMAND,
     calibrate.COMMAND,
@@ -82,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
             "ftloop show best demo",
         ),
         epilog="'ftloop COMMAND --help' says more. The same loops run as tests: pytest --ftloop\n"
-        "exit code: 0 all well, 1 a gate failed, 2 usage, config, data or log error;\n"
+        "exit code: 0 all well, 1 a gate failed or a fault was found, 2 usage, config, data or\n"
+        "log error;\n"
         "ftloop gate, ftloop ci: 3 the log is out of date or incomplete",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")

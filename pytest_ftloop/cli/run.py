@@ -126,11 +126,13 @@ def ready(file: Path) -> LoopConfig:
 
 def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[str]:
     from pytest_ftloop.report.escape import shorten, visible
-    from pytest_ftloop.report.text import summary
+    from pytest_ftloop.report.text import note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     yield from summary(result, verbosity, width)
+    told = len(result.notes)
     verdicts = [(rule, result.verdict_of(rule)) for rule in result.regressions]
+    yield from note_lines(result.notes[told:], width)
     if verbosity < 0:
         for rule, verdict in verdicts:
             if not verdict.ok:
@@ -162,18 +164,14 @@ def _tally(codes: Sequence[int]) -> str:
 
 
 def screen_progress() -> Progress:
-    """A live line on stderr where that is a terminal."""
-    from pytest_ftloop.live import LiveLine
-    from pytest_ftloop.progress import Silent
-
-    if not sys.stderr.isatty():
-        return Silent()
+    """A live line on stderr where that is a terminal, else only the lines that stay."""
+    from pytest_ftloop.live import LiveLine, StayingLines
 
     def write(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
 
-    return LiveLine(write, terminal_width())
+    return (LiveLine if sys.stderr.isatty() else StayingLines)(write, terminal_width())
 
 
 COMMAND = Command(

@@ -1,23 +1,32 @@
-"""Rules over the curves of one iteration, and over the iterations of its chain.
+"""Rules over the curves of one iteration.
 
-Common to all. Train losses are means of one noisy batch each, so only means of windows of steps
-are compared, and a window's standard error is judged by the step-to-step jumps (their median, so a
-trend or a spike doesn't inflate it). The eval loss is an exact mean over the same examples each
-time: small changes of it count. Where a figure is NaN or missing, `non_finite` speaks or the rule
-stays silent: no other rule fires on a NaN. Sources: FIELD.md, "LoRA practice".
+Common to all. Of the train loss means of windows of steps are compared, see `windows`. The eval
+loss is an exact mean over the same examples each time: small changes of it count. Where a figure
+is NaN or missing, `non_finite` speaks or the rule stays silent: no other rule fires on a NaN.
+"Practice" is published LoRA practice, "measured" are runs recorded for tests/diagnose.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from statistics import fmean, median
 
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.diagnose.noise import better_beyond_noise, noise
-from pytest_ftloop.metrics import METRICS, format_figure, split_name
-from pytest_ftloop.records import Finding
+from pytest_ftloop.diagnose.noise import noise
+from pytest_ftloop.diagnose.windows import (
+    at,
+    batch_noise,
+    eval_is_finite,
+    finite_losses,
+    last_quarters,
+    quarter_error,
+    relative_noise,
+    tail_mean,
+    window_means,
+    window_size,
+)
+from pytest_ftloop.records import EvalPoint, Finding
 
 Rule = Callable[[Evidence], Finding | None]
 Evidences = dict[str, float | int | str]
@@ -28,7 +37,8 @@ def non_finite(e: Evidence) -> Finding | None:
 
     Signal: a non-finite train or eval loss, a run ended for it, or a non-finite gradient norm in
     half of the last 10 steps or more (single ones are fp16 loss scaling at work: those steps are
-    skipped and the run is healthy). Minimum data: one step or one evaluation point.
+    skipped and the run is healthy). Source: what the trainer logs for such runs, measured. Minimum
+    data: one step or one evaluation point; three for the gradient norm. NaN: this rule's matter.
     """
     losses = [step.step for step in e.steps if not math.isfinite(step.loss)]
     norms = [s.step for s in e.steps if s.grad_norm is not None and not math.isfinite(s.grad_norm)]
@@ -38,14 +48,13 @@ def non_finite(e: Evidence) -> Finding | None:
     ended = e.ended_early.startswith(("loss is", "gradient norm is"))
     if not (losses or evals or norms_stay or ended):
         return None
-    what, where = next(
-        (name, steps[0])
-        for name, steps in (
-            ("train loss", losses),
-            ("eval loss", evals),
-            ("gradient norm", norms or [len(e.steps)]),
-        )
-        if steps
+    # A filter that hides NaN losses (the trainer's default) leaves the gradient norm to tell first.
+    stay = norms if norms_stay or ended else []
+    told = {"train loss": losses, "eval loss": evals, "gradient norm": stay}
+    what, where = min(
+        ((name, steps[0]) for name, steps in told.items() if steps),
+        key=lambda first: first[1],
+        default=("gradient norm", e.steps[-1].step if e.steps else 0),
     )
     return Finding(
         kind="non-finite",
@@ -72,18 +81,19 @@ def diverged(e: Evidence) -> Finding | None:
     nor the wobble of a memorised, tiny loss counts); train and eval both end over 1.1 times the
     untrained base's eval loss; the last 5 losses within 1% of ln(vocabulary) with gradient exactly
     0. A gradient norm over 10 times its median is given as evidence only: healthy runs spike too.
-    Windows: a tenth of the run, 3 to 10 steps. Minimum data: 6 finite losses. NaN: not this rule.
+    Windows: a tenth of the run, 3 to 10 steps. Source: runs with absurd learning rates, measured.
+    Minimum data: 6 finite losses. NaN: those steps are left out, `non_finite` tells of them.
     """
-    losses = _finite_losses(e)
+    losses = finite_losses(e)
     if e.ended_early.startswith(("diverged", "the loss froze")):
-        lowest = min(_window_means(losses, _window(losses)), default=math.nan)
-        return _diverged(e, e.ended_early, lowest, _tail(losses))
+        lowest = min(window_means(losses, window_size(losses)), default=math.nan)
+        return _diverged(e, e.ended_early, lowest, tail_mean(losses))
     if len(losses) < 6:
         return None
-    window = _window(losses)
-    means = _window_means(losses, window)
+    window = window_size(losses)
+    means = window_means(losses, window)
     lowest, last = min(means), means[-1]
-    error = _relative_noise(losses) * math.sqrt(2 / window)
+    error = relative_noise(losses) * math.sqrt(2 / window)
     if last - lowest > 0.25 and math.log(last / lowest) > max(math.log(1.5), 5 * error):
         reason = f"the train loss ended at {last:.2f}, {last / lowest:.1f} times its lowest, "
         return _diverged(e, f"{reason}{lowest:.2f}", lowest, last)
@@ -104,6 +114,7 @@ def no_signal(e: Evidence) -> Finding | None:
     loss exactly 0 at every step; gradient exactly 0 at every step; the adapter never moved. "Every"
     step, because a memorised set logs losses of 0.0 late in a healthy run. The last three need 2
     steps, and finite losses and gradients (a NaN run moves nothing either, and is `non_finite`).
+    Source: faults of wiring, measured. Unknown numbers (None): silent.
     """
     if e.labelled_tokens == 0:
         return _no_signal(
@@ -122,7 +133,7 @@ def no_signal(e: Evidence) -> Finding | None:
         return None
     if not all(norm is None or math.isfinite(norm) for norm in norms):
         return None
-    figures: Evidences = {"steps": len(e.steps)}
+    figures: Evidences = {"steps": e.steps[-1].step}
     if all(step.learning_rate == 0 for step in e.steps):
         return _no_signal(
             "the learning rate was 0 at every step",
@@ -143,7 +154,7 @@ def no_signal(e: Evidence) -> Finding | None:
         )
     if not e.adapter_moved:
         return _no_signal(
-            f"no weight of the adapter moved in {len(e.steps)} steps",
+            f"no weight of the adapter moved in {e.steps[-1].step} steps",
             "Check lora.target_modules, and that nothing freezes the adapter.",
             figures,
         )
@@ -157,24 +168,27 @@ def not_learning(e: Evidence) -> Finding | None:
     steps each), and the best eval loss is less than 5% below the untrained base's. Eval is exact,
     so with it train only must not contradict (by its standard error); without an eval loss from
     before the first step train decides alone, and must then fall short by a standard error. Silent
-    below 10 steps, and where the loss starts under 0.1: nothing was left to learn.
+    where the loss starts under 0.1: nothing was left to learn. Source: practice. Minimum data: 10
+    finite losses. NaN: those steps are left out; with a NaN eval loss: silent.
     """
-    losses = _finite_losses(e)
+    losses = finite_losses(e)
     if len(losses) < 10:
         return None
-    window = _window(losses)
+    window = window_size(losses)
     head, tail = fmean(losses[:window]), fmean(losses[-window:])
     if head < 0.1:
         return None
     train_fall = 1 - tail / head
-    error = _noise(losses) * math.sqrt(2 / window) / head
+    error = batch_noise(losses) * math.sqrt(2 / window) / head
     curve = e.eval_curve
     figures: Evidences = {
         "train_first": head,
         "train_last": tail,
         "train_fall": train_fall,
-        "steps": len(losses),
+        "steps": e.steps[-1].step,
     }
+    if not eval_is_finite(e):
+        return None
     if len(curve) >= 2 and curve[0][0] == 0 and curve[0][1]:
         eval_fall = 1 - min(loss for _, loss in curve[1:]) / curve[0][1]
         if not (eval_fall < 0.05 and train_fall < 0.05 + error):
@@ -187,7 +201,7 @@ def not_learning(e: Evidence) -> Finding | None:
         severity="warning",
         message=(
             f"The model hardly learned: the train loss went from {head:.3f} to {tail:.3f} "
-            f"({_percent(-train_fall)}) in {len(losses)} steps."
+            f"({_percent(-train_fall)}) in {e.steps[-1].step} steps."
         ),
         evidence=figures,
         remedy=(
@@ -206,21 +220,21 @@ def underfit(e: Evidence) -> Finding | None:
     before the last, the train loss must have fallen so and by two standard errors too. A quarter
     of a decaying schedule understates what is left, hence the low bound; 0.05 nats keep a run that
     nearly reached zero loss from being called unfinished. Minimum data: two points (the untrained
-    base counts as one); the train loss is only consulted from 8 steps on. NaN gap: taken as small.
+    base counts as one); the train loss is only consulted from 8 steps on. Source: practice, and
+    measured runs at too low a learning rate. NaN eval loss: silent; NaN gap: taken as small.
     """
-    curve, losses = e.eval_curve, _finite_losses(e)
-    if len(curve) < 2 or not _eval_is_finite(e) or curve[-1][1] > min(loss for _, loss in curve):
+    curve, losses = e.eval_curve, finite_losses(e)
+    if len(curve) < 2 or not eval_is_finite(e) or curve[-1][1] > min(loss for _, loss in curve):
         return None
     last = curve[-1][1]
-    before = _at(curve, 0.75 * curve[-1][0])
+    before = at(curve, 0.75 * curve[-1][0])
     fall = before - last
     train_loss, gap = e.metrics.get("train_loss", math.nan), e.metrics.get("overfit_gap", math.nan)
     if fall < 0.05 or fall < 0.02 * before or gap > max(0.1, 0.1 * train_loss):
         return None
     if len(losses) >= 8:
-        quarter = len(losses) // 4
-        third, fourth = fmean(losses[-2 * quarter : -quarter]), fmean(losses[-quarter:])
-        error = 2 * _noise(losses) * math.sqrt(2 / quarter)
+        third, fourth = last_quarters(losses)
+        error = 2 * quarter_error(losses)
         coarse = curve[-2][0] < 0.5 * curve[-1][0]
         if fourth > third + error or (coarse and third - fourth < max(0.05, 0.02 * third, error)):
             return None
@@ -234,7 +248,7 @@ def underfit(e: Evidence) -> Finding | None:
         evidence={
             "eval_first": curve[0][1],
             "eval_last": last,
-            "eval_fall": 1 - last / curve[0][1],
+            "eval_fall": 1 - last / curve[0][1] if curve[0][1] else 0.0,
             "eval_fall_last_quarter": fall / before,
         },
         remedy="Raise the learning rate 3 to 5 times, or train for more epochs.",
@@ -247,16 +261,18 @@ def oscillation(e: Evidence) -> Finding | None:
     Signal, any of: the mean train loss of some 5 steps was over 1.25 times that of the first 3 (and
     0.5 nats and 5 standard errors above it), so the run first destroyed and then relearned; or over
     20% of the evaluation points, two at least, lie more than 5% and 0.05 nats above both their
-    neighbours (a steady rise is `overfitting`). Minimum data: 10 steps, or 5 evaluation points.
+    neighbours (a steady rise is `overfitting`). Source: practice for the share of points; runs that
+    first destroyed, measured. Minimum data: 10 steps, or 5 evaluation points (two swings, and one
+    in five). NaN: those steps are left out; no swing has a NaN in it.
     """
-    losses = _finite_losses(e)
+    losses = finite_losses(e)
     curve = [loss for _, loss in e.eval_curve]
     inner = list(zip(curve, curve[1:], curve[2:], strict=False))
     swings = sum(top - max(old, new) > max(0.05, 0.05 * top) for old, top, new in inner)
     start, peak, error = math.nan, math.nan, math.inf
     if len(losses) >= 10:
-        start, peak = _window_means(losses, 3)[0], max(_window_means(losses, 5))
-        error = _relative_noise(losses) * math.sqrt(1 / 3 + 1 / 5)
+        start, peak = window_means(losses, 3)[0], max(window_means(losses, 5))
+        error = relative_noise(losses) * math.sqrt(1 / 3 + 1 / 5)
     if peak - start > 0.5 and math.log(peak / start) > max(math.log(1.25), 5 * error):
         message = f"The train loss first rose from {start:.2f} to {peak:.2f} before it fell."
     elif swings >= 2 and swings > 0.2 * len(inner):
@@ -278,39 +294,21 @@ def oscillation(e: Evidence) -> Finding | None:
 def overfitting(e: Evidence) -> Finding | None:
     """The model learns its train set by heart.
 
-    Signal, any of: the eval loss ends above its lowest by more than 3% and 0.01 nats (its mean
-    since the lowest point half of that, so one odd last point does not count) while train did not
-    rise since; or at the best point eval - train is over 0.1 nats and over 25% of the train loss,
-    and eval is not still falling. FIELD.md's gap / train > 0.1 alone would cry wolf: a converged
-    run with train 0.08 and eval 0.10 has 0.25. Minimum data: two evaluation points for the rise; a
-    train loss in eval mode for the gap. NaN: silent.
+    Signal, any of: the eval loss rose to the end (see `_rise`) while train did not rise since; or
+    at the best point eval - train is over 0.1 nats and over 25% of the train loss, and eval is not
+    still falling. Practice's gap / train > 0.1 alone would cry wolf: a converged run with train
+    0.08 and eval 0.10 has 0.25. Where accuracy went on rising `overconfidence` speaks instead.
+    Minimum data: two evaluation points for the rise; a train loss in eval mode for the gap. NaN:
+    silent.
     """
-    if not e.evals or not _eval_is_finite(e):
+    if not e.evals or not eval_is_finite(e) or overconfidence(e):
         return None
-    points = [point.eval_loss for point in e.evals]
-    lowest = min(points)
-    after = points[points.index(lowest) + 1 :]
-    best = e.evals[points.index(lowest)]
+    best, last = _lowest(e), e.evals[-1]
     train_loss, gap = e.metrics.get("train_loss", math.nan), e.metrics.get("overfit_gap", math.nan)
-    evidence: Evidences = {
-        "eval_lowest": lowest,
-        "eval_last": points[-1],
-        "best_step": best.step,
-        "best_epoch": best.epoch,
-        "last_step": e.evals[-1].step,
-        "train_loss": train_loss,
-        "overfit_gap": gap,
-    }
-    limit = max(0.03 * lowest, 0.01)
-    if (
-        after
-        and after[-1] - lowest > limit
-        and fmean(after) - lowest > limit / 2
-        and not _train_rose_since(e, best.step)
-    ):
+    if _rise(e) and not _train_rose_since(e, best.step):
         message = (
-            f"The eval loss rose from {lowest:.3f} (step {best.step}) to {after[-1]:.3f} while the "
-            "train loss went on falling."
+            f"The eval loss rose from {best.eval_loss:.3f} (step {best.step}) to "
+            f"{last.eval_loss:.3f} while the train loss went on falling."
         )
     elif gap > max(0.1, 0.25 * train_loss) and not _eval_still_falls(e):
         message = (
@@ -323,7 +321,15 @@ def overfitting(e: Evidence) -> Finding | None:
         kind="overfitting",
         severity="warning",
         message=message,
-        evidence=evidence,
+        evidence={
+            "eval_lowest": best.eval_loss,
+            "eval_last": last.eval_loss,
+            "best_step": best.step,
+            "best_epoch": best.epoch,
+            "last_step": last.step,
+            "train_loss": train_loss,
+            "overfit_gap": gap,
+        },
         remedy=(
             "Halve the learning rate, set lora.lora_dropout to 0.05-0.1 or weight decay to "
             "0.01-0.1, halve the rank, train fewer epochs, or add data."
@@ -331,22 +337,83 @@ def overfitting(e: Evidence) -> Finding | None:
     )
 
 
-def plateau(e: Evidence) -> Finding | None:
-    """No more progress: over the last iterations, or at the end of this one.
+def overconfidence(e: Evidence) -> Finding | None:
+    """More tokens are right, and those that are wrong are wrong with more certainty.
 
-    Signal over iterations: the best of the loop's metric moved by no more than noise (1% of a
-    loss, half a point of a rate) in the last 2 of at least 3 iterations. Signal in the run: over
-    the last quarter the eval loss moved less than 1% or 0.005 nats, and train fell less than 5% or
-    two standard errors: converged. Minimum data: 12 steps and a point in the second half before
-    the last. NaN: such an iteration brings no progress.
+    Signal: the eval loss rose to the end (see `_rise`) while token accuracy rose since the loss was
+    lowest by more than half a point and, where the tokens are known, by more than one standard
+    error of an accuracy over as many; its mean since then by half of that. `overfitting` is silent
+    then: by what the model answers it is still getting better. Source: practice ("eval loss up
+    while accuracy rises: warn, don't fail"), and runs measured. Minimum data: two evaluation points
+    with their token accuracy. NaN: silent.
     """
-    return _plateau_of_iterations(e) or _plateau_of_curve(e)
+    if not e.evals or not eval_is_finite(e) or not _rise(e):
+        return None
+    best, last = _lowest(e), e.evals[-1]
+    since = [point.token_accuracy for point in e.evals if point.step > best.step]
+    tokens = sum(row.tokens for row in e.results)
+    error = math.sqrt(best.token_accuracy * (1 - best.token_accuracy) / tokens) if tokens else 0.0
+    limit = max(noise("token_accuracy", best.token_accuracy), error)
+    rise = last.token_accuracy - best.token_accuracy
+    # Written so that a NaN on either side is silent.
+    if not (rise > limit and fmean(since) - best.token_accuracy > limit / 2):
+        return None
+    return Finding(
+        kind="overconfidence",
+        severity="warning",
+        message=(
+            f"The eval loss rose from {best.eval_loss:.3f} (step {best.step}) to "
+            f"{last.eval_loss:.3f} while token accuracy rose from {best.token_accuracy:.1%} to "
+            f"{last.token_accuracy:.1%}: wrong answers are given with more certainty."
+        ),
+        evidence={
+            "eval_lowest": best.eval_loss,
+            "eval_last": last.eval_loss,
+            "best_step": best.step,
+            "best_epoch": best.epoch,
+            "last_step": last.step,
+            "accuracy_best": best.token_accuracy,
+            "accuracy_last": last.token_accuracy,
+        },
+        remedy=(
+            "Where answers count, not probabilities, choose by loop.metric pass_rate and go on; "
+            "else take the best point, or train fewer epochs or at a lower learning rate."
+        ),
+    )
+
+
+def converged(e: Evidence) -> Finding | None:
+    """The run came to its end: more of the same brings nothing.
+
+    Signal: over the last quarter of the steps the eval loss moved less than 1% or 0.005 nats, and
+    train fell less than 5% or two standard errors. Source: practice ("plateau, train flat").
+    Minimum data: 12 steps and an evaluation point in the second half before the last. NaN: silent.
+    """
+    losses, curve = finite_losses(e), e.eval_curve
+    if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
+        return None
+    last, step = curve[-1][1], curve[-1][0]
+    if curve[-2][0] < 0.5 * step:
+        return None
+    before = at(curve, 0.75 * step)
+    third, fourth = last_quarters(losses)
+    still = max(0.05 * third, 2 * quarter_error(losses))
+    if abs(before - last) > max(0.01 * before, 0.005) or third - fourth > still:
+        return None
+    return Finding(
+        kind="converged",
+        severity="info",
+        message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
+        evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
+        remedy="More epochs bring nothing: look at the failing examples, or at the data.",
+    )
 
 
 def out_of_memory(e: Evidence) -> Finding | None:
     """Out of memory was met and survived.
 
-    Signal: the training names a recovery. The result is unaffected but for rounding.
+    Signal: the training names a recovery. The result is unaffected but for rounding. Source: the
+    run's own record, so there is no threshold, no minimum of data and no NaN.
     """
     if not e.recoveries:
         return None
@@ -370,8 +437,9 @@ RULES: tuple[Rule, ...] = (
     not_learning,
     oscillation,
     overfitting,
+    overconfidence,
     underfit,
-    plateau,
+    converged,
     out_of_memory,
 )
 
@@ -401,119 +469,44 @@ def _no_signal(reason: str, remedy: str, evidence: Evidences) -> Finding:
     )
 
 
-def _plateau_of_iterations(e: Evidence) -> Finding | None:
-    past = [iteration.metrics.get(e.metric, math.nan) for iteration in e.history]
-    values = [*past, e.metrics.get(e.metric, math.nan)]
-    direction = METRICS[split_name(e.metric)[0]]
-    finite = [value for value in values[:-2] if math.isfinite(value)]
-    if not finite:
-        return None
-    before = min(finite) if direction.better == "lower" else max(finite)
-    if any(better_beyond_noise(e.metric, value, before) for value in values[-2:]):
-        return None
-    return Finding(
-        kind="plateau",
-        severity="info",
-        message=(
-            f"The best {e.metric}, {format_figure(e.metric, before)}, moved by no more than noise "
-            "in the last 2 iterations."
-        ),
-        evidence={"best": before, "iterations": len(values), "noise": noise(e.metric, before)},
-        remedy=(
-            "Settings have little left to give: look at the failing examples, add data, or relax "
-            "the gate."
-        ),
-    )
-
-
-def _plateau_of_curve(e: Evidence) -> Finding | None:
-    losses, curve = _finite_losses(e), e.eval_curve
-    if len(losses) < 12 or len(e.evals) < 2 or not _eval_is_finite(e):
-        return None
-    last, step = curve[-1][1], curve[-1][0]
-    if curve[-2][0] < 0.5 * step:
-        return None
-    before = _at(curve, 0.75 * step)
-    quarter = len(losses) // 4
-    third, fourth = fmean(losses[-2 * quarter : -quarter]), fmean(losses[-quarter:])
-    error = 2 * _noise(losses) * math.sqrt(2 / quarter)
-    if abs(before - last) > max(0.01 * before, 0.005) or third - fourth > max(0.05 * third, error):
-        return None
-    return Finding(
-        kind="plateau",
-        severity="info",
-        message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
-        evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
-        remedy="More epochs bring nothing: look at the failing examples, or at the data.",
-    )
-
-
-def _finite_losses(e: Evidence) -> list[float]:
-    return [step.loss for step in e.steps if math.isfinite(step.loss)]
-
-
-def _eval_is_finite(e: Evidence) -> bool:
-    return all(math.isfinite(point.eval_loss) for point in e.evals)
-
-
 def _last_eval(e: Evidence) -> float:
     return e.evals[-1].eval_loss if e.evals else math.nan
 
 
-def _window(losses: Sequence[float]) -> int:
-    return max(3, min(10, len(losses) // 10))
+def _lowest(e: Evidence) -> EvalPoint:
+    return min(e.evals, key=lambda point: point.eval_loss)
 
 
-def _window_means(losses: Sequence[float], window: int) -> list[float]:
-    """Mean of each run of `window` steps, of the logs: one odd batch does not lift it far."""
-    logs = [math.log(max(loss, 1e-6)) for loss in losses]
-    count = max(1, len(logs) - window + 1)
-    return [math.exp(fmean(logs[i : i + window])) for i in range(count)] if logs else []
+def _rise(e: Evidence) -> bool:
+    """Whether the eval loss ends above its lowest by more than 3% and 0.01 nats.
 
-
-def _tail(losses: Sequence[float]) -> float:
-    return fmean(losses[-_window(losses) :]) if losses else math.nan
-
-
-def _noise(losses: Sequence[float]) -> float:
-    """Standard deviation of one batch's loss, from the median jump between neighbours."""
-    if len(losses) < 2:
-        return math.inf
-    return 1.4826 * median(abs(new - old) for old, new in pairwise(losses)) / math.sqrt(2)
-
-
-def _relative_noise(losses: Sequence[float]) -> float:
-    """The same of the loss's log: batch noise grows with the loss."""
-    return _noise([math.log(max(loss, 1e-6)) for loss in losses])
-
-
-def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
-    """The eval loss at `step`, interpolated; that of the first point for earlier steps."""
-    earlier = curve[0]
-    for point in curve:
-        if point[0] >= step:
-            span = point[0] - earlier[0]
-            share = (step - earlier[0]) / span if span else 1.0
-            return earlier[1] + max(share, 0.0) * (point[1] - earlier[1])
-        earlier = point
-    return earlier[1]
+    Its mean since the lowest point by half of that, so one odd last point does not count.
+    """
+    lowest = _lowest(e)
+    after = [point.eval_loss for point in e.evals[e.evals.index(lowest) + 1 :]]
+    limit = max(0.03 * lowest.eval_loss, 0.01)
+    return (
+        bool(after)
+        and after[-1] - lowest.eval_loss > limit
+        and fmean(after) - lowest.eval_loss > limit / 2
+    )
 
 
 def _eval_still_falls(e: Evidence) -> bool:
     curve = e.eval_curve
-    before = _at(curve, 0.75 * curve[-1][0])
+    before = at(curve, 0.75 * curve[-1][0])
     return len(curve) >= 2 and before - curve[-1][1] > max(0.02 * before, 0.01)
 
 
 def _train_rose_since(e: Evidence, step: int) -> bool:
     """Whether the train loss after `step` is above that around it: then it is not overfitting."""
-    losses = _finite_losses(e)
+    losses = finite_losses(e)
     around = [s.loss for s in e.steps if s.step <= step and math.isfinite(s.loss)]
     since = [s.loss for s in e.steps if s.step > step and math.isfinite(s.loss)]
     if not around or not since:
         return False
-    window = min(_window(losses), len(around), len(since))
-    error = _noise(losses) * math.sqrt(2 / window)
+    window = min(window_size(losses), len(around), len(since))
+    error = batch_noise(losses) * math.sqrt(2 / window)
     return fmean(since[-window:]) > fmean(around[-window:]) + 2 * error
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.errors import FtloopError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.records import EvalPoint, Iteration, StepLog, Training
+    from pytest_ftloop.gates import Gate, Regression
+    from pytest_ftloop.records import (
+        EvalPoint,
+        Example,
+        ExampleResult,
+        HoldoutUse,
+        Iteration,
+        StepLog,
+        TrainedExample,
+        Training,
+        Wiring,
+    )
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,12 @@ class Evidence:
 
     `metrics` are the figures of the best evaluation point, `final` those of the last one.
     `metric` is the one that the loop chooses by. `history`: the iterations of the same chain
-    before this one, oldest first. The other fields are those of `Training`.
+    before this one, oldest first. `train` and `eval` are the examples themselves, `results` what
+    each eval example showed at the best point, `gates` what is asked of them, `holdout` the
+    openings of the holdout so far and `opened` the iterations it was opened for. `run_noise` is how
+    far the seed alone moves each metric, where the log has measured it (`noise.run_noise`). The
+    other fields are those of `Training`. What is not known (curves of another trainer come without
+    data) is empty or None, and rules that need it stay silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -26,8 +44,8 @@ class Evidence:
     planned_steps: int
     best_step: int
     steps_per_epoch: int
-    trainable_parameters: int
-    labelled_tokens: int
+    trainable_parameters: int | None
+    labelled_tokens: int | None
     vocabulary: int
     adapter_moved: bool
     ended_early: str = ""
@@ -37,6 +55,15 @@ class Evidence:
     base_eval_loss: float = math.nan
     history: tuple[Iteration, ...] = ()
     metric: str = "eval_loss"
+    wiring: Wiring | None = None
+    train: tuple[Example, ...] = ()
+    trained: tuple[TrainedExample, ...] = ()
+    eval: tuple[Example, ...] = ()
+    results: tuple[ExampleResult, ...] = ()
+    gates: tuple[Gate | Regression, ...] = ()
+    holdout: tuple[HoldoutUse, ...] = ()
+    opened: tuple[Iteration, ...] = ()
+    run_noise: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -47,8 +74,9 @@ class Evidence:
         base_eval_loss: float,
         history: Sequence[Iteration] = (),
         metric: str = "eval_loss",
+        **others: Any,
     ) -> Evidence:
-        """The evidence of a training and the figures measured on it."""
+        """The evidence of a training and its figures; `others` are fields as they are."""
         return cls(
             steps=training.steps,
             evals=training.evals,
@@ -66,7 +94,20 @@ class Evidence:
             base_eval_loss=base_eval_loss,
             history=tuple(history),
             metric=metric,
+            wiring=training.wiring,
+            trained=training.trained,
+            **others,
         )
+
+    def results_of(self, iteration: Iteration) -> tuple[ExampleResult, ...]:
+        """What an earlier iteration's examples showed; nothing where its table can't be read.
+
+        The iteration being diagnosed is not in the log yet: a damaged table must not lose it.
+        """
+        try:
+            return tuple(iteration.examples)
+        except (FtloopError, OSError):
+            return ()
 
     @property
     def eval_curve(self) -> tuple[tuple[int, float], ...]:

@@ -291,7 +291,7 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
         },
         "findings": [_plain(asdict(f)) for f in iteration.findings],
         "failing": list(iteration.failing),
-        "decision": _plain(asdict(iteration.decision)),
+        "decision": _decided(iteration.decision),
         "examples": {
             "rows": len(iteration.examples),
             "sha256": examples_sha256,
@@ -498,7 +498,17 @@ def _decision(record: Mapping[str, Any]) -> Decision:
         kind=record["kind"],
         because=record["because"],
         next=tuple(Adjustment(**a) for a in record["next"]),
+        parent=record.get("parent", ""),
     )
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    """A decision's record; the parent is left out where it is the best, as it nearly always is."""
+    record = asdict(decision)
+    if not decision.parent:
+        del record["parent"]
+    plain: dict[str, Any] = _plain(record)
+    return plain
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.metrics import METRICS, split_name
-from pytest_ftloop.report.escape import one_line, shorten, visible
+from pytest_ftloop.report.escape import columns_of, one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -51,7 +51,7 @@ def show_iteration(
         _data(iteration, width),
         _metrics(iteration, width),
         _tags(iteration, width),
-        _curves(iteration, width, _BARS if unicode else _ASCII_BARS),
+        _curves(iteration, width, unicode=unicode),
         _findings(iteration, width),
         failing_lines(iteration, iteration.examples, examples, most, width),
         _decision(iteration, width),
@@ -59,6 +59,31 @@ def show_iteration(
         _cost(iteration, width),
     )
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def curves_of(iteration: Iteration) -> dict[str, list[float]]:
+    """An iteration's losses in the order of the steps, by what they are of."""
+    return {
+        "train loss": [step.loss for step in iteration.steps],
+        "eval loss": [point.eval_loss for point in iteration.evals],
+    }
+
+
+def curve_lines(
+    curves: Mapping[str, Sequence[float]], width: int, *, unicode: bool = True
+) -> list[str]:
+    """Each curve that has a value: drawn, and its ends and lowest value in figures."""
+    bars, lines = _BARS if unicode else _ASCII_BARS, []
+    names = {name: one_line(name, max(width // 3, 11)) for name, values in curves.items() if values}
+    label = max(map(columns_of, names.values()), default=0)
+    for name, shown in names.items():
+        values = curves[name]
+        ends = f"{_loss(values[0])} -> {_loss(values[-1])}, lowest {_loss(lowest(values))}"
+        size = max(min(width - len(ends) - label - 5, _LONGEST_CURVE), 1)
+        drawn = sparkline(values, size, bars)
+        padding = " " * (label - columns_of(shown))
+        lines.append(shorten(f"  {shown}{padding} {drawn}  {ends}", width))
+    return lines
 
 
 def sparkline(values: Sequence[float], size: int, bars: str = _BARS) -> str:
@@ -148,20 +173,11 @@ def _tags(iteration: Iteration, width: int) -> list[str]:
     return table(columns, width)[1:]
 
 
-def _curves(iteration: Iteration, width: int, bars: str) -> list[str]:
-    curves = {
-        "train loss": [step.loss for step in iteration.steps],
-        "eval loss": [point.eval_loss for point in iteration.evals],
-    }
+def _curves(iteration: Iteration, width: int, *, unicode: bool) -> list[str]:
+    lines = curve_lines(curves_of(iteration), width, unicode=unicode)
     best = iteration.facts.get("best_step")
     head = "curves" + (f" (best point: step {best})" if isinstance(best, int) else "") + ":"
-    lines = [shorten(head, width)]
-    for name, values in curves.items():
-        if values:
-            ends = f"{_loss(values[0])} -> {_loss(values[-1])}, lowest {_loss(_lowest(values))}"
-            size = max(min(width - len(ends) - 15, _LONGEST_CURVE), 1)
-            lines.append(shorten(f"  {name:<11}{sparkline(values, size, bars)}  {ends}", width))
-    return lines if len(lines) > 1 else []
+    return [shorten(head, width), *lines] if lines else []
 
 
 def _findings(iteration: Iteration, width: int) -> list[str]:
@@ -203,5 +219,6 @@ def _loss(value: float) -> str:
     return figure_text("eval_loss", value)
 
 
-def _lowest(values: Sequence[float]) -> float:
+def lowest(values: Sequence[float]) -> float:
+    """The lowest finite value; NaN without one."""
     return min((value for value in values if math.isfinite(value)), default=math.nan)

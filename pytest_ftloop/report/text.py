@@ -39,11 +39,12 @@ def summary(
 ) -> list[str]:
     """What the terminal says of one loop at the end.
 
-    Verbosity below 0: the headline and one line a failed gate. 0: with the table, findings, the 3
-    worst examples and what comes next. 1 and more: with all failing examples. `cwd` is where the
-    paths to commit are relative to.
+    Verbosity below 0: the headline, one line a failed gate, and notes. 0: with the table, findings,
+    the 3 worst examples and what comes next. 1 and more: with all failing examples. `cwd` is where
+    the paths to commit are relative to.
     """
     lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
+    lines += note_lines(result.notes, width)
     if verbosity < 0:
         return lines
     if result.gates and all(gate.passed for gate in result.gates):
@@ -70,14 +71,16 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
     """
     last, best, trained = result.chain[-1], result.best, _trained(result)
     seconds = math.fsum(iteration.cost.seconds for iteration in trained)
-    now = f"{len(trained)} trained, {duration_text(seconds)}" if trained else "up to date"
+    now = [f"{len(trained)} trained, {duration_text(seconds)}"] if trained else []
+    now += [f"{len(result.restored)} restored"] if result.restored else []
     figures = ", ".join(
         f"{name} {figure_text(name, best.metrics.get(name))}"
         for name in ("eval_loss", "pass_rate")
         if name in best.metrics
     )
     loop = one_line(result.loop, max(width // 3, 12))
-    text = f"{loop}: {plural(len(result.chain), 'iteration')} ({now}), best {visible(best.name)}"
+    text = f"{loop}: {plural(len(result.chain), 'iteration')} "
+    text += f"({', '.join(now) or 'up to date'}), best {visible(best.name)}"
     for extra in filter(None, (figures, decision_text(last.decision))):
         if columns_of(text) + columns_of(extra) + 2 <= width:
             text += f", {extra}"
@@ -88,6 +91,11 @@ def gate_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
     """One line a failed gate."""
     failed = [gate for gate in result.gates if not gate.passed]
     return [shorten(f"  FAILED {visible(gate.message)}", width) for gate in failed]
+
+
+def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
+    """What is told of records that an earlier run kept."""
+    return [line for note in notes for line in paragraph(visible(note), width, "  note: ", "    ")]
 
 
 def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
@@ -104,10 +112,8 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
     def differences(name: str) -> list[str]:
         return [_difference(name, old, new) for old, new in pairs]
 
-    marks = [
-        ("*" if it.name == result.best.name else " ") + ("+" if it.id in result.trained else "")
-        for it in chain
-    ]
+    now = dict.fromkeys(result.trained, "+") | dict.fromkeys(result.restored, "=")
+    marks = [("*" if it.name == result.best.name else " ") + now.get(it.id, "") for it in chain]
     columns = [
         Column(("", ""), marks),
         Column(("", "#"), [str(it.number) for it in chain], right=True),
@@ -122,6 +128,7 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
     legend = "*  best" + ("    +  trained now" if result.trained else "")
+    legend += "    =  restored, not trained" if result.restored else ""
     return "\n".join([*table(columns, width), shorten(legend, width)])
 
 
@@ -144,6 +151,16 @@ def finding_lines(finding: Finding, width: int = WIDTH) -> list[str]:
     if finding.remedy:
         label = "remedy" if finding.tunable else "remedy (no change of settings cures it)"
         lines += paragraph(f"{label}: {visible(finding.remedy)}", width, "    ", "      ")
+    return lines
+
+
+def found_lines(loop: str, findings: Sequence[Finding], width: int = WIDTH) -> list[str]:
+    """The errors and warnings of the data with their remedies, as told before training begins."""
+    lines = []
+    for finding in findings:
+        if finding.severity != "info":
+            said = f"{finding.severity} {finding.kind}: {finding.message} {finding.remedy}"
+            lines += paragraph(visible(said), width, f"ftloop {one_line(loop, 30)}: ", "  ")
     return lines
 
 
@@ -216,12 +233,12 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 
 
 def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None) -> list[str]:
-    """The `git add` that commits what was trained now; nothing when nothing was trained.
+    """The `git add` that commits what was trained or restored now; nothing where nothing was.
 
     Too long for one line, or where verdicts are written beside the iterations, it names the log's
     folder for the files in it. A command is never cut.
     """
-    if not result.trained or not result.files:
+    if not (result.trained or result.restored) or not result.files:
         return []
     here = Path.cwd() if cwd is None else cwd
     command = _git_add(result.files, here)

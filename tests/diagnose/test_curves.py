@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,19 @@ import pytest
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.curves import (
     RULES,
+    converged,
     diverged,
     no_signal,
     non_finite,
     not_learning,
     oscillation,
     out_of_memory,
+    overconfidence,
     overfitting,
-    plateau,
     underfit,
 )
 from pytest_ftloop.records import EvalPoint
-from tests.fakes import fake_iteration, fake_metrics, fake_steps, fake_training
+from tests.fakes import fake_example, fake_metrics, fake_steps, fake_training
 
 REAL = json.loads(Path(__file__).with_name("real_curves.json").read_text())
 DECAY = [0.1 + 5 * math.exp(-n / 12) for n in range(100)]
@@ -47,6 +49,14 @@ def real(name):
     metrics = fake_metrics(best, run["train_loss"])
     training = fake_training(steps=fake_steps(run["losses"], run["norms"]), evals=points)
     return Evidence.of(training, metrics, metrics, run["base"])
+
+
+def accurate(losses, accuracies, **fields):
+    """Evidence of a run whose train loss falls to 0.1, with these eval losses and accuracies."""
+    of = evidence(DECAY, losses, **fields)
+    points = zip(of.evals, accuracies, strict=True)
+    evals = tuple(replace(point, token_accuracy=accuracy) for point, accuracy in points)
+    return replace(of, evals=evals)
 
 
 def kinds(of):
@@ -368,39 +378,72 @@ class TestOverfitting:
         assert None is overfitting(evidence(DECAY, (0.5,), train_loss=0.45))
 
 
-class TestPlateau:
-    def test_of_the_curve(self):
+class TestOverconfidence:
+    def test_accuracy_rises(self):
+        """An eval loss that rises with the token accuracy is a warning, and not overfitting."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.75, 0.78, 0.8), train_loss=0.3)
+        found = diagnose(of)
+        assert [("overconfidence", "warning")] == [(f.kind, f.severity) for f in found]
+
+    def test_a_wide_gap_beside_it(self):
+        """Also where the gap is wide it is not called overfitting."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.75, 0.78, 0.8), train_loss=0.05)
+        assert ["overconfidence"] == kinds(of)
+
+    def test_accuracy_falls(self):
+        """An eval loss that rises while accuracy falls is overfitting."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.75, 0.74, 0.73), train_loss=0.3)
+        assert ["overfitting"] == kinds(of)
+
+    def test_accuracy_within_noise(self):
+        """Four tenths of a point are no rise of accuracy."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.75, 0.752, 0.754))
+        assert None is overconfidence(of)
+
+    def test_few_tokens(self):
+        """Of 30 tokens two more that are right are no rise of accuracy."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.7, 0.77, 0.77))
+        rows = tuple(fake_example(f"e{n}", tokens=3) for n in range(10))
+        assert None is overconfidence(replace(of, results=rows))
+        assert overconfidence(replace(of, results=100 * rows))
+
+    def test_one_odd_last_point(self):
+        """Accuracy that was level and only rose at the last point is noise."""
+        of = accurate((0.9, 0.5, 0.6, 0.6, 0.6, 0.6), (0.7, 0.75, 0.74, 0.74, 0.74, 0.76))
+        assert None is overconfidence(of)
+
+    @pytest.mark.parametrize("odd", [(0.7, math.nan, 0.8, 0.8), (0.7, 0.7, 0.8, math.nan)])
+    def test_unknown_accuracy(self, odd):
+        """Without an accuracy it is silent, and overfitting speaks."""
+        of = accurate((0.9, 0.5, 0.6, 0.7), odd, train_loss=0.3)
+        assert ["overfitting"] == kinds(of)
+
+    def test_a_loss_that_falls(self):
+        """A loss that does not rise is no matter, whatever accuracy does."""
+        of = accurate((0.9, 0.5, 0.45, 0.4), (0.7, 0.75, 0.78, 0.8))
+        assert None is overconfidence(of)
+
+
+class TestConverged:
+    def test_level_end(self):
         """A level last quarter of train and eval is convergence."""
         losses = [1 + 4 * math.exp(-n / 8) for n in range(100)]
-        assert "converged" in plateau(evidence(losses, (1.1, 1.05, 1.05, 1.05))).message
+        found = converged(evidence(losses, (1.1, 1.05, 1.05, 1.05)))
+        assert ("converged", "info") == (found.kind, found.severity)
 
-    def test_of_the_iterations(self):
-        """No gain beyond noise in the last 2 of 4 iterations is a plateau."""
-        history = [
-            fake_iteration(n, metrics=fake_metrics(v)) for n, v in enumerate((2.0, 1.0, 1.2))
-        ]
-        found = plateau(evidence(metrics=fake_metrics(0.995), history=history))
-        assert found.evidence["best"] == 1.0
+    def test_train_still_falls(self):
+        """A train loss that still falls is no convergence."""
+        losses = [5 - 0.04 * n for n in range(100)]
+        assert None is converged(evidence(losses, (1.1, 1.05, 1.05, 1.05)))
 
-    def test_of_a_rate(self):
-        """Half a point of a rate is noise, a whole one is not."""
-        history = [fake_iteration(n, metrics=fake_metrics(pass_rate=0.8)) for n in (1, 2)]
-        same, more = (
-            evidence(metrics=fake_metrics(pass_rate=p), history=history, metric="pass_rate")
-            for p in (0.804, 0.81)
-        )
-        found = plateau(same)
-        assert (found and found.kind, plateau(more)) == ("plateau", None)
+    def test_eval_still_falls(self):
+        """An eval loss that still falls is none either."""
+        losses = [1 + 4 * math.exp(-n / 8) for n in range(100)]
+        assert None is converged(evidence(losses, (1.4, 1.2, 1.1, 1.05)))
 
-    def test_needs_three_iterations(self):
-        """Two equal iterations are not a plateau yet."""
-        history = [fake_iteration(1, metrics=fake_metrics(1.0))]
-        assert None is plateau(evidence(metrics=fake_metrics(1.0), history=history))
-
-    def test_nan_history(self):
-        """Iterations without a figure are no progress, and no plateau without one to hold."""
-        history = [fake_iteration(n, metrics=fake_metrics(math.nan, 1.0)) for n in (1, 2)]
-        assert None is plateau(evidence(metrics=fake_metrics(1.0), history=history))
+    def test_11_steps(self):
+        """11 steps are too few to tell."""
+        assert None is converged(evidence([1.0] * 11, (1.05, 1.05, 1.05)))
 
 
 class TestOutOfMemory:

@@ -10,6 +10,7 @@ import itertools
 import re
 import shlex
 import shutil
+import sys
 import typing
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from pytest_ftloop import cli, hookspecs, plugin
-from pytest_ftloop.adjust import policy, state
+from pytest_ftloop.adjust import decide, state
 from pytest_ftloop.compare.verdict import FAILING, STRICT, Kind
 from pytest_ftloop.config import (
     DEFAULT_LORA,
@@ -31,7 +32,9 @@ from pytest_ftloop.config import (
     from_python,
 )
 from pytest_ftloop.config import read_loop_file as read_loop
-from pytest_ftloop.diagnose import curves
+from pytest_ftloop.diagnose import chain, confusions, courses, curves, dynamics, slices, wiring
+from pytest_ftloop.diagnose import data as diagnose_data
+from pytest_ftloop.diagnose.custom import asked
 from pytest_ftloop.errors import FtloopError
 from pytest_ftloop.fingerprint import NEUTRAL
 from pytest_ftloop.gates import OPERATORS
@@ -44,11 +47,12 @@ from pytest_ftloop.report.phrases import _STOPS
 from pytest_ftloop.report.text import summary
 from pytest_ftloop.result import LoopResult
 from pytest_ftloop.scorers import _OPTIONS, SCORERS
+from tests.fakes import fake_example
 from tests.test_loop import FakeTrainer
 from tests.test_loop import config as fake_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pytest_ftloop"
@@ -162,10 +166,11 @@ def test_marker_fixture_and_hook(pytestconfig: pytest.Config) -> None:
     assert expected == [(ticked(row[0])[0], row[1]) for row in table]
 
 
-def test_hook_arguments() -> None:
+@pytest.mark.parametrize("hook", ["pytest_ftloop_score", "pytest_ftloop_diagnose"])
+def test_hook_arguments(hook: str) -> None:
     """The hook is shown with its own arguments."""
-    arguments = ", ".join(inspect.signature(hookspecs.pytest_ftloop_score).parameters)
-    assert f"pytest_ftloop_score({arguments})" in ticked(REFERENCE)
+    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    assert f"{hook}({arguments})" in ticked(REFERENCE)
 
 
 def test_environment_variables() -> None:
@@ -175,7 +180,7 @@ def test_environment_variables() -> None:
     read = {name for file in PACKAGE.rglob("*.py") for name in pattern.findall(file.read_text())}
     assert set() == read - documented
     ours = {name for text in TEXTS.values() for name in re.findall(r"\bFTLOOP_\w+", text)}
-    assert {"FTLOOP_CACHE", "FTLOOP_CHROMIUM", "FTLOOP_TEST_CACHE"} == ours
+    assert {"FTLOOP_CACHE", "FTLOOP_CHROMIUM", "FTLOOP_RECORDS", "FTLOOP_TEST_CACHE"} == ours
 
 
 # --- loop file -----------------------------------------------------------------------------------
@@ -186,10 +191,19 @@ def loop_keys(model: type[BaseModel] = LoopFile, above: str = "") -> dict[str, A
     keys: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         keys[f"{above}{name}"] = field
-        for part in (field.annotation, *typing.get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                keys |= loop_keys(part, f"{above}{name}.")
+        for part, between in sections(field.annotation):
+            keys |= loop_keys(part, f"{above}{name}.{between}")
     return keys
+
+
+def sections(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    """The sections within a field's type; those of a mapping stand below any name, `*`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    below = "*." if typing.get_origin(annotation) is dict else ""
+    for part in typing.get_args(annotation):
+        for section_, between in sections(part):
+            yield section_, below + between
 
 
 def test_loop_file_keys() -> None:
@@ -392,17 +406,57 @@ def test_exit_codes() -> None:
 
 def test_finding_kinds() -> None:
     """The table has each kind of finding with its severity, and each has a source."""
-    made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', inspect.getsource(curves))
-    rules = {rule.__name__.replace("_", "-") for rule in curves.RULES}
+    modules = (curves, chain)
+    sources_of = "".join(map(inspect.getsource, modules))
+    made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', sources_of)
+    rules = {rule.__name__.replace("_", "-") for module in modules for rule in module.RULES}
     signals, sources = tables(section(DIAGNOSIS, "Findings"))
     assert rules == {kind for kind, _ in made}
     assert set(made) == {(names([row])[0], row[1].partition(",")[0]) for row in signals}
     assert rules == set(names(sources))
 
 
+def severities(rule: Callable[..., Any]) -> set[str]:
+    """Those that a rule, or what it calls to make its finding, may give."""
+    tree = ast.parse(inspect.getsource(sys.modules[rule.__module__]))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found, todo = set(), [rule.__name__]
+    for name in todo:
+        for node in ast.walk(functions[name]):
+            if isinstance(node, ast.keyword) and node.arg == "severity":
+                constants = [n for n in ast.walk(node) if isinstance(n, ast.Constant)]
+                found |= {n.value for n in constants} & {"error", "warning", "info"}
+            called = isinstance(node, ast.Call) and getattr(node.func, "id", "")
+            todo += [called] if called in functions and called not in todo else []
+    return found
+
+
+def test_finding_kinds_of_data_and_wiring() -> None:
+    """The table has each rule over data and wiring, in order, with every severity it may give."""
+    rules = (*wiring.RULES, *diagnose_data.RULES)
+    rows = tables(section(DIAGNOSIS, "Data and wiring"))[0]
+    assert [rule.__name__.replace("_", "-") for rule in rules] == names(rows)
+    sources = inspect.getsource(wiring) + inspect.getsource(diagnose_data)
+    assert set(names(rows)) == set(re.findall(r'kind="([\w-]+)"', sources))
+    said = [set(re.findall(r"\b(error|warning|info)\b", row[1])) for row in rows]
+    assert [severities(rule) for rule in rules] == said
+
+
+def test_finding_kinds_of_examples() -> None:
+    """The other table has each kind that is found by looking at the examples."""
+    modules = (dynamics, slices, confusions, courses)
+    made = [
+        pair
+        for module in modules
+        for pair in re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', inspect.getsource(module))
+    ]
+    rows = tables(section(DIAGNOSIS, "Failing examples"))[0]
+    assert made == [(names([row])[0], re.split("[,;]", row[1])[0]) for row in rows]
+
+
 def test_stop_reasons() -> None:
     """The table has each stop reason, as they are asked for, and what the summary calls it."""
-    asked = re.findall(r'Decision\(\s*"stop", "(\w+)"', inspect.getsource(policy.decide))
+    asked = re.findall(r'Decision\(\s*"stop", "(\w+)"', inspect.getsource(decide))
     rows = tables(section(DIAGNOSIS, "Stop reasons"))[0]
     assert asked == [names([row])[0] for row in rows]
     assert dict(_STOPS) == {names([row])[0]: names([row], 2)[0] for row in rows}
@@ -531,6 +585,16 @@ def test_shown_hook_scores() -> None:
     score = defined("pytest_ftloop_score")
     assert True is score(output="Positive.", expected="positive", example={})
     assert False is score(output="negative", expected="positive", example={})
+
+
+def test_shown_hook_finds() -> None:
+    """The hook in the reference finds outputs that are empty, and says nothing of others."""
+    diagnose = defined("pytest_ftloop_diagnose")
+    rows = [fake_example("e1", output="yes"), fake_example("e2", output="")]
+    (found,) = diagnose(evidence=SimpleNamespace(results=rows))
+    assert (found,) == asked("conftest.py", lambda: [found])
+    assert ("empty-outputs", "e2") == (found.kind, found.evidence["first"])
+    assert None is diagnose(evidence=SimpleNamespace(results=rows[:1]))
 
 
 @pytest.mark.skipif(not LOGGED, reason="the quickstart has no committed log")

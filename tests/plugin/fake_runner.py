@@ -35,6 +35,7 @@ patch = pytest.MonkeyPatch()
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("ftloop-session"):
         patch.setattr("pytest_ftloop.loop.lora_runner", fake_runner)
+        patch.setattr("pytest_ftloop.loop.lora_environment", fake_environment)
 
 
 def pytest_unconfigure() -> None:
@@ -66,7 +67,7 @@ def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
         )
 
     def run(
-        settings: Settings, adapter: Path, base_eval_loss: float | None, *, name: str
+        settings: Settings, adapter: Path, base_eval_loss: float | None, *, name: str, **_: Any
     ) -> FakeRun:
         rate = settings.get("training.learning_rate")
         seed = settings.training.get("seed")
@@ -84,10 +85,16 @@ def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
             training=fake_training(losses, [last + 0.4, last + 0.2, last + 0.1, last]),
             evaluation=Evaluation(examples, sample, sample, 6.0),
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
-            environment={"device": os.environ.get("FAKE_DEVICE", "cpu")},
+            environment=fake_environment(config, settings, progress),
         )
 
     return run
+
+
+def fake_environment(
+    config: LoopConfig, settings: Settings, progress: Progress
+) -> Mapping[str, str]:
+    return {"device": os.environ.get("FAKE_DEVICE", "cpu")}
 
 
 def note_training(loop: str, rate: float, seed: int | None = None) -> None:

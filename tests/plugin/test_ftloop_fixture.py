@@ -55,7 +55,7 @@ def test_x(ftloop):
     assert best.token_accuracy == 0.75
     assert best.slice("negation").pass_rate == 0
     assert [row.id for row in best.failing] == ["e0", "e1"]
-    assert [f.kind for f in best.findings] == ["underfit"]
+    assert "underfit" in [f.kind for f in best.findings]
     assert len(best.chain) == len(best.trained) == 2
     assert loop.run().trained == ()  # up to date
 """,

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.live import CLEAR, EVERY_S, LiveLine
+from pytest_ftloop.live import CLEAR, EVERY_S, LiveLine, StayingLines
 from pytest_ftloop.report.escape import columns_of
+from tests.fakes import fake_finding
+from tests.plugin.conftest import EVAL, TRAIN
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Project
@@ -104,6 +106,32 @@ def test_fits_the_width(width: int, name: str) -> None:
     assert all(columns_of(text) < max(width, 1) for text in screen.texts())
 
 
+LEAK = fake_finding("leak", "warning", message="In both.", remedy="Take them out.")
+
+
+def test_findings_of_the_data_stay() -> None:
+    """Lines that stay are written above the line, which is drawn below them again."""
+    screen = Screen()
+    line = screen.line(before="test_x.py .")
+    line.working("loading")
+    line.found("x", [LEAK])
+    line.working("training")
+    said = "ftloop x: warning leak: In both. Take them out.\n"
+    assert ["loading", f"{said}test_x.py .", "training"] == screen.texts()
+
+
+def test_findings_where_nothing_is_redrawn() -> None:
+    """Into a file they stand below the line that had begun, which goes on after them."""
+    written: list[str] = []
+    for before in ("test_x.py .", ""):
+        lines = StayingLines(written.append, 80, lambda before=before: before)
+        lines.working("loading")
+        lines.found("x", [LEAK])
+        lines.found("x", [fake_finding(severity="info")])
+    said = "ftloop x: warning leak: In both. Take them out.\n"
+    assert [f"\n{said}test_x.py .", said] == written
+
+
 def run_on_a_terminal(project: Project, *args: str, term: str = "xterm") -> tuple[int, str]:
     """Run pytest on a pseudo-terminal of 100 columns; exit code and all it received."""
     pty = pytest.importorskip("pty")
@@ -181,3 +209,31 @@ def test_quiet_without_a_terminal(project: Project) -> None:
     assert 0 == done.returncode
     assert "\x1b" not in done.stdout + done.stderr
     assert "step 1/" not in done.stdout
+
+
+def leaking(project: Project) -> None:
+    """Put the eval set's rows into the train set."""
+    project.write_rows("train.jsonl", [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in EVAL)])
+
+
+def test_findings_of_the_data_come_before_training(project: Project) -> None:
+    """Also into a pipe: what is wrong with the data is said once, before the first iteration."""
+    leaking(project)
+    done = project.run_alone("--ftloop")
+    said = "ftloop x: warning leak: 5 of 5 eval examples are in the train set"
+    assert 1 == done.stdout.count(said)
+    lines = done.stdout.splitlines()
+    assert lines.index("x.ftloop.yaml ") < next(i for i, x in enumerate(lines) if said in x)
+    assert any(line.startswith("x.ftloop.yaml ..") for line in lines)
+    again = project.run_alone("--ftloop")  # up to date: nothing is trained
+    assert said not in again.stdout
+    assert "warning leak: 5 of 5" in again.stdout  # in the summary
+
+
+@terminals
+def test_findings_of_the_data_on_a_terminal(project: Project) -> None:
+    """On a terminal they stay on the screen when the line is gone."""
+    leaking(project)
+    code, received = run_on_a_terminal(project)
+    assert 0 == code, received
+    assert sum(line.startswith("ftloop x: warning leak:") for line in shown(received)) == 1

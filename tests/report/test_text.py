@@ -20,6 +20,7 @@ from pytest_ftloop.report.text import (
     failing_lines,
     finding_lines,
     findings_lines,
+    found_lines,
     headline,
     iterations_table,
     next_lines,
@@ -84,6 +85,21 @@ def test_table_shows_missing_and_nan_figures() -> None:
 
 
 # findings
+
+
+def test_found_lines() -> None:
+    """Errors and warnings of the data, a paragraph each, with remedies; infos are for later."""
+    told = [
+        fake_finding("leak", "error", message="In\tboth.", remedy="Take them out."),
+        fake_finding("duplicates", "warning", message="Twice.", remedy="Remove them."),
+        fake_finding("small-eval-set", "info"),
+    ]
+    assert [
+        r"ftloop topic: error leak: In\tboth. Take",
+        "  them out.",
+        "ftloop topic: warning duplicates: Twice.",
+        "  Remove them.",
+    ] == found_lines("topic", told, 42)
 
 
 def test_finding_lines() -> None:
@@ -229,6 +245,23 @@ def test_summary_of_a_loop_up_to_date_whose_gates_hold() -> None:
     assert "sentiment: 4 iterations (up to date), best 003-ab12cd33" == lines[0][:55]
     assert "  3 gates, all hold" == lines[1]
     assert not [line for line in lines if "git add" in line]
+
+
+def test_summary_of_what_was_restored() -> None:
+    """It is told apart from what was trained, and is to be committed; notes are never left out."""
+    ids = [iteration.id for iteration in fake_chain()]
+    result = fake_result(trained=tuple(ids[3:]), restored=tuple(ids[2:3]), notes=("a \x1b[31m",))
+    lines = summary(result, 0, 100, CWD)
+    assert "sentiment: 4 iterations (1 trained, 12.5 s, 1 restored)" == lines[0][:55]
+    assert "*  best    +  trained now    =  restored, not trained" in lines
+    alone = summary(fake_result(trained=(), restored=tuple(ids[2:])), 0, 100, CWD)
+    assert ("sentiment: 4 iterations (2 restored)", "to commit (4 files):") == (
+        alone[0][:36],
+        alone[-2],
+    )
+    (note,) = [line for line in summary(result, -1, 100) if "note" in line]
+    assert note.startswith("  note: a ")
+    assert "\x1b" not in note
 
 
 def test_headline_leaves_out_what_does_not_fit() -> None:

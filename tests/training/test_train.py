@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.base import Base
+from pytest_ftloop.diagnose.pace import Pace
 from pytest_ftloop.errors import ConfigError, DataError, TrainingError
 from pytest_ftloop.metrics import token_mean_loss
 from pytest_ftloop.progress import Silent
@@ -159,6 +161,22 @@ def test_best_point_is_kept(base: Base, task: Any) -> None:
     assert losses[run.training.best_step] == token_mean_loss(run.evaluation.examples)
     assert run.training.best_step != max(losses)  # it overfits: else this shows nothing
     assert run.evaluation.train_examples != run.evaluation.final_train_examples
+
+
+def test_hopeless_run_is_ended(base: Base, task: Any) -> None:
+    """A run far behind the best is ended at half time, its losses so far those of the whole run."""
+    slow = settings(learning_rate=1e-6)
+    whole = run_lora(base, task(), slow, Silent())
+    best = tuple(replace(point, eval_loss=0.1) for point in whole.training.evals)
+    pace = Pace(best, whole.training.planned_steps, needed=0.1)
+    ended = run_lora(base, task(), slow, Silent(), pace=pace)
+    half = whole.training.planned_steps // 2
+    assert losses_of(whole)[:half] == losses_of(ended)
+    assert f"; {half} steps were saved" in ended.training.ended_early
+    assert (half, whole.training.planned_steps) == (
+        ended.training.evals[-1].step,
+        ended.training.planned_steps,
+    )
 
 
 def test_nan_ends_the_run_and_is_recorded(

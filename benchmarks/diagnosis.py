@@ -1,0 +1,165 @@
+"""`make bench-diagnosis`: how long all rules take after ten iterations with 5,000 examples.
+
+The history is made up: 5,000 train and 5,000 eval examples, nine iterations in a log, the tenth
+to be diagnosed. Each run is a fresh process, which reads the data and the log as a loop does, then
+imports and runs the diagnosis; the log's tables are read when a rule first asks for them, so that
+counts. Exits 1 when import and rules take over two seconds in the median, or when one of the heavy
+libraries was imported.
+
+    python benchmarks/diagnosis.py [--runs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+ITERATIONS = 10
+EXAMPLES = 5_000
+PASSES = 3
+MOST_S = 2.0
+STAGES = (
+    "import of log and data",
+    "read data and log",
+    "import of diagnose",
+    "rules over the data, once a loop",
+    "all other rules",
+)
+
+
+def main() -> int:
+    """Make the history, diagnose it in fresh processes, print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.once:
+        print(json.dumps(timed(chosen.once)))
+        return 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make(folder)
+        runs = [fresh(folder) for _ in range(chosen.runs)]
+    print(
+        f"{ITERATIONS} iterations, {EXAMPLES} eval and train examples: processor s, median (range)"
+    )
+    for stage in STAGES:
+        times = [run["seconds"][stage] for run in runs]
+        print(
+            f"  {stage:32} {statistics.median(times):6.3f} ({min(times):.3f} to {max(times):.3f})"
+        )
+    print(f"  found: {', '.join(runs[0]['kinds'])}")
+    took = statistics.median(sum(run["seconds"][s] for s in STAGES[2:]) for run in runs)
+    return 1 if took > MOST_S else 0
+
+
+def fresh(folder: Path) -> dict[str, dict[str, float]]:
+    """What one fresh process measured."""
+    command = [sys.executable, __file__, "--once", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    said: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return said
+
+
+def make(folder: Path) -> None:
+    """Data and a log of all iterations but the last, which is kept beside it."""
+    import replay
+
+    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.loop import Inputs
+
+    rng = random.Random(0)
+    (folder / "data").mkdir()
+    (folder / "topic.ftloop.yaml").write_text(replay.LOOP)
+    for role in ("train", "eval"):
+        rows = [json.dumps(replay.row(role, number, rng)) + "\n" for number in range(EXAMPLES)]
+        (folder / f"data/{role}.jsonl").write_text("".join(rows))
+    config = read_loop_file(folder / "topic.ftloop.yaml")
+    inputs = Inputs.of(config, None)
+    log = ImprovementLog(folder / "improvement_log/topic")
+    runs = replay.Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
+    chain: list[replay.Iteration] = []
+    for number in range(1, ITERATIONS):
+        chain.append(log.append(replay.iteration(config, inputs, chain, number, runs)))
+    last = replay.iteration(config, inputs, chain, ITERATIONS, runs)
+    losses = [
+        (example.id, tuple(rng.uniform(0, 2) ** 3 / 4 for _ in range(PASSES)))
+        for example in inputs.train.examples
+    ]
+    (folder / "last.pickle").write_bytes(pickle.dumps((last, tuple(last.examples), losses)))
+
+
+def timed(folder: Path) -> dict[str, object]:
+    """Each stage's seconds, and the kinds of findings, in this process."""
+    from time import process_time as now
+
+    marks = [now()]
+    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.data import load
+    from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.records import TrainedExample
+
+    marks.append(now())
+    config = read_loop_file(folder / "topic.ftloop.yaml")
+    train, eval_ = (
+        load(f"data/{role}.jsonl", role, folder, config.columns).examples
+        for role in ("train", "eval")
+    )
+    history = tuple(ImprovementLog(folder / "improvement_log/topic").read())
+    last, results, losses = pickle.loads((folder / "last.pickle").read_bytes())
+    trained = tuple(TrainedExample(*course) for course in losses)
+    assert len(history) == ITERATIONS - 1
+    marks.append(now())
+    from pytest_ftloop.diagnose import Evidence, data, diagnose
+
+    marks.append(now())
+    evidence = Evidence(
+        steps=tuple(last.steps),
+        evals=tuple(last.evals),
+        planned_steps=150,
+        best_step=150,
+        steps_per_epoch=50,
+        trainable_parameters=1_000_000,
+        labelled_tokens=4_000,
+        vocabulary=50_257,
+        adapter_moved=True,
+        metrics=last.metrics,
+        final=last.final,
+        base_eval_loss=5.0,
+        history=history,
+        metric=config.loop.metric,
+        train=train,
+        trained=trained,
+        eval=eval_,
+        results=results,
+        gates=config.gates,
+    )
+    of_data = tuple(data.findings(evidence))
+    marks.append(now())
+    found = diagnose(evidence, of_data)
+    marks.append(now())
+    from replay import HEAVY
+
+    heavy = [name for name in HEAVY if name in sys.modules]
+    assert not heavy, f"imported: {heavy}"
+    assert all(len(iteration.examples) == EXAMPLES for iteration in history)
+    seconds = [after - before for before, after in pairwise(marks)]
+    return {
+        "seconds": dict(zip(STAGES, seconds, strict=True)),
+        "kinds": sorted({finding.kind for finding in found}),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Stop, or go on with what: the stop reasons, in the order in which they are asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_ftloop.adjust.policy import Policy
+from pytest_ftloop.adjust.rules import Rules
+from pytest_ftloop.adjust.state import (
+    PROMISING,
+    TOO_HIGH,
+    figure,
+    gained,
+    has,
+    parent_of_next,
+    times,
+)
+from pytest_ftloop.metrics import format_figure
+from pytest_ftloop.records import Decision, Iteration
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the loop: how many iterations, how many without gain, by which metric."""
+
+    iterations: int
+    patience: int
+    metric: str = "eval_loss"
+    seconds_left: float | None = None
+
+
+def decide(
+    chain: Sequence[Iteration],
+    gates_hold: bool,
+    limits: Limits,
+    policy: Policy | None = None,
+    known: Sequence[Iteration] = (),
+) -> Decision:
+    """What follows the last iteration of the chain, by the rules unless another policy is given.
+
+    `known` are the log's other iterations of the same model and data.
+    """
+    policy = policy or Rules()
+    last, best = chain[-1], parent_of_next(chain, limits.metric)
+    if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
+        return Decision("stop", "fault", f"No setting cures this: {fault.message}")
+    proposal = policy.propose(chain, limits.metric, known)
+    following = proposal.adjustments
+    # Only what differs from the usual is said.
+    parent = "" if proposal.parent is best else proposal.parent.id
+    if (
+        gates_hold
+        and not policy.exhaustive
+        and not (following and _expects_more(chain, best, limits.metric))
+    ):
+        return Decision(
+            "stop", "gates", "The gates hold and nothing better is expected.", following, parent
+        )
+    if not policy.exhaustive and _flat(chain, limits):
+        value = format_figure(limits.metric, figure(best, limits.metric))
+        because = (
+            f"The best {limits.metric}, {value} of iteration {best.number}, did not improve by "
+            f"more than noise in {times(limits.patience, 'iteration')}."
+        )
+        return Decision("stop", "plateau", because, following, parent)
+    if len(chain) >= limits.iterations:
+        because = f"The loop is limited to {times(limits.iterations, 'iteration')}."
+        return Decision("stop", "iterations", because, following, parent)
+    if limits.seconds_left is not None and limits.seconds_left < last.cost.seconds:
+        because = (
+            f"{max(limits.seconds_left, 0):.0f} s are left; the last iteration took "
+            f"{last.cost.seconds:.0f} s."
+        )
+        return Decision("stop", "time", because, following, parent)
+    if not following:
+        return Decision("stop", "exhausted", proposal.because)
+    return Decision("adjust", "adjust", following[0].because, following, parent)
+
+
+def _expects_more(chain: Sequence[Iteration], best: Iteration, metric: str) -> bool:
+    """Whether a finding of the best promises gain, and the last adjustment brought some."""
+    if not has(best, PROMISING):
+        return False
+    return len(chain) == 1 or gained(chain[-1], chain[:-1], metric)
+
+
+def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
+    """No gain for `patience` iterations; only from the first run on that learned anything."""
+    broken = TOO_HIGH | {"not-learning"}
+    first = next(
+        (
+            n
+            for n, iteration in enumerate(chain, start=1)
+            if math.isfinite(figure(iteration, limits.metric)) and not has(iteration, broken)
+        ),
+        len(chain),
+    )
+    start = len(chain) - max(limits.patience, 1)
+    if start < first:
+        return False
+    recent = parent_of_next(chain[start:], limits.metric)
+    return not gained(recent, chain[:start], limits.metric)

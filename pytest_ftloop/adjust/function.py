@@ -1,0 +1,76 @@
+"""A user's function or pytest hook says what comes next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.adjust.policy import Policy, Proposal, changes
+from pytest_ftloop.adjust.state import parent_of_next
+from pytest_ftloop.config import SETTING_GROUPS
+from pytest_ftloop.errors import ConfigError, Location
+from pytest_ftloop.functions import described, raised_at
+from pytest_ftloop.records import Iteration
+
+Adjust = Callable[[Sequence[Iteration]], object]
+
+PARAMETERS = ("chain",)
+"""What a user's adjusting function is called with."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """Settings that a user's code returns, relative to the best iteration so far.
+
+    `adjust` gets the chain, oldest first, and returns a mapping of dotted settings to their new
+    values; an empty one ends the loop. Where it returns None, `otherwise` is asked.
+    """
+
+    name: str
+    adjust: Adjust
+    otherwise: Policy | None = None
+    where: Location | None = None
+    exhaustive: bool = False
+
+    def propose(
+        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
+    ) -> Proposal:
+        """What the user's code says; a `ConfigError` where it fails or says something else."""
+        wanted = self._asked(chain)
+        if wanted is None and self.otherwise is not None:
+            return self.otherwise.propose(chain, metric, known)
+        parent = parent_of_next(chain, metric)
+        made = changes(parent, wanted or {}, f"as {self.name} says")
+        return Proposal(parent, made, f"{self.name} has no more settings to try.")
+
+    def _asked(self, chain: Sequence[Iteration]) -> Mapping[str, Any] | None:
+        try:
+            wanted = self.adjust(tuple(chain))
+        except Exception as error:
+            raise ConfigError(
+                f"policy {self.name} raised {described(error)} after iteration {chain[-1].name}",
+                where=self.where,
+                cure=f"It was raised at {raised_at(error)}. The iterations so far are in the log.",
+            ) from error
+        if wanted is None:
+            return None
+        if not isinstance(wanted, Mapping):
+            raise self._mistake(f"wanted a mapping of settings, found {type(wanted).__name__}")
+        for name in wanted:
+            if not str(name).startswith(SETTING_GROUPS):
+                raise self._mistake(f"wanted names such as training.learning_rate, found {name!r}")
+        try:
+            plain = json.loads(json.dumps(dict(wanted), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise self._mistake(f"wanted plain values, found others: {error}") from None
+        return dict(plain)
+
+    def _mistake(self, text: str) -> ConfigError:
+        return ConfigError(
+            f"policy {self.name}: {text}",
+            where=self.where,
+            cure='Return settings by name, such as {"training.learning_rate": 1e-3}, or {} to end '
+            "the loop.",
+        )

@@ -1,0 +1,35 @@
+"""A fixed list of settings, as a person would write it, each tried once and in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.adjust.policy import Proposal, changes
+from pytest_ftloop.adjust.state import canonical
+from pytest_ftloop.records import Iteration
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Each entry changes the loop file's own settings, so its effect is seen by itself."""
+
+    entries: tuple[Mapping[str, Any], ...]
+    exhaustive: bool = True
+
+    def propose(
+        self,
+        chain: Sequence[Iteration],
+        metric: str,  # noqa: ARG002 - what a list holds does not depend on what was reached
+        known: Sequence[Iteration] = (),  # noqa: ARG002
+    ) -> Proposal:
+        """The first entry whose settings the chain has not tried."""
+        first = chain[0]
+        tried = {canonical(iteration.settings) for iteration in chain}
+        for number, entry in enumerate(self.entries, start=1):
+            because = f"number {number} of {len(self.entries)} in the loop file's list"
+            made = changes(first, entry, because)
+            if canonical(first.settings.adjusted(made)) not in tried:
+                return Proposal(first, made)
+        return Proposal(first, (), "The loop file's list of settings is through.")

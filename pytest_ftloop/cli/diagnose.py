@@ -1,0 +1,167 @@
+"""`ftloop diagnose`: the findings of any trainer's run, or those that a log holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    FAILED,
+    HOLDS,
+    Command,
+    each,
+    log_argument,
+    report,
+    speaks_unicode,
+    terminal_width,
+)
+from pytest_ftloop.errors import ConfigError, DataError, Location, LogError, shown_path
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from pytest_ftloop.report.diagnosis import Diagnosed
+    from pytest_ftloop.search import Logged
+    from pytest_ftloop.trainer_state import TrainerRun
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help="a trainer_state.json, a checkpoint, a trainer's output_dir; or a loop file or "
+        "improvement log, of whose last iteration the logged findings are shown (default: .)",
+    )
+    to.add_argument(
+        "--format",
+        choices=("json", "markdown", "text"),
+        default="text",
+        help="json is one list (default: text)",
+    )
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.report import diagnosis
+    from pytest_ftloop.report.diff import to_json
+
+    found: list[Diagnosed] = []
+
+    def one(path: Path) -> int:
+        code = HOLDS
+        for diagnosed in _diagnosed(path, arguments.log):
+            found.append(diagnosed)
+            code = max(code, FAILED if diagnosed.is_broken else HOLDS)
+        return code
+
+    codes = list(each(arguments.paths, one))
+    if arguments.format == "json":
+        print(to_json([diagnosis.as_record(of) for of in found]))
+    elif found and arguments.format == "markdown":
+        print("\n\n".join(map(diagnosis.as_markdown, found)))
+    elif found:
+        unicode = speaks_unicode(sys.stdout)
+        width = terminal_width()
+        print("\n\n".join(diagnosis.as_text(of, width, unicode=unicode) for of in found))
+    return max(codes)
+
+
+def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
+    """What PATH holds: one run of a trainer, or the last iteration of each log."""
+    from pytest_ftloop.config import SUFFIXES
+    from pytest_ftloop.search import find_logs
+    from pytest_ftloop.trainer_state import find_state, read_state
+
+    if not path.exists():
+        raise DataError("no such file or folder", where=Location(str(path)))
+    if not path.name.endswith(SUFFIXES) and (state := find_state(path)):
+        yield _trainer_run(read_state(state))
+        return
+    try:
+        logs = find_logs(path, log, report)
+    except ConfigError:
+        if path.is_file():
+            raise
+        raise DataError(
+            "no trainer_state.json, no checkpoint with one, no loop file and no improvement log "
+            f"in {shown_path(path.absolute())}",
+            cure="Name a trainer's output_dir or one of its checkpoints; a trainer writes its "
+            "state when it saves one.",
+        ) from None
+    for logged in logs:
+        yield _last_iteration(logged)
+
+
+def _trainer_run(run: TrainerRun) -> Diagnosed:
+    from pytest_ftloop.report.diagnosis import Diagnosed
+    from pytest_ftloop.report.phrases import duration_text
+    from pytest_ftloop.trainer_state import findings_of
+
+    adapter = run.adapter
+    epochs = f"{run.epochs:.3g} {'epoch' if run.epochs == 1 else 'epochs'}"
+    parts = [f"step {run.step} of {run.planned_steps}", epochs]
+    if run.seconds is not None:
+        parts.append(duration_text(run.seconds))
+    if adapter:
+        rank = f" of rank {adapter.rank}" if adapter.rank else ""
+        parts.append(f"an adapter{rank} with {adapter.parameters:,} parameters")
+    curves = {"train loss": [step.loss for step in run.steps]}
+    for name, points in run.evals.items():
+        curves[f"eval loss {name}".rstrip()] = [point.eval_loss for point in points]
+    return Diagnosed(
+        source=run.source,
+        title=", ".join(parts),
+        facts={
+            "step": run.step,
+            "planned_steps": run.planned_steps,
+            "epochs": run.epochs,
+            "seconds": run.seconds,
+            "adapter": vars(adapter) if adapter else None,
+        },
+        curves=curves,
+        findings=findings_of(run),
+        notes=run.notes,
+    )
+
+
+def _last_iteration(logged: Logged) -> Diagnosed:
+    from pytest_ftloop.report.diagnosis import Diagnosed
+    from pytest_ftloop.report.phrases import format_changes
+    from pytest_ftloop.report.show import curves_of
+
+    place = shown_path(logged.log.folder)
+    if not logged.iterations:
+        raise LogError(
+            "no iterations in the improvement log yet",
+            where=Location(place),
+            cure="pytest --ftloop trains the first.",
+        )
+    last, total = logged.last(), len(logged.iterations)
+    return Diagnosed(
+        source=place,
+        title=f"iteration {last.name}, the last of {total}: {format_changes(last)}",
+        facts={"loop": last.loop, "iteration": last.name},
+        curves=curves_of(last),
+        findings=tuple(last.findings),
+    )
+
+
+COMMAND = Command(
+    "diagnose",
+    "say what went wrong in a training run",
+    "Diagnose a run of any Hugging Face trainer from what it logged, by the rules that a loop is\n"
+    "diagnosed with; of a loop, show what its log says. Nothing is trained, torch is not needed.\n"
+    "Exit code: 0 no error was found, 1 one was, 2 nothing can be read there.",
+    (
+        "ftloop diagnose outputs/",
+        "ftloop diagnose outputs/*/checkpoint-500 --format markdown",
+        "ftloop diagnose sentiment.ftloop.yaml",
+    ),
+    _arguments,
+    _run,
+)

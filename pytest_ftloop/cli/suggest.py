@@ -1,0 +1,87 @@
+"""`ftloop suggest`: the next adjustment and why; nothing is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.cli.command import (
+    FAILED,
+    HOLDS,
+    Command,
+    each,
+    log_argument,
+    report,
+    terminal_width,
+    where_argument,
+)
+from pytest_ftloop.errors import LogError, shown_path
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_ftloop.report.suggestion import Suggestion
+    from pytest_ftloop.search import Logged
+
+
+def _arguments(to: argparse.ArgumentParser) -> None:
+    where_argument(to)
+    to.add_argument("--json", action="store_true", help="print one JSON list, a loop an item")
+    log_argument(to)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.report import suggestion
+    from pytest_ftloop.report.diff import to_json
+    from pytest_ftloop.search import find_logs
+
+    found: list[Suggestion] = []
+
+    def one(logged: Logged) -> int:
+        found.append(_suggestion(logged))
+        return FAILED if found[-1].faults else HOLDS
+
+    codes = list(each(find_logs(arguments.path, arguments.log, report), one))
+    if arguments.json:
+        print(to_json([suggestion.as_record(of) for of in found]))
+    elif found:
+        print("\n\n".join(suggestion.as_text(of, terminal_width()) for of in found))
+    return max(codes, default=HOLDS)
+
+
+def _suggestion(logged: Logged) -> Suggestion:
+    """By the loop's file what comes after its chain; of a loop without one, what its log says."""
+    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.report.suggestion import Suggestion
+
+    if not logged.iterations:
+        raise LogError(
+            f"no iterations in {shown_path(logged.log.folder)} yet: there is nothing to go by",
+            cure="pytest --ftloop trains the first.",
+        )
+    if logged.config is None:
+        last = logged.last()
+        by_id = {iteration.id: iteration for iteration in logged.iterations}
+        parent = by_id.get(last.decision.parent)
+        return Suggestion(last, parent, last.decision.next, last.decision.because)
+    options = Options(log_folder=logged.log.folder.parent)
+    # Nothing is scored: any scorer serves in place of pytest's hook.
+    outlook = Loop(logged.config, options, hook=lambda *_: False).outlook()
+    return Suggestion(
+        outlook.chain[-1],
+        outlook.parent,
+        outlook.adjustments,
+        outlook.because,
+        outlook.is_planned,
+    )
+
+
+COMMAND = Command(
+    "suggest",
+    "say what to change next, and why",
+    "Say which settings the loop would change next, and why; by what is logged. Nothing is\n"
+    "trained, torch is not needed. Exit code: 0 it is said, or nothing is left to try; 1 a fault\n"
+    "stands that no setting cures; 2 the log is empty or out of date, or another error.",
+    ("ftloop suggest", "ftloop suggest topic.ftloop.yaml --json"),
+    _arguments,
+    _run,
+)

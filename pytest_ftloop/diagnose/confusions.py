@@ -1,0 +1,71 @@
+"""Confusions: one label answered with another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.diagnose.groups import MOST_LABELS, has_labels, short
+from pytest_ftloop.records import Finding
+
+if TYPE_CHECKING:
+    from pytest_ftloop.diagnose.evidence import Evidence
+
+LEAST = 5
+"""Times that one label is answered with another."""
+
+SHARE = 0.3
+"""Of the label's examples that are answered so."""
+
+MOST = 3
+"""Confusions shown."""
+
+EXAMPLES = 3
+"""Ids shown of a confusion."""
+
+
+def findings(e: Evidence) -> tuple[Finding, ...]:
+    """`confusion`: examples that expect one label are often answered with one other.
+
+    Signal: among failing examples, how often each (expected, output) occurs. Threshold: 5 times and
+    30% of the examples that expect it; the most frequent first. Source: practice; below that it
+    is an error or two. Minimum data: expected texts and outputs that are each at most 100 different
+    ones, expected ones with 5 examples each on average. NaN: no figure that could be.
+    """
+    outputs = {row.output for row in e.results if row.output}
+    if not has_labels([row.expected for row in e.results]) or len(outputs) > MOST_LABELS:
+        return ()
+    asked = Counter(row.expected for row in e.results)
+    said = Counter(
+        (row.expected, row.output) for row in e.results if row.passed is False and row.output
+    )
+    often = [
+        (count, pair)
+        for pair, count in said.items()
+        if count >= LEAST and count >= SHARE * asked[pair[0]]
+    ]
+    often.sort(key=lambda found: (-found[0], found[1]))
+    return tuple(_finding(e, *pair, count, asked[pair[0]]) for count, pair in often[:MOST])
+
+
+def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) -> Finding:
+    rows = [
+        r for r in e.results if r.passed is False and (r.expected, r.output) == (expected, output)
+    ]
+    ids = ", ".join(sorted(row.id for row in rows)[:EXAMPLES])
+    return Finding(
+        kind="confusion",
+        severity="info",
+        message=f"'{short(expected)}' is answered '{short(output)}' in {count} of {asked}: {ids}.",
+        evidence={
+            "expected": short(expected),
+            "output": short(output),
+            "count": count,
+            "examples": asked,
+            "ids": ids,
+        },
+        remedy=(
+            f"Add train examples that tell '{short(expected)}' from '{short(output)}', or check "
+            "whether the labels do."
+        ),
+    )

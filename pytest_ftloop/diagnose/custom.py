@@ -1,0 +1,63 @@
+"""Findings of the user's own code: checked, so that a log holds none that can't be read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.errors import ConfigError
+from pytest_ftloop.functions import described, raised_at
+from pytest_ftloop.records import Finding
+
+NAME = "pytest_ftloop_diagnose"
+
+Diagnose = Callable[[Evidence], Sequence[Finding]]
+"""The user's findings of one iteration, after ours."""
+
+SEVERITIES = ("error", "warning", "info")
+
+
+def asked(plugin: str, ask: Callable[[], object]) -> tuple[Finding, ...]:
+    """What a plugin's implementation of the hook returns; a `ConfigError` names the plugin."""
+    try:
+        found = ask()
+    except Exception as error:
+        raise ConfigError(
+            f"{NAME} of {plugin} raised {described(error)}",
+            cure=f"It was raised at {raised_at(error)}.",
+        ) from error
+    if found is None:
+        return ()
+    if isinstance(found, str | Finding) or not isinstance(found, Sequence):
+        raise _mistake(plugin, f"wanted a list of findings, found {type(found).__name__}")
+    for number, finding in enumerate(found):
+        if why := _why_wrong(finding):
+            raise _mistake(plugin, f"finding {number + 1}: wanted {why}")
+    return tuple(found)
+
+
+def _why_wrong(finding: object) -> str:
+    """What is wanted in the place of something; empty for a sound finding."""
+    if not isinstance(finding, Finding):
+        return f"a pytest_ftloop.Finding, found {type(finding).__name__}"
+    for name in ("kind", "message", "remedy"):
+        value = getattr(finding, name)
+        if not isinstance(value, str) or not (value.strip() or name == "remedy"):
+            return f"a text as {name}, found {value!r}"
+    if finding.severity not in SEVERITIES:
+        return f"one of {', '.join(SEVERITIES)} as severity, found {finding.severity!r}"
+    if not isinstance(finding.tunable, bool):
+        return f"true or false as tunable, found {finding.tunable!r}"
+    if not isinstance(finding.evidence, Mapping):
+        return f"a dict as evidence, found {type(finding.evidence).__name__}"
+    for key, value in finding.evidence.items():
+        if not isinstance(key, str) or not isinstance(value, int | float | str):
+            return f"numbers and texts by name as evidence, found {key!r}: {value!r}"
+    return ""
+
+
+def _mistake(plugin: str, text: str) -> ConfigError:
+    return ConfigError(
+        f"{NAME} of {plugin}: {text}",
+        cure="Return a list of pytest_ftloop.Finding, or None where there is nothing to say.",
+    )

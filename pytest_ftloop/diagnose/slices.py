@@ -1,0 +1,339 @@
+"""Slices that fail: groups of the eval set that do far worse than all other examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_ftloop.diagnose.groups import (
+    KINDS,
+    SUPPORT,
+    Group,
+    Members,
+    Traits,
+    groups_of,
+)
+from pytest_ftloop.diagnose.statistics import Ranks, discoveries, fisher_exact
+from pytest_ftloop.records import Finding
+
+if TYPE_CHECKING:
+    from pytest_ftloop.diagnose.evidence import Evidence
+    from pytest_ftloop.records import ExampleResult
+
+FALSE_DISCOVERIES = 0.05
+"""Benjamini and Hochberg's rate, over all groups of an eval set."""
+
+MORE_FAIL = 0.35
+"""The least difference of the failure rates, of a slice and of the others."""
+
+MOST_OTHERS_FAIL = 0.5
+"""Where half of the others fail too, the model fails, not a slice."""
+
+MORE_LOSS, TIMES_LOSS = 0.5, 2.0
+"""By loss: a slice's mean loss per token is so many nats, and times, above that of the others."""
+
+SUPERIORITY = 0.8
+"""By loss: the chance that one of the slice has a higher loss than one of the others."""
+
+LEAST = 5
+"""Failing examples, and passing ones, below which the failure rate tells groups nothing apart."""
+
+ALIKE = 0.8
+"""Jaccard index from which on two groups are two names of one slice."""
+
+MOST = 3
+"""Slices shown."""
+
+LEARNED = 0.8
+"""Mean confidence in a slice's train examples, when last trained on, from which they are learned:
+0.95 to 0.99 where planted wrong labels were, 0.37 to 0.77 where nothing but training lacked."""
+
+EXAMPLES = 3
+"""Ids shown of a slice, the highest loss first."""
+
+
+class Measure(Protocol):
+    """How examples are compared: by whether they fail, or by their loss."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def figures(self, members: Sequence[int]) -> tuple[float, float]:
+        """The failure rate or mean loss of the members, and of the others."""
+
+    def p(self, members: Sequence[int]) -> float:
+        """The chance that a blind choice of members is as bad as they are."""
+
+    def is_worse(self, members: Sequence[int]) -> bool:
+        """Whether the members are so much worse that it is worth saying."""
+
+    def without(self, places: frozenset[int]) -> Measure:
+        """The same of the examples at other places."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """By failure rate, with Fisher's exact test; `failed` by place."""
+
+    failed: Mapping[int, bool]
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self.failed)
+
+    @cached_property
+    def _failing(self) -> int:
+        return sum(self.failed.values())
+
+    def figures(self, members: Sequence[int]) -> tuple[float, float]:
+        """Shares that fail."""
+        inside = sum(self.failed[place] for place in members)
+        others = len(self.failed) - len(members)
+        return inside / len(members), (self._failing - inside) / others
+
+    def p(self, members: Sequence[int]) -> float:
+        """Fisher's exact test, one-sided."""
+        inside = sum(self.failed[place] for place in members)
+        return fisher_exact(inside, len(members), self._failing, len(self.failed))
+
+    def is_worse(self, members: Sequence[int]) -> bool:
+        """`MORE_FAIL` more of them fail, and most of the others pass."""
+        inside, others = self.figures(members)
+        return others < MOST_OTHERS_FAIL and inside - others >= MORE_FAIL
+
+    def without(self, places: frozenset[int]) -> Failures:
+        """The other examples."""
+        return Failures({n: failed for n, failed in self.failed.items() if n not in places})
+
+
+@dataclass(frozen=True)
+class Losses:
+    """By loss per token, with Mann and Whitney's test; `losses` by place."""
+
+    losses: Mapping[int, float]
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self.losses)
+
+    @cached_property
+    def _total(self) -> float:
+        return math.fsum(self.losses.values())
+
+    @cached_property
+    def _ranks(self) -> Ranks:
+        return Ranks.of(list(self.losses.values()))
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {place: number for number, place in enumerate(self.losses)}
+
+    def figures(self, members: Sequence[int]) -> tuple[float, float]:
+        """Means of the examples' losses per token."""
+        inside = math.fsum(self.losses[place] for place in members)
+        others = len(self.losses) - len(members)
+        return inside / len(members), (self._total - inside) / others
+
+    def p(self, members: Sequence[int]) -> float:
+        """Mann and Whitney's test, one-sided."""
+        return self._ranks.mann_whitney([self._numbers[place] for place in members])
+
+    def is_worse(self, members: Sequence[int]) -> bool:
+        """Their mean is `MORE_LOSS` and `TIMES_LOSS` above, and most of them lie above most."""
+        inside, others = self.figures(members)
+        if inside - others < MORE_LOSS or inside < TIMES_LOSS * others:
+            return False
+        return self._ranks.superiority([self._numbers[n] for n in members]) >= SUPERIORITY
+
+    def without(self, places: frozenset[int]) -> Losses:
+        """The other examples."""
+        return Losses({n: loss for n, loss in self.losses.items() if n not in places})
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A group that does worse than the others: the places of its members, and their figures.
+
+    `places` and `others` leave out the examples of slices named before it. `also` are other names
+    of nearly the same examples.
+    """
+
+    group: Group
+    places: tuple[int, ...]
+    inside: float
+    others: float
+    p: float
+    also: tuple[str, ...] = ()
+
+
+def failing_slices(e: Evidence) -> tuple[Slice, ...]:
+    """The worst groups of the eval set, at most `MOST`; a later one is worse without the earlier.
+
+    Every group with `SUPPORT` is tested once. Of the discoveries those with a large effect remain:
+    among thousands of examples a small difference is certain, but not worth a word. The lowest
+    p-value is named first, by the simplest group with nearly the same examples. Then the rest is
+    tested without these, so that a word that only comes with a failing tag is not named as well.
+    """
+    measure = measure_of(e.results)
+    if measure is None:
+        return ()
+    known = {(example.id, example.content): example for example in e.eval}
+    traits = [Traits.of_result(r, known.get((r.id, r.content))) for r in e.results]
+    tested = groups_of(traits)
+    p_values = [measure.p(equals[0].places) for equals in tested]
+    is_found = discoveries(p_values, FALSE_DISCOVERIES)
+    cutoff = max((p for p, found in zip(p_values, is_found, strict=True) if found), default=0.0)
+    found = [
+        members for equals, yes in zip(tested, is_found, strict=True) if yes for members in equals
+    ]
+    return _named(found, measure, cutoff)
+
+
+def measure_of(results: Sequence[ExampleResult]) -> Measure | None:
+    """By failures, where some fail and some pass; else by loss. None where a loss is not finite."""
+    failed = [result.passed is False for result in results]
+    is_scored = all(result.passed is not None for result in results)
+    if is_scored and LEAST <= sum(failed) <= len(failed) - LEAST:
+        return Failures(dict(enumerate(failed)))
+    losses = [result.mean_loss for result in results]
+    if len(losses) < 2 * SUPPORT or not all(map(math.isfinite, losses)):
+        return None
+    return Losses(dict(enumerate(losses)))
+
+
+def _named(found: Sequence[Members], measure: Measure, cutoff: float) -> tuple[Slice, ...]:
+    named: list[Slice] = []
+    taken: frozenset[int] = frozenset()
+    while len(named) < MOST:
+        candidates = [c for m in found if (c := _candidate(m, measure, taken, cutoff))]
+        if not candidates:
+            break
+        best = min(candidates, key=lambda c: (c.p, _order(c.group)))
+        alike = sorted(
+            (c for c in candidates if _jaccard(c.places, best.places) >= ALIKE),
+            key=lambda c: _order(c.group),
+        )
+        named.append(replace(alike[0], also=tuple(c.group.name for c in alike[1:])))
+        new = frozenset(alike[0].places)
+        measure, taken = measure.without(new), taken | new
+    return tuple(named)
+
+
+def _candidate(
+    members: Members, measure: Measure, taken: frozenset[int], cutoff: float
+) -> Slice | None:
+    """The group without the examples taken, if most are left and they still do worse."""
+    left = tuple(place for place in members.places if place not in taken)
+    if not SUPPORT <= len(left) <= len(measure) - SUPPORT or len(left) < len(members.places) / 2:
+        return None
+    if not measure.is_worse(left):
+        return None
+    p = measure.p(left)
+    return Slice(members.group, left, *measure.figures(left), p) if p <= cutoff else None
+
+
+def _order(group: Group) -> tuple[int, str]:
+    return KINDS.index(group.kind), group.name
+
+
+def _jaccard(one: Sequence[int], other: Sequence[int]) -> float:
+    both = len(set(one) & set(other))
+    return both / (len(one) + len(other) - both)
+
+
+def findings(e: Evidence) -> tuple[Finding, ...]:
+    """`failing-slice`: a group of eval examples fails far more often than the others.
+
+    Signal: Fisher's exact test of the failures; where (nearly) all pass or all fail, the rank test
+    of Mann and Whitney on the loss per token; one-sided, with at most 5% false discoveries over all
+    groups (Benjamini and Hochberg). Threshold: the failure rate is 35 points above that of the
+    others, of which most pass; or the mean loss twice theirs and 0.5 nats above, in 80% of pairs.
+    Source: FIELD's table; the effect from healthy runs of the benchmark `slices.py`. Minimum data:
+    5 examples in the slice and 5 others, for the failure rate 5 failing and 5 passing ones. NaN: a
+    loss that is not finite silences the test by loss.
+    """
+    return tuple(_finding(e, found) for found in failing_slices(e))
+
+
+def _finding(e: Evidence, found: Slice) -> Finding:
+    name, rows = found.group.name, [e.results[place] for place in found.places]
+    rows.sort(key=lambda row: (-row.mean_loss, row.id))
+    by_rate = isinstance(measure_of(e.results), Failures)
+    shown = [row.id for row in rows if not by_rate or row.passed is False][:EXAMPLES]
+    seen, iterations = _seen(e, found)
+    in_train = [x.id for x in e.train if found.group.holds(Traits.of_example(x))]
+    confidence = _confidence(e, frozenset(in_train))
+    what, unit = ("failure_rate", ".0%") if by_rate else ("loss", ".2f")
+    evidence: dict[str, float | int | str] = {
+        "slice": name,
+        "examples": len(rows),
+        what: found.inside,
+        f"others_{what}": found.others,
+        "p": f"{found.p:.1e}",
+        "ids": ", ".join(shown),
+        "iterations_seen": seen,
+        "iterations": iterations,
+    }
+    if found.also:
+        evidence["nearly_the_same"] = "; ".join(found.also[:2])
+    if e.train:
+        evidence["train_examples"] = len(in_train)
+    if math.isfinite(confidence):
+        evidence["train_confidence"] = confidence
+    finding = Finding(
+        kind="failing-slice",
+        severity="warning",
+        message=(
+            f"The {len(rows)} examples {name}: {what.replace('_', ' ')} {found.inside:{unit}}, of "
+            f"the others {found.others:{unit}} ({evidence['ids']})."
+        ),
+        evidence=evidence,
+        remedy=_remedy(e, found, len(in_train), confidence),
+    )
+    # Bad in this iteration alone: perhaps its own luck.
+    return replace(finding, severity="info") if seen == 1 < iterations else finding
+
+
+def _remedy(e: Evidence, found: Slice, in_train: int, confidence: float) -> str:
+    name = found.group.name
+    if not e.train:
+        return f"Look at the train examples {name}: are there enough, and are their labels right?"
+    if in_train < len(e.train) * len(found.places) / len(e.results) / 3:
+        return f"Add train examples {name}: there are {in_train} of {len(e.train)}."
+    these = f"the {in_train} train examples {name}"
+    if math.isnan(confidence):
+        return f"Check the labels of {these}; if they are right, add more such examples."
+    if confidence >= LEARNED:
+        return f"Check the labels of {these}: the model learned them, so they teach something else."
+    return (
+        f"T{these[1:]} are not learned either: train longer, add more of them, or look "
+        "whether their labels contradict each other."
+    )
+
+
+def _confidence(e: Evidence, ids: frozenset[str]) -> float:
+    """The mean confidence in these train examples when they were last trained on; NaN: unknown."""
+    last = [example.losses[-1] for example in e.trained if example.id in ids]
+    return fmean(math.exp(-loss) for loss in last) if last else math.nan
+
+
+def _seen(e: Evidence, found: Slice) -> tuple[int, int]:
+    """In how many iterations, this one included, the slice did worse; and of how many."""
+    members = {(e.results[place].id, e.results[place].content) for place in found.places}
+    by_rate = isinstance(measure_of(e.results), Failures)
+    seen = iterations = 1
+    for iteration in e.history:
+        rows = e.results_of(iteration)
+        places = [n for n, row in enumerate(rows) if (row.id, row.content) in members]
+        measure = measure_of(rows)
+        if len(places) < SUPPORT or isinstance(measure, Failures) is not by_rate:
+            continue
+        if measure is None or len(places) == len(rows):
+            continue
+        iterations += 1
+        seen += measure.is_worse(places)
+    return seen, iterations

@@ -1,0 +1,92 @@
+"""`ftloop diagnose`: what was found in one run, for terminal, Markdown and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.records import Finding
+from pytest_ftloop.report.escape import markdown_visible, shorten, visible
+from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.phrases import evidence_text, figure_text
+from pytest_ftloop.report.show import curve_lines, lowest
+from pytest_ftloop.report.text import WIDTH, finding_lines
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """One run and what was found in it.
+
+    `source` is where it was read, `title` says in a line what it is, `facts` the same as plain
+    values; `curves` are losses in the order of the steps, by what they are of. `notes` say what
+    could not be looked at.
+    """
+
+    source: str
+    title: str
+    facts: Mapping[str, Any]
+    curves: Mapping[str, Sequence[float]]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an error was found."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def as_text(found: Diagnosed, width: int = WIDTH, *, unicode: bool = True) -> str:
+    """What was found, for the terminal. `unicode` False draws the curves in ASCII."""
+    lines = paragraph(visible(f"{found.source}: {found.title}"), width, "", "  ")
+    lines += curve_lines(found.curves, width, unicode=unicode)
+    lines.append("findings:" if found.findings else "findings: none")
+    lines += [line for finding in found.findings for line in finding_lines(finding, width)]
+    for note in found.notes:
+        lines += paragraph(f"note: {visible(note)}", width, "", "  ")
+    return "\n".join(shorten(line, width) for line in lines)
+
+
+def as_markdown(found: Diagnosed) -> str:
+    """What was found, for a pull request; whatever users' texts hold, they are inert."""
+    lines = [f"### {_say(found.source)}", "", _say(found.title), ""]
+    curves = {name: _summary(values) for name, values in found.curves.items() if values}
+    if curves:
+        lines += ["| curve | first | last | lowest |", "| --- | ---: | ---: | ---: |"]
+        for name, of in curves.items():
+            cells = (figure_text("eval_loss", of[end]) for end in ("first", "last", "lowest"))
+            lines.append(f"| {_say(name)} | {' | '.join(cells)} |")
+        lines.append("")
+    for finding in found.findings:
+        lines.append(f"- **{finding.severity} {_say(finding.kind)}**: {_say(finding.message)}")
+        if finding.evidence:
+            lines.append(f"  - evidence: {markdown_visible(evidence_text(finding.evidence))}")
+        if finding.remedy:
+            lines.append(f"  - remedy: {_say(finding.remedy)}")
+    if not found.findings:
+        lines.append("Findings: none")
+    if found.notes:
+        lines += ["", *(f"- note: {_say(note)}" for note in found.notes)]
+    return "\n".join(lines)
+
+
+def as_record(found: Diagnosed) -> dict[str, Any]:
+    """What was found, as plain values for JSON, nothing cut."""
+    return {
+        "source": found.source,
+        **found.facts,
+        "curves": {name: _summary(of) for name, of in found.curves.items()},
+        "findings": [vars(finding) for finding in found.findings],
+        "notes": list(found.notes),
+    }
+
+
+def _summary(values: Sequence[float]) -> dict[str, float | int]:
+    first, last = (values[0], values[-1]) if values else (math.nan, math.nan)
+    return {"points": len(values), "first": first, "last": last, "lowest": lowest(values)}
+
+
+def _say(text: str) -> str:
+    """Any text on one line of Markdown, inert. Spaces before it would make it code."""
+    return markdown_visible(visible(text)).strip()

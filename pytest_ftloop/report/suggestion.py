@@ -1,0 +1,76 @@
+"""`ftloop suggest`: what would be adjusted next and why, for terminal and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.records import Adjustment, Finding, Iteration
+from pytest_ftloop.report.escape import shorten, visible
+from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.phrases import decision_text
+from pytest_ftloop.report.text import WIDTH, adjustment_lines, finding_lines
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What comes after the last iteration of a loop.
+
+    `parent` is the iteration that `adjustments` are relative to, None where that is not known.
+    `because` says why there are none. `is_planned`: the next run trains it. `faults` are findings
+    that no setting cures.
+    """
+
+    last: Iteration
+    parent: Iteration | None
+    adjustments: tuple[Adjustment, ...]
+    because: str
+    is_planned: bool = False
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What has to be mended before anything is tuned."""
+        return tuple(f for f in self.last.findings if f.severity == "error" and not f.tunable)
+
+
+def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
+    """The suggestion for the terminal."""
+    last, decision = suggestion.last, suggestion.last.decision
+    lines = [shorten(visible(f"{last.loop}: iteration {last.name} is the last"), width)]
+    if decision.because:
+        why = f"{decision_text(decision)}: {visible(decision.because)}"
+        lines += paragraph(why, width, "  ", "    ")
+    if suggestion.faults:
+        lines.append("nothing is to be tuned: no setting cures this, mend it first")
+        return "\n".join([*lines, *(x for f in suggestion.faults for x in finding_lines(f, width))])
+    if not suggestion.adjustments:
+        lines += paragraph(f"nothing is left to try: {visible(suggestion.because)}", width, "", " ")
+        return "\n".join([*lines, "  ftloop show best lists the examples that fail"])
+    start = f", from iteration {visible(suggestion.parent.name)}" if suggestion.parent else ""
+    lines.append(shorten(f"{_head(suggestion)}{start}:", width))
+    return "\n".join([*lines, *adjustment_lines(suggestion.adjustments, width)])
+
+
+def as_record(suggestion: Suggestion) -> dict[str, Any]:
+    """The suggestion as plain values for JSON."""
+    last, parent = suggestion.last, suggestion.parent
+    return {
+        "loop": last.loop,
+        "iteration": last.name,
+        "decision": {
+            "action": last.decision.action,
+            "kind": last.decision.kind,
+            "because": last.decision.because,
+        },
+        "parent": parent.name if parent else None,
+        "planned": suggestion.is_planned,
+        "next": [vars(adjustment) for adjustment in suggestion.adjustments],
+        "because": suggestion.because,
+        "faults": [vars(fault) for fault in suggestion.faults],
+    }
+
+
+def _head(suggestion: Suggestion) -> str:
+    if suggestion.is_planned:
+        return "next, when pytest --ftloop runs"
+    return "would be tried next, if the loop went on"

@@ -1,0 +1,77 @@
+"""Train examples that stay improbable while the rest is learned look mislabelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from pytest_ftloop.diagnose import Evidence
+from pytest_ftloop.diagnose.dynamics import confidences, findings
+from pytest_ftloop.records import TrainedExample
+from tests.fakes import fake_metrics, fake_training
+
+LEARNED = (3.0, 0.4, 0.1, 0.05)
+WRONG = (3.0, 2.5, 2.4, 1.5)
+
+
+def evidence(*courses: Sequence[float]) -> Evidence:
+    trained = tuple(TrainedExample(f"t{n:03d}", tuple(c)) for n, c in enumerate(courses))
+    metrics = fake_metrics()
+    return Evidence.of(fake_training(trained=trained), metrics, metrics, 5.0)
+
+
+def test_examples_that_are_never_learned_are_doubted() -> None:
+    """Low confidence while the median is high; the least confident is named first."""
+    worst = (3.0, 3.0, 3.0, 3.0)
+    (finding,) = findings(evidence(WRONG, *[LEARNED] * 60, worst, WRONG))
+    assert ("mislabelled", "warning", False) == (finding.kind, finding.severity, finding.tunable)
+    assert "t061, t000, t062" == finding.evidence["ids"]
+    assert (3, 63) == (finding.evidence["doubted"], finding.evidence["examples"])
+    assert finding.evidence["median_confidence"] == pytest.approx(0.842, abs=0.001)
+    assert finding.evidence["highest_confidence"] == pytest.approx(0.132, abs=0.001)
+
+
+def test_a_model_that_has_not_learned_doubts_nobody() -> None:
+    """Where the median is low, a low confidence says nothing; so where many are low."""
+    assert () == findings(evidence(*[(3.0, 0.9, 0.8, 0.7)] * 60, *[WRONG] * 3))
+    assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 20))
+
+
+def test_one_or_two_are_hard_ones() -> None:
+    """Fewer than three are not named."""
+    assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 2))
+
+
+def test_hard_examples_shade_into_the_rest() -> None:
+    """Where many lie just above the doubted ones, all of them are hard, not wrong."""
+    between = (3.0, 0.8, 0.6, 0.5)
+    assert findings(evidence(*[LEARNED] * 60, *[WRONG] * 4, *[between] * 8))
+    assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 4, *[between] * 9))
+
+
+def test_what_is_learned_late_is_not_doubted() -> None:
+    """A loss that is high at first and then low is a hard example that was learned."""
+    assert () == findings(evidence(*[LEARNED] * 60, *[(3.0, 2.0, 0.1, 0.05, 0.02)] * 5))
+
+
+def test_too_few_passes_or_examples_say_nothing() -> None:
+    """Two epochs, a score of examples, or none at all."""
+    assert () == findings(evidence(*[LEARNED[:2]] * 60, *[WRONG[:2]] * 3))
+    assert () == findings(evidence(*[LEARNED] * 10, *[WRONG] * 3))
+    assert () == findings(evidence())
+
+
+def test_losses_that_are_not_finite_are_left_out() -> None:
+    """An example with a NaN has no confidence."""
+    e = evidence(*[LEARNED] * 60, (1.0, math.nan, 1.0))
+    assert "t060" not in confidences(e)
+    assert 60 == len(confidences(e))
+
+
+def test_no_more_than_ten_ids() -> None:
+    """The count tells the rest."""
+    (finding,) = findings(evidence(*[LEARNED] * 100, *[WRONG] * 12))
+    assert 12 == finding.evidence["doubted"]
+    assert 10 == len(str(finding.evidence["ids"]).split(", "))

@@ -1,0 +1,94 @@
+"""Which groups there are: by tag, label, length, word and pair, and where their members are."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_ftloop.diagnose.groups import SUPPORT, Traits, groups_of, has_labels, short, words_of
+from pytest_ftloop.records import Example
+
+
+def traits(**columns: list) -> list[Traits]:
+    """Traits by column; what is not named is the same for all, which is no group."""
+    count = len(next(iter(columns.values())))
+    empty = {"tags": [()] * count, "expected": ["x"] * count, "words": [("same",)] * count}
+    rows = zip(*(empty | columns).values(), strict=True)
+    return [Traits(*row) for row in rows]
+
+
+def names(rows: list[Traits]) -> list[list[str]]:
+    return [[members.group.name for members in equals] for equals in groups_of(rows)]
+
+
+def test_a_group_has_support_and_leaves_some_out() -> None:
+    """Four examples are too few, and so are four that it is compared with."""
+    assert [] == names(traits(tags=[("a",)] * 4 + [()] * 20))
+    assert [] == names(traits(tags=[("a",)] * 20 + [()] * 4))
+    assert [["tagged 'a'"]] == names(traits(tags=[("a",)] * 5 + [()] * 5))
+
+
+def test_groups_of_equal_members_are_together_the_simplest_first() -> None:
+    """A tag, a label, a word and a pair of the same examples are one group with four names."""
+    rows = traits(
+        tags=[("a",)] * 6 + [()] * 12,
+        expected=["p"] * 6 + ["q"] * 6 + ["r"] * 6,
+        words=[("one", "two")] * 6 + [("two", "six")] * 12,
+    )
+    expected = ["tagged 'a'", "that expect 'p'", "with the word 'one'", "with the words 'one two'"]
+    assert expected == names(rows)[0]
+
+
+def test_a_group_knows_its_members() -> None:
+    """What `holds` says of an example is whether its place is named."""
+    rows = traits(
+        tags=[("a", "b") if n % 2 else ("b",) if n % 3 else () for n in range(40)],
+        expected=[f"label {n % 3}" for n in range(40)],
+        words=[tuple("abcdefghi"[n % 4 : 3 + n % 7]) for n in range(40)],
+    )
+    groups = groups_of(rows)
+    assert {"tag", "label", "length", "word", "pair"} == {m.group.kind for e in groups for m in e}
+    for members in (members for equals in groups for members in equals):
+        assert list(members.places) == [n for n, row in enumerate(rows) if members.group.holds(row)]
+        assert SUPPORT <= len(members.places) <= len(rows) - SUPPORT
+
+
+def test_lengths_of_expected_texts_count_where_they_are_no_labels() -> None:
+    """Long answers may fail where short ones do not."""
+    rows = traits(expected=[f"text {n}" + " word" * (n % 4) for n in range(40)])
+    found = [name for equals in names(rows) for name in equals]
+    assert "with expected texts of up to 2 words" in found
+    assert "with expected texts of 5 words or more" in found
+
+
+def test_labels() -> None:
+    """A few texts that repeat are labels."""
+    assert has_labels(["a", "b"] * 5)
+    assert not has_labels(["a", "b"] * 4)
+    assert not has_labels(["a"] * 10)
+    assert not has_labels([f"text {n}" for n in range(40)])
+    assert not has_labels(["a", "b"] * 5, least=3)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("I can't log in, again!", ("i", "can't", "log", "in", "again")),
+        ("snake_case and 3 Äpfel", ("snake", "case", "and", "3", "äpfel")),
+        ("", ()),
+    ],
+)
+def test_words(prompt: str, words: tuple[str, ...]) -> None:
+    """Words are letters and digits in lower case, with their apostrophes."""
+    assert words == words_of(Example("e", "c", {}, prompt=prompt))
+
+
+def test_words_of_a_text() -> None:
+    """Rows of the form `text` have no prompt: all of the text counts. Messages without: nothing."""
+    assert ("all", "of", "it") == words_of(Example("e", "c", {"text": "All of it."}))
+    assert () == words_of(Example("e", "c", {"messages": []}))
+
+
+def test_short() -> None:
+    """One line of 40 characters at most."""
+    assert "a b" == short(" a\n b ")
+    assert 40 == len(short("x" * 99))
