@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -27,10 +28,11 @@ from typing import Any
 import tasks
 
 from pytest_ftloop.config import LoopConfig, from_python
+from pytest_ftloop.diagnose.pace import Pace
 from pytest_ftloop.loop import Inputs, Loop, Options
 from pytest_ftloop.metrics import token_mean_loss
 from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, Iteration, Settings
+from pytest_ftloop.records import DataSet, EvalPoint, Iteration, Settings
 
 RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
 EPOCHS = (1, 2, 3, 5, 8, 12, 20)
@@ -326,6 +328,30 @@ def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
     )
 
 
+def early_ends(kept: Path) -> Iterator[str]:
+    """What `Pace` would end: every kept run of a task held against every other as the best."""
+    worse = better = ended = wrong = saved = planned = 0
+    for folder in sorted(path for path in kept.iterdir() if path.is_dir()):
+        runs = [Trial(*pickle.loads(f.read_bytes())) for f in sorted(folder.glob("*.pickle"))]
+        sound = [trial for trial in runs if math.isfinite(eval_loss(trial))]
+        for best, run in itertools.permutations(sound, 2):
+            pace = Pace(best.run.training.evals, best.run.training.planned_steps, eval_loss(best))
+            gains, evals = eval_loss(run) < eval_loss(best), run.run.training.evals
+            steps = run.run.training.planned_steps
+            better, worse, planned = better + gains, worse + (not gains), planned + steps
+            at = _ended_at(pace, evals, steps)
+            if at is not None:
+                ended, wrong, saved = ended + (not gains), wrong + gains, saved + steps - at.step
+    yield f"Ended of {worse:,} runs that end worse than the best: {ended:,} ({ended / worse:.0%})."
+    yield f"Ended of {better:,} that would have been better: {wrong:,}."
+    yield f"Steps saved: {saved:,} of {planned:,} ({saved / planned:.1%})."
+
+
+def _ended_at(pace: Pace, evals: Sequence[EvalPoint], steps: int) -> EvalPoint | None:
+    points = (p for n, p in enumerate(evals) if pace.hopeless(evals[: n + 1], steps))
+    return next(points, None)
+
+
 def main() -> None:
     """Play every start of the tasks asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -335,7 +361,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="to measure the seed's noise")
     parser.add_argument("--every", type=int, default=1, help="of the starts every one, two, ...")
     parser.add_argument("--others", nargs="*", default=["random", "TPE", "GP", "halving"])
+    parser.add_argument("--early", action="store_true", help="what of the kept runs is ended early")
     chosen = parser.parse_args()
+    if chosen.early:
+        print("\n".join(early_ends(chosen.kept)))
+        return
     trainer = Trainer(chosen.kept)
     found: list[Line] = []
     for name in chosen.tasks:

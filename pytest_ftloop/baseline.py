@@ -69,6 +69,8 @@ def find_baseline(
         why = f"no log of {log_folder.name} at {found.shown}"
         if _is_uncommitted(repository, log_folder):
             why += f"; {shown_path(log_folder)} is not committed"
+        if gone := _gone(repository, blobs):
+            why += f"; gone since then: {gone}"
         return Baseline(
             shown=found.shown,
             commit=found.commit,
@@ -138,6 +140,14 @@ def _is_in_use(log_folder: Path) -> bool:
             if read_loop_file(file).name == log_folder.name:
                 return True
     return False
+
+
+def _gone(repository: Repository, blobs: Mapping[PurePosixPath, str]) -> str:
+    """The logs of a commit that are no more: a loop under a new name may be one of them."""
+    folders = sorted(map(str, folders_of_records(blobs)))
+    gone = [folder for folder in folders if not (repository.root / folder).is_dir()]
+    more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
+    return ", ".join(gone[:3]) + more
 
 
 def _is_uncommitted(repository: Repository, log_folder: Path) -> bool:

@@ -203,6 +203,19 @@ def test_log_not_committed(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> No
     assert baseline.is_first
 
 
+def test_log_that_is_gone(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that begins anew under another name passes, and the log that it left is named."""
+    monkeypatch.chdir(repo.root)
+    log = log_in(repo.root, GOOD)
+    repo.commit(loop_file())
+    shutil.rmtree(log.folder)
+    anew = ImprovementLog(log.folder.with_name("anew"))
+    anew.append(BETTER)
+    baseline = find(anew, repo.root)
+    assert baseline.is_first
+    assert baseline.why_none.endswith(f"; gone since then: {LOG}")
+
+
 def test_ignored_log(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that git ignores is not committed either."""
     monkeypatch.chdir(repo.root)

@@ -237,6 +237,15 @@ def test_outcome_is_the_worst() -> None:
     assert "error" == of([judged(), failed()]).outcome
 
 
+def test_error_is_said_once_and_in_sentences() -> None:
+    """A loop that could not be judged: its file once, what is wrong, and what to do."""
+    error = ConfigError("x.ftloop.yaml: the log is out of date", cure="Run it.")
+    text = text_of(replace(failed(), source="x.ftloop.yaml", error=error))
+    assert "\nx.ftloop.yaml: the log is out of date. Run it.\n" in text
+    text = text_of(replace(failed(), source="y.ftloop.yaml", error=error))
+    assert "\nLoop file y.ftloop.yaml: x.ftloop.yaml: the log" in text
+
+
 def test_trained_in_this_job() -> None:
     """A log that was made in the job is not committed yet: it says so."""
     assert "the log is to be committed" in text_of(replace(judged(), trained=True))
