@@ -35,6 +35,7 @@ from pytest_ftloop.log import (
     verify,
     write_atomically,
 )
+from pytest_ftloop.log.record import parse
 from pytest_ftloop.metrics import best_metrics
 from pytest_ftloop.records import (
     SCHEMA_VERSION,
@@ -642,6 +643,14 @@ def test_commented_curve(tmp_path: Path, line: str) -> None:
     path.write_text(text, encoding="utf-8")
     (read,) = log.read()
     assert as_logged(one()) == read
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "[x, ", "- ", "? "])
+def test_nested_record(opening: str) -> None:
+    """A record nested without end is damaged: the YAML library's stack is not tried on it."""
+    text = f"schema: 2\nloop: {opening * 100_000}\n"
+    with pytest.raises(LogError, match="no keys and values"):
+        parse(text, lambda: "x.yaml")
 
 
 @pytest.mark.parametrize(

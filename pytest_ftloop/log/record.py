@@ -52,6 +52,9 @@ _FIGURE = rf"  (?:{'|'.join(METRICS)})(?:\[[\w .-]+\])?: -?[0-9]+\.[0-9]+(?:e[-+
 _FIGURES = re.compile(rf"(?:metrics|final):\n(?:{_FIGURE})+")
 """A section of figures as it is written, which needs no YAML library to be read."""
 
+_TOO_DEEP = re.compile(r"(?:[\[{][^\[\]{}]*){200}|(?:[-?:] ){200}")
+"""Nested as no record is written; the YAML library's C loader would overflow the stack on more."""
+
 Row = TypeVar("Row")
 
 Shown = Callable[[], str]
@@ -125,6 +128,8 @@ def parse(text: str, shown: Shown) -> dict[str, Any]:
     A `LogError` for text that is no record, or one of a newer schema; `shown` says where.
     """
     try:
+        if _TOO_DEEP.search(text):
+            raise ValueError("nested too deep")
         known, later = _record(text)
     except (TypeError, ValueError):
         raise damaged(shown(), "no keys and values") from None
