@@ -76,8 +76,8 @@ def make(folder: Path) -> None:
     import replay
 
     from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.inputs import Inputs
     from pytest_ftloop.log import ImprovementLog
-    from pytest_ftloop.loop import Inputs
 
     rng = random.Random(0)
     (folder / "data").mkdir()

@@ -12,7 +12,7 @@ from pytest_ftloop.arguments import sft_config
 from pytest_ftloop.base import load_base
 from pytest_ftloop.config import read_loop_file
 from pytest_ftloop.evaluate import Evaluator
-from pytest_ftloop.loop import Inputs
+from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.prepare import Prepared, Task, build_trainer, train_sample
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.tiny import tiny_folder

@@ -29,7 +29,8 @@ import tasks
 
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.diagnose.pace import Pace
-from pytest_ftloop.loop import Inputs, Loop, Options
+from pytest_ftloop.inputs import Inputs
+from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.metrics import token_mean_loss
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.records import DataSet, EvalPoint, Iteration, Settings
@@ -83,7 +84,7 @@ class Trainer:
         return lambda *_: lambda wanted, *_, **__: self.trial(task, wanted).run
 
     def _train(self, task: tasks.Task, wanted: Settings, path: Path, name: str) -> None:
-        from pytest_ftloop.loop import lora_measure, lora_runner
+        from pytest_ftloop.runner import lora_measure, lora_runner
 
         config = config_of(task, wanted, Path.cwd())
         inputs = Inputs.of(config, None)

@@ -55,9 +55,10 @@ from pytest_ftloop.compare.statistic import (
 from pytest_ftloop.compare.student_t import survival
 from pytest_ftloop.config import LoopConfig, read_loop_file
 from pytest_ftloop.fingerprint import ID_LENGTH
+from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.judging import IN_DOUBT, SEEDS_IN_DOUBT
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.loop import Inputs, Loop, Options
+from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings
 from pytest_ftloop.seeds import CALIBRATION_SEEDS, with_seed
 

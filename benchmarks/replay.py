@@ -31,8 +31,8 @@ from pytest_ftloop.compare.compare import Side, compare
 from pytest_ftloop.config import LoopConfig, read_loop_file
 from pytest_ftloop.fingerprint import ID_LENGTH, scoring_identity
 from pytest_ftloop.gates import Regression
+from pytest_ftloop.inputs import Inputs, data_facts
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Inputs, data_facts
 from pytest_ftloop.metrics import best_metrics
 from pytest_ftloop.records import (
     Adjustment,

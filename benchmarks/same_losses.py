@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.config import LoopConfig, read_loop_file
-from pytest_ftloop.loop import Inputs, Loop, Options, Runner
+from pytest_ftloop.inputs import Inputs
+from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.progress import Progress, Silent
+from pytest_ftloop.runner import Runner
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftloop.yaml"
 

@@ -32,7 +32,7 @@ from typing import Any
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.diagnose import Evidence, dynamics
 from pytest_ftloop.diagnose.slices import failing_slices
-from pytest_ftloop.loop import Inputs
+from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.progress import Silent
 
 Row = dict[str, Any]

@@ -19,8 +19,8 @@ from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.fingerprint import model_identity, split_revision
 from pytest_ftloop.log import chain_from
-from pytest_ftloop.loop import adapter_folder
 from pytest_ftloop.report.card import Facts, model_card
+from pytest_ftloop.runner import adapter_folder
 
 if TYPE_CHECKING:
     from pytest_ftloop.progress import Progress

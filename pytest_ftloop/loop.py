@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop import adjust, data
+from pytest_ftloop import runner as runners
 from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.baseline import find_baseline
-from pytest_ftloop.cache import cache_folder, records_folder
+from pytest_ftloop.cache import records_folder
 from pytest_ftloop.config import LoopConfig
 from pytest_ftloop.diagnose import before_training, by_severity, diagnose
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.noise import run_noise
 from pytest_ftloop.diagnose.pace import Pace, ended_as_hopeless
-from pytest_ftloop.errors import DataError, StaleLogError, TrainingError
+from pytest_ftloop.errors import StaleLogError
+from pytest_ftloop.facts import facts_of
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
-    iteration_fingerprint,
-    model_identity,
     scoring_identity,
 )
-from pytest_ftloop.gates import check_tags, judge
+from pytest_ftloop.gates import judge
+from pytest_ftloop.inputs import Inputs, check_forms, data_facts
 from pytest_ftloop.judging import Judge, Judging, is_accepted
 from pytest_ftloop.log import FOLDER, ImprovementLog, as_logged, chain_from, next_number
 from pytest_ftloop.log.lock import locked
@@ -54,7 +54,8 @@ from pytest_ftloop.records import (
 )
 from pytest_ftloop.result import LoopResult, best_of
 from pytest_ftloop.retrain import retrain_baseline
-from pytest_ftloop.scorers import Scorer, load_scorer, needs_generation
+from pytest_ftloop.runner import Environment, Measure, Runner, RunnerFactory, adapter_folder
+from pytest_ftloop.scorers import Scorer
 from pytest_ftloop.seeds import SeedTrainer, runs_here
 from pytest_ftloop.store import Store
 
@@ -87,82 +88,6 @@ class Options:
     run_id: str = ""
     baseline: str | None = None
     retrain_baseline: bool = False
-
-
-class Runner(Protocol):
-    """Trains and evaluates one iteration."""
-
-    def __call__(
-        self,
-        settings: Settings,
-        adapter: Path | None,
-        base_eval_loss: float | None,
-        *,
-        name: str,
-        pace: Pace | None = None,
-    ) -> Run:
-        """Run with these settings; save the best adapter to the folder `adapter`, if any.
-
-        `name` tells the run from the loop's others, wherever it is reported to. It may be ended
-        where it can't be of use any more, held against `pace`.
-        """
-
-
-Measure = Callable[..., tuple[ExampleResult, ...]]
-RunnerFactory = Callable[["Inputs", LoopConfig, Progress], Runner]
-Environment = Callable[[LoopConfig, Settings, Progress], Mapping[str, str]]
-"""What a training with these settings would be recorded with here."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A loop's data, the identity of its model, and its scorer."""
-
-    train: DataSet
-    eval: DataSet
-    model: str
-    scorer: Scorer | None
-
-    @classmethod
-    def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
-        """Load and check everything that needs no torch."""
-        where = config.locate("data.train")
-        train = data.load(config.train, "train", config.folder, config.columns, where)
-        if config.split is not None:
-            train, eval_ = data.split_off(train, config.split.fraction, config.split.seed)
-        else:
-            where = config.locate("data.eval")
-            eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
-        _check_forms(config, train, eval_)
-        check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
-        scorer = None
-        if needs_generation(config.scoring):
-            scorer = load_scorer(
-                config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
-            )
-            _check_prompts(eval_)
-            if config.scoring.scorer in {"contains", "regex", "json"}:
-                for example in eval_.examples:
-                    scorer(example, "")  # raises now for an example that could never be scored
-        model = model_identity(config.model, config.folder, config.tokenizer)
-        return cls(train, eval_, model, scorer)
-
-    def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
-        """The fingerprint of an iteration with these settings."""
-        return iteration_fingerprint(
-            self.model,
-            settings,
-            config.scoring,
-            config.folder,
-            self.train,
-            self.eval,
-            config.train_sample,
-        )
-
-    def group(self, config: LoopConfig, settings: Settings) -> str:
-        """The fingerprint of these settings whatever their seed: what an A/A group shares."""
-        training = {name: value for name, value in settings.training.items() if name != "seed"}
-        return self.fingerprint(config, replace(settings, training=training))
 
 
 @dataclass(frozen=True)
@@ -380,7 +305,7 @@ class Loop:
     @cached_property
     def _store(self) -> Store:
         """What earlier runs trained."""
-        environment = self.environment or lora_environment
+        environment = self.environment or runners.lora_environment
         return Store(
             records_folder(),
             lambda settings: environment(self.config, settings, self.progress),
@@ -520,19 +445,6 @@ class Loop:
             gates=(*self.config.gates, *self.config.regressions),
             **told,
         )
-        facts = {
-            "steps": len(training.steps),
-            "planned_steps": training.planned_steps,
-            "best_step": training.best_step,
-            "steps_per_epoch": training.steps_per_epoch,
-            "trainable_parameters": training.trainable_parameters,
-            "labelled_tokens": training.labelled_tokens,
-            "vocabulary": training.vocabulary,
-            "width": training.width,
-            "dropped_examples": training.dropped_examples,
-            "ended_early": training.ended_early,
-            "recoveries": list(training.recoveries),
-        }
         return Iteration(
             loop=self.config.name,
             number=number,
@@ -548,7 +460,7 @@ class Loop:
             metrics=metrics,
             final=final,
             base={"eval_loss": round(evaluation.base_eval_loss, 6)},
-            facts=facts,
+            facts=facts_of(training),
             steps=training.steps,
             evals=training.evals,
             findings=self._findings(evidence, inputs),
@@ -653,7 +565,7 @@ class Loop:
     def _runner(self, inputs: Inputs) -> Runner:
         """The runner, made when something is trained first: it loads the base model."""
         if self._made is None:
-            self._made = (self.runner or lora_runner)(inputs, self.config, self.progress)
+            self._made = (self.runner or runners.lora_runner)(inputs, self.config, self.progress)
         return self._made
 
     def _judge(self, log: ImprovementLog, inputs: Inputs, best: Iteration) -> Judge:
@@ -700,10 +612,10 @@ class Loop:
             return None
         config, where = self.config, self.config.locate("data.holdout")
         holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
-        _check_forms(config, inputs.train, holdout)
+        check_forms(config, inputs.train, holdout)
         with self._locked(log):
             try:
-                results = (self.measure or lora_measure)(
+                results = (self.measure or runners.lora_measure)(
                     inputs, config, holdout, best.settings, adapter, self.progress
                 )
             finally:
@@ -727,56 +639,6 @@ def in_ci() -> bool:
     return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
 
 
-def adapter_folder(fingerprint: str) -> Path:
-    """Where the best adapter of an iteration is kept, in peft's own layout."""
-    return cache_folder() / "adapters" / fingerprint
-
-
-def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
-    """The runner that trains for real: imports torch, loads the base model once."""
-    progress.working("loading torch and the base model")
-    try:
-        from pytest_ftloop import train
-    except ImportError as error:
-        raise TrainingError(
-            f"training needs the training extra, {error.name or error} is missing",
-            cure='pip install "pytest-ftloop[train]"',
-        ) from None
-    return train.runner(inputs, config, progress)
-
-
-def lora_environment(
-    config: LoopConfig, settings: Settings, progress: Progress
-) -> Mapping[str, str]:
-    """Where a training with these settings would run: imports torch, loads no model.
-
-    Empty where the training extra is not installed: the runner then says so.
-    """
-    progress.working("loading torch")
-    try:
-        from pytest_ftloop import arguments, train
-    except ImportError:
-        return {}
-    with train.quiet():
-        args = arguments.sft_config(settings, tempfile.gettempdir(), config.locate)
-        return train.environment(args)
-
-
-def lora_measure(
-    inputs: Inputs,
-    config: LoopConfig,
-    holdout: DataSet,
-    settings: Settings,
-    adapter: Path,
-    progress: Progress,
-) -> tuple[ExampleResult, ...]:
-    """What an adapter really shows on the holdout: imports torch."""
-    progress.working("loading torch and the base model")
-    from pytest_ftloop import train
-
-    return train.holdout_results(inputs, config, holdout, settings, adapter, progress)
-
-
 def _same_task(one: Iteration, other: Iteration) -> bool:
     """Whether what one shows of its settings holds for the other: same base model, same rows."""
     hashes = [i.data.get("train", {}).get("sha256") for i in (one, other)]
@@ -795,40 +657,7 @@ def _beside_the_chain(log: ImprovementLog) -> dict[str, Any]:
     }
 
 
-def _check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
-    has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
-    if has_prompt[0] != has_prompt[1]:
-        raise DataError(
-            "train and eval set are of different forms: "
-            f"{', '.join(train.examples[0].row)} and {', '.join(eval_.examples[0].row)}",
-            where=eval_.examples[0].where,
-            cure="Both need the same columns.",
-        )
-    if not has_prompt[1] and config.scoring.scorer != "loss":
-        raise DataError(
-            f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
-            "eval set is plain text",
-            where=config.locate("scoring") or eval_.examples[0].where,
-            cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
-        )
-
-
-def _check_prompts(eval_: DataSet) -> None:
-    for example in eval_.examples:
-        if not (example.prompt or "").strip():
-            raise DataError(
-                f"the prompt of example {example.id!r} is empty: nothing can be generated from it",
-                where=example.where,
-                cure="Give it a prompt, or use the scorer 'loss' or 'choice'.",
-            )
-
-
 def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:
     """The metrics of examples alone: without a train set there is no gap."""
     figures = best_metrics(Evaluation(results, (), (), math.nan))
     return {name: value for name, value in figures.items() if math.isfinite(value)}
-
-
-def data_facts(set_: DataSet) -> Mapping[str, Any]:
-    """What a record says of a data set: where from, how many rows, a hash of what they say."""
-    return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}

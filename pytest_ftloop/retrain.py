@@ -165,9 +165,10 @@ def _mapped_paths(root: Path, tree: Path) -> Iterator[str]:
 
 
 def _train(request: dict[str, Any]) -> None:
+    from pytest_ftloop import runner
     from pytest_ftloop.config import read_loop_file
     from pytest_ftloop.fingerprint import scoring_identity
-    from pytest_ftloop.loop import Inputs, data_facts, lora_runner
+    from pytest_ftloop.inputs import Inputs, data_facts
     from pytest_ftloop.metrics import best_metrics
     from pytest_ftloop.progress import Silent
 
@@ -187,7 +188,7 @@ def _train(request: dict[str, Any]) -> None:
             data[role] = {**data[role], "source": stated}
     if config.model != in_commit.model:
         _check_unchanged("model", in_commit.model, inputs.model, request["model"], request)
-    run = lora_runner(inputs, config, Silent())(
+    run = runner.lora_runner(inputs, config, Silent())(
         settings, None, None, name=f"{request['name']}-baseline"
     )
     ImprovementLog(Path(request["into"])).append_seed_run(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pytest_ftloop.config import SUFFIXES, LoopConfig, read_loop_file, shown_path
 from pytest_ftloop.errors import ConfigError, FtloopError, Location
+from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog, chain_from
-from pytest_ftloop.loop import Inputs
 from pytest_ftloop.records import Iteration
 from pytest_ftloop.result import best_of
 
@@ -37,7 +37,7 @@ class Logged:
     @cached_property
     def inputs(self) -> Inputs | None:
         """The loop's data; None where it can't be loaded (any more)."""
-        from pytest_ftloop.loop import Inputs
+        from pytest_ftloop.inputs import Inputs
 
         try:
             # A record is shown, nothing is scored: any scorer serves in place of pytest's hook.

@@ -17,7 +17,8 @@ from pytest_ftloop.store import Store
 
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.loop import Inputs, Runner
+    from pytest_ftloop.inputs import Inputs
+    from pytest_ftloop.runner import Runner
 
 CALIBRATION_SEEDS = 5
 """Runs of one iteration that `ftloop calibrate` sees to: 4 degrees of freedom of the seed noise."""

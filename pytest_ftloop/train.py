@@ -52,7 +52,8 @@ from pytest_ftloop.trackers import Tracked, reported, settings_to_report
 if TYPE_CHECKING:
     from pytest_ftloop.config import LoopConfig
     from pytest_ftloop.diagnose.pace import Pace
-    from pytest_ftloop.loop import Inputs, Runner
+    from pytest_ftloop.inputs import Inputs
+    from pytest_ftloop.runner import Runner
 
 
 NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop import loop
+from pytest_ftloop import runner as runners
 from pytest_ftloop.cli import COMMANDS, main
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.records import Cost, Evaluation
@@ -87,7 +87,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(loop, "lora_runner", runner)
+    monkeypatch.setattr(runners, "lora_runner", runner)
     monkeypatch.delenv("CI", raising=False)
     return names
 
@@ -220,12 +220,12 @@ def test_interrupted(tmp_path: Path, make_loop: Any) -> None:
     make_loop()
     code = """
 import sys, time
-from pytest_ftloop import loop
+from pytest_ftloop import runner as runners
 from pytest_ftloop.cli import main
 def runner(*_):
     print("READY", flush=True)
     time.sleep(60)
-loop.lora_runner = runner
+runners.lora_runner = runner
 sys.exit(main(["run"]))
 """
     process = subprocess.Popen(

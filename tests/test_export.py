@@ -16,8 +16,8 @@ import yaml
 from pytest_ftloop import export as module
 from pytest_ftloop.cli import main
 from pytest_ftloop.fingerprint import model_identity
+from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Inputs
 from pytest_ftloop.recipe import recipe_id
 from pytest_ftloop.search import find_logs
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics

@@ -12,7 +12,7 @@ import pytest
 from pytest_ftloop import log
 from pytest_ftloop.cli import STARTER, main
 from pytest_ftloop.config import read_loop_file
-from pytest_ftloop.loop import Inputs
+from pytest_ftloop.inputs import Inputs
 
 if TYPE_CHECKING:
     from pathlib import Path

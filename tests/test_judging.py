@@ -20,9 +20,10 @@ from pytest_ftloop.gates import Regression
 from pytest_ftloop.holdout import report_of
 from pytest_ftloop.judging import IN_DOUBT, Judge, Judging, is_accepted, is_in_doubt
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop, Options, adapter_folder
+from pytest_ftloop.loop import Loop, Options
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.records import Cost, Evaluation, ExampleResult, SeedRun
+from pytest_ftloop.runner import adapter_folder
 from pytest_ftloop.seeds import SeedTrainer
 from pytest_ftloop.standing import anchor_of, baseline_of, heads
 from tests.fakes import (
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.compare.compare import Side
     from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.loop import Inputs
+    from pytest_ftloop.inputs import Inputs
     from pytest_ftloop.records import Iteration, Settings, Training
 
 N = 200

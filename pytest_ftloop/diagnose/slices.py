@@ -50,7 +50,8 @@ MOST = 3
 
 LEARNED = 0.8
 """Mean confidence in a slice's train examples, when last trained on, from which they are learned:
-0.95 to 0.99 where planted wrong labels were, 0.37 to 0.77 where training lacked, or where labels contradict each other."""
+0.95 to 0.99 where planted wrong labels were, 0.37 to 0.77 where training lacked, or where labels
+contradict each other."""
 
 EXAMPLES = 3
 """Ids shown of a slice, the highest loss first."""

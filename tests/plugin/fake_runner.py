@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.loop import Inputs
+    from pytest_ftloop.inputs import Inputs
     from pytest_ftloop.progress import Progress
     from pytest_ftloop.records import Cost, Evaluation, Example, ExampleResult, Settings, Training
 
@@ -34,8 +34,8 @@ patch = pytest.MonkeyPatch()
 @pytest.hookimpl(trylast=True)  # the plugin's own comes first
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("ftloop-session"):
-        patch.setattr("pytest_ftloop.loop.lora_runner", fake_runner)
-        patch.setattr("pytest_ftloop.loop.lora_environment", fake_environment)
+        patch.setattr("pytest_ftloop.runner.lora_runner", fake_runner)
+        patch.setattr("pytest_ftloop.runner.lora_environment", fake_environment)
 
 
 def pytest_unconfigure() -> None:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 OPTION = "--ftloop-retrain-baseline"
 FAKE = """\
-import pytest_ftloop.loop
+import pytest_ftloop.runner
 from tests.plugin.fake_runner import fake_runner
 
-pytest_ftloop.loop.lora_runner = fake_runner
+pytest_ftloop.runner.lora_runner = fake_runner
 """
 
 

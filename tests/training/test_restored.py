@@ -11,8 +11,9 @@ import pytest
 import pytest_ftloop
 from pytest_ftloop import loop as loop_module
 from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.loop import Loop, lora_environment
+from pytest_ftloop.loop import Loop
 from pytest_ftloop.progress import Silent
+from pytest_ftloop.runner import lora_environment
 from tests.training.conftest import LORA, TRAINING, rows
 
 if TYPE_CHECKING:
