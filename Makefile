@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis coverage clean
+.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-policy coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -48,6 +48,12 @@ bench-slices: $(INSTALLED) ## planted faults that the diagnosis names, by real t
 
 bench-diagnosis: $(INSTALLED) ## how long the diagnosis of ten iterations with 5,000 examples takes
 	$(BIN)/python benchmarks/diagnosis.py
+
+bench-faults: $(INSTALLED) ## each kind of fault planted and found, by real trainings (half an hour)
+	$(BIN)/python benchmarks/faults.py
+
+bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (an hour)
+	$(BIN)/python benchmarks/policy.py hotel
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase
