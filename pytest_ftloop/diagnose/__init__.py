@@ -43,8 +43,9 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     """
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
     found += data.findings(evidence) if of_data is None else of_data
+    found += dynamics.findings(evidence)  # before the curves: wrong labels look like overfitting
     found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
-    found += [*dynamics.findings(evidence), *failing.findings(evidence)]
+    found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
     causes = [finding for finding in found if finding.kind not in symptoms]
     return by_severity(causes)

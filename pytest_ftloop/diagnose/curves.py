@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from statistics import fmean, median
 
 from pytest_ftloop.diagnose.evidence import Evidence
@@ -165,11 +166,13 @@ def not_learning(e: Evidence) -> Finding | None:
     """The run had its steps and hardly changed anything.
 
     Signal: train loss fell less than 5% from the first to the last tenth of the steps (3 to 10
-    steps each), and the best eval loss is less than 5% below the untrained base's. Eval is exact,
-    so with it train only must not contradict (by its standard error); without an eval loss from
-    before the first step train decides alone, and must then fall short by a standard error. Silent
-    where the loss starts under 0.1: nothing was left to learn. Source: practice. Minimum data: 10
-    finite losses. NaN: those steps are left out; with a NaN eval loss: silent.
+    steps each), and the best eval loss is less than 5% below the untrained base's; or less than 15%
+    both, and the eval loss fell about as fast at the end as at first, see `_has_just_begun`. Eval
+    is exact, so with it train only must not contradict (by its standard error); without an eval
+    loss from before the first step train decides alone, and must then fall short by a standard
+    error. Silent where the loss starts under 0.1: nothing was left to learn. Source: practice; runs
+    at a learning rate 200 times too low, measured. Minimum data: 10 finite losses. NaN: those steps
+    are left out; with a NaN eval loss: silent.
     """
     losses = finite_losses(e)
     if len(losses) < 10:
@@ -191,7 +194,8 @@ def not_learning(e: Evidence) -> Finding | None:
         return None
     if len(curve) >= 2 and curve[0][0] == 0 and curve[0][1]:
         eval_fall = 1 - min(loss for _, loss in curve[1:]) / curve[0][1]
-        if not (eval_fall < 0.05 and train_fall < 0.05 + error):
+        most = 0.15 if _has_just_begun(e) else 0.05
+        if not (eval_fall < most and train_fall < most + error):
             return None
         figures |= {"eval_first": curve[0][1], "eval_fall": eval_fall}
     elif train_fall + error >= 0.05:
@@ -205,7 +209,9 @@ def not_learning(e: Evidence) -> Finding | None:
         ),
         evidence=figures,
         remedy=(
-            "Raise the learning rate 3 to 10 times; then more epochs, lora.target_modules "
+            "Shorten the warmup, which is longer than the run."
+            if _only_warmed_up(e)
+            else "Raise the learning rate 3 to 10 times; then more epochs, lora.target_modules "
             "all-linear, a higher rank."
         ),
     )
@@ -215,8 +221,8 @@ def underfit(e: Evidence) -> Finding | None:
     """Healthy, and still falling at the end: a higher learning rate or more epochs gain more.
 
     Signal: over the last quarter of the steps the eval loss fell by more than 2% and 0.05 nats, the
-    last point is the best one, train didn't rise, and eval - train is under 0.1 nats or 10% (else
-    `overfitting` may be near). Eval points are interpolated; where none lies in the second half
+    last point is the best one, train didn't rise, and eval - train is under 0.1 nats or 25% (as for
+    `overfitting`). Eval points are interpolated; where none lies in the second half
     before the last, the train loss must have fallen so and by two standard errors too. A quarter
     of a decaying schedule understates what is left, hence the low bound; 0.05 nats keep a run that
     nearly reached zero loss from being called unfinished. Minimum data: two points (the untrained
@@ -230,7 +236,7 @@ def underfit(e: Evidence) -> Finding | None:
     before = at(curve, 0.75 * curve[-1][0])
     fall = before - last
     train_loss, gap = e.metrics.get("train_loss", math.nan), e.metrics.get("overfit_gap", math.nan)
-    if fall < 0.05 or fall < 0.02 * before or gap > max(0.1, 0.1 * train_loss):
+    if fall < 0.05 or fall < 0.02 * before or gap > max(0.1, 0.25 * train_loss):
         return None
     if len(losses) >= 8:
         third, fourth = last_quarters(losses)
@@ -258,10 +264,12 @@ def underfit(e: Evidence) -> Finding | None:
 def oscillation(e: Evidence) -> Finding | None:
     """The learning rate is too high to settle, though the run did not diverge.
 
-    Signal, any of: the mean train loss of some 5 steps was over 1.25 times that of the first 3 (and
+    Signal, any of: the mean train loss of some 5 steps was over 1.25 times that at the start (and
     0.5 nats and 5 standard errors above it), so the run first destroyed and then relearned; or over
     20% of the evaluation points, two at least, lie more than 5% and 0.05 nats above both their
-    neighbours (a steady rise is `overfitting`). Source: practice for the share of points; runs that
+    neighbours (a steady rise is `overfitting`). The start is the mean of the first 3 steps, but no
+    more than the untrained base's loss or the first step's: the first update may destroy already.
+    Source: practice for the share of points; runs that
     first destroyed, measured. Minimum data: 10 steps, or 5 evaluation points (two swings, and one
     in five). NaN: those steps are left out; no swing has a NaN in it.
     """
@@ -272,6 +280,8 @@ def oscillation(e: Evidence) -> Finding | None:
     start, peak, error = math.nan, math.nan, math.inf
     if len(losses) >= 10:
         start, peak = window_means(losses, 3)[0], max(window_means(losses, 5))
+        if math.isfinite(e.base_eval_loss):
+            start = min(start, max(e.base_eval_loss, losses[0]))
         error = relative_noise(losses) * math.sqrt(1 / 3 + 1 / 5)
     if peak - start > 0.5 and math.log(peak / start) > max(math.log(1.25), 5 * error):
         message = f"The train loss first rose from {start:.2f} to {peak:.2f} before it fell."
@@ -296,8 +306,9 @@ def overfitting(e: Evidence) -> Finding | None:
 
     Signal, any of: the eval loss rose to the end (see `_rise`) while train did not rise since; or
     at the best point eval - train is over 0.1 nats and over 25% of the train loss, and eval is not
-    still falling. Practice's gap / train > 0.1 alone would cry wolf: a converged run with train
-    0.08 and eval 0.10 has 0.25. Where accuracy went on rising `overconfidence` speaks instead.
+    still falling (in the last quarter by over 2%, 0.01 nats and a tenth of that gap). Practice's
+    gap / train > 0.1 alone would cry wolf: a converged run with train 0.08 and eval 0.10 has 0.25.
+    Where accuracy went on rising `overconfidence` speaks instead.
     Minimum data: two evaluation points for the rise; a train loss in eval mode for the gap. NaN:
     silent.
     """
@@ -310,10 +321,10 @@ def overfitting(e: Evidence) -> Finding | None:
             f"The eval loss rose from {best.eval_loss:.3f} (step {best.step}) to "
             f"{last.eval_loss:.3f} while the train loss went on falling."
         )
-    elif gap > max(0.1, 0.25 * train_loss) and not _eval_still_falls(e):
+    elif gap > max(0.1, 0.25 * train_loss) and not _eval_still_falls(e, gap):
         message = (
             f"The eval loss is {gap:.3f} above the train loss of {train_loss:.3f}, "
-            "and no longer falls."
+            "and hardly falls any more."
         )
     else:
         return None
@@ -386,8 +397,9 @@ def converged(e: Evidence) -> Finding | None:
     """The run came to its end: more of the same brings nothing.
 
     Signal: over the last quarter of the steps the eval loss moved less than 1% or 0.005 nats, and
-    train fell less than 5% or two standard errors. Source: practice ("plateau, train flat").
-    Minimum data: 12 steps and an evaluation point in the second half before the last. NaN: silent.
+    train fell less than 5%, 0.005 nats or two standard errors. Source: practice ("plateau, train
+    flat"). Minimum data: 12 steps and an evaluation point in the second half before the last. NaN:
+    silent.
     """
     losses, curve = finite_losses(e), e.eval_curve
     if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
@@ -397,7 +409,7 @@ def converged(e: Evidence) -> Finding | None:
         return None
     before = at(curve, 0.75 * step)
     third, fourth = last_quarters(losses)
-    still = max(0.05 * third, 2 * quarter_error(losses))
+    still = max(0.05 * third, 0.005, 2 * quarter_error(losses))
     if abs(before - last) > max(0.01 * before, 0.005) or third - fourth > still:
         return None
     return Finding(
@@ -492,10 +504,30 @@ def _rise(e: Evidence) -> bool:
     )
 
 
-def _eval_still_falls(e: Evidence) -> bool:
+def _eval_still_falls(e: Evidence, gap: float) -> bool:
     curve = e.eval_curve
     before = at(curve, 0.75 * curve[-1][0])
-    return len(curve) >= 2 and before - curve[-1][1] > max(0.02 * before, 0.01)
+    return len(curve) >= 2 and before - curve[-1][1] > max(0.02 * before, 0.01, 0.1 * gap)
+
+
+def _has_just_begun(e: Evidence) -> bool:
+    """Whether the eval loss fell in the second half of the learning by 2/3 of that in the first.
+
+    Learning that gets anywhere slows down. Halves of the sum of the learning rates: a decaying
+    schedule slows any run down, and a warmup hurries it.
+    """
+    curve, rates = e.eval_curve, list(accumulate(step.learning_rate for step in e.steps))
+    if not rates or not rates[-1] > 0:
+        return False
+    half = next(s.step for s, sum_ in zip(e.steps, rates, strict=True) if sum_ >= rates[-1] / 2)
+    first, middle, last = curve[0][1], at(curve, half), curve[-1][1]
+    return last < first and middle - last >= 2 / 3 * (first - middle)
+
+
+def _only_warmed_up(e: Evidence) -> bool:
+    """Whether the learning rate rose from the first step to the last."""
+    rates = [step.learning_rate for step in e.steps]
+    return all(old < new for old, new in pairwise(rates))
 
 
 def _train_rose_since(e: Evidence, step: int) -> bool:

@@ -261,6 +261,33 @@ class TestNotLearning:
         """An eval loss that fell 20% shows learning, however noisy the train loss is."""
         assert None is not_learning(evidence([5.0, 1.0] * 20, (4.5, 4.0), 5.0))
 
+    def test_just_begun(self):
+        """A fall of 10% that has not slowed by the end is only the beginning of learning."""
+        even, slowing = (4.875, 4.75, 4.625, 4.5), (4.6, 4.52, 4.505, 4.5)
+        losses = [5 - 0.005 * n for n in range(100)]
+        assert ["not-learning"] == kinds(evidence(losses, even, 5.0, 4.5))
+        assert None is not_learning(evidence(losses, slowing, 5.0, 4.5))
+
+    def test_just_begun_on_a_decaying_schedule(self):
+        """A level end does not show that learning slowed where the learning rate fell to 0."""
+        steps = fake_steps([5 - 0.5 * n / 100 for n in range(100)])
+        decaying = tuple(replace(s, learning_rate=1e-5 * (1 - s.step / 100)) for s in steps)
+        evals = (4.78, 4.62, 4.53, 4.5)
+        assert None is not_learning(evidence(steps=steps, evals=evals))
+        assert not_learning(evidence(steps=decaying, evals=evals)).kind == "not-learning"
+
+    def test_a_fifth_less_is_learning(self):
+        """Where the loss is a fifth below the base's it learns, however evenly."""
+        losses = [5 - 0.01 * n for n in range(100)]
+        assert None is not_learning(evidence(losses, (4.75, 4.5, 4.25, 4.0), 5.0))
+
+    def test_endless_warmup(self):
+        """Where the learning rate rises to the last step the remedy is a shorter warmup."""
+        steps = fake_steps([5.0] * 50)
+        rising = tuple(replace(step, learning_rate=1e-7 * step.step) for step in steps)
+        remedies = [not_learning(evidence(steps=s, evals=(4.99,))).remedy for s in (steps, rising)]
+        assert [False, True] == ["warmup" in remedy for remedy in remedies]
+
     def test_without_evals(self):
         """Train decides alone where nothing was evaluated."""
         assert not_learning(evidence([5.0] * 50, (), math.nan)).kind == "not-learning"
@@ -306,6 +333,11 @@ class TestUnderfit:
         losses = [5 - 0.045 * n for n in range(100)]
         assert None is underfit(evidence(losses, (4.5, 4.0, 3.5, 3.0), 5.0, 0.5))
 
+    def test_small_gap(self):
+        """A gap of a fifth of the train loss leaves room for more epochs."""
+        losses = [5 - 0.045 * n for n in range(100)]
+        assert underfit(evidence(losses, (3.0, 2.0, 1.4, 1.2), 5.0, 1.0)).kind == "underfit"
+
     def test_best_before_the_end(self):
         """An eval loss past its lowest is not underfit."""
         assert None is underfit(evidence([5 - 0.02 * n for n in range(100)], (4.0, 3.0, 3.1)))
@@ -322,6 +354,15 @@ class TestOscillation:
         losses = [5.0] * 3 + [12.0] * 8 + [3 + 0.02 * n for n in range(60, 0, -1)]
         found = oscillation(evidence(losses, (4.0, 3.0)))
         assert (found.kind, found.severity) == ("oscillation", "warning")
+
+    def test_destroyed_at_once(self):
+        """Where the first update destroys, the start is what the untrained base shows."""
+        losses = [5.0, 9.0] + [9.5] * 9 + [3 + 0.02 * n for n in range(60, 0, -1)]
+        assert oscillation(evidence(losses, (4.0, 3.0), 5.0)).kind == "oscillation"
+
+    def test_easier_eval_set(self):
+        """Train rows that are harder than the eval set's were not destroyed."""
+        assert None is oscillation(evidence([5.0] * 50, (3.0, 2.9), 3.0))
 
     def test_swings(self):
         """An eval loss that goes up and down is a warning."""
@@ -363,6 +404,11 @@ class TestOverfitting:
     def test_harder_eval_set(self):
         """Train 2.0 and eval 2.3 is another distribution, not overfitting."""
         assert None is overfitting(evidence(DECAY, (2.6, 2.31, 2.3, 2.3), 5, 2.0))
+
+    def test_gap_while_eval_hardly_falls(self):
+        """A fall of a thirtieth of the gap in the last quarter never closes it."""
+        evals = (0.9, 0.46, 0.442, 0.428)
+        assert overfitting(evidence(DECAY, evals, 5, 0.01)).kind == "overfitting"
 
     def test_gap_while_eval_falls(self):
         """A wide gap is tolerated while the eval loss still falls."""
@@ -430,6 +476,11 @@ class TestConverged:
         losses = [1 + 4 * math.exp(-n / 8) for n in range(100)]
         found = converged(evidence(losses, (1.1, 1.05, 1.05, 1.05)))
         assert ("converged", "info") == (found.kind, found.severity)
+
+    def test_nothing_left(self):
+        """A train loss that goes from 0.015 to 0.013 nats does not fall any more."""
+        losses = [0.01 + 4 * math.exp(-n / 8) + 0.005 * (100 - n) / 50 for n in range(100)]
+        assert converged(evidence(losses, (0.5, 0.02, 0.016, 0.016))).kind == "converged"
 
     def test_train_still_falls(self):
         """A train loss that still falls is no convergence."""

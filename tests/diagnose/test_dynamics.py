@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_ftloop.diagnose import Evidence
+from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.dynamics import confidences, findings
 from pytest_ftloop.records import TrainedExample
 from tests.fakes import fake_metrics, fake_training
@@ -75,3 +75,13 @@ def test_no_more_than_ten_ids() -> None:
     (finding,) = findings(evidence(*[LEARNED] * 100, *[WRONG] * 12))
     assert 12 == finding.evidence["doubted"]
     assert 10 == len(str(finding.evidence["ids"]).split(", "))
+
+
+def test_wrong_labels_come_before_the_curve_that_they_spoil() -> None:
+    """Where the eval loss rises too, it is the labels that are named first."""
+    trained = evidence(*[LEARNED] * 60, *[WRONG] * 3).trained
+    falling = [0.1 + 5 * math.exp(-n / 12) for n in range(100)]
+    training = fake_training(falling, (0.9, 0.3, 0.4, 0.5), trained=trained)
+    metrics = fake_metrics(0.3, 0.2)
+    found = diagnose(Evidence.of(training, metrics, metrics, 5.0))
+    assert ["mislabelled", "overfitting"] == [finding.kind for finding in found]

@@ -392,7 +392,8 @@ def test_quickstart(tmp_path: Path) -> None:
     write_report([quickstart()], file)
     parsed = Page(file.read_text(encoding="utf-8"))
     data = parsed.data()
-    assert ["1", "2", "3"] == [it["label"] for it in data["iterations"]][-3:]
+    numbers = [str(iteration.number) for iteration in quickstart().chain]
+    assert numbers == [it["label"] for it in data["iterations"]][-len(numbers) :]
     assert 120 == len(data["examples"]["ids"])
     assert "negation" in data["examples"]["tagNames"]
     assert any("sentiment:" in text for text in data["examples"]["texts"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pytest_ftloop
-from pytest_ftloop import loop as loop_module
+from pytest_ftloop import runner as runners
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.loop import Loop
 from pytest_ftloop.progress import Silent
@@ -43,7 +43,7 @@ def test_restored(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -
     before = {path.name: path.read_bytes() for path in (log / "s").iterdir()}
     shutil.rmtree(log)
     with monkeypatch.context() as patch:
-        patch.delattr(loop_module, "lora_runner")
+        patch.delattr(runners, "lora_runner")
         result = Loop(loop).run()
     assert ((), (trained.id,)) == (result.trained, result.restored)
     assert before == {path.name: path.read_bytes() for path in (log / "s").iterdir()}
