@@ -108,12 +108,13 @@ def test_quiet_and_verbose(project: Project) -> None:
         {"id": f"n{n}", "prompt": f"q{n}", "completion": "c", "tags": "negation"} for n in "abcd"
     ]
     project.write_rows("eval.jsonl", rows)
+    project.edit("x.ftloop.yaml", "<= 1.9", "<= 1.7")
 
     def summary(*args: str) -> list[str]:
         text = project.run("--ftloop", *args).stdout.str().partition(" ftloop x ")[2]
         return text.partition("short test summary info")[0].splitlines()[1:-1]
 
-    assert ["  FAILED eval_loss 2.0400, wanted <= 1.9"] == summary("-q")[1:2]
+    assert ["  FAILED eval_loss 1.8000, wanted <= 1.7"] == summary("-q")[1:2]
     assert ["  FAILED pass_rate[negation] 0.0%, wanted >= 80%"] == summary("-q")[2:]
     assert "  ... and 1 more: ftloop show 2" in summary()
     for id_ in ("na", "nb", "nc", "nd"):
