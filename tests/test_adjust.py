@@ -294,7 +294,15 @@ class TestUsualRate:
             wide(iteration(1, 2.0, "underfit", rate=4e-4), 128),
             wide(iteration(2, 9.0, "diverged", rate=2e-3), 128),
         ]
-        assert {"learning_rate": 8.9e-4} == after(*chain)
+        assert {"num_train_epochs": 6} == after(*chain)
+
+    def test_what_was_worse_is_not_insisted_on(self):
+        """Where the usual rate was tried and was worse, the run is made longer at its own."""
+        chain = [
+            wide(iteration(1, 1.0, "underfit", rate=1.6e-2), 128),
+            wide(iteration(2, 1.5, rate=4.3e-3), 128),
+        ]
+        assert {"num_train_epochs": 6} == after(*chain)
 
     def test_longer_at_the_usual_rate(self):
         """At about the usual rate a run that was best at its end is made longer."""

@@ -89,10 +89,11 @@ def climb(state: State) -> Adjustments:
 def to_usual_rate(state: State) -> Adjustments:
     """Towards the rate that is usual for the model's width, where it is over 3 times away.
 
-    At most 30 times at once: the width says where to go, not that the loss will follow.
+    At most 30 times at once: the width says where to go, not that the loss will follow. Where it
+    did not, because a rate on that side was worse, what was measured stands.
     """
-    away = state.usual / state.rate
-    if not away or 1 / 3 <= away <= 3:
+    away, (low, high) = state.usual / state.rate, state.bracket
+    if not away or 1 / 3 <= away <= 3 or (low > 0 if away < 1 else high < math.inf):
         return ()
     because = f"LoRA on a model this wide usually does best at about {state.usual:.1g}"
     if away > 1:
