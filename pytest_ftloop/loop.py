@@ -26,7 +26,7 @@ from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.noise import run_noise
 from pytest_ftloop.diagnose.pace import Pace, ended_as_hopeless
-from pytest_ftloop.errors import StaleLogError
+from pytest_ftloop.errors import FtloopError, StaleLogError
 from pytest_ftloop.facts import facts_of
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
     from pytest_ftloop.adjust.policy import Policy
     from pytest_ftloop.train import Run
+
+PENDING = "pending"
+"""The kind of decision of a record that was written before there was one."""
 
 RESUMABLE = frozenset({"iterations", "time"})
 """Stops that a larger budget undoes: what would have come next is in the log."""
@@ -273,7 +276,11 @@ class Loop:
         )
         draft = self._draft(inputs, number, plan, run, chain, told)
         # Decided on what the log will say, so that a later run would decide the same.
-        decision = self._decide([*chain, as_logged(draft)], logged)
+        try:
+            decision = self._decide([*chain, as_logged(draft)], logged)
+        except FtloopError:  # a user's policy: what was trained is not lost to its mistake
+            log.remove_others(log.append(draft))
+            raise
         written = log.append(replace(draft, decision=decision))
         self._store.keep(written, log)
         return written
@@ -370,7 +377,7 @@ class Loop:
         """The logged decision to go on, or None when the chain is complete as it stands.
 
         A decision is taken as logged. A stop is looked at again only where what it rested on has
-        changed: a larger budget, or gates that held then and do not hold now.
+        changed: a larger budget, gates that held then and do not hold now, a policy that failed.
         """
         decision = chain[-1].decision
         if len(chain) >= self.limit:
@@ -381,7 +388,7 @@ class Loop:
             return None
         if decision.action == "adjust" or decision.kind in RESUMABLE:
             return decision if decision.next else None
-        if decision.kind == "gates" and not self._gates_hold(chain):
+        if decision.kind == PENDING or (decision.kind == "gates" and not self._gates_hold(chain)):
             again = self._decide(chain, logged)
             return again if again.action == "adjust" else None
         return None
@@ -465,7 +472,7 @@ class Loop:
             evals=training.evals,
             findings=self._findings(evidence, inputs),
             failing=tuple(sorted(r.id for r in evaluation.examples if not r.passed)),
-            decision=Decision("stop", "pending", ""),
+            decision=Decision("stop", PENDING, ""),
             environment=run.environment,
             cost=run.cost,
             examples=evaluation.examples,

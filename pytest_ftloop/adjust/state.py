@@ -185,7 +185,7 @@ def value_of(iteration: Iteration, setting: str) -> Any:
 def usual_rate(width: int) -> float:
     """5e-4 at a width of 2,000, higher for narrower models by the power 0.78; 0 for no width.
 
-    Fitted to Llama models by the authors of "LoRA Without Regret" (Schulman et al., 2025), who found
+    Fitted to Llama models by the authors of "LoRA Without Regret" (Schulman et al., 2025), who saw
     ten times the best rate of full fine-tuning. For Qwen models their fit hardly depends on the
     width (a power of 0.08), which is within 3 times of this from 420 to 9,500 wide. The two small
     models that we measured, 128 and 192 wide, do best at 4e-3 to 1.6e-2, where the formula says
