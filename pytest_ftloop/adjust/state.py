@@ -187,9 +187,9 @@ def usual_rate(width: int) -> float:
 
     Fitted to Llama models by the authors of "LoRA Without Regret" (Schulman et al., 2025), who saw
     ten times the best rate of full fine-tuning. For Qwen models their fit hardly depends on the
-    width (a power of 0.08), which is within 3 times of this from 420 to 9,500 wide. The two small
-    models that we measured, 128 and 192 wide, do best at 4e-3 to 1.6e-2, where the formula says
-    4.3e-3 and 3.1e-3. A direction to go in, not a value to trust: what the curves show comes first.
+    width (a power of 0.08), which is within 3 times of this from 420 to 9,500 wide. The
+    embedded model, 128 wide, did best at 4e-3 to 1.6e-2 in the grids of benchmarks/policy.py, where
+    the formula says 4.3e-3. A direction to go in, not a value to trust: the curves come first.
     """
     return min(USUAL * (2000 / width) ** 0.78, RATES[1]) if width > 0 else 0.0
 

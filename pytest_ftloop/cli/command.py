@@ -47,6 +47,17 @@ def report(error: FtloopError) -> int:
     return ERROR
 
 
+def iteration_argument(to: argparse.ArgumentParser) -> None:
+    """Take which iteration is meant, by default the best."""
+    to.add_argument(
+        "iteration",
+        nargs="?",
+        default="best",
+        metavar="ITERATION",
+        help="a number (3), an id or the start of one (3fa9), a name, best or last (default: best)",
+    )
+
+
 def where_argument(to: argparse.ArgumentParser) -> None:
     """Add PATH, as `path`: what `search.find_logs` finds the improvement logs by."""
     to.add_argument(

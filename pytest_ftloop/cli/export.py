@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.cli.command import HOLDS, Command, log_argument, report, where_argument
+from pytest_ftloop.cli.command import (
+    HOLDS,
+    Command,
+    iteration_argument,
+    log_argument,
+    report,
+    where_argument,
+)
 from pytest_ftloop.errors import shown_path
 
 if TYPE_CHECKING:
@@ -13,13 +20,7 @@ if TYPE_CHECKING:
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "iteration",
-        nargs="?",
-        default="best",
-        metavar="ITERATION",
-        help="a number (3), an id or the start of one (3fa9), a name, best or last (default: best)",
-    )
+    iteration_argument(to)
     where_argument(to)
     to.add_argument(
         "-o",

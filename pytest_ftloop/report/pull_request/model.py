@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -41,17 +41,7 @@ Outcome = Literal[
     "improved",
 ]
 
-OUTCOMES: tuple[Outcome, ...] = (
-    "error",
-    "regressed",
-    "incomplete",
-    "stale",
-    "failed",
-    "inconclusive",
-    "not comparable",
-    "unchanged",
-    "improved",
-)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """What can be said of a loop, the worst first. `failed`: a threshold does not hold."""
 
 Name = Annotated[str, StringConstraints(max_length=NAME)]
