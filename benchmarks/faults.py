@@ -35,8 +35,9 @@ import tasks
 
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.inputs import Inputs, data_facts
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
 from pytest_ftloop.metrics import token_mean_loss
+from pytest_ftloop.options import Options
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.records import DataSet, ExampleResult, Finding, HoldoutUse, Iteration, Settings
 
@@ -119,7 +120,7 @@ class Case:
 # --- faults --------------------------------------------------------------------------------------
 
 
-def of(planted: str, what: str, task: str, seed: int = 0, rows: int | None = None) -> Case:
+def of(planted: str, what: str, task: str, seed: int, rows: int | None = None) -> Case:
     """A task with usual settings, in which nothing is wrong yet."""
     made = {**TASKS, **NATURAL}[task](seed)
     train, eval_ = numbered("t", made.train[:rows]), numbered("e", made.eval)
@@ -134,68 +135,68 @@ def numbered(letter: str, rows: Sequence[Mapping[str, Any]]) -> Rows:
     return tuple({"id": f"{letter}{n:03}", **row} for n, row in enumerate(rows))
 
 
-def faults() -> Iterator[Case]:
-    """Every planted fault; of each kind the first is the one that thresholds may know."""
-    yield from of_curves()
-    yield from of_chains()
-    yield from of_wiring()
-    yield from of_data()
-    yield from of_examples()
+def faults(first: int) -> Iterator[Case]:
+    """Every planted fault, with data and trainings drawn from this seed on."""
+    yield from of_curves(first)
+    yield from of_chains(first)
+    yield from of_wiring(first)
+    yield from of_data(first)
+    yield from of_examples(first)
 
 
-def of_curves() -> Iterator[Case]:
+def of_curves(first: int) -> Iterator[Case]:
     """Settings that spoil one run."""
     kind = "non-finite"
-    yield of(kind, "plain SGD, no clipping", "hotel").but(
+    yield of(kind, "plain SGD, no clipping", "hotel", first).but(
         optim="sgd", learning_rate=1e3, max_grad_norm=0.0
     )
-    yield of(kind, "learning rate 1e6", "topic", 1).but(learning_rate=1e6)
-    yield replace(of(kind, "a broken weight in the base", "routing", 2), model="broken")
+    yield of(kind, "learning rate 1e6", "topic", first + 1).but(learning_rate=1e6)
+    yield replace(of(kind, "a broken weight in the base", "routing", first + 2), model="broken")
     # What far too high a rate leads to is chance: each of these names it.
     kind = "diverged"
     too_high = ("non-finite", "oscillation")
     late = {"warmup_steps": 0.2, "lr_scheduler_type": "constant_with_warmup"}
     momentum = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0}
     for case in (
-        of(kind, "learning rate 0.3 after warmup", "hotel").but(learning_rate=0.3, **late),
-        of(kind, "learning rate 0.3", "routing", 1).but(learning_rate=0.3),
-        of(kind, "learning rate 0.3, rank 32", "topic", 2).but(
+        of(kind, "learning rate 0.3 after warmup", "hotel", first).but(learning_rate=0.3, **late),
+        of(kind, "learning rate 0.3", "routing", first + 1).but(learning_rate=0.3),
+        of(kind, "learning rate 0.3, rank 32", "topic", first + 2).but(
             learning_rate=0.3, r=32, lora_alpha=64
         ),
-        of(kind, "learning rate 0.1, batch 2", "topic", 3).but(
+        of(kind, "learning rate 0.1, batch 2", "topic", first + 3).but(
             learning_rate=0.1, per_device_train_batch_size=2, num_train_epochs=3, **late
         ),
-        of(kind, "SGD, learning rate 1, no clipping", "hotel", 4).but(
+        of(kind, "SGD, learning rate 1, no clipping", "hotel", first + 4).but(
             learning_rate=1.0, **momentum
         ),
     ):
         yield replace(case, also=too_high)
     kind = "oscillation"
     for seed, (task, rate, batch) in enumerate(
-        (("routing", 0.1, 8), ("topic", 0.1, 8), ("hotel", 0.08, 4))
+        (("routing", 0.1, 8), ("topic", 0.1, 8), ("hotel", 0.08, 4)), first
     ):
         case = of(kind, f"learning rate {rate}, batch {batch}", task, seed)
         case = case.but(learning_rate=rate, per_device_train_batch_size=batch)
         yield replace(case, also=("diverged",))
     kind = "not-learning"
-    yield of(kind, "learning rate 2e-5, trl's default", "hotel").but(learning_rate=2e-5)
-    yield of(kind, "learning rate 5e-6, 3 epochs", "sentiment", 1).but(
+    yield of(kind, "learning rate 2e-5, trl's default", "hotel", first).but(learning_rate=2e-5)
+    yield of(kind, "learning rate 5e-6, 3 epochs", "sentiment", first + 1).but(
         learning_rate=5e-6, num_train_epochs=3
     )
-    yield of(kind, "learning rate 1e-5, rank 32", "routing", 2).but(
+    yield of(kind, "learning rate 1e-5, rank 32", "routing", first + 2).but(
         learning_rate=1e-5, r=32, lora_alpha=64
     )
-    yield of(kind, "warmup of 100,000 steps", "topic", 3).but(warmup_steps=100_000)
+    yield of(kind, "warmup of 100,000 steps", "topic", first + 3).but(warmup_steps=100_000)
     kind = "no-signal"
-    yield of(kind, "learning rate 0", "routing").but(learning_rate=0.0)
-    yield of(kind, "lora_alpha 0", "topic", 1).but(lora_alpha=0)
-    yield of(kind, "lora_dropout 1", "hotel", 2).but(lora_dropout=1.0)
+    yield of(kind, "learning rate 0", "routing", first).but(learning_rate=0.0)
+    yield of(kind, "lora_alpha 0", "topic", first + 1).but(lora_alpha=0)
+    yield of(kind, "lora_dropout 1", "hotel", first + 2).but(lora_dropout=1.0)
     kind = "underfit"
-    yield of(kind, "1 epoch", "hotel").but(num_train_epochs=1)
-    yield of(kind, "learning rate 5e-4, 2 epochs", "routing", 1).but(
+    yield of(kind, "1 epoch", "hotel", first).but(num_train_epochs=1)
+    yield of(kind, "learning rate 5e-4, 2 epochs", "routing", first + 1).but(
         learning_rate=5e-4, num_train_epochs=2
     )
-    yield of(kind, "learning rate 3e-4, 3 epochs", "hotel", 2).but(
+    yield of(kind, "learning rate 3e-4, 3 epochs", "hotel", first + 2).but(
         learning_rate=3e-4, num_train_epochs=3
     )
     kind = "overfitting"
@@ -206,25 +207,28 @@ def of_curves() -> Iterator[Case]:
             ("hotel", 40, 20, 32),
             ("topic", 30, 25, 16),
             ("sentiment", 100, 20, 16),
-        )
+        ),
+        first,
     ):
         case = of(kind, f"{rows} rows, {epochs} epochs, rank {rank}", task, seed, rows)
         yield replace(
             case.but(num_train_epochs=epochs, r=rank, lora_alpha=2 * rank), also=("overconfidence",)
         )
     kind = "capacity"
-    for seed, (rows, module) in enumerate(((300, "c_attn"), (360, "c_attn"), (420, "c_proj"))):
+    for seed, (rows, module) in enumerate(
+        ((300, "c_attn"), (360, "c_attn"), (420, "c_proj")), first
+    ):
         yield codes(kind, f"{rows} rows, rank 1 on {module}", rows, seed).but(
             r=1, lora_alpha=2, target_modules=[module], num_train_epochs=10
         )
     kind = "converged"
-    yield of(kind, "20 epochs", "hotel").but(num_train_epochs=20)
-    yield of(kind, "25 epochs, batch 16", "hotel", 1).but(
+    yield of(kind, "20 epochs", "hotel", first).but(num_train_epochs=20)
+    yield of(kind, "25 epochs, batch 16", "hotel", first + 1).but(
         num_train_epochs=25, per_device_train_batch_size=16
     )
-    yield of(kind, "20 epochs", "routing", 2).but(num_train_epochs=20)
+    yield of(kind, "20 epochs", "routing", first + 2).but(num_train_epochs=20)
     kind = "out-of-memory"
-    for seed, task in enumerate(TASKS):
+    for seed, task in enumerate(TASKS, first):
         yield replace(of(kind, "no memory for 8 rows", task, seed), machine="little memory")
 
 
@@ -251,7 +255,7 @@ def codes(planted: str, what: str, rows: int, seed: int) -> Case:
     )
 
 
-def of_chains() -> Iterator[Case]:
+def of_chains(first: int) -> Iterator[Case]:
     """What only several iterations show."""
     kind = "plateau"
     lists: tuple[tuple[Mapping[str, Any], ...], ...] = (
@@ -259,12 +263,14 @@ def of_chains() -> Iterator[Case]:
         ({"training.adam_epsilon": 1e-7}, {"training.weight_decay": 0.001}),
         ({"training.warmup_steps": 1}, {"training.weight_decay": 0.05}),
     )
-    for seed, (task, policy) in enumerate(zip(("hotel", "topic", "routing"), lists, strict=True)):
+    for seed, (task, policy) in enumerate(
+        zip(("hotel", "topic", "routing"), lists, strict=True), first
+    ):
         yield replace(of(kind, "settings that do nothing", task, seed), policy=policy)
     kind = "eval-worn-out"
-    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "hotel"), 0.3)
-    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "routing", 1), 0.3)
-    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "hotel", 2), 0.25)
+    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "hotel", first), 0.3)
+    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "routing", first + 1), 0.3)
+    yield fitted_by_hand(of(kind, "eval's wrong labels taught", "hotel", first + 2), 0.25)
 
 
 def fitted_by_hand(case: Case, share: float) -> Case:
@@ -297,29 +303,29 @@ def phrase_of(row: Row) -> str:
     return next(phrase for phrase in phrases if phrase in row["prompt"])
 
 
-def of_wiring() -> Iterator[Case]:
+def of_wiring(first: int) -> Iterator[Case]:
     """Settings and templates that spoil what is learned."""
     kind = "truncated-labels"
-    for seed, (task, length) in enumerate({"hotel": 36, "topic": 25, "routing": 38}.items()):
+    for seed, (task, length) in enumerate({"hotel": 36, "topic": 25, "routing": 38}.items(), first):
         case = of(kind, f"longer answers, max_length {length}", task, seed)
         yield polite(few(case)).but(max_length=length)
     kind = "unlearnt-end"
-    yield replace(chats(few(of(kind, "a template without end", "hotel"))), model="endless")
+    yield replace(chats(few(of(kind, "a template without end", "hotel", first))), model="endless")
     yield replace(
-        chats(few(of(kind, "the end outside of the answer", "topic", 1)), whole=True),
+        chats(few(of(kind, "the end outside of the answer", "topic", first + 1)), whole=True),
         model="end outside",
     ).but(assistant_only_loss=True)
     yield replace(
-        few(of(kind, "pad is end, pads masked by id", "routing", 2)),
+        few(of(kind, "pad is end, pads masked by id", "routing", first + 2)),
         model="pad is end",
         machine="masks by id",
     )
     kind = "prompt-in-loss"
-    yield of(kind, "completion_only_loss false", "hotel").but(completion_only_loss=False)
-    yield chats(of(kind, "messages", "routing", 1), whole=True)
-    yield of(kind, "completion_only_loss false", "topic", 2).but(completion_only_loss=False)
+    yield of(kind, "completion_only_loss false", "hotel", first).but(completion_only_loss=False)
+    yield chats(of(kind, "messages", "routing", first + 1), whole=True)
+    yield of(kind, "completion_only_loss false", "topic", first + 2).but(completion_only_loss=False)
     kind = "split-prompt"
-    for seed, task in enumerate(TASKS):
+    for seed, task in enumerate(TASKS, first):
         yield spaced(of(kind, "prompts end with a space", task, seed))
 
 
@@ -362,20 +368,20 @@ def spaced(case: Case) -> Case:
     return replace(case, train=tuple(map(made, case.train)), eval=tuple(map(made, case.eval)))
 
 
-def of_data() -> Iterator[Case]:
+def of_data(first: int) -> Iterator[Case]:
     """Rows that are wrong."""
     kind = "template-mismatch"
-    case = of(kind, "eval prompts without their last line", "topic")
+    case = of(kind, "eval prompts without their last line", "topic", first)
     yield replace(case, eval=changed(case.eval, lambda row: row["prompt"].rpartition("\n")[0]))
-    case = of(kind, "an instruction before train prompts", "hotel", 1)
+    case = of(kind, "an instruction before train prompts", "hotel", first + 1)
     told = "Answer with one word.\n\n"
     yield replace(case, train=changed(case.train, lambda row: told + row["prompt"]))
-    case = of(kind, "another last line in eval", "routing", 2)
+    case = of(kind, "another last line in eval", "routing", first + 2)
     yield replace(
         case, eval=changed(case.eval, lambda row: row["prompt"].replace("team:", "Department ->"))
     )
     kind = "leak"
-    for seed, (task, count) in enumerate({"hotel": 16, "routing": 5, "topic": 40}.items()):
+    for seed, (task, count) in enumerate({"hotel": 16, "routing": 5, "topic": 40}.items(), first):
         case = of(kind, f"{count} eval rows in train", task, seed)
         copies = tuple({**row, "id": f"c{row['id']}"} for row in case.eval[:count])
         yield replace(case, train=case.train + copies)
@@ -386,7 +392,7 @@ def of_data() -> Iterator[Case]:
         lambda text: text.replace("e", "", 1),
     )
     counts = {"topic": 30, "hotel": 24, "routing": 16}
-    for seed, ((task, count), edit) in enumerate(zip(counts.items(), edits, strict=True)):
+    for seed, ((task, count), edit) in enumerate(zip(counts.items(), edits, strict=True), first):
         case = of(kind, f"{count} eval rows in train, edited", task, seed)
         copies = tuple(
             {**row, "id": f"c{row['id']}", "prompt": edit(row["prompt"])}
@@ -394,20 +400,26 @@ def of_data() -> Iterator[Case]:
         )
         yield replace(case, train=case.train + copies)
     kind = "duplicates"
-    for seed, (task, share) in enumerate({"routing": 0.3, "topic": 1.0, "hotel": 0.2}.items()):
+    for seed, (task, share) in enumerate(
+        {"routing": 0.3, "topic": 1.0, "hotel": 0.2}.items(), first
+    ):
         case = of(kind, f"{share:.0%} of the rows twice", task, seed)
         copies = tuple({**row, "id": f"c{row['id']}"} for row in case.train)
         yield replace(case, train=case.train + copies[: round(share * len(copies))])
     kind = "contradictions"
-    for seed, (task, share) in enumerate({"hotel": 0.1, "topic": 0.3, "routing": 0.05}.items()):
+    for seed, (task, share) in enumerate(
+        {"hotel": 0.1, "topic": 0.3, "routing": 0.05}.items(), first
+    ):
         case = of(kind, f"{share:.0%} of the rows labelled by a second person", task, seed)
         draw = random.Random(f"second-{seed}")
         some = draw.sample(case.train, round(share * len(case.train)))
         others = tuple({**mislabelled(case, row, draw), "id": f"c{row['id']}"} for row in some)
         yield replace(case, train=case.train + others)
-    yield from of_labels()
+    yield from of_labels(first)
     kind = "empty-completions"
-    for seed, (task, share) in enumerate({"topic": 0.05, "hotel": 0.2, "routing": 0.1}.items()):
+    for seed, (task, share) in enumerate(
+        {"topic": 0.05, "hotel": 0.2, "routing": 0.1}.items(), first
+    ):
         case = of(kind, f"{share:.0%} of the completions empty", task, seed)
         draw = random.Random(f"empty-{seed}")
         yield replace(
@@ -418,29 +430,29 @@ def of_data() -> Iterator[Case]:
         )
     kind = "small-eval-set"
     sizes = {"hotel": (15, ">= 0.9"), "topic": (25, ">= 0.8"), "routing": (30, ">= 0.85")}
-    for seed, (task, (count, bound)) in enumerate(sizes.items()):
+    for seed, (task, (count, bound)) in enumerate(sizes.items(), first):
         case = of(kind, f"{count} eval rows, pass_rate {bound}", task, seed)
         yield replace(case, eval=case.eval[:count], gates={"pass_rate": bound})
 
 
-def of_labels() -> Iterator[Case]:
+def of_labels(first: int) -> Iterator[Case]:
     """Labels that are missing, written otherwise, or too common."""
     kind = "unseen-labels"
-    case = of(kind, "a label is not in train", "hotel")
+    case = of(kind, "a label is not in train", "hotel", first)
     yield without(case, " taxi")
-    case = of(kind, "a label is not in train", "routing", 1)
+    case = of(kind, "a label is not in train", "routing", first + 1)
     yield without(case, " sales")
-    case = of(kind, "eval writes labels in capitals", "topic", 2)
+    case = of(kind, "eval writes labels in capitals", "topic", first + 2)
     yield replace(
         case,
         eval=tuple({**row, "completion": row["completion"].upper()} for row in case.eval),
     )
     kind = "label-imbalance"
-    case = of(kind, "9 of 10 rows are money", "topic")
+    case = of(kind, "9 of 10 rows are money", "topic", first)
     yield imbalanced(case, " money", 0.9)
-    case = of(kind, "85% of the rows are billing", "routing", 1)
+    case = of(kind, "85% of the rows are billing", "routing", first + 1)
     yield imbalanced(case, " billing", 0.85)
-    case = of(kind, "one row of parking", "hotel", 2)
+    case = of(kind, "one row of parking", "hotel", first + 2)
     kept = next(row for row in case.train if row["completion"] == " parking")
     yield replace(
         case,
@@ -464,10 +476,12 @@ def without(case: Case, label: str) -> Case:
     return replace(case, train=tuple(r for r in case.train if r["completion"] != label))
 
 
-def of_examples() -> Iterator[Case]:
+def of_examples(first: int) -> Iterator[Case]:
     """Labels that are wrong: here and there, or for a whole group."""
     kind = "mislabelled"
-    for seed, (task, share) in enumerate({"hotel": 0.05, "routing": 0.08, "topic": 0.05}.items()):
+    for seed, (task, share) in enumerate(
+        {"hotel": 0.05, "routing": 0.08, "topic": 0.05}.items(), first
+    ):
         case = of(kind, f"{share:.0%} of the train labels wrong", task, seed)
         case = case.but(num_train_epochs=10)
         draw = random.Random(f"wrong-{seed}")
@@ -485,7 +499,7 @@ def of_examples() -> Iterator[Case]:
         "hotel": ("the suite", " key"),
         "topic": ("shop:", " account"),
     }
-    for seed, (task, (words, label)) in enumerate(groups.items()):
+    for seed, (task, (words, label)) in enumerate(groups.items(), first):
         case = of(kind, f"one label for all rows with {words!r}", task, seed)
         case = case.but(num_train_epochs=10)
         yield replace(
@@ -511,9 +525,9 @@ def mislabelled(case: Case, row: Row, draw: random.Random) -> Row:
 # --- healthy runs --------------------------------------------------------------------------------
 
 
-def healthy() -> Iterator[Case]:
+def healthy(first: int) -> Iterator[Case]:
     """Nothing planted: other tasks, seeds, rates, ranks, batches, epochs, schedules; some noise."""
-    for seed in range(100, 124):
+    for seed in range(first + 100, first + 124):
         draw = random.Random(f"healthy-{seed}")
         task = ("topic", "routing", "hotel", "sentiment")[seed % 4]
         case = of("", "", task, seed)
@@ -798,12 +812,14 @@ def main() -> None:
     """Train what is not kept, diagnose all, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kept", type=Path, default=Path(".bench/faults"), help="the trainings")
+    parser.add_argument("--first-seed", type=int, default=0, help="of data and trainings")
     parser.add_argument("--only", nargs="*", metavar="KIND", help="of these planted kinds")
     parser.add_argument("--verbose", action="store_true", help="each run's findings")
     chosen = parser.parse_args()
     trainer = Trainer(chosen.kept)
     outcomes: list[Outcome] = []
-    for case in (*faults(), *healthy()):
+    first = chosen.first_seed
+    for case in (*faults(first), *healthy(first)):
         if chosen.only and (case.planted or "healthy") not in chosen.only:
             continue
         outcome = Outcome(case, trainer.findings(case))

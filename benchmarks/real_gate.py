@@ -58,7 +58,8 @@ from pytest_ftloop.fingerprint import ID_LENGTH
 from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.judging import IN_DOUBT, SEEDS_IN_DOUBT
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings
 from pytest_ftloop.seeds import CALIBRATION_SEEDS, with_seed
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from pytest_ftloop.config import LoopConfig, read_loop_file
 from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.runner import Runner
 

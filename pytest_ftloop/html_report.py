@@ -15,7 +15,7 @@ from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
 
 if TYPE_CHECKING:
-    from pytest_ftloop.loop import Options
+    from pytest_ftloop.options import Options
     from pytest_ftloop.records import Example
     from pytest_ftloop.result import LoopResult
     from pytest_ftloop.search import Logged

@@ -6,26 +6,24 @@ something has to be trained.
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop import adjust, data
+from pytest_ftloop import adjust
 from pytest_ftloop import runner as runners
+from pytest_ftloop.acceptance import Acceptance
 from pytest_ftloop.adjust.choose import policy_of
-from pytest_ftloop.baseline import find_baseline
 from pytest_ftloop.cache import records_folder
 from pytest_ftloop.config import LoopConfig
 from pytest_ftloop.diagnose import before_training, by_severity, diagnose
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.noise import run_noise
-from pytest_ftloop.diagnose.pace import Pace, ended_as_hopeless
+from pytest_ftloop.diagnose.pace import Pace
 from pytest_ftloop.errors import FtloopError, StaleLogError
 from pytest_ftloop.facts import facts_of
 from pytest_ftloop.fingerprint import (
@@ -33,74 +31,30 @@ from pytest_ftloop.fingerprint import (
     scoring_identity,
 )
 from pytest_ftloop.gates import judge
-from pytest_ftloop.inputs import Inputs, check_forms, data_facts
-from pytest_ftloop.judging import Judge, Judging, is_accepted
+from pytest_ftloop.inputs import Inputs, data_facts
 from pytest_ftloop.log import FOLDER, ImprovementLog, as_logged, chain_from, next_number
 from pytest_ftloop.log.lock import locked
-from pytest_ftloop.log.record import Rows
 from pytest_ftloop.metrics import best_metrics, final_metrics
+from pytest_ftloop.options import Options
+from pytest_ftloop.planner import PENDING, Plan, Planner
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.records import (
     Adjustment,
     DataSet,
     Decision,
-    Evaluation,
-    ExampleResult,
     Finding,
-    HoldoutUse,
     Iteration,
-    Settings,
     name_of,
 )
 from pytest_ftloop.result import LoopResult, best_of
-from pytest_ftloop.retrain import retrain_baseline
 from pytest_ftloop.runner import Environment, Measure, Runner, RunnerFactory, adapter_folder
 from pytest_ftloop.scorers import Scorer
-from pytest_ftloop.seeds import SeedTrainer, runs_here
 from pytest_ftloop.store import Store
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
     from pytest_ftloop.adjust.policy import Policy
     from pytest_ftloop.train import Run
-
-PENDING = "pending"
-"""The kind of decision of a record that was written before there was one."""
-
-RESUMABLE = frozenset({"iterations", "time"})
-"""Stops that a larger budget undoes: what would have come next is in the log."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a loop is to be run, whatever its file says.
-
-    `explore` False (in CI): the loop file's own settings are the only iteration that may be
-    trained. `iterations` overrides the file's number and explores in any case. `log_folder` holds
-    the log instead of the folder `improvement_log` beside the loop file. `run_id` names the
-    pytest run that several processes (xdist) share: together they retrain a loop once. `baseline`
-    is the commit to compare with, None the default one; `retrain_baseline` trains that commit's
-    iteration here where its figures are from another environment.
-    """
-
-    retrain: bool = False
-    replay: bool = False
-    explore: bool = True
-    iterations: int | None = None
-    log_folder: Path | None = None
-    run_id: str = ""
-    baseline: str | None = None
-    retrain_baseline: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to train next: these settings, made from the parent's by the adjustments."""
-
-    parent: Iteration | None
-    adjustments: tuple[Adjustment, ...]
-    settings: Settings
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -148,37 +102,36 @@ class Loop:
 
         Only one process works on a loop at a time; the others wait, then find it up to date.
         """
-        inputs = Inputs.of(self.config, self.hook)
-        log = self.log
+        inputs, log = Inputs.of(self.config, self.hook), self.log
         course = self._course(log, inputs)
         best = best_of(course.chain, self.config.loop.metric)
-        self._complete_seeds(best, log, inputs)
-        return self._result(course, best, log, inputs)
+        acceptance = self._acceptance(log, inputs)
+        acceptance.complete_seeds(best)
+        return self._result(course, best, inputs, acceptance)
 
     def calibrate(self, seeds: int) -> LoopResult:
         """Bring the log up to date, and train the best iteration until it has `seeds` runs."""
-        inputs = Inputs.of(self.config, self.hook)
-        log = self.log
+        inputs, log = Inputs.of(self.config, self.hook), self.log
         course = self._course(log, inputs)
         best = best_of(course.chain, self.config.loop.metric)
-        log.check_writable()
-        self._seeds(log, inputs).train(best, seeds, "calibration")
-        return self._result(course, best, log, inputs)
+        acceptance = self._acceptance(log, inputs)
+        acceptance.train_seeds(best, seeds, "calibration")
+        return self._result(course, best, inputs, acceptance)
 
     def outlook(self) -> Outlook:
         """What would come next, by what is logged; trains nothing. Without a chain: stale."""
         inputs, log = Inputs.of(self.config, self.hook), self.log
-        logged = log.read()
-        chain, plan = self._walk(logged, inputs)
+        planner, logged = self._planner(inputs), log.read()
+        chain, plan = planner.walk(logged)
         if not chain:
             raise self._stale(log, chain)
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
         if decision.next or decision.kind == "fault":
-            parent = self._parent(decision, chain)
+            parent = planner.parent(decision, chain)
             return Outlook(chain, parent, decision.next, decision.because)
-        known = self._known(chain, logged)
+        known = planner.known(chain, logged)
         proposal = self.policy.propose(chain, self.config.loop.metric, known)
         because = proposal.because or decision.because
         return Outlook(chain, proposal.parent, proposal.adjustments, because)
@@ -187,7 +140,7 @@ class Loop:
         """The loop's iterations, after training what the log lacks of them."""
         if not self.options.retrain:
             # Without the lock first: reading needs none, and most runs find nothing to do.
-            chain, plan = self._walk(log.read(), inputs)
+            chain, plan = self._planner(inputs).walk(log.read())
             if plan is None:
                 return Course(chain)
             if self.options.replay:
@@ -228,16 +181,33 @@ class Loop:
             self._policy = policy_of(self.config, self.adjust_hook)
         return self._policy
 
+    def _planner(self, inputs: Inputs) -> Planner:
+        explores = self.options.explore or self.options.iterations is not None
+        return Planner(self.config, inputs, lambda: self.policy, self.limit, explores)
+
+    def _acceptance(self, log: ImprovementLog, inputs: Inputs) -> Acceptance:
+        return Acceptance(
+            self.config,
+            self.options,
+            log,
+            inputs,
+            self.progress,
+            self._store,
+            runner=lambda: self._runner(inputs),
+            measure=self.measure or runners.lora_measure,
+            locked=lambda: self._locked(log),
+        )
+
     def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> Course:
         """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
         log.sweep()
-        before = log.read()
+        planner, before = self._planner(inputs), log.read()
         _ = self.policy  # a mistake in it comes before an hour of training
         logged = () if afresh else before
         trained: list[str] = []
         restored: list[str] = []
         while True:
-            chain, plan = self._walk(logged, inputs)
+            chain, plan = planner.walk(logged)
             if plan is None:
                 return Course(chain, tuple(trained), tuple(restored))
             known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
@@ -277,13 +247,19 @@ class Loop:
         draft = self._draft(inputs, number, plan, run, chain, told)
         # Decided on what the log will say, so that a later run would decide the same.
         try:
-            decision = self._decide([*chain, as_logged(draft)], logged)
+            decision = self._planner(inputs).decide([*chain, as_logged(draft)], logged)
         except FtloopError:  # a user's policy: what was trained is not lost to its mistake
             log.remove_others(log.append(draft))
             raise
         written = log.append(replace(draft, decision=decision))
         self._store.keep(written, log)
         return written
+
+    def _runner(self, inputs: Inputs) -> Runner:
+        """The runner, made when something is trained first: it loads the base model."""
+        if self._made is None:
+            self._made = (self.runner or runners.lora_runner)(inputs, self.config, self.progress)
+        return self._made
 
     def _pace(self, chain: Sequence[Iteration]) -> Pace | None:
         """What the next iteration is held against; nothing where the loss does not decide."""
@@ -334,95 +310,13 @@ class Loop:
         """
         start = inputs.fingerprint(self.config, self.config.settings)
         old = chain_from(before, start)
-        _, plan = self._walk(retrained, inputs)
+        _, plan = self._planner(inputs).walk(retrained)
         if plan is not None and plan.fingerprint in {iteration.fingerprint for iteration in old}:
             return  # still on the old course: the next of it is trained next
         kept = {iteration.id for iteration in retrained}
         for iteration in old:
             if iteration.id not in kept:
                 log.remove(iteration)
-
-    def _walk(
-        self, logged: Sequence[Iteration], inputs: Inputs
-    ) -> tuple[tuple[Iteration, ...], Plan | None]:
-        """The loop's chain as far as the log holds it, and what to train next (None: complete).
-
-        Where it comes to settings that another chain has trained, it goes on along that one.
-        """
-        start = inputs.fingerprint(self.config, self.config.settings)
-        # One that was ended for what the best had reached by then is no start: it has to be whole.
-        whole = [i for i in logged if i.fingerprint != start or not ended_as_hopeless(i)]
-        chain = list(chain_from(whole, start))
-        if not chain:
-            return (), Plan(None, (), self.config.settings, start)
-        while (decision := self._follow(chain, logged)) is not None:
-            parent = self._parent(decision, chain)
-            settings = parent.settings.adjusted(decision.next)
-            fingerprint = inputs.fingerprint(self.config, settings)
-            ids = {iteration.id for iteration in chain}
-            found = [i for i in chain_from(logged, fingerprint) if i.id not in ids]
-            if not found:
-                if any(i.fingerprint == fingerprint for i in chain):
-                    break  # a user's decision led back to where the chain has been
-                return tuple(chain), Plan(parent, decision.next, settings, fingerprint)
-            chain += found
-        return tuple(chain), None
-
-    def _parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:
-        """The iteration that a decision's adjustments are relative to."""
-        best = adjust.parent_of_next(chain, self.config.loop.metric)
-        return next((i for i in chain if decision.parent and i.id == decision.parent), best)
-
-    def _follow(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision | None:
-        """The logged decision to go on, or None when the chain is complete as it stands.
-
-        A decision is taken as logged. A stop is looked at again only where what it rested on has
-        changed: a larger budget, gates that held then and do not hold now, a policy that failed.
-        """
-        decision = chain[-1].decision
-        if len(chain) >= self.limit:
-            return None
-        if not self.options.explore and self.options.iterations is None:
-            return None
-        if decision.kind == "time" and not self._time_allows(chain):
-            return None
-        if decision.action == "adjust" or decision.kind in RESUMABLE:
-            return decision if decision.next else None
-        if decision.kind == PENDING or (decision.kind == "gates" and not self._gates_hold(chain)):
-            again = self._decide(chain, logged)
-            return again if again.action == "adjust" else None
-        return None
-
-    def _decide(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision:
-        limits = adjust.Limits(
-            iterations=self.limit,
-            patience=self.config.loop.patience,
-            metric=self.config.loop.metric,
-            seconds_left=self._seconds_left(chain),
-        )
-        known = self._known(chain, logged)
-        return adjust.decide(chain, self._gates_hold(chain), limits, self.policy, known)
-
-    def _known(
-        self, chain: Sequence[Iteration], logged: Sequence[Iteration]
-    ) -> Sequence[Iteration]:
-        """The log's other iterations of the same model and data."""
-        return [i for i in logged if _same_task(i, chain[0]) and i not in chain]
-
-    def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
-        """Of the time budget, by the costs logged: the same log gives the same answer anywhere."""
-        budget = self.config.loop.time_budget_s
-        return None if budget is None else budget - sum(i.cost.seconds for i in chain)
-
-    def _time_allows(self, chain: Sequence[Iteration]) -> bool:
-        left = self._seconds_left(chain)
-        return left is None or left >= chain[-1].cost.seconds
-
-    def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
-        best = best_of(chain, self.config.loop.metric)
-        # A loop without gates has nothing that could hold: it goes on to a plateau or its limits.
-        results = judge(self.config.gates, best.metrics)
-        return bool(results) and all(result.passed for result in results)
 
     def _draft(
         self,
@@ -487,12 +381,9 @@ class Loop:
         return {"train": inputs.train, "eval": inputs.eval}
 
     def _result(
-        self,
-        course: Course,
-        best: Iteration,
-        log: ImprovementLog,
-        inputs: Inputs,
+        self, course: Course, best: Iteration, inputs: Inputs, acceptance: Acceptance
     ) -> LoopResult:
+        log = acceptance.log
         # The best alone: the others are judged by nothing, and 200 tables take seconds to read.
         log.verify(best)
         adapter = adapter_folder(best.fingerprint)
@@ -510,7 +401,7 @@ class Loop:
             examples={e.id: e for e in inputs.eval.examples},
             adapter=adapter if adapter.is_dir() else None,
             regressions=self.config.regressions,
-            judge=self._judge(log, inputs, best),
+            judge=acceptance.judge(best),
         )
 
     def _stale(self, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
@@ -540,117 +431,6 @@ class Loop:
         said = f"{self.config.name}: waiting for another process"
         return locked(log.folder, lambda: self.progress.working(said))
 
-    # --- seeds and the verdict -------------------------------------------------------------------
-
-    def _complete_seeds(self, best: Iteration, log: ImprovementLog, inputs: Inputs) -> None:
-        """Train the best iteration with as many seeds as the loop asks for."""
-        wanted = self.config.loop.seeds
-        found = len(runs_here(log, best)) if wanted > 1 else 1
-        if found >= wanted:
-            return
-        if self.options.replay:
-            raise StaleLogError(
-                f"the improvement log of {self.config.name} is incomplete: iteration {best.name} "
-                f"has {found} of {wanted} seeds",
-                where=self.config.locate("loop.seeds"),
-                cure=f"Run pytest --ftloop and commit {FOLDER}/.",
-            )
-        log.check_writable()
-        self._seeds(log, inputs).train(best, wanted, "gate")
-
-    def _seeds(self, log: ImprovementLog, inputs: Inputs) -> SeedTrainer:
-        return SeedTrainer(
-            self.config,
-            inputs,
-            log,
-            runner=lambda: self._runner(inputs),
-            progress=self.progress,
-            locked=lambda: self._locked(log),
-            store=self._store,
-        )
-
-    def _runner(self, inputs: Inputs) -> Runner:
-        """The runner, made when something is trained first: it loads the base model."""
-        if self._made is None:
-            self._made = (self.runner or runners.lora_runner)(inputs, self.config, self.progress)
-        return self._made
-
-    def _judge(self, log: ImprovementLog, inputs: Inputs, best: Iteration) -> Judge:
-        def begin() -> Judging:
-            metric, folder = self.config.loop.metric, self.config.folder
-            stated = self.options.baseline
-            logged = Rows(log.read)  # a loop that was not renamed is found without
-            baseline = find_baseline(log.folder, folder, logged, metric, stated)
-            seeds = None if self.options.replay else self._seeds(log, inputs)
-            retrain = self._retrain_baseline(log) if self.options.retrain_baseline else None
-            return Judging(log, best, baseline, seeds, retrain)
-
-        def after() -> None:
-            self._open_holdout(log, inputs, best)
-
-        return Judge(begin, after, writes=not self.options.replay)
-
-    def _retrain_baseline(self, log: ImprovementLog) -> Callable[[Judging], None]:
-        def retrain(judging: Judging) -> None:
-            log.check_writable()
-            said = f"{self.config.name}: training the baseline {judging.baseline.shown}"
-            with self._locked(log):
-                if judging.baseline_runs():
-                    return  # another process was first
-                self.progress.working(said)
-                try:
-                    retrain_baseline(self.config, judging.baseline, judging.candidate, log)
-                finally:
-                    self.progress.done()
-
-        return retrain
-
-    def _open_holdout(
-        self, log: ImprovementLog, inputs: Inputs, best: Iteration
-    ) -> HoldoutUse | None:
-        """Measure an accepted iteration on the holdout, once; None where there is nothing to do.
-
-        Without its adapter in the cache (it was trained elsewhere) the holdout stays closed.
-        """
-        accepted = any(j.candidate == best.id and is_accepted(j) for j in log.view.judgements())
-        opened = any(use.iteration == best.id for use in log.view.holdout_uses())
-        adapter = adapter_folder(best.fingerprint)
-        if self.config.holdout is None or not accepted or opened or not adapter.is_dir():
-            return None
-        config, where = self.config, self.config.locate("data.holdout")
-        holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
-        check_forms(config, inputs.train, holdout)
-        with self._locked(log):
-            try:
-                results = (self.measure or runners.lora_measure)(
-                    inputs, config, holdout, best.settings, adapter, self.progress
-                )
-            finally:
-                self.progress.done()
-            return log.append_holdout_use(
-                HoldoutUse(
-                    loop=config.name,
-                    iteration=best.id,
-                    fingerprint=best.fingerprint,
-                    scoring=best.scoring,
-                    data=data_facts(holdout),
-                    metrics=_eval_figures(results),
-                    environment=best.environment,
-                    examples=results,
-                )
-            )
-
-
-def in_ci() -> bool:
-    """Whether the CI variable is set, as every CI service sets it."""
-    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
-
-
-def _same_task(one: Iteration, other: Iteration) -> bool:
-    """Whether what one shows of its settings holds for the other: same base model, same rows."""
-    hashes = [i.data.get("train", {}).get("sha256") for i in (one, other)]
-    return one.model == other.model and hashes[0] == hashes[1]
-
 
 def _beside_the_chain(log: ImprovementLog) -> dict[str, Any]:
     """What the diagnosis needs of a log beside the chain, as fields of its evidence."""
@@ -662,9 +442,3 @@ def _beside_the_chain(log: ImprovementLog) -> dict[str, Any]:
         "opened": tuple(i for i in view.iterations() if i.id in ids),
         "run_noise": run_noise(view.iterations(), view.seed_runs()),
     }
-
-
-def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:
-    """The metrics of examples alone: without a train set there is no gap."""
-    figures = best_metrics(Evaluation(results, (), (), math.nan))
-    return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -15,7 +15,8 @@ from pytest_ftloop.config import LoopConfig, from_python, read_loop_file, shown_
 from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.errors import FtloopError, did_you_mean
 from pytest_ftloop.live import LiveLine, StayingLines
-from pytest_ftloop.loop import Loop, Options, in_ci
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options, in_ci
 from pytest_ftloop.progress import Progress, Silent
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.text import note_lines, summary

@@ -20,7 +20,8 @@ from pytest_ftloop.gates import Regression
 from pytest_ftloop.holdout import report_of
 from pytest_ftloop.judging import IN_DOUBT, Judge, Judging, is_accepted, is_in_doubt
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.records import Cost, Evaluation, ExampleResult, SeedRun
 from pytest_ftloop.runner import adapter_folder

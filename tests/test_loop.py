@@ -17,8 +17,9 @@ from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
 from pytest_ftloop.inputs import Inputs
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
 from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.options import Options
 from pytest_ftloop.records import Cost, Evaluation, ExampleResult, Settings, Training
 from tests.fakes import fake_training
 

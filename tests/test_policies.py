@@ -15,7 +15,8 @@ from pytest_ftloop.adjust.listed import Listed
 from pytest_ftloop.adjust.sampler import Dimension, Sampler
 from pytest_ftloop.config import read_loop_file
 from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.records import Adjustment
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
 from tests.test_loop import FakeTrainer, config

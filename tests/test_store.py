@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from pytest_ftloop import store as store_module
 from pytest_ftloop.errors import LogError, StaleLogError
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.records import Adjustment, Iteration, SeedRun
 from pytest_ftloop.store import Store
 from tests.test_log import iterations, seed_runs

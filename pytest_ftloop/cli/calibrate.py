@@ -34,7 +34,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import ready, screen_progress
-    from pytest_ftloop.loop import Loop, Options, in_ci
+    from pytest_ftloop.loop import Loop
+    from pytest_ftloop.options import Options, in_ci
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
     from pytest_ftloop.search import find_loop_files

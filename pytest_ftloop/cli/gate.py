@@ -152,7 +152,8 @@ def exit_code(result: LoopResult, verdicts: Verdicts) -> int:
 
 def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
     """The loop as its log has it. A `StaleLogError` where something would have to be trained."""
-    from pytest_ftloop.loop import Loop, Options, in_ci
+    from pytest_ftloop.loop import Loop
+    from pytest_ftloop.options import Options, in_ci
 
     log = found.log and found.log.absolute()
     explore = found.explore and not in_ci()

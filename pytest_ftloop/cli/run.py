@@ -79,7 +79,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.loop import Loop, Options, in_ci
+    from pytest_ftloop.loop import Loop
+    from pytest_ftloop.options import Options, in_ci
     from pytest_ftloop.search import find_loop_files
 
     if arguments.replay and arguments.retrain_baseline:

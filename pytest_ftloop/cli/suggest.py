@@ -50,7 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _suggestion(logged: Logged) -> Suggestion:
     """By the loop's file what comes after its chain; of a loop without one, what its log says."""
-    from pytest_ftloop.loop import Loop, Options
+    from pytest_ftloop.loop import Loop
+    from pytest_ftloop.options import Options
     from pytest_ftloop.report.suggestion import Suggestion
 
     if not logged.iterations:

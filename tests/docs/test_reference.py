@@ -40,8 +40,9 @@ from pytest_ftloop.fingerprint import NEUTRAL
 from pytest_ftloop.gates import OPERATORS
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.table import COLUMNS
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
 from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.options import Options
 from pytest_ftloop.records import SCHEMA_VERSION
 from pytest_ftloop.report.phrases import _STOPS
 from pytest_ftloop.report.text import summary

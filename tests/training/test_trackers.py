@@ -22,7 +22,8 @@ from pytest_ftloop.base import Base
 from pytest_ftloop.config import LoopConfig, from_python
 from pytest_ftloop.errors import ConfigError, TrainingError
 from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.loop import Loop, Options
+from pytest_ftloop.loop import Loop
+from pytest_ftloop.options import Options
 from pytest_ftloop.progress import Silent
 from pytest_ftloop.records import Settings
 from pytest_ftloop.result import LoopResult
