@@ -398,8 +398,10 @@ def converged(e: Evidence) -> Finding | None:
 
     Signal: over the last quarter of the steps the eval loss moved less than 1% or 0.005 nats, and
     train fell less than 5%, 0.005 nats or two standard errors. Source: practice ("plateau, train
-    flat"). Minimum data: 12 steps and an evaluation point in the second half before the last. NaN:
-    silent.
+    flat"). Where nothing is memorised (the train loss in eval mode is over 0.2 nats, and the gap
+    within a tenth of it) the remedy is a higher learning rate: measured, the quickstart's first
+    iteration learned which labels there are and no more. Minimum data: 12 steps and an evaluation
+    point in the second half before the last. NaN: silent; a NaN gap changes no remedy.
     """
     losses, curve = finite_losses(e), e.eval_curve
     if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
@@ -417,7 +419,12 @@ def converged(e: Evidence) -> Finding | None:
         severity="info",
         message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
         evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
-        remedy="More epochs bring nothing: look at the failing examples, or at the data.",
+        remedy=(
+            "Nothing is memorised yet and the loss is not low: raise the learning rate 3 to 10 "
+            "times; if that brings nothing either, look at the failing examples, or at the data."
+            if _nothing_is_memorised(e)
+            else "More epochs bring nothing: look at the failing examples, or at the data."
+        ),
     )
 
 
@@ -508,6 +515,11 @@ def _eval_still_falls(e: Evidence, gap: float) -> bool:
     curve = e.eval_curve
     before = at(curve, 0.75 * curve[-1][0])
     return len(curve) >= 2 and before - curve[-1][1] > max(0.02 * before, 0.01, 0.1 * gap)
+
+
+def _nothing_is_memorised(e: Evidence) -> bool:
+    train_loss, gap = (e.metrics.get(name, math.nan) for name in ("train_loss", "overfit_gap"))
+    return train_loss > 0.2 and abs(gap) <= 0.1 * train_loss
 
 
 def _has_just_begun(e: Evidence) -> bool:

@@ -122,7 +122,7 @@ def _findings(result: LoopResult, width: int) -> list[str]:
     findings = result.best.findings
     if not findings:
         return []
-    lines = [line for finding in findings for line in finding_lines(finding, width)]
+    lines = [line for finding in findings for line in finding_lines(finding, width, brief=True)]
     return ["findings:", *lines]
 
 

@@ -142,11 +142,14 @@ def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
     return _findings_of(best, best.findings, "best", width) + _findings_of(last, new, "last", width)
 
 
-def finding_lines(finding: Finding, width: int = WIDTH) -> list[str]:
-    """One finding: severity, kind, message; then its evidence and its remedy."""
+def finding_lines(finding: Finding, width: int = WIDTH, *, brief: bool = False) -> list[str]:
+    """One finding: severity, kind, message; then its evidence and its remedy.
+
+    `brief`: an info without its evidence, whose message has the figures that matter.
+    """
     text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
     lines = paragraph(text, width, "  ", "    ")
-    if finding.evidence:
+    if finding.evidence and not (brief and finding.severity == "info"):
         lines += paragraph(evidence_text(finding.evidence), width, "    evidence: ", " " * 6)
     if finding.remedy:
         label = "remedy" if finding.tunable else "remedy (no change of settings cures it)"
@@ -299,7 +302,7 @@ def _findings_of(
     head = f"findings of iteration {visible(iteration.name)} ({which}):"
     return [
         shorten(head, width),
-        *(line for finding in findings for line in finding_lines(finding, width)),
+        *(line for finding in findings for line in finding_lines(finding, width, brief=True)),
     ]
 
 

@@ -482,6 +482,21 @@ class TestConverged:
         losses = [0.01 + 4 * math.exp(-n / 8) + 0.005 * (100 - n) / 50 for n in range(100)]
         assert converged(evidence(losses, (0.5, 0.02, 0.016, 0.016))).kind == "converged"
 
+    @pytest.mark.parametrize(
+        ("train_loss", "raise_it"), [(1.0, True), (0.5, False), (math.nan, False)]
+    )
+    def test_nothing_memorised(self, train_loss, raise_it):
+        """Level at a high loss without a gap, the remedy is a higher learning rate."""
+        losses = [1 + 4 * math.exp(-n / 8) for n in range(100)]
+        found = converged(evidence(losses, (1.1, 1.05, 1.05, 1.05), train_loss=train_loss))
+        assert raise_it == ("raise the learning rate" in found.remedy)
+
+    def test_memorised_to_the_end(self):
+        """Level at nearly no loss, a higher learning rate is not the remedy."""
+        losses = [0.01 + 4 * math.exp(-n / 8) for n in range(100)]
+        found = converged(evidence(losses, (0.5, 0.02, 0.016, 0.016), train_loss=0.016))
+        assert "raise the learning rate" not in found.remedy
+
     def test_train_still_falls(self):
         """A train loss that still falls is no convergence."""
         losses = [5 - 0.04 * n for n in range(100)]
