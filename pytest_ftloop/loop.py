@@ -121,7 +121,7 @@ class Loop:
     def outlook(self) -> Outlook:
         """What would come next, by what is logged; trains nothing. Without a chain: stale."""
         inputs, log = Inputs.of(self.config, self.hook), self.log
-        planner, logged = self._planner(inputs), log.read()
+        planner, logged = self._planner(log, inputs), log.read()
         chain, plan = planner.walk(logged)
         if not chain:
             raise self._stale(log, chain)
@@ -140,7 +140,7 @@ class Loop:
         """The loop's iterations, after training what the log lacks of them."""
         if not self.options.retrain:
             # Without the lock first: reading needs none, and most runs find nothing to do.
-            chain, plan = self._planner(inputs).walk(log.read())
+            chain, plan = self._planner(log, inputs).walk(log.read())
             if plan is None:
                 return Course(chain)
             if self.options.replay:
@@ -181,9 +181,9 @@ class Loop:
             self._policy = policy_of(self.config, self.adjust_hook)
         return self._policy
 
-    def _planner(self, inputs: Inputs) -> Planner:
+    def _planner(self, log: ImprovementLog, inputs: Inputs) -> Planner:
         explores = self.options.explore or self.options.iterations is not None
-        return Planner(self.config, inputs, lambda: self.policy, self.limit, explores)
+        return Planner(self.config, inputs, log, lambda: self.policy, self.limit, explores)
 
     def _acceptance(self, log: ImprovementLog, inputs: Inputs) -> Acceptance:
         return Acceptance(
@@ -201,7 +201,7 @@ class Loop:
     def _train_on(self, log: ImprovementLog, inputs: Inputs, *, afresh: bool) -> Course:
         """Train what the log lacks; `afresh`, nothing that it holds counts as trained."""
         log.sweep()
-        planner, before = self._planner(inputs), log.read()
+        planner, before = self._planner(log, inputs), log.read()
         _ = self.policy  # a mistake in it comes before an hour of training
         logged = () if afresh else before
         trained: list[str] = []
@@ -247,7 +247,7 @@ class Loop:
         draft = self._draft(inputs, number, plan, run, chain, told)
         # Decided on what the log will say, so that a later run would decide the same.
         try:
-            decision = self._planner(inputs).decide([*chain, as_logged(draft)], logged)
+            decision = self._planner(log, inputs).decide([*chain, as_logged(draft)], logged)
         except FtloopError:  # a user's policy: what was trained is not lost to its mistake
             log.remove_others(log.append(draft))
             raise
@@ -310,7 +310,7 @@ class Loop:
         """
         start = inputs.fingerprint(self.config, self.config.settings)
         old = chain_from(before, start)
-        _, plan = self._planner(inputs).walk(retrained)
+        _, plan = self._planner(log, inputs).walk(retrained)
         if plan is not None and plan.fingerprint in {iteration.fingerprint for iteration in old}:
             return  # still on the old course: the next of it is trained next
         kept = {iteration.id for iteration in retrained}

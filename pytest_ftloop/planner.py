@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_ftloop import adjust
+from pytest_ftloop.diagnose.noise import run_noise
 from pytest_ftloop.diagnose.pace import ended_as_hopeless
 from pytest_ftloop.gates import judge
-from pytest_ftloop.log import chain_from
+from pytest_ftloop.log import ImprovementLog, chain_from
 from pytest_ftloop.result import best_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Planner:
 
     config: LoopConfig
     inputs: Inputs
+    log: ImprovementLog
     policy: Callable[[], Policy]
     limit: int
     explores: bool
@@ -107,9 +109,10 @@ class Planner:
         known = self.known(chain, logged)
         return adjust.decide(chain, self._gates_hold(chain), limits, self.policy(), known)
 
-    def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Sequence[Iteration]:
-        """The log's other iterations of the same model and data."""
-        return [i for i in logged if _same_task(i, chain[0]) and i not in chain]
+    def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
+        """What the log knows beside the chain."""
+        others = tuple(i for i in logged if _same_task(i, chain[0]) and i not in chain)
+        return adjust.Known(others, run_noise(logged, self.log.view.seed_runs()))
 
     def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
         """Of the time budget, by the costs logged: the same log gives the same answer anywhere."""

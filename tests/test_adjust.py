@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.adjust import DEFAULTS, Limits, Rules, decide, parent_of_next
+from pytest_ftloop.adjust import DEFAULTS, Known, Limits, Rules, decide, parent_of_next
 from pytest_ftloop.adjust.state import usual_rate
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.records import Adjustment, Cost
@@ -113,6 +113,16 @@ class TestDecide:
         decision = decide(chain, False, LIMITS)
         assert (decision.action, decision.kind) == ("stop", "plateau")
         assert "iteration 2" in decision.because
+
+    def test_plateau_by_measured_noise(self):
+        """Where the seed alone moves the loss by 5%, a gain of 2% is none."""
+        losses = (1.0, 1.1, 0.98)
+        chain = [iteration(n, loss, rate=n * 1e-3) for n, loss in enumerate(losses, start=1)]
+        known = Known(noise={"eval_loss": 0.05})
+        assert ("plateau", "adjust") == (
+            decide(chain, False, LIMITS, known=known).kind,
+            decide(chain, False, LIMITS).kind,
+        )
 
     def test_no_plateau_while_gaining(self):
         """A gain of 2% within the patience goes on."""
@@ -329,7 +339,9 @@ class TestMemory:
     def test_diverged_elsewhere(self):
         """A learning rate that diverged in another chain of the log is a ceiling, and said."""
         chain = [iteration(1, 1.0, "underfit", rate=1e-3)]
-        known = [iteration(n, 5.0, "diverged", rate=rate) for n, rate in ((7, 2e-3), (8, 4e-3))]
+        known = Known(
+            tuple(iteration(n, 5.0, "diverged", rate=rate) for n, rate in ((7, 2e-3), (8, 4e-3)))
+        )
         (made,) = Rules().propose(chain, "eval_loss", known).adjustments
         assert "training.num_train_epochs" == made.setting  # within 3 times of the ceiling
         searched = Rules().propose([iteration(1, 1.0, rate=1e-3)], "eval_loss", known).adjustments
@@ -338,14 +350,14 @@ class TestMemory:
 
     def test_what_works_here_is_no_ceiling(self):
         """A rate at which this chain learns is not ruled out by a divergence elsewhere."""
-        known = [iteration(7, 5.0, "diverged", rate=5e-4)]
+        known = Known((iteration(7, 5.0, "diverged", rate=5e-4),))
         made = Rules().propose([iteration(1, 1.0, rate=1e-3)], "eval_loss", known).adjustments
         assert 2e-3 == made[0].after
 
     def test_learned_nothing_elsewhere(self):
         """A rate that learned nothing elsewhere in as many steps is not gone down to again."""
         chain = [iteration(1, 1.0, "overfitting", rate=2e-3, evidence={})]
-        known = [iteration(7, 5.5, "not-learning", rate=1.7e-3)]
+        known = Known((iteration(7, 5.5, "not-learning", rate=1.7e-3),))
         made = Rules().propose(chain, "eval_loss", known).adjustments
         assert all(a.setting != "training.learning_rate" for a in made)
 

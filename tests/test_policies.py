@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.adjust import Limits, decide
+from pytest_ftloop.adjust import Known, Limits, decide
 from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.adjust.function import Function
 from pytest_ftloop.adjust.listed import Listed
@@ -191,7 +191,7 @@ class TestSampler:
     def test_what_diverged_is_pruned(self) -> None:
         """Nothing at or above a learning rate that diverged is suggested, here or in the log."""
         chain = [iteration(1, 5.0, 2e-4)]
-        known = [iteration(7, 9.0, 5e-4, "diverged")]
+        known = Known((iteration(7, 9.0, 5e-4, "diverged"),))
         policy = self.sampler("RandomSampler")
         found = [
             replace(policy, seed=seed).propose(chain, "eval_loss", known).adjustments[0].after

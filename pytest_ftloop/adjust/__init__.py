@@ -11,6 +11,6 @@ from __future__ import annotations
 from pytest_ftloop.adjust.decide import Limits, decide
 from pytest_ftloop.adjust.policy import Policy, Proposal
 from pytest_ftloop.adjust.rules import Rules
-from pytest_ftloop.adjust.state import DEFAULTS, parent_of_next
+from pytest_ftloop.adjust.state import DEFAULTS, Known, parent_of_next
 
-__all__ = ["DEFAULTS", "Limits", "Policy", "Proposal", "Rules", "decide", "parent_of_next"]
+__all__ = ["DEFAULTS", "Known", "Limits", "Policy", "Proposal", "Rules", "decide", "parent_of_next"]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pytest_ftloop.adjust.policy import Policy
 from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.state import (
+    NOTHING,
     PROMISING,
     TOO_HIGH,
+    Known,
     figure,
     gained,
     has,
@@ -36,12 +38,9 @@ def decide(
     gates_hold: bool,
     limits: Limits,
     policy: Policy | None = None,
-    known: Sequence[Iteration] = (),
+    known: Known = NOTHING,
 ) -> Decision:
-    """What follows the last iteration of the chain, by the rules unless another policy is given.
-
-    `known` are the log's other iterations of the same model and data.
-    """
+    """What follows the last iteration of the chain, by the rules unless another policy is given."""
     policy = policy or Rules()
     last, best = chain[-1], parent_of_next(chain, limits.metric)
     if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
@@ -53,12 +52,12 @@ def decide(
     if (
         gates_hold
         and not policy.exhaustive
-        and not (following and _expects_more(chain, best, limits.metric))
+        and not (following and _expects_more(chain, best, limits.metric, known))
     ):
         return Decision(
             "stop", "gates", "The gates hold and nothing better is expected.", following, parent
         )
-    if not policy.exhaustive and _flat(chain, limits):
+    if not policy.exhaustive and _flat(chain, limits, known):
         value = format_figure(limits.metric, figure(best, limits.metric))
         because = (
             f"The best {limits.metric}, {value} of iteration {best.number}, did not improve by "
@@ -79,14 +78,14 @@ def decide(
     return Decision("adjust", "adjust", following[0].because, following, parent)
 
 
-def _expects_more(chain: Sequence[Iteration], best: Iteration, metric: str) -> bool:
+def _expects_more(chain: Sequence[Iteration], best: Iteration, metric: str, known: Known) -> bool:
     """Whether a finding of the best promises gain, and the last adjustment brought some."""
     if not has(best, PROMISING):
         return False
-    return len(chain) == 1 or gained(chain[-1], chain[:-1], metric)
+    return len(chain) == 1 or gained(chain[-1], chain[:-1], metric, known)
 
 
-def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
+def _flat(chain: Sequence[Iteration], limits: Limits, known: Known) -> bool:
     """No gain for `patience` iterations; only from the first run on that learned anything."""
     broken = TOO_HIGH | {"not-learning"}
     first = next(
@@ -101,4 +100,4 @@ def _flat(chain: Sequence[Iteration], limits: Limits) -> bool:
     if start < first:
         return False
     recent = parent_of_next(chain[start:], limits.metric)
-    return not gained(recent, chain[:start], limits.metric)
+    return not gained(recent, chain[:start], limits.metric, known)

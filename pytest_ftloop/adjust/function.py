@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_ftloop.adjust.policy import Policy, Proposal, changes
-from pytest_ftloop.adjust.state import parent_of_next
+from pytest_ftloop.adjust.state import NOTHING, Known, parent_of_next
 from pytest_ftloop.config import SETTING_GROUPS
 from pytest_ftloop.errors import ConfigError, Location
 from pytest_ftloop.functions import described, raised_at
@@ -34,9 +34,7 @@ class Function:
     where: Location | None = None
     exhaustive: bool = False
 
-    def propose(
-        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
-    ) -> Proposal:
+    def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
         """What the user's code says; a `ConfigError` where it fails or says something else."""
         wanted = self._asked(chain)
         if wanted is None and self.otherwise is not None:

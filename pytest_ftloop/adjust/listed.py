@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_ftloop.adjust.policy import Proposal, changes
-from pytest_ftloop.adjust.state import canonical
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical
 from pytest_ftloop.records import Iteration
 
 
@@ -22,7 +22,7 @@ class Listed:
         self,
         chain: Sequence[Iteration],
         metric: str,  # noqa: ARG002 - what a list holds does not depend on what was reached
-        known: Sequence[Iteration] = (),  # noqa: ARG002
+        known: Known = NOTHING,  # noqa: ARG002
     ) -> Proposal:
         """The first entry whose settings the chain has not tried."""
         first = chain[0]

@@ -205,7 +205,7 @@ def _set_rate(state: State, rate: float, because: str) -> Adjustments:
     diverged = state.diverged
     if diverged:
         ceiling = state.ceiling
-        at = sum(rate_of(i) >= ceiling for i in (*state.chain, *state.known))
+        at = sum(rate_of(i) >= ceiling for i in (*state.chain, *state.known.iterations))
         above = " or above" if any(rate_of(i) > ceiling for i in diverged) else ""
         because += (
             f"{'' if because.endswith('.') else ';'} learning_rate {ceiling:g}{above} "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pytest_ftloop.adjust.state import DEFAULTS
+from pytest_ftloop.adjust.state import DEFAULTS, NOTHING, Known
 from pytest_ftloop.records import Adjustment, Iteration
 
 
@@ -30,13 +30,8 @@ class Policy(Protocol):
     def exhaustive(self) -> bool:
         """Whether it is gone through to its end."""
 
-    def propose(
-        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
-    ) -> Proposal:
-        """What comes after the chain, of which the best by `metric` counts.
-
-        `known` are the log's other iterations of the same base model and data.
-        """
+    def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
+        """What comes after the chain, of which the best by `metric` counts."""
 
 
 def changes(parent: Iteration, wanted: Mapping[str, Any], because: str) -> tuple[Adjustment, ...]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pytest_ftloop.adjust import moves
 from pytest_ftloop.adjust.policy import Proposal
 from pytest_ftloop.adjust.state import (
+    NOTHING,
     RATE,
     TOO_HIGH,
     Adjustments,
+    Known,
     State,
     gained,
     parent_of_next,
@@ -26,12 +28,10 @@ class Rules:
 
     exhaustive: bool = False
 
-    def propose(
-        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
-    ) -> Proposal:
+    def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
         """The first move that is possible, new, and not known to bring nothing."""
         parent = parent_of_next(chain, metric)
-        state = State(tuple(chain), parent, metric, tuple(known))
+        state = State(tuple(chain), parent, metric, known)
         possible = [made for move in _moves(state) if (made := move(state)) and state.allows(made)]
         fresh = [made for made in possible if not _brought_nothing(state, made)]
         because = "Every adjustment that the findings suggest was tried or is known to fail."
@@ -89,7 +89,8 @@ def _brought_nothing(state: State, adjustments: Adjustments) -> bool:
     for number in range(len(state.chain) - 1, 0, -1):
         made = state.chain[number].adjustments
         if made and _direction(made[0]) == _direction(adjustments[0]):
-            return not gained(state.chain[number], state.chain[:number], state.metric)
+            before = state.chain[:number]
+            return not gained(state.chain[number], before, state.metric, state.known)
     return False
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.adjust.policy import Proposal, changes
-from pytest_ftloop.adjust.state import State, figure, value_of
+from pytest_ftloop.adjust.state import NOTHING, Known, State, figure, value_of
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.metrics import METRICS, split_name
 from pytest_ftloop.records import Iteration
@@ -58,15 +58,13 @@ class Sampler:
     def __post_init__(self) -> None:
         self._sampler(_optuna(self.where), 0)  # a mistake is found before anything is trained
 
-    def propose(
-        self, chain: Sequence[Iteration], metric: str, known: Sequence[Iteration] = ()
-    ) -> Proposal:
+    def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
         """The first suggestion that nothing speaks against."""
         optuna = _optuna(self.where)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         first = chain[0]
         study = self._study(optuna, chain, metric)
-        state = State(tuple(chain), first, metric, tuple(known))
+        state = State(tuple(chain), first, metric, known)
         distributions = {name: _distribution(optuna, d) for name, d in self.space.items()}
         for _ in range(ASKED_AT_MOST):
             trial = study.ask(distributions)

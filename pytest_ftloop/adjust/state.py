@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.diagnose.noise import better_beyond_noise
+from pytest_ftloop.diagnose.noise import UNMEASURED, better_beyond_noise
 from pytest_ftloop.metrics import METRICS, split_name
 from pytest_ftloop.records import Adjustment, Finding, Iteration, Settings
 from pytest_ftloop.result import best_of
@@ -53,16 +53,28 @@ Adjustments = tuple[Adjustment, ...]
 
 
 @dataclass(frozen=True)
-class State:
-    """The chain, and the iteration that the next one starts from.
+class Known:
+    """What the log knows beside the chain.
 
-    `known` are the log's other iterations of the same base model and data.
+    `iterations` are others of the same base model and train rows; `noise` is how far the seed alone
+    moves each metric, where that was measured (`diagnose.noise.run_noise`).
     """
+
+    iterations: tuple[Iteration, ...] = ()
+    noise: Mapping[str, float] = field(default_factory=lambda: UNMEASURED)
+
+
+NOTHING = Known()
+
+
+@dataclass(frozen=True)
+class State:
+    """The chain, the iteration that the next one starts from, and what else is known."""
 
     chain: tuple[Iteration, ...]
     parent: Iteration
     metric: str
-    known: tuple[Iteration, ...] = ()
+    known: Known = NOTHING
 
     def get(self, setting: str) -> Any:
         """The parent's value of a setting."""
@@ -98,7 +110,7 @@ class State:
         made the difference was another setting.
         """
         sound = max((rate_of(i) for i in self.chain if not has(i, TOO_HIGH)), default=0.0)
-        elsewhere = (i for i in self.known if rate_of(i) > sound)
+        elsewhere = (i for i in self.known.iterations if rate_of(i) > sound)
         return tuple(i for i in (*self.chain, *elsewhere) if has(i, TOO_HIGH))
 
     @property
@@ -113,7 +125,7 @@ class State:
         Above the best rate (unless that learned nothing either) it was too high, not too low.
         Elsewhere in the log only runs of as many steps count.
         """
-        elsewhere = (i for i in self.known if steps_of(i) >= steps_of(self.parent))
+        elsewhere = (i for i in self.known.iterations if steps_of(i) >= steps_of(self.parent))
         idle = [rate_of(i) for i in (*self.chain, *elsewhere) if has(i, {"not-learning"})]
         top = self.ceiling if self.finding("not-learning") else min(self.ceiling, self.rate)
         return max((rate for rate in idle if rate < top), default=0.0)
@@ -156,14 +168,16 @@ def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
     return best_of(sound, metric) if sound else chain[-1]
 
 
-def gained(iteration: Iteration, before: Sequence[Iteration], metric: str) -> bool:
+def gained(
+    iteration: Iteration, before: Sequence[Iteration], metric: str, known: Known = NOTHING
+) -> bool:
     """Whether it beats the best before it by more than noise; eval loss decides equal figures."""
     best = parent_of_next(before, metric)
     new, old = figure(iteration, metric), figure(best, metric)
     if new == old:
         metric = "eval_loss"
         new, old = figure(iteration, metric), figure(best, metric)
-    return better_beyond_noise(metric, new, old)
+    return better_beyond_noise(metric, new, old, known.noise)
 
 
 def figure(iteration: Iteration, metric: str) -> float:
