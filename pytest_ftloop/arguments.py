@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import tempfile
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from trl import SFTConfig
 
+from pytest_ftloop.config import SamplerSection
 from pytest_ftloop.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.records import Settings
 from pytest_ftloop.trackers import check_trackers
@@ -121,6 +123,36 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
         raise ConfigError(
             f"trl refuses these settings: {error}", where=locate("training")
         ) from error
+
+
+def check_policy(policy: object, start: Settings, locate: Locate) -> None:
+    """Check what a list or a sampler will make of the settings at the start of a loop.
+
+    Before anything is trained: a misspelt name in the last entry is not found hours later. Of a
+    sampler's ranges the ends are checked. What a function returns is known only when it does.
+    """
+    for key, changed in _stated_by(policy):
+        groups = {"lora": dict(start.lora), "training": dict(start.training)}
+        for setting, value in changed.items():
+            group, _, name = setting.partition(".")
+            groups[group][name] = value
+        settings = Settings(**groups)
+
+        def place(setting: str, key: str = key) -> Location | None:
+            return locate(f"loop.policy.{key}.{setting}")
+
+        lora_config(settings, place)
+        sft_config(settings, tempfile.gettempdir(), place)
+
+
+def _stated_by(policy: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Settings that a policy states, each with its key below the policy's."""
+    if isinstance(policy, list):
+        yield from ((str(number), entry) for number, entry in enumerate(policy))
+    elif isinstance(policy, SamplerSection):
+        for setting, range_ in policy.space.items():
+            for value in range_.choices or (range_.low, range_.high):
+                yield "space", {setting: value}
 
 
 def device_and_precision(stated: Mapping[str, Any]) -> dict[str, bool]:

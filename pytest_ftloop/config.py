@@ -212,9 +212,13 @@ class LoopSection(_Section):
     @property
     def limit(self) -> int:
         """Iterations at most; a list of settings is gone through where no number is stated."""
-        if isinstance(self.policy, list) and "iterations" not in self.model_fields_set:
-            return 1 + len(self.policy)
-        return self.iterations
+        return self.iterations if self.gone_through is None else 1 + len(self.gone_through)
+
+    @property
+    def gone_through(self) -> list[dict[str, Any]] | None:
+        """The list of settings that no number of iterations cuts short, if that is the policy."""
+        is_cut = "iterations" in self.model_fields_set
+        return self.policy if isinstance(self.policy, list) and not is_cut else None
 
 
 def _check_setting_names(names: Mapping[str, Any]) -> None:
@@ -567,6 +571,9 @@ def _lines(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
             if key in places:
                 yield dotted, places[key][0] + 1
             yield from _lines(value, f"{dotted}.")
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _lines(value, f"{prefix}{number}.")
 
 
 def _unwrapped(node: Any) -> Any:
@@ -586,13 +593,15 @@ def _unwrapped(node: Any) -> Any:
 
 
 def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
-    for group in ("lora", "training"):
-        for name, value in getattr(parsed, group).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                yield ConfigError(
-                    f"{group}.{name}: wanted a finite number, found {value}",
-                    where=locate(f"{group}.{name}"),
-                )
+    stated = [
+        (f"{g}.{name}", v) for g in ("lora", "training") for name, v in getattr(parsed, g).items()
+    ]
+    if isinstance(parsed.loop.policy, list):
+        for number, entry in enumerate(parsed.loop.policy):
+            stated += [(f"loop.policy.{number}.{name}", value) for name, value in entry.items()]
+    for key, value in stated:
+        if isinstance(value, float) and not math.isfinite(value):
+            yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
 
 
 def _mistakes(error: ValidationError, locate: Any, above: str = "") -> Iterator[ConfigError]:

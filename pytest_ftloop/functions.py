@@ -128,13 +128,13 @@ def _where_modules_are(missing: str, folder: Path | None) -> str:
     return place + guess
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An error as its kind and message."""
     name, message = type(error).__name__, str(error)
     return f"{name}: {message}" if message else name
 
 
-def raised_at(error: Exception, file: str | None = None) -> str:
+def raised_at(error: BaseException, file: str | None = None) -> str:
     """The innermost place in `file`, or the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]

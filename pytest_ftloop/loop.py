@@ -24,7 +24,7 @@ from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.noise import run_noise
 from pytest_ftloop.diagnose.pace import Pace
-from pytest_ftloop.errors import FtloopError, StaleLogError
+from pytest_ftloop.errors import ConfigError, StaleLogError
 from pytest_ftloop.facts import facts_of
 from pytest_ftloop.fingerprint import (
     ID_LENGTH,
@@ -168,13 +168,6 @@ class Loop:
         return ImprovementLog(self.log_folder / self.config.name)
 
     @property
-    def limit(self) -> int:
-        """How many iterations the chain may have."""
-        if self.options.iterations is not None:
-            return self.options.iterations
-        return self.config.loop.limit if self.options.explore else 1
-
-    @property
     def policy(self) -> Policy:
         """What says what is trained next, made when first asked for."""
         if self._policy is None:
@@ -183,7 +176,8 @@ class Loop:
 
     def _planner(self, log: ImprovementLog, inputs: Inputs) -> Planner:
         explores = self.options.explore or self.options.iterations is not None
-        return Planner(self.config, inputs, log, lambda: self.policy, self.limit, explores)
+        limit = self.options.iterations if explores else 1
+        return Planner(self.config, inputs, log, lambda: self.policy, limit, explores)
 
     def _acceptance(self, log: ImprovementLog, inputs: Inputs) -> Acceptance:
         return Acceptance(
@@ -233,27 +227,51 @@ class Loop:
         logged: Sequence[Iteration],
     ) -> Iteration:
         """The planned iteration, trained and logged; then kept, where that is asked for."""
+        planner = self._planner(log, inputs)
         told = _beside_the_chain(log)  # a damaged file is told before an hour of training
         self._look_at_data(inputs)
         runner = self._runner(inputs)
-        self.progress.iteration(self.config.name, len(chain) + 1, self.limit)
-        run = runner(
-            plan.settings,
-            adapter_folder(plan.fingerprint),
-            chain[0].base["eval_loss"] if chain else None,
-            name=name_of(number, plan.fingerprint[:ID_LENGTH]),
-            pace=self._pace(chain),
-        )
-        draft = self._draft(inputs, number, plan, run, chain, told)
-        # Decided on what the log will say, so that a later run would decide the same.
+        self.progress.iteration(self.config.name, len(chain) + 1, planner.limit(chain))
         try:
-            decision = self._planner(log, inputs).decide([*chain, as_logged(draft)], logged)
-        except FtloopError:  # a user's policy: what was trained is not lost to its mistake
+            run = runner(
+                plan.settings,
+                adapter_folder(plan.fingerprint),
+                chain[0].base["eval_loss"] if chain else None,
+                name=name_of(number, plan.fingerprint[:ID_LENGTH]),
+                pace=self._pace(chain),
+            )
+        except ConfigError as error:
+            if not chain:
+                raise
+            raise self._undecided(log, chain[-1], plan, error) from error
+        evidence = self._evidence(inputs, run, chain, told)
+        draft = self._draft(inputs, number, plan, run, diagnose(evidence, self._of_data))
+        try:
+            draft = self._with_findings_of_user(draft, evidence)
+            # Decided on what the log will say, so that a later run would decide the same.
+            decision = planner.decide([*chain, as_logged(draft)], logged)
+        except BaseException:  # what was trained is not lost to a mistake in a hook or policy
             log.remove_others(log.append(draft))
             raise
         written = log.append(replace(draft, decision=decision))
         self._store.keep(written, log)
         return written
+
+    def _undecided(
+        self, log: ImprovementLog, last: Iteration, plan: Plan, error: ConfigError
+    ) -> ConfigError:
+        """The error of settings that were decided and can't be trained; the decision is undone.
+
+        It would stand else, and with it the mistake, whatever is mended in the policy.
+        """
+        log.remove_others(log.append(replace(last, decision=Decision("stop", PENDING, ""))))
+        policy = self.config.locate("loop.policy")
+        said = ", ".join(f"{a.setting} {a.after}" for a in plan.adjustments)
+        return ConfigError(
+            f"what was to be tried next ({said}) can't be trained: {error.message}",
+            where=policy,
+            cure=f"{error.cure} The iterations so far are in the log.".strip(),
+        )
 
     def _runner(self, inputs: Inputs) -> Runner:
         """The runner, made when something is trained first: it loads the base model."""
@@ -318,34 +336,29 @@ class Loop:
             if iteration.id not in kept:
                 log.remove(iteration)
 
-    def _draft(
-        self,
-        inputs: Inputs,
-        number: int,
-        plan: Plan,
-        run: Run,
-        chain: Sequence[Iteration],
-        told: Mapping[str, Any],
-    ) -> Iteration:
-        """The iteration as it will be logged, but for what is decided after it.
-
-        `told` is what the log holds beside the chain.
-        """
-        training, evaluation = run.training, run.evaluation
-        metrics, final = best_metrics(evaluation), final_metrics(training, evaluation)
-        evidence = Evidence.of(
-            training,
-            metrics,
-            final,
-            evaluation.base_eval_loss,
+    def _evidence(
+        self, inputs: Inputs, run: Run, chain: Sequence[Iteration], told: Mapping[str, Any]
+    ) -> Evidence:
+        """What the diagnosis looks at; `told` is what the log holds beside the chain."""
+        return Evidence.of(
+            run.training,
+            best_metrics(run.evaluation),
+            final_metrics(run.training, run.evaluation),
+            run.evaluation.base_eval_loss,
             history=tuple(chain),
             metric=self.config.loop.metric,
             train=inputs.train.examples,
             eval=inputs.eval.examples,
-            results=evaluation.examples,
+            results=run.evaluation.examples,
             gates=(*self.config.gates, *self.config.regressions),
             **told,
         )
+
+    def _draft(
+        self, inputs: Inputs, number: int, plan: Plan, run: Run, findings: tuple[Finding, ...]
+    ) -> Iteration:
+        """The iteration as it will be logged, but for what is decided after it."""
+        training, evaluation = run.training, run.evaluation
         return Iteration(
             loop=self.config.name,
             number=number,
@@ -358,13 +371,13 @@ class Loop:
             group=inputs.group(self.config, plan.settings),
             scoring=scoring_identity(self.config.scoring, self.config.folder),
             data={role: data_facts(set_) for role, set_ in self._sets(inputs).items()},
-            metrics=metrics,
-            final=final,
+            metrics=best_metrics(evaluation),
+            final=final_metrics(training, evaluation),
             base={"eval_loss": round(evaluation.base_eval_loss, 6)},
             facts=facts_of(training),
             steps=training.steps,
             evals=training.evals,
-            findings=self._findings(evidence, inputs),
+            findings=findings,
             failing=tuple(sorted(r.id for r in evaluation.examples if not r.passed)),
             decision=Decision("stop", PENDING, ""),
             environment=run.environment,
@@ -372,10 +385,13 @@ class Loop:
             examples=evaluation.examples,
         )
 
-    def _findings(self, evidence: Evidence, inputs: Inputs) -> tuple[Finding, ...]:
-        """Ours, and with those of the same severity the user's after them."""
-        ours = diagnose(evidence, self._look_at_data(inputs))
-        return by_severity((*ours, *(self.diagnose_hook(evidence) if self.diagnose_hook else ())))
+    def _with_findings_of_user(self, draft: Iteration, evidence: Evidence) -> Iteration:
+        """With the user's findings, those of one severity after ours."""
+        if self.diagnose_hook is None:
+            return draft
+        return replace(
+            draft, findings=by_severity((*draft.findings, *self.diagnose_hook(evidence)))
+        )
 
     def _sets(self, inputs: Inputs) -> dict[str, DataSet]:
         return {"train": inputs.train, "eval": inputs.eval}

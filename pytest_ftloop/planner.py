@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_ftloop import adjust
@@ -40,16 +41,32 @@ class Plan:
 class Planner:
     """Follows the decisions of a log.
 
-    `limit` is how many iterations the chain may have; `explores` False: no decision to go on is
-    followed. `policy` is asked for only where something has to be decided.
+    `stated_limit` is how many iterations the chain may have, None for what the loop file says;
+    `explores` False: no decision to go on is followed. `policy` is asked for only where something
+    has to be decided.
     """
 
     config: LoopConfig
     inputs: Inputs
     log: ImprovementLog
     policy: Callable[[], Policy]
-    limit: int
+    stated_limit: int | None
     explores: bool
+
+    def limit(self, chain: Sequence[Iteration]) -> int:
+        """How many iterations the chain may have.
+
+        A list is gone through whatever another policy tried before it.
+        """
+        if self.stated_limit is not None:
+            return self.stated_limit
+        loop = self.config.loop
+        if not chain or loop.gone_through is None:
+            return loop.limit
+        settings = adjust.settings_of(chain[0], loop.gone_through)
+        listed = {adjust.canonical(of_entry) for of_entry in settings}
+        others = [i for i in chain[1:] if adjust.canonical(i.settings) not in listed]
+        return loop.limit + len(others)
 
     def walk(self, logged: Sequence[Iteration]) -> tuple[tuple[Iteration, ...], Plan | None]:
         """The loop's chain as far as the log holds it, and what to train next (None: complete).
@@ -84,30 +101,48 @@ class Planner:
         """The logged decision to go on, or None when the chain is complete as it stands.
 
         A decision is taken as logged. A stop is looked at again only where what it rested on has
-        changed: a larger budget, gates that held then and do not hold now, a policy that failed.
+        changed: a larger budget, gates that held then and do not hold now, a policy that failed,
+        another policy or patience.
         """
         decision = chain[-1].decision
-        if len(chain) >= self.limit or not self.explores:
+        if len(chain) >= self.limit(chain) or not self.explores:
             return None
         if decision.kind == "time" and not self._time_allows(chain):
             return None
-        if decision.action == "adjust" or decision.kind in RESUMABLE:
-            return decision if decision.next else None
-        if decision.kind == PENDING or (decision.kind == "gates" and not self._gates_hold(chain)):
+        if decision.action == "stop" and self._rested_on_something_else(decision, chain):
             again = self.decide(chain, logged)
             return again if again.action == "adjust" else None
-        return None
+        goes_on = decision.action == "adjust" or decision.kind in RESUMABLE
+        return decision if goes_on and decision.next else None
+
+    def _rested_on_something_else(self, decision: Decision, chain: Sequence[Iteration]) -> bool:
+        if decision.kind == "gates" and not self._gates_hold(chain):
+            return True
+        return decision.kind == PENDING or (
+            decision.kind != "fault" and decision.rests_on != self._rests_on
+        )
+
+    @property
+    def _rests_on(self) -> str:
+        """Policy and patience in a few words; empty for the defaults."""
+        loop = self.config.loop
+        usual = type(loop).model_validate({})
+        if (loop.policy, loop.patience) == (usual.policy, usual.patience):
+            return ""
+        policy = loop.model_dump_json(include={"policy"})
+        return f"policy {hashlib.sha256(policy.encode()).hexdigest()[:8]}, patience {loop.patience}"
 
     def decide(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision:
         """What follows the last iteration of the chain."""
         limits = adjust.Limits(
-            iterations=self.limit,
+            iterations=self.limit(chain),
             patience=self.config.loop.patience,
             metric=self.config.loop.metric,
             seconds_left=self._seconds_left(chain),
         )
         known = self.known(chain, logged)
-        return adjust.decide(chain, self._gates_hold(chain), limits, self.policy(), known)
+        decision = adjust.decide(chain, self._gates_hold(chain), limits, self.policy(), known)
+        return replace(decision, rests_on=self._rests_on if decision.action == "stop" else "")
 
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
         """What the log knows beside the chain."""

@@ -235,7 +235,9 @@ class Decision:
     `action` adjust: the next iteration trains with `next`. `action` stop: `kind` is gates,
     plateau, iterations, time, fault or exhausted; `next` is what would be tried if the loop went
     on, and may be empty. `because` is one sentence. `parent` is the id of the iteration that
-    `next` is relative to, where that is not the best one so far.
+    `next` is relative to, where that is not the best one so far. `rests_on` is what of the loop
+    file a stop rests on (policy and patience), where that is not the default: with another it is
+    decided again.
     """
 
     action: Literal["adjust", "stop"]
@@ -243,6 +245,7 @@ class Decision:
     because: str
     next: tuple[Adjustment, ...] = ()
     parent: str = ""
+    rests_on: str = ""
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,16 @@ def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runne
     """The runner that trains for real: imports torch, loads the base model once."""
     progress.working("loading torch and the base model")
     try:
-        from pytest_ftloop import train
+        from pytest_ftloop import arguments, train
     except ImportError as error:
         raise TrainingError(
             f"training needs the training extra, {error.name or error} is missing",
             cure='pip install "pytest-ftloop[train]"',
         ) from None
-    return train.runner(inputs, config, progress)
+    runner = train.runner(inputs, config, progress)
+    with train.quiet():
+        arguments.check_policy(config.loop.policy, config.settings, config.locate)
+    return runner
 
 
 def lora_environment(

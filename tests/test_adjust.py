@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.adjust import DEFAULTS, Known, Limits, Rules, decide, parent_of_next
-from pytest_ftloop.adjust.state import usual_rate
+from pytest_ftloop.adjust import DEFAULTS, Known, Limits, Rules, decide, moves, parent_of_next
+from pytest_ftloop.adjust.state import TOO_HIGH, State, canonical, has, rate_of, usual_rate
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.records import Adjustment, Cost
 from tests.fakes import (
@@ -43,6 +43,11 @@ def iteration(number=1, loss=1.0, *kinds, evidence=None, rate=1e-3, lora=None, *
         lora={"r": 8, "lora_alpha": 16} if lora is None else lora,
         training={"learning_rate": rate, "num_train_epochs": 2, **training},
     )
+
+
+def loss_of(one):
+    """Its eval loss."""
+    return one.metrics["eval_loss"]
 
 
 def changes(adjustments):
@@ -354,12 +359,60 @@ class TestMemory:
         made = Rules().propose([iteration(1, 1.0, rate=1e-3)], "eval_loss", known).adjustments
         assert 2e-3 == made[0].after
 
+    def test_another_setting_was_to_blame(self):
+        """Where the same rate works, a rate that diverged with another rank is no ceiling."""
+        wide = {"r": 64, "lora_alpha": 128}
+        chain = [iteration(1, 1.0, "underfit"), iteration(2, 9.0, "diverged", lora=wide)]
+        assert after(*chain) == {"learning_rate": 3e-3}
+
+    def test_pattern_of_what_learned_nothing(self):
+        """The reason says up to which rate nothing was learned, and how often."""
+        chain = [
+            iteration(1, 5.0, "not-learning", rate=1e-5),
+            iteration(2, 4.9, "not-learning", rate=2e-5),
+        ]
+        (made,) = propose(chain)
+        assert "learning_rate 2e-05 or below learned nothing in 2 of 2 iterations" in made.because
+
+    def test_pattern_counts_what_it_says(self):
+        """Higher rates among the iterations counted are said to be counted."""
+        known = Known(
+            (iteration(7, 9.0, "diverged", rate=1e-2), iteration(8, 0.9, rate=2e-2)),
+        )
+        (made,) = Rules().propose([iteration(1, 1.0, "underfit")], "eval_loss", known).adjustments
+        assert "learning_rate 0.01 or above diverged in 1 of 2 iterations" in made.because
+
     def test_learned_nothing_elsewhere(self):
         """A rate that learned nothing elsewhere in as many steps is not gone down to again."""
         chain = [iteration(1, 1.0, "overfitting", rate=2e-3, evidence={})]
         known = Known((iteration(7, 5.5, "not-learning", rate=1.7e-3),))
         made = Rules().propose(chain, "eval_loss", known).adjustments
         assert all(a.setting != "training.learning_rate" for a in made)
+
+
+class TestQuotedNumbers:
+    def test_they_are_numbers(self):
+        """A quoted number, as trl and peft take it, is moved like any other."""
+        quoted = iteration(1, 1.0, "underfit", rate="2e-4", num_train_epochs="1")
+        plain = iteration(1, 1.0, "underfit", rate=2e-4, num_train_epochs=1)
+        assert after(plain) == after(quoted)
+        assert canonical(plain.settings) == canonical(quoted.settings)
+
+    def test_what_is_no_number(self):
+        """A text that is no number is left for peft and trl to refuse."""
+        assert "fast" in canonical(iteration(1, 1.0, rate="fast").settings)
+
+
+class TestFiguresOfOthers:
+    @pytest.mark.parametrize("evidence", [{"train_first": 0}, {"ratio": None}, {"ratio": "much"}])
+    def test_a_finding_of_the_user(self, evidence):
+        """A user's own finding of a kind that the rules know may lack its figures."""
+        assert after(iteration(1, 5.0, "diverged", evidence=evidence))["learning_rate"] < 1e-3
+
+    def test_only_point_at_step_0(self):
+        """A run whose only evaluation point is at its start has no best share to speak of."""
+        one = replace(iteration(), evals=fake_evals((1.0,), 0, 0.0))
+        assert State((one,), one, "eval_loss").best_share in (0.0, 1.0)
 
 
 class TestSearch:
@@ -390,6 +443,27 @@ class TestSearch:
         chain = [iteration(), iteration(2, 1.5, rate=1.2e-3), iteration(3, 1.1, rate=8.2e-4)]
         assert after(*chain) == {"num_train_epochs": 6}
 
+    def test_nothing_that_was_tried_nearly(self):
+        """A step that would land within 1.25 times of a rate that was tried is not taken."""
+        chain = [iteration(), iteration(2, 1.5, rate=5e-4), iteration(3, 1.2, rate=7.1e-4)]
+        assert after(*chain) == {"learning_rate": 2e-3}
+
+    def test_parabola_of_like_runs(self):
+        """Runs of other epochs are on another parabola: the geometric middle is next instead."""
+        long = [
+            iteration(1, 1.0, rate=1e-3, num_train_epochs=1),
+            iteration(2, 0.8, rate=4e-3, num_train_epochs=1),
+            iteration(3, 0.3, rate=4e-3, num_train_epochs=9),
+            iteration(4, 0.5, rate=1.6e-2, num_train_epochs=9),
+        ]
+        mixed = after(*long)["learning_rate"]
+        like = replace(
+            long[0],
+            metrics=fake_metrics(0.32),
+            settings=iteration(1, 1.0, rate=1e-3, num_train_epochs=9).settings,
+        )
+        assert (8e-3, 2.3e-3) == (mixed, after(like, *long[1:])["learning_rate"])
+
     def test_rank_last(self):
         """With learning rate and epochs exhausted the rank doubles, at the same scale."""
         chain = [
@@ -405,6 +479,32 @@ class TestOverfitting:
         """An iteration whose eval loss rises from its second of four points."""
         base = iteration(number, loss, "overfitting", rate=5e-3, **more)
         return replace(base, evals=fake_evals(evals, 100, 8.0))
+
+    def test_fewer_epochs_under_one(self):
+        """Of a run under one epoch that was best early, the next ends there; never later."""
+        early = replace(self.overfitted(), evals=fake_evals((0.2, 0.3, 0.4, 0.5), 100, 0.5))
+        settings = early.settings
+        early = replace(
+            early,
+            settings=replace(settings, training={**settings.training, "num_train_epochs": 0.5}),
+        )
+        state = State((early,), early, "eval_loss")
+        (made,) = moves.fewer_epochs(state)
+        assert (0.5, 0.12) == (made.before, made.after)
+
+    @pytest.mark.parametrize(
+        ("lora", "wanted"),
+        [
+            ({"r": 3, "lora_alpha": 4}, {"r": 1, "lora_alpha": 1}),
+            ({"r": 8, "lora_alpha": 1}, {"r": 4}),
+            ({"r": 16, "lora_alpha": 8, "use_rslora": True}, {"r": 8, "lora_alpha": 6}),
+        ],
+    )
+    def test_alpha_is_a_whole_number(self, lora, wanted):
+        """With the rank the alpha stays a whole number, as peft wants it."""
+        one = replace(self.overfitted(lora=lora))
+        made = moves.lower_rank(State((one,), one, "eval_loss"))
+        assert wanted == {a.setting.removeprefix("lora."): a.after for a in made}
 
     def test_halves_the_rate(self):
         """An eval loss that rose again: half the learning rate first."""
@@ -582,16 +682,17 @@ def test_any_outcomes_keep_the_rules(outcomes, rate):
 
 
 def keep_the_rules(chain):
-    """No settings twice, one or two at a time, in bounds, and below what diverged before."""
+    """No settings twice, one or two at a time, in bounds, and below what diverged before.
+
+    Where as high a rate works too, the rate was not what made the other diverge.
+    """
     seen = []
     for number, one in enumerate(chain):
-        rate = one.settings.get("training.learning_rate", DEFAULTS["training.learning_rate"])
-        diverged = [
-            before.settings.get("training.learning_rate", DEFAULTS["training.learning_rate"])
-            for before in chain[:number]
-            if {finding.kind for finding in before.findings} & {"diverged", "non-finite"}
-        ]
-        assert all(rate < ceiling for ceiling in diverged)
+        rate, before = rate_of(one), chain[:number]
+        diverged = {rate_of(i) for i in before if has(i, TOO_HIGH)}
+        works = [i for i in before if not has(i, TOO_HIGH) and math.isfinite(loss_of(i))]
+        highest = max(map(rate_of, works), default=0.0)
+        assert all(rate < ceiling for ceiling in diverged if ceiling > highest)
         assert one.settings not in seen
         seen.append(one.settings)
         if number:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ftloop.cli import main
+from pytest_ftloop.log import ImprovementLog
 from tests.gitfakes import GitRepo
 from tests.loops import BETTER, SAME, WORSE, Loops
 
@@ -148,7 +150,7 @@ def test_loop_made_in_python(adjusted: Loops, accept: Any) -> None:
     (adjusted.root / "x.ftloop.yaml").unlink()
     code, _, err = accept()
     assert 2 == code
-    assert "the loop x has no loop file to write into" in err
+    assert "the loop x has no loop file that can be read and written" in err
     assert 0 == accept("best", "--baseline")[0]
     assert [("hand", "accepted")] == judgements(adjusted)
 
@@ -247,3 +249,29 @@ def test_pull_request(loops: Loops, accept: Any, monkeypatch: pytest.MonkeyPatch
     loops.train()
     assert 1 == main(["gate"])
     assert isinstance(loops.repo, GitRepo)
+
+
+def test_an_iteration_that_was_ended_early(adjusted: Loops, accept: Any) -> None:
+    """What was ended as hopeless is trained whole as a start, and that is said."""
+    log = ImprovementLog(adjusted.root / "improvement_log" / "x")
+    last = log.read()[-1]
+    early = {**last.facts, "ended_early": "hopeless: the eval loss was too high"}
+    log.remove_others(log.append(replace(last, facts=early)))
+    code, out, _ = accept(str(last.number))
+    assert (0, True) == (code, "was ended early, so pytest --ftloop trains it whole" in out)
+
+
+def test_data_that_changed_since(adjusted: Loops, accept: Any) -> None:
+    """Where the data is not the iteration's any more it is not promised that nothing is trained."""
+    rows = adjusted.root / "train.jsonl"
+    rows.write_text(rows.read_text() + rows.read_text().splitlines()[0].replace("a", "b") + "\n")
+    code, out, _ = accept()
+    assert (0, True) == (code, "pytest --ftloop trains it again" in out)
+    assert "not trained again" not in out
+
+
+def test_a_loop_file_that_can_not_be_read(adjusted: Loops, accept: Any) -> None:
+    """A broken loop file is told as broken, not as missing."""
+    (adjusted.root / "x.ftloop.yaml").write_text("data: [\n")
+    code, _, err = accept()
+    assert (2, True) == (code, "no loop file that can be read" in err)

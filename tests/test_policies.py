@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.result import LoopResult
 
 RATE = "training.learning_rate"
+EPOCHS = "num_train_epochs"
 LIMITS = Limits(iterations=10, patience=2)
 
 
@@ -74,6 +76,33 @@ class TestListed:
             last.decision.kind,
             last.decision.because,
         )
+
+    def test_a_longer_list_goes_on(self, tmp_path: Path) -> None:
+        """What is added to a list that was gone through is trained, and nothing else again."""
+        run(tmp_path, [{RATE: 1e-3}])
+        result = run(tmp_path, [{RATE: 1e-3}, {RATE: 5e-4}])
+        assert ([2e-4, 1e-3, 5e-4], 1) == (rates(result), len(result.trained))
+        assert 0 == len(run(tmp_path, [{RATE: 1e-3}, {RATE: 5e-4}]).trained)
+
+    def test_a_list_after_the_rules(self, tmp_path: Path) -> None:
+        """A list that takes the place of the rules is gone through, whatever they tried."""
+        run(tmp_path, "rules", iterations=2)
+        result = run(tmp_path, [{"lora.r": 4}, {"lora.r": 2}, {"lora.r": 1}])
+        assert [4, 2, 1] == [i.settings.get("lora.r") for i in result.chain[2:]]
+
+    def test_more_patience(self, tmp_path: Path) -> None:
+        """A plateau is looked at again where the loop file has more patience now."""
+        more = {"gates": {"eval_loss": "<= 0.1"}}
+        loops = [{"iterations": 9, "patience": n} for n in (1, 1, 3)]
+        kinds, counts = [], []
+        for loop in loops:
+            given = config(tmp_path, rate=1.6e-3, loop=loop, **more)
+            result = Loop(given, Options(), runner=FakeTrainer()).run()
+            kinds.append(result.chain[-1].decision.kind)
+            counts.append(len(result.trained))
+        assert ["plateau"] * 2 == kinds[:2]
+        assert 0 == counts[1]
+        assert 1 <= counts[2]
 
     def test_gates_do_not_end_it(self) -> None:
         """Gates that hold and a plateau leave a list as it is: it is gone through."""
@@ -148,6 +177,36 @@ class TestFunction:
         with pytest.raises(ConfigError, match=r"raised KeyError: 'x' after iteration .*\n?.*"):
             Function("mine:next", broken).propose([iteration()], "eval_loss")
 
+    def test_an_exit_is_a_mistake_too(self) -> None:
+        """A function that ends the program is told like one that raises."""
+
+        def ends(chain: Sequence[object]) -> Mapping[str, object]:
+            raise SystemExit(3)
+
+        with pytest.raises(ConfigError, match="raised SystemExit: 3"):
+            Function("mine:next", ends).propose([iteration()], "eval_loss")
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_settings_again(self, number: int) -> None:
+        """Settings that the chain has are told as such, also the parent's own."""
+        chain = [iteration(1, 1.0, 1e-3), iteration(2, 0.5, 2e-3)]
+        policy = Function("mine:next", lambda _: {RATE: number * 1e-3})
+        proposal = policy.propose(chain, "eval_loss")
+        because = f"mine:next returned the settings of iteration {number} again."
+        assert ((), because) == (proposal.adjustments, proposal.because)
+
+    def test_the_log_is_out_of_reach(self, tmp_path: Path) -> None:
+        """What a user's code does to the records it gets does not reach the log."""
+
+        def falsifies(chain: Any) -> dict[str, float]:
+            chain[0].settings.lora["r"] = 99
+            return {RATE: 4e-4} if len(chain) == 1 else {}
+
+        given = config(tmp_path, loop={"iterations": 3})
+        loop = Loop(given, runner=FakeTrainer(), adjust_hook=falsifies)
+        assert [8, 8] == [i.settings.get("lora.r") for i in loop.run().chain]
+        assert [8, 8] == [i.settings.get("lora.r") for i in loop.log.read()]
+
     def test_mistake_before_training(self, tmp_path: Path) -> None:
         """A function that is not there is an error before anything is trained."""
         runner = FakeTrainer()
@@ -155,6 +214,49 @@ class TestFunction:
         with pytest.raises(ConfigError, match="there is no module 'my_policy_b'"):
             loop.run()
         assert [] == runner.runs
+
+
+class Refusing(FakeTrainer):
+    """Trains, but no rank 0: as peft refuses it."""
+
+    def run(self, inputs: Any, settings: Any, *given: Any) -> Any:
+        if settings.get("lora.r") == 0:
+            raise ConfigError("peft refuses r 0", cure="Mend it.")
+        return super().run(inputs, settings, *given)
+
+
+class TestWhatCanNotBeTrained:
+    def test_the_decision_is_undone(self, tmp_path: Path) -> None:
+        """Settings that are refused are told with the policy's place, and mended they train."""
+        bad, good = ({"policy": [{"lora.r": r}]} for r in (0, 4))
+        with pytest.raises(ConfigError, match=r"\(lora.r 0\) can't be trained: peft refuses r 0"):
+            Loop(config(tmp_path, loop=bad), runner=Refusing()).run()
+        trainer = Refusing()
+        result = Loop(config(tmp_path, loop=good), runner=trainer).run()
+        assert ([8, 4], 1) == ([i.settings.get("lora.r") for i in result.chain], len(trainer.runs))
+
+    def test_the_start(self, tmp_path: Path) -> None:
+        """A loop file whose own settings are refused says just that."""
+        given = config(tmp_path, lora={"r": 0})
+        with pytest.raises(ConfigError, match=r"^peft refuses r 0"):
+            Loop(given, runner=Refusing()).run()
+
+    def test_a_failing_diagnosis_of_the_user_loses_nothing(self, tmp_path: Path) -> None:
+        """The iteration of a hook that fails is logged, and decided by the next run."""
+
+        def broken(evidence: object) -> tuple[()]:
+            raise RuntimeError("my own mistake")
+
+        given = config(tmp_path, loop={"iterations": 1})
+        with pytest.raises(RuntimeError, match="my own mistake"):
+            Loop(given, runner=FakeTrainer(), diagnose_hook=broken).run()
+        trainer = FakeTrainer()
+        result = Loop(given, runner=trainer).run()
+        assert (1, 0, "pending") == (
+            len(result.chain),
+            len(trainer.runs),
+            result.chain[0].decision.kind,
+        )
 
 
 SPACE = {RATE: Dimension(1e-4, 1e-2, log=True)}
@@ -222,8 +324,65 @@ class TestSampler:
         """An unknown sampler or option is refused at once, with the nearest name."""
         with pytest.raises(ConfigError, match="TPESampler"):
             self.sampler("TPESampeler")
-        with pytest.raises(ConfigError, match=r"options: optuna refuses"):
+        with pytest.raises(ConfigError, match=r"optuna's TPESampler failed: .*no_such"):
             self.sampler(options={"no_such": 1})
+
+    @pytest.mark.parametrize(
+        ("name", "options", "said"),
+        [
+            ("TPESampler", {"n_startup_trials": "abc"}, "TPESampler failed"),
+            ("GridSampler", {"search_space": {"x": [1]}}, "not found in the given grid"),
+            ("BaseSampler", {}, "abstract"),
+        ],
+    )
+    def test_mistakes_of_first_use(self, name: str, options: dict[str, Any], said: str) -> None:
+        """What a sampler refuses only when it is asked is refused before anything is trained."""
+        with pytest.raises(ConfigError, match=said):
+            self.sampler(name, options=options)
+
+    def test_a_sampler_whose_library_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sampler that needs another library names it."""
+        pytest.importorskip("optuna")
+        monkeypatch.setitem(sys.modules, "cmaes", None)
+        with pytest.raises(ConfigError, match="CmaEsSampler needs cmaes"):
+            Sampler("CmaEsSampler", {**SPACE, "lora.lora_dropout": Dimension(0.0, 0.5)})
+
+    @pytest.mark.filterwarnings("error")
+    def test_experimental_samplers(self) -> None:
+        """A sampler that optuna calls experimental is used without a warning at each question."""
+        assert self.sampler("QMCSampler").propose([iteration()], "eval_loss").adjustments
+
+    def test_a_grid(self) -> None:
+        """A grid is gone through, and then the loop ends."""
+        grid = {"search_space": {RATE: [2e-4, 1e-3, 5e-3]}}
+        chain = [iteration()]
+        while made := self.sampler("GridSampler", options=grid).propose(chain, "eval_loss"):
+            if not made.adjustments:
+                break
+            chain.append(iteration(len(chain) + 1, 1.0, made.adjustments[0].after))
+        assert {1e-3, 2e-4, 5e-3} == {i.settings.get(RATE) for i in chain}
+        assert "nothing that is new" in made.because
+
+    def test_a_start_that_is_no_whole_number(self) -> None:
+        """A start outside of a space of whole numbers is not told to the sampler."""
+        space = {"training.num_train_epochs": Dimension(1, 20)}
+        first = iteration()
+        half = replace(first.settings, training={**first.settings.training, EPOCHS: 1.5})
+        made = self.sampler(space=space).propose([replace(first, settings=half)], "eval_loss")
+        assert made.adjustments
+
+    @pytest.mark.parametrize(("low", "high"), [(1.2345e-3, 1.2349e-3), (0.1234, 0.1239)])
+    def test_written_values_stay_in_the_range(self, low: float, high: float) -> None:
+        """Rounding to three digits does not leave a narrow range."""
+        space = {RATE: Dimension(low, high)}
+        found = [
+            replace(self.sampler(space=space), seed=seed)
+            .propose([iteration()], "eval_loss")
+            .adjustments[0]
+            .after
+            for seed in range(5)
+        ]
+        assert all(low <= rate <= high for rate in found)
 
     def test_whole_loop(self, tmp_path: Path) -> None:
         """A loop by a sampler trains as many iterations as it may, and a replay finds them."""

@@ -41,5 +41,5 @@ def _sampler(stated: SamplerSection, config: LoopConfig) -> Sampler:
         name: Dimension(part.low, part.high, part.log, tuple(part.choices or ()))
         for name, part in stated.space.items()
     }
-    where = config.locate("loop.policy")
+    where = config.locate("loop.policy.sampler")
     return Sampler(stated.sampler, space, stated.seed, stated.options, where)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_ftloop.adjust.policy import Policy, Proposal, changes
-from pytest_ftloop.adjust.state import NOTHING, Known, parent_of_next
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical, parent_of_next
 from pytest_ftloop.config import SETTING_GROUPS
 from pytest_ftloop.errors import ConfigError, Location
 from pytest_ftloop.functions import described, raised_at
@@ -40,13 +41,23 @@ class Function:
         if wanted is None and self.otherwise is not None:
             return self.otherwise.propose(chain, metric, known)
         parent = parent_of_next(chain, metric)
-        made = changes(parent, wanted or {}, f"as {self.name} says")
-        return Proposal(parent, made, f"{self.name} has no more settings to try.")
+        if not wanted:
+            return Proposal(parent, (), f"{self.name} has no more settings to try.")
+        made = changes(parent, wanted, f"as {self.name} says")
+        again = canonical(parent.settings.adjusted(made))
+        for iteration in chain:
+            if canonical(iteration.settings) == again:
+                because = (
+                    f"{self.name} returned the settings of iteration {iteration.number} again."
+                )
+                return Proposal(parent, (), because)
+        return Proposal(parent, made)
 
     def _asked(self, chain: Sequence[Iteration]) -> Mapping[str, Any] | None:
         try:
-            wanted = self.adjust(tuple(chain))
-        except Exception as error:
+            # A copy: what a user's code does to it does not reach the log.
+            wanted = self.adjust(copy.deepcopy(tuple(chain)))
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"policy {self.name} raised {described(error)} after iteration {chain[-1].name}",
                 where=self.where,

@@ -8,7 +8,12 @@ from typing import Any
 
 from pytest_ftloop.adjust.policy import Proposal, changes
 from pytest_ftloop.adjust.state import NOTHING, Known, canonical
-from pytest_ftloop.records import Iteration
+from pytest_ftloop.records import Iteration, Settings
+
+
+def settings_of(first: Iteration, entries: Sequence[Mapping[str, Any]]) -> list[Settings]:
+    """The settings that each entry of a list stands for; `first` is the loop's start."""
+    return [first.settings.adjusted(changes(first, entry, "")) for entry in entries]
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,9 @@ class Listed:
         """The first entry whose settings the chain has not tried."""
         first = chain[0]
         tried = {canonical(iteration.settings) for iteration in chain}
-        for number, entry in enumerate(self.entries, start=1):
-            because = f"number {number} of {len(self.entries)} in the loop file's list"
-            made = changes(first, entry, because)
-            if canonical(first.settings.adjusted(made)) not in tried:
-                return Proposal(first, made)
+        settings = settings_of(first, self.entries)
+        for number, (entry, result) in enumerate(zip(self.entries, settings, strict=True), start=1):
+            if canonical(result) not in tried:
+                because = f"number {number} of {len(self.entries)} in the loop file's list"
+                return Proposal(first, changes(first, entry, because))
         return Proposal(first, (), "The loop file's list of settings is through.")

@@ -26,17 +26,20 @@ from pytest_ftloop.adjust.state import (
     RANKS,
     RATE,
     RATES,
+    RSLORA,
     TIGHT,
     TOO_HIGH,
     WARMUP,
     Adjustments,
     State,
+    family,
     figure,
     has,
     rank_key,
     rate_of,
     times,
 )
+from pytest_ftloop.diagnose.pace import ended_as_hopeless
 from pytest_ftloop.records import Adjustment, Finding, Iteration
 
 if TYPE_CHECKING:
@@ -50,8 +53,8 @@ def calm(state: State) -> Adjustments:
     """
     found = state.finding(*TOO_HIGH, "oscillation")
     assert found is not None
-    peak = float(found.evidence.get("train_peak", 0)) / float(found.evidence.get("train_first", 1))
-    ratio = float(found.evidence.get("ratio", 1))
+    peak = _evidence(found, "train_peak", 0) / (_evidence(found, "train_first", 1) or 1)
+    ratio = _evidence(found, "ratio", 1)
     again = sum(has(iteration, TOO_HIGH) for iteration in state.chain) > 1
     far = found.kind == "non-finite" or again or peak > 2 or not ratio < 2.5
     away = state.rate / state.usual if state.usual else 0.0
@@ -73,8 +76,8 @@ def climb(state: State) -> Adjustments:
     found = state.finding(*PROMISING)
     if found is None:
         return ()
-    fall = float(found.evidence.get("eval_fall", 1))
-    late = float(found.evidence.get("eval_fall_last_quarter", 0))
+    fall = _evidence(found, "eval_fall", 1)
+    late = _evidence(found, "eval_fall_last_quarter", 0)
     if found.kind == "not-learning":
         return _up(state, 10, _because(state, found))
     if state.rate >= HIGH_RATE:
@@ -185,32 +188,40 @@ def fewer_epochs(state: State) -> Adjustments:
         return ()
     because = f"the eval loss was lowest at epoch {best.epoch:.3g} of {last.epoch:.3g}"
     if state.get(MAX_STEPS) > 0:
-        return _set(state, MAX_STEPS, best.step, because)
-    return _set(state, EPOCHS, max(1, math.ceil(best.epoch)), because)
+        return _set(state, MAX_STEPS, max(best.step, 1), because)
+    whole = max(1, math.ceil(best.epoch))
+    fewer = whole if whole < state.get(EPOCHS) else float(f"{best.epoch:.2g}")
+    return _set(state, EPOCHS, fewer, because) if fewer > 0 else ()
 
 
 def _up(state: State, factor: float, because: str) -> Adjustments:
     rate, high = max(state.rate, state.floor), state.bracket[1]
     after = min(factor * rate, math.sqrt(rate * high), RATES[1])
-    return _set_rate(state, after, because) if high >= TIGHT * rate and after > rate else ()
+    return _set_rate(state, after, because) if after >= TIGHT * rate else ()
 
 
 def _down(state: State, factor: float, because: str) -> Adjustments:
     rate, low = min(state.rate, state.ceiling), state.bracket[0]
     after = min(max(rate / factor, math.sqrt(low * rate), RATES[0]), RATES[1])
-    return _set_rate(state, after, because) if rate >= TIGHT * low and after < rate else ()
+    return _set_rate(state, after, because) if rate >= TIGHT * after else ()
 
 
 def _set_rate(state: State, rate: float, because: str) -> Adjustments:
-    diverged = state.diverged
-    if diverged:
-        ceiling = state.ceiling
-        at = sum(rate_of(i) >= ceiling for i in (*state.chain, *state.known.iterations))
-        above = " or above" if any(rate_of(i) > ceiling for i in diverged) else ""
-        because += (
-            f"{'' if because.endswith('.') else ';'} learning_rate {ceiling:g}{above} "
-            f"diverged in {len(diverged)} of {times(at, 'iteration')}"
-        )
+    tried = [rate_of(i) for i in (*state.chain, *state.known.iterations)]
+    ceiling, floor = state.ceiling, state.floor
+    patterns = []
+    if state.diverged:
+        at = [r for r in tried if r >= ceiling]
+        above = " or above" if max(at) > ceiling else ""
+        patterns.append((f"{ceiling:g}{above} diverged", len(state.diverged), len(at)))
+    if floor:
+        at = [r for r in tried if r <= floor]
+        below = " or below" if min(at) < floor else ""
+        idle = sum(rate_of(i) <= floor for i in state.idle)
+        patterns.append((f"{floor:g}{below} learned nothing", idle, len(at)))
+    for said, count, of in patterns:
+        end = "" if because.endswith(".") else ";"
+        because += f"{end} learning_rate {said} in {count} of {times(of, 'iteration')}"
     return _set(state, RATE, float(f"{rate:.1e}"), because)
 
 
@@ -228,12 +239,19 @@ def _rank(state: State, rank: int, because: str) -> Adjustments:
     before, alpha = state.get(RANK), state.get(ALPHA)
     if not RANKS[0] <= rank <= RANKS[1]:
         return ()
-    scaled = alpha * rank / before
-    scaled = int(scaled) if scaled == int(scaled) else scaled
-    return (
-        *_set(state, RANK, rank, because),
-        *_set(state, ALPHA, scaled, f"keeps lora_alpha / r at {alpha / before:g}"),
-    )
+    # rsLoRA scales by alpha / sqrt(r), LoRA by alpha / r; peft takes whole numbers only.
+    root = bool(state.get(RSLORA))
+    scaled = max(1, round(alpha * (math.sqrt(rank / before) if root else rank / before)))
+    old, new = (a / (math.sqrt(r) if root else r) for a, r in ((alpha, before), (scaled, rank)))
+    scale = "lora_alpha / sqrt(r)" if root else "lora_alpha / r"
+    kept = f"keeps {scale} at {old:.3g}" if math.isclose(old, new) else f"{scale} is {new:.3g} then"
+    return (*_set(state, RANK, rank, because), *_set(state, ALPHA, scaled, kept))
+
+
+def _evidence(found: Finding, name: str, default: float) -> float:
+    """A figure of a finding; a user's own of the same kind may lack it."""
+    value = found.evidence.get(name, default)
+    return float(value) if isinstance(value, int | float) else default
 
 
 def _because(state: State, found: Finding) -> str:
@@ -257,8 +275,19 @@ def has_no_gap(state: State, within: float) -> bool:
 
 
 def _best_at(state: State, rate: float) -> float:
-    """The best figure at a learning rate, lower better; infinite for broken runs."""
-    at = [i for i in state.chain if rate_of(i) == rate and not has(i, TOO_HIGH)]
+    """The best figure at a learning rate, lower better; infinite for broken and unfinished runs.
+
+    Of runs that differ from the parent in the rate alone: others are on another parabola.
+    """
+    like = family(state.parent)
+    at = [
+        i
+        for i in state.chain
+        if rate_of(i) == rate
+        and family(i) == like
+        and not has(i, TOO_HIGH)
+        and not ended_as_hopeless(i)
+    ]
     return min((rank_key(i, state.metric)[0] for i in at), default=math.inf)
 
 

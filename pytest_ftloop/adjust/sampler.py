@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +38,22 @@ class Dimension:
             return value in self.choices
         assert self.low is not None
         assert self.high is not None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and self.low <= value <= self.high
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and not (self.is_whole and value != int(value))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are in it."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def as_written(self, value: Any) -> Any:
+        """A value as a person would write it, and still in the range."""
+        if self.choices or not isinstance(value, float):
+            return value
+        assert self.low is not None
+        assert self.high is not None
+        return min(max(float(f"{value:.3g}"), self.low), self.high)
 
 
 @dataclass(frozen=True)
@@ -56,24 +73,62 @@ class Sampler:
     exhaustive: bool = True
 
     def __post_init__(self) -> None:
-        self._sampler(_optuna(self.where), 0)  # a mistake is found before anything is trained
+        # A mistake is found before anything is trained: some samplers tell it when first asked,
+        # some (for a library that is missing) when they have a trial to go by.
+        optuna = _optuna(self.where)
+        with self._guarded(optuna):
+            study = optuna.create_study(sampler=self._sampler(optuna, 0))
+            first = study.ask(self._distributions(optuna))
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=first.params, distributions=first.distributions, value=0.0
+                )
+            )
+            study.ask(self._distributions(optuna))
 
     def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
         """The first suggestion that nothing speaks against."""
-        optuna = _optuna(self.where)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        first = chain[0]
-        study = self._study(optuna, chain, metric)
+        optuna, first = _optuna(self.where), chain[0]
         state = State(tuple(chain), first, metric, known)
-        distributions = {name: _distribution(optuna, d) for name, d in self.space.items()}
-        for _ in range(ASKED_AT_MOST):
-            trial = study.ask(distributions)
-            wanted = {name: _rounded(value) for name, value in trial.params.items()}
-            made = changes(first, wanted, f"as {self.name} suggests")
-            if made and state.allows(made):
-                return Proposal(first, made)
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        with self._guarded(optuna):
+            study = self._study(optuna, chain, metric)
+            for _ in range(ASKED_AT_MOST):
+                trial = study.ask(self._distributions(optuna))
+                wanted = {n: self.space[n].as_written(value) for n, value in trial.params.items()}
+                made = changes(first, wanted, f"as {self.name} suggests")
+                if made and state.allows(made):
+                    return Proposal(first, made)
+                if not _told_as_pruned(optuna, study, trial):
+                    break
         return Proposal(first, (), f"{self.name} suggests nothing that is new and may work.")
+
+    @contextmanager
+    def _guarded(self, optuna: ModuleType) -> Iterator[None]:
+        """Quiet, and what the sampler raises is the loop file's mistake, said in one line."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                yield
+        except ConfigError:
+            raise
+        except ImportError as error:
+            raise ConfigError(
+                f"loop.policy.sampler: {self.name} needs {error.name or error}",
+                where=self.where,
+                cure=f"pip install {error.name}" if error.name else "",
+            ) from None
+        except Exception as error:  # samplers of many authors raise many kinds
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(
+                f"loop.policy: optuna's {self.name} failed: {reason}",
+                where=self.where,
+                cure="Its options are those of optuna.samplers; each setting of the space needs a "
+                "range that it can sample.",
+            ) from error
+
+    def _distributions(self, optuna: ModuleType) -> dict[str, Any]:
+        return {name: _distribution(optuna, d) for name, d in self.space.items()}
 
     def _study(self, optuna: ModuleType, chain: Sequence[Iteration], metric: str) -> Any:
         direction = METRICS[split_name(metric)[0]].better
@@ -87,6 +142,7 @@ class Sampler:
             params = {name: value_of(iteration, name) for name in self.space}
             if not all(self.space[name].holds(value) for name, value in params.items()):
                 continue
+            params = {n: int(v) if self.space[n].is_whole else v for n, v in params.items()}
             value = figure(iteration, metric)
             study.add_trial(
                 optuna.trial.create_trial(
@@ -106,13 +162,9 @@ class Sampler:
                 where=self.where,
                 cure=did_you_mean(self.name, names),
             )
-        try:
-            # Another seed for each question: a new study would else repeat its first suggestion.
-            return kind(**{"seed": self.seed + asked, **self.options})
-        except (TypeError, ValueError, ImportError) as error:
-            raise ConfigError(
-                f"loop.policy.options: optuna refuses them: {error}", where=self.where
-            ) from None
+        # Another seed for each question: a new study would else repeat its first suggestion.
+        seeded = {"seed": self.seed + asked} if _takes_a_seed(kind) else {}
+        return kind(**{**seeded, **self.options})
 
 
 def _optuna(where: Location | None) -> ModuleType:
@@ -132,11 +184,21 @@ def _distribution(optuna: ModuleType, dimension: Dimension) -> Any:
     if dimension.choices:
         return optuna.distributions.CategoricalDistribution(dimension.choices)
     low, high = dimension.low, dimension.high
-    if isinstance(low, int) and isinstance(high, int):
+    if dimension.is_whole:
         return optuna.distributions.IntDistribution(low, high, log=dimension.log)
     return optuna.distributions.FloatDistribution(low, high, log=dimension.log)
 
 
-def _rounded(value: Any) -> Any:
-    """A number as a person would write it."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value
+def _told_as_pruned(optuna: ModuleType, study: Any, trial: Any) -> bool:
+    """Tell the study that a suggestion was turned down; False where it has no other (a grid)."""
+    try:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except RuntimeError as error:
+        if "Study.stop" not in str(error):
+            raise
+        return False
+    return True
+
+
+def _takes_a_seed(sampler: Any) -> bool:
+    return "seed" in inspect.signature(sampler).parameters

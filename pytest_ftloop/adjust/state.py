@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RATE, WARMUP = "training.learning_rate", "training.warmup_steps"
 EPOCHS, MAX_STEPS = "training.num_train_epochs", "training.max_steps"
 RANK, ALPHA, DROPOUT = "lora.r", "lora.lora_alpha", "lora.lora_dropout"
-DECAY = "training.weight_decay"
+DECAY, RSLORA = "training.weight_decay", "lora.use_rslora"
 
 DEFAULTS: Mapping[str, Any] = {  # of trl 1.16 (SFTConfig) and peft 0.21 (LoraConfig), when unset
     RATE: 2e-5,
@@ -100,18 +100,20 @@ class State:
         points = [p for p in self.parent.evals if math.isfinite(p.eval_loss)]
         if not points:
             return 1.0
-        return min(points, key=lambda p: p.eval_loss).step / points[-1].step
+        return min(points, key=lambda p: p.eval_loss).step / max(points[-1].step, 1)
 
     @property
     def diverged(self) -> tuple[Iteration, ...]:
         """What diverged, in the chain and elsewhere in the log.
 
-        Elsewhere only at higher learning rates than any that works in this chain: below them what
-        made the difference was another setting.
+        Only at higher learning rates than any that works in this chain: below them what made the
+        difference was another setting.
         """
-        sound = max((rate_of(i) for i in self.chain if not has(i, TOO_HIGH)), default=0.0)
-        elsewhere = (i for i in self.known.iterations if rate_of(i) > sound)
-        return tuple(i for i in (*self.chain, *elsewhere) if has(i, TOO_HIGH))
+        works = (i for i in self.chain if not has(i, TOO_HIGH))
+        finite = (i for i in works if math.isfinite(figure(i, self.metric)))
+        sound = max(map(rate_of, finite), default=0.0)
+        everywhere = (*self.chain, *self.known.iterations)
+        return tuple(i for i in everywhere if has(i, TOO_HIGH) and rate_of(i) > sound)
 
     @property
     def ceiling(self) -> float:
@@ -123,12 +125,15 @@ class State:
         """The highest learning rate that learned nothing, below the ceiling and the best rate.
 
         Above the best rate (unless that learned nothing either) it was too high, not too low.
-        Elsewhere in the log only runs of as many steps count.
         """
-        elsewhere = (i for i in self.known.iterations if steps_of(i) >= steps_of(self.parent))
-        idle = [rate_of(i) for i in (*self.chain, *elsewhere) if has(i, {"not-learning"})]
         top = self.ceiling if self.finding("not-learning") else min(self.ceiling, self.rate)
-        return max((rate for rate in idle if rate < top), default=0.0)
+        return max((rate for i in self.idle if (rate := rate_of(i)) < top), default=0.0)
+
+    @property
+    def idle(self) -> tuple[Iteration, ...]:
+        """What learned nothing; elsewhere in the log only runs of as many steps count."""
+        elsewhere = (i for i in self.known.iterations if steps_of(i) >= steps_of(self.parent))
+        return tuple(i for i in (*self.chain, *elsewhere) if has(i, {"not-learning"}))
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -193,7 +198,19 @@ def has(iteration: Iteration, kinds: Iterable[str]) -> bool:
 def value_of(iteration: Iteration, setting: str) -> Any:
     """Its value of a setting, or the libraries' default."""
     value = iteration.settings.get(setting)
-    return DEFAULTS.get(setting) if value is None else value
+    return DEFAULTS.get(setting) if value is None else _number(setting, value)
+
+
+def _number(setting: str, value: Any) -> Any:
+    """A setting's value; a quoted number, as trl and peft take it, as the number that it is."""
+    if not isinstance(value, str) or setting not in DEFAULTS:
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value  # peft and trl say what they want instead
+    is_whole = number.is_integer() and not isinstance(DEFAULTS[setting], float)
+    return int(number) if is_whole else number
 
 
 def usual_rate(width: int) -> float:
@@ -231,7 +248,8 @@ def canonical(settings: Settings, without: Iterable[str] = ()) -> str:
         **{f"lora.{name}": value for name, value in settings.lora.items()},
         **{f"training.{name}": value for name, value in settings.training.items()},
     }
-    full = {**DEFAULTS, **{name: value for name, value in stated.items() if value is not None}}
+    given = {name: _number(name, v) for name, v in stated.items() if v is not None}
+    full = {**DEFAULTS, **given}
     kept = {name: value for name, value in full.items() if name not in without}
     numbers = {k: float(v) if type(v) in (int, float) else v for k, v in kept.items()}
     return json.dumps(numbers, sort_keys=True, default=str)

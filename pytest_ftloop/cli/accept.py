@@ -41,14 +41,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.search import find_logs
 
     wanted, path = arguments.iteration, arguments.path
-    if path == Path() and Path(wanted).exists():  # `ftloop accept examples/quickstart`
+    if wanted and path == Path() and Path(wanted).exists():  # `ftloop accept examples/quickstart`
         wanted, path = "best", Path(wanted)
     iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
     text = _new_text(iteration, logged) if logged.config or not arguments.baseline else None
     if arguments.baseline:
         print(_accept(iteration, logged))
-    if text is not None:
-        _write(text[0], text[1])
+    if text is not None and text[1] is not None:
+        _write(text[0], text[1], _what_follows(iteration, logged))
     return HOLDS
 
 
@@ -59,9 +59,9 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
     config = logged.config
     if config is None:
         raise ConfigError(
-            f"the loop {iteration.loop} has no loop file to write into",
-            cure="Settings that are stated in Python are changed there; ftloop show "
-            f"{iteration.number} prints them.",
+            f"the loop {iteration.loop} has no loop file that can be read and written",
+            cure="Mend the file, if it has one; settings that are stated in Python are changed "
+            f"there. ftloop show {iteration.number} prints them.",
         )
     file = config.file
     before = file.read_bytes().decode("utf-8")
@@ -74,12 +74,24 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
     return file, after
 
 
-def _write(file: Path, text: str | None) -> None:
+def _write(file: Path, text: str, what_follows: str) -> None:
     from pytest_ftloop.log import write_atomically
 
-    if text is not None:
-        write_atomically(file, text)
-        print(f"wrote {shown_path(file)}; the iteration is in the log and not trained again")
+    write_atomically(file, text)
+    print(f"wrote {shown_path(file)}; {what_follows}")
+
+
+def _what_follows(iteration: Iteration, logged: Logged) -> str:
+    """Whether the iteration, as the start of its loop now, is trained again."""
+    from pytest_ftloop.diagnose.pace import ended_as_hopeless
+
+    if ended_as_hopeless(iteration):
+        return "the iteration was ended early, so pytest --ftloop trains it whole"
+    config, inputs = logged.config, logged.inputs
+    assert config is not None
+    if inputs is None or inputs.fingerprint(config, iteration.settings) != iteration.fingerprint:
+        return "model, data or scoring are not the iteration's: pytest --ftloop trains it again"
+    return "the iteration is in the log and not trained again"
 
 
 def _accept(iteration: Iteration, logged: Logged) -> str:

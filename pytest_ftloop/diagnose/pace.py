@@ -70,8 +70,8 @@ class Pace:
         left = steps - last.step
         fall = max(before.eval_loss - last.eval_loss, 0.0) / (last.step - before.step)
         by_slope = last.eval_loss - FASTER * fall * left
-        share = last.step / steps
-        deeper = min(self._at(self.steps) / self._at(share * self.steps), 1.0) * DEEPER
+        by_then = self._at(last.step / steps * self.steps)
+        deeper = DEEPER * (min(self._at(self.steps) / by_then, 1.0) if by_then else 1.0)
         reachable = min(by_slope, last.eval_loss * deeper, min(p.eval_loss for p in evals))
         standard = self._at(last.step)
         if not (last.eval_loss > BEHIND * standard and reachable > self.needed):

@@ -504,14 +504,16 @@ def _decision(record: Mapping[str, Any]) -> Decision:
         because=record["because"],
         next=tuple(Adjustment(**a) for a in record["next"]),
         parent=record.get("parent", ""),
+        rests_on=record.get("rests_on", ""),
     )
 
 
 def _decided(decision: Decision) -> dict[str, Any]:
-    """A decision's record; the parent is left out where it is the best, as it nearly always is."""
+    """A decision's record; the best as parent and the defaults to rest on are left out."""
     record = asdict(decision)
-    if not decision.parent:
-        del record["parent"]
+    for usual in ("parent", "rests_on"):
+        if not record[usual]:
+            del record[usual]
     plain: dict[str, Any] = _plain(record)
     return plain
 

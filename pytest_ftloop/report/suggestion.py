@@ -40,6 +40,9 @@ def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
     if decision.because:
         why = f"{decision_text(decision)}: {visible(decision.because)}"
         lines += paragraph(why, width, "  ", "    ")
+    if decision.kind == "pending":
+        why = "the policy, or a hook, failed after it: the next run of pytest --ftloop asks again"
+        lines += paragraph(why, width, "  ", "    ")
     if suggestion.faults:
         lines.append("nothing is to be tuned: no setting cures this, mend it first")
         return "\n".join([*lines, *(x for f in suggestion.faults for x in finding_lines(f, width))])
