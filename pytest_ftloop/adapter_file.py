@@ -31,7 +31,8 @@ _CHUNK = 1 << 20
 class Adapter:
     """A saved adapter. `moved` is None where it has no LoRA-B, `rank` where no one rank is stated.
 
-    `parameters` counts all that was saved: what peft saves is what it trains.
+    `parameters` counts all that was saved: what peft saves is what it trains. Without any, the file
+    holds empty tensors, and says nothing of the training.
     """
 
     parameters: int
@@ -52,6 +53,7 @@ def read_adapter(folder: Path) -> Adapter | None:
                 for name, (_, span) in sorted(tensors.items())
                 if any(part in name for part in FIRST_ZERO)
             ]
+            first_zero = [(a, b) for a, b in first_zero if b > a]
             moved = any(_is_nonzero(file, start + a, b - a) for a, b in first_zero)
     except FileNotFoundError:
         return None

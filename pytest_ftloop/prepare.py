@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pytest_ftloop.arguments import Locate, lora_config
 from pytest_ftloop.base import Loan
 from pytest_ftloop.errors import ConfigError, DataError
 from pytest_ftloop.evaluate import ID_COLUMN, Choices, TokenRow
-from pytest_ftloop.records import DataSet, Example, Settings, Wiring
+from pytest_ftloop.records import DataSet, Example, Finding, Settings, Wiring
 from pytest_ftloop.scorers import Scorer, Scoring
 from pytest_ftloop.wiring import wiring_of
 
@@ -26,7 +26,8 @@ class Task:
     """What every run of a loop shares.
 
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
-    are the texts that the `choice` scorer chooses among, unless an example has its own.
+    are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
+    told what is wrong with the rows of a run before its first step.
     """
 
     train: DataSet
@@ -36,6 +37,7 @@ class Task:
     scorer: Scorer | None = None
     candidates: tuple[str, ...] = ()
     locate: Locate = lambda _: None
+    found: Callable[[Sequence[Finding]], None] = lambda _: None
 
 
 @dataclass(frozen=True)

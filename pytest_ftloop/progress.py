@@ -26,7 +26,7 @@ class Progress(Protocol):
         """Nothing is under way any more."""
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
-        """What the data of `loop` alone shows, before anything is trained."""
+        """What the data or the wiring of `loop` shows, before its first step."""
 
 
 class Silent:
@@ -46,3 +46,18 @@ class Silent:
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
         """Show nothing."""
+
+
+class ToldOnce:
+    """Tells a loop's findings, each once: its runs show the same again and again."""
+
+    def __init__(self, loop: str, progress: Progress) -> None:
+        self._loop, self._progress = loop, progress
+        self._told: list[Finding] = []
+
+    def found(self, findings: Sequence[Finding]) -> None:
+        """Tell those that were not told yet."""
+        new = [finding for finding in findings if finding not in self._told]
+        if new:
+            self._told += new
+            self._progress.found(self._loop, new)

@@ -30,11 +30,12 @@ from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.arguments import lora_config, sft_config
 from pytest_ftloop.base import Base, load_base, load_tokenizer
+from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.errors import TrainingError
 from pytest_ftloop.evaluate import Evaluator, scored
 from pytest_ftloop.metrics import token_mean_loss
 from pytest_ftloop.prepare import Prepared, Task, build_trainer, train_sample
-from pytest_ftloop.progress import Progress
+from pytest_ftloop.progress import Progress, ToldOnce
 from pytest_ftloop.recorder import (
     Recorder,
     differ,
@@ -128,6 +129,7 @@ class Attempt:
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
             prepared = Prepared.of(trainer, task)
+            task.found(before_training(prepared.wiring))
             evaluator = Evaluator(
                 trainer.model,
                 trainer.processing_class,
@@ -335,7 +337,7 @@ def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
         sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
         lora_config(config.settings, config.locate)
         base = base_of(config, progress)
-    task = _task(inputs, config)
+    task = replace(_task(inputs, config), found=ToldOnce(config.name, progress).found)
 
     def run(
         settings: Settings,

@@ -11,17 +11,18 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pytest_ftloop.adapter_file import Adapter, read_adapter
 from pytest_ftloop.compare.runs import LARGEST
 from pytest_ftloop.diagnose import Evidence, by_severity, diagnose
-from pytest_ftloop.diagnose.curves import non_finite
+from pytest_ftloop.diagnose.broken import non_finite
+from pytest_ftloop.diagnose.windows import FIRST_STEPS
 from pytest_ftloop.errors import DataError, Location, shown_path
 from pytest_ftloop.records import EvalPoint, Finding, StepLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 STATE = "trainer_state.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,15})")
@@ -33,7 +34,9 @@ FEW_LOSSES = 12
 
 _EVAL_LOSS = re.compile(r"eval_(?:(.+)_)?loss")
 _ACCURACIES = ("mean_token_accuracy", "accuracy")
-_REWARDS = ("reward", "objective/")
+_OBJECTIVES = ("objective/", "eval_objective/")
+_FIGURES = ("loss", "grad_norm", "learning_rate", "epoch", "train_runtime")
+_OURS = re.compile(r"\b(?:lora|training)\.(?=[a-z])")
 _CURE = "Name a trainer_state.json, a checkpoint, or the trainer's output_dir."
 
 Entry = dict[str, Any]
@@ -78,7 +81,7 @@ class TrainerRun:
             planned_steps=self.planned_steps,
             best_step=best.step if best else 0,
             steps_per_epoch=self.steps_per_epoch,
-            trainable_parameters=self.adapter.parameters if self.adapter else None,
+            trainable_parameters=self.adapter.parameters or None if self.adapter else None,
             labelled_tokens=None,
             vocabulary=0,
             adapter_moved=self.adapter is None or self.adapter.moved is not False,
@@ -91,12 +94,13 @@ class TrainerRun:
 
         The train loss is the mean over the epoch that led to it, of every train example once; in
         train mode and with the weights on the way, so it is rather too high, and the gap too small.
+        NaN where no epoch was logged: one entry is one batch, perhaps.
         """
         if point is None:
             return {}
         start = point.step - self.steps_per_epoch
         losses = [step.loss for step in self.steps if start < step.step <= point.step]
-        train_loss = fmean(losses) if losses else math.nan
+        train_loss = fmean(losses) if losses and self.epochs > 0 else math.nan
         return {
             "eval_loss": point.eval_loss,
             "train_loss": train_loss,
@@ -113,26 +117,48 @@ def findings_of(run: TrainerRun) -> tuple[Finding, ...]:
     for name, findings in of_sets.items():
         for finding in findings:
             if finding not in everywhere:
-                evidence = {"eval_set": name, **finding.evidence}
-                message = f"Eval set {name[:40]}: {finding.message}"
+                evidence = {"eval_set": name or "(unnamed)", **finding.evidence}
+                of = f"Eval set {name[:40]}" if name else "The unnamed eval set"
+                message = f"{of}: {finding.message}"
                 found.append(replace(finding, message=message, evidence=evidence))
     return by_severity(found)
 
 
-def find_state(path: Path) -> Path | None:
-    """The newest state that PATH means: a file, a checkpoint, or a folder of checkpoints.
+def read_newest(path: Path) -> TrainerRun | None:
+    """The newest run that PATH means: a file, a checkpoint, or a folder of checkpoints.
 
-    None for a folder without one. Of a folder's own state and its newest checkpoint the one with
-    more steps counts; a checkpoint without a state (a save that was interrupted) is passed over.
+    None for a folder without a state. Of a folder's own state and those of its checkpoints the one
+    with most steps counts; one that can't be used is passed over, with a note, where an older one
+    can. A checkpoint without a state (a save that was interrupted) is passed over too.
     """
     if path.is_file():
-        return path
-    saved = ((step, folder / STATE) for step, folder in _checkpoints(path))
-    step, newest = next(((s, file) for s, file in saved if file.is_file()), (0, None))
-    own = path / STATE
-    if not own.is_file():
-        return newest
-    return newest if newest and step > _count(_load(own), "global_step", own) else own
+        return read_state(path)
+    unusable: list[DataError] = []
+    for state in states_in(path):
+        try:
+            run = read_state(state)
+        except DataError as error:
+            unusable.append(error)
+            continue
+        passed_over = (f"passed over: {error.where}: {error.message}" for error in unusable)
+        return replace(run, notes=(*run.notes, *passed_over))
+    if unusable:
+        raise unusable[0]
+    return None
+
+
+def states_in(folder: Path) -> Iterator[Path]:
+    """The states of a folder and of its checkpoints, the newest first; its own before others."""
+    own = folder / STATE
+    at_own = _steps_of(own) if own.is_file() else -1
+    for step, checkpoint in _checkpoints(folder):
+        if step <= at_own:
+            yield own
+            at_own = -1
+        if (state := checkpoint / STATE).is_file():
+            yield state
+    if at_own >= 0:
+        yield own
 
 
 def read_state(path: Path) -> TrainerRun:
@@ -151,7 +177,7 @@ def read_state(path: Path) -> TrainerRun:
             where=Location(shown_path(path)),
             cure="Train with logging_steps=1 and an eval_strategy, and save a checkpoint.",
         )
-    step = max(_count(state, "global_step", path), *(entry["step"] for entry in logged))
+    step = max(_stated(state, "global_step"), *(entry["step"] for entry in logged))
     likelihood = _is_likelihood(entries, steps, evals)
     adapter, damage = _adapter(path.parent)
     pad_is_end = _pad_is_end(path.parent / "tokenizer_config.json")
@@ -159,23 +185,27 @@ def read_state(path: Path) -> TrainerRun:
     return TrainerRun(
         source=shown_path(path),
         step=step,
-        planned_steps=max(_count(state, "max_steps", path), step),
+        planned_steps=max(_stated(state, "max_steps"), step),
         epochs=max(entry.get("epoch", 0.0) for entry in entries),
         seconds=seconds[-1] if seconds else None,
         steps=steps,
         evals=evals,
         likelihood=likelihood,
         adapter=adapter,
-        notes=(*_notes(steps, evals, likelihood), *pad_is_end, *damage),
+        notes=(*_notes(steps, evals, likelihood), *pad_is_end, *damage, *_emptiness(adapter)),
     )
 
 
 def _found(run: TrainerRun, eval_set: str) -> tuple[Finding, ...]:
     evidence = run.evidence(eval_set)
-    if run.likelihood:
-        return diagnose(evidence)
-    broken = non_finite(evidence)
-    return (broken,) if broken else ()
+    broken = None if run.likelihood else non_finite(evidence)
+    found = diagnose(evidence) if run.likelihood else (broken,) if broken else ()
+    return tuple(replace(of, remedy=_as_trainers_say(of.remedy)) for of in found)
+
+
+def _as_trainers_say(remedy: str) -> str:
+    """A remedy in the words of any trainer: there is no loop file to change."""
+    return _OURS.sub("", remedy).replace("loop.metric pass_rate", "accuracy")
 
 
 def _in_all(finding: Finding, of_sets: Mapping[str, Sequence[Finding]]) -> bool:
@@ -223,19 +253,23 @@ def _entry(item: object, name: str, path: Path) -> Entry:
     if not isinstance(item, dict):
         raise _wrong(path, name, "an object", item)
     entry: Entry = dict(item)
-    for key, value in item.items():
-        if key in ("loss", "grad_norm", "learning_rate", "epoch", "train_runtime") or (
-            key.startswith("eval_") and key.endswith(("loss", *_ACCURACIES))
-        ):
-            if value is None:
-                del entry[key]
-            else:
-                entry[key] = _number(value, f"{name}.{key}", path)
-    if math.isnan(entry.get("epoch", 0.0)):
+    for key in _figures_in(item):
+        if item[key] is None:
+            del entry[key]
+        else:
+            entry[key] = _number(item[key], f"{name}.{key}", path)
+    if not math.isfinite(entry.get("epoch", 0.0)):
         del entry["epoch"]
     if "loss" in entry or _eval_names(entry):
         entry["step"] = _count(item, "step", path, f"{name}.step")
     return entry
+
+
+def _figures_in(item: Mapping[str, Any]) -> list[str]:
+    """The keys that are read; what else a trainer or its user logs may be anything."""
+    sets = _eval_names(item)
+    read = [_eval_key(of, what) for of in (*sets, "") for what in ("loss", *_ACCURACIES)]
+    return [key for key in dict.fromkeys((*_FIGURES, *read)) if key in item]
 
 
 def _number(value: object, name: str, path: Path) -> float:
@@ -248,12 +282,30 @@ def _number(value: object, name: str, path: Path) -> float:
     return math.inf if value > 0 else -math.inf
 
 
-def _count(of: Mapping[str, Any], key: str, path: Path, name: str = "") -> int:
+def _count(of: Mapping[str, Any], key: str, path: Path, name: str) -> int:
     value = of.get(key)
-    is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())
-    if value is None or not is_whole or not 0 <= value <= MOST_STEPS:
-        raise _wrong(path, name or key, "a number of steps", value)
+    if not _is_count(value):
+        raise _wrong(path, name, "a number of steps", value)
     return int(value)
+
+
+def _stated(state: Mapping[str, Any], key: str) -> int:
+    """A number of steps; 0 where none is stated (-1 means none): the log then tells."""
+    value = state.get(key)
+    return int(value) if _is_count(value) else 0
+
+
+def _is_count(value: object) -> TypeGuard[int | float]:
+    is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    return is_whole and 0 <= value <= MOST_STEPS  # type: ignore[operator]
+
+
+def _steps_of(path: Path) -> int:
+    """The steps that a state says were taken; of a damaged one most: it is told of first."""
+    try:
+        return _stated(_load(path), "global_step")
+    except DataError:
+        return MOST_STEPS
 
 
 def _wrong(path: Path, name: str, wanted: str, found: object) -> DataError:
@@ -279,6 +331,11 @@ def _as_it_went_on(entries: Sequence[Entry]) -> list[Entry]:
         if "loss" in entry:
             while kept and kept[-1]["step"] > entry["step"]:
                 kept.pop()
+            before = len(kept)
+            while before and kept[before - 1]["step"] == entry["step"]:
+                before -= 1
+            if any("loss" in old for old in kept[before:]):
+                del kept[before:]
         if "loss" in entry or _eval_names(entry):
             kept.append(entry)
     return sorted(kept, key=lambda entry: entry["step"])
@@ -299,19 +356,25 @@ def _steps(entries: Sequence[Entry]) -> tuple[StepLog, ...]:
 
 
 def _evals(entries: Sequence[Entry]) -> dict[str, tuple[EvalPoint, ...]]:
+    """The points of each eval set.
+
+    The first at a step counts: a later one is of other weights (load_best_model_at_end), or of
+    another set that `evaluate` was given.
+    """
     sets: dict[str, dict[int, EvalPoint]] = {}
     for entry in entries:
         for name in _eval_names(entry):
-            sets.setdefault(name, {})[entry["step"]] = EvalPoint(
+            point = EvalPoint(
                 step=entry["step"],
                 epoch=entry.get("epoch", 0.0),
                 eval_loss=entry[_eval_key(name, "loss")],
                 token_accuracy=_accuracy(entry, name),
             )
+            sets.setdefault(name, {}).setdefault(entry["step"], point)
     return {name: tuple(points.values()) for name, points in sets.items()}
 
 
-def _eval_names(entry: Entry) -> list[str]:
+def _eval_names(entry: Mapping[str, Any]) -> list[str]:
     """The eval sets that an entry is of: "" for the only one, else their names.
 
     A metric of the user's may end in loss too; what was evaluated has its own runtime.
@@ -328,7 +391,10 @@ def _eval_key(name: str, what: str) -> str:
 
 
 def _accuracy(entry: Entry, name: str) -> float:
-    """The token accuracy, which trl logs under one name for all eval sets; NaN without a share."""
+    """Of tokens, which trl logs under one name for all eval sets, or else whatever was logged.
+
+    NaN where that is no share.
+    """
     keys = [_eval_key(of, what) for of in (name, "") for what in _ACCURACIES]
     found: float = next((entry[key] for key in keys if key in entry), math.nan)
     return found if 0 <= found <= 1 else math.nan
@@ -340,10 +406,11 @@ def _is_likelihood(
     evals: Mapping[str, Sequence[EvalPoint]],
 ) -> bool:
     """Whether the loss can be a language model's: never below 0, and no reward beside it."""
-    keys = {key.removeprefix("eval_") for entry in entries for key in entry}
+    keys = {key for entry in entries for key in entry}
+    rewards = any("reward" in key or key.startswith(_OBJECTIVES) for key in keys)
     losses = [step.loss for step in steps]
     losses += [point.eval_loss for points in evals.values() for point in points]
-    return not any(key.startswith(_REWARDS) for key in keys) and not any(x < 0 for x in losses)
+    return not rewards and not any(x < 0 for x in losses)
 
 
 def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
@@ -375,6 +442,15 @@ def _pad_is_end(path: Path) -> list[str]:
     ]
 
 
+def _emptiness(adapter: Adapter | None) -> list[str]:
+    if adapter is None or adapter.parameters:
+        return []
+    return [
+        "the adapter was saved empty, as some versions do under DeepSpeed ZeRO-3: its file holds "
+        "nothing to load"
+    ]
+
+
 def _notes(
     steps: Sequence[StepLog], evals: Mapping[str, Sequence[EvalPoint]], likelihood: bool
 ) -> list[str]:
@@ -396,4 +472,10 @@ def _notes(
         notes.append(f"{logged} logged: most rules need 12 (logging_steps=1)")
     if not evals:
         notes.append("nothing was evaluated: overfitting can't be seen (eval_strategy)")
+    first = min([s.step for s in steps[:1]] + [points[0].step for points in evals.values()])
+    if likelihood and first > FIRST_STEPS:
+        notes.append(
+            f"the log begins at step {first}: what was learned before can't be seen "
+            "(logging_steps=10, eval_on_start)"
+        )
     return notes

@@ -55,6 +55,11 @@ def test_moved_late_in_a_large_file(put: Callable[[bytes], Path]) -> None:
     assert Adapter(750_001, moved=True) == read_adapter(put(packed({B: ([750_001], content)})))
 
 
+def test_saved_empty(put: Callable[[bytes], Path]) -> None:
+    """Tensors without a value have no parameter, and don't say whether they moved."""
+    assert Adapter(0, moved=None) == read_adapter(put(packed({A: ([0], b""), B: ([0], b"")})))
+
+
 def test_another_kind_of_adapter(put: Callable[[bytes], Path]) -> None:
     """Without a LoRA-B it is not known whether it moved."""
     assert Adapter(2, moved=None) == read_adapter(put(packed({"ia3_l": ([2], bytes(8))})))

@@ -92,7 +92,7 @@ class TestParent:
 
 class TestDecide:
     def test_fault(self):
-        """A fault that no setting cures stops the loop, even when the gates hold."""
+        """A fault that is not tuned around stops the loop, even when the gates hold."""
         decision = decide([iteration(1, 1.0, "no-signal")], True, LIMITS)
         assert (decision.action, decision.kind, decision.next) == ("stop", "fault", ())
 

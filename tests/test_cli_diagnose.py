@@ -124,7 +124,7 @@ def test_a_loops_error_fails(loops: Loops, capsys: Capture) -> None:
     log = ImprovementLog(loops.root / "improvement_log" / "x")
     log.append(fake_iteration(1, loop="x", findings=[fake_finding("no-signal", "error")]))
     assert 1 == main(["diagnose"])
-    assert "remedy (no change of settings cures it): " in capsys.readouterr().out
+    assert "remedy (for you to mend, not tuned around): " in capsys.readouterr().out
 
 
 def test_an_empty_log(loops: Loops, capsys: Capture) -> None:
@@ -157,6 +157,41 @@ def test_unusable(diagnose: Diagnose, tmp_path: Path, path: str, phrase: str) ->
     assert 2 == code
     assert phrase in err
     assert out.startswith("sft/")
+
+
+def test_a_path_that_the_system_refuses(
+    diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is too long, or a folder without permission, is one line and exit code 2."""
+    long = "a" * 300
+    code, out, err = diagnose(long, "sft")
+    assert (2, 1, True) == (code, len(err.splitlines()), out.startswith("sft/"))
+    assert err.startswith(long)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert (2, "", "sft: can't be read: Permission denied\n") == diagnose("sft")
+
+
+def test_a_folder_of_runs(diagnose: Diagnose, tmp_path: Path) -> None:
+    """Of a sweep's folder the runs in it are named, to be named one by one."""
+    for n in range(7):
+        shutil.copytree(tmp_path / "sft", tmp_path / "sweep" / f"run {n}")
+    (tmp_path / "sweep" / "logs").mkdir()
+    code, _, err = diagnose("sweep")
+    assert 2 == code
+    assert "ftloop diagnose 'sweep/run 0' 'sweep/run 1' " in err
+    assert err.endswith("'sweep/run 4' ...\n")
+
+
+def test_without_epochs(diagnose: Diagnose, tmp_path: Path) -> None:
+    """A trainer that logs no epoch is not said to have trained 0 of them."""
+    path = tmp_path / "trainer_state.json"
+    entry = {"step": 5, "loss": 1.0}
+    path.write_text(json.dumps({"global_step": 5, "max_steps": 5, "log_history": [entry]}))
+    assert diagnose(str(path))[1].splitlines()[0].endswith("trainer_state.json: step 5 of 5")
 
 
 def test_hostile_names_are_inert(tmp_path: Path, capsys: Capture) -> None:

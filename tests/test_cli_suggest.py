@@ -80,14 +80,15 @@ def test_a_fault(loops: Loops, suggest: Suggest) -> None:
     loops.version(loop="{iterations: 1}")
     (iteration,) = loops.log().iterations()
     fault = fake_finding("no-signal", "error", message="Nothing can be learned.", remedy="Mend it.")
-    decision = Decision("stop", "fault", "No setting cures this: Nothing can be learned.")
+    because = "Mend this first, it is not tuned around: Nothing can be learned."
+    decision = Decision("stop", "fault", because)
     log = ImprovementLog(loops.root / "improvement_log" / "x")
     log.append(replace(iteration, findings=(fault,), decision=decision))
     log.files(iteration)[0].unlink()
     code, out, _ = suggest()
     assert 1 == code
-    assert "\nnothing is to be tuned: no setting cures this, mend it first\n" in out
-    assert "remedy (no change of settings cures it): Mend it." in out
+    assert "\nnothing is to be tuned: mend this first\n" in out
+    assert "remedy (for you to mend, not tuned around): Mend it." in out
     assert "learning_rate" not in out
     assert "no-signal" == json.loads(suggest("--json")[1])[0]["faults"][0]["kind"]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,9 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.adapter_file import WEIGHTS, Adapter
+from pytest_ftloop.diagnose.windows import FIRST_STEPS
 from pytest_ftloop.errors import DataError
-from pytest_ftloop.trainer_state import STATE, TrainerRun, find_state, findings_of, read_state
-from tests.test_adapter_file import B, packed
+from pytest_ftloop.trainer_state import (
+    STATE,
+    TrainerRun,
+    findings_of,
+    read_newest,
+    read_state,
+    states_in,
+)
+from tests.test_adapter_file import A, B, packed
 
 REAL = Path(__file__).with_name("trainer_states")
 
@@ -159,10 +169,36 @@ def test_a_restart(put: Put) -> None:
     assert [9.0] * 39 + [1.0] * 40 == [step.loss for step in run.steps]
 
 
-def test_a_point_evaluated_twice(put: Put) -> None:
-    """Of two evaluations after one step the later counts."""
-    run = read_state(put(evaluated(50, 2.0), evaluated(50, 1.0)))
-    assert [1.0] == [point.eval_loss for point in run.evals[""]]
+def test_a_restart_evaluates_again(put: Put) -> None:
+    """What was evaluated at a step that is trained again is of the weights that were given up."""
+    before = [train(10), evaluated(10, 2.5), train(20), evaluated(20, 2.0)]
+    run = read_state(put(*before, train(20), evaluated(20, 1.0)))
+    assert [2.5, 1.0] == [point.eval_loss for point in run.evals[""]]
+
+
+@pytest.mark.parametrize("last", [0.8, 9.0])
+def test_evaluated_again_after_training(put: Put, last: float) -> None:
+    """Of two evaluations after one step the first counts.
+
+    The later is of the best checkpoint's weights, or of another set: it neither hides that the run
+    overfitted nor invents it.
+    """
+    losses = [0.2 + 2 * math.exp(-n / 15) for n in range(100)]
+    entries = [train(n, loss) for n, loss in enumerate(losses, start=1)]
+    for evals, expected in (((0.9, 0.8, 1.0, 1.3), True), ((0.6, 0.45, 0.42, 0.41), False)):
+        points = [evaluated(25 * n, loss) for n, loss in enumerate(evals, start=1)]
+        run = read_state(put(*entries, *points, evaluated(100, last)))
+        assert list(evals) == [point.eval_loss for point in run.evals[""]]
+        assert expected is any("The eval loss rose" in found.message for found in findings_of(run))
+
+
+def test_an_eval_set_without_a_name(put: Put) -> None:
+    """Beside named sets it is said to have none."""
+    named = [evaluated(step, 1.0, "far") for step in (50, 100)]
+    plain = [evaluated(50, 1.0), evaluated(100, 2.0)]
+    (found,) = findings_of(read_state(put(*named, *plain)))
+    assert found.message.startswith("The unnamed eval set: The eval loss rose")
+    assert "(unnamed)" == found.evidence["eval_set"]
 
 
 def test_the_train_loss_at_the_best_point(put: Put) -> None:
@@ -172,7 +208,20 @@ def test_the_train_loss_at_the_best_point(put: Put) -> None:
     assert (1.0, 0.5) == (of.metrics["train_loss"], of.metrics["overfit_gap"])
 
 
-@pytest.mark.parametrize("key", ["rewards/chosen", "reward", "eval_rewards/margins"])
+def test_without_epochs_no_gap_is_known(put: Put) -> None:
+    """One logged loss may be that of one batch: no gap is reckoned with it."""
+    entries = [train(n, 0.4 if n == 100 else 0.8) for n in range(1, 101)]
+    entries += [evaluated(50, 0.9), evaluated(100, 0.9)]
+    without = [{key: of for key, of in entry.items() if key != "epoch"} for entry in entries]
+    of = read_state(put(*without)).evidence()
+    assert math.isnan(of.metrics["train_loss"])
+    assert math.isnan(of.metrics["overfit_gap"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["rewards/chosen", "reward", "eval_rewards/margins", "mean_reward", "eval_far_min_reward"],
+)
 def test_a_loss_that_is_none_of_a_language_model(put: Put, key: str) -> None:
     """Of a preference or reward only NaN is looked for, and that is said."""
     run = read_state(put(*[train(n, 5.0, **{key: 0.1}) for n in range(1, 50)]))
@@ -195,6 +244,51 @@ def test_accuracy_is_a_share(put: Put, accuracy: float, expected: float) -> None
     assert point.token_accuracy == pytest.approx(expected, nan_ok=True)
 
 
+def test_a_classifiers_accuracy(put: Put) -> None:
+    """Its accuracy is not called that of tokens."""
+    losses = [0.05 + 0.6 * math.exp(-n / 15) for n in range(100)]
+    entries = [train(n, loss) for n, loss in enumerate(losses, start=1)]
+    points = [(25, 0.35, 0.85), (50, 0.4, 0.87), (75, 0.5, 0.88), (100, 0.6, 0.89)]
+    evals = [evaluated(step, loss, eval_accuracy=share) for step, loss, share in points]
+    (found,) = findings_of(read_state(put(*entries, *evals)))
+    assert "while accuracy rose from 85.0% to 89.0%" in found.message
+    assert "token" not in found.message
+    assert "loop." not in found.remedy
+
+
+def test_remedies_name_a_trainers_arguments(put: Put) -> None:
+    """There is no loop file whose settings could be changed."""
+    entries = [train(n, 0.1 + 2 * math.exp(-n / 15)) for n in range(1, 101)]
+    run = read_state(put(*entries, evaluated(50, 0.5), evaluated(100, 0.9)))
+    (found,) = findings_of(run)
+    assert "set lora_dropout to" in found.remedy
+
+
+def test_a_metric_that_is_no_number(put: Put) -> None:
+    """What no rule reads may be anything; what one reads may not."""
+    run = read_state(put(*healthy(), evaluated(10, eval_note_loss="n/a", eval_far_loss=[])))
+    assert [""] == list(run.evals)
+    with pytest.raises(DataError, match="eval_loss: wanted a number"):
+        read_state(put(evaluated(10, "n/a")))
+
+
+@pytest.mark.parametrize("steps", [{}, {"max_steps": -1}, {"max_steps": None, "global_step": "x"}])
+def test_steps_that_are_not_stated(tmp_path: Path, steps: dict[str, Any]) -> None:
+    """How many were taken and planned is read off the log then."""
+    path = tmp_path / STATE
+    path.write_text(json.dumps({"log_history": healthy(), **steps}))
+    run = read_state(path)
+    assert (100, 100) == (run.step, run.planned_steps)
+
+
+def test_a_log_that_begins_late(put: Put) -> None:
+    """A first entry of 500 steps hides what they learned; not where the base was evaluated."""
+    entries = [train(500 * n, 1.0) for n in range(1, 20)]
+    assert any("begins at step 500" in note for note in read_state(put(*entries)).notes)
+    run = read_state(put(evaluated(0), *entries))
+    assert not any("begins at" in note for note in run.notes)
+
+
 def test_notes_say_what_is_missing(put: Put) -> None:
     """Few losses and no evaluation are told: a silence is no health."""
     notes = read_state(put(train(50), train(100))).notes
@@ -207,7 +301,7 @@ def test_notes_say_what_is_missing(put: Put) -> None:
 
 
 def test_an_adapter_that_never_moved(put: Put) -> None:
-    """A LoRA-B that is all zero after a run is a fault that no setting cures."""
+    """A LoRA-B that is all zero after a run is a fault that is not tuned around."""
     path = put(*healthy())
     (path.parent / WEIGHTS).write_bytes(packed({B: ([2, 8], bytes(64))}))
     run = read_state(path)
@@ -222,6 +316,15 @@ def test_the_newest_checkpoints_adapter(put: Put) -> None:
     folder.mkdir()
     (folder / WEIGHTS).write_bytes(packed({B: ([2, 8], bytes(63) + b"\1")}))
     assert Adapter(16, moved=True) == read_state(path).adapter
+
+
+def test_an_adapter_saved_empty_is_a_note(put: Put) -> None:
+    """A save that lost the weights says nothing of the training."""
+    path = put(*healthy())
+    (path.parent / WEIGHTS).write_bytes(packed({A: ([0], b""), B: ([0], b"")}))
+    run = read_state(path)
+    assert "saved empty" in run.notes[0]
+    assert [] == [found for found in findings_of(run) if found.severity != "info"]
 
 
 def test_a_damaged_adapter_is_a_note(put: Put) -> None:
@@ -270,23 +373,40 @@ def test_the_newest_of_a_thousand_checkpoints(put: Put, tmp_path: Path) -> None:
     put(*healthy(), folder="checkpoint-900")
     newest = put(*healthy(), folder="checkpoint-998")
     put(*healthy(), folder="checkpoint-latest")
-    assert newest == find_state(tmp_path)
+    assert newest == next(states_in(tmp_path))
 
 
 def test_the_folders_own_state(put: Put, tmp_path: Path) -> None:
     """A folder's own state counts, unless a checkpoint has more steps."""
     own = put(*healthy())
     put(*healthy(), folder="checkpoint-50")
-    assert own == find_state(tmp_path)
+    assert own == next(states_in(tmp_path))
     later = put(*healthy(), folder="checkpoint-150")
-    assert later == find_state(tmp_path)
-    assert own == find_state(own)
+    older = tmp_path / "checkpoint-50" / STATE
+    assert [later, own, older] == list(states_in(tmp_path))
 
 
 def test_a_folder_without_one(tmp_path: Path) -> None:
     """There is none in it, nor in checkpoints that were never completed."""
     (tmp_path / "checkpoint-5").mkdir()
-    assert None is find_state(tmp_path)
+    assert None is read_newest(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["checkpoint-100", ""])
+def test_a_damaged_state_is_passed_over(put: Put, tmp_path: Path, folder: str) -> None:
+    """An older sound one is read in its place, and that is said; named itself it is an error."""
+    older = put(*healthy(), folder="checkpoint-50")
+    damaged = put(*healthy(), folder=folder)
+    damaged.write_text(damaged.read_text()[:500])
+    run = read_newest(tmp_path)
+    assert run is not None
+    assert str(older) == run.source
+    assert f"passed over: {damaged}:1: wanted JSON" in run.notes[-1]
+    with pytest.raises(DataError, match="wanted JSON"):
+        read_newest(damaged)
+    older.write_text("{")
+    with pytest.raises(DataError, match="wanted JSON"):
+        read_newest(tmp_path)
 
 
 # --- what can't be used --------------------------------------------------------------------------
@@ -307,7 +427,6 @@ def test_a_folder_without_one(tmp_path: Path) -> None:
         ('{"log_history": [{"loss": 1.0, "step": -1}]}', "found -1"),
         ('{"log_history": [{"loss": "1.0", "step": 1}]}', "log_history[0].loss: wanted a number"),
         ('{"log_history": [{"loss": true, "step": 1}]}', "wanted a number, found True"),
-        ('{"log_history": [{"loss": 1.0, "step": 1}]}', "global_step: wanted a number of steps"),
         ("[" * 100_000, "JSON that can't be read"),
         ('{"log_history": ' + "9" * 5000 + "}", "found "),  # Python reads it, or refuses to
     ],
@@ -383,18 +502,58 @@ def test_any_state(put: Put, history: Any, state: dict[str, Any]) -> None:
         assert finding.message.endswith(".")
 
 
-@settings(max_examples=100)
-@given(losses=st.lists(st.floats(0, 1e90), min_size=12, max_size=60), every=st.integers(1, 500))
-def test_logging_steps_do_not_matter(losses: list[float], every: int) -> None:
-    """The rules see logged entries: how many steps each is the mean of changes no kind."""
+# --- logging_steps -------------------------------------------------------------------------------
 
-    def run(stride: int) -> TrainerRun:
-        of = read_state(REAL / "sft.json")
-        steps = [replace(of.steps[0], step=stride * n, loss=x) for n, x in enumerate(losses, 1)]
-        points = of.evals[""][:2]
-        points = tuple(
-            replace(p, step=stride * at) for p, at in zip(points, (6, len(losses)), strict=True)
-        )
-        return replace(of, steps=tuple(steps), evals={"": points}, step=stride * len(losses))
 
-    assert kinds(run(1)) == kinds(run(every))
+def logged_every(every: int, losses: list[float], evals: dict[int, float]) -> TrainerRun:
+    """A run of which each entry is the mean of `every` steps, as a trainer with logging_steps."""
+    ends = range(every, len(losses) + 1, every)
+    of = read_state(REAL / "sft.json")
+    first, point = of.steps[0], of.evals[""][0]
+    return replace(
+        of,
+        steps=tuple(replace(first, step=n, loss=fmean(losses[n - every : n])) for n in ends),
+        evals={"": tuple(replace(point, step=n, eval_loss=x) for n, x in evals.items())},
+        step=len(losses),
+        epochs=4.0,
+    )
+
+
+def course(seed: int, rise: float = 0.0, floor: float = 0.5, noise: float = 0.25) -> list[float]:
+    """1,200 noisy train losses that fall from 3 in 100 or 300 steps; later they may rise."""
+    draw = random.Random(seed)
+    fast, sigma = draw.choice([30, 100]), draw.uniform(0.03, noise)
+    means = [
+        floor + (3 - floor) * math.exp(-n / fast) + rise * max(0, n - 600) / 600
+        for n in range(1200)
+    ]
+    return [mean * math.exp(draw.gauss(-(sigma**2) / 2, sigma)) for mean in means]
+
+
+@pytest.mark.parametrize("every", [1, 5, 10, 25, 50, 100])
+@pytest.mark.parametrize(
+    ("evals", "shape", "expected"),
+    [
+        ((0.6, 0.56, 0.55, 0.55), {}, set()),
+        ((0.9, 0.8, 1.0, 1.3), {}, {"overfitting"}),
+        ((0.6, 0.56, 0.9, 1.3), {"rise": 0.6}, {"oscillation", "diverged"}),
+        ((0.6, 0.56, 3.0, 6.0), {"rise": 6.0}, {"diverged"}),
+        ((3.0, 2.99, 2.99, 2.98), {"floor": 2.98, "noise": 0.03}, {"not-learning"}),
+    ],
+    ids=["healthy", "overfitting", "both-rise", "diverged", "flat"],
+)
+def test_logging_steps_do_not_matter(
+    every: int, evals: tuple[float, ...], shape: dict[str, float], expected: set[str]
+) -> None:
+    """Entries that are means of several steps give the alarms of the run itself, or none.
+
+    Of a flat log that begins late it can't be told whether it learned before.
+    """
+    if every > FIRST_STEPS and "floor" in shape:
+        expected = set()
+    for seed in range(20):
+        points = {300 * n: loss for n, loss in enumerate(evals, start=1)}
+        run = logged_every(every, course(seed, **shape), points)
+        alarms = {found.kind for found in findings_of(run) if found.severity != "info"}
+        assert alarms <= expected
+        assert bool(alarms) is bool(expected)

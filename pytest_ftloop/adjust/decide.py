@@ -44,7 +44,9 @@ def decide(
     policy = policy or Rules()
     last, best = chain[-1], parent_of_next(chain, limits.metric)
     if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
-        return Decision("stop", "fault", f"No setting cures this: {fault.message}")
+        return Decision(
+            "stop", "fault", f"Mend this first, it is not tuned around: {fault.message}"
+        )
     proposal = policy.propose(chain, limits.metric, known)
     following = proposal.adjustments
     # Only what differs from the usual is said.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from pytest_ftloop.report.diagnosis import Diagnosed
     from pytest_ftloop.search import Logged
     from pytest_ftloop.trainer_state import TrainerRun
+
+MOST_NAMED = 5
+"""Runs of a sweep that an error names."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -54,9 +59,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def one(path: Path) -> int:
         code = HOLDS
-        for diagnosed in _diagnosed(path, arguments.log):
-            found.append(diagnosed)
-            code = max(code, FAILED if diagnosed.is_broken else HOLDS)
+        try:
+            for diagnosed in _diagnosed(path, arguments.log):
+                found.append(diagnosed)
+                code = max(code, FAILED if diagnosed.is_broken else HOLDS)
+        except OSError as error:
+            said = error.strerror or type(error).__name__
+            raise DataError(f"can't be read: {said}", where=Location(str(path))) from None
         return code
 
     codes = list(each(arguments.paths, one))
@@ -75,12 +84,12 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
     """What PATH holds: one run of a trainer, or the last iteration of each log."""
     from pytest_ftloop.config import SUFFIXES
     from pytest_ftloop.search import find_logs
-    from pytest_ftloop.trainer_state import find_state, read_state
+    from pytest_ftloop.trainer_state import read_newest
 
     if not path.exists():
         raise DataError("no such file or folder", where=Location(str(path)))
-    if not path.name.endswith(SUFFIXES) and (state := find_state(path)):
-        yield _trainer_run(read_state(state))
+    if not path.name.endswith(SUFFIXES) and (run := read_newest(path)):
+        yield _trainer_run(run)
         return
     try:
         logs = find_logs(path, log, report)
@@ -90,11 +99,26 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
         raise DataError(
             "no trainer_state.json, no checkpoint with one, no loop file and no improvement log "
             f"in {shown_path(path.absolute())}",
-            cure="Name a trainer's output_dir or one of its checkpoints; a trainer writes its "
-            "state when it saves one.",
+            cure=_what_to_name(path),
         ) from None
     for logged in logs:
         yield _last_iteration(logged)
+
+
+def _what_to_name(folder: Path) -> str:
+    """The runs in a folder of runs (a sweep's), or else what a run is."""
+    from pytest_ftloop.report.escape import visible
+    from pytest_ftloop.trainer_state import states_in
+
+    below = (child for child in sorted(folder.iterdir()) if child.is_dir())
+    runs = list(islice((child for child in below if any(states_in(child))), MOST_NAMED + 1))
+    if not runs:
+        return (
+            "Name a trainer's output_dir or one of its checkpoints; a trainer writes its state "
+            "when it saves one."
+        )
+    named = " ".join(visible(shlex.quote(shown_path(run))) for run in runs[:MOST_NAMED])
+    return f"Name the runs in it: ftloop diagnose {named}{' ...' if runs[MOST_NAMED:] else ''}"
 
 
 def _trainer_run(run: TrainerRun) -> Diagnosed:
@@ -103,11 +127,12 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
     from pytest_ftloop.trainer_state import findings_of
 
     adapter = run.adapter
-    epochs = f"{run.epochs:.3g} {'epoch' if run.epochs == 1 else 'epochs'}"
-    parts = [f"step {run.step} of {run.planned_steps}", epochs]
+    parts = [f"step {run.step} of {run.planned_steps}"]
+    if run.epochs > 0:
+        parts.append(f"{run.epochs:.3g} {'epoch' if run.epochs == 1 else 'epochs'}")
     if run.seconds is not None:
         parts.append(duration_text(run.seconds))
-    if adapter:
+    if adapter and adapter.parameters:
         rank = f" of rank {adapter.rank}" if adapter.rank else ""
         parts.append(f"an adapter{rank} with {adapter.parameters:,} parameters")
     curves = {"train loss": [step.loss for step in run.steps]}
@@ -119,7 +144,7 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
         facts={
             "step": run.step,
             "planned_steps": run.planned_steps,
-            "epochs": run.epochs,
+            "epochs": run.epochs or None,
             "seconds": run.seconds,
             "adapter": vars(adapter) if adapter else None,
         },

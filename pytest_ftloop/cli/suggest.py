@@ -81,7 +81,7 @@ COMMAND = Command(
     "say what to change next, and why",
     "Say which settings the loop would change next, and why; by what is logged. Nothing is\n"
     "trained, torch is not needed. Exit code: 0 it is said, or nothing is left to try; 1 a fault\n"
-    "stands that no setting cures; 2 the log is empty or out of date, or another error.",
+    "stands that is not tuned around; 2 the log is empty or out of date, or another error.",
     ("ftloop suggest", "ftloop suggest topic.ftloop.yaml --json"),
     _arguments,
     _run,

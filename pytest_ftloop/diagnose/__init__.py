@@ -42,7 +42,7 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     `of_data` are those of the data, where they are known already: they take the longest to find.
     """
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
-    found += data.findings(evidence) if of_data is None else of_data
+    found += data.findings(evidence, of_data)
     found += dynamics.findings(evidence)  # before the curves: wrong labels look like overfitting
     found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
     found += failing.findings(evidence)

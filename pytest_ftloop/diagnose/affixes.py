@@ -6,6 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
+FIXED = 0.95
+"""Share of prompts that must have an affix in common for it to be the template's."""
+
 _SENTENCE_MARKS = ".,;!?'\"()…"
 _WORDLIKE = re.compile(r"\w+")
 _MARKS = re.compile(r"[\W_]*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.diagnose.groups import MOST_LABELS, has_labels, short
+from pytest_ftloop.diagnose.groups import MOST_LABELS, has_labels, listed, short
 from pytest_ftloop.records import Finding
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ MOST = 3
 
 EXAMPLES = 3
 """Ids shown of a confusion."""
+
+FORM = " ,:;!?\"'`*()[]{}<>"
+"""What stands around an answer without being part of it."""
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
@@ -48,24 +51,39 @@ def findings(e: Evidence) -> tuple[Finding, ...]:
     return tuple(_finding(e, *pair, count, asked[pair[0]]) for count, pair in often[:MOST])
 
 
+def same_but_for_form(one: str, other: str) -> bool:
+    """Whether two texts differ only in case, white space, or the punctuation around them."""
+    plain = _plain(one)
+    return plain != "" and plain == _plain(other)
+
+
+def _plain(text: str) -> str:
+    # A point before a figure is a part of it.
+    return " ".join(text.replace("_", " ").split()).casefold().lstrip(FORM).rstrip(FORM + ".")
+
+
 def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) -> Finding:
     rows = [
         r for r in e.results if r.passed is False and (r.expected, r.output) == (expected, output)
     ]
-    ids = ", ".join(sorted(row.id for row in rows)[:EXAMPLES])
+    wanted, said = short(expected), short(output)
+    ids = listed(sorted(row.id for row in rows), EXAMPLES)
     return Finding(
         kind="confusion",
         severity="info",
-        message=f"'{short(expected)}' is answered '{short(output)}' in {count} of {asked}: {ids}.",
+        message=f"'{wanted}' is answered '{said}' in {count} of {asked}: {ids}.",
         evidence={
-            "expected": short(expected),
-            "output": short(output),
+            "expected": wanted,
+            "output": said,
             "count": count,
             "examples": asked,
             "ids": ids,
         },
         remedy=(
-            f"Add train examples that tell '{short(expected)}' from '{short(output)}', or check "
-            "whether the labels do."
+            "They differ only in case, white space or punctuation: see how the train completions "
+            f"write '{wanted}', or let both pass (scoring.ignore_case, or a scorer of your own)."
+            if same_but_for_form(expected, output)
+            else f"Add train examples that tell '{wanted}' from '{said}', or check whether the "
+            "labels do."
         ),
     )

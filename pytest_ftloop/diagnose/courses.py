@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.diagnose.groups import listed
 from pytest_ftloop.metrics import METRICS
 from pytest_ftloop.records import Finding
 
@@ -75,7 +76,7 @@ def broken(e: Evidence, earlier: Sequence[dict[tuple[str, str], bool]]) -> Findi
     fixed = sorted(id_ for (id_, c), passed in now.items() if passed and not before[id_, c])
     if not broke:
         return None
-    ids = ", ".join(broke[:IDS])
+    ids = listed(broke, IDS)
     return Finding(
         kind="broken",
         severity="info",
@@ -89,7 +90,7 @@ def broken(e: Evidence, earlier: Sequence[dict[tuple[str, str], bool]]) -> Findi
             "fixed": len(fixed),
             "examples": len(now),
             "ids": ids,
-            "fixed_ids": ", ".join(fixed[:IDS]),
+            "fixed_ids": listed(fixed, IDS),
         },
         remedy="Look at what broke: what the last adjustment gained is paid with these.",
     )
@@ -106,21 +107,12 @@ def never_passed(courses: Sequence[Course]) -> Finding | None:
     never = [course for course in known if not any(course.passed)]
     if not never or len(never) == len(known):
         return None
-    ids = ", ".join(course.id for course in never[:IDS])
-    iterations = max(len(course.passed) for course in never)
-    return Finding(
-        kind="never-passed",
-        severity="info",
-        message=f"{len(never)} of {_examples(len(known))} passed in none of {iterations} "
-        f"iterations: {ids}.",
-        evidence={
-            "never_passed": len(never),
-            "examples": len(known),
-            "iterations": iterations,
-            "ids": ids,
-        },
-        remedy="No setting mended these: check what they expect, then add train examples like "
-        "them.",
+    return _of_courses(
+        "never-passed",
+        never,
+        known,
+        "passed in none of",
+        "No setting mended these: check what they expect, then add train examples like them.",
     )
 
 
@@ -136,20 +128,31 @@ def flaky(courses: Sequence[Course]) -> Finding | None:
     if not unsteady or len(unsteady) < FLAKY_SHARE * len(known):
         return None
     unsteady.sort(key=lambda course: (-course.changes, course.id))
-    ids = ", ".join(course.id for course in unsteady[:IDS])
-    iterations = max(len(course.passed) for course in unsteady)
+    return _of_courses(
+        "flaky",
+        unsteady,
+        known,
+        "passed and failed in turns over",
+        "Their result is chance: more examples like them, or a gate with several seeds.",
+    )
+
+
+def _of_courses(
+    kind: str, found: Sequence[Course], known: Sequence[Course], did: str, remedy: str
+) -> Finding:
+    ids = listed([course.id for course in found], IDS)
+    iterations = max(len(course.passed) for course in found)
     return Finding(
-        kind="flaky",
+        kind=kind,
         severity="info",
-        message=f"{len(unsteady)} of {_examples(len(known))} passed and failed in turns over "
-        f"{iterations} iterations: {ids}.",
+        message=f"{len(found)} of {_examples(len(known))} {did} {iterations} iterations: {ids}.",
         evidence={
-            "flaky": len(unsteady),
+            kind.replace("-", "_"): len(found),
             "examples": len(known),
             "iterations": iterations,
             "ids": ids,
         },
-        remedy="Their result is chance: more examples like them, or a gate with several seeds.",
+        remedy=remedy,
     )
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     )
 
 
+Figures = dict[str, "float | int | str"]
+"""What a finding rests on, by name."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """One iteration as the diagnosis sees it.
@@ -99,6 +103,14 @@ class Evidence:
             **others,
         )
 
+    @property
+    def measured_train(self) -> bool:
+        """Whether the train losses of `metrics` and `final` were measured in eval mode.
+
+        Our own evaluation does, and has results; of another trainer's run they are logged ones.
+        """
+        return bool(self.results)
+
     def results_of(self, iteration: Iteration) -> tuple[ExampleResult, ...]:
         """What an earlier iteration's examples showed; nothing where its table can't be read.
 
@@ -116,3 +128,9 @@ class Evidence:
         if math.isfinite(self.base_eval_loss) and not (points and points[0][0] == 0):
             return ((0, self.base_eval_loss), *points)
         return points
+
+    @property
+    def untrained_loss(self) -> float:
+        """The untrained base's eval loss, stated or evaluated before the first step; else NaN."""
+        curve = self.eval_curve
+        return curve[0][1] if curve and curve[0][0] == 0 else math.nan

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pytest_ftloop.diagnose.words import Runs, count_words, joined, runs_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.records import Example, ExampleResult
@@ -26,29 +28,47 @@ MOST_LABELS = 100
 QUANTILES = (0.1, 0.25)
 """The shortest and the longest texts that are groups, as shares of all."""
 
-SHOWN = 40
-"""Characters of a user's text in a group's name."""
+WORDS, FEWEST_WORDS = 240_000, 32
+"""Words looked at in the whole eval set, as the time grows with them: of each prompt as many as
+that allows, or 32, half of them at its start and half at its end. 48 are left of each of 5,000."""
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+SHOWN, SHOWN_ID = 40, 70
+"""Characters of a user's text in a group's name; of an example's id."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What an example can be grouped by."""
+    """What an example can be grouped by.
+
+    `runs` are the neighbouring words of its prompt that are looked at, `length` is all its words.
+    """
 
     tags: tuple[str, ...]
     expected: str
-    words: tuple[str, ...]
+    runs: Runs = ()
+    length: int = 0
 
     @classmethod
-    def of_result(cls, result: ExampleResult, example: Example | None) -> Traits:
+    def of_result(cls, result: ExampleResult, example: Example | None, most: int) -> Traits:
         """Those of an eval example; without the example itself its prompt is not known."""
-        return cls(result.tags, result.expected, words_of(example) if example else ())
+        prompt = prompt_of(example) if example else ""
+        return cls(result.tags, result.expected, runs_of(prompt, most), count_words(prompt))
 
     @classmethod
-    def of_example(cls, example: Example) -> Traits:
+    def of_example(cls, example: Example, most: int) -> Traits:
         """Those of any example."""
-        return cls(example.tags, (example.expected or "").strip(), words_of(example))
+        prompt, expected = prompt_of(example), (example.expected or "").strip()
+        return cls(example.tags, expected, runs_of(prompt, most), count_words(prompt))
+
+    @property
+    def words(self) -> Iterator[str]:
+        """The words that are looked at."""
+        return chain.from_iterable(self.runs)
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Each two of them that are neighbours."""
+        return chain.from_iterable(map(pairwise, self.runs))
 
 
 @dataclass(frozen=True)
@@ -68,10 +88,15 @@ class Members:
     places: tuple[int, ...]
 
 
-def words_of(example: Example) -> tuple[str, ...]:
-    """The words of its prompt in lower case; of its text where it has no prompt."""
+def prompt_of(example: Example) -> str:
+    """Its prompt; its text where it has no prompt."""
     text = example.prompt if example.prompt is not None else example.row.get("text")
-    return tuple(_WORD.findall(text.lower())) if isinstance(text, str) else ()
+    return text if isinstance(text, str) else ""
+
+
+def words_each(count: int) -> int:
+    """How many words are looked at of each of so many prompts."""
+    return max(FEWEST_WORDS, WORDS // max(count, 1))
 
 
 def groups_of(traits: Sequence[Traits]) -> list[list[Members]]:
@@ -93,14 +118,19 @@ def has_labels(expected: Sequence[str], least: int = 2) -> bool:
     return least <= different <= min(MOST_LABELS, len(expected) // SUPPORT)
 
 
-def short(text: str) -> str:
+def short(text: str, most: int = SHOWN) -> str:
     """A user's text in one short line."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 3] + "..."
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def listed(ids: Sequence[str], most: int) -> str:
+    """The first ids; where they are made of an example's content they may be long."""
+    return ", ".join(short(id_, SHOWN_ID) for id_ in ids[:most])
 
 
 def _tags(traits: Sequence[Traits]) -> Iterator[Members]:
-    for tag, places in _places(t.tags for t in traits):
+    for tag, places in _places(traits, lambda t: t.tags):
         yield Members(Group("tag", f"tagged '{short(tag)}'", _in_tags(tag)), places)
 
 
@@ -108,51 +138,57 @@ def _labels(traits: Sequence[Traits]) -> Iterator[Members]:
     # Of two labels, one that fails says only to which the model leans: a confusion tells that.
     if not has_labels([t.expected for t in traits], least=3):
         return
-    for label, places in _places((t.expected,) for t in traits):
+    for label, places in _places(traits, lambda t: (t.expected,)):
         yield Members(Group("label", f"that expect '{short(label)}'", _expects(label)), places)
 
 
 def _words(traits: Sequence[Traits]) -> Iterator[Members]:
-    for word, places in _places(t.words for t in traits):
+    for word, places in _places(traits, lambda t: t.words):
         yield Members(Group("word", f"with the word '{short(word)}'", _in_words(word)), places)
 
 
 def _pairs(traits: Sequence[Traits]) -> Iterator[Members]:
-    for pair, places in _places(pairwise(t.words) for t in traits):
-        name = f"with the words '{short(' '.join(pair))}'"
+    for pair, places in _places(traits, lambda t: t.pairs):
+        name = f"with the words '{short(joined(pair))}'"
         yield Members(Group("pair", name, _in_pairs(pair)), places)
 
 
 def _lengths(traits: Sequence[Traits]) -> Iterator[Members]:
-    yield from _by_length(traits, "prompts", lambda t: len(t.words))
+    yield from _by_length(traits, "prompts", lambda t: t.length)
     if not has_labels([t.expected for t in traits]):
-        yield from _by_length(traits, "expected texts", lambda t: len(t.expected.split()))
+        yield from _by_length(traits, "expected texts", lambda t: count_words(t.expected))
 
 
 def _by_length(
     traits: Sequence[Traits], of_what: str, length: Callable[[Traits], int]
 ) -> Iterator[Members]:
-    lengths = sorted(length(t) for t in traits)
+    lengths = [length(t) for t in traits]
+    ordered = sorted(lengths)
     for share in QUANTILES:
         place = int(share * len(lengths))
-        most, least = lengths[place], lengths[-1 - place]
-        bounds = (
-            (f"with {of_what} of up to {most} words", _at_most(length, most)),
-            (f"with {of_what} of {least} words or more", _at_least(length, least)),
-        )
-        for name, holds in bounds:
-            places = tuple(n for n, t in enumerate(traits) if holds(t))
-            yield Members(Group("length", name, holds), places)
+        most, least = ordered[place], ordered[-1 - place]
+        shortest = tuple(n for n, words in enumerate(lengths) if words <= most)
+        longest = tuple(n for n, words in enumerate(lengths) if words >= least)
+        name = f"with {of_what} of up to {most} words"
+        yield Members(Group("length", name, _at_most(length, most)), shortest)
+        name = f"with {of_what} of {least} words or more"
+        yield Members(Group("length", name, _at_least(length, least)), longest)
 
 
-def _places(values: Iterable[Iterable[_V]]) -> list[tuple[_V, tuple[int, ...]]]:
-    """Where each value occurs, of those that `SUPPORT` examples have; in the values' order."""
-    found: dict[_V, list[int]] = {}
-    for place, several in enumerate(values):
-        for value in dict.fromkeys(several):
-            found.setdefault(value, []).append(place)
-    enough = sorted(value for value, places in found.items() if len(places) >= SUPPORT)
-    return [(value, tuple(found[value])) for value in enough]
+def _places(
+    traits: Sequence[Traits], values: Callable[[Traits], Iterable[_V]]
+) -> list[tuple[_V, tuple[int, ...]]]:
+    """Where each value occurs, of those that `SUPPORT` examples have; in the values' order.
+
+    Counted first, as most pairs of words are rare: places are kept of the others alone.
+    """
+    counts = Counter(chain.from_iterable(set(values(t)) for t in traits))
+    enough = {value for value, count in counts.items() if count >= SUPPORT}
+    found: dict[_V, list[int]] = {value: [] for value in enough}
+    for place, t in enumerate(traits):
+        for value in enough.intersection(values(t)):
+            found[value].append(place)
+    return [(value, tuple(found[value])) for value in sorted(enough)]
 
 
 def _in_tags(tag: str) -> Callable[[Traits], bool]:
@@ -168,7 +204,7 @@ def _in_words(word: str) -> Callable[[Traits], bool]:
 
 
 def _in_pairs(pair: tuple[str, str]) -> Callable[[Traits], bool]:
-    return lambda traits: pair in pairwise(traits.words)
+    return lambda traits: pair in traits.pairs
 
 
 def _at_most(length: Callable[[Traits], int], most: int) -> Callable[[Traits], bool]:

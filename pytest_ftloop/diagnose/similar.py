@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 SIMILAR = 95
@@ -25,15 +26,18 @@ class Text(NamedTuple):
     answer: str
 
 
+def can_compare() -> bool:
+    """Whether rapidfuzz, of the extra `train`, is installed."""
+    return find_spec("rapidfuzz") is not None
+
+
 def neighbours(asked: Sequence[Text], known: Sequence[Text]) -> list[tuple[str, str]]:
     """The ids of each asked text that has a near duplicate among the known, and of that one.
 
-    Case and white space do not count. None are found where rapidfuzz is not installed.
+    Case and white space do not count. It needs rapidfuzz: `can_compare`.
     """
-    try:
-        from rapidfuzz import fuzz, process
-    except ImportError:
-        return []
+    from rapidfuzz import fuzz, process
+
     by_length = sorted(((_compared(text.question), text) for text in known), key=_length)
     questions = [question for question, _ in by_length]
     lengths = [len(question) for question in questions]

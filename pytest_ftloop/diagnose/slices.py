@@ -16,6 +16,8 @@ from pytest_ftloop.diagnose.groups import (
     Members,
     Traits,
     groups_of,
+    listed,
+    words_each,
 )
 from pytest_ftloop.diagnose.statistics import Ranks, discoveries, fisher_exact
 from pytest_ftloop.records import Finding
@@ -29,6 +31,10 @@ FALSE_DISCOVERIES = 0.05
 
 MORE_FAIL = 0.35
 """The least difference of the failure rates, of a slice and of the others."""
+
+SURELY_MORE, SURELY_TIMES, SURELY = 0.15, 4.0, 1e-6
+"""A smaller difference, so many times the others' rate, counts with so low a p-value: not one of
+ten thousand groups has it by chance, and in a small eval set no such difference can have it."""
 
 MOST_OTHERS_FAIL = 0.5
 """Where half of the others fail too, the model fails, not a slice."""
@@ -92,23 +98,29 @@ class Failures:
 
     def figures(self, members: Sequence[int]) -> tuple[float, float]:
         """Shares that fail."""
-        inside = sum(self.failed[place] for place in members)
+        inside = self._inside(members)
         others = len(self.failed) - len(members)
         return inside / len(members), (self._failing - inside) / others
 
     def p(self, members: Sequence[int]) -> float:
         """Fisher's exact test, one-sided."""
-        inside = sum(self.failed[place] for place in members)
-        return fisher_exact(inside, len(members), self._failing, len(self.failed))
+        return fisher_exact(self._inside(members), len(members), self._failing, len(self.failed))
 
     def is_worse(self, members: Sequence[int]) -> bool:
-        """`MORE_FAIL` more of them fail, and most of the others pass."""
+        """Most of the others pass, and `MORE_FAIL` more of them fail, or `SURELY_MORE` do."""
         inside, others = self.figures(members)
-        return others < MOST_OTHERS_FAIL and inside - others >= MORE_FAIL
+        if others >= MOST_OTHERS_FAIL or inside - others < SURELY_MORE:
+            return False
+        if inside - others >= MORE_FAIL:
+            return True
+        return inside >= SURELY_TIMES * others and self.p(members) <= SURELY
 
     def without(self, places: frozenset[int]) -> Failures:
         """The other examples."""
         return Failures({n: failed for n, failed in self.failed.items() if n not in places})
+
+    def _inside(self, members: Sequence[int]) -> int:
+        return sum(map(self.failed.__getitem__, members))
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,8 @@ def failing_slices(e: Evidence) -> tuple[Slice, ...]:
     if measure is None:
         return ()
     known = {(example.id, example.content): example for example in e.eval}
-    traits = [Traits.of_result(r, known.get((r.id, r.content))) for r in e.results]
+    most = words_each(len(e.results))
+    traits = [Traits.of_result(r, known.get((r.id, r.content)), most) for r in e.results]
     tested = groups_of(traits)
     p_values = [measure.p(equals[0].places) for equals in tested]
     is_found = discoveries(p_values, FALSE_DISCOVERIES)
@@ -252,21 +265,27 @@ def findings(e: Evidence) -> tuple[Finding, ...]:
     Signal: Fisher's exact test of the failures; where (nearly) all pass or all fail, the rank test
     of Mann and Whitney on the loss per token; one-sided, with at most 5% false discoveries over all
     groups (Benjamini and Hochberg). Threshold: the failure rate is 35 points above that of the
-    others, of which most pass; or the mean loss twice theirs and 0.5 nats above, in 80% of pairs.
+    others, of which most pass, or 15 points and 4 times with p up to 1e-6; or the mean loss is
+    twice theirs and 0.5 nats above, in 80% of pairs.
     Source: FIELD's table; the effect from healthy runs of the benchmark `slices.py`. Minimum data:
     5 examples in the slice and 5 others, for the failure rate 5 failing and 5 passing ones. NaN: a
     loss that is not finite silences the test by loss.
     """
-    return tuple(_finding(e, found) for found in failing_slices(e))
+    named = failing_slices(e)
+    most = words_each(len(e.results))
+    train = [(x.id, Traits.of_example(x, most)) for x in e.train] if named else []
+    return tuple(
+        _finding(e, found, [id_ for id_, traits in train if found.group.holds(traits)])
+        for found in named
+    )
 
 
-def _finding(e: Evidence, found: Slice) -> Finding:
+def _finding(e: Evidence, found: Slice, in_train: Sequence[str]) -> Finding:
     name, rows = found.group.name, [e.results[place] for place in found.places]
     rows.sort(key=lambda row: (-row.mean_loss, row.id))
     by_rate = isinstance(measure_of(e.results), Failures)
-    shown = [row.id for row in rows if not by_rate or row.passed is False][:EXAMPLES]
+    shown = [row.id for row in rows if not by_rate or row.passed is False]
     seen, iterations = _seen(e, found)
-    in_train = [x.id for x in e.train if found.group.holds(Traits.of_example(x))]
     confidence = _confidence(e, frozenset(in_train))
     what, unit = ("failure_rate", ".0%") if by_rate else ("loss", ".2f")
     evidence: dict[str, float | int | str] = {
@@ -275,7 +294,7 @@ def _finding(e: Evidence, found: Slice) -> Finding:
         what: found.inside,
         f"others_{what}": found.others,
         "p": f"{found.p:.1e}",
-        "ids": ", ".join(shown),
+        "ids": listed(shown, EXAMPLES),
         "iterations_seen": seen,
         "iterations": iterations,
     }
@@ -295,7 +314,7 @@ def _finding(e: Evidence, found: Slice) -> Finding:
         evidence=evidence,
         remedy=_remedy(e, found, len(in_train), confidence),
     )
-    # Bad in this iteration alone: perhaps its own luck.
+    # Bad in this iteration alone, of several: perhaps its own luck.
     return replace(finding, severity="info") if seen == 1 < iterations else finding
 
 

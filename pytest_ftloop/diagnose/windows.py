@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from pytest_ftloop.diagnose.evidence import Evidence
 
 
+FIRST_STEPS = 20
+"""A log that begins within as many still shows the start: trl logs every 10 steps by default."""
+
+LEARNED = 0.05
+"""Share of the loss that must have moved for a run to have learned anything."""
+
+
 def finite_losses(e: Evidence) -> list[float]:
     """The train losses, without those that are NaN or infinite."""
     return [step.loss for step in e.steps if math.isfinite(step.loss)]
@@ -79,3 +86,62 @@ def at(curve: Sequence[tuple[int, float]], step: float) -> float:
             return earlier[1] + max(share, 0.0) * (point[1] - earlier[1])
         earlier = point
     return earlier[1]
+
+
+def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
+    """The mean train loss up to `step`, the mean at the end, and the standard error between them.
+
+    Where the losses of the train sample in eval mode are known at both places, these: they are
+    exact, and half a percent is taken for their error. None where there is no loss before or after.
+    """
+    if e.measured_train and step == e.best_step < e.steps[-1].step:
+        best, last = (of.get("train_loss", math.nan) for of in (e.metrics, e.final))
+        if math.isfinite(best) and math.isfinite(last):
+            return best, last, 0.005 * best
+    losses = finite_losses(e)
+    before = [s.loss for s in e.steps if s.step <= step and math.isfinite(s.loss)]
+    since = [s.loss for s in e.steps if s.step > step and math.isfinite(s.loss)]
+    if not before or not since:
+        return None
+    window = min(window_size(losses), len(before), len(since))
+    error = batch_noise(losses) * math.sqrt(2 / window)
+    return fmean(before[-window:]), fmean(since[-window:]), error
+
+
+def moved(e: Evidence) -> bool:
+    """Whether the train loss moved by over 10% and 5 standard errors, or the eval loss by over 5%.
+
+    Something did learn then, whatever the log says of gradient and learning rate.
+    """
+    if eval_is_finite(e) and span([loss for _, loss in e.eval_curve]) > LEARNED:
+        return True
+    losses = finite_losses(e)
+    if len(losses) < 10:
+        return False
+    window = window_size(losses)
+    head, tail = fmean(losses[:window]), fmean(losses[-window:])
+    return abs(head - tail) > max(0.1 * head, 5 * batch_noise(losses) * math.sqrt(2 / window))
+
+
+def span(losses: Sequence[float]) -> float:
+    """How far the highest is above the lowest, as a share of the lowest; 0 for fewer than two."""
+    lowest = min(losses, default=0.0)
+    return max(losses) / lowest - 1 if lowest > 0 else 0.0
+
+
+def swings(losses: Sequence[float]) -> int:
+    """Peaks, of one point or more, by over 5% and 0.05 nats above the lows on both sides."""
+    found, low, top = 0, math.inf, -math.inf
+    for loss in losses:
+        if top < low:
+            low = min(low, loss)
+            top = loss if loss - low > _swing(loss) else top
+        else:
+            top = max(top, loss)
+            if top - loss > _swing(top):
+                found, low, top = found + 1, loss, -math.inf
+    return found
+
+
+def _swing(top: float) -> float:
+    return max(0.05, 0.05 * top)

@@ -10,12 +10,15 @@ matches no module, or that a chat template is missing, is an error before traini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.records import Finding
+from pytest_ftloop.diagnose.untrained import Rule, found_by
+from pytest_ftloop.records import Finding, Wiring
 
-Rule = Callable[[Evidence], Finding | None]
+
+def before_training(wiring: Wiring) -> tuple[Finding, ...]:
+    """What a run's rows show before its first step, errors first."""
+    return found_by(RULES, wiring=wiring)
 
 
 def truncated_labels(e: Evidence) -> Finding | None:
@@ -61,10 +64,10 @@ def unlearnt_end(e: Evidence) -> Finding | None:
 
     Signal: over half the train rows have no labelled token that ends generation (end of text, end
     of turn), other than by `max_length`, and the scorer reads generated text. Error where no row
-    has one and the model did not learn the task all the same (pass rate under 50%), else a warning.
-    That the pad token is the end token is no fault in itself: trl masks pads by their place. It is
-    named where the collator does take the ends' labels. Source: the labels themselves. Minimum
-    data: one row.
+    has one and the model did not learn the task all the same (pass rate under 50%), else, and
+    before training, a warning. That the pad token is the end token is no fault in itself: trl masks
+    pads by their place. It is named where the collator does take the ends' labels. Source: the
+    labels themselves. Minimum data: one row.
     """
     w = e.wiring
     if w is None or not w.sampled or not w.generates:
@@ -72,7 +75,7 @@ def unlearnt_end(e: Evidence) -> Finding | None:
     missing = w.sampled - w.ended - w.lost_ends
     if missing <= 0.5 * w.sampled:
         return None
-    worthless = w.ended == 0 and not e.metrics.get("pass_rate", math.nan) >= 0.5
+    worthless = w.ended == 0 and e.metrics.get("pass_rate", math.nan) < 0.5
     if w.masked_ends:
         why = ": the pad token is the end token, and the collator masks it"
         remedy = "Give the tokenizer a pad token of its own."

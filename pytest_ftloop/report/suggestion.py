@@ -17,8 +17,8 @@ class Suggestion:
     """What comes after the last iteration of a loop.
 
     `parent` is the iteration that `adjustments` are relative to, None where that is not known.
-    `because` says why there are none. `is_planned`: the next run trains it. `faults` are findings
-    that no setting cures.
+    `because` says why there are none. `is_planned`: the next run trains it. `faults` are errors
+    that are not tuned around.
     """
 
     last: Iteration
@@ -44,7 +44,7 @@ def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
         why = "the policy, or a hook, failed after it: the next run of pytest --ftloop asks again"
         lines += paragraph(why, width, "  ", "    ")
     if suggestion.faults:
-        lines.append("nothing is to be tuned: no setting cures this, mend it first")
+        lines.append("nothing is to be tuned: mend this first")
         return "\n".join([*lines, *(x for f in suggestion.faults for x in finding_lines(f, width))])
     if not suggestion.adjustments:
         lines += paragraph(f"nothing is left to try: {visible(suggestion.because)}", width, "", " ")

@@ -152,13 +152,13 @@ def finding_lines(finding: Finding, width: int = WIDTH, *, brief: bool = False) 
     if finding.evidence and not (brief and finding.severity == "info"):
         lines += paragraph(evidence_text(finding.evidence), width, "    evidence: ", " " * 6)
     if finding.remedy:
-        label = "remedy" if finding.tunable else "remedy (no change of settings cures it)"
+        label = "remedy" if finding.tunable else "remedy (for you to mend, not tuned around)"
         lines += paragraph(f"{label}: {visible(finding.remedy)}", width, "    ", "      ")
     return lines
 
 
 def found_lines(loop: str, findings: Sequence[Finding], width: int = WIDTH) -> list[str]:
-    """The errors and warnings of the data with their remedies, as told before training begins."""
+    """Errors and warnings of data and wiring with their remedies, as told before training."""
     lines = []
     for finding in findings:
         if finding.severity != "info":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.diagnose.confusions import findings
 from pytest_ftloop.records import ExampleResult, Finding
@@ -63,6 +65,32 @@ def test_texts_of_all_kinds_are_no_labels() -> None:
 def test_without_outputs_nothing_is_confused() -> None:
     """A scorer that generates nothing has no outputs; an empty answer is not one either."""
     assert () == found(("a", "", 9), ("b", "", 9))
+
+
+@pytest.mark.parametrize(
+    ("expected", "output"),
+    [
+        ("pos", "POS"),
+        ("card lost", "card  lost."),
+        ("card_lost", "card lost"),
+        ("pos", '"pos"'),
+        ("pos", "**Pos**!"),
+    ],
+)
+def test_an_answer_in_another_form_is_no_other_label(expected: str, output: str) -> None:
+    """What differs in case, white space or punctuation alone is told so."""
+    (finding,) = found((expected, output, 9), ("b", "b", 9))
+    assert "differ only in case, white space or punctuation" in finding.remedy
+    assert f"'{expected}' is answered" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("expected", "output"), [("1", "-1"), ("5", ".5"), ("1.5", "15"), ("c", "c++"), ("!", "?")]
+)
+def test_a_sign_that_means_something_is_another_label(expected: str, output: str) -> None:
+    """A minus, a decimal point, or punctuation that is all of the answer."""
+    (finding,) = found((expected, output, 9), ("b", "b", 9))
+    assert finding.remedy.startswith(f"Add train examples that tell '{expected}' from '{output}'")
 
 
 def test_long_answers_are_cut() -> None:

@@ -100,6 +100,27 @@ def test_unscored_examples_have_no_course() -> None:
     assert {} == found(evidence("pp--", "pp--"))
 
 
+def test_findings_say_what_the_courses_did() -> None:
+    """How many of how many did it, in how many iterations, and which."""
+    e = evidence("pfpfp", "fpppp", "pfppp", "fpppf", losses=(1.0, 2.0, 3.0))
+    assert "2 of 5 examples passed and failed in turns over 4 iterations: e00, e01." == (
+        found(e)["flaky"].message
+    )
+    never = found(evidence("pfff", "fpff", "pfff"))["never-passed"]
+    assert "2 of 4 examples passed in none of 3 iterations: e02, e03." == never.message
+    assert never.remedy.startswith("No setting mended these")
+
+
+def test_long_ids_are_cut() -> None:
+    """An id that is a whole text is not repeated to its end, ten times."""
+    e = evidence(20 * "p", 20 * "f")
+    rows = tuple(replace(row, id=row.id + "x" * 15_000) for row in e.results)
+    old = tuple(replace(row, id=row.id + "x" * 15_000) for row in e.history[0].examples)
+    history = (replace(e.history[0], examples=old),)
+    broken = found(replace(e, results=rows, history=history))["broken"]
+    assert len(broken.message) < 900
+
+
 def test_no_more_than_ten_ids() -> None:
     """Counts tell the rest."""
     finding = found(evidence(40 * "p", 40 * "f"))["broken"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop import data
 from pytest_ftloop.diagnose import before_training, diagnose
 from pytest_ftloop.diagnose.affixes import (
     edges,
@@ -21,92 +18,11 @@ from pytest_ftloop.diagnose.affixes import (
 )
 from pytest_ftloop.diagnose.data import RULES
 from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.naming import quoted
 from pytest_ftloop.gates import Regression, parse_gate
-from pytest_ftloop.records import Example, Finding
+from pytest_ftloop.records import Example
+from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found
 from tests.fakes import fake_metrics, fake_training
-
-LABELS = ("billing", "delivery", "account", "other")
-NOUNS = [
-    "card",
-    "parcel",
-    "refund",
-    "order",
-    "account",
-    "price",
-    "address",
-    "invoice",
-    "driver",
-    "login",
-    "code",
-]
-VERBS = [
-    "lost",
-    "changed",
-    "delayed",
-    "blocked",
-    "charged",
-    "cancelled",
-    "doubled",
-    "opened",
-    "returned",
-    "closed",
-]
-WHENS = ["since monday", "for a week", "again", "after the update", "this morning", "abroad"]
-
-
-def questions(count: int, seed: int) -> list[str]:
-    """Different questions in a few shapes."""
-    chance = random.Random(seed)
-    shapes = (
-        "my {n} was {v} {w}, what now?",
-        "why was the {n} {v} {w}",
-        "the {n} and the {m} were {v} {w}!",
-        "please tell me who {v} the {n} of the {m}",
-    )
-    made: dict[str, None] = {}
-    while len(made) < count:
-        n, m = chance.sample(NOUNS, 2)
-        shape = chance.choice(shapes)
-        made[shape.format(n=n, m=m, v=chance.choice(VERBS), w=chance.choice(WHENS))] = None
-    return list(made)
-
-
-def rows(count: int, seed: int, **change: Any) -> list[dict[str, Any]]:
-    """Rows of a healthy set of labels; train and eval of different seeds share no question."""
-    chance = random.Random(seed)
-    start = 0 if seed == 1 else 300
-    return [
-        {
-            "id": f"{seed}-{number:03d}",
-            "prompt": f"{question}\nintent:",
-            "completion": f" {chance.choice(LABELS)}",
-            **change,
-        }
-        for number, question in enumerate(questions(start + count, 7)[start:])
-    ]
-
-
-def examples(rows_: list[dict[str, Any]]) -> tuple[Example, ...]:
-    """The rows as examples."""
-    return data.data_set(((row, None) for row in rows_), "train", "x", data.Columns()).examples
-
-
-def found(
-    train: list[dict[str, Any]], eval_: list[dict[str, Any]], *gates: Any
-) -> dict[str, Finding]:
-    """What the rules find, by kind."""
-    return {f.kind: f for f in before_training(examples(train), examples(eval_), gates)}
-
-
-def edited(rows_: list[dict[str, Any]], count: int, **change: Any) -> list[dict[str, Any]]:
-    """The rows with a change in the first `count`; a function gets the old value."""
-    return [
-        row | {k: v(row[k]) if callable(v) else v for k, v in change.items()} if i < count else row
-        for i, row in enumerate(rows_)
-    ]
-
-
-TRAIN, EVAL = rows(200, 1), rows(100, 2)
 
 
 def test_healthy_data_has_no_finding() -> None:
@@ -245,128 +161,7 @@ def test_edges() -> None:
     ]
 
 
-# --- one set in the other ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("count", "severity"), [(0, None), (1, "warning"), (9, "warning"), (10, "error")]
-)
-def test_eval_examples_in_train(count: int, severity: str | None) -> None:
-    """Examples in both sets are named; from a tenth of the eval set on it is an error."""
-    copies = [{**row, "id": f"copy-{row['id']}"} for row in EVAL[:count]]
-    finding = found(TRAIN + copies, EVAL).get("leak")
-    assert severity == (finding.severity if finding else None)
-    if finding:
-        assert f"{count} of 100 eval examples" in finding.message
-        assert "2-000 and copy-2-000" in finding.message
-        assert finding.message.count(" and copy-") == min(count, 3)
-
-
-def test_leak_of_plain_texts() -> None:
-    """Plain text is compared whole."""
-    texts = [[{"text": row["prompt"]} for row in rows_] for rows_ in (TRAIN, EVAL)]
-    assert {} == found(*texts)
-    assert "error" == found(texts[0] + texts[1][:20], texts[1])["leak"].severity
-
-
-def test_leak_in_a_large_eval_set_is_an_info() -> None:
-    """One example of many is not worth a warning at each run."""
-    large = [{"prompt": f"question {n} of many", "completion": f"answer {n}"} for n in range(2000)]
-    assert "info" == found(large[:1000], large[999:])["leak"].severity
-
-
-def typo(prompt: str) -> str:
-    return prompt.replace("e", "3", 1).upper().replace("\nINTENT:", "\nintent:")
-
-
-def test_near_duplicates() -> None:
-    """A typo and other case hide no copy; under a tenth of the eval set nothing is said."""
-    near = edited(EVAL, 100, prompt=typo, id=lambda i: f"near-{i}")
-    finding = found(TRAIN + near[:30], EVAL)["near-duplicates"]
-    assert "warning" == finding.severity
-    assert 30 <= finding.evidence["eval_examples"] < 40  # some are near to others as they are
-    assert "2-000 and near-2-000" in finding.message
-    assert "near-duplicates" not in found(TRAIN + near[:3], EVAL)
-
-
-def test_alike_with_other_answers_are_no_duplicates() -> None:
-    """Questions that differ in a digit and in their answer are meant so."""
-    sums = [
-        {"prompt": f"what is the sum of {n} and {n + 7}?", "completion": f" {2 * n + 7}"}
-        for n in range(10, 99)
-    ]
-    assert {} == found(sums[::2], sums[1::2])
-
-
-def test_near_duplicates_without_rapidfuzz(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the library is not installed the rule is silent."""
-    monkeypatch.setitem(__import__("sys").modules, "rapidfuzz", None)
-    near = edited(EVAL, 100, prompt=typo, id=lambda i: f"near-{i}")
-    assert "near-duplicates" not in found(TRAIN + near, EVAL)
-
-
-def test_large_sets_take_seconds() -> None:
-    """Twenty thousand train and five thousand eval examples, long texts among them."""
-    chance = random.Random(3)
-    words = questions(500, 5)
-
-    def many(count: int, id_: str) -> tuple[Example, ...]:
-        return examples(
-            [
-                {
-                    "id": f"{id_}{n}",
-                    "prompt": " ".join(chance.sample(words, 1 + 20 * (n % 10 == 0))) + f" {n}",
-                    "completion": f" {n % 50}",
-                }
-                for n in range(count)
-            ]
-        )
-
-    train, eval_ = many(20_000, "t"), many(5_000, "e")
-    began = time.perf_counter()
-    before_training(train, eval_)
-    assert time.perf_counter() - began < 20  # some 2 s on one idle core
-
-
 # --- rows of one set -----------------------------------------------------------------------------
-
-
-def relabelled(rows_: list[dict[str, Any]], count: int, prefix: str) -> list[dict[str, Any]]:
-    """Copies of rows with the next label in place of their own."""
-    return [
-        {
-            **row,
-            "id": f"{prefix}{row['id']}",
-            "completion": f" {LABELS[(LABELS.index(row['completion'].strip()) + 1) % 4]}",
-        }
-        for row in rows_[:count]
-    ]
-
-
-@pytest.mark.parametrize(
-    ("count", "severity"), [(1, None), (2, None), (20, "warning"), (60, "error")]
-)
-def test_contradictions_in_train(count: int, severity: str | None) -> None:
-    """The same prompt with another label can't be learned; a fifth of such rows is an error."""
-    finding = found(TRAIN + relabelled(TRAIN, count, "x"), EVAL).get("contradictions")
-    assert severity == (finding.severity if finding else None)
-    if finding:
-        assert f"{count} of {200 + count} train examples" in finding.message
-        assert "1-000 and x1-000" in finding.message
-
-
-def test_contradictions_between_train_and_eval() -> None:
-    """An eval example with a train prompt and another label is named with it."""
-    finding = found(TRAIN, EVAL[:70] + relabelled(TRAIN, 30, "x"))["contradictions"]
-    assert "error" == finding.severity
-    assert "30 of 100 eval examples" in finding.message
-    assert "x1-000 and 1-000" in finding.message
-
-
-def test_long_answers_do_not_contradict() -> None:
-    """One prompt may have many long completions."""
-    stories = [{"prompt": "tell a story", "completion": f"{n} " * 40} for n in range(50)]
-    assert "contradictions" not in found(stories, stories[:10])
 
 
 def test_empty_completions() -> None:
@@ -379,93 +174,17 @@ def test_empty_completions() -> None:
     assert "empty-completions" not in found(edited(TRAIN, 1, completion=" "), EVAL)
 
 
-def test_duplicates() -> None:
-    """Copies of rows, from a tenth of the set on."""
-    copies = [{**row, "id": f"copy-{row['id']}"} for row in TRAIN[:50]]
-    finding = found(TRAIN + copies, EVAL)["duplicates"]
-    assert ("warning", 50) == (finding.severity, finding.evidence["repeats"])
-    assert "(1-000, copy-1-000)" in finding.message
-    assert {} == found(TRAIN + copies[:20], EVAL)
-
-
-# --- labels --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("count", "gate", "severity"),
-    [
-        (1, "80%", None),
-        (15, "80%", "warning"),
-        (15, "90%", "error"),
-        (20, "50%", "error"),
-    ],
-)
-def test_labels_that_train_lacks(count: int, gate: str, severity: str | None) -> None:
-    """Labels of eval alone; an error from a fifth on, or where a gate is out of reach."""
-    rate = parse_gate("pass_rate", f">= {gate}")
-    finding = found(TRAIN, edited(EVAL, count, completion=" refund"), rate).get("unseen-labels")
-    assert severity == (finding.severity if finding else None)
-    if finding:
-        assert f"{count} of 100 eval examples expect 1 label" in finding.message
-        assert finding.message.endswith("'refund'.")
-
-
-def test_label_in_another_case() -> None:
-    """A label that train writes in another case is shown as train writes it."""
-    upper = found(TRAIN, edited(EVAL, 100, completion=str.upper))["unseen-labels"]
-    assert "error" == upper.severity
-    assert "(train writes '" in upper.message
-
-
-def test_numbers_and_free_text_are_no_labels() -> None:
-    """A number not seen in train can be computed, an answer not seen can be written."""
-    counts = [{**row, "completion": f" {n % 20}"} for n, row in enumerate(TRAIN)]
-    more = [{**row, "completion": f" {n % 30}"} for n, row in enumerate(EVAL)]
-    assert {} == found(counts, more)
-    told = [{**row, "completion": f" {row['prompt'][:20]}"} for row in TRAIN]
-    assert "unseen-labels" not in found(told, EVAL)
-
-
-def test_label_imbalance() -> None:
-    """One label for nearly all rows, or hardly any row for a label that eval asks for."""
-    finding = found(edited(TRAIN, 180, completion=" other"), EVAL)["label-imbalance"]
-    assert "warning" == finding.severity
-    assert finding.message.startswith("The label 'other' has 18")
-    rare = [row for row in TRAIN if row["completion"] != " billing"]
-    rare.append(next(row for row in TRAIN if row["completion"] == " billing"))
-    finding = found(rare, EVAL)["label-imbalance"]
-    assert finding.message.startswith(f"The label 'billing' has 1 of {len(rare)} train examples")
-
-
-# --- the eval set --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("gates", "count", "points"),
-    [
-        ([("pass_rate", ">= 50%")], 90, 10),
-        ([("pass_rate", ">= 50%")], 100, None),
-        ([("pass_rate", ">= 90%")], 30, 11),
-        ([("pass_rate", ">= 90%")], 40, None),
-        ([("eval_loss", "<= 1")], 10, None),
-        ([("pass_rate[a]", ">= 80%")], 19, 17),
-        ([("pass_rate[a]", ">= 80%")], 20, None),
-        ([], 20, 8),
-        ([], 60, None),
-    ],
-)
-def test_eval_set_too_small_for_its_gates(
-    gates: list[tuple[str, str]], count: int, points: int | None
-) -> None:
-    """What a gate's examples can't show is said in points, as an info."""
-    asked = [parse_gate(*gate) for gate in gates] or [Regression()]
-    tagged = [{**row, "tags": ["a"] if n < count else []} for n, row in enumerate(EVAL)]
-    eval_ = tagged if gates and "[" in gates[0][0] else tagged[:count]
-    finding = found(TRAIN, eval_, *asked).get("small-eval-set")
-    assert (points is None) == (finding is None)
-    if finding:
-        assert "info" == finding.severity
-        assert f"too few to show a difference under {points} points" in finding.message
+@pytest.mark.parametrize("nothing", ["\u200b", " \ufeff\u200d ", "\x00", "\u3000"])
+def test_completions_that_show_nothing(nothing: str) -> None:
+    """Zero width and control characters alone are no completion, nor are they labels."""
+    kinds = found(edited(TRAIN, 120, completion=nothing), EVAL)
+    assert ("error", 120) == (
+        kinds["empty-completions"].severity,
+        kinds["empty-completions"].evidence["train_examples"],
+    )
+    assert "unseen-labels" not in kinds
+    joined = edited(TRAIN, 120, completion=" \u0d28\u0d4d\u200d")  # a letter is shown
+    assert "empty-completions" not in found(joined, EVAL)
 
 
 # --- whatever the data ---------------------------------------------------------------------------
@@ -492,3 +211,42 @@ def test_any_data_is_judged(train: list[tuple[str, str]], eval_: list[tuple[str,
         assert not finding.tunable
         assert len(finding.message) < 500
         assert all(isinstance(value, int | float | str) for value in finding.evidence.values())
+
+
+HOSTILE = "\U000e0001\x1b\u202e\n" * 1250
+
+
+def test_hostile_data_is_told_shortly() -> None:
+    """Ids, tags and labels of thousands of characters, or of such as show as codes, are cut."""
+    long = [
+        [row | {"id": f"{row['id']}{HOSTILE}", "tags": [HOSTILE]} for row in rows_]
+        for rows_ in (TRAIN, EVAL)
+    ]
+    strange = edited(long[1], 40, completion=f" x{HOSTILE[:56]}x")
+    again = [{**row, "id": f"x{row['id']}", "completion": f" {LABELS[0]}"} for row in long[0]]
+    sets = [
+        (long[0] + again, strange),  # contradictions, unseen labels
+        (long[0], long[1][:20] + long[0][:20]),  # leak
+        (long[0] + [{**r, "prompt": r["prompt"].upper()} for r in long[1]], long[1]),  # near
+        (edited(long[0], 190, completion=f"x{HOSTILE[:56]}x"), long[1]),  # one label
+        (edited(long[0], 100, completion=" "), long[1]),
+        (long[0], edited(long[1], 100, prompt=lambda p: f"{p}{HOSTILE}:")),  # template
+        (long[0], long[1][:5]),
+    ]
+    kinds = set()
+    gates = [parse_gate(f"pass_rate[{HOSTILE}]", ">= 90%"), parse_gate("eval_loss", "<= 1")]
+    for train, eval_ in sets:
+        for finding in found(train, eval_, *gates).values():
+            kinds.add(finding.kind)
+            assert len(finding.message) < 500
+            assert all(len(str(value)) < 200 for value in finding.evidence.values())
+    assert {rule.__name__.replace("_", "-") for rule in RULES} == kinds
+
+
+@given(st.text(max_size=100), st.booleans())
+def test_quoted_texts_are_short(text: str, keep_end: bool) -> None:
+    """A text is quoted in 60 characters at most, whole where it fits."""
+    said = quoted(text, keep_end=keep_end)
+    assert len(said) <= 60
+    if len(text) <= 40 and len(repr(text)) <= 60:
+        assert repr(text) == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,38 @@ def test_a_model_that_has_not_learned_doubts_nobody() -> None:
     """Where the median is low, a low confidence says nothing; so where many are low."""
     assert () == findings(evidence(*[(3.0, 0.9, 0.8, 0.7)] * 60, *[WRONG] * 3))
     assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 20))
+
+
+def test_what_the_last_pass_learned_may_only_be_hard() -> None:
+    """Low confidence with a high variability: a wrong label learned by heart, or a hard example."""
+    late = (5.0, 4.0, 3.0, 2.0, 0.05)
+    (finding,) = findings(evidence(*[LEARNED] * 100, *[late] * 6))
+    assert "6 of 106 train examples look mislabelled or hard (the last pass learned 6): " in (
+        finding.message
+    )
+    assert finding.remedy.endswith("Where the label is right, the example is hard: keep it.")
+    assert 6 == finding.evidence["learned_last"]
+    assert finding.evidence["variability"] == pytest.approx(0.385, abs=0.001)
+    assert finding.evidence["median_variability"] == pytest.approx(0.123, abs=0.001)
+
+
+def test_what_stays_low_looks_mislabelled() -> None:
+    """Low confidence and a low variability: nobody learned these."""
+    (finding,) = findings(evidence(*[LEARNED] * 60, *[WRONG] * 3))
+    assert "3 of 63 train examples look mislabelled: " in finding.message
+    assert "Check the labels of these train examples: mend the wrong ones, or drop them." == (
+        finding.remedy
+    )
+    assert 0 == finding.evidence["learned_last"]
+    assert finding.evidence["variability"] == pytest.approx(0.065, abs=0.001)
+
+
+def test_long_ids_are_cut() -> None:
+    """An id that is a whole text is not repeated to its end."""
+    e = evidence(*[LEARNED] * 60, *[WRONG] * 3)
+    trained = tuple(replace(x, id=x.id + "x" * 15_000) for x in e.trained)
+    (finding,) = findings(replace(e, trained=trained))
+    assert len(finding.message) < 400
 
 
 def test_one_or_two_are_hard_ones() -> None:

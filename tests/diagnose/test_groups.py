@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pytest_ftloop.diagnose.groups import SUPPORT, Traits, groups_of, has_labels, short, words_of
+from pytest_ftloop.diagnose.groups import (
+    SUPPORT,
+    Traits,
+    groups_of,
+    has_labels,
+    listed,
+    prompt_of,
+    short,
+    words_each,
+)
 from pytest_ftloop.records import Example
 
 
@@ -13,7 +20,7 @@ def traits(**columns: list) -> list[Traits]:
     count = len(next(iter(columns.values())))
     empty = {"tags": [()] * count, "expected": ["x"] * count, "words": [("same",)] * count}
     rows = zip(*(empty | columns).values(), strict=True)
-    return [Traits(*row) for row in rows]
+    return [Traits(tags, expected, (words,), len(words)) for tags, expected, words in rows]
 
 
 def names(rows: list[Traits]) -> list[list[str]]:
@@ -69,26 +76,34 @@ def test_labels() -> None:
     assert not has_labels(["a", "b"] * 5, least=3)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "words"),
-    [
-        ("I can't log in, again!", ("i", "can't", "log", "in", "again")),
-        ("snake_case and 3 Äpfel", ("snake", "case", "and", "3", "äpfel")),
-        ("", ()),
-    ],
-)
-def test_words(prompt: str, words: tuple[str, ...]) -> None:
-    """Words are letters and digits in lower case, with their apostrophes."""
-    assert words == words_of(Example("e", "c", {}, prompt=prompt))
-
-
 def test_words_of_a_text() -> None:
     """Rows of the form `text` have no prompt: all of the text counts. Messages without: nothing."""
-    assert ("all", "of", "it") == words_of(Example("e", "c", {"text": "All of it."}))
-    assert () == words_of(Example("e", "c", {"messages": []}))
+    assert "All of it." == prompt_of(Example("e", "c", {"text": "All of it."}))
+    assert "" == prompt_of(Example("e", "c", {"messages": []}))
+
+
+def test_the_ends_of_a_long_prompt_are_no_neighbours() -> None:
+    """Its words at both ends are groups, but not a pair of the last and the first of them."""
+    long = Example("e", "c", {}, prompt=" ".join("abcdefghi"))
+    rows = [Traits.of_example(long, 4)] * 5 + [Traits((), "x", (("other",),), 1)] * 5
+    found = {name for equals in names(rows) for name in equals}
+    assert "with prompts of 9 words or more" in found
+    assert {"with the words 'a b'", "with the words 'h i'"} <= found
+    assert "with the words 'b h'" not in found
+
+
+def test_the_more_prompts_the_fewer_words_of_each() -> None:
+    """As many in all, but for a few that are looked at in any case."""
+    assert (1200, 48, 32, 32) == tuple(words_each(n) for n in (200, 5000, 7500, 100_000))
 
 
 def test_short() -> None:
     """One line of 40 characters at most."""
     assert "a b" == short(" a\n b ")
     assert 40 == len(short("x" * 99))
+
+
+def test_ids() -> None:
+    """So many as asked for, and of an id that is a whole text its start."""
+    assert "a, b" == listed(["a", "b", "c"], 2)
+    assert f"{'x' * 67}..., b" == listed(["x" * 15_074, "b"], 3)

@@ -125,6 +125,52 @@ def test_a_small_difference_is_not_worth_a_word() -> None:
     assert [] == names(evidence(rows, shown))
 
 
+@pytest.mark.parametrize(
+    ("count", "inside", "others", "is_named"),
+    [
+        (1000, 0.30, 0.02, True),  # p = 1e-29
+        (5000, 0.18, 0.02, True),  # 16 points, 9 times
+        (5000, 0.16, 0.02, False),  # 14 points
+        (5000, 0.40, 0.12, False),  # 28 points, but only 3 times
+        (100, 0.30, 0.02, False),  # p = 7e-4: chance in some of many eval sets of this size
+    ],
+)
+def test_a_difference_that_is_many_times_and_sure(
+    count: int, inside: float, others: float, is_named: bool
+) -> None:
+    """Under 35 points it takes 15, four times the others' rate, and a certainty beyond doubt."""
+    # Words that all differ, so that the tag is the only group.
+    rows = tuple(
+        replace(e, prompt=f"only{n}", expected=f"x{n}") for n, e in enumerate(examples(count))
+    )
+    tagged = [e.id for e in rows if e.tags]
+    others_ = [e.id for e in rows if not e.tags]
+    ids = {*tagged[: round(inside * len(tagged))], *others_[: round(others * len(others_))]}
+    e = evidence(rows, results(rows, lambda e: e.id in ids))
+    assert isinstance(measure_of(e.results), Failures)
+    assert (["tagged 'a'"] if is_named else []) == names(e)
+
+
+@pytest.mark.parametrize(
+    ("word", "said", "others"),
+    [
+        ("हिन्दी", "with the word '{}'", ["मुझे", "में", "उत्तर", "किताब", "पानी"]),
+        ("退款", "with the words '{}'", list("我你他好书水家人大小中国")),
+    ],
+)
+def test_a_word_of_any_script_is_named(word: str, said: str, others: list[str]) -> None:
+    """A Hindi word with its marks; a Chinese one of two characters, which stand in a row."""
+    chance, blank = random.Random(0), " " if said.startswith("with the word '") else ""
+    rows = []
+    for n, e in enumerate(examples(200)):
+        parts = chance.choices(others, k=7)
+        parts[3] = word if n % 7 == 0 else "".join(chance.choices(others, k=1 if blank else 2))
+        rows.append(replace(e, prompt=blank.join(parts), expected="x", tags=()))
+    shown = results(tuple(rows), lambda e: word in (e.prompt or ""))
+    (found,) = failing_slices(evidence(tuple(rows), shown))
+    assert said.format(word) in (found.group.name, *found.also)
+
+
 def test_of_two_names_the_simpler_one_is_named() -> None:
     """A word that comes with a tag's examples only is told beside the tag, not as a slice."""
     rows = tuple(
@@ -251,6 +297,13 @@ def test_earlier_iterations_confirm_it(before: bool, seen: int, severity: str) -
     (finding,) = findings(evidence(rows, shown, history=history))
     assert (seen, 2) == (finding.evidence["iterations_seen"], finding.evidence["iterations"])
     assert severity == finding.severity
+
+
+def test_long_ids_are_cut() -> None:
+    """An id that is a whole text is not repeated to its end."""
+    rows = tuple(replace(e, id=e.id + "x" * 15_000) for e in examples(100))
+    (finding,) = findings(evidence(rows, results(rows, lambda e: "a" in e.tags)))
+    assert len(finding.message) < 400
 
 
 def test_user_text_is_cut() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ftloop.diagnose import Evidence, diagnose
-from pytest_ftloop.diagnose.wiring import RULES
+from pytest_ftloop.diagnose.wiring import RULES, before_training
 from pytest_ftloop.records import Finding, Wiring
 from tests.fakes import fake_metrics, fake_training
 
@@ -68,6 +68,15 @@ def test_unlearnt_end(fields: dict[str, Any], severity: str | None) -> None:
 def test_unlearnt_end_of_a_model_that_passes() -> None:
     """Where most examples pass all the same, it is no error: the loop may go on."""
     assert ["warning"] == [f.severity for f in findings(wiring(ended=0), pass_rate=0.6)]
+
+
+def test_before_training_the_end_may_still_be_learned() -> None:
+    """Without a pass rate it is a warning; the other findings are those of after training."""
+    assert () == before_training(wiring())
+    assert ["warning"] == [f.severity for f in before_training(wiring(ended=0))]
+    cut = wiring(ended=40, cut=60, lost_ends=60, prompt_labels=900)
+    assert findings(cut, pass_rate=0.1) == list(before_training(cut))
+    assert ["error", "warning"] == [f.severity for f in before_training(cut)]
 
 
 def test_masked_ends_name_the_pad_token() -> None:

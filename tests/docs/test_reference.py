@@ -407,10 +407,11 @@ def test_exit_codes() -> None:
 
 def test_finding_kinds() -> None:
     """The table has each kind of finding with its severity, and each has a source."""
-    modules = (curves, chain)
-    sources_of = "".join(map(inspect.getsource, modules))
+    every = (*curves.RULES, *chain.RULES)
+    homes = dict.fromkeys(sys.modules[rule.__module__] for rule in every)
+    sources_of = "".join(map(inspect.getsource, homes))
     made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', sources_of)
-    rules = {rule.__name__.replace("_", "-") for module in modules for rule in module.RULES}
+    rules = {rule.__name__.replace("_", "-") for rule in every}
     signals, sources = tables(section(DIAGNOSIS, "Findings"))
     assert rules == {kind for kind, _ in made}
     assert set(made) == {(names([row])[0], row[1].partition(",")[0]) for row in signals}
@@ -437,7 +438,8 @@ def test_finding_kinds_of_data_and_wiring() -> None:
     rules = (*wiring.RULES, *diagnose_data.RULES)
     rows = tables(section(DIAGNOSIS, "Data and wiring"))[0]
     assert [rule.__name__.replace("_", "-") for rule in rules] == names(rows)
-    sources = inspect.getsource(wiring) + inspect.getsource(diagnose_data)
+    homes = dict.fromkeys(sys.modules[rule.__module__] for rule in rules)
+    sources = "".join(map(inspect.getsource, homes))
     assert set(names(rows)) == set(re.findall(r'kind="([\w-]+)"', sources))
     said = [set(re.findall(r"\b(error|warning|info)\b", row[1])) for row in rows]
     assert [severities(rule) for rule in rules] == said
@@ -445,12 +447,10 @@ def test_finding_kinds_of_data_and_wiring() -> None:
 
 def test_finding_kinds_of_examples() -> None:
     """The other table has each kind that is found by looking at the examples."""
-    modules = (dynamics, slices, confusions, courses)
-    made = [
-        pair
-        for module in modules
-        for pair in re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', inspect.getsource(module))
-    ]
+    sources = [inspect.getsource(module) for module in (dynamics, slices, confusions, courses)]
+    made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', "".join(sources))
+    severity = re.findall(r'kind=kind,\s*severity="(\w+)"', sources[-1])
+    made += [(kind, *severity) for kind in re.findall(r'_of_courses\(\s*"([\w-]+)"', sources[-1])]
     rows = tables(section(DIAGNOSIS, "Failing examples"))[0]
     assert made == [(names([row])[0], re.split("[,;]", row[1])[0]) for row in rows]
 

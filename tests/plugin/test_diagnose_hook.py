@@ -70,7 +70,7 @@ def test_nothing_to_say(project: Project) -> None:
     ],
 )
 def test_mistakes(project: Project, says: str, phrases: list[str]) -> None:
-    """A mistake fails with the plugin's name, and no traceback; nothing is logged."""
+    """A mistake fails with the plugin's name, and no traceback; what was trained is logged."""
     project.write("other.py", OTHER)
     project.write(
         "conftest.py",
@@ -81,7 +81,8 @@ def test_mistakes(project: Project, says: str, phrases: list[str]) -> None:
     for phrase in ("pytest_ftloop_diagnose of ", "conftest.py", *phrases):
         assert phrase in said
     assert "Traceback" not in said
-    assert not list(project.path.glob("improvement_log/x/*.yaml"))
+    (iteration,) = ImprovementLog(project.path / "improvement_log" / "x").read()
+    assert "pending" == iteration.decision.kind
 
 
 def test_ours_are_all_the_evidence_there_is(project: Project) -> None:

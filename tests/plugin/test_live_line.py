@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_ftloop.live import CLEAR, EVERY_S, LiveLine, StayingLines
+from pytest_ftloop.progress import ToldOnce
 from pytest_ftloop.report.escape import columns_of
 from tests.fakes import fake_finding
 from tests.plugin.conftest import EVAL, TRAIN
@@ -130,6 +131,19 @@ def test_findings_where_nothing_is_redrawn() -> None:
         lines.found("x", [fake_finding(severity="info")])
     said = "ftloop x: warning leak: In both. Take them out.\n"
     assert [f"\n{said}test_x.py .", said] == written
+
+
+def test_findings_of_several_runs_are_told_once() -> None:
+    """What each run of a loop shows anew is told by the first; what is new, when it comes."""
+    written: list[str] = []
+    told = ToldOnce("x", StayingLines(written.append, 80))
+    cut = fake_finding("truncated-labels", "warning", message="2 rows.", remedy="Raise it.")
+    for findings in ([LEAK], [LEAK], [], [cut, LEAK], [cut]):
+        told.found(findings)
+    assert [
+        "ftloop x: warning leak: In both. Take them out.\n",
+        "ftloop x: warning truncated-labels: 2 rows. Raise it.\n",
+    ] == written
 
 
 def run_on_a_terminal(project: Project, *args: str, term: str = "xterm") -> tuple[int, str]:

@@ -88,7 +88,7 @@ def test_table_shows_missing_and_nan_figures() -> None:
 
 
 def test_found_lines() -> None:
-    """Errors and warnings of the data, a paragraph each, with remedies; infos are for later."""
+    """Errors and warnings, a paragraph each, with remedies; infos are for later."""
     told = [
         fake_finding("leak", "error", message="In\tboth.", remedy="Take them out."),
         fake_finding("duplicates", "warning", message="Twice.", remedy="Remove them."),
@@ -112,10 +112,10 @@ def test_finding_lines() -> None:
     ] == finding_lines(OVERFITTING, 88)
 
 
-def test_finding_that_settings_cannot_cure_says_so() -> None:
-    """A data or wiring fault is no matter of settings."""
+def test_finding_that_is_not_tuned_around_says_so() -> None:
+    """A data or wiring fault is for the user to mend, perhaps by a setting."""
     finding = fake_finding("no-signal", "error")
-    wanted = "    remedy (no change of settings cures it): Do something."
+    wanted = "    remedy (for you to mend, not tuned around): Do something."
     assert wanted == finding_lines(finding)[-1]
 
 

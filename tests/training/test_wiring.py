@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,22 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pytest_ftloop.arguments import sft_config
 from pytest_ftloop.base import Base
+from pytest_ftloop.config import from_python
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.wiring import RULES
 from pytest_ftloop.errors import ConfigError
 from pytest_ftloop.evaluate import Evaluator
+from pytest_ftloop.loop import Loop
 from pytest_ftloop.metrics import best_metrics, final_metrics
 from pytest_ftloop.prepare import Prepared, build_trainer, train_sample
 from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, Wiring
+from pytest_ftloop.records import DataSet, Finding, Wiring
 from pytest_ftloop.scorers import Scoring
 from pytest_ftloop.tiny import END
 from pytest_ftloop.train import run_lora
 from pytest_ftloop.wiring import _end_ids
 from tests.fakes import fake_training
-from tests.training.conftest import data_set, rows, settings
+from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -287,6 +289,40 @@ def test_chat_without_a_template_is_refused(base: Base, task: Any) -> None:
     finally:
         bare.tokenizer.chat_template = template
     assert "training.chat_template_path" in str(caught.value)
+
+
+class Told(Silent):
+    """Keeps what a run tells, in order: findings and steps."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """A step is done."""
+        self.said.append(f"step {step}")
+
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:
+        """Something is wrong with the rows."""
+        self.said += [f"{loop}: {f.severity} {f.kind}" for f in findings]
+
+
+def test_faults_are_told_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
+    """A loop tells what is wrong with its rows before step 1, once however often it trains."""
+    config = from_python(
+        folder=tmp_path,
+        source="test_wiring.py",
+        name="x",
+        train=[*rows(16, 1), *long(4, 3, 40)],
+        eval=rows(20, 2),
+        lora=LORA,
+        training={**TRAINING, "max_length": 32, "max_steps": 2},
+        loop={"iterations": 1, "seeds": 2},
+    )
+    told = Told()
+    (iteration,) = Loop(config, progress=told).run().chain
+    warning = "x: warning truncated-labels"
+    assert [warning, "step 1", "step 2", "step 1", "step 2"] == told.said
+    assert "truncated-labels" in [finding.kind for finding in iteration.findings]
 
 
 @pytest.mark.slow

@@ -1,0 +1,266 @@
+"""Rules over the curves of a run that broke: errors, whatever else its curves show."""
+
+from __future__ import annotations
+
+import math
+from itertools import takewhile
+from statistics import fmean, median
+
+from pytest_ftloop.diagnose.evidence import Evidence, Figures
+from pytest_ftloop.diagnose.windows import (
+    finite_losses,
+    moved,
+    relative_noise,
+    tail_mean,
+    window_means,
+    window_size,
+)
+from pytest_ftloop.records import Finding, StepLog
+
+LOST = 8.0
+"""Nats of a model that knows nothing: ln(3,000), fewer tokens than any usual vocabulary has."""
+
+
+def non_finite(e: Evidence) -> Finding | None:
+    """A NaN or infinite loss or gradient.
+
+    Signal: a non-finite train or eval loss, also one that the trainer's filter logged as 0 (the
+    gradient norm beside it is NaN, or where none is logged the loss fell at once from over 0.1 to
+    exactly 0 for 3 entries or more, to the end); a run ended for it; or a non-finite gradient norm
+    in half of the last 10 steps or more (single ones are fp16 loss scaling at work: those steps are
+    skipped and the run is healthy). Source: what the trainer logs for such runs, measured. Minimum
+    data: one step or one evaluation point; three for the gradient norm. NaN: this rule's matter.
+    """
+    losses = [step.step for step in e.steps if not math.isfinite(step.loss)]
+    norms = [s.step for s in e.steps if s.grad_norm is not None and not math.isfinite(s.grad_norm)]
+    evals = [point.step for point in e.evals if not math.isfinite(point.eval_loss)]
+    last = [s.step for s in e.steps[-10:]]
+    norms_stay = len(last) >= 3 and sum(step in last for step in norms) >= max(3, len(last) / 2)
+    ended = e.ended_early.startswith(("loss is", "gradient norm is"))
+    # A filter that hides NaN losses (the trainer's default) leaves the gradient norm to tell first.
+    stay = norms if norms_stay or ended else [s.step for s in e.steps if _is_filtered(s)]
+    zeros = [step.step for step in _zeros_to_the_end(e)]
+    if not (losses or evals or stay or zeros or ended):
+        return None
+    told = {"train loss": losses, "eval loss": evals, "gradient norm": stay, "zeros": zeros}
+    what, where = min(
+        ((name, steps[0]) for name, steps in told.items() if steps),
+        key=lambda first: first[1],
+        default=("gradient norm", e.steps[-1].step if e.steps else 0),
+    )
+    return Finding(
+        kind="non-finite",
+        severity="error",
+        message=(
+            f"The train loss fell at once to exactly 0 at step {where} of {e.planned_steps}, "
+            "which is how a trainer's filter logs NaN."
+            if what == "zeros"
+            else f"The {what} became NaN or infinite at step {where} of {e.planned_steps}."
+        ),
+        evidence={
+            "first_step": where,
+            "losses": len(losses),
+            "grad_norms": len(norms),
+            "eval_losses": len(evals),
+        },
+        remedy=(
+            "Lower the learning rate 10 times and warm up over the first 5 to 10% of the steps; "
+            "keep max_grad_norm at 1.0, and train in bf16 or fp32 rather than fp16."
+        ),
+    )
+
+
+def diverged(e: Evidence) -> Finding | None:
+    """The loss went up and stayed up.
+
+    Signal, any of: the run was ended for it; the mean train loss of the last window is over 1.5
+    times the lowest window's, by more than 0.25 nats and 5 standard errors (so neither batch noise
+    nor the wobble of a memorised, tiny loss counts); train and eval both end over 1.1 times the
+    untrained base's eval loss, and train above its first losses or both over twice the base's; the
+    last window is over twice the first loss (the first update may destroy), by 2 nats and 5
+    standard errors, and not below the untrained base's; the last 5 losses within 1% of
+    ln(vocabulary) with gradient exactly 0; a log that begins after the first step with a loss over
+    8 nats and gradient exactly 0 throughout. A gradient norm over 10 times its median is given as
+    evidence only: healthy runs spike too. Windows: a tenth of the run, 3 to 10 steps. Source: runs
+    with absurd learning rates, measured. Minimum data: 6 finite losses, 3 where the untrained
+    base's loss is known, 2 of a log that begins late. NaN: those steps are left out, `non_finite`
+    tells of them.
+    """
+    losses = finite_losses(e)
+    if e.ended_early.startswith(("diverged", "the loss froze")):
+        lowest = min(window_means(losses, window_size(losses)), default=math.nan)
+        return _diverged(e, e.ended_early, lowest, tail_mean(losses))
+    return (
+        _rose_again(e, losses)
+        or _worse_than_untrained(e, losses)
+        or _destroyed_at_once(e, losses)
+        or _froze(e, losses)
+    )
+
+
+def no_signal(e: Evidence) -> Finding | None:
+    """Nothing to learn from, or nothing that could learn: a data or wiring fault, never tuned.
+
+    Signal, any of: no labelled token; no trainable parameter; a learning rate of 0 at every step;
+    loss exactly 0 at every step; gradient exactly 0 at every step; the adapter never moved. "Every"
+    step, because a memorised set logs losses of 0.0 late in a healthy run. The last four need 2
+    steps, and finite losses and gradients (a NaN run moves nothing either, and is `non_finite`).
+    Where the loss `moved`, learning rate and gradient were only not logged: layerwise optimizers
+    log a gradient of 0, Adafactor with relative steps a learning rate of 0. Source: faults of
+    wiring, measured. Unknown numbers (None): silent.
+    """
+    if e.labelled_tokens == 0:
+        return _no_signal(
+            "no row of the train set has a labelled token",
+            "Check that completions are not empty, and that max_length does not cut them off.",
+            {"labelled_tokens": 0},
+        )
+    if e.trainable_parameters == 0:
+        return _no_signal(
+            "no parameter of the adapter is trainable",
+            "Check lora.target_modules: its names must match modules of this model.",
+            {"trainable_parameters": 0},
+        )
+    norms = [step.grad_norm for step in e.steps]
+    if len(e.steps) < 2 or not all(math.isfinite(s.loss) for s in e.steps):
+        return None
+    if not all(norm is None or math.isfinite(norm) for norm in norms):
+        return None
+    figures: Figures = {"steps": e.steps[-1].step}
+    if all(step.learning_rate == 0 for step in e.steps) and not moved(e):
+        return _no_signal(
+            "the learning rate was 0 at every step",
+            "Check training.learning_rate, and that warmup is shorter than the run.",
+            figures,
+        )
+    if all(step.loss == 0 for step in e.steps):
+        return _no_signal(
+            "the train loss was exactly 0 at every step",
+            "Check that the labels are the completion's tokens.",
+            figures,
+        )
+    if all(norm == 0 for norm in norms) and not moved(e) and not _lost_before_the_log(e):
+        return _no_signal(
+            "the gradient was exactly 0 at every step",
+            "Check that the adapter lies between the loss and the data (lora.target_modules).",
+            figures,
+        )
+    if not e.adapter_moved:
+        return _no_signal(
+            f"no weight of the adapter moved in {e.steps[-1].step} steps",
+            "Check lora.target_modules, and that nothing freezes the adapter.",
+            figures,
+        )
+    return None
+
+
+def _is_filtered(step: StepLog) -> bool:
+    """Whether a loss of 0 is a NaN that the trainer's filter hid: its gradient tells."""
+    return step.loss == 0 and step.grad_norm is not None and math.isnan(step.grad_norm)
+
+
+def _zeros_to_the_end(e: Evidence) -> list[StepLog]:
+    """The last steps, of loss 0 without a gradient norm, where nothing led down to that."""
+    zeros = list(takewhile(lambda s: s.loss == 0 and s.grad_norm is None, reversed(e.steps)))
+    before = e.steps[-len(zeros) - 1].loss if len(zeros) < len(e.steps) else 0.0
+    return zeros[::-1] if len(zeros) >= 3 and before > 0.1 else []
+
+
+def _rose_again(e: Evidence, losses: list[float]) -> Finding | None:
+    if len(losses) < 6:
+        return None
+    window = window_size(losses)
+    means = window_means(losses, window)
+    lowest, last = min(means), means[-1]
+    error = relative_noise(losses) * math.sqrt(2 / window)
+    if not (last - lowest > 0.25 and math.log(last / lowest) > max(math.log(1.5), 5 * error)):
+        return None
+    reason = f"the train loss ended at {last:.2f}, {last / lowest:.1f} times its lowest, "
+    return _diverged(e, f"{reason}{lowest:.2f}", lowest, last)
+
+
+def _worse_than_untrained(e: Evidence, losses: list[float]) -> Finding | None:
+    base, final = e.untrained_loss, e.evals[-1].eval_loss if e.evals else math.nan
+    if len(losses) < 3 or not base > 0.25:
+        return None
+    last = tail_mean(losses)
+    both = min(last, final) if math.isfinite(final) else math.nan
+    # A train set may be harder than the eval set: train must have risen, unless both are far off.
+    error = relative_noise(losses) * math.sqrt(1 + 1 / window_size(losses))
+    over_first = math.log(max(last, 1e-6) / max(losses[0], 1e-6)) > max(math.log(1.1), 2 * error)
+    rose = over_first or last > fmean(losses[:2]) or both > max(2 * base, base + 1)
+    if not (both > 1.1 * base and rose):
+        return None
+    reason = f"training made the model worse: eval loss {final:.2f}, untrained {base:.2f}"
+    lowest = min(window_means(losses, window_size(losses)))
+    return _diverged(e, reason, min(lowest, base), last)
+
+
+def _destroyed_at_once(e: Evidence, losses: list[float]) -> Finding | None:
+    if len(losses) < 6:
+        return None
+    first, last = max(losses[0], 1e-6), tail_mean(losses)
+    error = relative_noise(losses) * math.sqrt(1 + 1 / window_size(losses))
+    if last - first <= 2 or math.log(last / first) <= max(math.log(2), 5 * error):
+        return None
+    if last <= 1.1 * e.untrained_loss:
+        return None
+    reason = f"the train loss began at {first:.2f} and ended at {last:.2f}"
+    return _diverged(e, reason, first, last)
+
+
+def _froze(e: Evidence, losses: list[float]) -> Finding | None:
+    last = e.steps[-5:]
+    uniform = math.log(e.vocabulary) if e.vocabulary > 1 else math.nan
+    if (
+        len(losses) >= 6
+        and all(s.grad_norm == 0 and abs(s.loss - uniform) <= 0.01 * uniform for s in last)
+        and any(s.grad_norm for s in e.steps)
+    ):
+        reason = f"the loss froze at {losses[-1]:.2f}, ln(vocabulary), with zero gradient"
+    elif _lost_before_the_log(e):
+        reason = (
+            f"the loss stands at {losses[-1]:.2f} with zero gradient from the first entry of the "
+            f"log on, step {e.steps[0].step}: the run diverged before it"
+        )
+    else:
+        return None
+    lowest = min(window_means(losses, window_size(losses)))
+    return _diverged(e, reason, lowest, tail_mean(losses))
+
+
+def _lost_before_the_log(e: Evidence) -> bool:
+    """Whether the log begins after the first step, and all was lost by then."""
+    losses = finite_losses(e)
+    return (
+        len(losses) >= 2
+        and e.steps[0].step > 1
+        and all(step.grad_norm == 0 for step in e.steps)
+        and min(losses) > LOST
+        and not min(losses) <= 1.1 * e.untrained_loss
+    )
+
+
+def _diverged(e: Evidence, reason: str, lowest: float, last: float) -> Finding:
+    norms = [s.grad_norm for s in e.steps if s.grad_norm is not None and math.isfinite(s.grad_norm)]
+    evidence: Figures = {"lowest": lowest, "last": last, "ratio": last / max(lowest, 1e-9)}
+    if norms and median(norms):
+        evidence["grad_norm_times_median"] = max(norms) / median(norms)
+    return Finding(
+        kind="diverged",
+        severity="error",
+        message=f"{reason[:1].upper()}{reason[1:]}.",
+        evidence=evidence,
+        remedy="Lower the learning rate 3 to 10 times, or add warmup.",
+    )
+
+
+def _no_signal(reason: str, remedy: str, evidence: Figures) -> Finding:
+    return Finding(
+        kind="no-signal",
+        severity="error",
+        message=f"Nothing can be learned: {reason}.",
+        evidence=evidence,
+        remedy=remedy,
+        tunable=False,
+    )

@@ -1,0 +1,162 @@
+"""Rules over sets of labels: where a completion names a class, as in classification.
+
+A set is of labels where at least 30 examples have completions up to 60 characters of which each
+occurs 5 times on average.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
+from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.naming import answer_of, plural, prompt_of, quoted
+from pytest_ftloop.gates import Gate
+from pytest_ftloop.records import Example, Finding
+
+LONGEST = 60
+"""Characters of a label."""
+
+MOST_SINGLE = 0.1
+"""Share of the train examples whose completion may occur once: beyond, answers are open."""
+
+COPIED = 0.9
+"""Share of the train examples whose completion stands in its prompt: then answers are found there,
+other ones too."""
+
+# Signs, currency and separators around digits; then an exponent, or a unit up to three letters.
+_NUMBER = re.compile(
+    r"(?:[A-Z]{3} |[A-Z]{1,2}\$)?[\W_]*\d(?:[\W_]*\d)*(?:[eE][-+]?\d+)?"
+    r"(?:[\W_]*[^\W\d_]{1,3})?[\W_]*"
+)
+
+
+def unseen_labels(e: Evidence) -> Finding | None:
+    """Eval examples expect labels that the train set does not have.
+
+    Signal: the train set is one of labels, and eval has some that never occur in it: no training
+    teaches them. What looks like a number (an amount, a share, a time) is left out, as it can be
+    computed; so is what stands in its own prompt, where 90% of the train completions do. Where over
+    10% of the train examples have a completion that occurs once, answers are open, and nothing is
+    said; with fewer, as many unseen ones are expected as there are of those (Good and Turing), and
+    two standard errors more are chance. Error only for labels, that is for what several eval
+    examples expect: from 20% of the eval set on, or where it makes a gate on the pass rate
+    unreachable and no train completion occurs once, so that none is open. Else a warning. Source:
+    the figure itself, a bound on the pass rate; of 6,000 simulated pairs of sets drawn alike, with
+    open answers or a long tail of rare labels, 2.8% have a finding, one an error (its train set
+    did lack a label that 12% of eval expect). Minimum data: a train set of labels, 2 eval examples
+    concerned.
+    """
+    counts = labels_of(e.train)
+    labels = Counter({label: n for label, n in counts.items() if not is_number(label)})
+    single = sum(n == 1 for n in labels.values())
+    if not labels or single > MOST_SINGLE * len(e.train):
+        return None
+    can_copy = fmean(answer_of(x) in prompt_of(x) for x in e.train) >= COPIED
+    unseen = Counter(
+        answer
+        for x in e.eval
+        if (answer := answer_of(x)) not in labels
+        and answer
+        and not is_number(answer)
+        and not (can_copy and answer in prompt_of(x))
+    )
+    count = unseen.total()
+    if count < 2 or count <= _most_expected(single, len(e.train), len(e.eval)):
+        return None
+    share = sum(n for n in unseen.values() if n > 1) / len(e.eval)
+    unreachable = single == 0 and any(
+        isinstance(gate, Gate) and gate.name == "pass_rate" and gate.bound > 1 - share
+        for gate in e.gates
+    )
+    shown = [label for label, _ in unseen.most_common(3)]
+    return Finding(
+        kind="unseen-labels",
+        severity="error" if share >= 0.2 or unreachable else "warning",
+        message=(
+            f"{count} of {len(e.eval)} eval examples expect {plural(len(unseen), 'label')} that "
+            f"no train example has: {', '.join(map(quoted, shown))}{_in_other_case(shown, labels)}."
+        ),
+        evidence={
+            "eval_examples": count,
+            "eval_share": count / len(e.eval),
+            "labels": len(unseen),
+            "train_labels": len(labels),
+        },
+        remedy="Add train examples with these labels, write them alike, or take them out of eval.",
+        tunable=False,
+    )
+
+
+def label_imbalance(e: Evidence) -> Finding | None:
+    """One label crowds out the others, or one that eval asks for hardly occurs in train.
+
+    Signal, in a set of labels: one label has 80% of the train examples, so that always giving it is
+    hard to beat; or a label has under a tenth of the share in train that it has in eval, or fewer
+    than 3 train examples, where it is 5% and 3 examples of eval at least. Source: practice. Minimum
+    data: a set of labels, 10 eval examples.
+    """
+    labels = labels_of(e.train)
+    if not labels or len(e.eval) < 10:
+        return None
+    wanted = Counter(map(answer_of, e.eval))
+    label, count = labels.most_common(1)[0]
+    of_train, of_eval = count / len(e.train), wanted[label] / len(e.eval)
+    if of_train < 0.8:
+        rare = [
+            label
+            for label, n in wanted.most_common()
+            if n >= max(3, 0.05 * len(e.eval))
+            and 0 < labels[label] < max(3, 0.1 * len(e.train) * n / len(e.eval))
+        ]
+        if not rare:
+            return None
+        label, count = rare[0], labels[rare[0]]
+        of_train, of_eval = count / len(e.train), wanted[label] / len(e.eval)
+    return Finding(
+        kind="label-imbalance",
+        severity="warning",
+        message=(
+            f"The label {quoted(label)} has {count} of {len(e.train)} train examples "
+            f"({of_train:.1%}), and {of_eval:.1%} of eval."
+        ),
+        evidence={
+            "train_examples": count,
+            "train_share": of_train,
+            "eval_share": of_eval,
+            "labels": len(labels),
+        },
+        remedy=(
+            "Add examples of the labels that are rare in train. Where the shares are meant, gate "
+            "them by tag: the overall pass rate says little."
+        ),
+        tunable=False,
+    )
+
+
+def labels_of(examples: Sequence[Example]) -> Counter[str]:
+    """How often each label occurs; empty for examples that are no set of labels."""
+    answers = Counter(answer for x in examples if (answer := answer_of(x)))
+    if len(examples) < 30 or len(answers) > len(examples) / 5:
+        return Counter()
+    return answers if all(len(answer) <= LONGEST for answer in answers) else Counter()
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number as people write it: `-3`, `$1,250`, `40 %`, `12:30`, `5 kg`."""
+    return len(text) <= LONGEST and _NUMBER.fullmatch(text) is not None
+
+
+def _most_expected(single: int, train: int, eval_: int) -> float:
+    """How many eval examples may have an unseen completion where both sets are drawn alike."""
+    expected = single / train * eval_
+    return expected + 2 * math.sqrt(expected * (1 + eval_ / train))
+
+
+def _in_other_case(shown: Sequence[str], labels: Counter[str]) -> str:
+    by_case = {label.casefold(): label for label in labels}
+    known = [by_case[label.casefold()] for label in shown if label.casefold() in by_case]
+    return f" (train writes {quoted(known[0])})" if known else ""

@@ -1,0 +1,211 @@
+"""Rules over how far a run got: whether it learned, and whether more of the same would gain."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate, pairwise
+from statistics import fmean
+
+from pytest_ftloop.diagnose.broken import LOST
+from pytest_ftloop.diagnose.evidence import Evidence, Figures
+from pytest_ftloop.diagnose.windows import (
+    FIRST_STEPS,
+    LEARNED,
+    at,
+    batch_noise,
+    eval_is_finite,
+    finite_losses,
+    last_quarters,
+    quarter_error,
+    span,
+    window_size,
+)
+from pytest_ftloop.records import Finding
+
+
+def not_learning(e: Evidence) -> Finding | None:
+    """The run had its steps and hardly changed anything.
+
+    Signal: train loss fell less than 5% from the first to the last tenth of the steps (3 to 10
+    steps each), and the best eval loss is less than 5% below the untrained base's; or less than 15%
+    both, and the eval loss fell about as fast at the end as at first, see `_has_just_begun`. Eval
+    is exact, so with it train only must not contradict (by its standard error); without an eval
+    loss from before the first step train decides alone, must then fall short by a standard error,
+    and not have risen as much either. Silent where something did change: the eval loss rose by over
+    5% from its lowest or, where the base's is not known, differs by over 5% between any two points,
+    or most may have been learned before the log begins, see `_learned_before_the_log`. Silent where
+    the loss starts under 0.1: nothing was left to learn. Source: practice; runs at a learning rate
+    200 times too low, measured. Minimum data: 10 finite losses; 6 for the 5%, where the base's eval
+    loss is known. NaN: those steps are left out; with a NaN eval loss: silent.
+    """
+    losses, evals = finite_losses(e), [loss for _, loss in e.eval_curve]
+    is_exact = len(evals) >= 2 and e.untrained_loss > 0
+    if len(losses) < (6 if is_exact else 10) or not eval_is_finite(e):
+        return None
+    window = window_size(losses)
+    head, tail = fmean(losses[:window]), fmean(losses[-window:])
+    if head < 0.1 or span(evals[evals.index(min(evals)) :] if is_exact else evals) > LEARNED:
+        return None
+    train_fall = 1 - tail / head
+    error = batch_noise(losses) * math.sqrt(2 / window) / head
+    figures: Figures = {
+        "train_first": head,
+        "train_last": tail,
+        "train_fall": train_fall,
+        "steps": e.steps[-1].step,
+    }
+    if is_exact:
+        eval_fall = 1 - min(evals[1:]) / evals[0]
+        most = 0.15 if len(losses) >= 10 and _has_just_begun(e) else LEARNED
+        if not (eval_fall < most and train_fall < most + error):
+            return None
+        figures |= {"eval_first": evals[0], "eval_fall": eval_fall}
+    elif abs(train_fall) + error >= LEARNED or _learned_before_the_log(e, losses):
+        return None
+    return Finding(
+        kind="not-learning",
+        severity="warning",
+        message=(
+            f"The model hardly learned: the train loss went from {head:.3f} to {tail:.3f} "
+            f"({_percent(-train_fall)}) in {e.steps[-1].step} steps."
+        ),
+        evidence=figures,
+        remedy=_what_would_teach(e, tail, is_exact=is_exact),
+    )
+
+
+def underfit(e: Evidence) -> Finding | None:
+    """Healthy, and still falling at the end: a higher learning rate or more epochs gain more.
+
+    Signal: over the last quarter of the steps the eval loss fell by more than 2% and 0.05 nats, the
+    last point is the best one, train didn't rise, and eval - train is under 0.1 nats or 25% (as for
+    `overfitting`). Eval points are interpolated; where none lies in the second half
+    before the last, the train loss must have fallen so and by two standard errors too. A quarter
+    of a decaying schedule understates what is left, hence the low bound; 0.05 nats keep a run that
+    nearly reached zero loss from being called unfinished. Minimum data: two points (the untrained
+    base counts as one); the train loss is only consulted from 8 steps on. Source: practice, and
+    measured runs at too low a learning rate. NaN eval loss: silent; NaN gap: taken as small.
+    """
+    curve, losses = e.eval_curve, finite_losses(e)
+    if len(curve) < 2 or not eval_is_finite(e) or curve[-1][1] > min(loss for _, loss in curve):
+        return None
+    last = curve[-1][1]
+    before = at(curve, 0.75 * curve[-1][0])
+    fall = before - last
+    train_loss, gap = e.metrics.get("train_loss", math.nan), e.metrics.get("overfit_gap", math.nan)
+    if fall < 0.05 or fall < 0.02 * before or gap > max(0.1, 0.25 * train_loss):
+        return None
+    if len(losses) >= 8:
+        third, fourth = last_quarters(losses)
+        error = 2 * quarter_error(losses)
+        coarse = curve[-2][0] < 0.5 * curve[-1][0]
+        if fourth > third + error or (coarse and third - fourth < max(0.05, 0.02 * third, error)):
+            return None
+    return Finding(
+        kind="underfit",
+        severity="info",
+        message=(
+            f"The run ended while still improving: in its last quarter the eval loss fell from "
+            f"{before:.3f} to {last:.3f} ({_percent(-fall / before)})."
+        ),
+        evidence={
+            "eval_first": curve[0][1],
+            "eval_last": last,
+            "eval_fall": 1 - last / curve[0][1] if curve[0][1] else 0.0,
+            "eval_fall_last_quarter": fall / before,
+        },
+        remedy="Raise the learning rate 3 to 5 times, or train for more epochs.",
+    )
+
+
+def converged(e: Evidence) -> Finding | None:
+    """The run came to its end: more of the same brings nothing.
+
+    Signal: over the last quarter of the steps the eval loss moved less than 1% or 0.005 nats, and
+    train fell less than 5%, 0.005 nats or two standard errors. Source: practice ("plateau, train
+    flat"). Where nothing is memorised (the train loss in eval mode is over 0.2 nats, and the gap
+    within a tenth of it) the remedy is a higher learning rate: measured, the quickstart's first
+    iteration learned which labels there are and no more. Minimum data: 12 steps and an evaluation
+    point in the second half before the last. NaN: silent; a NaN gap changes no remedy.
+    """
+    losses, curve = finite_losses(e), e.eval_curve
+    if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
+        return None
+    last, step = curve[-1][1], curve[-1][0]
+    if curve[-2][0] < 0.5 * step:
+        return None
+    before = at(curve, 0.75 * step)
+    third, fourth = last_quarters(losses)
+    still = max(0.05 * third, 0.005, 2 * quarter_error(losses))
+    if abs(before - last) > max(0.01 * before, 0.005) or third - fourth > still:
+        return None
+    return Finding(
+        kind="converged",
+        severity="info",
+        message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
+        evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
+        remedy=(
+            "More epochs at this learning rate bring little. Nothing is memorised yet, so a "
+            "learning rate 3 times higher may learn more; if not, look at the failing examples, "
+            "or at the data."
+            if _nothing_is_memorised(e)
+            else "More epochs bring nothing: look at the failing examples, or at the data."
+        ),
+    )
+
+
+def _what_would_teach(e: Evidence, tail: float, *, is_exact: bool) -> str:
+    if _only_warmed_up(e):
+        return "Shorten the warmup, which is longer than the run."
+    if tail > LOST and not is_exact and e.steps[0].step > 1:
+        return (
+            "A pretrained model lost all it knew before the log begins: lower the learning rate 3 "
+            "to 10 times. One trained from scratch learned nothing: raise it as much."
+        )
+    return (
+        "Raise the learning rate 3 to 10 times; then more epochs, lora.target_modules all-linear, "
+        "a higher rank."
+    )
+
+
+def _learned_before_the_log(e: Evidence, losses: list[float]) -> bool:
+    """Whether most may have been learned before the first logged entry, or within its mean.
+
+    It is past the first 20 steps (an earlier part of the run is missing, or the mean of as many
+    hides what they learned), or the second entry is at once 1% and 5 standard deviations lower.
+    Not while the learning rate only rises: learning then lies ahead.
+    """
+    first = e.steps[0].step
+    if first <= 1 or _only_warmed_up(e):
+        return False
+    at_once = losses[0] - losses[1]
+    return first > FIRST_STEPS or at_once > max(0.01 * losses[0], 5 * batch_noise(losses[1:]))
+
+
+def _nothing_is_memorised(e: Evidence) -> bool:
+    train_loss, gap = (e.metrics.get(name, math.nan) for name in ("train_loss", "overfit_gap"))
+    return train_loss > 0.2 and abs(gap) <= 0.1 * train_loss
+
+
+def _has_just_begun(e: Evidence) -> bool:
+    """Whether the eval loss fell in the second half of the learning by 2/3 of that in the first.
+
+    Learning that gets anywhere slows down. Halves of the sum of the learning rates: a decaying
+    schedule slows any run down, and a warmup hurries it.
+    """
+    curve, rates = e.eval_curve, list(accumulate(step.learning_rate for step in e.steps))
+    if not rates or not rates[-1] > 0:
+        return False
+    half = next(s.step for s, sum_ in zip(e.steps, rates, strict=True) if sum_ >= rates[-1] / 2)
+    first, middle, last = curve[0][1], at(curve, half), curve[-1][1]
+    return last < first and middle - last >= 2 / 3 * (first - middle)
+
+
+def _only_warmed_up(e: Evidence) -> bool:
+    """Whether the learning rate rose from the first step to the last."""
+    rates = [step.learning_rate for step in e.steps]
+    return all(old < new for old, new in pairwise(rates))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f}%"
