@@ -9,7 +9,7 @@ Real trainings of the embedded base model on small tasks:
 - wrong labels: a share of the train labels, drawn at random, is wrong. The train examples named as
   mislabelled should be these. The healthy runs without noise in their labels are the clean ones.
 
-    python benchmarks/slices.py [--first-seed 0] [--keep DIR]
+    python benchmarks/slices.py [--first-seed 0] [--keep DIR] [--only planted healthy others wrong]
 
 With `--keep` trainings are kept in a folder, so that a second run only reads.
 """
@@ -435,14 +435,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the trainings here")
+    parts = ("planted", "healthy", "others", "wrong")
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts, metavar="PART")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         trainer = Trainer(chosen.keep or Path(temporary))
-        first = chosen.first_seed
-        show_planted([(case, trainer.evidence(case)) for case in planted(first)])
-        unspoilt = [*healthy(first), *stopped_early(first), *clean(first)]
-        show_healthy([(case, trainer.evidence(case)) for case in unspoilt])
-        show_wrong([(case, trainer.evidence(case)) for case in wrong_labels(first)])
+        first, only = chosen.first_seed, chosen.only
+        unspoilt = [*(healthy(first) if "healthy" in only else ())]
+        unspoilt += [*stopped_early(first), *clean(first)] if "others" in only else ()
+        for cases, show in (
+            (planted(first) if "planted" in only else (), show_planted),
+            (unspoilt, show_healthy),
+            (wrong_labels(first) if "wrong" in only else (), show_wrong),
+        ):
+            if seen := [(case, trainer.evidence(case)) for case in cases]:
+                show(seen)
 
 
 Seen = Sequence[tuple[Case, Evidence]]
