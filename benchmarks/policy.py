@@ -284,11 +284,21 @@ class Line:
     @property
     def near(self) -> bool:
         """Whether the rules end within the seed's noise of the grid's best, or below."""
-        return self.rules <= self.grid * (1 + self.noise)
+        return self._at_most(self.grid, self.noise * math.sqrt(2))
 
     def at_least(self, other: str) -> bool:
-        """Whether the rules are ahead of another policy, or equal within the seed's noise."""
-        return self.rules <= self.others[other] * (1 + self.noise)
+        """Whether the rules are ahead of another policy, or equal within the seed's noise.
+
+        That is how far two runs lie apart of which each has the noise of one.
+        """
+        return self._at_most(self.others[other], self.noise * math.sqrt(2))
+
+    def at_least_strictly(self, other: str) -> bool:
+        """The same by the noise of one run alone."""
+        return self._at_most(self.others[other], self.noise)
+
+    def _at_most(self, loss: float, noise: float) -> bool:
+        return self.rules <= loss * (1 + noise)
 
 
 def lines(
@@ -341,7 +351,11 @@ def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
     yield f"Within the seed's noise of the grid's best, or below: {near} of {count}."
     for name in others:
         ahead = sum(line.at_least(name) for line in found)
-        yield f"Ahead of {name}, or equal within the seed's noise: {ahead} of {count}."
+        strictly = sum(line.at_least_strictly(name) for line in found)
+        yield (
+            f"Ahead of {name}, or equal within the seed's noise: {ahead} of {count} "
+            f"({strictly} by the noise of one run)."
+        )
     noises = {line.start.task.name: line.noise for line in found}
     yield "Seed noise (standard deviation of the holdout loss): " + ", ".join(
         f"{name} {noise:.1%}" for name, noise in noises.items()

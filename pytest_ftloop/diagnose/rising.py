@@ -20,6 +20,9 @@ from pytest_ftloop.diagnose.windows import (
 )
 from pytest_ftloop.records import EvalPoint, Finding
 
+FAR_TOO_HIGH = 0.05
+"""A learning rate five times above the highest that LoRA is trained well with."""
+
 CALMER = "Lower the learning rate 2 to 5 times, warm up, or use a larger effective batch."
 
 
@@ -29,15 +32,17 @@ def oscillation(e: Evidence) -> Finding | None:
     Signal, any of: the mean train loss of some 5 steps was over 1.25 times that at the start (and
     0.5 nats and 5 standard errors above it), so the run first destroyed and then relearned; a
     quarter of the evaluation points, two at least, are peaks more than 5% and 0.05 nats above the
-    lows on both sides (a peak may last some points; a steady rise is `overfitting`); or the eval
-    loss rose to the end (see `_rise`) and train rose with it, by two standard errors. The start is
+    lows on both sides (a peak may last some points; a steady rise is `overfitting`); the eval
+    loss rose to the end (see `_rise`) and train rose with it, by two standard errors; or the rate
+    was 0.05 or more, and the lowest eval loss is over a fifth of the untrained base's and falls by
+    no more than a tenth in the last quarter: no step lands. The start is
     the mean of the first 3 steps, but no more than the untrained base's loss or the first step's:
     the first update may destroy already. Source: practice for the share of points, and a measured
     run that learns while its eval loss wobbles at a fifth of them; runs that first destroyed,
     measured. Minimum data: 10 steps, or 5 evaluation points, or two that rise. NaN: those steps are
     left out; with a NaN eval loss no peak and no rise.
     """
-    return _destroyed_first(e) or _swung(e) or _both_rose(e)
+    return _destroyed_first(e) or _swung(e) or _both_rose(e) or _never_landed(e)
 
 
 def overfitting(e: Evidence) -> Finding | None:
@@ -181,6 +186,20 @@ def _both_rose(e: Evidence) -> Finding | None:
             "train_last": since,
         },
         "Lower the learning rate 2 to 5 times, or let it decay (training.lr_scheduler_type).",
+    )
+
+
+def _never_landed(e: Evidence) -> Finding | None:
+    curve, rate = e.eval_curve, max((step.learning_rate for step in e.steps), default=0.0)
+    if rate < FAR_TOO_HIGH or len(curve) < 3 or not eval_is_finite(e):
+        return None
+    lowest, before = min(loss for _, loss in curve), at(curve, 0.75 * curve[-1][0])
+    if not lowest > max(0.2, 0.2 * e.untrained_loss) or curve[-1][1] < 0.9 * before:
+        return None
+    return _too_fast(
+        f"The eval loss stays at {lowest:.2f}: with a learning rate of {rate:g} no step lands.",
+        {"learning_rate": rate, "eval_lowest": lowest, "eval_last": curve[-1][1]},
+        "Lower the learning rate 10 times: LoRA's best ones lie below 1e-2.",
     )
 
 

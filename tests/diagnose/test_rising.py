@@ -69,6 +69,29 @@ class TestOscillation:
         assert kinds(evidence(losses, (4.5, 4.0, 3.5, 3.1), 5.0, 3.0)) == ["oscillation"]
 
 
+class TestNeverLanded:
+    """A rate of 0.05 or more at which the eval loss stays high is too high, whatever else shows."""
+
+    @staticmethod
+    def run(evals, rate=0.1, **more):
+        """Train loss flat at 2.1 after a quick start, these eval losses, one learning rate."""
+        of = evidence([4.5, 4.0, 3.0] + [2.1] * 97, evals, base=4.8, train_loss=2.0, **more)
+        return replace(of, steps=tuple(replace(s, learning_rate=rate) for s in of.steps))
+
+    def test_a_high_flat_loss(self):
+        """Where the others learn to a tenth of it, no step lands."""
+        found = oscillation(self.run((2.8, 2.3, 2.05, 2.07)))
+        assert found.message.startswith("The eval loss stays at 2.05: with a learning rate of 0.1")
+
+    @pytest.mark.parametrize(
+        ("evals", "rate"),
+        [((2.8, 2.3, 2.05, 2.07), 0.03), ((2.8, 2.3, 2.05, 1.5), 0.1), ((2.0, 1.0, 0.5, 0.5), 0.1)],
+    )
+    def test_what_may_land(self, evals, rate):
+        """A usual rate, a loss that still falls, or a low one is another matter."""
+        assert None is oscillation(self.run(evals, rate))
+
+
 class TestMeasuredTrainLoss:
     """Noisy batches say nothing; the train sample, measured at both places, does."""
 
