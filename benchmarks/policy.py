@@ -302,11 +302,11 @@ class Line:
 
 
 def lines(
-    trainer: Trainer, task: tasks.Task, others: Sequence[str], seeds: int, which: slice
+    trainer: Trainer, task: tasks.Task, others: Sequence[str], seeds: int, which: Sequence[int]
 ) -> Iterator[Line]:
     """A task's starts, played."""
     best, _ = grid(trainer, task)
-    starts = dict(list(enumerate(starts_of(task, best)))[which])
+    starts = {n: start for n, start in enumerate(starts_of(task, best)) if n in which}
     parts = {start.task.name: start.task for start in starts.values()}
     grids = {name: grid(trainer, part) for name, part in parts.items()}
     noise = {name: seed_noise(trainer, part, grids[name][0], seeds) for name, part in parts.items()}
@@ -397,15 +397,20 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path(".bench/policy"), help="the trainings")
     parser.add_argument("--csv", type=Path, help="of banking: a file with text,category")
     parser.add_argument("--seeds", type=int, default=5, help="to measure the seed's noise")
-    parser.add_argument("--every", type=int, default=1, help="of the starts every one, two, ...")
-    parser.add_argument("--first", type=int, help="only so many starts of each task")
+    parser.add_argument(
+        "--starts",
+        type=int,
+        nargs="*",
+        default=range(12),
+        metavar="N",
+        help="of each task's 0 to 11",
+    )
     parser.add_argument("--others", nargs="*", default=["random", "TPE", "GP", "halving"])
     parser.add_argument("--early", action="store_true", help="what of the kept runs is ended early")
     chosen = parser.parse_args()
     if chosen.early:
         print("\n".join(early_ends(chosen.kept)))
         return
-    which = slice(None, chosen.first, chosen.every)
     trainer = Trainer(chosen.kept)
     found: list[Line] = []
     for name in chosen.tasks or (["hotel", "banking"] if chosen.csv else ["hotel"]):
@@ -414,7 +419,7 @@ def main() -> None:
             "hotel": tasks.hotel,
             "banking": lambda: tasks.banking(chosen.csv, INTENTS),
         }[name]()
-        found += lines(trainer, made, chosen.others, chosen.seeds, which)
+        found += lines(trainer, made, chosen.others, chosen.seeds, chosen.starts)
     print("\n".join(report(found, chosen.others)))
 
 
