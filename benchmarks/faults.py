@@ -308,7 +308,7 @@ def of_wiring(first: int) -> Iterator[Case]:
     kind = "truncated-labels"
     for seed, (task, length) in enumerate({"hotel": 36, "topic": 25, "routing": 38}.items(), first):
         case = of(kind, f"longer answers, max_length {length}", task, seed)
-        yield polite(few(case)).but(max_length=length)
+        yield polite(shortest(case)).but(max_length=length)
     kind = "unlearnt-end"
     yield replace(chats(few(of(kind, "a template without end", "hotel", first))), model="endless")
     yield replace(
@@ -344,6 +344,11 @@ def chats(case: Case, *, whole: bool = False) -> Case:
 def few(case: Case) -> Case:
     """A short eval set, as what never stops takes long to generate."""
     return replace(case, eval=case.eval[:24])
+
+
+def shortest(case: Case) -> Case:
+    """As short an eval set, of the shortest prompts: each keeps some labels."""
+    return few(replace(case, eval=tuple(sorted(case.eval, key=lambda row: len(row["prompt"])))))
 
 
 def polite(case: Case) -> Case:
