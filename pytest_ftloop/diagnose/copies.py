@@ -13,9 +13,9 @@ from pytest_ftloop.diagnose.naming import pairs_of, prompt_of, prompts_of, said_
 from pytest_ftloop.diagnose.similar import Text, can_compare, folded, neighbours
 from pytest_ftloop.records import Example, Finding
 
-MOST_COMPARED = 5_000_000
+MOST_COMPARED = 3_000_000
 """Pairs of an eval and a train example that are compared for near duplicates: some seconds. With
-more, a seeded sample of the eval examples is looked at, of 20,000 train examples 250."""
+more, a seeded sample of the eval examples is looked at, of 20,000 train examples 150."""
 
 
 def leak(e: Evidence) -> Finding | None:

@@ -28,9 +28,9 @@ MOST_LABELS = 100
 QUANTILES = (0.1, 0.25)
 """The shortest and the longest texts that are groups, as shares of all."""
 
-WORDS, FEWEST_WORDS = 240_000, 32
+WORDS, FEWEST_WORDS = 120_000, 32
 """Words looked at in the whole eval set, as the time grows with them: of each prompt as many as
-that allows, or 32, half of them at its start and half at its end. 48 are left of each of 5,000."""
+that allows, or 32, half of them at its start and half at its end."""
 
 SHOWN, SHOWN_ID = 40, 70
 """Characters of a user's text in a group's name; of an example's id."""

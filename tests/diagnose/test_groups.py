@@ -94,7 +94,7 @@ def test_the_ends_of_a_long_prompt_are_no_neighbours() -> None:
 
 def test_the_more_prompts_the_fewer_words_of_each() -> None:
     """As many in all, but for a few that are looked at in any case."""
-    assert (1200, 48, 32, 32) == tuple(words_each(n) for n in (200, 5000, 7500, 100_000))
+    assert (600, 48, 32, 32) == tuple(words_each(n) for n in (200, 2500, 5000, 100_000))
 
 
 def test_short() -> None:
