@@ -52,7 +52,7 @@ bench-diagnosis: $(INSTALLED) ## how long the diagnosis of ten iterations with 5
 bench-faults: $(INSTALLED) ## each kind of fault planted and found, by real trainings (half an hour)
 	$(BIN)/python benchmarks/faults.py
 
-bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others (an hour; two with CSV=banking77's train.csv)
+bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (hours; CSV=FILE: banking77 too)
 	$(BIN)/python benchmarks/policy.py $(if $(CSV),--csv $(CSV))
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
