@@ -86,9 +86,9 @@ def make(folder: Path, words: int) -> None:
     """Data and a log of all iterations but the last, which is kept beside it."""
     import replay
 
-    from pytest_ftloop.config import read_loop_file
-    from pytest_ftloop.inputs import Inputs
+    from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.loop.inputs import Inputs
 
     rng = random.Random(0)
     (folder / "data").mkdir()
@@ -120,10 +120,10 @@ def timed(folder: Path) -> dict[str, object]:
     from time import process_time as now
 
     marks = [now()]
-    from pytest_ftloop.config import read_loop_file
-    from pytest_ftloop.data import load
+    from pytest_ftloop.config.loop_config import read_loop_file
+    from pytest_ftloop.core.records import TrainedExample
+    from pytest_ftloop.data.examples import load
     from pytest_ftloop.log import ImprovementLog
-    from pytest_ftloop.records import TrainedExample
 
     marks.append(now())
     config = read_loop_file(folder / "topic.ftloop.yaml")

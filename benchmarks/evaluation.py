@@ -8,15 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from pytest_ftloop.arguments import sft_config
-from pytest_ftloop.base import load_base
-from pytest_ftloop.config import read_loop_file
-from pytest_ftloop.evaluate import Evaluator
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.prepare import Prepared, Task, build_trainer, train_sample
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.tiny import tiny_folder
-from pytest_ftloop.train import quiet
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.evaluate.evaluator import Evaluator
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.train.arguments import sft_config
+from pytest_ftloop.train.base import load_base
+from pytest_ftloop.train.lora import quiet
+from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.task import Task, train_sample
+from pytest_ftloop.train.tiny import tiny_folder
 
 PAIRS = int(sys.argv[1])
 FILE = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftloop.yaml"

@@ -33,13 +33,21 @@ from unittest.mock import patch
 import slices
 import tasks
 
-from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.inputs import Inputs, data_facts
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.metrics import token_mean_loss
-from pytest_ftloop.options import Options
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, ExampleResult, Finding, HoldoutUse, Iteration, Settings
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import (
+    DataSet,
+    ExampleResult,
+    Finding,
+    HoldoutUse,
+    Iteration,
+    Settings,
+)
+from pytest_ftloop.loop.inputs import Inputs, data_facts
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 
 Row = dict[str, Any]
 Rows = tuple[Row, ...]
@@ -706,7 +714,7 @@ class Trainer:
         return found
 
     def _train(self, case: Case, wanted: Settings) -> Kept:
-        from pytest_ftloop.runner import lora_measure, lora_runner
+        from pytest_ftloop.loop.backend import lora_measure, lora_runner
 
         with tempfile.TemporaryDirectory() as folder, MACHINES[case.machine]():
             config, adapter = self._config(case, folder), Path(folder) / "adapter"
@@ -740,7 +748,7 @@ class Trainer:
         if not folder.is_dir():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
-            from pytest_ftloop.tiny import tiny_folder
+            from pytest_ftloop.train.tiny import tiny_folder
 
             source = tiny_folder(Silent())
             model = AutoModelForCausalLM.from_pretrained(source)

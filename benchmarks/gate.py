@@ -2,7 +2,7 @@
 
     python benchmarks/gate.py [--trials 3000] [--quick] [--markdown FILE]
 
-Every decision is made by pytest_ftloop.compare.statistic; numpy only draws the losses and reduces
+Every decision is made by pytest_ftloop.gate.statistic; numpy only draws the losses and reduces
 them to sufficient statistics. Exits 1 when a bound is missed by more than three standard errors of
 a binomial share with that bound and this number of trials.
 
@@ -34,8 +34,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_ftloop.compare.statistic import (
-    Differences,
+from pytest_ftloop.core.runs import Differences
+from pytest_ftloop.gate.statistic import (
     PairedTest,
     Prior,
     Replicates,

@@ -11,8 +11,8 @@ from peft import LoraConfig
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.tiny import tiny_folder
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.train.tiny import tiny_folder
 
 DATA, STEPS, RATE = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 BATCH = 8

@@ -32,14 +32,15 @@ from typing import Any
 
 import tasks
 
-from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.diagnose.pace import Pace
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.metrics import token_mean_loss
-from pytest_ftloop.options import Options
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, EvalPoint, Iteration, Settings
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import DataSet, EvalPoint, Iteration, Settings
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from pytest_ftloop.train.early_end import Pace
 
 RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
 EPOCHS = (1, 2, 3, 5, 8, 12, 20)
@@ -92,7 +93,7 @@ class Trainer:
         return lambda *_: lambda wanted, *_, **__: self.trial(task, wanted).run
 
     def _train(self, task: tasks.Task, wanted: Settings, path: Path, name: str) -> None:
-        from pytest_ftloop.runner import lora_measure, lora_runner
+        from pytest_ftloop.loop.backend import lora_measure, lora_runner
 
         config = config_of(task, wanted, Path.cwd())
         inputs = Inputs.of(config, None)

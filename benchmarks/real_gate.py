@@ -41,27 +41,19 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pytest_ftloop.cache import cache_folder
 from pytest_ftloop.cli import main as ftloop
-from pytest_ftloop.compare.runs import EXAMPLE_METRICS
-from pytest_ftloop.compare.statistic import (
-    Prior,
-    SeedNoise,
-    differences,
-    paired_test,
-    pool,
-    replicates,
-)
-from pytest_ftloop.compare.student_t import survival
-from pytest_ftloop.config import LoopConfig, read_loop_file
-from pytest_ftloop.fingerprint import ID_LENGTH
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.judging import IN_DOUBT, SEEDS_IN_DOUBT
+from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.records import ID_LENGTH, Iteration, SeedRole, SeedRun, Settings
+from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences
+from pytest_ftloop.gate.judging import IN_DOUBT, SEEDS_IN_DOUBT
+from pytest_ftloop.gate.statistic import Prior, SeedNoise, paired_test, pool, replicates
+from pytest_ftloop.gate.student_t import survival
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.records import Iteration, SeedRole, SeedRun, Settings
-from pytest_ftloop.seeds import CALIBRATION_SEEDS, with_seed
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "examples" / "quickstart"
 NAME = "sentiment"

@@ -27,14 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.adjust import parent_of_next
-from pytest_ftloop.compare.compare import Side, compare
-from pytest_ftloop.config import LoopConfig, read_loop_file
-from pytest_ftloop.fingerprint import ID_LENGTH, scoring_identity
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.inputs import Inputs, data_facts
-from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.metrics import best_metrics
-from pytest_ftloop.records import (
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
+from pytest_ftloop.core.metrics import best_metrics
+from pytest_ftloop.core.records import (
+    ID_LENGTH,
     Adjustment,
     Cost,
     Decision,
@@ -48,8 +45,12 @@ from pytest_ftloop.records import (
     SeedRun,
     StepLog,
 )
-from pytest_ftloop.seeds import CALIBRATION_SEEDS, with_seed
-from pytest_ftloop.standing import heads
+from pytest_ftloop.data.identity import scoring_identity
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.standing import heads
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.inputs import Inputs, data_facts
+from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from pytest_ftloop import Loop, Options, read_loop_file  # noqa: E402
-from pytest_ftloop.html_report import write_page, write_report  # noqa: E402
+from pytest_ftloop.report.html.gather import write_page, write_report  # noqa: E402
 from tests.report.fakes_html import big_report  # noqa: E402
 from tests.report.test_html_browser import find_chromium  # noqa: E402
 

@@ -17,12 +17,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config import LoopConfig, read_loop_file
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.progress import Progress, Silent
-from pytest_ftloop.runner import Runner
+from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
+from pytest_ftloop.core.progress import Progress, Silent
+from pytest_ftloop.loop.backend import Runner
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftloop.yaml"
 
@@ -54,7 +54,7 @@ def main() -> int:
 
 def loop_losses(config: LoopConfig, iterations: int) -> list[tuple[dict[str, Any], list[float]]]:
     """Settings and every step's loss of each iteration of the loop."""
-    from pytest_ftloop import train
+    from pytest_ftloop.train import lora as train
 
     seen: list[tuple[dict[str, Any], list[float]]] = []
 
@@ -85,7 +85,7 @@ def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from pytest_ftloop.tiny import tiny_folder
+    from pytest_ftloop.train.tiny import tiny_folder
 
     rows = [dict(example.row) for example in Inputs.of(config, None).train.examples]
     folder = config.folder / config.model

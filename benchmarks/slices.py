@@ -29,11 +29,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config import LoopConfig, from_python
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.diagnose import Evidence, dynamics
 from pytest_ftloop.diagnose.slices import failing_slices
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.progress import Silent
+from pytest_ftloop.loop.inputs import Inputs
 
 Row = dict[str, Any]
 
@@ -396,7 +397,7 @@ class Trainer:
         )
 
     def _train(self, case: Case) -> tuple[Any, ...]:
-        from pytest_ftloop.train import runner
+        from pytest_ftloop.train.lora import runner
 
         config = config_of(case)
         inputs = Inputs.of(config, None)

@@ -8,19 +8,19 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Adjustment": "records",
-    "Decision": "records",
-    "Example": "records",
-    "ExampleResult": "records",
-    "Figure": "result",
-    "Finding": "records",
-    "FtloopError": "errors",
-    "Iteration": "records",
-    "LoopConfig": "config",
-    "LoopResult": "result",
-    "Options": "loop",
-    "read_loop_file": "config",
-    "Loop": "loop",
+    "Adjustment": "core.records",
+    "Decision": "core.records",
+    "Example": "core.records",
+    "ExampleResult": "core.records",
+    "Figure": "loop.result",
+    "Finding": "core.records",
+    "FtloopError": "core.errors",
+    "Iteration": "core.records",
+    "LoopConfig": "config.loop_config",
+    "LoopResult": "loop.result",
+    "Options": "loop.options",
+    "read_loop_file": "config.loop_config",
+    "Loop": "loop.loop",
 }
 
 __all__ = sorted(_HOMES)

@@ -57,7 +57,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 @pytest.fixture
 def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loops:
     """A new repository, the working folder, where `ftloop run` trains in no time."""
-    from pytest_ftloop import runner
+    from pytest_ftloop.loop import backend as runner
     from tests.gitfakes import GitRepo, isolate
     from tests.loops import Loops
     from tests.plugin.fake_runner import fake_environment, fake_runner

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.log.record import tag_of
-from pytest_ftloop.metrics import best_metrics
-from pytest_ftloop.records import (
+from pytest_ftloop.core.metrics import best_metrics
+from pytest_ftloop.core.records import (
     Adjustment,
     Cost,
     Decision,
@@ -23,6 +22,7 @@ from pytest_ftloop.records import (
     StepLog,
     Training,
 )
+from pytest_ftloop.log.record import tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

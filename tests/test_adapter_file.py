@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.adapter_file import CONFIG, WEIGHTS, Adapter, read_adapter
-from pytest_ftloop.errors import DataError
+from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.diagnose.any_trainer.adapter_file import CONFIG, WEIGHTS, Adapter, read_adapter
 
 A, B = "base_model.model.h.0.attn.lora_A.weight", "base_model.model.h.0.attn.lora_B.weight"
 

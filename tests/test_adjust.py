@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.adjust import DEFAULTS, Known, Limits, Rules, decide, moves, parent_of_next
 from pytest_ftloop.adjust.state import TOO_HIGH, State, canonical, has, rate_of, usual_rate
+from pytest_ftloop.core.records import Adjustment, Cost
 from pytest_ftloop.diagnose import Evidence, diagnose
-from pytest_ftloop.records import Adjustment, Cost
 from tests.fakes import (
     fake_evals,
     fake_finding,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.baseline import Baseline, find_baseline
-from pytest_ftloop.errors import LogError
-from pytest_ftloop.git import GitError
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.git import GitError
+from pytest_ftloop.gate.baseline import Baseline, find_baseline
 from pytest_ftloop.log import ImprovementLog
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics, fake_seed_run, fake_table
 from tests.gitfakes import GitRepo, isolate
@@ -18,7 +18,7 @@ from tests.gitfakes import GitRepo, isolate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
 
 LOG = "improvement_log/s"
 PULL = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_BASE_REF": "main"}

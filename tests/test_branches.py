@@ -18,23 +18,24 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.baseline import find_baseline
 from pytest_ftloop.cli import main
-from pytest_ftloop.compare.runs import runs_of
-from pytest_ftloop.compare.verdict import FAILING, Verdict
-from pytest_ftloop.git import Repository
-from pytest_ftloop.judging import Judging
-from pytest_ftloop.log import FOLDER, ImprovementLog, LogView, next_number
-from pytest_ftloop.log.commit import CommitFiles, below
-from pytest_ftloop.records import Cost, HoldoutUse, Iteration, SeedRun
-from pytest_ftloop.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.core.chain import next_number
+from pytest_ftloop.core.git import Repository
+from pytest_ftloop.core.records import Cost, HoldoutUse, Iteration, SeedRun
+from pytest_ftloop.core.runs import runs_of
+from pytest_ftloop.gate.baseline import find_baseline
+from pytest_ftloop.gate.judging import Judging
+from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.gate.verdict import FAILING, Verdict
+from pytest_ftloop.log import FOLDER, ImprovementLog, LogView
+from pytest_ftloop.log.files import CommitFiles, below
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_steps
 from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_ftloop.records import ExampleResult
+    from pytest_ftloop.core.records import ExampleResult
 
 METRIC = "eval_loss"
 FOLDER_OF_LOOP = PurePosixPath(FOLDER, "topic")

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop import runner as runners
 from pytest_ftloop.cli import COMMANDS, main
+from pytest_ftloop.config.schema import loop_file_schema
+from pytest_ftloop.core.records import Cost, Evaluation
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.records import Cost, Evaluation
-from pytest_ftloop.schema import loop_file_schema
+from pytest_ftloop.loop import backend as runners
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 from tests.loops import BETTER, WORSE, Loops
 
@@ -615,7 +615,7 @@ def test_show_without_the_data(make_loop: Any, fill: Any, capsys: Capture) -> No
 
 def test_schema_is_printed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One JSON document of draft 2020-12; without the train extra lora and training are open."""
-    monkeypatch.setattr("pytest_ftloop.schema.TRAIN_EXTRA", ("no_such_module",))
+    monkeypatch.setattr("pytest_ftloop.config.schema.TRAIN_EXTRA", ("no_such_module",))
     assert 0 == main(["schema"])
     schema = json.loads(capsys.readouterr().out)
     assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
@@ -642,7 +642,7 @@ def test_schema_of_gates(
     key: str, condition: str, good: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gate's key is a metric or one of a tag, its condition goes in the metric's direction."""
-    monkeypatch.setattr("pytest_ftloop.schema.TRAIN_EXTRA", ("no_such_module",))
+    monkeypatch.setattr("pytest_ftloop.config.schema.TRAIN_EXTRA", ("no_such_module",))
     gates = loop_file_schema()["properties"]["gates"]
     assert gates["additionalProperties"] is False
     fitting = [v for pattern, v in gates["patternProperties"].items() if re.search(pattern, key)]
@@ -655,7 +655,8 @@ def test_schema_knows_peft_and_trl() -> None:
     from peft import LoraConfig
     from trl import SFTConfig
 
-    from pytest_ftloop.arguments import REFUSED, field_names
+    from pytest_ftloop.config.schema import REFUSED
+    from pytest_ftloop.train.arguments import field_names
 
     schema = json.loads(json.dumps(loop_file_schema(), allow_nan=False))
     lora, training = schema["properties"]["lora"], schema["properties"]["training"]

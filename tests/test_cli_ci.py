@@ -171,7 +171,7 @@ def test_out_is_a_file(repo: Project, capsys: Capture) -> None:
 
 def test_page_is_left_out(repo: Project, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what the HTML page needs the rest is written, and it says so."""
-    monkeypatch.setitem(sys.modules, "pytest_ftloop.html_report", None)
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.report.html.gather", None)
     assert 0 == main(["ci"])
     assert "note: report.html is left out: " in capsys.readouterr().err
     names = {path.name for path in (repo.path / "ftloop-ci").iterdir()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.cli import main
-from pytest_ftloop.github import MARKER
+from pytest_ftloop.cli.github import MARKER
 from pytest_ftloop.report.pull_request import LIMIT, of, render, to_json
 from tests.gitfakes import isolate
 from tests.github_fakes import FakeGitHub, commands, serving

@@ -225,8 +225,8 @@ def test_a_plain_trainer_script(tmp_path: Path, capsys: Capture) -> None:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    from pytest_ftloop.progress import Silent
-    from pytest_ftloop.tiny import tiny_folder
+    from pytest_ftloop.core.progress import Silent
+    from pytest_ftloop.train.tiny import tiny_folder
 
     rows = [{"prompt": f"say {n}:", "completion": f" {n}"} for n in range(32)]
 

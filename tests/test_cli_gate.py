@@ -611,8 +611,8 @@ def test_renamed_loop(loops: Loops, gate: Gate) -> None:
 def test_hook_scorer(loops: Loops, gate: Gate) -> None:
     """A loop that pytest's hook scores is judged: nothing is scored in a replay."""
     scored = "scoring: {scorer: hook}\n"
-    from pytest_ftloop.config import read_loop_file
-    from pytest_ftloop.loop import Loop
+    from pytest_ftloop.config.loop_config import read_loop_file
+    from pytest_ftloop.loop.loop import Loop
 
     file = loops.write(more=scored)
     Loop(read_loop_file(file), hook=lambda example, output: True).run()

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_ftloop.cli import main
+from pytest_ftloop.core.records import Adjustment, Decision
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.records import Adjustment, Decision
 from tests.fakes import fake_finding, fake_iteration
 from tests.loops import BETTER, Loops
 

@@ -11,21 +11,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.config import (
-    DEFAULT_LORA,
-    DEFAULT_TRAINING,
-    from_python,
-    json_schema,
-    read_loop_file,
-)
-from pytest_ftloop.errors import ConfigError, Location
-from pytest_ftloop.gates import Gate, Regression
-from pytest_ftloop.records import Settings
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING, json_schema
+from pytest_ftloop.core.errors import ConfigError, Location
+from pytest_ftloop.core.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_ftloop.config import LoopConfig
+    from pytest_ftloop.config.loop_config import LoopConfig
 
     Write = Callable[[str, str | bytes], Path]
 

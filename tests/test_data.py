@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.data import Columns, describe, load, split_off
-from pytest_ftloop.errors import DataError, Location
+from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.core.errors import DataError, Location
+from pytest_ftloop.data.examples import load, split_off
+from pytest_ftloop.data.sources import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_ftloop.records import DataSet
+    from pytest_ftloop.core.records import DataSet
 
     Write = Callable[[str, str | bytes], Path]
 

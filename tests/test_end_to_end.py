@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_ftloop.cli import main
-from pytest_ftloop.github import MARKER
+from pytest_ftloop.cli.github import MARKER
+from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.metrics import format_figure
 from tests.gitfakes import GitRepo, isolate
 from tests.github_fakes import FakeGitHub, commands, serving
 from tests.runner import PullRequest, checkout, propose, run_action

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from pytest_ftloop import export as module
 from pytest_ftloop.cli import main
-from pytest_ftloop.fingerprint import model_identity
-from pytest_ftloop.inputs import Inputs
+from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.data.identity import model_identity
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.recipe import recipe_id
-from pytest_ftloop.search import find_logs
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.workspace import find_logs
+from pytest_ftloop.train import export as module
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 
 if TYPE_CHECKING:

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.data import Columns, load
-from pytest_ftloop.fingerprint import (
+from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.recipe import RECIPE, recipe_id
+from pytest_ftloop.core.records import Settings
+from pytest_ftloop.data.examples import load
+from pytest_ftloop.data.identity import (
     NEUTRAL,
     iteration_fingerprint,
     model_identity,
     scoring_identity,
 )
-from pytest_ftloop.recipe import RECIPE, recipe_id
-from pytest_ftloop.records import Settings
-from pytest_ftloop.scorers import Scoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_ftloop.records import DataSet
+    from pytest_ftloop.core.records import DataSet
 
     Write = Callable[[str, str | bytes], Path]
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.errors import ConfigError, Location
-from pytest_ftloop.gates import Gate, GateResult, check_tags, judge, parse_gate
-from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.config.gates import Gate, check_tags, parse_gate
+from pytest_ftloop.core.errors import ConfigError, Location
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.gate.thresholds import GateResult, judge
 
 WHERE = Location("sentiment.ftloop.yaml", 9)
 RATES = {"pass_rate", "token_accuracy"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.git import GitError, Repository
+from pytest_ftloop.core.git import GitError, Repository
 from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class TestContaining:
         script = (
             "from pathlib import Path\n"
             "import os\n"
-            "from pytest_ftloop.git import Repository\n"
+            "from pytest_ftloop.core.git import Repository\n"
             "assert 'GIT_INDEX_FILE' in os.environ\n"
             "r = Repository.containing(Path())\n"
             "blobs = r.files('HEAD')\n"
@@ -587,7 +587,7 @@ def test_git_is_not_asked_at_import() -> None:
     check = (
         "import sys, subprocess\n"
         "subprocess.Popen = None\n"
-        "import pytest_ftloop.git, pytest_ftloop.reference\n"
+        "import pytest_ftloop.core.git, pytest_ftloop.gate.reference\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)

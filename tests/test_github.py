@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.github import (
+from pytest_ftloop.cli.github import (
     MARKER,
     SUMMARY_LIMIT,
     GitHub,
@@ -24,6 +23,7 @@ from pytest_ftloop.github import (
     summary_room,
     write_outputs,
 )
+from pytest_ftloop.core.errors import ConfigError
 from tests.github_fakes import BOT, Command, FakeGitHub, commands, outputs, serving
 from tests.report.hostile_texts import TEXTS
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.compare import Side, compare
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.holdout import WORN_USES, HoldoutReport, report_of
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.holdout import WORN_USES, HoldoutReport, report_of
 from tests.fakes import (
     fake_example,
     fake_holdout_use,
@@ -25,8 +25,8 @@ from tests.fakes import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.records import HoldoutUse, Judgement
+    from pytest_ftloop.core.records import HoldoutUse, Judgement
+    from pytest_ftloop.gate.verdict import Verdict
 
 N = 100
 

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_ftloop import log
 from pytest_ftloop.cli import STARTER, main
-from pytest_ftloop.config import read_loop_file
-from pytest_ftloop.inputs import Inputs
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.loop.inputs import Inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ def test_names_the_missing_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where training is not possible yet, the command that makes it so comes first."""
-    monkeypatch.setattr("pytest_ftloop.schema.TRAIN_EXTRA", ("json", "no_such_module"))
+    monkeypatch.setattr("pytest_ftloop.config.schema.TRAIN_EXTRA", ("json", "no_such_module"))
     main(["init", str(tmp_path)])
     out = capsys.readouterr().out
     assert "to train (no_such_module missing):" in out

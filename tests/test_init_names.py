@@ -34,8 +34,11 @@ def test_unknown_name() -> None:
     [
         ("pytest_ftloop", [*HEAVY, "pytest"]),
         ("pytest_ftloop.plugin", HEAVY),
-        ("pytest_ftloop.loop", ["torch", "transformers", "trl", "peft", "datasets", "numpy"]),
-        ("pytest_ftloop.session", ["torch", "transformers", "trl", "peft", "datasets", "numpy"]),
+        ("pytest_ftloop.loop.loop", ["torch", "transformers", "trl", "peft", "datasets", "numpy"]),
+        (
+            "pytest_ftloop.plugin.session",
+            ["torch", "transformers", "trl", "peft", "datasets", "numpy"],
+        ),
     ],
 )
 def test_import_is_light(imported: str, kept_out: list[str]) -> None:

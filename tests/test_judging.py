@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_ftloop.judging as judging_module
-from pytest_ftloop import data as data_module
-from pytest_ftloop.baseline import Baseline
-from pytest_ftloop.compare.compare import compare
-from pytest_ftloop.config import from_python
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.holdout import report_of
-from pytest_ftloop.judging import IN_DOUBT, Judge, Judging, is_accepted, is_in_doubt
+import pytest_ftloop.gate.judging as judging_module
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult, SeedRun
+from pytest_ftloop.data import examples as data_module
+from pytest_ftloop.gate.baseline import Baseline
+from pytest_ftloop.gate.compare import compare
+from pytest_ftloop.gate.holdout import report_of
+from pytest_ftloop.gate.judging import IN_DOUBT, Judge, Judging, is_accepted, is_in_doubt
+from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import Cost, Evaluation, ExampleResult, SeedRun
-from pytest_ftloop.runner import adapter_folder
-from pytest_ftloop.seeds import SeedTrainer
-from pytest_ftloop.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.seeds import SeedTrainer
 from tests.fakes import (
     fake_example,
     fake_holdout_use,
@@ -41,10 +41,10 @@ from tests.gitfakes import GitRepo, isolate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.compare.compare import Side
-    from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.inputs import Inputs
-    from pytest_ftloop.records import Iteration, Settings, Training
+    from pytest_ftloop.core.records import Iteration, Settings, Training
+    from pytest_ftloop.gate.compare import Side
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.inputs import Inputs
 
 N = 200
 RULE = Regression(metrics=("eval_loss",))
@@ -207,7 +207,7 @@ def test_nothing_is_trained_where_nothing_may_be(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What `pytest_ftloop.train.Run` is, without torch."""
+    """What `pytest_ftloop.train.lora.Run` is, without torch."""
 
     training: Training
     evaluation: Evaluation

@@ -18,26 +18,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.errors import LogError
-from pytest_ftloop.log import (
-    CURVE_STEPS,
-    FolderFiles,
-    ImprovementLog,
-    LogView,
-    as_logged,
-    chain_from,
-    examples_csv,
-    from_record,
-    improvement,
-    next_number,
-    thinned,
-    to_yaml,
-    verify,
-    write_atomically,
-)
-from pytest_ftloop.log.record import parse
-from pytest_ftloop.metrics import best_metrics
-from pytest_ftloop.records import (
+from pytest_ftloop.core.chain import chain_from, next_number
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.metrics import best_metrics
+from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
     Adjustment,
     Cost,
@@ -53,6 +37,21 @@ from pytest_ftloop.records import (
     Settings,
     StepLog,
 )
+from pytest_ftloop.log import (
+    CURVE_STEPS,
+    FolderFiles,
+    ImprovementLog,
+    LogView,
+    as_logged,
+    examples_csv,
+    from_record,
+    improvement,
+    thinned,
+    to_yaml,
+    verify,
+    write_atomically,
+)
+from pytest_ftloop.log.record import parse
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics, fake_steps
 
 SCHEMA_1 = Path(__file__).parent / "logs/schema-1"

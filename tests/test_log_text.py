@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.errors import LogError
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.log import from_record, to_yaml
 from pytest_ftloop.log.record import parse
-from pytest_ftloop.metrics import METRICS
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 
 # What YAML takes for a number, a date, a truth value or nothing, and what breaks a list.

@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop import loop as loop_module
-from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
-from pytest_ftloop.inputs import Inputs
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult, Settings, Training
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.metrics import METRICS
-from pytest_ftloop.options import Options
-from pytest_ftloop.records import Cost, Evaluation, ExampleResult, Settings, Training
+from pytest_ftloop.loop import loop as loop_module
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 from tests.fakes import fake_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_ftloop.diagnose.pace import Pace
-    from pytest_ftloop.progress import Progress
-    from pytest_ftloop.records import Finding
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.core.records import Finding
+    from pytest_ftloop.loop.result import LoopResult
+    from pytest_ftloop.train.early_end import Pace
 
 TRAIN = [{"prompt": f"p{n}", "completion": f"c{n}", "tags": "x"} for n in range(6)]
 EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}", "tags": "x"} for n in range(4)]
@@ -37,7 +38,7 @@ EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}", "tags": "x"} f
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What `pytest_ftloop.train.Run` is, without torch."""
+    """What `pytest_ftloop.train.lora.Run` is, without torch."""
 
     training: Training
     evaluation: Evaluation
@@ -216,7 +217,7 @@ def test_up_to_date_run_needs_no_torch(tmp_path: Path) -> None:
     run(config(tmp_path))
     code = (
         "import sys; from pathlib import Path; from tests.test_loop import config;"
-        "from pytest_ftloop.loop import Loop;"
+        "from pytest_ftloop.loop.loop import Loop;"
         f"assert Loop(config(Path({str(tmp_path)!r}))).run().trained == ();"
         "print(*{'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy'} & set(sys.modules))"
     )
@@ -649,8 +650,8 @@ def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
 
 def test_training_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torch is not installed, what is logged is judged; training names the extra."""
-    monkeypatch.setitem(sys.modules, "pytest_ftloop.train", None)
-    monkeypatch.delattr("pytest_ftloop.train", raising=False)
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
+    monkeypatch.delattr("pytest_ftloop.train.lora", raising=False)
     with pytest.raises(FtloopError) as caught:
         Loop(config(tmp_path)).run()
     assert 'pip install "pytest-ftloop[train]"' == caught.value.cure

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.metrics import (
+from pytest_ftloop.core.metrics import (
     DECIMALS,
     METRICS,
     best_metrics,
@@ -21,7 +21,7 @@ from pytest_ftloop.metrics import (
     token_accuracy,
     token_mean_loss,
 )
-from pytest_ftloop.records import EvalPoint, Evaluation, ExampleResult, Training
+from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Training
 
 
 def a_result(

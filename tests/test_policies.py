@@ -11,14 +11,13 @@ import pytest
 
 from pytest_ftloop.adjust import Known, Limits, decide
 from pytest_ftloop.adjust.choose import policy_of
-from pytest_ftloop.adjust.function import Function
-from pytest_ftloop.adjust.listed import Listed
+from pytest_ftloop.adjust.function import Function, Listed
 from pytest_ftloop.adjust.sampler import Dimension, Sampler
-from pytest_ftloop.config import read_loop_file
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.records import Adjustment
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.records import Adjustment
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
 from tests.test_loop import FakeTrainer, config
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 RATE = "training.learning_rate"
 EPOCHS = "num_train_epochs"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.git import GitError, Repository
-from pytest_ftloop.reference import Range, Reference, reference, split_range
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.gate.reference import Range, Reference, reference, split_range
 from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.errors import FtloopError
-from pytest_ftloop.result import Figure, LoopResult, best_of, worst
+from pytest_ftloop.core.chain import best_of, worst
+from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.loop.result import Figure, LoopResult
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 
 NAN = math.nan

@@ -11,11 +11,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop import rewrite
-from pytest_ftloop.config import DEFAULT_LORA, DEFAULT_TRAINING, read_loop_file
-from pytest_ftloop.errors import ConfigError, FtloopError, Location
-from pytest_ftloop.records import Settings
-from pytest_ftloop.rewrite import changes, with_settings
+from pytest_ftloop.config import edit as rewrite
+from pytest_ftloop.config.edit import changes, with_settings
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location
+from pytest_ftloop.core.records import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.errors import ConfigError, Location, ScoringError
-from pytest_ftloop.records import Example, ExampleResult
-from pytest_ftloop.scorers import (
-    SCORERS,
-    Scoring,
-    check_scoring,
-    load_scorer,
-    needs_generation,
-    score_by_choice,
-    score_by_loss,
-)
+from pytest_ftloop.config.scoring import SCORERS, Scoring, check_scoring, needs_generation
+from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
+from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.scorers import load_scorer, score_by_choice, score_by_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration, Judgement
+    from pytest_ftloop.core.records import Iteration, Judgement
 
 LOSS = "eval_loss"
 

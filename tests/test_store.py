@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pytest_ftloop import store as store_module
-from pytest_ftloop.errors import LogError, StaleLogError
+from pytest_ftloop.core.errors import LogError, StaleLogError
+from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.records import Adjustment, Iteration, SeedRun
-from pytest_ftloop.store import Store
+from pytest_ftloop.log import kept as store_module
+from pytest_ftloop.log.kept import Store
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 from tests.test_log import iterations, seed_runs
 from tests.test_loop import FakeTrainer, config, contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.loop.result import LoopResult
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_only_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable may start with ~, which no shell replaces in a workflow's env."""
-    from pytest_ftloop.cache import records_folder
+    from pytest_ftloop.core.cache import records_folder
 
     monkeypatch.setenv("FTLOOP_RECORDS", "~/kept")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -205,7 +205,7 @@ def test_retrain_trains(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPa
 
 
 def replace_cost(given: dict[str, Any], **changes: Any) -> Any:
-    from pytest_ftloop.records import Cost
+    from pytest_ftloop.core.records import Cost
 
     return Cost(**{**given, **changes})
 

@@ -15,10 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.adapter_file import WEIGHTS, Adapter
-from pytest_ftloop.diagnose.windows import FIRST_STEPS
-from pytest_ftloop.errors import DataError
-from pytest_ftloop.trainer_state import (
+from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.diagnose.any_trainer.adapter_file import WEIGHTS, Adapter
+from pytest_ftloop.diagnose.any_trainer.trainer_state import (
     STATE,
     TrainerRun,
     findings_of,
@@ -26,6 +25,7 @@ from pytest_ftloop.trainer_state import (
     read_state,
     states_in,
 )
+from pytest_ftloop.diagnose.windows import FIRST_STEPS
 from tests.test_adapter_file import A, B, packed
 
 REAL = Path(__file__).with_name("trainer_states")

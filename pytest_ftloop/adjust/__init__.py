@@ -9,7 +9,7 @@ floor, and once both sides of the optimum are known the geometric middle is next
 from __future__ import annotations
 
 from pytest_ftloop.adjust.decide import Limits, decide
-from pytest_ftloop.adjust.listed import settings_of
+from pytest_ftloop.adjust.function import settings_of
 from pytest_ftloop.adjust.policy import Policy, Proposal
 from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.state import DEFAULTS, Known, canonical, parent_of_next

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.adjust.function import PARAMETERS, Adjust, Function
-from pytest_ftloop.adjust.listed import Listed
+from pytest_ftloop.adjust.function import PARAMETERS, Adjust, Function, Listed
 from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.sampler import Dimension, Sampler
-from pytest_ftloop.functions import load_function
+from pytest_ftloop.core.functions import load_function
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.policy import Policy
-    from pytest_ftloop.config import LoopConfig, SamplerSection
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.config.sections import SamplerSection
 
 
 def policy_of(config: LoopConfig, hook: Adjust | None = None) -> Policy:

@@ -19,8 +19,8 @@ from pytest_ftloop.adjust.state import (
     parent_of_next,
     times,
 )
-from pytest_ftloop.metrics import format_figure
-from pytest_ftloop.records import Decision, Iteration
+from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.records import Decision, Iteration
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ from pytest_ftloop.adjust.state import (
     rate_of,
     times,
 )
-from pytest_ftloop.diagnose.pace import ended_as_hopeless
-from pytest_ftloop.records import Adjustment, Finding, Iteration
+from pytest_ftloop.core.records import Adjustment, Finding, Iteration, ended_as_hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

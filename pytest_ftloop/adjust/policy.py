@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pytest_ftloop.adjust.state import DEFAULTS, NOTHING, Known
-from pytest_ftloop.records import Adjustment, Iteration
+from pytest_ftloop.core.records import Adjustment, Iteration
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pytest_ftloop.adjust.state import (
     gained,
     parent_of_next,
 )
-from pytest_ftloop.records import Adjustment, Iteration
+from pytest_ftloop.core.records import Adjustment, Iteration
 
 Move = Callable[[State], Adjustments]
 

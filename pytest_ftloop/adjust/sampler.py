@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.adjust.policy import Proposal, changes
 from pytest_ftloop.adjust.state import NOTHING, Known, State, figure, value_of
-from pytest_ftloop.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.metrics import METRICS, split_name
-from pytest_ftloop.records import Iteration
+from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.records import Iteration
 
 if TYPE_CHECKING:
     from types import ModuleType

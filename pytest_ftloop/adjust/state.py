@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.diagnose.noise import UNMEASURED, better_beyond_noise
-from pytest_ftloop.metrics import METRICS, split_name
-from pytest_ftloop.records import Adjustment, Finding, Iteration, Settings
-from pytest_ftloop.result import best_of
+from pytest_ftloop.core.chain import best_of
+from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.noise import UNMEASURED, better_beyond_noise
+from pytest_ftloop.core.records import Adjustment, Finding, Iteration, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,14 +12,14 @@ from pytest_ftloop.cli.command import (
     report,
     where_argument,
 )
-from pytest_ftloop.errors import ConfigError, shown_path
+from pytest_ftloop.core.errors import ConfigError, shown_path
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from pytest_ftloop.records import Iteration
-    from pytest_ftloop.search import Logged
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.workspace import Logged
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from pytest_ftloop.cli.show import chosen
-    from pytest_ftloop.search import find_logs
+    from pytest_ftloop.loop.workspace import find_logs
 
     wanted, path = arguments.iteration, arguments.path
     if wanted and path == Path() and Path(wanted).exists():  # `ftloop accept examples/quickstart`
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
     """The loop file, and its text with the iteration's settings; None where it states them."""
-    from pytest_ftloop.rewrite import changes, with_settings
+    from pytest_ftloop.config.edit import changes, with_settings
 
     config = logged.config
     if config is None:
@@ -83,7 +83,7 @@ def _write(file: Path, text: str, what_follows: str) -> None:
 
 def _what_follows(iteration: Iteration, logged: Logged) -> str:
     """Whether the iteration, as the start of its loop now, is trained again."""
-    from pytest_ftloop.diagnose.pace import ended_as_hopeless
+    from pytest_ftloop.core.records import ended_as_hopeless
 
     if ended_as_hopeless(iteration):
         return "the iteration was ended early, so pytest --ftloop trains it whole"
@@ -96,8 +96,8 @@ def _what_follows(iteration: Iteration, logged: Logged) -> str:
 
 def _accept(iteration: Iteration, logged: Logged) -> str:
     """Log that the iteration stands from now on, in the place of what stood."""
-    from pytest_ftloop.records import Judgement
-    from pytest_ftloop.standing import heads
+    from pytest_ftloop.core.records import Judgement
+    from pytest_ftloop.gate.standing import heads
 
     standing = heads(logged.log.view.judgements())
     if [(head.candidate, head.by) for head in standing] == [(iteration.id, "hand")]:

@@ -14,7 +14,7 @@ from pytest_ftloop.cli.command import (
     positive,
     terminal_width,
 )
-from pytest_ftloop.seeds import CALIBRATION_SEEDS
+from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS
 
 if TYPE_CHECKING:
     import argparse
@@ -34,12 +34,12 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import ready, screen_progress
-    from pytest_ftloop.loop import Loop
-    from pytest_ftloop.options import Options, in_ci
+    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.options import Options, in_ci
+    from pytest_ftloop.loop.seeds import runs_here
+    from pytest_ftloop.loop.workspace import find_loop_files
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
-    from pytest_ftloop.search import find_loop_files
-    from pytest_ftloop.seeds import runs_here
 
     options = Options(explore=not in_ci(), log_folder=arguments.log and arguments.log.absolute())
 

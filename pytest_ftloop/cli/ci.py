@@ -22,7 +22,7 @@ from pytest_ftloop.cli.command import (
     report,
     terminal_width,
 )
-from pytest_ftloop.errors import ConfigError, FtloopError, LogError, StaleLogError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, StaleLogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -72,7 +72,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop import github
+    from pytest_ftloop.cli import github
     from pytest_ftloop.report.pull_request import of
 
     env = os.environ
@@ -98,7 +98,7 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
     """The exit code and every loop, after training what is stale where that is asked for."""
     from pytest_ftloop.cli.commits import Candidates
     from pytest_ftloop.cli.gate import parse_fail_on
-    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.loop.workspace import find_loop_files
 
     fail_on = parse_fail_on(arguments.fail_on)
     found = Candidates(tuple(find_loop_files(arguments.paths)), arguments.baseline, arguments.log)
@@ -119,8 +119,8 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
 
 def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> Judged:
     from pytest_ftloop.cli.gate import judged
-    from pytest_ftloop.config import SUFFIXES
-    from pytest_ftloop.gates import Regression
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.config.loop_yaml import SUFFIXES
     from pytest_ftloop.report.pull_request import Judged
 
     source = shown_path(file)
@@ -178,7 +178,7 @@ def _write(
     errors: TextIO,
 ) -> None:
     """Write the files, and the summary of the job."""
-    from pytest_ftloop import github
+    from pytest_ftloop.cli import github
     from pytest_ftloop.log import write_atomically
     from pytest_ftloop.report.pull_request import render, to_json
 
@@ -192,7 +192,7 @@ def _write(
         ) from None
     results = [judged.result for judged in loops if judged.result is not None]
     try:
-        from pytest_ftloop.html_report import write_report
+        from pytest_ftloop.report.html.gather import write_report
 
         if results:
             write_report(results, folder / PAGE)
@@ -239,7 +239,7 @@ def _annotations(
     made: PullRequestReport, env: Mapping[str, str], *, stale_ok: bool = False
 ) -> list[str]:
     """A workflow command for each gate that fails or could, at its line; errors first."""
-    from pytest_ftloop import github
+    from pytest_ftloop.cli import github
     from pytest_ftloop.report.escape import visible
 
     if not github.in_actions(env):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

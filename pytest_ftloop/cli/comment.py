@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import ERROR, HOLDS, Command, positive
-from pytest_ftloop.errors import ConfigError, FtloopError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop import github
+    from pytest_ftloop.cli import github
 
     env = os.environ
     # An error may quote the report: it goes where commands are stopped.
@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _comment(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
-    from pytest_ftloop.github import GitHub, pull_request_of, read_event
+    from pytest_ftloop.cli.github import GitHub, pull_request_of, read_event
     from pytest_ftloop.report.escape import visible
 
     body = _body(arguments.report)
@@ -65,7 +65,7 @@ def _comment(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 def _body(path: Path) -> str:
     """The comment, made anew from data: no Markdown is taken from a file that a fork may write."""
-    from pytest_ftloop.github import MARKER
+    from pytest_ftloop.cli.github import MARKER
     from pytest_ftloop.report.pull_request import LIMIT, from_json, render
     from pytest_ftloop.report.pull_request.model import MOST_BYTES
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import log_argument
-from pytest_ftloop.errors import ConfigError
+from pytest_ftloop.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.reference import Range
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.gate.reference import Range
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Candidates:
 
     def read(self, file: Path) -> LoopConfig:
         """One of the loop files, with what git does not keep of its data and model."""
-        from pytest_ftloop.config import read_loop_file
+        from pytest_ftloop.config.loop_config import read_loop_file
 
         config = read_loop_file(file)
         if self.root is None or self.tree is None:
             return config
-        from pytest_ftloop.retrain import with_what_git_lacks
+        from pytest_ftloop.loop.retrain import with_what_git_lacks
 
         return with_what_git_lacks(
             config, self.root / config.folder.resolve().relative_to(self.tree)
@@ -72,9 +72,9 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
 @contextmanager
 def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     """The candidates; a HEAD that was named is checked out to a temporary folder meanwhile."""
-    from pytest_ftloop.git import GitError, Repository
-    from pytest_ftloop.reference import Range, reference
-    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.core.git import GitError, Repository
+    from pytest_ftloop.gate.reference import Range, reference
+    from pytest_ftloop.loop.workspace import find_loop_files
 
     stated, paths = _split(arguments.where)
     if stated and arguments.baseline:
@@ -123,7 +123,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
 
 def _split(words: Sequence[str]) -> tuple[Range | None, list[Path]]:
     """The range among the words, and the paths. What exists is a path, whatever its name."""
-    from pytest_ftloop.reference import split_range
+    from pytest_ftloop.gate.reference import split_range
 
     paths = [Path(word) for word in words if Path(word).exists()]
     others = [word for word in words if not Path(word).exists()]

@@ -18,15 +18,15 @@ from pytest_ftloop.cli.command import (
     speaks_unicode,
     terminal_width,
 )
-from pytest_ftloop.errors import ConfigError, DataError, Location, LogError, shown_path
+from pytest_ftloop.core.errors import ConfigError, DataError, Location, LogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from pytest_ftloop.diagnose.any_trainer.trainer_state import TrainerRun
+    from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.diagnosis import Diagnosed
-    from pytest_ftloop.search import Logged
-    from pytest_ftloop.trainer_state import TrainerRun
 
 MOST_NAMED = 5
 """Runs of a sweep that an error names."""
@@ -82,9 +82,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
     """What PATH holds: one run of a trainer, or the last iteration of each log."""
-    from pytest_ftloop.config import SUFFIXES
-    from pytest_ftloop.search import find_logs
-    from pytest_ftloop.trainer_state import read_newest
+    from pytest_ftloop.config.loop_yaml import SUFFIXES
+    from pytest_ftloop.diagnose.any_trainer.trainer_state import read_newest
+    from pytest_ftloop.loop.workspace import find_logs
 
     if not path.exists():
         raise DataError("no such file or folder", where=Location(str(path)))
@@ -107,8 +107,8 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
 
 def _what_to_name(folder: Path) -> str:
     """The runs in a folder of runs (a sweep's), or else what a run is."""
+    from pytest_ftloop.diagnose.any_trainer.trainer_state import states_in
     from pytest_ftloop.report.escape import visible
-    from pytest_ftloop.trainer_state import states_in
 
     below = (child for child in sorted(folder.iterdir()) if child.is_dir())
     runs = list(islice((child for child in below if any(states_in(child))), MOST_NAMED + 1))
@@ -122,9 +122,9 @@ def _what_to_name(folder: Path) -> str:
 
 
 def _trainer_run(run: TrainerRun) -> Diagnosed:
+    from pytest_ftloop.diagnose.any_trainer.trainer_state import findings_of
     from pytest_ftloop.report.diagnosis import Diagnosed
     from pytest_ftloop.report.phrases import duration_text
-    from pytest_ftloop.trainer_state import findings_of
 
     adapter = run.adapter
     parts = [f"step {run.step} of {run.planned_steps}"]

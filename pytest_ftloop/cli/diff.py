@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
 from pytest_ftloop.cli.gate import replayed
-from pytest_ftloop.errors import LogError
+from pytest_ftloop.core.errors import LogError
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_ftloop.difference import Difference
+    from pytest_ftloop.gate.difference import Difference
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _difference(wanted: Candidates, file: Path) -> Difference:
-    from pytest_ftloop.difference import difference
+    from pytest_ftloop.gate.difference import difference
 
     result = replayed(wanted.read(file), wanted)
     verdict = result.verdict

@@ -13,7 +13,7 @@ from pytest_ftloop.cli.command import (
     report,
     where_argument,
 )
-from pytest_ftloop.errors import shown_path
+from pytest_ftloop.core.errors import shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -42,9 +42,9 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import screen_progress
     from pytest_ftloop.cli.show import chosen
-    from pytest_ftloop.export import export
+    from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report.escape import visible
-    from pytest_ftloop.search import find_logs
+    from pytest_ftloop.train.export import export
 
     wanted, path = arguments.iteration, arguments.path
     if path == Path() and Path(wanted).exists():  # `ftloop export examples/quickstart`

@@ -6,26 +6,18 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.cli.command import (
-    ERROR,
-    FAILED,
-    HOLDS,
-    STALE,
-    Command,
-    report,
-    terminal_width,
-)
+from pytest_ftloop.cli.command import ERROR, FAILED, HOLDS, STALE, Command, report, terminal_width
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
-from pytest_ftloop.errors import ConfigError, FtloopError, LogError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.gates import Gate, Regression
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.gates import Gate, Regression
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.result import LoopResult
 
     Verdicts = tuple[tuple[Regression, Verdict], ...]
 
@@ -152,8 +144,8 @@ def exit_code(result: LoopResult, verdicts: Verdicts) -> int:
 
 def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
     """The loop as its log has it. A `StaleLogError` where something would have to be trained."""
-    from pytest_ftloop.loop import Loop
-    from pytest_ftloop.options import Options, in_ci
+    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.options import Options, in_ci
 
     log = found.log and found.log.absolute()
     explore = found.explore and not in_ci()
@@ -164,7 +156,7 @@ def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
 
 def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:
     """What the command line changes of a loop; one without the gate gets its defaults."""
-    from pytest_ftloop.gates import Regression, parse_gate
+    from pytest_ftloop.config.gates import Regression, parse_gate
 
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
@@ -204,7 +196,7 @@ def parse_fail_on(stated: str | None) -> frozenset[str] | None:
     """The verdicts that `--fail-on` names; None where it is not given."""
     if stated is None:
         return None
-    from pytest_ftloop.errors import did_you_mean
+    from pytest_ftloop.core.errors import did_you_mean
 
     kinds = [word.strip() for word in stated.split(",") if word.strip()]
     for kind in kinds:

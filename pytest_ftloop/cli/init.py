@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command
-from pytest_ftloop.errors import ConfigError, Location, shown_path
+from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _github(folder: Path, *, gpu: bool, force: bool) -> int:
     """Workflows are found in the top folder of a repository only."""
-    from pytest_ftloop.git import GitError, Repository
+    from pytest_ftloop.core.git import GitError, Repository
 
     try:
         top = Repository.containing(folder).root
@@ -106,7 +106,7 @@ def _check_targets(folder: Path, targets: Iterable[Path], *, force: bool) -> fro
 def _next_steps(folder: Path) -> Iterator[str]:
     import shlex
 
-    from pytest_ftloop.schema import missing_of_extra
+    from pytest_ftloop.config.schema import missing_of_extra
 
     where = shown_path(folder)
     at = "" if where == "." else f" {shlex.quote(where)}"

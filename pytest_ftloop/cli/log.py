@@ -14,12 +14,12 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
-from pytest_ftloop.errors import shown_path
+from pytest_ftloop.core.errors import shown_path
 
 if TYPE_CHECKING:
     import argparse
 
-    from pytest_ftloop.search import Logged
+    from pytest_ftloop.loop.workspace import Logged
 
 FORMATS = ("csv", "json", "markdown", "text")
 """What `report.log_tables` knows; said here too, so that `--help` need not import it."""
@@ -37,9 +37,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.report.log_tables import Table, format_tables
-    from pytest_ftloop.report.table import log_rows
-    from pytest_ftloop.search import find_logs
+    from pytest_ftloop.loop.workspace import find_logs
+    from pytest_ftloop.report.table import Table, format_tables, log_rows
 
     tables: list[Table] = []
 

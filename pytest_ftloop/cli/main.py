@@ -29,7 +29,7 @@ from pytest_ftloop.cli import (
 )
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
 from pytest_ftloop.cli.report import COMMAND as REPORT
-from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.cli.command import HOLDS, Command, each, report
 from pytest_ftloop.cli.commits import candidates, commit_arguments
 from pytest_ftloop.cli.gate import replayed
-from pytest_ftloop.errors import ConfigError, StaleLogError, shown_path
+from pytest_ftloop.core.errors import ConfigError, StaleLogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.html.loop_report import LoopReport
-    from pytest_ftloop.search import Logged
 
 DEFAULT_FILE = "ftloop-report.html"
 """Said here too, so that `--help` need not import what writes it."""
@@ -37,7 +37,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.html_report import of_log
+    from pytest_ftloop.report.html.gather import of_log
     from pytest_ftloop.report.html.page import check_extra
 
     check_extra()
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _write(loops: Sequence[LoopReport], output: Path) -> int:
-    from pytest_ftloop.html_report import write_page
+    from pytest_ftloop.report.html.gather import write_page
     from pytest_ftloop.report.phrases import plural
 
     write_page(loops, output)
@@ -73,7 +73,7 @@ def _write(loops: Sequence[LoopReport], output: Path) -> int:
 
 def _made_in_python(paths: Sequence[Path], log: Path | None) -> list[Logged]:
     """The logs in these folders that belong to no loop file."""
-    from pytest_ftloop.search import find_logs
+    from pytest_ftloop.loop.workspace import find_logs
 
     found: list[Logged] = []
     for path in paths:
@@ -88,7 +88,7 @@ def _made_in_python(paths: Sequence[Path], log: Path | None) -> list[Logged]:
 
 
 def _have_loop_files(paths: Sequence[Path]) -> bool:
-    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.loop.workspace import find_loop_files
 
     with suppress(ConfigError):
         return bool(find_loop_files(paths))
@@ -97,10 +97,10 @@ def _have_loop_files(paths: Sequence[Path]) -> bool:
 
 def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
     """A loop as `ftloop gate` judges it; where its log is out of date, what the log has."""
-    from pytest_ftloop.gates import Regression
-    from pytest_ftloop.html_report import of_log, of_result
+    from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.log import FOLDER, ImprovementLog
-    from pytest_ftloop.search import Logged
+    from pytest_ftloop.loop.workspace import Logged
+    from pytest_ftloop.report.html.gather import of_log, of_result
 
     config = wanted.read(file)
     config = replace(config, regressions=config.regressions or (Regression(),))

@@ -17,15 +17,15 @@ from pytest_ftloop.cli.command import (
     positive,
     terminal_width,
 )
-from pytest_ftloop.errors import ConfigError
+from pytest_ftloop.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.progress import Progress
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.loop.result import LoopResult
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -79,9 +79,9 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.loop import Loop
-    from pytest_ftloop.options import Options, in_ci
-    from pytest_ftloop.search import find_loop_files
+    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.options import Options, in_ci
+    from pytest_ftloop.loop.workspace import find_loop_files
 
     if arguments.replay and arguments.retrain_baseline:
         raise ConfigError("--retrain-baseline and --replay exclude each other")
@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def ready(file: Path) -> LoopConfig:
     """The loop of a file that can be run without pytest."""
-    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.config.loop_config import read_loop_file
 
     config = read_loop_file(file)
     if config.scoring.scorer == "hook":
@@ -166,7 +166,7 @@ def _tally(codes: Sequence[int]) -> str:
 
 def screen_progress() -> Progress:
     """A live line on stderr where that is a terminal, else only the lines that stay."""
-    from pytest_ftloop.live import LiveLine, StayingLines
+    from pytest_ftloop.report.live import LiveLine, StayingLines
 
     def write(text: str) -> None:
         sys.stderr.write(text)

@@ -18,7 +18,7 @@ def _run(arguments: argparse.Namespace) -> int:
     del arguments
     import json
 
-    from pytest_ftloop.schema import loop_file_schema
+    from pytest_ftloop.config.schema import loop_file_schema
 
     print(json.dumps(loop_file_schema(), indent=2, allow_nan=False))
     return HOLDS

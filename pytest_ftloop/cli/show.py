@@ -14,14 +14,14 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
-from pytest_ftloop.errors import LogError
+from pytest_ftloop.core.errors import LogError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from pytest_ftloop.records import Iteration
-    from pytest_ftloop.search import Logged
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.workspace import Logged
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -35,8 +35,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report.show import show_iteration
-    from pytest_ftloop.search import find_logs
 
     iteration, logged = chosen(
         arguments.iteration, find_logs(arguments.path, arguments.log, report)

@@ -14,13 +14,13 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
-from pytest_ftloop.errors import LogError, shown_path
+from pytest_ftloop.core.errors import LogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.suggestion import Suggestion
-    from pytest_ftloop.search import Logged
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -30,9 +30,9 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report import suggestion
     from pytest_ftloop.report.diff import to_json
-    from pytest_ftloop.search import find_logs
 
     found: list[Suggestion] = []
 
@@ -50,8 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _suggestion(logged: Logged) -> Suggestion:
     """By the loop's file what comes after its chain; of a loop without one, what its log says."""
-    from pytest_ftloop.loop import Loop
-    from pytest_ftloop.options import Options
+    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.options import Options
     from pytest_ftloop.report.suggestion import Suggestion
 
     if not logged.iterations:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.records import SEVERITIES
 from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, wiring
-from pytest_ftloop.diagnose.custom import SEVERITIES
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.diagnose.watch import Watch
+from pytest_ftloop.train.early_end import Watch
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Finding
+    from pytest_ftloop.core.records import Finding
 
 __all__ = ["Evidence", "Watch", "before_training", "by_severity", "diagnose"]
 

@@ -6,6 +6,7 @@ import math
 from itertools import takewhile
 from statistics import fmean, median
 
+from pytest_ftloop.core.records import Finding, StepLog
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
 from pytest_ftloop.diagnose.windows import (
     finite_losses,
@@ -15,7 +16,6 @@ from pytest_ftloop.diagnose.windows import (
     window_means,
     window_size,
 )
-from pytest_ftloop.records import Finding, StepLog
 
 LOST = 8.0
 """Nats of a model that knows nothing: ln(3,000), fewer tokens than any usual vocabulary has."""

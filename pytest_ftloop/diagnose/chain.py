@@ -12,19 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from pytest_ftloop.compare.runs import EXAMPLE_METRICS, ExampleMetric, is_figure
-from pytest_ftloop.compare.statistic import Differences, differences
-from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.diagnose.noise import better_beyond_noise, noise
-from pytest_ftloop.diagnose.pace import HOPELESS
-from pytest_ftloop.diagnose.windows import (
-    finite_losses,
-    last_quarters,
-    quarter_error,
-    window_size,
+from pytest_ftloop.core.metrics import METRICS, format_figure, split_name
+from pytest_ftloop.core.noise import better_beyond_noise, noise
+from pytest_ftloop.core.records import HOPELESS, ExampleResult, Finding, HoldoutUse, Iteration
+from pytest_ftloop.core.runs import (
+    EXAMPLE_METRICS,
+    Differences,
+    ExampleMetric,
+    differences,
+    is_figure,
 )
-from pytest_ftloop.metrics import METRICS, format_figure, split_name
-from pytest_ftloop.records import ExampleResult, Finding, HoldoutUse, Iteration
+from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.windows import finite_losses, last_quarters, quarter_error, window_size
 
 Rule = Callable[[Evidence], Finding | None]
 

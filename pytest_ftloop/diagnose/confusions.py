@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import MOST_LABELS, has_labels, listed, short
-from pytest_ftloop.records import Finding
 
 if TYPE_CHECKING:
     from pytest_ftloop.diagnose.evidence import Evidence

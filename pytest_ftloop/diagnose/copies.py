@@ -6,12 +6,12 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.affixes import FIXED, fixed_prefix, fixed_suffix
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.labels import labels_of
 from pytest_ftloop.diagnose.naming import pairs_of, prompt_of, prompts_of, said_of, some
 from pytest_ftloop.diagnose.similar import Text, can_compare, folded, neighbours
-from pytest_ftloop.records import Example, Finding
 
 MOST_COMPARED = 3_000_000
 """Pairs of an eval and a train example that are compared for near duplicates: some seconds. With

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
-from pytest_ftloop.metrics import METRICS
-from pytest_ftloop.records import Finding
 
 if TYPE_CHECKING:
+    from pytest_ftloop.core.records import ExampleResult
     from pytest_ftloop.diagnose.evidence import Evidence
-    from pytest_ftloop.records import ExampleResult
 
 CHANGES = 2
 """Changes of passed and failed that make an example flaky: it came back to what it was."""

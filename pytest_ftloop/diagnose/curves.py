@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.broken import diverged, no_signal, non_finite
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.learned import converged, not_learning, underfit
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
-from pytest_ftloop.records import Finding
 
 Rule = Callable[[Evidence], Finding | None]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.functions import described, raised_at
+from pytest_ftloop.core.records import SEVERITIES, Finding
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.functions import described, raised_at
-from pytest_ftloop.records import Finding
 
 NAME = "pytest_ftloop_diagnose"
 
 Diagnose = Callable[[Evidence], Sequence[Finding]]
 """The user's findings of one iteration, after ours."""
-
-SEVERITIES = ("error", "warning", "info")
 
 
 def asked(plugin: str, ask: Callable[[], object]) -> tuple[Finding, ...]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from statistics import fmean
 
+from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.affixes import (
     FIXED,
     edges,
@@ -25,12 +27,9 @@ from pytest_ftloop.diagnose.affixes import (
 )
 from pytest_ftloop.diagnose.copies import contradictions, duplicates, leak, near_duplicates
 from pytest_ftloop.diagnose.eval_size import small_eval_set
-from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 from pytest_ftloop.diagnose.labels import label_imbalance, unseen_labels
 from pytest_ftloop.diagnose.naming import is_blank, prompts_of, quoted, some
-from pytest_ftloop.diagnose.untrained import Rule, found_by
-from pytest_ftloop.gates import Gate, Regression
-from pytest_ftloop.records import Example, Finding
 
 
 def before_training(

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
-from pytest_ftloop.records import Finding
 
 if TYPE_CHECKING:
+    from pytest_ftloop.core.records import TrainedExample
     from pytest_ftloop.diagnose.evidence import Evidence
-    from pytest_ftloop.records import TrainedExample
 
 PASSES = 3
 """Times that an example was trained on, at least: the first says nothing, the model is untaught."""

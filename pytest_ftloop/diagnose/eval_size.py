@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_ftloop.compare.runs import EXAMPLE_METRICS, is_figure
-from pytest_ftloop.compare.statistic import differences
+from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.core.metrics import perplexity
+from pytest_ftloop.core.records import ExampleResult, Finding
+from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences, is_figure
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.naming import LONGEST_NAME, plural
-from pytest_ftloop.gates import Gate, Regression
-from pytest_ftloop.metrics import perplexity
-from pytest_ftloop.records import ExampleResult, Finding
 
 Unit = Literal["points", "nats", ""]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.records import SEVERITIES, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.gates import Gate, Regression
-    from pytest_ftloop.records import (
+    from pytest_ftloop.config.gates import Gate, Regression
+    from pytest_ftloop.core.records import (
         EvalPoint,
         Example,
         ExampleResult,
@@ -134,3 +136,24 @@ class Evidence:
         """The untrained base's eval loss, stated or evaluated before the first step; else NaN."""
         curve = self.eval_curve
         return curve[0][1] if curve and curve[0][0] == 0 else math.nan
+
+
+Rule = Callable[[Evidence], Finding | None]
+
+
+def found_by(rules: Iterable[Rule], **known: Any) -> tuple[Finding, ...]:
+    """What the rules find, errors first; `known` are those fields of the evidence that are."""
+    evidence = Evidence(
+        steps=(),
+        evals=(),
+        planned_steps=0,
+        best_step=0,
+        steps_per_epoch=0,
+        trainable_parameters=0,
+        labelled_tokens=0,
+        vocabulary=0,
+        adapter_moved=False,
+        **known,
+    )
+    found = [finding for rule in rules if (finding := rule(evidence))]
+    return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.diagnose import confusions, courses, slices
 
 if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Finding
     from pytest_ftloop.diagnose.evidence import Evidence
-    from pytest_ftloop.records import Finding
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pytest_ftloop.diagnose.words import Runs, count_words, joined, runs_of
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Example, ExampleResult
+    from pytest_ftloop.core.records import Example, ExampleResult
 
 _V = TypeVar("_V", str, tuple[str, str])
 Kind = Literal["tag", "label", "length", "word", "pair"]

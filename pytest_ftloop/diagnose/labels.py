@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
+from pytest_ftloop.config.gates import Gate
+from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.naming import answer_of, plural, prompt_of, quoted
-from pytest_ftloop.gates import Gate
-from pytest_ftloop.records import Example, Finding
 
 LONGEST = 60
 """Characters of a label."""

@@ -6,6 +6,7 @@ import math
 from itertools import accumulate, pairwise
 from statistics import fmean
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.broken import LOST
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
 from pytest_ftloop.diagnose.windows import (
@@ -20,7 +21,6 @@ from pytest_ftloop.diagnose.windows import (
     span,
     window_size,
 )
-from pytest_ftloop.records import Finding
 
 
 def not_learning(e: Evidence) -> Finding | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Example
+    from pytest_ftloop.core.records import Example
 
 LONGEST_NAME = 70
 """Characters of an id or of a gate's name in a message."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from statistics import fmean
 
+from pytest_ftloop.core.noise import noise
+from pytest_ftloop.core.records import EvalPoint, Finding
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
-from pytest_ftloop.diagnose.noise import noise
 from pytest_ftloop.diagnose.windows import (
     FIRST_STEPS,
     at,
@@ -18,7 +19,6 @@ from pytest_ftloop.diagnose.windows import (
     train_since,
     window_means,
 )
-from pytest_ftloop.records import EvalPoint, Finding
 
 FAR_TOO_HIGH = 0.05
 """A learning rate five times above the highest that LoRA is trained well with."""

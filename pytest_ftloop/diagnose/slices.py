@@ -9,6 +9,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import (
     KINDS,
     SUPPORT,
@@ -20,11 +21,10 @@ from pytest_ftloop.diagnose.groups import (
     words_each,
 )
 from pytest_ftloop.diagnose.statistics import Ranks, discoveries, fisher_exact
-from pytest_ftloop.records import Finding
 
 if TYPE_CHECKING:
+    from pytest_ftloop.core.records import ExampleResult
     from pytest_ftloop.diagnose.evidence import Evidence
-    from pytest_ftloop.records import ExampleResult
 
 FALSE_DISCOVERIES = 0.05
 """Benjamini and Hochberg's rate, over all groups of an eval set."""

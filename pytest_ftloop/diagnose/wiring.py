@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 
-from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.diagnose.untrained import Rule, found_by
-from pytest_ftloop.records import Finding, Wiring
+from pytest_ftloop.core.records import Finding, Wiring
+from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 
 
 def before_training(wiring: Wiring) -> tuple[Finding, ...]:

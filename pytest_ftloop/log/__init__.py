@@ -1,8 +1,8 @@
 """The improvement log: its records and tables, how they are written and read, and their order."""
 
-from pytest_ftloop.log.chain import chain_from, next_number
-from pytest_ftloop.log.files import Files, FolderFiles, unwritable, write_atomically
-from pytest_ftloop.log.improvement import FOLDER, RECORD_NAME, ImprovementLog, LogView, verify
+from pytest_ftloop.core.chain import chain_from, next_number
+from pytest_ftloop.log.files import RECORD_NAME, Files, FolderFiles, unwritable, write_atomically
+from pytest_ftloop.log.improvement import FOLDER, ImprovementLog, LogView, verify
 from pytest_ftloop.log.record import CURVE_STEPS, as_logged, from_record, thinned, to_yaml
 from pytest_ftloop.log.table import ExampleTable, examples_csv
 

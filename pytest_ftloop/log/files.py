@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
 
-from pytest_ftloop.errors import Location, LogError, shown_path
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.errors import Location, LogError, shown_path
+from pytest_ftloop.core.git import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Files(Protocol):
@@ -96,3 +104,92 @@ def damaged(shown: str, why: str, line: int | None = None) -> LogError:
             "pytest --ftloop."
         )
     return LogError(f"damaged log file: {why}", where=Location(shown, line), cure=cure)
+
+
+@dataclass(frozen=True)
+class CommitFiles:
+    """The files below a folder of a commit. `blobs` are git's names of them, by path below it."""
+
+    repository: Repository
+    commit: str
+    folder: PurePosixPath
+    blobs: Mapping[str, str]
+
+    def names(self) -> frozenset[str]:
+        """The files there are."""
+        return frozenset(self.blobs)
+
+    def read(self, name: str) -> str:
+        """One file's text."""
+        content = self._records.get(name)
+        if content is None:
+            (content,) = self.repository.read([self.blobs[name]])
+        try:
+            return content.decode().replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise damaged(self.shown(name), str(error)) from None
+
+    def shown(self, name: str) -> str:
+        """The file and its commit, as git writes it: `1a2b3c4:improvement_log/x/001-....yaml`."""
+        return f"{self.commit[:7]}:{self.folder / name}"
+
+    @cached_property
+    def _records(self) -> Mapping[str, bytes]:
+        """All records, from one call of git; tables are read when they are looked at."""
+        names = [name for name in self.blobs if name.endswith(".yaml")]
+        found = self.repository.read([self.blobs[name] for name in names])
+        return dict(zip(names, found, strict=True))
+
+
+def folders_of_records(
+    blobs: Mapping[PurePosixPath, str],
+) -> dict[PurePosixPath, frozenset[str]]:
+    """The folders that hold records of iterations, and the ids of those."""
+    found: dict[PurePosixPath, set[str]] = {}
+    for path in blobs:
+        if match := RECORD_NAME.fullmatch(path.name):
+            found.setdefault(path.parent, set()).add(match[2])
+    return {folder: frozenset(ids) for folder, ids in found.items()}
+
+
+def below(blobs: Mapping[PurePosixPath, str], folder: PurePosixPath) -> dict[str, str]:
+    """The files below a folder, by their path from it."""
+    return {
+        str(path.relative_to(folder)): blob
+        for path, blob in blobs.items()
+        if folder in path.parents
+    }
+
+
+@contextlib.contextmanager
+def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[Path]:
+    """Hold the lock of a log's folder; gives the lock's file. `waiting` is told if it has to wait.
+
+    It lies in the cache: a committed folder holds records only.
+    """
+    from filelock import FileLock, Timeout  # takes its time, and most runs find nothing to write
+
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    locks = cache_folder() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except OSError as error:
+        raise LogError(
+            f"the cache folder can't be written: {error.strerror}",
+            where=Location(str(locks)),
+            cure="Name another with the environment variable FTLOOP_CACHE.",
+        ) from None
+    try:
+        yield Path(lock.lock_file)
+    finally:
+        lock.release()
+
+
+RECORD_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
+"""An iteration's record; schema 1 had no tag."""

@@ -24,8 +24,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pytest_ftloop.errors import shown_path
+from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.metrics import best_metrics, split_name
+from pytest_ftloop.core.records import (
+    Evaluation,
+    ExampleResult,
+    HoldoutUse,
+    Iteration,
+    Judgement,
+    SeedRun,
+)
 from pytest_ftloop.log.files import (
+    RECORD_NAME,
     Files,
     FolderFiles,
     damaged,
@@ -45,26 +55,17 @@ from pytest_ftloop.log.record import (
     to_yaml,
 )
 from pytest_ftloop.log.table import ExampleTable, examples_csv
-from pytest_ftloop.metrics import best_metrics, split_name
-from pytest_ftloop.records import (
-    Evaluation,
-    ExampleResult,
-    HoldoutUse,
-    Iteration,
-    Judgement,
-    SeedRun,
-)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 FOLDER = "improvement_log"
 
-RECORD_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
-"""An iteration's record; schema 1 had no tag."""
-
 _SEED_NAME = re.compile(r"seeds/([0-9a-f]{8})-(\d+)-([0-9a-f]{4})\.yaml")
+
 _VERDICT_NAME = re.compile(r"verdicts/([0-9a-f]{8})-([0-9a-f]{8})\.yaml")
+
 _HOLDOUT_NAME = re.compile(r"holdout/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
 
 Kept = TypeVar("Kept")

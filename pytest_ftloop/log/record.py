@@ -13,10 +13,9 @@ from typing import Any, TypeVar, overload
 
 import yaml
 
-from pytest_ftloop.errors import Location, LogError
-from pytest_ftloop.log.files import damaged
-from pytest_ftloop.metrics import DECIMALS, METRICS
-from pytest_ftloop.records import (
+from pytest_ftloop.core.errors import Location, LogError
+from pytest_ftloop.core.metrics import DECIMALS, METRICS
+from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
     Adjustment,
     Cost,
@@ -30,6 +29,7 @@ from pytest_ftloop.records import (
     Settings,
     StepLog,
 )
+from pytest_ftloop.log.files import damaged
 
 CURVE_STEPS = 60
 """Steps a record keeps of the train curve; longer runs are averaged over equal windows."""

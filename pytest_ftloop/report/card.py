@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, split_name
 from pytest_ftloop.report.escape import markdown_cell, markdown_visible, one_line, visible
 from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Finding, HoldoutUse, Iteration, Judgement
+    from pytest_ftloop.core.records import Finding, HoldoutUse, Iteration, Judgement
 
 IN_INDEX = ("eval_loss", "pass_rate")
 """Of a tag's figures those that the hub's index gets; the card's own table has more."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_ftloop.records import Finding
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.report.escape import markdown_visible, shorten, visible
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.phrases import evidence_text, figure_text

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pytest_ftloop.compare.verdict import Change, change_text
-from pytest_ftloop.difference import Difference, Flip, SettingChange
-from pytest_ftloop.metrics import format_figure
-from pytest_ftloop.records import Finding
+from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.records import Finding
+from pytest_ftloop.gate.difference import Difference, Flip, SettingChange
+from pytest_ftloop.gate.verdict import Change, change_text
 from pytest_ftloop.report.escape import markdown_visible, one_line, quoted, shorten, visible
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.phrases import duration_text, format_setting, plural

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.gates import OPERATORS, Gate, GateResult
-from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.config.gates import OPERATORS, Gate
+from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import distance_text, figure_text, format_changes
@@ -23,8 +24,8 @@ from pytest_ftloop.report.text import (
 )
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import ExampleResult, Iteration
-    from pytest_ftloop.result import Figure, LoopResult
+    from pytest_ftloop.core.records import ExampleResult, Iteration
+    from pytest_ftloop.loop.result import Figure, LoopResult
 
 _MOST_EXAMPLES = 3
 _MOST_HISTORY = 8

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.metrics import format_figure, split_name
+from pytest_ftloop.core.metrics import format_figure, split_name
 from pytest_ftloop.report.escape import one_line
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Adjustment, Decision, Iteration, Settings
+    from pytest_ftloop.core.records import Adjustment, Decision, Iteration, Settings
 
 MISSING = "-"
 """Stands for a figure that a record does not hold."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.report.escape import visible
 
 if TYPE_CHECKING:
-    from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.gates import GateResult, Regression
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.gate.thresholds import GateResult
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.result import LoopResult
 
 Properties = list[tuple[str, str]]
 

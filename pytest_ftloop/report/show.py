@@ -7,7 +7,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, split_name
 from pytest_ftloop.report.escape import columns_of, one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
@@ -23,7 +23,7 @@ from pytest_ftloop.report.text import WIDTH, failing_lines, finding_lines, next_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.records import Example, Iteration
+    from pytest_ftloop.core.records import Example, Iteration
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = "_.-=+*#@"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_ftloop.records import Adjustment, Finding, Iteration
+from pytest_ftloop.core.records import Adjustment, Finding, Iteration
 from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.phrases import decision_text

@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_ftloop.report.escape import markdown_visible, shorten, visible
 from pytest_ftloop.report.layout import Column, table
-from pytest_ftloop.report.phrases import decision_text, figure_text, format_changes
+from pytest_ftloop.report.phrases import decision_text, figure_text, format_changes, plural
 from pytest_ftloop.report.text import WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
+
 
 FIGURES = ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
 """The metrics that have a column."""
@@ -30,8 +32,11 @@ FIELDS = (
 
 # As in the terminal's table: what is dropped first where the width does not suffice.
 _DROP = {"parent": 9, "seconds": 8, "failing": 7, "train_loss": 6, "findings": 5}
+
 _DROP |= {"overfit_gap": 4, "id": 3, "decision": 2, "pass_rate": 1}
+
 _LEAST = {"loop": 8, "change": 28, "findings": 11, "decision": 13}
+
 _FORMULA = ("=", "+", "-", "@")
 
 
@@ -123,3 +128,46 @@ def _finite(value: Any) -> Any:
 
 def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+Format = Literal["csv", "json", "markdown", "text"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The iterations of one loop as rows (`table.log_rows`), and where they are kept."""
+
+    loop: str
+    place: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """`topic: 3 iterations in improvement_log/topic`; an empty log says what fills it."""
+        loop, place = visible(self.loop), visible(self.place)
+        if not self.rows:
+            return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
+        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
+
+
+def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
+    """A table a loop as text (`width` columns) or Markdown; of all loops one JSON list, or CSV."""
+    rows = [row for table in tables for row in table.rows]
+    match form:
+        case "csv":
+            return as_csv(rows)
+        case "json":
+            return as_json(rows) + "\n"
+        case "markdown":
+            return "\n".join(map(_markdown, tables))
+        case "text":
+            return "\n".join(_text(table, width) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    title = markdown_visible(table.title)
+    return f"{title}\n\n{as_markdown(table.rows)}\n" if table.rows else f"{title}\n"
+
+
+def _text(table: Table, width: int) -> str:
+    return f"{table.title}\n{as_text(table.rows, width)}\n" if table.rows else f"{table.title}\n"

@@ -8,6 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.chain import worst
+from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
@@ -20,12 +22,11 @@ from pytest_ftloop.report.phrases import (
     format_changes,
     plural,
 )
-from pytest_ftloop.result import LoopResult, worst
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.records import Adjustment, Example, ExampleResult, Finding, Iteration
+    from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
 WIDTH = 100
 """Lines are no longer than this unless told otherwise."""

@@ -6,8 +6,8 @@ import math
 from statistics import stdev
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.compare.verdict import Change, Verdict, amount_text, change_text
-from pytest_ftloop.metrics import format_figure
+from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import plural
@@ -16,11 +16,11 @@ from pytest_ftloop.report.text import WIDTH, example_lines
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.compare.runs import Measured
-    from pytest_ftloop.gates import Regression
-    from pytest_ftloop.holdout import Gain, HoldoutReport
-    from pytest_ftloop.records import ExampleResult
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.core.records import ExampleResult
+    from pytest_ftloop.core.runs import Measured
+    from pytest_ftloop.gate.holdout import Gain, HoldoutReport
+    from pytest_ftloop.loop.result import LoopResult
 
 _MOST_EXAMPLES = 3
 _MOST_TAGS = 4

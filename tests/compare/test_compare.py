@@ -12,20 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.compare import Side, compare, power_text
-from pytest_ftloop.compare.runs import groups_of, runs_of
-from pytest_ftloop.compare.statistic import holm_adjusted
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.metrics import token_mean_loss
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.runs import groups_of, runs_of
+from pytest_ftloop.gate.compare import Side, compare, power_text
+from pytest_ftloop.gate.statistic import holm_adjusted
 from pytest_ftloop.report.diff import to_json
 from tests.fakes import fake_measured, fake_seed_run, fake_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.compare.runs import Measured
-    from pytest_ftloop.compare.verdict import Verdict
-    from pytest_ftloop.records import ExampleResult, Iteration, SeedRun
+    from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
+    from pytest_ftloop.core.runs import Measured
+    from pytest_ftloop.gate.verdict import Verdict
 
 N = 200
 RULE = Regression()

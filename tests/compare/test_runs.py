@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.runs import (
+from pytest_ftloop.core.metrics import pass_rate, token_accuracy, token_mean_loss
+from pytest_ftloop.core.runs import (
     EXAMPLE_METRICS,
     Common,
     environment_changes,
@@ -21,11 +22,10 @@ from pytest_ftloop.compare.runs import (
     runs_of,
     why_incomplete,
 )
-from pytest_ftloop.metrics import pass_rate, token_accuracy, token_mean_loss
 from tests.fakes import fake_example, fake_measured, fake_seed_run, fake_table
 
 if TYPE_CHECKING:
-    from pytest_ftloop.compare.runs import Measured
+    from pytest_ftloop.core.runs import Measured
 
 HERE = {
     "device": "cpu",

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.statistic import (
-    Differences,
+from pytest_ftloop.core.runs import Differences, differences
+from pytest_ftloop.gate.statistic import (
     PairedTest,
     Prior,
     Replicates,
     SeedNoise,
-    differences,
     examples_to_decide,
     holm,
     holm_adjusted,

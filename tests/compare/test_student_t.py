@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.student_t import LARGE_DF, quantile, survival
+from pytest_ftloop.gate.student_t import LARGE_DF, quantile, survival
 
 DEGREES = [0.5, 1, 1.5, 2, 2.7, 3, 4, 6, 10, 31.4, 99, LARGE_DF - 0.1, LARGE_DF, 2e3, 1e5, 1e7]
 TAILS = [1e-12, 1e-9, 1e-6, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.49]

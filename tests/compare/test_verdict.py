@@ -9,14 +9,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from pytest_ftloop.compare.statistic import PairedTest
-from pytest_ftloop.compare.verdict import (
-    Change,
-    Verdict,
-    amount_text,
-    change_text,
-    is_better,
-)
+from pytest_ftloop.gate.statistic import PairedTest
+from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text, is_better
 
 TEST = PairedTest(0.05, 0.01, 30.0, 0.008, 5, 0.01, 200, 1, 3)
 LOSS = Change("eval_loss", 1.0, 1.05, TEST, 0.002, "regressed")

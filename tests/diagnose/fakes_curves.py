@@ -7,8 +7,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_ftloop.core.records import EvalPoint
 from pytest_ftloop.diagnose import Evidence, diagnose
-from pytest_ftloop.records import EvalPoint
 from tests.fakes import fake_metrics, fake_steps, fake_training
 
 REAL = json.loads(Path(__file__).with_name("real_curves.json").read_text())

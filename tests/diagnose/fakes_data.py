@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from pytest_ftloop import data
+from pytest_ftloop.core.records import Example, Finding
+from pytest_ftloop.data import examples as data
 from pytest_ftloop.diagnose import before_training
-from pytest_ftloop.records import Example, Finding
 
 LABELS = ("billing", "delivery", "account", "other")
 NOUNS = [

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_ftloop.core.records import EvalPoint, StepLog
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.chain import RULES, capacity, eval_worn_out, plateau
-from pytest_ftloop.records import EvalPoint, StepLog
 from tests.fakes import (
     fake_example,
     fake_holdout_use,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_ftloop.core.records import ExampleResult, Finding
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.diagnose.confusions import findings
-from pytest_ftloop.records import ExampleResult, Finding
 from tests.fakes import fake_example, fake_metrics, fake_training
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pytest_ftloop.core.records import Example
 from pytest_ftloop.diagnose import before_training
-from pytest_ftloop.records import Example
 from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found, questions
 
 

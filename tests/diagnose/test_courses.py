@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.records import ExampleResult, Finding
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.diagnose.courses import findings
-from pytest_ftloop.errors import LogError
-from pytest_ftloop.records import ExampleResult, Finding
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 
 

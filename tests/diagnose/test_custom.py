@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.diagnose.custom import asked
-from pytest_ftloop.errors import ConfigError
 from tests.fakes import fake_finding
 
 OWN = fake_finding("too-rude", "warning", evidence={"rude": 3, "share": 0.1, "worst": "e7"})

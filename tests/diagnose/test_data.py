@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.config.gates import Regression, parse_gate
+from pytest_ftloop.core.records import Example
 from pytest_ftloop.diagnose import before_training, diagnose
 from pytest_ftloop.diagnose.affixes import (
     edges,
@@ -19,8 +21,6 @@ from pytest_ftloop.diagnose.affixes import (
 from pytest_ftloop.diagnose.data import RULES
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.naming import quoted
-from pytest_ftloop.gates import Regression, parse_gate
-from pytest_ftloop.records import Example
 from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found
 from tests.fakes import fake_metrics, fake_training
 

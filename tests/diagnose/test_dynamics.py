@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_ftloop.core.records import TrainedExample
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.dynamics import confidences, findings
-from pytest_ftloop.records import TrainedExample
 from tests.fakes import fake_metrics, fake_training
 
 LEARNED = (3.0, 0.4, 0.1, 0.05)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose import Evidence
-from pytest_ftloop.errors import LogError
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.records import Finding
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 from tests.fakes import fake_finding, fake_holdout_use, fake_measured, fake_metrics, fake_seed_run
 from tests.test_loop import FakeTrainer, config
 

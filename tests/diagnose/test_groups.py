@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_ftloop.core.records import Example
 from pytest_ftloop.diagnose.groups import (
     SUPPORT,
     Traits,
@@ -12,7 +13,6 @@ from pytest_ftloop.diagnose.groups import (
     short,
     words_each,
 )
-from pytest_ftloop.records import Example
 
 
 def traits(**columns: list) -> list[Traits]:

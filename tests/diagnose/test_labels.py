@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_ftloop.config.gates import parse_gate
 from pytest_ftloop.diagnose.labels import is_number
-from pytest_ftloop.gates import parse_gate
 from tests.diagnose.fakes_data import EVAL, TRAIN, edited, found
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.diagnose.noise import better_beyond_noise, noise, run_noise
+from pytest_ftloop.core.noise import better_beyond_noise, noise, run_noise
 from tests.fakes import fake_iteration, fake_metrics, fake_seed_run
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.config.gates import Gate
+from pytest_ftloop.core.records import ended_as_hopeless
 from pytest_ftloop.diagnose import Evidence, diagnose
-from pytest_ftloop.diagnose.pace import Pace, ended_as_hopeless
-from pytest_ftloop.gates import Gate
+from pytest_ftloop.train.early_end import Pace
 from tests.fakes import fake_evals, fake_iteration, fake_metrics, fake_training
 
 BEST = fake_iteration(

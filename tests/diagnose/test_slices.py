@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_ftloop.core.records import Example, ExampleResult, TrainedExample
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.diagnose.slices import Failures, Losses, failing_slices, findings, measure_of
-from pytest_ftloop.records import Example, ExampleResult, TrainedExample
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 
 WORDS = ("red", "green", "blue", "warm", "cold", "old", "new", "big", "small", "far")

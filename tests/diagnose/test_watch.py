@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ftloop.diagnose import Watch
+from pytest_ftloop.train.early_end import Watch
 from tests.fakes import fake_steps
 
 VOCABULARY = 4096

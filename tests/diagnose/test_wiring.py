@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.core.records import Finding, Wiring
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.wiring import RULES, before_training
-from pytest_ftloop.records import Finding, Wiring
 from tests.fakes import fake_metrics, fake_training
 
 

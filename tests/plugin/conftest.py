@@ -14,7 +14,7 @@ import pytest
 import ruamel.yaml  # noqa: F401 - see below
 
 # Kept between the runs in this process: pytester forgets what a run imported first.
-import pytest_ftloop.items
+import pytest_ftloop.plugin.items
 import pytest_ftloop.report.explain  # noqa: F401
 import tests.fakes  # noqa: F401
 from tests.gitfakes import GitRepo, isolate

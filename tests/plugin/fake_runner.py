@@ -21,10 +21,17 @@ from tests.fakes import fake_training
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_ftloop.config import LoopConfig
-    from pytest_ftloop.inputs import Inputs
-    from pytest_ftloop.progress import Progress
-    from pytest_ftloop.records import Cost, Evaluation, Example, ExampleResult, Settings, Training
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.core.records import (
+        Cost,
+        Evaluation,
+        Example,
+        ExampleResult,
+        Settings,
+        Training,
+    )
+    from pytest_ftloop.loop.inputs import Inputs
 
 STEPS = 100
 SHIFTS = (0.0, 1.0, -1.0, 0.5, -0.5)
@@ -34,8 +41,8 @@ patch = pytest.MonkeyPatch()
 @pytest.hookimpl(trylast=True)  # the plugin's own comes first
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("ftloop-session"):
-        patch.setattr("pytest_ftloop.runner.lora_runner", fake_runner)
-        patch.setattr("pytest_ftloop.runner.lora_environment", fake_environment)
+        patch.setattr("pytest_ftloop.loop.backend.lora_runner", fake_runner)
+        patch.setattr("pytest_ftloop.loop.backend.lora_environment", fake_environment)
 
 
 def pytest_unconfigure() -> None:
@@ -44,7 +51,7 @@ def pytest_unconfigure() -> None:
 
 @dataclass(frozen=True)
 class FakeRun:
-    """What `pytest_ftloop.train.Run` is, without torch."""
+    """What `pytest_ftloop.train.lora.Run` is, without torch."""
 
     training: Training
     evaluation: Evaluation
@@ -53,8 +60,8 @@ class FakeRun:
 
 
 def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
-    from pytest_ftloop.metrics import token_mean_loss
-    from pytest_ftloop.records import Cost, Evaluation, ExampleResult
+    from pytest_ftloop.core.metrics import token_mean_loss
+    from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult
 
     def measured(example: Example, loss: float) -> ExampleResult:
         negation = "negation" in example.tags

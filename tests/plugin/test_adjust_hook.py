@@ -9,7 +9,7 @@ import pytest
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
     from tests.plugin.conftest import Project
 
 CONFTEST = """\

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.metrics import METRICS
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.report.properties import verdict_properties
 from tests.plugin.conftest import WORSE
 
@@ -103,7 +103,7 @@ def test_names_are_safe(project: Project) -> None:
 
 def test_verdict_without_a_comparison() -> None:
     """Where nothing was compared, the verdict alone is told."""
-    from pytest_ftloop.compare.verdict import Verdict
+    from pytest_ftloop.gate.verdict import Verdict
 
     verdict = Verdict("not comparable", ok=True, because="no version", candidate="001-aaaaaaaa")
     rule = Regression("regression[a\x01]")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.live import CLEAR, EVERY_S, LiveLine, StayingLines
-from pytest_ftloop.progress import ToldOnce
+from pytest_ftloop.core.progress import ToldOnce
 from pytest_ftloop.report.escape import columns_of
+from pytest_ftloop.report.live import CLEAR, EVERY_S, LiveLine, StayingLines
 from tests.fakes import fake_finding
 from tests.plugin.conftest import EVAL, TRAIN
 

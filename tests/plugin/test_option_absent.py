@@ -65,9 +65,12 @@ def test_nothing_heavy_is_imported(project: Project) -> None:
     for when in ("unconfigured.txt", "exited.txt"):
         imported = set((project.path / when).read_text(encoding="utf-8").split())
         assert set() == heavy & imported, when
-        assert {"pytest_ftloop", "pytest_ftloop.plugin", "pytest_ftloop.hookspecs"} == {
-            name for name in imported if name.startswith("pytest_ftloop")
-        }
+        assert {
+            "pytest_ftloop",
+            "pytest_ftloop.plugin",
+            "pytest_ftloop.plugin.entry",
+            "pytest_ftloop.plugin.hookspecs",
+        } == {name for name in imported if name.startswith("pytest_ftloop")}
 
 
 def test_nothing_is_printed(project: Project) -> None:

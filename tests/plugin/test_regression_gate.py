@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_ftloop import git
+from pytest_ftloop.core import git
 from pytest_ftloop.log import ImprovementLog
 from tests.gitfakes import GitRepo, isolate
 from tests.plugin.conftest import BETTER, GATED, IN_DOUBT, WORSE

@@ -18,15 +18,15 @@ from tests.gitfakes import GitRepo, isolate
 from tests.plugin.conftest import BETTER, EVAL, GATED, ROOT, TRAIN, WORSE
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import SeedRun
+    from pytest_ftloop.core.records import SeedRun
     from tests.plugin.conftest import Project
 
 OPTION = "--ftloop-retrain-baseline"
 FAKE = """\
-import pytest_ftloop.runner
+import pytest_ftloop.loop.backend
 from tests.plugin.fake_runner import fake_runner
 
-pytest_ftloop.runner.lora_runner = fake_runner
+pytest_ftloop.loop.backend.lora_runner = fake_runner
 """
 
 

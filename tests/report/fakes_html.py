@@ -7,10 +7,8 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.compare.statistic import PairedTest
-from pytest_ftloop.compare.verdict import Change, Verdict
-from pytest_ftloop.gates import judge, parse_gate
-from pytest_ftloop.records import (
+from pytest_ftloop.config.gates import parse_gate
+from pytest_ftloop.core.records import (
     Adjustment,
     Cost,
     Decision,
@@ -19,6 +17,9 @@ from pytest_ftloop.records import (
     SeedRun,
     StepLog,
 )
+from pytest_ftloop.gate.statistic import PairedTest
+from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.report.html.loop_report import LoopReport
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
 from tests.report.hostile_texts import TEXTS
@@ -26,7 +27,7 @@ from tests.report.hostile_texts import TEXTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
 
 TAGS = ("billing", "delivery", "negation", "refund", "sarcasm", "urgent", "long", "code")
 WORDS = [

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.gates import judge, parse_gate
+from pytest_ftloop.config.gates import parse_gate
+from pytest_ftloop.core.chain import best_of
+from pytest_ftloop.core.records import Adjustment, Cost, Decision, Example
+from pytest_ftloop.gate.thresholds import judge
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.records import Adjustment, Cost, Decision, Example
-from pytest_ftloop.result import LoopResult, best_of
+from pytest_ftloop.loop.result import LoopResult
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_ftloop.records import ExampleResult, Iteration
+    from pytest_ftloop.core.records import ExampleResult, Iteration
 
 LOG = Path("/repo/log/improvement_log/sentiment")
 GATES = {"eval_loss": "<= 1.2", "pass_rate": ">= 0.9", "pass_rate[negation]": ">= 0.8"}

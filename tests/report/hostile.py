@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from pytest_ftloop.gates import Gate, judge
-from pytest_ftloop.records import Adjustment, Decision, Example, ExampleResult, Finding
+from pytest_ftloop.config.gates import Gate
+from pytest_ftloop.core.records import Adjustment, Decision, Example, ExampleResult, Finding
+from pytest_ftloop.gate.thresholds import judge
 from tests.report.fakes_report import fake_chain, fake_result
 
 if TYPE_CHECKING:
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 NASTY = st.one_of(
     st.text(st.characters(), max_size=40),

@@ -16,7 +16,7 @@ from tests.fakes import fake_finding, fake_iteration, fake_judgement, fake_metri
 from tests.report.hostile import NASTY, hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
 
 HEADINGS = ["Use", "Evaluation", "Findings", "Data", "Settings", "Origin"]
 

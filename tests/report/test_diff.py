@@ -12,19 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pytest_ftloop.compare.compare import Side, compare
-from pytest_ftloop.compare.runs import groups_of, runs_of
-from pytest_ftloop.difference import Difference, difference, setting_changes
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.records import Cost, Settings
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.records import Cost, Settings
+from pytest_ftloop.core.runs import groups_of, runs_of
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.difference import Difference, difference, setting_changes
 from pytest_ftloop.report.diff import as_markdown, as_record, as_text, to_json
 from pytest_ftloop.report.escape import columns_of
 from tests.fakes import fake_example, fake_finding, fake_measured, fake_seed_run, fake_table
 from tests.report.hostile import FIGURES, NASTY, hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.result import LoopResult
 
 TAGS = {"negation": range(0, 40, 2)}
 OLD = fake_measured(

@@ -20,13 +20,14 @@ pytest.importorskip("plotly")
 
 from pytest_ftloop import Loop, Options, read_loop_file
 from pytest_ftloop.cli import main
-from pytest_ftloop.errors import FtloopError
-from pytest_ftloop.gates import judge, parse_gate
-from pytest_ftloop.html_report import of_result, write_report
+from pytest_ftloop.config.gates import parse_gate
+from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.records import SeedRun
+from pytest_ftloop.gate.thresholds import judge
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.records import SeedRun
 from pytest_ftloop.report.html import loop_report, page
 from pytest_ftloop.report.html.examples import columns, flaky_keys
+from pytest_ftloop.report.html.gather import of_result, write_report
 from pytest_ftloop.report.html.loop_report import LoopReport, left_out, shown
 from pytest_ftloop.report.html.noise import spreads
 from pytest_ftloop.report.html.page import loop_data, render, to_script_json
@@ -38,7 +39,7 @@ from tests.report.fakes_report import fake_chain, fake_result, nan_result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "sentiment.ftloop.yaml"
 

@@ -103,7 +103,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened
     made: list[Opened] = []
 
     def opened(loops: Sequence[LoopReport], **context: Any) -> Opened:
-        from pytest_ftloop.html_report import write_page
+        from pytest_ftloop.report.html.gather import write_page
 
         file = tmp_path / "report.html"
         write_page(loops, file)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.records import Adjustment, Decision, Settings
+from pytest_ftloop.core.records import Adjustment, Decision, Settings
 from pytest_ftloop.report.phrases import (
     decision_text,
     difference_text,

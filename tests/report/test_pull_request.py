@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_ftloop.cli.gate import loop_lines
-from pytest_ftloop.compare.statistic import PairedTest
-from pytest_ftloop.compare.verdict import Change, Verdict
-from pytest_ftloop.errors import ConfigError, StaleLogError
-from pytest_ftloop.gates import Gate, Regression, judge
+from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.core.errors import ConfigError, StaleLogError
+from pytest_ftloop.core.records import Adjustment, Decision, Example, ExampleResult, Iteration
+from pytest_ftloop.gate.statistic import PairedTest
+from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.records import Adjustment, Decision, Example, ExampleResult, Iteration
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.pull_request import (
     LIMIT,

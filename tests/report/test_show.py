@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.records import Cost
+from pytest_ftloop.core.records import Cost
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.show import show_iteration, sparkline
 from tests.fakes import fake_iteration
@@ -17,7 +17,7 @@ from tests.report.fakes_report import fake_result
 from tests.report.hostile import hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 
 def shown(width: int = 100, **options: bool | int) -> list[str]:

@@ -19,7 +19,7 @@ from tests.report.fakes_report import fake_chain
 from tests.report.hostile import hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 
 def test_log_rows() -> None:

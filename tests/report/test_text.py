@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.records import Decision, Example
+from pytest_ftloop.core.records import Decision, Example
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.text import (
     commit_lines,
@@ -41,7 +41,7 @@ from tests.report.fakes_report import (
 from tests.report.hostile import NASTY, hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 CWD = Path("/repo/log")
 COMMAND = "  git add "

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.compare.compare import Side, compare
-from pytest_ftloop.compare.runs import groups_of, runs_of
-from pytest_ftloop.compare.verdict import Verdict
-from pytest_ftloop.gates import Regression
-from pytest_ftloop.holdout import Gain, HoldoutReport
-from pytest_ftloop.records import Adjustment
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.records import Adjustment
+from pytest_ftloop.core.runs import groups_of, runs_of
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.holdout import Gain, HoldoutReport
+from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.verdict import (
     changes_table,
@@ -31,8 +31,8 @@ from tests.report.fakes_report import fake_result
 from tests.report.hostile import NASTY, hostile_results
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.result import LoopResult
 
 TAGS = {"negation": range(0, 40, 2), "short": range(0, 40, 3)}
 OLD = fake_measured(1, fake_table([1 + n / 100 for n in range(40)], [0, 1], tags=TAGS))

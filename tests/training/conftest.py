@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop import data
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, Settings
-from pytest_ftloop.scorers import Scoring, load_scorer
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import DataSet, Settings
+from pytest_ftloop.data import examples as data
+from pytest_ftloop.evaluate.scorers import load_scorer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "lora_dropout": 0.1}
 TRAINING = {
@@ -58,15 +59,15 @@ def settings(**training: Any) -> Settings:
 @pytest.fixture(scope="session")
 def tiny(cache: Path) -> Path:
     """The folder of the embedded base model."""
-    from pytest_ftloop.tiny import tiny_folder
+    from pytest_ftloop.train.tiny import tiny_folder
 
     return tiny_folder(Silent())
 
 
 @pytest.fixture(scope="session")
 def base(tiny: Path) -> Any:
-    from pytest_ftloop.base import load_base
-    from pytest_ftloop.train import quiet
+    from pytest_ftloop.train.base import load_base
+    from pytest_ftloop.train.lora import quiet
 
     with quiet():
         return load_base(str(tiny), {}, None)
@@ -75,7 +76,7 @@ def base(tiny: Path) -> Any:
 @pytest.fixture
 def task() -> Callable[..., Any]:
     """Make a task of 48 train and 20 eval rows; keywords replace its fields."""
-    from pytest_ftloop.train import Task, train_sample
+    from pytest_ftloop.train.task import Task, train_sample
 
     def make(scoring: Scoring = Scoring(), **changes: Any) -> Any:  # noqa: B008 - frozen
         train, eval_ = data_set(rows(48, 1), "train"), data_set(rows(20, 2), "eval")
@@ -95,7 +96,7 @@ def task() -> Callable[..., Any]:
 
 @pytest.fixture
 def quietly() -> Iterator[None]:
-    from pytest_ftloop.train import quiet
+    from pytest_ftloop.train.lora import quiet
 
     with quiet():
         yield

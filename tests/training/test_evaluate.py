@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_ftloop.base import Base
-from pytest_ftloop.errors import DataError
-from pytest_ftloop.metrics import token_mean_loss
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.scorers import Scoring
-from pytest_ftloop.train import run_lora
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.lora import run_lora
 from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pytest_ftloop
-from pytest_ftloop import runner as runners
-from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.runner import lora_environment
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.loop import backend as runners
+from pytest_ftloop.loop.backend import lora_environment
+from pytest_ftloop.loop.loop import Loop
 from tests.training.conftest import LORA, TRAINING, rows
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_precision_that_is_stated(tmp_path: Path) -> None:
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the light install nothing is of this environment: it could not be trained here."""
-    monkeypatch.setitem(sys.modules, "pytest_ftloop.train", None)
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
     monkeypatch.delattr(pytest_ftloop, "train", raising=False)
     loop = config(tmp_path)
     assert {} == lora_environment(loop, loop.settings, Silent())

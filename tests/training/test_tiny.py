@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pytest_ftloop import tiny as module
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.recipe import RECIPE, recipe_id
-from pytest_ftloop.tiny import build, build_tokenizer, tiny_folder
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.recipe import RECIPE, recipe_id
+from pytest_ftloop.train import tiny as module
+from pytest_ftloop.train.tiny import build, build_tokenizer, tiny_folder
 
 pytestmark = pytest.mark.usefixtures("quietly")
 

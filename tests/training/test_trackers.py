@@ -16,19 +16,20 @@ import pytest
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, MLflowCallback
 
-from pytest_ftloop import trackers
-from pytest_ftloop.arguments import sft_config
-from pytest_ftloop.base import Base
-from pytest_ftloop.config import LoopConfig, from_python
-from pytest_ftloop.errors import ConfigError, TrainingError
-from pytest_ftloop.inputs import Inputs
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.options import Options
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import Settings
-from pytest_ftloop.result import LoopResult
-from pytest_ftloop.trackers import Tracked, check_trackers, reported, settings_to_report
-from pytest_ftloop.train import run_lora, runner
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.errors import ConfigError, TrainingError
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import Settings
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.train import trackers
+from pytest_ftloop.train.arguments import sft_config
+from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.lora import run_lora, runner
+from pytest_ftloop.train.trackers import Tracked, check_trackers, reported, settings_to_report
 from tests.training.conftest import LORA, TRAINING, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -177,7 +178,7 @@ def test_tracker_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stated: str, said: str
 ) -> None:
     """An unknown tracker, or one without its library, is told with its line before training."""
-    from pytest_ftloop.config import read_loop_file
+    from pytest_ftloop.config.loop_config import read_loop_file
 
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     monkeypatch.chdir(tmp_path)
@@ -188,7 +189,7 @@ def test_tracker_that_is_not_there(
         f"data: {{train: train.jsonl, eval: eval.jsonl}}\ntraining:\n  report_to: {stated}\n"
     )
     config = read_loop_file(file)
-    monkeypatch.setattr("pytest_ftloop.train.base_of", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("pytest_ftloop.train.lora.base_of", lambda *_: pytest.fail("too late"))
     with pytest.raises(ConfigError) as caught:
         runner(Inputs.of(config, None), config, Silent())
     assert str(caught.value).startswith("x.ftloop.yaml:3: ")
@@ -321,7 +322,7 @@ def test_garbage_ends_no_later_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 @pytest.fixture
 def collecting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collect garbage at every step: an integration's callback may act when it is collected."""
-    from pytest_ftloop.recorder import Recorder
+    from pytest_ftloop.train.recorder import Recorder
 
     real = Recorder.on_step_end
 

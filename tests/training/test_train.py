@@ -17,15 +17,15 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from pytest_ftloop.base import Base
-from pytest_ftloop.diagnose.pace import Pace
-from pytest_ftloop.errors import ConfigError, DataError, TrainingError
-from pytest_ftloop.metrics import token_mean_loss
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.recorder import evaluation_points
-from pytest_ftloop.records import Settings
-from pytest_ftloop.scorers import Scoring
-from pytest_ftloop.train import run_lora
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.errors import ConfigError, DataError, TrainingError
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import Settings
+from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.early_end import Pace
+from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.recorder import evaluation_points
 from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -352,7 +352,7 @@ def test_evaluation_points() -> None:
 
 def test_random_states_are_as_before_a_measurement(base: Base) -> None:
     """Measuring leaves Python's, numpy's and torch's random states, and the mode, as they were."""
-    from pytest_ftloop.evaluate import measuring
+    from pytest_ftloop.evaluate.evaluator import measuring
 
     model = copy.deepcopy(base.model).train()
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from trl import SFTTrainer
 
-from pytest_ftloop.base import Base
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import Settings
-from pytest_ftloop.train import run_lora
-from pytest_ftloop.train_losses import TrainLosses
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import Settings
+from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.train_losses import TrainLosses
 from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 from tests.training.test_train import MemoryShortage
 
@@ -119,7 +119,7 @@ def test_recording_changes_no_loss(base: Base, task: Any, monkeypatch: pytest.Mo
 def test_kept_batches_are_few(base: Base, task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits on the device is copied before it grows; the losses are the same."""
     at_the_end = courses(base, task())
-    monkeypatch.setattr("pytest_ftloop.train_losses.KEPT_ON_DEVICE", 1)
+    monkeypatch.setattr("pytest_ftloop.train.train_losses.KEPT_ON_DEVICE", 1)
     waiting: list[int] = []
     real = SFTTrainer.training_step
 

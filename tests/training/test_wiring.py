@@ -9,22 +9,23 @@ from typing import Any
 import pytest
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from pytest_ftloop.arguments import sft_config
-from pytest_ftloop.base import Base
-from pytest_ftloop.config import from_python
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.metrics import best_metrics, final_metrics
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import DataSet, Finding, Wiring
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.wiring import RULES
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.evaluate import Evaluator
-from pytest_ftloop.loop import Loop
-from pytest_ftloop.metrics import best_metrics, final_metrics
-from pytest_ftloop.prepare import Prepared, build_trainer, train_sample
-from pytest_ftloop.progress import Silent
-from pytest_ftloop.records import DataSet, Finding, Wiring
-from pytest_ftloop.scorers import Scoring
-from pytest_ftloop.tiny import END
-from pytest_ftloop.train import run_lora
-from pytest_ftloop.wiring import _end_ids
+from pytest_ftloop.evaluate.evaluator import Evaluator
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.train.arguments import sft_config
+from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.task import train_sample
+from pytest_ftloop.train.tiny import END
+from pytest_ftloop.train.wiring import _end_ids
 from tests.fakes import fake_training
 from tests.training.conftest import LORA, TRAINING, data_set, rows, settings
 

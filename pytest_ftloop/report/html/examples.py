@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_ftloop.compare.runs import groups_of
-from pytest_ftloop.records import ExampleResult, Iteration, SeedRun
+from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
+from pytest_ftloop.core.runs import groups_of
 
 Key = tuple[str, str]
 """Id and content: under the same id another content is another example."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_ftloop.compare.verdict import Verdict
-from pytest_ftloop.gates import GateResult
-from pytest_ftloop.holdout import HoldoutReport
-from pytest_ftloop.records import Iteration, SeedRun
+from pytest_ftloop.core.records import Iteration, SeedRun
+from pytest_ftloop.gate.holdout import HoldoutReport
+from pytest_ftloop.gate.thresholds import GateResult
+from pytest_ftloop.gate.verdict import Verdict
 
 MOST_ITERATIONS = 40
 """Iterations on a page: more are no curves but a carpet."""

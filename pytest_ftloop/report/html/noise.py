@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from pytest_ftloop.compare.runs import Measured, groups_of, in_environment, runs_of
-from pytest_ftloop.records import Iteration, SeedRun
+from pytest_ftloop.core.records import Iteration, SeedRun
+from pytest_ftloop.core.runs import Measured, groups_of, in_environment, runs_of
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
-from pytest_ftloop.errors import FtloopError
-from pytest_ftloop.metrics import split_name
+from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.report.html.examples import columns
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, shown
 from pytest_ftloop.report.html.noise import Spread, spreads

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_ftloop.compare.verdict import Change, Verdict, amount_text, change_text, is_better
-from pytest_ftloop.metrics import format_figure, split_name
-from pytest_ftloop.records import Cost, Finding, Iteration
+from pytest_ftloop.core.metrics import format_figure, split_name
+from pytest_ftloop.core.records import Cost, Finding, Iteration
+from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text, is_better
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.phrases import (
     MISSING,

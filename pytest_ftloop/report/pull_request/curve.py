@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.report.pull_request.model import Curve
 
 if TYPE_CHECKING:
-    from pytest_ftloop.records import Iteration
+    from pytest_ftloop.core.records import Iteration
 
 POINTS = 40
 _HIGHEST = 1e5

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.difference import Difference, Flip, difference
-from pytest_ftloop.metrics import split_name
+from pytest_ftloop.core.metrics import split_name
+from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -44,11 +44,12 @@ from pytest_ftloop.report.pull_request.model import (
 from pytest_ftloop.report.verdict import holdout_lines
 
 if TYPE_CHECKING:
-    from pytest_ftloop.compare.verdict import Change, Verdict
-    from pytest_ftloop.errors import FtloopError
-    from pytest_ftloop.gates import GateResult, Regression
-    from pytest_ftloop.records import Cost, Finding, Iteration
-    from pytest_ftloop.result import LoopResult
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.core.errors import FtloopError
+    from pytest_ftloop.core.records import Cost, Finding, Iteration
+    from pytest_ftloop.gate.thresholds import GateResult
+    from pytest_ftloop.gate.verdict import Change, Verdict
+    from pytest_ftloop.loop.result import LoopResult
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WIDE = 10_000

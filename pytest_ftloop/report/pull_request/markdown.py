@@ -11,14 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.compare.verdict import change_text
-from pytest_ftloop.report.escape import (
-    columns_of,
-    markdown_visible,
-    one_line,
-    shorten,
-    visible,
-)
+from pytest_ftloop.gate.verdict import change_text
+from pytest_ftloop.report.escape import columns_of, markdown_visible, one_line, shorten, visible
 from pytest_ftloop.report.phrases import MISSING, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT

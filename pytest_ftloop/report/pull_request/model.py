@@ -12,9 +12,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from pytest_ftloop.compare.verdict import Kind, MetricKind
-from pytest_ftloop.errors import ConfigError
-from pytest_ftloop.records import Severity
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.records import Severity
+from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
 SCHEMA_VERSION = 1

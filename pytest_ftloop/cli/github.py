@@ -1,0 +1,340 @@
+"""What is said to GitHub: workflow commands, summary, outputs, and a comment through its API.
+
+Texts of users reach it escaped, or while it is told not to listen. The environment is an argument:
+every variable in it is optional.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from pytest_ftloop.core.errors import ConfigError, FtloopError
+from pytest_ftloop.report.escape import one_line
+
+MARKER = "<!-- pytest-ftloop -->"
+"""The first line of the comment, by which it is found again."""
+
+SUMMARY_LIMIT = 1024 * 1024
+"""Bytes of a step's summary; GitHub shows nothing of a longer one."""
+
+ACTIONS_BOT = "github-actions[bot]"
+"""Whose comments those of a job's own token are."""
+
+_ATTEMPTS, _LONGEST_WAIT_S, _TIMEOUT_S = 5, 60.0, 30.0
+_PER_PAGE, _MOST_PAGES = 100, 100
+_TRANSIENT = frozenset({429, 500, 502, 503, 504})
+
+Answer = TypeVar("Answer")
+
+
+class GitHubError(FtloopError):
+    """GitHub refused what was asked, or could not be reached."""
+
+
+# --- a job ---------------------------------------------------------------------------------------
+
+
+def in_actions(env: Mapping[str, str]) -> bool:
+    """Whether this is a step of a workflow."""
+    return env.get("GITHUB_ACTIONS") == "true"
+
+
+@contextmanager
+def commands_stopped(stream: TextIO, env: Mapping[str, str]) -> Iterator[None]:
+    """Within, no line that is printed is a workflow command. It is nothing outside of a workflow.
+
+    After an exception commands stay stopped: its text may be anybody's.
+    """
+    if not in_actions(env):
+        yield
+        return
+    token = secrets.token_hex(16)
+    print(f"::stop-commands::{token}", file=stream, flush=True)
+    yield
+    # A line of its own, even after output that ended within one.
+    print(f"\n::{token}::", file=stream, flush=True)
+
+
+def annotation(level: str, message: str, **properties: str | int | None) -> str:
+    """The workflow command that shows a message at a place in a file; `level` error or warning."""
+    stated = ",".join(
+        f"{name}={_escaped(str(value), ':,')}"
+        for name, value in properties.items()
+        if value is not None
+    )
+    return f"::{level} {stated}::{_escaped(message)}"
+
+
+def in_workspace(file: str, env: Mapping[str, str]) -> str:
+    """A path as annotations want it: relative to the checkout, where it lies below it."""
+    path, root = Path(file).resolve(), Path(env.get("GITHUB_WORKSPACE") or ".").resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else Path(file).as_posix()
+
+
+def append_summary(text: str, env: Mapping[str, str]) -> None:
+    """Add Markdown to the job's summary page."""
+    _append("GITHUB_STEP_SUMMARY", text, env)
+
+
+def summary_room(env: Mapping[str, str]) -> int:
+    """The bytes that the step's summary has left."""
+    path = Path(env.get("GITHUB_STEP_SUMMARY") or os.devnull)
+    return SUMMARY_LIMIT - (path.stat().st_size if path.is_file() else 0)
+
+
+def write_outputs(outputs: Mapping[str, str], env: Mapping[str, str]) -> None:
+    """Set the step's outputs. No value can end early and set another one."""
+    lines = []
+    for name, value in outputs.items():
+        delimiter = f"ghadelimiter_{secrets.token_hex(16)}"
+        lines.append(f"{name}<<{delimiter}\n{value}\n{delimiter}\n")
+    _append("GITHUB_OUTPUT", "".join(lines), env)
+
+
+def _append(variable: str, text: str, env: Mapping[str, str]) -> None:
+    if not (name := env.get(variable)):
+        return
+    try:
+        with Path(name).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{variable} names {name!r}, which can't be written: {error.strerror}"
+        ) from None
+
+
+def _escaped(text: str, more: str = "") -> str:
+    """Text within a command, as GitHub's own toolkit writes it: `%` first."""
+    return "".join(f"%{ord(c):02X}" if c in f"%\r\n{more}" else c for c in text)
+
+
+# --- the API -------------------------------------------------------------------------------------
+
+
+class _TransientError(Exception):
+    """A refusal that may not be there later: wait so long, or as usual."""
+
+    def __init__(self, error: GitHubError, wait_s: float | None) -> None:
+        super().__init__(str(error))
+        self.error, self.wait_s = error, wait_s
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: followed, it would take the token along."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class GitHub:
+    """A repository through GitHub's API. `graphql` may be empty; `sleep` waits before a retry."""
+
+    url: str
+    repository: str
+    token: str
+    graphql: str = ""
+    sleep: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def of(cls, env: Mapping[str, str]) -> GitHub:
+        """What the environment names. A `ConfigError` says what it lacks."""
+        url = (env.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/")
+        usual = f"{url}/graphql" if url == "https://api.github.com" else ""
+        graphql = env.get("GITHUB_GRAPHQL_URL") or usual
+        repository, token = env.get("GITHUB_REPOSITORY", ""), env.get("GITHUB_TOKEN", "").strip()
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
+            raise ConfigError(
+                f"GITHUB_REPOSITORY: wanted owner/name, found {repository!r}",
+                cure="GitHub sets it in a workflow. ftloop comment --dry-run prints the comment.",
+            )
+        if not token or not token.isascii() or not token.isprintable():
+            raise ConfigError(
+                "GITHUB_TOKEN: wanted a token, found none",
+                cure="In the workflow's step: env: {GITHUB_TOKEN: ${{ github.token }}}.",
+            )
+        for address in filter(None, (url, graphql)):
+            if not address.startswith(("https://", "http://")):
+                raise ConfigError(f"GITHUB_API_URL: wanted an address, found {address!r}")
+        return cls(url, repository, token, graphql)
+
+    def sticky_comment(self, number: int, body: str) -> tuple[str, bool]:
+        """Write our one comment on a pull request: its address, and whether it was there already.
+
+        Only a comment that begins with the marker and is by the token's own account is ours.
+        """
+        account = self._retried(self._account)
+
+        # As a whole: after a failure the comment may have been written all the same.
+        def write() -> tuple[str, bool]:
+            ours = self._ours(number, account)
+            if ours is not None:
+                answer = self._ask("PATCH", f"issues/comments/{ours}", {"body": body})
+            else:
+                answer = self._ask("POST", f"issues/{number}/comments", {"body": body})
+            return _text(_dict(answer).get("html_url")), ours is not None
+
+        return self._retried(write)
+
+    def pull_request_of_branch(self, owner: str, branch: str, sha: str) -> int | None:
+        """The open pull request of a branch, in this repository or a fork; at this commit only."""
+        query = urllib.parse.urlencode(
+            {"state": "open", "head": f"{owner}:{branch}", "per_page": _PER_PAGE}
+        )
+        for found in _dicts(self._retried(lambda: self._ask("GET", f"pulls?{query}"))):
+            if _dict(found.get("head")).get("sha") == sha:
+                return _number(found.get("number"))
+        return None
+
+    def _ours(self, number: int, account: str) -> int | None:
+        for page in range(1, _MOST_PAGES + 1):
+            path = f"issues/{number}/comments?per_page={_PER_PAGE}&page={page}"
+            comments = _dicts(self._ask("GET", path))
+            for comment in comments:
+                by = _dict(comment.get("user")).get("login")
+                if by == account and _text(comment.get("body")).lstrip().startswith(MARKER):
+                    return _number(comment.get("id"))
+            if len(comments) < _PER_PAGE:
+                break
+        return None
+
+    def _account(self) -> str:
+        """Whose token it is. An app's own, which REST does not tell, has a name in GraphQL."""
+        if not self.graphql:
+            return ACTIONS_BOT
+        try:
+            answer = self._send("POST", self.graphql, {"query": "query { viewer { login } }"})
+        except GitHubError:
+            return ACTIONS_BOT  # a wrong token is told by the next request
+        viewer = _dict(_dict(_dict(answer).get("data")).get("viewer"))
+        return _text(viewer.get("login")) or ACTIONS_BOT
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._send(method, f"{self.url}/repos/{self.repository}/{path}", body)
+
+    def _retried(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask again where GitHub is busy or broken: after the time it names, else 1, 2, 4, 8 s."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return ask()
+            except _TransientError as refused:
+                if attempt == _ATTEMPTS - 1:
+                    raise refused.error from None
+                wait = 2.0**attempt if refused.wait_s is None else refused.wait_s
+                self.sleep(min(wait, _LONGEST_WAIT_S))
+        raise AssertionError("not reached")
+
+    def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
+        """One request; its answer from JSON."""
+        request = urllib.request.Request(
+            url,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Accept": "application/vnd.github+json",
+                "Authorization": f"Bearer {self.token}",
+                "Content-Type": "application/json",
+                "User-Agent": "pytest-ftloop",
+                "X-GitHub-Api-Version": "2022-11-28",
+            },
+        )
+        what = f"{method} {urllib.parse.urlsplit(url).path}"
+        try:
+            opener = urllib.request.build_opener(_NoRedirects)
+            with opener.open(request, timeout=_TIMEOUT_S) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise self._refused(what, error) from None
+        except ValueError:
+            raise GitHubError(f"{what}: GitHub's answer is no JSON") from None
+        except OSError as error:  # no network, a timeout, a connection that broke
+            why = one_line(str(getattr(error, "reason", None) or error), 120)
+            raise _TransientError(
+                GitHubError(f"{what}: no answer from GitHub: {why}"), None
+            ) from None
+
+    def _refused(self, what: str, error: urllib.error.HTTPError) -> Exception:
+        said, code = _message(error), error.code
+        wait = error.headers.get("Retry-After", "")
+        failed = GitHubError(
+            f"{what}: GitHub refused with {code}{f': {said}' if said else ''}",
+            cure=_cure(code, self.repository),
+        )
+        busy = code == 403 and (wait or error.headers.get("X-RateLimit-Remaining") == "0")
+        if code in _TRANSIENT or busy:
+            return _TransientError(failed, float(wait) if wait.isdecimal() else None)
+        return failed
+
+
+def pull_request_of(event: Mapping[str, Any], github: GitHub) -> int | None:
+    """The pull request that an event is about; None where there is no open one (any more).
+
+    After a `workflow_run` it is asked for by the branch and commit that GitHub says were run:
+    nothing that the run itself wrote is believed.
+    """
+    run = _dict(event.get("workflow_run"))
+    if run:
+        owner = _text(_dict(_dict(run.get("head_repository")).get("owner")).get("login"))
+        branch, sha = _text(run.get("head_branch")), _text(run.get("head_sha"))
+        if not (owner and branch and sha):
+            return None
+        return github.pull_request_of_branch(owner, branch, sha)
+    return _number(_dict(event.get("pull_request")).get("number"))
+
+
+def read_event(env: Mapping[str, str]) -> dict[str, Any]:
+    """What GitHub tells of the event that started the workflow; nothing where it does not."""
+    try:
+        return _dict(json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """What GitHub says of its refusal."""
+    try:
+        return one_line(_text(_dict(json.loads(error.read())).get("message")), 200)
+    except (OSError, ValueError, RecursionError):
+        return ""
+
+
+def _cure(code: int, repository: str) -> str:
+    if code == 401:
+        return "GITHUB_TOKEN is not valid (any more)."
+    if code in (403, 404):
+        return (
+            "GITHUB_TOKEN needs the permission pull-requests: write in "
+            f"{repository}: set permissions: {{pull-requests: write}} for the job. In a pull "
+            "request from a fork it can only read: comment in a workflow_run."
+        )
+    if 300 <= code < 400:
+        return f"{repository} was moved: GITHUB_REPOSITORY is to name its new place."
+    return ""
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and value > 0 else None

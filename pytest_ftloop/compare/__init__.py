@@ -1,1 +1,0 @@
-"""The gate: how a candidate is compared with the baseline, knowing both noises."""

@@ -1,0 +1,1 @@
+"""A loop file, or live objects, to one checked `LoopConfig`."""

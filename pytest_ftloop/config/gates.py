@@ -1,0 +1,190 @@
+"""The gates on metrics: read from the loop file, then judged against an iteration's figures."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.metrics import METRICS, split_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+
+OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+
+_RATES = frozenset({"pass_rate", "token_accuracy"})
+
+OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
+
+_CONDITION = re.compile(
+    r"\s*(?P<op>[<>]=?)\s*"
+    r"(?P<bound>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)"
+    r"\s*(?P<percent>%?)\s*"
+)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition on one metric, of the whole eval set or of one tag (`pass_rate[negation]`)."""
+
+    name: str
+    op: str
+    bound: float
+    line: int | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric without its tag."""
+        return split_name(self.name)[0]
+
+    @property
+    def tag(self) -> str | None:
+        """The tag, or None for the whole eval set."""
+        return split_name(self.name)[1]
+
+    @property
+    def text(self) -> str:
+        """`eval_loss <= 3.4`, as a loop file would say it."""
+        return f"{self.name} {self.op} {_number(self.bound)}"
+
+
+@dataclass(frozen=True)
+class Regression:
+    """The gate `regression`: not worse than the last committed version (see `compare`).
+
+    `name` is `regression`, or `regression[tag]` for the examples with a tag. `alpha` bounds false
+    alarms; a drop below `min_regression` never fails; `max_regression` is what must not be possible
+    for a verdict other than inconclusive. Both are shares of the loss, or of 1 for a rate.
+    `fail_on` names the verdicts that fail beside regressed and incomplete.
+    """
+
+    name: str = "regression"
+    alpha: float = 0.01
+    max_regression: float = 0.05
+    min_regression: float = 0.01
+    metrics: tuple[str, ...] = ("eval_loss", "pass_rate")
+    fail_on: tuple[str, ...] = ()
+    line: int | None = None
+
+    @property
+    def tag(self) -> str | None:
+        """The tag, or None for the whole eval set."""
+        return split_name(self.name)[1]
+
+
+def parse_gate(name: str, condition: object, where: Location | None = None) -> Gate:
+    """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`."""
+    metric = _known_metric(name, where)
+    good, usual = (">=", 0.9) if METRICS[metric].better == "higher" else ("<=", 3.4)
+    wanted = f'wanted {good} or {good[0]} and a number, such as "{good} {usual}"'
+    if not isinstance(condition, str):
+        raise ConfigError(
+            f"gate {name}: {wanted}, found {condition!r} ({type(condition).__name__})",
+            where=where,
+            cure=f'Write {name}: "{good} {condition if _usable(condition, metric) else usual}".',
+        )
+    cure = f'Write {name}: "{good} {usual}".'
+    match = _CONDITION.fullmatch(condition)
+    if match is None:
+        raise ConfigError(f"gate {name}: {wanted}, found {condition!r}", where=where, cure=cure)
+    op, percent = match["op"], bool(match["percent"])
+    if percent and metric not in _RATES:
+        raise ConfigError(
+            f"gate {name}: a percentage is for {' and '.join(sorted(_RATES))}, found {condition!r}",
+            where=where,
+            cure=cure,
+        )
+    if op[0] != good[0]:
+        raise ConfigError(
+            f"gate {name}: {METRICS[metric].better} is better for {metric}, found {condition!r}",
+            where=where,
+            cure=f'Write {name}: "{good[0]}{condition.strip()[1:]}".',
+        )
+    bound = parse_number(match["bound"], percent=percent)
+    if not math.isfinite(bound):
+        raise ConfigError(f"gate {name}: {wanted}, found {condition!r}", where=where, cure=cure)
+    if metric in _RATES and not 0 <= bound <= 1:
+        meant = f"Did you mean {_number(bound / 100)} or {_number(bound)}%?"
+        raise ConfigError(
+            f"gate {name}: wanted a share from 0 to 1, found {condition!r}",
+            where=where,
+            cure=meant if 1 < bound <= 100 and not percent else cure,
+        )
+    return Gate(name=name, op=op, bound=bound, line=where.line if where else None)
+
+
+def regression_tag(name: str, where: Location | None) -> str | None:
+    """The tag of `regression[tag]`; a ConfigError for a name that is neither."""
+    base, tag = split_name(name)
+    if base != "regression" or tag == "":
+        raise ConfigError(
+            f"gate {name}: wanted regression, or regression and a tag, such as "
+            "regression[negation]",
+            where=where,
+        )
+    return tag
+
+
+def check_tags(
+    gates: Iterable[Gate | Regression], tags: Iterable[str], where_file: str | Path
+) -> None:
+    """Raise a ConfigError for the first gate on a tag that no eval example has."""
+    known = set(tags)
+    for gate in gates:
+        if gate.tag is not None and gate.tag not in known:
+            raise ConfigError(
+                f"gate {gate.name}: no eval example is tagged {gate.tag!r}",
+                where=Location(str(where_file), gate.line),
+                cure=did_you_mean(gate.tag, known) if known else "No eval example has any tag.",
+            )
+
+
+def _known_metric(name: str, where: Location | None) -> str:
+    metric, tag = split_name(name)
+    if tag == "" or ("[" in name and tag is None):
+        raise ConfigError(
+            f"gate {name}: wanted a metric, or a metric and a tag, such as pass_rate[negation]",
+            where=where,
+        )
+    if metric not in METRICS:
+        raise ConfigError(
+            f"gate {name}: unknown metric {metric!r}",
+            where=where,
+            cure=did_you_mean(metric, {*METRICS, "regression"} - {metric}),
+        )
+    return metric
+
+
+def _usable(condition: object, metric: str) -> bool:
+    """Whether a bare number can be the bound in the cure."""
+    most = 1 if metric in _RATES else 1e6
+    return type(condition) in (int, float) and 0 <= condition <= most  # type: ignore[operator]
+
+
+def parse_number(text: str, *, percent: bool) -> float:
+    """The number that a condition states, `28.9` or, as a percentage, 0.289."""
+    # Decimal: 28.9% must be the very float that 0.289 is, or a rate on the bound fails.
+    return float(Decimal(text) / 100 if percent else Decimal(text)) + 0.0  # + 0.0: no -0.0
+
+
+def exact_figure(metric: str, value: float) -> str:
+    """The figure unrounded: `90%` for a rate, `3.4` otherwise."""
+    if metric not in _RATES:
+        return _number(value)
+    return f"{(Decimal(repr(float(value))) * 100).normalize():f}%"
+
+
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")

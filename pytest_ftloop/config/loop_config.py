@@ -1,0 +1,231 @@
+"""A loop's configuration, from a `*.ftloop.yaml` file or from Python.
+
+Every mistake in a loop file is reported at once, each with its line and the nearest valid name.
+The names and types under `lora:` and `training:` are peft's and trl's own; they are checked when
+those are imported, before anything is trained or written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import (
+    ValidationError,
+)
+
+from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.loop_yaml import SUFFIXES, read_yaml
+from pytest_ftloop.config.mistakes import config_errors, found_text
+from pytest_ftloop.config.scoring import Scoring, check_scoring
+from pytest_ftloop.config.sections import (
+    HubSource,
+    LoopFile,
+    LoopSection,
+    RegressionSection,
+    ScoringSection,
+    SplitSection,
+)
+from pytest_ftloop.core.errors import (
+    ConfigError,
+    Location,
+    shown_path,
+)
+from pytest_ftloop.core.metrics import split_name
+from pytest_ftloop.core.records import Settings
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """One loop, checked. `model`, `train`, `eval` and `holdout` may be live objects when it comes
+    from Python.
+
+    `folder` is what relative paths start from, and where `improvement_log/` lies. `lines` maps a
+    dotted key to its line in the loop file (and `""` to the first).
+    """
+
+    name: str
+    folder: Path
+    source: str
+    model: Any
+    tokenizer: Any
+    train: Any
+    eval: Any
+    split: SplitSection | None
+    columns: Columns
+    train_sample: int
+    settings: Settings
+    scoring: Scoring
+    gates: tuple[Gate, ...]
+    regressions: tuple[Regression, ...]
+    holdout: Any
+    loop: LoopSection
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def file(self) -> Path:
+        """The loop file. Only of a loop that was read from one (`lines` is not empty)."""
+        return self.folder / Path(self.source).name
+
+    def locate(self, key: str) -> Location | None:
+        """Where a dotted key, or the nearest section above it, stands in the loop file."""
+        while key:
+            if key in self.lines:
+                return Location(self.source, self.lines[key])
+            key = key.rpartition(".")[0]
+        return Location(self.source) if self.lines else None
+
+
+def read_loop_file(path: Path) -> LoopConfig:
+    """Read and check a loop file. Raises `ConfigError` with every mistake found."""
+    shown = shown_path(path)
+    values, lines = read_yaml(path, shown)
+    name = path.name
+    for suffix in (*SUFFIXES, ".yaml"):
+        name = name.removesuffix(suffix)
+    return checked(values, lines, folder=path.parent, source=shown, name=name)
+
+
+def checked(
+    values: Any, lines: Mapping[str, int], *, folder: Path, source: str, name: str
+) -> LoopConfig:
+    """The config that a loop file's values give. A `ConfigError` that lists every mistake."""
+
+    def locate(key: str) -> Location:
+        while key and key not in lines:
+            key = key.rpartition(".")[0]
+        return Location(source, lines.get(key))
+
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"wanted a loop's keys (data, training, gates, ...), found {found_text(values)}",
+            where=locate(""),
+            cure="'ftloop init' writes a loop file to start from.",
+        )
+    mistakes: list[ConfigError] = []
+    parsed: LoopFile | None = None
+    try:
+        parsed = LoopFile.model_validate(values)
+    except ValidationError as error:
+        mistakes += config_errors(error, locate)
+    gates, regressions = [], []
+    for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
+        name_, at = str(key), locate(f"gates.{key}")
+        try:
+            if split_name(name_)[0] == "regression":
+                regressions.append(_regression(name_, condition, locate))
+            else:
+                gates.append(parse_gate(name_, condition, at))
+        except ConfigError as error:
+            mistakes.append(error)
+        except ValidationError as error:
+            mistakes += config_errors(error, locate, f"gates.{name_}")
+    scoring = Scoring()
+    # Also when another section has a mistake; one in this section is reported already.
+    with suppress(ValidationError):
+        section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
+        scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
+        try:
+            check_scoring(scoring, where=locate("scoring.scorer"))
+        except ConfigError as error:
+            mistakes.append(error)
+    name = stated if isinstance(stated := values.get("name"), str) else name
+    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+        mistakes.append(
+            ConfigError(
+                f"name {name!r} can't be a folder's name everywhere",
+                where=locate("name"),
+                cure="Use letters, digits, '-', '_' and '.', a letter or digit first and last.",
+            )
+        )
+    if parsed is not None:
+        mistakes += _not_finite(parsed, locate)
+    if mistakes:
+        first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
+        if others:
+            raise ConfigError("\n".join(str(mistake) for mistake in (first, *others)))
+        raise first
+    assert parsed is not None
+    data = parsed.data
+    tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
+    return LoopConfig(
+        name=name,
+        folder=folder,
+        source=source,
+        model=parsed.model,
+        tokenizer=None,
+        train=_plain(data.train),
+        eval=_plain(data.eval),
+        split=data.split,
+        columns=Columns(
+            id=data.id, tags=tags, text=str(parsed.training.get("dataset_text_field", "text"))
+        ),
+        train_sample=data.train_sample,
+        settings=Settings(lora=parsed.lora, training=parsed.training),
+        scoring=scoring,
+        gates=tuple(gates),
+        regressions=tuple(regressions),
+        holdout=_plain(data.holdout),
+        loop=parsed.loop,
+        lines=lines,
+    )
+
+
+def _regression(name: str, stated: object, locate: Any) -> Regression:
+    """The gate that `regression: {alpha: 0.01}` states; nothing, or true, takes the defaults."""
+    where = locate(f"gates.{name}")
+    regression_tag(name, where)
+    if not isinstance(stated, Mapping) and stated not in (None, True):
+        raise ConfigError(
+            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
+            where=where,
+            cure=f"Write {name}: {{}} for the defaults.",
+        )
+    section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    kinds = [kind.replace("-", " ") for kind in section.fail_on]
+    return Regression(
+        name=name,
+        alpha=section.alpha,
+        max_regression=section.max_regression,
+        min_regression=section.min_regression,
+        metrics=tuple(dict.fromkeys(section.metrics)),
+        fail_on=tuple(kinds),
+        line=where.line,
+    )
+
+
+def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
+    stated = [
+        (f"{g}.{name}", v) for g in ("lora", "training") for name, v in getattr(parsed, g).items()
+    ]
+    if isinstance(parsed.loop.policy, list):
+        for number, entry in enumerate(parsed.loop.policy):
+            stated += [(f"loop.policy.{number}.{name}", value) for name, value in entry.items()]
+    for key, value in stated:
+        if isinstance(value, float) and not math.isfinite(value):
+            yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
+
+
+def _is_gates(values: Mapping[str, Any]) -> bool:
+    return isinstance(values.get("gates"), Mapping)
+
+
+def _plain(source: str | HubSource | None) -> Any:
+    return source.model_dump(exclude_none=True) if isinstance(source, HubSource) else source
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns carry what. `id` None: a column `id` if there is one, else the content."""
+
+    id: str | None = None
+    tags: tuple[str, ...] = ("tags",)
+    text: str = "text"

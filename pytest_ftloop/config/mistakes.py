@@ -1,0 +1,137 @@
+"""Turn validation errors into one `ConfigError` per mistake, with its line and cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import (
+    ValidationError,
+)
+
+from pytest_ftloop.config.sections import (
+    SETTING_GROUPS,
+    DataSection,
+    HubSource,
+    LoopFile,
+    LoopSection,
+    RegressionSection,
+    SamplerSection,
+    ScoringSection,
+    SpaceSection,
+    SplitSection,
+)
+from pytest_ftloop.core.errors import ConfigError, did_you_mean
+
+
+def config_errors(error: ValidationError, locate: Any, above: str = "") -> Iterator[ConfigError]:
+    """One `ConfigError` for each thing pydantic found, in a user's words.
+
+    `above` is the dotted key of the section that was validated, where it is not the whole file.
+    """
+    seen: set[str] = set()
+    for item in error.errors():
+        if item["loc"][-1] == "str" and isinstance(item["input"], Mapping | list):
+            continue  # not the branch of the union that was meant: the other one has more to say
+        inner = [str(part) for part in item["loc"] if not _is_branch(part)]
+        path = [*([above] if above else []), *inner]
+        key = ".".join(path)
+        # A value that fits no branch of a union is reported once, not once a branch.
+        if key in seen:
+            continue
+        seen.add(key)
+        if item["type"] == "extra_forbidden":
+            section = ".".join(path[:-1])
+            yield ConfigError(
+                f"unknown key {path[-1]!r}" + (f" in {section}" if section else ""),
+                where=locate(key),
+                cure=did_you_mean(path[-1], _known_keys(path[:-1])),
+            )
+        elif item["type"] == "missing":
+            yield ConfigError(f"{key} is missing", where=locate(key), cure=_example_of(key))
+        elif item["type"] == "value_error":
+            yield ConfigError(str(item["ctx"]["error"]), where=locate(key))
+        else:
+            found = item["input"]
+            cure = ""
+            if item["type"] == "literal_error" and isinstance(found, str):
+                cure = did_you_mean(found, re.findall(r"'([\w-]+)'", item["ctx"]["expected"]))
+            yield ConfigError(
+                f"{key}: wanted {_wanted(key, item)}, found {found_text(found)}",
+                where=locate(key),
+                cure=cure,
+            )
+
+
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le} or less",
+    "too_short": "one or more",
+}
+"""pydantic's kinds of mistake in a user's words; its own are taken for others."""
+
+
+def _wanted(key: str, item: Any) -> str:
+    if key in {"data.train", "data.eval", "data.holdout"}:
+        return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key == "loop.policy":
+        return "rules, module:function, a list of settings or an Optuna sampler"
+    if key == "data.tags":
+        return "a column or a list of columns"
+    if key == "data.split.fraction":
+        return "a number between 0 and 1"
+    wanted: str = _WANTED.get(item["type"], item["msg"].removeprefix("Input should be "))
+    return wanted.format(**item.get("ctx", {}))
+
+
+def found_text(value: Any) -> str:
+    """A value as a loop file would show it, cut short."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_BRANCHES = {"str", "HubSource", "list[str]", "<text>", "<list>", "<sampler>", "int", "float"}
+
+
+def _is_branch(part: Any) -> bool:
+    """Whether a part of pydantic's location names a union's branch, not a key of the file."""
+    return part in _BRANCHES or isinstance(part, int)
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: Any = LoopFile
+    for part in path:
+        if part.startswith(SETTING_GROUPS):
+            return list(SpaceSection.model_fields)
+        model = {
+            "data": DataSection,
+            "split": SplitSection,
+            "scoring": ScoringSection,
+            "loop": LoopSection,
+            "policy": SamplerSection,
+            "train": HubSource,
+            "eval": HubSource,
+            "holdout": HubSource,
+        }.get(part, RegressionSection if part.startswith("gates.regression") else model)
+    return list(model.model_fields)
+
+
+def _example_of(key: str) -> str:
+    return {
+        "data": "data: {train: data/train.jsonl, eval: data/eval.jsonl}",
+        "data.train": "train: data/train.jsonl",
+        "data.split.fraction": "split: {fraction: 0.1, seed: 0}",
+    }.get(key, "")

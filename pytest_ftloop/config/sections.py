@@ -1,0 +1,261 @@
+"""The sections and keys of a loop file, as pydantic models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
+"""Used when a loop states no `lora` at all; one that states any gets peft's defaults beside it."""
+
+DEFAULT_TRAINING: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 1}
+"""Used when a loop states no `training` at all. LoRA learns little at trl's default rate, 2e-5."""
+
+SETTING_GROUPS = ("lora.", "training.")
+"""What the dotted name of a setting begins with."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class HubSource(_Section):
+    """A data set on the hub, or a local folder in its layout."""
+
+    hub: str = Field(description="owner/name, or a folder")
+    split: str | None = Field(None, description="the split; by default that of the role")
+    name: str | None = Field(None, description="the configuration, where there are several")
+    revision: str | None = Field(None, description="a commit, so that the data can't move")
+
+
+class SplitSection(_Section):
+    """An eval set split off the train set."""
+
+    fraction: Fraction = Field(description="share of the train rows, between 0 and 1")
+    seed: int = Field(0, description="which rows: the same seed, the same rows")
+
+
+class DataSection(_Section):
+    """Where the examples come from."""
+
+    train: str | HubSource = Field(
+        description="jsonl, json, csv or parquet file, a hub id, or module:function"
+    )
+    eval: str | HubSource | None = Field(None, description="likewise; or use split")
+    split: SplitSection | None = Field(None, description="split an eval set off the train set")
+    holdout: str | HubSource | None = Field(
+        None,
+        description="examples that no decision ever sees; measured once an iteration is accepted",
+    )
+    id: str | None = Field(
+        None, description="column with the example's id; by default id, else the content's hash"
+    )
+    tags: str | list[str] = Field("tags", description="column or columns with tags")
+    train_sample: int = Field(
+        256, ge=1, description="train examples measured again in eval mode for train_loss"
+    )
+
+    @model_validator(mode="after")
+    def _one_eval_set(self) -> DataSection:
+        if self.eval is None and self.split is None:
+            raise ValueError(
+                "no eval set: add eval, or split one off with split: {fraction: 0.1, seed: 0}"
+            )
+        if self.eval is not None and self.split is not None:
+            raise ValueError("both eval and split: the eval set is either given or split off")
+        return self
+
+
+class ScoringSection(_Section):
+    """How an example passes."""
+
+    scorer: str = Field(
+        "exact",
+        description="loss, exact, contains, regex, choice, json, hook, or module:function",
+    )
+    max_new_tokens: int | None = Field(None, ge=1, description="limit of the greedy generation")
+    threshold: float | None = Field(
+        None, description="for loss: the highest passing loss per token"
+    )
+    pattern: str | None = Field(
+        None, description="for regex; by default the expected text is the pattern"
+    )
+    choices: list[str] | None = Field(
+        None, description="for choice: the candidates; by default the train set's expected texts"
+    )
+    ignore_case: bool = Field(False, description="for exact, contains and regex")
+
+
+class SpaceSection(_Section):
+    """A setting's range for a sampler: low and high, or choices."""
+
+    low: int | float | None = Field(None, description="the lowest value")
+    high: int | float | None = Field(None, description="the highest value")
+    log: bool = Field(False, description="search it on a logarithmic scale")
+    choices: list[Any] | None = Field(None, description="the values to choose from")
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> SpaceSection:
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None or self.log:
+                raise ValueError("wanted low and high (and log), or choices with a value at least")
+        elif self.low is None or self.high is None or not 0 < self.high - self.low < math.inf:
+            raise ValueError("wanted low and a higher high, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"log: wanted low above 0, found {self.low}")
+        return self
+
+
+class SamplerSection(_Section):
+    """Optuna as the policy."""
+
+    sampler: str = Field(description="a sampler of optuna.samplers, such as TPESampler")
+    space: dict[str, SpaceSection] = Field(
+        min_length=1, description="the settings to search, by their dotted names"
+    )
+    seed: int = Field(0, description="the sampler's seed")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments of the sampler, passed through"
+    )
+
+    @model_validator(mode="after")
+    def _settings(self) -> SamplerSection:
+        _check_setting_names(self.space)
+        return self
+
+
+def _kind_of_policy(stated: object) -> str | None:
+    """Which form of a policy is meant, so that its own mistakes are reported."""
+    if isinstance(stated, str):
+        return "<text>"
+    if isinstance(stated, list):
+        return "<list>"
+    return "<sampler>" if isinstance(stated, Mapping | SamplerSection) else None
+
+
+class LoopSection(_Section):
+    """How the loop goes on and when it stops."""
+
+    iterations: int = Field(4, ge=1, description="iterations at most")
+    patience: int = Field(2, ge=1, description="iterations without improvement before it stops")
+    metric: Literal["eval_loss", "pass_rate"] = Field(
+        "eval_loss", description="by which the best iteration is chosen"
+    )
+    time_budget_s: float | None = Field(
+        None, gt=0, description="no iteration is begun that would end after it"
+    )
+    seeds: int = Field(
+        1, ge=1, le=100, description="seeds with which the best iteration is trained"
+    )
+    policy: Annotated[
+        Annotated[str, Tag("<text>")]
+        | Annotated[list[dict[str, Any]], Tag("<list>")]
+        | Annotated[SamplerSection, Tag("<sampler>")],
+        Discriminator(_kind_of_policy),
+    ] = Field(
+        "rules",
+        description="what is trained next: rules, a list of settings, an Optuna sampler, or "
+        "module:function",
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, policy: Any) -> Any:
+        if isinstance(policy, str) and policy != "rules" and ":" not in policy:
+            raise ValueError(
+                f"loop.policy: wanted rules, module:function, a list of settings or an Optuna "
+                f"sampler, found {policy!r}"
+            )
+        if isinstance(policy, list):
+            if not policy or not all(policy):
+                raise ValueError("loop.policy: wanted a list of settings, found an empty one")
+            for entry in policy:
+                _check_setting_names(entry)
+        return policy
+
+    @property
+    def limit(self) -> int:
+        """Iterations at most; a list of settings is gone through where no number is stated."""
+        return self.iterations if self.gone_through is None else 1 + len(self.gone_through)
+
+    @property
+    def gone_through(self) -> list[dict[str, Any]] | None:
+        """The list of settings that no number of iterations cuts short, if that is the policy."""
+        is_cut = "iterations" in self.model_fields_set
+        return self.policy if isinstance(self.policy, list) and not is_cut else None
+
+
+def _check_setting_names(names: Mapping[str, Any]) -> None:
+    for name in names:
+        if not name.startswith(SETTING_GROUPS):
+            raise ValueError(
+                f"loop.policy: wanted settings by their dotted names, such as "
+                f"training.learning_rate, found {name!r}"
+            )
+
+
+class RegressionSection(_Section):
+    """The gate regression: not worse than the last committed version."""
+
+    alpha: float = Field(0.01, gt=0, lt=0.5, description="highest probability of a false alarm")
+    max_regression: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="a drop, as a share of the loss or of 1, that must be ruled out; where it is "
+        "not, the verdict is inconclusive",
+    )
+    min_regression: float = Field(
+        0.01, ge=0, lt=1, description="a smaller drop never fails, however sure it is"
+    )
+    metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
+        ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
+    )
+    fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
+        default_factory=list, description="verdicts that fail beside regressed and incomplete"
+    )
+
+
+class LoopFile(_Section):
+    """A pytest-ftloop loop: one fine-tuning goal."""
+
+    name: str | None = Field(None, description="the loop's name; by default the file's")
+    model: str = Field(
+        "tiny",
+        min_length=1,
+        description="a hub id (id@revision), a folder, or tiny, the embedded base model",
+    )
+    data: DataSection
+    lora: dict[str, Any] = Field(
+        default_factory=lambda: dict(DEFAULT_LORA), description="arguments of peft.LoraConfig"
+    )
+    training: dict[str, Any] = Field(
+        default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
+    )
+    scoring: ScoringSection = Field(default_factory=lambda: ScoringSection.model_validate({}))
+    gates: dict[str, Any] = Field(
+        default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
+    )
+    loop: LoopSection = Field(default_factory=lambda: LoopSection.model_validate({}))
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a loop file, for editors."""
+    schema = LoopFile.model_json_schema()
+    # What `gates` refers to: a section of its own, since its name may carry a tag.
+    schema["$defs"]["RegressionSection"] = RegressionSection.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

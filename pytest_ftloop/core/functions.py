@@ -1,0 +1,141 @@
+"""A user's own function, named `module:function` in a loop file: found, imported, checked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def load_function(
+    role: str,
+    name: str,
+    parameters: Sequence[str],
+    folder: Path | None,
+    where: Location | None,
+) -> Callable[..., object]:
+    """The function that `module:function` names; a `ConfigError` where there is none.
+
+    `role` says what it is for (`scorer`), `parameters` what it is called with; `folder` is where
+    the module is looked for first, `where` the place of the setting.
+    """
+    called = ", ".join(parameters)
+    module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), function_name]):
+        raise ConfigError(
+            f"{role} {name!r}: wanted module:function, such as my_module:my_function",
+            where=where,
+        )
+    module = _import(f"{role} {name!r}", module_name, folder, where)
+    function = getattr(module, function_name, None)
+    if function is None:
+        offered = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
+        raise ConfigError(
+            f"{role} {name!r}: {module_name} has no function {function_name!r}",
+            where=where,
+            cure=did_you_mean(function_name, offered) if offered else "It defines no function.",
+        )
+    if not callable(function):
+        raise ConfigError(
+            f"{role} {name!r}: wanted a function, found {type(function).__name__}", where=where
+        )
+    # Found now rather than after an hour's training. A builtin may have no signature to look at.
+    with suppress(ValueError):
+        try:
+            inspect.signature(function).bind(*parameters)
+        except TypeError as error:
+            raise ConfigError(
+                f"{role} {name!r} can't be called as function({called}): {error}",
+                where=where,
+                cure=f"Define it as def {function_name}({called}): ...",
+            ) from error
+    return function  # type: ignore[no-any-return]
+
+
+def _import(said: str, module_name: str, folder: Path | None, where: Location | None) -> ModuleType:
+    try:
+        with _importable(folder):
+            module = importlib.import_module(module_name)
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise ConfigError(
+                f"{said}: there is no module {missing!r}",
+                where=where,
+                cure=_where_modules_are(missing, folder),
+            ) from error
+        raise ConfigError(
+            f"{said}: importing {module_name} raised {described(error)}",
+            where=where,
+            cure=f"It was raised at {raised_at(error)}.",
+        ) from error
+    if folder is not None:
+        _refuse_namesake(said, module_name.partition(".")[0], folder, where)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    if folder is None:
+        yield
+        return
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(entry)
+
+
+def _refuse_namesake(said: str, top: str, folder: Path, where: Location | None) -> None:
+    """Two loops may each have a module of one name: the second must not be given the first's."""
+    spec = importlib.machinery.PathFinder.find_spec(top, [str(folder.resolve())])
+    wanted = spec.origin if spec else None
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if wanted and (found is None or Path(found).resolve() != Path(wanted).resolve()):
+        raise ConfigError(
+            f"{said}: wanted {wanted}, found that another module {top!r} is already"
+            f" imported ({found or 'built in'})",
+            where=where,
+            cure="Give the file a name of its own.",
+        )
+
+
+def _where_modules_are(missing: str, folder: Path | None) -> str:
+    parent = missing.rpartition(".")[0]
+    if parent:
+        paths = list(getattr(sys.modules.get(parent), "__path__", ()))
+    else:
+        paths = [str(folder)] if folder else []
+    prefix = f"{parent}." if parent else ""
+    names = [prefix + module.name for module in pkgutil.iter_modules(paths)]
+    guess = f" {did_you_mean(missing, names)}" if names else ""
+    place = f"Put it in {folder}, or install it." if folder else "Install it."
+    return place + guess
+
+
+def described(error: BaseException) -> str:
+    """An error as its kind and message."""
+    name, message = type(error).__name__, str(error)
+    return f"{name}: {message}" if message else name
+
+
+def raised_at(error: BaseException, file: str | None = None) -> str:
+    """The innermost place in `file`, or the innermost of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"

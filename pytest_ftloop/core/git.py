@@ -1,0 +1,362 @@
+"""What the tool asks git, through the `git` program.
+
+A repository is found by a folder, never by the environment: in a hook GIT_DIR and its kin name the
+repository of the commit being made, which need not be the one asked about. The user's hooks are not
+run, nothing is prompted for, and only `worktree` and `staged` write to the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pytest_ftloop.core.errors import FtloopError, shown_path
+
+GitErrorKind = Literal[
+    "no-git",
+    "no-repository",
+    "no-commit",
+    "unknown-ref",
+    "shallow",
+    "no-merge-base",
+    "outside",
+    "failed",
+]
+
+FETCH_ALL = (
+    "Set fetch-depth: 0 in actions/checkout (GIT_DEPTH: 0 in GitLab CI), "
+    "or run git fetch --unshallow."
+)
+"""The cure where a clone lacks the history that is asked for."""
+
+_REDIRECTING = frozenset(
+    {
+        "GIT_COMMON_DIR",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_NAMESPACE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+        # These contradict GIT_LITERAL_PATHSPECS.
+        "GIT_GLOB_PATHSPECS",
+        "GIT_ICASE_PATHSPECS",
+        "GIT_NOGLOB_PATHSPECS",
+    }
+)
+_SET = {
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    # Messages are matched below; git's translations go by LANGUAGE before LC_ALL.
+    "LANGUAGE": "C",
+    "LC_ALL": "C",
+}
+_OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+class GitError(FtloopError):
+    """Git does not have, or can't do, what was asked; `kind` tells the cases apart."""
+
+    def __init__(self, message: str, *, kind: GitErrorKind, cure: str = "") -> None:
+        super().__init__(message, cure=cure)
+        self.kind: GitErrorKind = kind
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git repository with a working tree: its own, or a linked one (`git worktree add`)."""
+
+    root: Path
+
+    @classmethod
+    def containing(cls, folder: Path) -> Repository:
+        """The repository that a folder or file lies in; one that does not exist yet counts too."""
+        start = folder.absolute()
+        while not start.is_dir():
+            start = start.parent
+        done = _git(start, "rev-parse", "--show-toplevel")
+        if done.returncode == 0:
+            return cls(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve())
+        said = _said(done)
+        if "must be run in a work tree" in said:
+            raise GitError(
+                f"wanted a git working tree, found {shown_path(folder)} inside a git folder or a "
+                "bare repository",
+                kind="no-repository",
+                cure="Run this in a checkout of the repository.",
+            )
+        if "not a git repository" in said:
+            raise GitError(
+                f"{shown_path(folder.absolute())} is in no git repository",
+                kind="no-repository",
+                cure="The last committed version is what a log is compared with: "
+                "run git init and commit, or run this in a clone.",
+            )
+        raise _failed(done, "rev-parse")
+
+    def resolve(self, ref: str) -> str:
+        """The full name of the commit that a ref means; of a tag, the commit it points to."""
+        if not ref or ref.startswith("-") or not ref.isprintable():
+            raise GitError(
+                f"wanted a commit, branch or tag, found {ref!r}",
+                kind="unknown-ref",
+                cure="git branch --all lists the branches, git tag the tags.",
+            )
+        done = self._ask("rev-parse", "--verify", f"{ref}^{{commit}}")
+        name = done.stdout.decode(errors="replace").strip()
+        # A range or a negated ref (^HEAD) resolves too, to something that is no object name.
+        if done.returncode == 0 and _OBJECT_NAME.fullmatch(name):
+            return name
+        raise self._unresolved(ref, done)
+
+    def is_shallow(self) -> bool:
+        """Whether history is cut off, as in a CI checkout of the last commit only."""
+        return self._run("rev-parse", "--is-shallow-repository").strip() == b"true"
+
+    def remotes(self) -> tuple[str, ...]:
+        """The names of the remotes, `origin` first."""
+        names = self._run("remote").decode(errors="surrogateescape").splitlines()
+        return tuple(sorted(names, key=lambda name: (name != "origin", name)))
+
+    def merge_base(self, a: str, b: str) -> str:
+        """The best common ancestor of two commits."""
+        done = self._ask("merge-base", self.resolve(a), self.resolve(b))
+        if done.returncode == 0:
+            return done.stdout.decode().strip()
+        if done.returncode != 1:
+            raise _failed(done, "merge-base")
+        if self.is_shallow():
+            raise GitError(
+                f"wanted the last commit that {a} and {b} have in common, found a shallow clone, "
+                "whose history is cut off before it",
+                kind="shallow",
+                cure=FETCH_ALL,
+            )
+        raise GitError(
+            f"{a} and {b} have no commit in common",
+            kind="no-merge-base",
+            cure="Name the commit to compare with.",
+        )
+
+    def files(
+        self, commit: str, folder: Path | PurePosixPath | None = None
+    ) -> dict[PurePosixPath, str]:
+        """The files of a commit, as path from the root to blob; those below a folder only.
+
+        A `Path` is a folder on disk, relative to the working folder as everywhere; a bare
+        `PurePosixPath` is one inside the repository, as `relative` gives it. It need not exist in
+        the commit. Symlinks and submodules are left out: their content is elsewhere.
+        """
+        if isinstance(folder, Path):
+            folder = self.relative(folder)
+        below = [] if folder in (None, PurePosixPath()) else [f"{folder}/"]
+        listed = self._run("ls-tree", "-r", "-z", "--full-tree", self.resolve(commit), "--", *below)
+        found = {}
+        for entry in listed.split(b"\0")[:-1]:
+            about, _, name = entry.partition(b"\t")
+            mode, _, blob = about.decode().split(" ")
+            if mode.startswith("100"):
+                found[PurePosixPath(os.fsdecode(name))] = blob
+        return found
+
+    def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
+        """The contents of blobs, in the order given, from one call of git."""
+        for blob in blobs:
+            if not _OBJECT_NAME.fullmatch(blob):
+                raise GitError(f"wanted the name of a blob, found {blob!r}", kind="failed")
+        if not blobs:
+            return iter(())
+        asked = "".join(f"{blob}\n" for blob in blobs).encode()
+        return _contents(self._run("cat-file", "--batch", given=asked))
+
+    def relative(self, path: Path) -> PurePosixPath:
+        """A path on disk as one from the repository's root; symlinks are followed."""
+        try:
+            return PurePosixPath(path.resolve().relative_to(self.root).as_posix())
+        except ValueError:
+            raise GitError(
+                f"{shown_path(path.absolute())} is outside the git repository {self.root}",
+                kind="outside",
+                cure="Only what lies in the repository has a committed version to compare with.",
+            ) from None
+
+    def untracked_or_changed(self, paths: Iterable[Path]) -> tuple[Path, ...]:
+        """Which of these files and folders are not at HEAD as they are now.
+
+        That is: changed, staged, deleted, new or ignored by git; a folder, when anything below it
+        is. Prefer a folder to its many files: the paths go on git's command line.
+        """
+        inside = {path: str(self.relative(path)) for path in paths}
+        if not inside:
+            return ()
+        listed = self._run(
+            "status",
+            "--porcelain",
+            "-z",
+            "--no-renames",
+            "--untracked-files=all",
+            "--ignored=matching",
+            "--ignore-submodules=all",
+            "--",
+            *inside.values(),
+        )
+        differing = [os.fsdecode(entry[3:]) for entry in listed.split(b"\0")[:-1]]
+        return tuple(
+            path for path, name in inside.items() if any(_touches(d, name) for d in differing)
+        )
+
+    def staged(self) -> str:
+        """A commit on no branch of what is staged; in a hook, of what is about to be committed."""
+        env = {}
+        # git commit -a, and of single files, has an index of its own.
+        if index := os.environ.get("GIT_INDEX_FILE"):
+            folder = os.fsdecode(self._run("rev-parse", "--absolute-git-dir").removesuffix(b"\n"))
+            if (self.root / index).resolve().parent == Path(folder).resolve():
+                env["GIT_INDEX_FILE"] = str((self.root / index).resolve())
+        done = _git(self.root, "write-tree", env=env)
+        if done.returncode != 0:
+            raise _failed(done, "write-tree")
+        tree = done.stdout.decode().strip()
+        head = self._ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+        parents = ("-p", head.stdout.decode().strip()) if head.returncode == 0 else ()
+        who = ("-c", "user.name=ftloop", "-c", "user.email=ftloop@localhost")
+        return self._run(*who, "commit-tree", tree, *parents, "-m", "staged").decode().strip()
+
+    @contextmanager
+    def worktree(self, commit: str) -> Iterator[Path]:
+        """A checkout of a commit in a temporary folder, removed at the end whatever happens.
+
+        The folder has no submodules, and no untracked or ignored files (data, caches).
+        """
+        name = self.resolve(commit)
+        folder = Path(tempfile.mkdtemp(prefix="ftloop-")).resolve()
+        tree = folder / "worktree"
+        try:
+            self._run("worktree", "add", "--detach", str(tree), name)
+            yield tree
+        finally:
+            self._discard(tree)
+
+    def _discard(self, tree: Path) -> None:
+        # Not `worktree prune`: it forgets the user's worktrees on disks not mounted now.
+        # Twice --force: an interrupted `add` leaves its worktree locked.
+        remove = ("worktree", "remove", "--force", "--force", str(tree))
+        done = self._ask(*remove)
+        shutil.rmtree(tree.parent, ignore_errors=True)
+        if done.returncode != 0:
+            self._ask(*remove)  # git refuses a half-made folder, and forgets a missing one
+
+    def _unresolved(self, ref: str, done: subprocess.CompletedProcess[bytes]) -> GitError:
+        head = self._ask("rev-parse", "--quiet", "--verify", "HEAD")
+        if head.returncode != 0 and re.match(r"(HEAD|@)(\W|$)", ref):
+            return GitError(
+                "the git repository has no commit yet", kind="no-commit", cure="Commit first."
+            )
+        if "is ambiguous" in _said(done):
+            return GitError(
+                f"more than one commit is named {ref!r}",
+                kind="unknown-ref",
+                cure="Write more of its digits.",
+            )
+        if self.is_shallow():
+            return GitError(
+                f"no commit {ref!r} in this shallow clone, whose history is cut off",
+                kind="unknown-ref",
+                cure=FETCH_ALL,
+            )
+        return GitError(
+            f"no commit {ref!r} in the git repository {self.root}",
+            kind="unknown-ref",
+            cure="git branch --all lists the branches, git tag the tags; git fetch gets new ones.",
+        )
+
+    def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return _git(self.root, *arguments, given=given)
+
+    def _run(self, *arguments: str, given: bytes = b"") -> bytes:
+        done = self._ask(*arguments, given=given)
+        if done.returncode != 0:
+            raise _failed(done, arguments[0])
+        return done.stdout
+
+
+def _git(
+    folder: Path, *arguments: str, given: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}", *arguments]
+    kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTING}
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            env={**kept, **_SET, **(env or {})},
+            check=False,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise GitError(
+            f"the git program can't be run: {error.strerror}",
+            kind="no-git",
+            cure="Install git, or put it on PATH.",
+        ) from None
+    except OSError as error:
+        raise GitError(f"git {arguments[0]}: {error.strerror}", kind="failed") from None
+
+
+def _contents(answer: bytes) -> Iterator[bytes]:
+    """The contents in what `cat-file --batch` wrote: a header line, the content, a line end."""
+    start = 0
+    while start < len(answer):
+        end = answer.index(b"\n", start)
+        name, *about = answer[start:end].decode().split(" ")
+        if about[0] != "blob":
+            raise GitError(
+                f"wanted the content of the git blob {name}, found it {about[0]}"
+                if about[0] == "missing"
+                else f"wanted a git blob, found the {about[0]} {name}",
+                kind="failed",
+                cure="git fsck tells whether the repository is whole.",
+            )
+        start = end + 1 + int(about[1])
+        yield answer[end + 1 : start]
+        start += 1
+
+
+def _touches(differing: str, name: str) -> bool:
+    """Whether an entry of `git status` is this path, or lies below it, or is a folder above it.
+
+    A folder that is ignored or another repository is one entry, with a slash at its end.
+    """
+    if name == "." or differing == name:
+        return True
+    return differing.startswith(f"{name}/") or (
+        differing.endswith("/") and f"{name}/".startswith(differing)
+    )
+
+
+def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+    return done.stderr.decode(errors="replace").strip()
+
+
+def _failed(done: subprocess.CompletedProcess[bytes], command: str) -> GitError:
+    """Git's own words; where it distrusts a folder's owner, the command that it advises."""
+    said = _said(done)
+    advised = re.search(r"git config --global --add safe\.directory .+", said)
+    fatal = re.search(r"^(?:fatal|error): (.+)", said, re.MULTILINE)
+    return GitError(
+        f"git {command}: {fatal[1] if fatal else said or f'exit status {done.returncode}'}",
+        kind="failed",
+        cure=f"If you trust it: {advised[0]}" if advised else "",
+    )

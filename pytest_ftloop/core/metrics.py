@@ -1,0 +1,132 @@
+"""The metrics: each one's direction, stated once, and how it is computed from example results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Training
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name, the direction in which it improves, and what it says."""
+
+    name: str
+    better: Literal["lower", "higher"]
+    description: str
+
+    def improved(self, new: float, old: float) -> bool:
+        """Whether `new` is strictly better than `old`; never with a NaN on the new side."""
+        if math.isnan(new):
+            return False
+        if math.isnan(old):
+            return True
+        return new < old if self.better == "lower" else new > old
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("eval_loss", "lower", "token-mean loss over the eval set, in nats"),
+        Metric("train_loss", "lower", "token-mean loss over a sample of the train set, eval mode"),
+        Metric("overfit_gap", "lower", "eval_loss - train_loss"),
+        Metric("pass_rate", "higher", "share of the eval examples that the scorer passes, 0 to 1"),
+        Metric("token_accuracy", "higher", "share of labelled tokens that are the most likely one"),
+        Metric("perplexity", "lower", "exp(eval_loss)"),
+    )
+}
+
+DECIMALS = 6
+"""Figures are kept with this many decimals, so a log reads back to what was judged."""
+
+
+def token_mean_loss(results: Iterable[ExampleResult]) -> float:
+    """Summed loss over summed tokens: the same whatever the batches were. NaN for no tokens."""
+    rows = list(results)
+    tokens = sum(row.tokens for row in rows)
+    return math.fsum(row.loss for row in rows) / tokens if tokens else math.nan
+
+
+def token_accuracy(results: Iterable[ExampleResult]) -> float:
+    """Share of labelled tokens predicted top-1. NaN for no tokens."""
+    rows = list(results)
+    tokens = sum(row.tokens for row in rows)
+    return sum(row.correct for row in rows) / tokens if tokens else math.nan
+
+
+def pass_rate(results: Sequence[ExampleResult]) -> float:
+    """Share of examples that passed. NaN for no examples."""
+    return sum(row.passed is True for row in results) / len(results) if results else math.nan
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); infinite rather than an overflow error for a diverged loss."""
+    return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
+
+
+def best_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Every metric of the best evaluation point, then each by tag as `name[tag]`."""
+    figures = _figures(evaluation.examples, evaluation.train_examples)
+    tags = sorted({tag for row in evaluation.examples for tag in row.tags})
+    for tag in tags:
+        by_tag = _figures(
+            [row for row in evaluation.examples if tag in row.tags],
+            [row for row in evaluation.train_examples if tag in row.tags],
+        )
+        # A tag that the train sample lacks has no train loss and no gap: left out, not NaN.
+        missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
+        figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
+    return figures
+
+
+def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:
+    """The figures of the last evaluation point (loss only: nothing is generated with it)."""
+    last = training.evals[-1] if training.evals else EvalPoint(0, 0.0, math.nan, math.nan)
+    train_loss = token_mean_loss(evaluation.final_train_examples)
+    return {
+        "eval_loss": _round(last.eval_loss),
+        "train_loss": _round(train_loss),
+        "overfit_gap": _round(last.eval_loss - train_loss),
+        "token_accuracy": _round(last.token_accuracy),
+        "perplexity": _round(perplexity(last.eval_loss)),
+    }
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`pass_rate[negation]` -> (`pass_rate`, `negation`); the tag is None for the whole set."""
+    base, bracket, rest = name.partition("[")
+    return (base, rest[:-1]) if bracket and rest.endswith("]") else (name, None)
+
+
+def format_figure(name: str, value: float) -> str:
+    """A figure as people read it: rates in percent, losses with four decimals."""
+    if math.isnan(value):
+        return "nan"
+    if split_name(name)[0] in {"pass_rate", "token_accuracy"}:
+        return f"{100 * value:.1f}%"
+    return f"{value:.4f}"
+
+
+def _figures(
+    examples: Sequence[ExampleResult], train_examples: Sequence[ExampleResult]
+) -> dict[str, float]:
+    eval_loss, train_loss = token_mean_loss(examples), token_mean_loss(train_examples)
+    return {
+        "eval_loss": _round(eval_loss),
+        "train_loss": _round(train_loss),
+        "overfit_gap": _round(eval_loss - train_loss),
+        "pass_rate": _round(pass_rate(examples)),
+        "token_accuracy": _round(token_accuracy(examples)),
+        "perplexity": _round(perplexity(eval_loss)),
+    }
+
+
+def _lacks(results: Sequence[ExampleResult], tag: str) -> bool:
+    return not any(tag in row.tags for row in results)
+
+
+def _round(value: float) -> float:
+    return round(value, DECIMALS) + 0.0  # + 0.0: no -0.0 in the log

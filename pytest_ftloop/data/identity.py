@@ -1,0 +1,198 @@
+"""What determines an iteration's result, as one hash; known without torch for all but live models.
+
+A fingerprint covers the base model's identity, the content of train and eval set, the stated
+settings and the scoring. It leaves out what can't move a figure (report_to, logging, the eval batch
+size) and what is not ours to state (device, versions): those are recorded as the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.recipe import recipe_id
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import DataSet, Settings
+
+
+FORMAT = 1
+"""Raised when the meaning of a fingerprint changes: every iteration is then trained again."""
+
+NEUTRAL = frozenset(
+    {
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "disable_tqdm",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_strategy",
+        "hub_token",
+        "log_level",
+        "logging_dir",
+        "logging_first_step",
+        "logging_steps",
+        "logging_strategy",
+        "output_dir",
+        "per_device_eval_batch_size",
+        "project",
+        "push_to_hub",
+        "report_to",
+        "run_name",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "trackio_bucket_id",
+        "trackio_space_id",
+        "trackio_static_space_id",
+    }
+)
+"""Arguments of SFTConfig that can't move a figure."""
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
+
+
+def iteration_fingerprint(
+    model: str,
+    settings: Settings,
+    scoring: Scoring,
+    folder: Path,
+    train: DataSet,
+    eval_: DataSet,
+    train_sample: int,
+) -> str:
+    """The SHA-256 (hex) of everything that determines an iteration's result.
+
+    `train_sample` counts: train_loss and overfit_gap are measured on that many train examples.
+    """
+    stated = {
+        "format": FORMAT,
+        "model": model,
+        "lora": dict(settings.lora),
+        "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
+        "scoring": scoring_identity(scoring, folder),
+        "train": train.sha256,
+        "eval": eval_.sha256,
+        # More than there are is all of them.
+        "train_sample": min(train_sample, len(train.examples)),
+    }
+    text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
+    """`tiny:<recipe>`, `folder:<hash of its files>`, `hub:<id>@<revision>` or `live:<weights>`.
+
+    A hub id without a revision is taken by its name: pin it (`id@revision`) where it may move.
+    """
+    if not isinstance(model, str):
+        return f"live:{_live_digest(model, tokenizer)}"
+    if model == "tiny":
+        return f"tiny:{recipe_id()}"
+    path = folder / model
+    if path.is_dir():
+        return f"folder:{_folder_digest(path)}"
+    return f"hub:{model}"
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`gpt2@607a30d` -> (`gpt2`, `607a30d`)."""
+    base, at, revision = name.rpartition("@")
+    return (base, revision) if at and base and "/" not in revision else (name, None)
+
+
+def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
+    """The scoring's settings; a user's function counts by the text of its module."""
+    plain = Scoring(scoring.scorer)
+    stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
+    if ":" in scoring.scorer and (source := _source_of(scoring.scorer.partition(":")[0], folder)):
+        text = source.read_bytes().replace(b"\r\n", b"\n")
+        stated["source"] = hashlib.sha256(text).hexdigest()
+    return stated
+
+
+def _source_of(module: str, folder: Path) -> Path | None:
+    """The file of a module that lies in `folder` or is installed, found without importing it."""
+    top, *rest = module.split(".")
+    roots = [folder / top]
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module without a spec: __main__, say
+        spec = None
+    if spec and spec.origin and not rest:
+        roots.append(Path(spec.origin).with_suffix(""))
+    roots += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    for root in roots:
+        path = root.joinpath(*rest)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _folder_digest(folder: Path) -> str:
+    """A hash of the model's files. Remembered by size and time: weights can be many gigabytes."""
+    paths = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    seen = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+    key = hashlib.sha256(json.dumps([str(folder.resolve()), seen]).encode()).hexdigest()
+    memo = cache_folder() / "digests" / key
+    if memo.is_file():
+        return memo.read_text(encoding="ascii")
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    with suppress(OSError):  # a cache that can't be written costs time, nothing else
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: another process may be reading.
+        temporary = memo.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_text(digest.hexdigest()[:32], encoding="ascii")
+        temporary.replace(memo)
+    return digest.hexdigest()[:32]
+
+
+def _live_digest(model: Any, tokenizer: Any) -> str:
+    """A hash of a loaded model's config and weights, and of its tokenizer's vocabulary."""
+    digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        # Bytes as they are: numpy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(_byte_type()).numpy())
+    if tokenizer is not None:
+        digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+        digest.update(str(tokenizer.chat_template).encode())
+    return digest.hexdigest()[:32]
+
+
+def _byte_type() -> Any:
+    import torch  # a live model is at hand, so torch is already imported
+
+    return torch.uint8
+
+
+def _canonical(value: Any) -> Any:
+    """Equal settings written differently (2e-4 and 0.0002, 1 and 1.0) are the same."""
+    if isinstance(value, Mapping):
+        return {str(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_canonical(v) for v in value), key=str)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,289 @@
+"""Read rows from a file, the hub, a function or live objects."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
+
+SPLITS = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")}
+"""Splits that may serve as a role where none is named, the first found; else the role's name."""
+
+ONE_A_LINE = "One JSON object a line? Then name the file .jsonl."
+
+Row = tuple[Mapping[str, Any], Location | None]
+
+
+def describe(source: Any, folder: Path) -> str:
+    """A source in a few words, without any path of this machine."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_absolute():
+            return str(source)
+        return path.relative_to(folder).as_posix() if folder in path.parents else path.name
+    if isinstance(source, Mapping):
+        parts = {**source, "hub": describe(source["hub"], folder)}
+        return " ".join(f"{key}={value}" for key, value in parts.items())
+    return type(source).__name__
+
+
+def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> Iterator[Row]:
+    """The rows of a source as mappings. A `DataError` that names the file and line of a bad row."""
+    if isinstance(source, Mapping):
+        return _hub_rows(source, role, folder, where)
+    if not isinstance(source, str | Path):
+        return _given_rows(source, role, where)
+    text = str(source)
+    if not text.strip():
+        raise DataError(f"{role} data names nothing", where=where, cure="Name a file or a hub id.")
+    path = folder / text
+    if path.suffix.lower() in FILE_KINDS or path.is_file():
+        return _file_rows(path, where)
+    function = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", text)
+    if function:
+        return _function_rows(function[1], function[2], folder, where)
+    if path.is_dir():
+        return _hub_rows({"hub": text}, role, folder, where)
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", text):
+        name, _, revision = text.partition("@")
+        return _hub_rows({"hub": name, "revision": revision or None}, role, folder, where)
+    raise DataError(
+        f"{role} data {text!r} is no file, hub id or module:function",
+        where=where,
+        cure=f"Looked for {path}. Files end in {', '.join(sorted(FILE_KINDS))}.",
+    )
+
+
+def _given_rows(source: Any, role: str, where: Location | None) -> Iterator[Row]:
+    if not isinstance(source, Iterable):
+        raise DataError(
+            f"wanted {role} rows or their source, found {type(source).__name__}", where=where
+        )
+    name = describe(source, Path())
+    for number, row in enumerate(source, start=1):
+        at = Location(f"{name}, row {number}")
+        yield _named_columns(row, at), at
+
+
+def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
+    shown = shown_path(path)
+    if not path.is_file():
+        near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise DataError(
+            f"data file {shown} does not exist",
+            where=where,
+            cure=did_you_mean(path.name, near) if near else f"Looked for {path}.",
+        )
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        yield from _parquet_rows(path, shown)
+        return
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        raise DataError(
+            f"not UTF-8: byte {error.start} is {error.object[error.start]:#04x}",
+            where=Location(shown, before.count(b"\n") + 1),
+            cure="Save the file as UTF-8.",
+        ) from None
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", where=Location(shown)) from None
+    reader = {".csv": _csv_rows, ".json": _json_rows}.get(kind, _jsonl_rows)
+    yield from reader(text, shown)
+
+
+def _jsonl_rows(text: str, shown: str) -> Iterator[Row]:
+    # Not splitlines(): a JSON string may hold U+2028 and the like unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            where = Location(shown, number)
+            yield _named_columns(_parse_json(line, where), where), where
+
+
+def _json_rows(text: str, shown: str) -> Iterator[Row]:
+    rows = _parse_json(text, Location(shown), cure=ONE_A_LINE)
+    if not isinstance(rows, list):
+        raise DataError(
+            f"wanted a list of rows, found {type(rows).__name__}",
+            where=Location(shown),
+            cure=ONE_A_LINE,
+        )
+    for number, row in enumerate(rows, start=1):
+        where = Location(f"{shown}, row {number}")
+        yield _named_columns(row, where), where
+
+
+def _csv_rows(text: str, shown: str) -> Iterator[Row]:
+    allow_long_cells()
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names: list[str] = []
+    end = 0
+    try:
+        for cells in reader:
+            # Where the row begins: a quoted cell may go on over many lines.
+            where, end = Location(shown, end + 1), reader.line_num
+            if not cells:
+                continue
+            if not names:
+                names = _column_names(cells, where)
+                continue
+            if len(cells) != len(names):
+                raise DataError(
+                    f"wanted {len(names)} cells, found {len(cells)}",
+                    where=where,
+                    cure="Quote cells that hold commas or line ends.",
+                )
+            yield dict(zip(names, cells, strict=True)), where
+    except csv.Error as error:
+        raise DataError(f"not CSV: {error}", where=Location(shown, end + 1)) from None
+
+
+def allow_long_cells() -> None:
+    """Let the csv module read cells of any length: a cell may hold a whole document."""
+    csv.field_size_limit(2**31 - 1)
+
+
+def _column_names(cells: list[str], where: Location) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"two columns are named {twice[0]!r}", where=where)
+    return names
+
+
+def _parquet_rows(path: Path, shown: str) -> Iterator[Row]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise _needs_extra(f"reading {shown}") from None
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"not parquet: {error}", where=Location(shown)) from None
+    for number, row in enumerate(rows, start=1):
+        yield row, Location(f"{shown}, row {number}")
+
+
+def _hub_rows(
+    source: Mapping[str, Any], role: str, folder: Path, where: Location | None
+) -> Iterator[Row]:
+    shown = str(source["hub"])
+    local = folder / shown
+    name = str(local) if local.is_dir() else shown
+    stated = source.get("split")
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError:
+        raise _needs_extra(f"loading {shown}") from None
+    about = {"name": source.get("name"), "revision": source.get("revision")}
+    try:
+        split = stated
+        if not stated:
+            splits = datasets.get_dataset_split_names(
+                name, about["name"], revision=about["revision"]
+            )
+            split = next((s for s in SPLITS.get(role, ()) if s in splits), role)
+        loaded = datasets.load_dataset(name, split=split, **about)
+    except Exception as error:  # datasets raises many kinds; each is the user's
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        files = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
+        near = get_close_matches(local.name, files, n=1)
+        raise DataError(
+            f"data {shown!r} (split {stated or role}) could not be loaded: {reason[0]}",
+            where=where,
+            cure=(
+                f"Did you mean the file {shown_path(local.with_name(near[0]))!r}? " if near else ""
+            )
+            + "Name a file, a hub id (network needed once), or {hub: owner/name, split: ...}.",
+        ) from error
+    for number, row in enumerate(loaded, start=1):
+        yield row, Location(f"{shown}[{split}], row {number}")
+
+
+def _function_rows(
+    module: str, function: str, folder: Path, where: Location | None
+) -> Iterator[Row]:
+    name = f"{module}:{function}"
+    sys.path.insert(0, str(folder.resolve()))
+    importlib.invalidate_caches()
+    try:
+        imported = importlib.import_module(module)
+        _refuse_namesake(imported, name, module, folder, where)
+        if not hasattr(imported, function):
+            raise DataError(
+                f"data function {name}: {module} has no function {function!r}",
+                where=where,
+                cure=did_you_mean(function, (n for n, v in vars(imported).items() if callable(v))),
+            )
+        rows = list(getattr(imported, function)())
+    except FtloopError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"data function {name} failed: {type(error).__name__}: {error}",
+            where=where,
+            cure="It is called without arguments and returns rows.",
+        ) from error
+    finally:
+        sys.path.remove(str(folder.resolve()))
+    for number, row in enumerate(rows, start=1):
+        at = Location(f"{name}, row {number}")
+        yield _named_columns(row, at), at
+
+
+def _refuse_namesake(
+    imported: ModuleType, name: str, module: str, folder: Path, where: Location | None
+) -> None:
+    """Two loops' folders may each hold a `rows.py`: the second must not be given the first's."""
+    wanted = folder / f"{module.replace('.', '/')}.py"
+    if wanted.is_file() and Path(imported.__file__ or "").resolve() != wanted.resolve():
+        raise DataError(
+            f"data function {name}: wanted {wanted}, found that another module {module!r} is "
+            f"already imported ({imported.__file__})",
+            where=where,
+            cure="Give the file a name of its own.",
+        )
+
+
+def _parse_json(text: str, where: Location, cure: str = "") -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = where.line if where.line is not None else error.lineno
+        raise DataError(
+            f"not JSON: {error.msg} at column {error.colno}",
+            where=Location(where.file, line),
+            cure=cure if error.msg == "Extra data" else "",
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 5000 brackets
+        raise DataError(f"not JSON that can be read: {error}", where=where) from None
+
+
+def _named_columns(value: Any, where: Location) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    raise DataError(
+        f"wanted a row with named columns, found {type(value).__name__}",
+        where=where,
+        cure='For example {"prompt": "...", "completion": "..."}.',
+    )
+
+
+def _needs_extra(what: str) -> DataError:
+    return DataError(f"{what} needs the training extra", cure='pip install "pytest-ftloop[train]"')

@@ -1,0 +1,118 @@
+"""An adapter as peft saved it, read without torch: how many parameters, and did they ever move.
+
+A safetensors file begins with the length of its header (8 bytes, little endian), then the header
+(JSON: of each tensor dtype, shape and where its bytes are), then the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
+
+from pytest_ftloop.core.errors import DataError, Location, shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FIRST_ZERO = ("lora_B", "lora_embedding_B")
+"""Parts of the names of what LoRA starts at zero: while these are, the adapter does nothing."""
+
+LONGEST_HEADER = 100_000_000
+"""The format's own limit, in bytes."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A saved adapter. `moved` is None where it has no LoRA-B, `rank` where no one rank is stated.
+
+    `parameters` counts all that was saved: what peft saves is what it trains. Without any, the file
+    holds empty tensors, and says nothing of the training.
+    """
+
+    parameters: int
+    moved: bool | None
+    rank: int | None = None
+
+
+def read_adapter(folder: Path) -> Adapter | None:
+    """The adapter in a checkpoint's folder; None where there is none, a `DataError` for damage."""
+    path = folder / WEIGHTS
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start, tensors = _header(file, size)
+            parameters = sum(math.prod(shape) for shape, _ in tensors.values())
+            first_zero = [
+                span
+                for name, (_, span) in sorted(tensors.items())
+                if any(part in name for part in FIRST_ZERO)
+            ]
+            first_zero = [(a, b) for a, b in first_zero if b > a]
+            moved = any(_is_nonzero(file, start + a, b - a) for a, b in first_zero)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"the adapter can't be read: {said}", where=Location(shown_path(path))
+        ) from None
+    return Adapter(parameters, moved if first_zero else None, _rank(folder / CONFIG))
+
+
+Tensor = tuple[list[int], tuple[int, int]]
+
+
+def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
+    """Where the tensors' bytes start, and of each its shape and its bytes, from there."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+        raise ValueError(f"a header of {length} bytes in a file of {size}: truncated?")
+    header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    start = 8 + length
+    return start, dict(_tensors(header, size - start))
+
+
+def _tensors(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, Tensor]]:
+    for name, facts in header.items():
+        if name == "__metadata__":
+            continue
+        of = facts if isinstance(facts, dict) else {}
+        shape, span = of.get("shape"), of.get("data_offsets")
+        if not _are_counts(shape) or not _are_counts(span) or len(span) != 2:
+            raise ValueError(f"its header says nothing sound of {name[:80]!r}")
+        if not span[0] <= span[1] <= size:
+            raise ValueError(f"{name[:80]!r} goes beyond the file's end: truncated?")
+        yield name, (shape, (span[0], span[1]))
+
+
+def _are_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _is_nonzero(file: BinaryIO, start: int, size: int) -> bool:
+    """Whether any byte differs from 0; read in pieces, to the first that does."""
+    file.seek(start)
+    while size > 0:
+        piece = file.read(min(size, _CHUNK))
+        if not piece or piece.strip(b"\0"):
+            return bool(piece)
+        size -= len(piece)
+    return False
+
+
+def _rank(path: Path) -> int | None:
+    """The rank that the adapter's configuration states, where that can be read."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    rank = config.get("r") if isinstance(config, dict) else None
+    return rank if type(rank) is int else None

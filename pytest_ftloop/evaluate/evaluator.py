@@ -1,0 +1,273 @@
+"""TORCH: an adapter becomes per-example results.
+
+One forward pass gives each example's summed loss, token count and top-1 tokens. The eval loss is
+their exact token mean, the same whatever the batch size (a mean of batch means is not). Greedy
+generation, where the scorer needs it, is batched by prompt length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.scorers import Scorer, score_by_choice, score_by_loss
+
+ID_COLUMN = "ftloop_id"
+"""The column that carries an example's id through trl's preparation."""
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One prepared example: `input_ids` and `labels` (-100 where no loss counts), same length."""
+
+    id: str
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures a causal language model, leaving its mode and all random states as they were.
+
+    `model` must be one that SFTTrainer prepared (trl's fused LM head). `autocast` opens the
+    trainer's mixed-precision context. `batch_size` is in examples.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    batch_size: int
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+
+    def losses(
+        self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
+    ) -> tuple[ExampleResult, ...]:
+        """Loss, tokens and top-1 tokens of each example, in the order of `examples`."""
+        collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
+        found: dict[str, tuple[float, int, int]] = {}
+        with measuring(self.model), self.autocast():
+            for batch in _batches(rows, self.batch_size, key=lambda row: len(row.input_ids)):
+                found.update(self._batch_losses(batch, collate))
+                progress.working("evaluating", len(found), len(rows))
+        return tuple(
+            ExampleResult(
+                e.id, e.content, e.tags, *found[e.id], expected=(e.expected or "").strip()
+            )
+            for e in examples
+        )
+
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int, progress: Progress
+    ) -> dict[str, str]:
+        """Each example's greedy output, without special tokens and outer white space, by id."""
+        prompts = [(e, self._prompt_ids(e)) for e in examples]
+        room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        outputs: dict[str, str] = {}
+        # A prompt without room for all new tokens goes alone: it must not shorten its neighbours'.
+        tight = [[pair] for pair in prompts if len(pair[1]) + max_new_tokens > room]
+        roomy = [pair for pair in prompts if len(pair[1]) + max_new_tokens <= room]
+        batches = [*tight, *_batches(roomy, self.batch_size, key=lambda pair: len(pair[1]))]
+        with measuring(self.model), self.autocast():
+            for batch in batches:
+                longest = len(batch[0][1])
+                limit = int(min(max_new_tokens, room - longest))
+                if limit < 1:
+                    raise DataError(
+                        f"the prompt of example {batch[0][0].id!r} has {longest} tokens; the model "
+                        f"takes {room} in all, so nothing can be generated",
+                        where=batch[0][0].where,
+                        cure="Shorten the prompt, or use the scorer 'loss' or 'choice'.",
+                    )
+                for (example, _), text in zip(
+                    batch, self._batch_outputs(batch, limit), strict=True
+                ):
+                    outputs[example.id] = text.strip()
+                progress.working("generating", len(outputs), len(prompts))
+        return outputs
+
+    def _batch_losses(
+        self, rows: Sequence[TokenRow], collate: DataCollatorForLanguageModeling
+    ) -> dict[str, tuple[float, int, int]]:
+        batch = collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        try:
+            out = self.model(**batch, fused_lm_head=True)  # per-token fields: (B, T - 1)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        else:
+            loss = -out.log_probs.double().sum(1)
+            figures = zip(
+                loss.tolist(),
+                out.label_mask.sum(1).tolist(),
+                out.is_top1.sum(1).tolist(),
+                strict=True,
+            )
+            return {
+                row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)
+            }
+        # The figures do not depend on the batch, so half a batch at a time gives the same.
+        torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
+
+    def _batch_outputs(self, batch: Sequence[tuple[Example, list[int]]], limit: int) -> list[str]:
+        longest = max(len(ids) for _, ids in batch)
+        pad = self._pad_id()
+        # Left padding: every prompt must end where its output begins.
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for _, p in batch])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for _, p in batch])
+        device = self.model.device
+        try:
+            out = self.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=self._generation_config(limit),
+            )
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            texts: list[str] = self.tokenizer.batch_decode(
+                out[:, longest:], skip_special_tokens=True
+            )
+            return texts
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return self._batch_outputs(batch[:half], limit) + self._batch_outputs(batch[half:], limit)
+
+    def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
+        """Greedy, whatever sampling the base model's own generation config asks for."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
+        return GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self._pad_id(),
+            eos_token_id=ends or None,
+        )
+
+    def _prompt_ids(self, example: Example) -> list[int]:
+        """The prompt as given at inference: tokenised alone, by the template if it has one."""
+        prompt: Any = example.row.get("prompt")
+        if prompt is None:
+            prompt = example.row["messages"][:-1]
+        if isinstance(prompt, str):
+            return list(self.tokenizer(prompt)["input_ids"])
+        encoded = self.tokenizer.apply_chat_template(
+            prompt,
+            tools=example.row.get("tools"),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )
+        return list(encoded["input_ids"])
+
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+
+def scored(
+    evaluator: Evaluator,
+    results: Sequence[ExampleResult],
+    examples: Sequence[Example],
+    scoring: Scoring,
+    scorer: Scorer | None,
+    choices: Choices | None,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """The results with `passed` and `output`, by the scorer asked for."""
+    if scoring.scorer == "loss":
+        return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
+    if choices is not None:
+        return _scored_by_choice(evaluator, results, examples, choices, progress)
+    assert scorer is not None
+    limit = scoring.max_new_tokens or default_new_tokens(evaluator.tokenizer, examples)
+    outputs = evaluator.generate(examples, limit, progress)
+    return tuple(
+        replace(r, passed=scorer(e, outputs[e.id]), output=outputs[e.id])
+        for r, e in zip(results, examples, strict=True)
+    )
+
+
+def default_new_tokens(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> int:
+    """Room for the longest expected text and half as much again, 8 to 512 tokens."""
+    longest = max((len(tokenizer(e.expected or "")["input_ids"]) for e in examples), default=0)
+    return min(max(8, longest + longest // 2), 512)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Every example's candidates as rows of their own; `of` maps an example id to them in order.
+
+    `of[id]` is a tuple of (row id, candidate text).
+    """
+
+    examples: tuple[Example, ...]
+    rows: tuple[TokenRow, ...]
+    of: dict[str, tuple[tuple[str, str], ...]]
+
+
+def _scored_by_choice(
+    evaluator: Evaluator,
+    results: Sequence[ExampleResult],
+    examples: Sequence[Example],
+    choices: Choices,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    losses = {r.id: r.loss for r in evaluator.losses(choices.rows, choices.examples, progress)}
+    rows = []
+    for result, example in zip(results, examples, strict=True):
+        candidates = choices.of[example.id]
+        passed, chosen = score_by_choice(
+            [-losses[row_id] for row_id, _ in candidates],
+            [text for _, text in candidates],
+            (example.expected or "").strip(),
+        )
+        rows.append(replace(result, passed=passed, output=chosen))
+    return tuple(rows)
+
+
+@contextlib.contextmanager
+def measuring(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, then mode and every random state as they were.
+
+    Bit-identical training depends on it: a data loader or a sampled dropout mask in between would
+    shift all later steps.
+    """
+    was_training = model.training
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(_rng_devices()):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        model.train(was_training)
+
+
+def _rng_devices() -> list[int]:
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+
+
+def _batches(rows: Sequence[Any], size: int, key: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Batches of rows of like length, the longest first: least padding, and memory fails early."""
+    ordered = sorted(rows, key=key, reverse=True)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

@@ -1,0 +1,256 @@
+"""How an example passes: the scorers by name, and the user's own function or hook, guarded.
+
+`loss` and `choice` read the model's probabilities (`score_by_loss`, `score_by_choice`); every other
+scorer reads the generated text (`load_scorer`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_ftloop.config.scoring import (
+    Scoring,
+    check_scoring,
+    compile_pattern,
+    compiled_pattern,
+    loss_threshold,
+    needs_generation,
+)
+from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
+from pytest_ftloop.core.functions import described, load_function, raised_at
+from pytest_ftloop.core.records import Example, ExampleResult
+
+if TYPE_CHECKING:
+    pass
+
+
+Scorer = Callable[[Example, str], bool]
+"""(example, generated output) -> whether the example passes."""
+
+SIGNATURE = ("output", "expected", "example")
+"""What a user's scoring function is called with."""
+
+_FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
+
+
+def load_scorer(
+    scoring: Scoring,
+    hook: Scorer | None = None,
+    *,
+    folder: Path | None = None,
+    where: Location | None = None,
+) -> Scorer:
+    """The scorer of generated text that `scoring` names, its settings checked.
+
+    `hook` stands for the scorer `hook`; `folder` is where `module:function` is looked for first;
+    `where` is the place of the setting. A built-in scorer raises its ScoringError for a faulty
+    example whatever the output is, so `scorer(example, "")` finds one before training.
+    """
+    check_scoring(scoring, where=where)
+    name = scoring.scorer
+    if not needs_generation(scoring):
+        raise ValueError(f"the scorer {name!r} reads no generated text")
+    if name == "hook":
+        if hook is None:
+            raise ConfigError(
+                "scorer 'hook': wanted a pytest_ftloop_score hook, found none",
+                where=where,
+                cure="Define pytest_ftloop_score in a conftest.py, or name another scorer.",
+            )
+        return _guarded("pytest_ftloop_score", hook)
+    if ":" in name:
+        function = load_function("scorer", name, SIGNATURE, folder, where)
+
+        def call(example: Example, output: str) -> object:
+            return function(output, (example.expected or "").strip(), row_of(example))
+
+        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        return _guarded(name, call, file)
+    return {
+        "exact": _exact,
+        "contains": _contains,
+        "regex": _regex,
+        "json": _json,
+    }[name](scoring)
+
+
+def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:
+    """Whether the mean loss per token is at most the threshold. A NaN or no tokens: not passed."""
+    return result.mean_loss <= loss_threshold(scoring, None)
+
+
+def score_by_choice(
+    log_likelihoods: Sequence[float], candidates: Sequence[str], expected: str
+) -> tuple[bool, str]:
+    """Whether the likeliest candidate is the expected one, and which candidate it is.
+
+    Each figure is a candidate's log-likelihood summed over its tokens, given the prompt: the
+    model's own probability of saying just that, with no correction for length. A figure that is
+    not finite never wins, and where none is finite nothing is chosen (`""`). Ties go to the first.
+    Candidate and expected text are compared without surrounding whitespace.
+    """
+    chosen: tuple[float, str] | None = None
+    for figure, candidate in zip(log_likelihoods, candidates, strict=True):
+        if math.isfinite(figure) and (chosen is None or figure > chosen[0]):
+            chosen = (figure, candidate)
+    if chosen is None:
+        return False, ""
+    return chosen[1].strip() == expected.strip(), chosen[1]
+
+
+def _exact(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        return _folded(output, scoring) == _folded(_expected(example, scoring), scoring)
+
+    return passes
+
+
+def _contains(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        wanted = _folded(_expected_not_empty(example, scoring), scoring)
+        return wanted in _folded(output, scoring)
+
+    return passes
+
+
+def _regex(scoring: Scoring) -> Scorer:
+    if scoring.pattern is not None:
+        common = compiled_pattern(scoring.pattern, scoring, None)
+        return lambda _example, output: common.search(output) is not None
+
+    def passes(example: Example, output: str) -> bool:
+        pattern = _expected_not_empty(example, scoring)
+        try:
+            return compile_pattern(pattern, scoring).search(output) is not None
+        except ValueError as error:
+            raise ScoringError(
+                f"scorer 'regex': the expected text of example {example.id!r} is not a valid"
+                f" pattern: {error}",
+                where=example.where,
+                cure="Mend the expected text, or give one pattern for all: scoring: {pattern: ...}",
+            ) from error
+
+    return passes
+
+
+def _json(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str) -> bool:
+        text = _expected(example, scoring)
+        try:
+            wanted = _parse_json(text)
+        except (ValueError, RecursionError) as error:
+            raise ScoringError(
+                f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
+                f" found {_short(text)}: {described(error)}",
+                where=example.where,
+                cure="Mend the expected text, or choose another scorer.",
+            ) from error
+        try:
+            found = _parse_json(output)
+        except (ValueError, RecursionError):
+            return False
+        return _same_json(wanted, found)
+
+    return passes
+
+
+def _guarded(name: str, score: Callable[[Example, str], object], file: str | None = None) -> Scorer:
+    """A user's scorer that gives a bool or a ScoringError. BaseExceptions pass through."""
+
+    def passes(example: Example, output: str) -> bool:
+        try:
+            result = score(example, output)
+            passed = _as_bool(result)
+        except Exception as error:
+            raise ScoringError(
+                f"scorer {name!r} raised {described(error)} on example {example.id!r}",
+                where=example.where,
+                cure=f"It was raised at {raised_at(error, file)}, for the output {_short(output)}"
+                f" and the expected text {_short(example.expected)}.",
+            ) from error
+        if passed is None:
+            found = f"{_short(result)} ({type(result).__name__})"
+            raise ScoringError(
+                f"scorer {name!r}: wanted True or False on example {example.id!r}, found {found}",
+                where=example.where,
+                cure="Return a bool; compare a score with your own threshold.",
+            )
+        return passed
+
+    return passes
+
+
+def _as_bool(result: object) -> bool | None:
+    """The result as a bool where it is one, 0 or 1; numpy's own bool and integers count."""
+    numpy_bool = type(result).__module__ == "numpy" and type(result).__name__ in {"bool", "bool_"}
+    if numpy_bool or (isinstance(result, Integral) and result in (0, 1)):
+        return bool(result)
+    return None
+
+
+def _parse_json(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    fenced = _FENCED.fullmatch(text.strip())
+    return json.loads(fenced[1] if fenced else text, parse_constant=refuse)
+
+
+def _same_json(left: Any, right: Any) -> bool:
+    """Equality of JSON values: 1 and 1.0 are the same number, true and 1 are not the same."""
+    pairs = [(left, right)]  # a stack, not recursion: the depth of an output is the model's choice
+    while pairs:
+        a, b = pairs.pop()
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a.keys() != b.keys():
+                return False
+            pairs += [(a[key], b[key]) for key in a]
+        elif isinstance(a, list) and isinstance(b, list):
+            if len(a) != len(b):
+                return False
+            pairs += zip(a, b, strict=True)
+        elif isinstance(a, bool) is not isinstance(b, bool) or a != b:
+            return False
+    return True
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """The example as a user's scorer gets it: its row, with its id and tags."""
+    return {"id": example.id, "tags": list(example.tags), **example.row}
+
+
+def _expected(example: Example, scoring: Scoring) -> str:
+    if example.expected is None:
+        raise ScoringError(
+            f"scorer {scoring.scorer!r}: wanted an expected text, example {example.id!r} has none",
+            where=example.where,
+            cure="Give the data a prompt and a completion (or messages), or use the scorer loss.",
+        )
+    return example.expected
+
+
+def _expected_not_empty(example: Example, scoring: Scoring) -> str:
+    text = _expected(example, scoring).strip()
+    if not text:
+        raise ScoringError(
+            f"scorer {scoring.scorer!r}: the expected text of example {example.id!r} is empty, so"
+            " any output would pass",
+            where=example.where,
+            cure="Mend the expected text, or use the scorer exact.",
+        )
+    return text
+
+
+def _folded(text: str, scoring: Scoring) -> str:
+    return text.strip().casefold() if scoring.ignore_case else text.strip()
+
+
+def _short(value: object, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,1 @@
+"""A committed log and a candidate to a verdict. Trains nothing."""

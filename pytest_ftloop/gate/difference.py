@@ -1,0 +1,107 @@
+"""What differs between two iterations: settings, data, figures, examples, findings, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.core.records import ExampleResult, Finding, Iteration
+from pytest_ftloop.gate.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """One setting, or fact of model, data or scoring, that differs; None where it is not stated."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An example that one side passes and the other fails; what each side said."""
+
+    id: str
+    tags: tuple[str, ...]
+    expected: str
+    before: str
+    after: str
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A candidate beside its baseline, for a reviewer.
+
+    `verdict` compares them. `came` and `went` are findings that only the candidate, or only the
+    baseline, has. `before` and `after` are the two iterations.
+    """
+
+    loop: str
+    before: Iteration
+    after: Iteration
+    verdict: Verdict
+    settings: tuple[SettingChange, ...]
+    fixed: tuple[Flip, ...]
+    broken: tuple[Flip, ...]
+    came: tuple[Finding, ...]
+    went: tuple[Finding, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both are one training."""
+        return self.before.fingerprint == self.after.fingerprint and not self.verdict.changes
+
+
+def difference(
+    before: Iteration,
+    after: Iteration,
+    verdict: Verdict,
+    prompts: Mapping[str, str | None],
+) -> Difference:
+    """What a reviewer wants to know of a candidate. `prompts` are the examples' prompts by id."""
+    old, new = ({row.id: row for row in it.examples} for it in (before, after))
+
+    def flips(ids: tuple[str, ...]) -> tuple[Flip, ...]:
+        return tuple(_flip(old[i], new[i], prompts.get(i)) for i in ids if i in old and i in new)
+
+    kinds = [{finding.kind for finding in it.findings} for it in (before, after)]
+    return Difference(
+        loop=after.loop,
+        before=before,
+        after=after,
+        verdict=verdict,
+        settings=setting_changes(before, after),
+        fixed=flips(verdict.fixed),
+        broken=flips(verdict.broken),
+        came=tuple(f for f in after.findings if f.kind not in kinds[0]),
+        went=tuple(f for f in before.findings if f.kind not in kinds[1]),
+    )
+
+
+def setting_changes(before: Iteration, after: Iteration) -> tuple[SettingChange, ...]:
+    """Every stated setting that differs, and of model, scoring and data what does."""
+    old, new = _stated(before), _stated(after)
+    names = sorted({*old, *new}, key=lambda name: (not name.startswith(("lora", "training")), name))
+    return tuple(
+        SettingChange(name, old.get(name), new.get(name))
+        for name in names
+        if old.get(name) != new.get(name)
+    )
+
+
+def _stated(iteration: Iteration) -> dict[str, Any]:
+    found = {f"lora.{name}": value for name, value in iteration.settings.lora.items()}
+    found |= {f"training.{name}": value for name, value in iteration.settings.training.items()}
+    found |= {f"scoring.{name}": value for name, value in iteration.scoring.items()}
+    found["model"] = iteration.model
+    for role, facts in iteration.data.items():
+        # Where the file lies does not matter, what it says does.
+        found[f"data.{role}"] = f"{facts.get('rows')} rows, {str(facts.get('sha256'))[:8]}"
+    return found
+
+
+def _flip(old: ExampleResult, new: ExampleResult, prompt: str | None) -> Flip:
+    return Flip(new.id, new.tags, new.expected, old.output, new.output, prompt)

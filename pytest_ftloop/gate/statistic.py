@@ -1,0 +1,329 @@
+"""The paired test that knows both noises: of the examples, and of the training seed.
+
+Pure Python on sufficient statistics, so that the gate and its simulation (benchmarks/gate.py) call
+the same formulas. Everywhere higher is worse: a loss, or 1 - pass. A variance without another word
+has the divisor n - 1.
+
+The decomposition of the variance into examples, seeds and their interaction: Bouthillier et al.
+2021, "Accounting for variance in machine learning benchmarks"; paired differences over examples:
+Miller 2024, "Adding error bars to evals". The degrees of freedom of a sum of variances:
+Satterthwaite 1946; a variance shrunk to a prior: Smyth 2004 (limma).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pytest_ftloop.core.runs import Differences, mean_of, require_finite, variance_of
+from pytest_ftloop.gate.student_t import quantile, survival
+
+CONFIDENCE = 0.95
+"""Of the one-sided bounds of a change."""
+
+POWER = 0.8
+"""Of the smallest detectable drop."""
+
+CALIBRATED_DF = 4
+"""From this many degrees of freedom of the seed noise its prior is the narrow one."""
+
+MOST_SEEDS = 100
+
+MOST_EXAMPLES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """k runs of the same settings with different seeds (an A/A group) on n common examples.
+
+    `run_variance` is the variance of the k run means, `interaction` the mean square of seed x
+    example. One run (k = 1) says nothing: both are 0.
+    """
+
+    k: int
+    n: int
+    run_variance: float
+    interaction: float
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """What A/A groups say together, with `df` degrees of freedom.
+
+    `variance` estimates the variance of a run's true mean, without bias: it may be below 0.
+    `interaction` is the pooled mean square of seed x example.
+    """
+
+    variance: float
+    interaction: float
+    df: int
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A standard deviation of run means believed before any replicate, worth `df` of them."""
+
+    tau: float
+    df: float
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A change (mean difference candidate - baseline; above 0 is worse) beside its uncertainty.
+
+    `se` and `df` are those of its t-test, `tau` the standard deviation of run means that it
+    assumes (shrunk to the prior), `nu` the degrees of freedom of the replicates behind `tau`,
+    `alpha` the level at which a change is detectable. `n` counts the common examples (0 for a
+    figure of whole runs), `k_baseline` and `k_candidate` the seeds.
+    """
+
+    change: float
+    se: float
+    df: float
+    tau: float
+    nu: int
+    alpha: float
+    n: int
+    k_baseline: int
+    k_candidate: int
+
+    @property
+    def p_worse(self) -> float:
+        """Probability of so large a rise, or a larger one, when nothing changed."""
+        return survival(self._t, self.df)
+
+    @property
+    def p_better(self) -> float:
+        """Probability of so deep a fall, or a deeper one, when nothing changed."""
+        return survival(-self._t, self.df)
+
+    @property
+    def upper(self) -> float:
+        """One-sided upper 95% bound of the change."""
+        return self.change + quantile(CONFIDENCE, self.df) * self.se
+
+    @property
+    def lower(self) -> float:
+        """One-sided lower 95% bound of the change."""
+        return self.change - quantile(CONFIDENCE, self.df) * self.se
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true change found at `alpha` with power 80%.
+
+        (t of 1 - alpha + t of 0.8) SE: for many degrees of freedom and alpha = 1%, 3.17 SE.
+        """
+        return (quantile(1 - self.alpha, self.df) + quantile(POWER, self.df)) * self.se
+
+    @property
+    def _t(self) -> float:
+        if self.se > 0:
+            return self.change / self.se
+        return math.copysign(math.inf, self.change) if self.change else 0.0
+
+
+def replicates(runs: Sequence[Sequence[float]]) -> Replicates:
+    """An A/A group from its values (k, n): a row is a run, a column an example.
+
+    The interaction is the residual mean square of the two-way table without replication, with
+    (k-1)(n-1) degrees of freedom; 0 for one example, whose interaction can't be told from the seed
+    noise. ValueError for no run, rows of different length, NaN or infinity.
+    """
+    k, n = len(runs), len(runs[0]) if runs else 0
+    if any(len(run) != n for run in runs):
+        raise ValueError(f"wanted runs on the same examples, found {[len(run) for run in runs]}")
+    for run in runs or [[]]:
+        require_finite(run)
+    if k == 1:
+        return Replicates(k, n, 0.0, 0.0)
+    run_means = [mean_of(run) for run in runs]
+    if n == 1:
+        return Replicates(k, n, variance_of(run_means), 0.0)
+    overall = mean_of(run_means)
+    squares: list[float] = []
+    for example in zip(*runs, strict=True):
+        centre = mean_of(example) - overall
+        residuals = [value - mean - centre for value, mean in zip(example, run_means, strict=True)]
+        squares += [residual * residual for residual in residuals]
+    return Replicates(k, n, variance_of(run_means), math.fsum(squares) / ((k - 1) * (n - 1)))
+
+
+def pool(groups: Iterable[Replicates]) -> SeedNoise:
+    """The seed noise of all A/A groups, each weighted with its k - 1; zeros for no replicates.
+
+    A run mean also varies with its own seed x example interaction, MS / n: taken out here, since
+    the examples' differences bring it into the test.
+    """
+    told = [group for group in groups if group.k > 1]
+    nu = sum(group.k - 1 for group in told)
+    if not nu:
+        return SeedNoise(0.0, 0.0, 0)
+    variance = math.fsum((g.k - 1) * (g.run_variance - g.interaction / g.n) for g in told) / nu
+    interaction = math.fsum((g.k - 1) * g.interaction for g in told) / nu
+    return SeedNoise(variance, interaction, nu)
+
+
+def prior_for(metric: Literal["loss", "rate"], level: float, nu: int) -> Prior:
+    """The prior of a metric whose baseline stands at `level`: 1% of a loss, 1 point of a rate.
+
+    Twice as wide, and worth 4 replicates instead of 2, until `nu` reaches 4: without calibration
+    the gate must not take an unusual seed for a regression.
+    """
+    unit = 0.01 * abs(level) if metric == "loss" else 0.01
+    return Prior(unit, 2.0) if nu >= CALIBRATED_DF else Prior(2 * unit, 4.0)
+
+
+def paired_test(
+    differences: Differences,
+    k_baseline: int,
+    k_candidate: int,
+    noise: SeedNoise,
+    prior: Prior,
+    alpha: float,
+) -> PairedTest:
+    """Test the mean difference of examples, each averaged over its side's seeds.
+
+    `noise` holds this comparison's own replicates too. A single example says nothing of how
+    examples differ: its standard error is infinite, so nothing is ever proven by it. Without any
+    noise (se = 0) every change is sure. ValueError for NaN, no example, no seed, alpha outside
+    ]0, 1[ or a prior worth nothing.
+    """
+    if differences.n < 1:
+        raise ValueError(f"wanted at least one common example, found {differences.n}")
+    sampling = differences.variance / differences.n if differences.n > 1 else math.inf
+    return _compare(
+        differences.mean, sampling, differences.n, (k_baseline, k_candidate), noise, prior, alpha
+    )
+
+
+def run_level_test(
+    baseline: Sequence[float],
+    candidate: Sequence[float],
+    groups: Sequence[Sequence[float]],
+    prior: Prior,
+    alpha: float,
+) -> PairedTest:
+    """Test a figure that only whole runs have, such as the overfit gap: one value a run.
+
+    `groups` are the values of each A/A group, this comparison's own replicates included. ValueError
+    as `paired_test`.
+    """
+    require_finite(baseline)
+    require_finite(candidate)
+    noise = pool(replicates([[value] for value in group]) for group in groups)
+    change = mean_of(candidate) - mean_of(baseline)
+    return _compare(change, 0.0, 0, (len(baseline), len(candidate)), noise, prior, alpha)
+
+
+def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
+    """Which hypotheses Holm's step-down rejects, with at most `alpha` of any false rejection."""
+    return tuple(p <= alpha for p in holm_adjusted(p_values))
+
+
+def holm_adjusted(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's adjusted p-values (Holm 1979): each is rejected at every alpha from its value up."""
+    if not all(0 <= p <= 1 for p in p_values):
+        raise ValueError(f"wanted p-values from 0 to 1, found {list(p_values)}")
+    adjusted, so_far = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = so_far
+    return tuple(adjusted)
+
+
+def seeds_to_decide(
+    test: PairedTest,
+    differences: Differences,
+    noise: SeedNoise,
+    prior: Prior,
+    max_regression: float,
+) -> int | None:
+    """The fewest seeds a side that would clear a truly unchanged model at this n.
+
+    Cleared: the upper 95% bound, at a mean difference of 0, is below `max_regression` (in the
+    metric's unit). The first four arguments are those of an inconclusive `paired_test` and its
+    result; the answer is above its seeds. Supposed: the seed noise is as large as `test.tau`, known
+    the better by the new replicates; and what of the examples' variance is seed x example
+    interaction shrinks with the seeds, the rest stays. None above 100 seeds, or for one example.
+    """
+    now = 1 / test.k_baseline + 1 / test.k_candidate
+    lasting = max(differences.variance - now * noise.interaction, 0.0)
+    settled = Prior(test.tau, prior.df)
+    own = test.k_baseline + test.k_candidate - 2
+    for k in range(max(test.k_baseline, test.k_candidate) + 1, MOST_SEEDS + 1):
+        variance = min(lasting + 2 / k * noise.interaction, differences.variance)
+        expected = SeedNoise(test.tau * test.tau, noise.interaction, noise.df - own + 2 * (k - 1))
+        unchanged = Differences(differences.n, 0.0, variance)
+        if paired_test(unchanged, k, k, expected, settled, test.alpha).upper < max_regression:
+            return k
+    return None
+
+
+def examples_to_decide(
+    test: PairedTest,
+    differences: Differences,
+    noise: SeedNoise,
+    prior: Prior,
+    max_regression: float,
+) -> int | None:
+    """The fewest examples that would clear a truly unchanged model at these seeds.
+
+    As `seeds_to_decide`, with more examples whose differences vary as much as these. None above a
+    million examples, or for one example, whose variance is unknown.
+    """
+
+    def clears(n: int) -> bool:
+        more = replace(differences, n=n, mean=0.0)
+        expected = paired_test(more, test.k_baseline, test.k_candidate, noise, prior, test.alpha)
+        return expected.upper < max_regression
+
+    if differences.n < 2 or not clears(MOST_EXAMPLES):
+        return None
+    # The bound falls with the number of examples, so the least one is found by halving.
+    return bisect_left(range(MOST_EXAMPLES), True, lo=differences.n + 1, key=clears)
+
+
+def _compare(
+    change: float,
+    sampling: float,
+    n: int,
+    seeds: tuple[int, int],
+    noise: SeedNoise,
+    prior: Prior,
+    alpha: float,
+) -> PairedTest:
+    """`sampling` is the squared standard error that the examples bring."""
+    if not math.isfinite(change) or math.isnan(sampling) or not math.isfinite(noise.variance):
+        raise ValueError(f"wanted finite figures, found {change}, {sampling}, {noise.variance}")
+    if min(seeds) < 1 or not 0 < alpha < 1 or not 0 < prior.df < math.inf:
+        raise ValueError(f"wanted seeds, 0 < alpha < 1, a prior, found {seeds}, {alpha}, {prior}")
+    c = 1 / seeds[0] + 1 / seeds[1]
+    total = prior.df + noise.df
+    seed_variance = (prior.df * prior.tau * prior.tau + noise.df * max(noise.variance, 0.0)) / total
+    squared_se = sampling + c * seed_variance
+    # tau's estimate came from run means, which vary with the interaction too.
+    doubt = seed_variance + (noise.df / total * noise.interaction / n if n else 0.0)
+    df = _degrees(squared_se, sampling, n - 1, c * doubt, total)
+    return PairedTest(
+        change, math.sqrt(squared_se), df, math.sqrt(seed_variance), noise.df, alpha, n, *seeds
+    )
+
+
+def _degrees(
+    squared_se: float, sampling: float, sampling_df: int, seed: float, seed_df: float
+) -> float:
+    """Satterthwaite's degrees of freedom, from shares: fourth powers of a loss may underflow.
+
+    The seeds' share is at most 1. It passes 1 where the log's interaction is larger than these
+    examples' differences show (two models alike on every example), and would then leave a small
+    fraction of a degree of freedom, and bounds beyond any loss.
+    """
+    if squared_se == 0:
+        return math.inf
+    if math.isinf(squared_se):
+        return 1.0
+    of_examples = (sampling / squared_se) ** 2 / sampling_df if sampling else 0.0
+    return 1 / (of_examples + min(1.0, seed / squared_se) ** 2 / seed_df)

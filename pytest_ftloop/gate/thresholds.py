@@ -1,0 +1,56 @@
+"""Judge an iteration's figures by the thresholds of its gates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.config.gates import OF_TRAIN_SAMPLE, OPERATORS, Gate, exact_figure, parse_number
+from pytest_ftloop.core.metrics import format_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A gate and the figure it was judged by; no figure (None) is a failure."""
+
+    gate: Gate
+    value: float | None
+    passed: bool
+
+    @property
+    def message(self) -> str:
+        """One line: `eval_loss 3.5123, wanted <= 3.4`."""
+        gate = self.gate
+        if self.value is None:
+            return f"{gate.name} has no figure: {_why_missing(gate)}"
+        figure = format_figure(gate.name, self.value)
+        if math.isfinite(self.value) and self._reads_otherwise(figure):
+            figure = exact_figure(gate.metric, self.value)
+        return f"{gate.name} {figure}, wanted {gate.op} {exact_figure(gate.metric, gate.bound)}"
+
+    def _reads_otherwise(self, figure: str) -> bool:
+        """Whether the rounded figure would contradict the verdict (89.96% shown as 90.0%)."""
+        read = parse_number(figure.rstrip("%"), percent=figure.endswith("%"))
+        return OPERATORS[self.gate.op](read, self.gate.bound) is not self.passed
+
+
+def judge(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
+    """Each gate's result, in order. A figure that is missing, NaN or infinite is a failure."""
+    return tuple(_judge_one(gate, metrics.get(gate.name)) for gate in gates)
+
+
+def _judge_one(gate: Gate, value: float | None) -> GateResult:
+    passed = value is not None and math.isfinite(value) and OPERATORS[gate.op](value, gate.bound)
+    return GateResult(gate=gate, value=value, passed=bool(passed))
+
+
+def _why_missing(gate: Gate) -> str:
+    if gate.tag is None:
+        return f"the iteration recorded no {gate.metric}"
+    if gate.metric in OF_TRAIN_SAMPLE:
+        return f"no eval example, or none of the train sample, is tagged {gate.tag!r}"
+    return f"no eval example is tagged {gate.tag!r}"

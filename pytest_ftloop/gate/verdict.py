@@ -1,0 +1,143 @@
+"""The verdict on a candidate: what it is compared with, every figure it rests on, what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pytest_ftloop.core.metrics import METRICS, format_figure, split_name
+from pytest_ftloop.gate.statistic import PairedTest
+
+Kind = Literal["improved", "unchanged", "regressed", "inconclusive", "not comparable", "incomplete"]
+MetricKind = Literal["improved", "unchanged", "regressed", "inconclusive"]
+
+FAILING: frozenset[str] = frozenset({"regressed", "incomplete"})
+"""Verdicts that always fail; of the others those that the user asked for."""
+
+STRICT = ("inconclusive", "not comparable")
+"""Verdicts that fail when asked to."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric of candidate and baseline on their common examples.
+
+    `baseline` and `candidate` are the metric's own figures, the mean over the seeds. `test` has
+    the change with higher = worse. `p` is that of the direction it went in, after Holm's correction
+    for the metrics judged together. `decide` says what would settle an inconclusive change.
+    """
+
+    metric: str
+    baseline: float
+    candidate: float
+    test: PairedTest
+    p: float
+    kind: MetricKind
+    decide: str = ""
+
+    @property
+    def text(self) -> str:
+        """`pass_rate 77.5% -> 71.7% (-5.8 points)`."""
+        shown = f"{self.metric} {format_figure(self.metric, self.baseline)}"
+        figures = f"{shown} -> {format_figure(self.metric, self.candidate)}"
+        return f"{figures} ({change_text(self.metric, self.candidate - self.baseline)})"
+
+    def as_record(self) -> dict[str, Any]:
+        """The figures as the log keeps them."""
+        return {
+            "metric": self.metric,
+            "kind": self.kind,
+            "baseline": self.baseline,
+            "candidate": self.candidate,
+            "change": self.test.change,
+            "p": self.p,
+            "se": self.test.se,
+            "df": self.test.df,
+            "tau": self.test.tau,
+            "nu": self.test.nu,
+            "upper": self.test.upper,
+            "detectable": self.test.detectable,
+            "examples": self.test.n,
+            "seeds": [self.test.k_baseline, self.test.k_candidate],
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """What the gate says of a candidate.
+
+    `candidate`, `baseline` and `anchor` are names of iterations (`003-3fa9c1d2`), None where there
+    is none. `against` says which commit the baseline is from. `changes` decide, `tags` and `runs`
+    (figures of whole runs) are told beside them, `slide` are the changes against the anchor.
+    `common` of `total` examples were compared. `fixed` and `broken` are ids of examples.
+    """
+
+    kind: Kind
+    ok: bool
+    because: str
+    candidate: str
+    baseline: str | None = None
+    against: str = ""
+    anchor: str | None = None
+    alpha: float = 0.01
+    changes: tuple[Change, ...] = ()
+    tags: tuple[Change, ...] = ()
+    runs: tuple[Change, ...] = ()
+    slide: tuple[Change, ...] = ()
+    common: int = 0
+    total: int = 0
+    fixed: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """`regressed: eval_loss 0.353 -> 0.402 (+0.049), p 0.0004 ...`."""
+        return f"{self.kind}: {self.because}"
+
+    def __repr__(self) -> str:
+        """The same: it is what `assert best.verdict.ok, best.verdict` shows."""
+        return str(self)
+
+    def change(self, metric: str) -> Change | None:
+        """The change of one metric, of the whole set or of a tag."""
+        found = (c for c in (*self.changes, *self.tags, *self.runs) if c.metric == metric)
+        return next(found, None)
+
+    def as_record(self) -> dict[str, Any]:
+        """Everything it rests on, as the log keeps it: no path, no commit, no time."""
+        return {
+            "kind": self.kind,
+            "ok": self.ok,
+            "because": self.because,
+            "candidate": self.candidate,
+            "baseline": self.baseline,
+            "anchor": self.anchor,
+            "alpha": self.alpha,
+            "examples": {"common": self.common, "of": self.total},
+            "changes": [change.as_record() for change in self.changes],
+            "tags": [change.as_record() for change in self.tags],
+            "runs": [change.as_record() for change in self.runs],
+            "slide": [change.as_record() for change in self.slide],
+            "fixed": list(self.fixed),
+            "broken": list(self.broken),
+            "notes": list(self.notes),
+        }
+
+
+def change_text(metric: str, difference: float) -> str:
+    """`+0.0491`, `-5.8 points`: a difference in the metric's own direction."""
+    if split_name(metric)[0] in {"pass_rate", "token_accuracy"}:
+        return f"{round(100 * difference, 1) + 0.0:+.1f} points"
+    return f"{round(difference, 4) + 0.0:+.4f}"  # + 0.0: no -0.0000
+
+
+def amount_text(metric: str, amount: float) -> str:
+    """`0.0491`, `5.8 points`: the size of a change, whichever way it goes."""
+    return change_text(metric, abs(amount)).lstrip("+")
+
+
+def is_better(metric: str, new: float, old: float) -> bool:
+    """Whether a figure moved in its good direction."""
+    return METRICS[split_name(metric)[0]].improved(new, old)

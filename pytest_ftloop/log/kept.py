@@ -1,0 +1,173 @@
+"""What earlier runs trained, kept outside of the log: restored where it would be trained again.
+
+    <records folder>/<fingerprint>/<context>/    the record and its table, as they are in a log
+
+That is for CI, where a log is trained and not committed. What is restored is what was logged then,
+byte for byte but for the number, as if it had been committed: its decision and findings too. Only
+where FTLOOP_RECORDS names the folder, so that whoever deletes a log to train afresh does train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pytest_ftloop.core.errors import FtloopError, shown_path
+from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration, SeedRun, Settings
+from pytest_ftloop.core.runs import Measured, decisive, environment_changes
+from pytest_ftloop.log import ImprovementLog, as_logged, write_atomically
+from pytest_ftloop.log.files import damaged
+from pytest_ftloop.log.record import tag_of
+
+
+def _unknown(_: Settings) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The records that are kept; with `folder` None there are none, and none are added.
+
+    `environment` says what a training with these settings would be recorded with here; it is asked
+    once something is found, for it may have to import torch. Where `restores` is False records are
+    kept, but none is found. `notes` is what the user is to be told, in order.
+    """
+
+    folder: Path | None = None
+    environment: Callable[[Settings], Mapping[str, str]] = _unknown
+    restores: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    def iteration(
+        self,
+        fingerprint: str,
+        settings: Settings,
+        loop: str,
+        parent: str | None,
+        adjustments: Sequence[Adjustment],
+    ) -> Iteration | None:
+        """The iteration with this fingerprint, trained in this environment and for this place.
+
+        Its number is that of the log that it was written for.
+        """
+
+        def fits(kept: Measured) -> bool:
+            if not isinstance(kept, Iteration) or (kept.loop, kept.parent) != (loop, parent):
+                return False
+            planned = as_logged(replace(kept, adjustments=tuple(adjustments)))
+            return planned.adjustments == kept.adjustments
+
+        found = self._find(fingerprint, settings, fits)
+        return found if isinstance(found, Iteration) else None
+
+    def seed_run(
+        self, fingerprint: str, settings: Settings, iteration: Iteration, seed: int
+    ) -> SeedRun | None:
+        """The run of an iteration with this seed, trained in this environment."""
+        wanted = (iteration.loop, iteration.id, seed)
+
+        def fits(kept: Measured) -> bool:
+            return isinstance(kept, SeedRun) and (kept.loop, kept.iteration, kept.seed) == wanted
+
+        found = self._find(fingerprint, settings, fits)
+        if not isinstance(found, SeedRun):
+            return None
+        self.notes.append(f"seed {seed} of {iteration.name} was restored, not trained")
+        return found
+
+    def keep(self, run: Measured, log: ImprovementLog) -> None:
+        """Copy what was just trained from its log, in place of what was kept of it before.
+
+        What goes wrong here is told and no more: the log has it.
+        """
+        if self.folder is None:
+            return
+        folder = self.folder / run.fingerprint / _context(run)
+        try:
+            _copy(log.files(run), log.folder, folder)
+        except OSError as error:
+            self.notes.append(
+                f"{_name(run)} is in the log, but could not be kept for later runs: "
+                f"{shown_path(folder)}: {error.strerror}"
+            )
+
+    def _find(
+        self, fingerprint: str, settings: Settings, fits: Callable[[Measured], bool]
+    ) -> Measured | None:
+        elsewhere = ""
+        for folder in self._folders(fingerprint):
+            try:
+                found = [run for run in _sound(folder, fingerprint) if fits(run)]
+            except Exception as error:  # noqa: BLE001 - whatever is wrong, training takes its place
+                self._ignore(folder, error)
+                continue
+            for run in found:
+                changed = environment_changes(run.environment, self.environment(settings))
+                if not changed:
+                    return run
+                elsewhere = f"{_name(run)} was not restored: environment changed"
+                elsewhere += f" ({', '.join(changed)})"
+        if elsewhere:
+            self.notes.append(elsewhere)
+        return None
+
+    def _folders(self, fingerprint: str) -> Sequence[Path]:
+        if self.folder is None or not self.restores:
+            return ()
+        folder = self.folder / fingerprint
+        try:
+            return sorted(path for path in folder.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            self._ignore(folder, error)
+            return ()
+
+    def _ignore(self, folder: Path, error: Exception) -> None:
+        # Without the cure, which is for a log under version control.
+        if isinstance(error, FtloopError):
+            said = f"{error.where}: {error.message}" if error.where else error.message
+        else:
+            said = f"{shown_path(folder)}: {getattr(error, 'strerror', None) or error}"
+        self.notes.append(f"a kept record was ignored: {said}")
+
+
+def _sound(folder: Path, fingerprint: str) -> Iterator[Measured]:
+    """The records in a folder. A `LogError` for one that is not what was written."""
+    log = ImprovementLog(folder)
+    found: list[Measured] = [*log.view.iterations(), *log.view.seed_runs()]
+    for run in found:
+        record, _ = log.files(run)
+        if tag_of(record.read_text(encoding="utf-8").replace("\r\n", "\n")) != run.tag:
+            raise damaged(shown_path(record), "it is not what was written")
+        is_named = not isinstance(run, Iteration) or run.id == fingerprint[:ID_LENGTH]
+        if run.fingerprint != fingerprint or not is_named:
+            raise damaged(shown_path(record), f"it says it is {run.fingerprint}")
+        log.verify(run)
+        yield run
+
+
+def _copy(files: Sequence[Path], log: Path, folder: Path) -> None:
+    """Have a folder hold these files of a log, and no other ones."""
+    copies = {folder / file.relative_to(log): file for file in files}
+    # The table before its record, which completes it; what was there is removed the other way.
+    for copy, file in sorted(copies.items()):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, file.read_text(encoding="utf-8"))
+    for old in sorted((path for path in folder.rglob("*") if path.is_file()), reverse=True):
+        if old not in copies:
+            old.unlink(missing_ok=True)
+
+
+def _context(run: Measured) -> str:
+    """A name for what has to fit beside the fingerprint: one record of each is kept."""
+    place = run.parent if isinstance(run, Iteration) else [run.iteration, run.seed]
+    stated = [type(run).__name__, run.loop, place, decisive(run.environment)]
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
+
+
+def _name(run: Measured) -> str:
+    return run.name if isinstance(run, Iteration) else f"seed {run.seed} of {run.iteration}"

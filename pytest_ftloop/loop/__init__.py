@@ -1,0 +1,1 @@
+"""Turn the cycle until it stops."""

@@ -1,0 +1,101 @@
+"""What a loop is given: its examples, the identity of its base model, its scorer; all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytest_ftloop.config.gates import check_tags
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.core.records import DataSet, Settings
+from pytest_ftloop.data import examples as data
+from pytest_ftloop.data.identity import iteration_fingerprint, model_identity
+from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A loop's data, the identity of its model, and its scorer."""
+
+    train: DataSet
+    eval: DataSet
+    model: str
+    scorer: Scorer | None
+
+    @classmethod
+    def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
+        """Load and check everything that needs no torch."""
+        where = config.locate("data.train")
+        train = data.load(config.train, "train", config.folder, config.columns, where)
+        if config.split is not None:
+            train, eval_ = data.split_off(train, config.split.fraction, config.split.seed)
+        else:
+            where = config.locate("data.eval")
+            eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
+        check_forms(config, train, eval_)
+        check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
+        scorer = None
+        if needs_generation(config.scoring):
+            scorer = load_scorer(
+                config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
+            )
+            _check_prompts(eval_)
+            if config.scoring.scorer in {"contains", "regex", "json"}:
+                for example in eval_.examples:
+                    scorer(example, "")  # raises now for an example that could never be scored
+        model = model_identity(config.model, config.folder, config.tokenizer)
+        return cls(train, eval_, model, scorer)
+
+    def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
+        """The fingerprint of an iteration with these settings."""
+        return iteration_fingerprint(
+            self.model,
+            settings,
+            config.scoring,
+            config.folder,
+            self.train,
+            self.eval,
+            config.train_sample,
+        )
+
+    def group(self, config: LoopConfig, settings: Settings) -> str:
+        """The fingerprint of these settings whatever their seed: what an A/A group shares."""
+        training = {name: value for name, value in settings.training.items() if name != "seed"}
+        return self.fingerprint(config, replace(settings, training=training))
+
+
+def data_facts(set_: DataSet) -> Mapping[str, Any]:
+    """What a record says of a data set: where from, how many rows, a hash of what they say."""
+    return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
+
+
+def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
+    """Raise a `DataError` where the two sets, or the eval set and the scorer, do not fit."""
+    has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
+    if has_prompt[0] != has_prompt[1]:
+        raise DataError(
+            "train and eval set are of different forms: "
+            f"{', '.join(train.examples[0].row)} and {', '.join(eval_.examples[0].row)}",
+            where=eval_.examples[0].where,
+            cure="Both need the same columns.",
+        )
+    if not has_prompt[1] and config.scoring.scorer != "loss":
+        raise DataError(
+            f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
+            "eval set is plain text",
+            where=config.locate("scoring") or eval_.examples[0].where,
+            cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
+        )
+
+
+def _check_prompts(eval_: DataSet) -> None:
+    for example in eval_.examples:
+        if not (example.prompt or "").strip():
+            raise DataError(
+                f"the prompt of example {example.id!r} is empty: nothing can be generated from it",
+                where=example.where,
+                cure="Give it a prompt, or use the scorer 'loss' or 'choice'.",
+            )

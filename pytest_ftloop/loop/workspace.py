@@ -1,0 +1,170 @@
+"""Where loop files and improvement logs are: what a path on the command line means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
+from pytest_ftloop.config.loop_yaml import files_in
+from pytest_ftloop.core.chain import best_of, chain_from
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.records import Iteration
+from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
+from pytest_ftloop.loop.inputs import Inputs
+
+NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
+"""Folders without loops of the user's own, as pytest's norecursedirs; hidden ones neither."""
+
+Report = Callable[[FtloopError], object]
+"""Told of a loop file that can't be read, where its log can be looked at all the same."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One loop's improvement log, and the loop file that it belongs to where that is known."""
+
+    log: ImprovementLog
+    config: LoopConfig | None = None
+
+    @cached_property
+    def iterations(self) -> tuple[Iteration, ...]:
+        """All iterations in the log."""
+        return self.log.read()
+
+    @cached_property
+    def inputs(self) -> Inputs | None:
+        """The loop's data; None where it can't be loaded (any more)."""
+        from pytest_ftloop.loop.inputs import Inputs
+
+        try:
+            # A record is shown, nothing is scored: any scorer serves in place of pytest's hook.
+            return Inputs.of(self.config, lambda *_: False) if self.config else None
+        except FtloopError:
+            return None
+
+    def last(self) -> Iteration:
+        """The iteration with the highest number."""
+        return self.iterations[-1]
+
+    def best(self) -> Iteration:
+        """The best by the loop's metric: of what the loop file asks for now, else of all."""
+        if self.config is None or self.inputs is None:
+            return best_of(self.iterations, "eval_loss")
+        start = self.inputs.fingerprint(self.config, self.config.settings)
+        chain = chain_from(self.iterations, start) or self.iterations
+        return best_of(chain, self.config.loop.metric)
+
+
+def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logged]:
+    """The logs that PATH means: of a loop file, of the loops in a folder, or log folders."""
+    if path.is_file():
+        return _with_logs([read_loop_file(path)], (), log_folder)
+    _check_folder(path)
+    if log_folder is not None:
+        _check_folder(log_folder)
+        return _of_folders(
+            _folders(log_folder) or [log_folder], _loop_files(path), report, log_folder
+        )
+    if _holds_records(path):
+        return _of_folders([path], files_in(path.absolute().parent.parent), report)
+    if path.absolute().name == FOLDER or any(map(_holds_records, _folders(path))):
+        return _of_folders(_folders(path) or [path], files_in(path.absolute().parent), report)
+    # Loops made in Python have a log and no loop file.
+    folders = [found for parent in _searched(path) for found in _folders(parent / FOLDER)]
+    logs = _with_logs(_readable(_loop_files(path), report), folders, None)
+    if not logs:
+        raise _nothing_found(path, "no loop file (*.ftloop.yaml) and no improvement log")
+    return logs
+
+
+def _of_folders(
+    folders: Iterable[Path],
+    files: Iterable[Path],
+    report: Report,
+    log_folder: Path | None = None,
+) -> list[Logged]:
+    """These logs only, each with its loop file where it is among `files`."""
+    wanted = {folder.resolve() for folder in folders}
+    logs = _with_logs(_readable(files, report), wanted, log_folder)
+    return [logged for logged in logs if logged.log.folder.resolve() in wanted]
+
+
+def _with_logs(
+    configs: Iterable[LoopConfig], folders: Iterable[Path], log_folder: Path | None
+) -> list[Logged]:
+    """The log of each loop file, then the other log folders; each once."""
+    logs: dict[Path, Logged] = {}
+    for config in configs:
+        folder = (log_folder or config.folder / FOLDER) / config.name
+        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder), config))
+    for folder in folders:
+        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder)))
+    return list(logs.values())
+
+
+def _readable(files: Iterable[Path], report: Report) -> list[LoopConfig]:
+    """The loop files, but for broken ones: those are reported, and their logs can be read yet."""
+    configs: list[LoopConfig] = []
+    for file in files:
+        try:
+            configs.append(read_loop_file(file))
+        except FtloopError as error:
+            report(error)
+    return configs
+
+
+def find_loop_files(paths: Iterable[Path]) -> list[Path]:
+    """The loop files that the PATHs of `ftloop run` mean, each once."""
+    files: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            _check_folder(path)
+        found = [path] if path.is_file() else list(_loop_files(path))
+        if not found:
+            raise _nothing_found(path, "no loop file (*.ftloop.yaml)")
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
+
+
+def _loop_files(folder: Path) -> Iterator[Path]:
+    for searched in _searched(folder):
+        yield from files_in(searched)
+
+
+def _searched(folder: Path) -> Iterator[Path]:
+    """A folder and those below it that may hold loops of the user's own."""
+    for parent, names, files in os.walk(folder):
+        if "pyvenv.cfg" in files and Path(parent) != folder:
+            names.clear()
+            continue
+        names[:] = sorted(n for n in names if not n.startswith(".") and n not in NOT_SEARCHED)
+        yield Path(parent)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+
+
+def _holds_records(folder: Path) -> bool:
+    """Whether a folder is one loop's log. Says it by names alone: damaged files belong to it."""
+    return any(RECORD_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise ConfigError("no such file or folder", where=Location(str(path)))
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ConfigError("can't be read: permission denied", where=Location(str(path)))
+
+
+def _nothing_found(path: Path, what: str) -> ConfigError:
+
+    return ConfigError(
+        f"{what} in {shown_path(path.absolute())}",
+        cure="'ftloop init' writes a loop to start from.",
+    )

@@ -1,0 +1,21 @@
+"""The pytest11 entry: pytest finds its hooks and its fixture here. The code is in `entry`."""
+
+from pytest_ftloop.plugin.entry import (
+    ftloop,
+    pytest_addhooks,
+    pytest_addoption,
+    pytest_assertrepr_compare,
+    pytest_collect_file,
+    pytest_configure,
+    pytest_itemcollected,
+)
+
+__all__ = [
+    "ftloop",
+    "pytest_addhooks",
+    "pytest_addoption",
+    "pytest_assertrepr_compare",
+    "pytest_collect_file",
+    "pytest_configure",
+    "pytest_itemcollected",
+]

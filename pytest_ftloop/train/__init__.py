@@ -1,0 +1,1 @@
+"""TORCH: one LoRA run, its early end, its adapter and the export."""

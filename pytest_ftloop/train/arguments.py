@@ -1,0 +1,201 @@
+"""TORCH: stated settings -> LoraConfig and SFTConfig; every name and type checked before use."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from trl import SFTConfig
+
+from pytest_ftloop.config.schema import REFUSED
+from pytest_ftloop.config.sections import SamplerSection
+from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.records import Settings
+from pytest_ftloop.train.trackers import check_trackers
+
+Locate = Callable[[str], Location | None]
+"""Where a dotted setting stands in the user's loop file, if it does."""
+
+OWN = frozenset({"eval_strategy", "eval_steps"})
+"""Settings read by us and not handed to the trainer, whose evaluation would shift random states."""
+
+AT_LEAST_ONE = frozenset(
+    {
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+    }
+)
+
+AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"})
+
+
+def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
+    """The LoraConfig stated, for a causal language model."""
+    stated = dict(settings.lora)
+    _check(LoraConfig, "lora", stated, locate)
+    stated.setdefault("task_type", "CAUSAL_LM")
+    try:
+        return LoraConfig(**stated)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"peft refuses these settings: {error}", where=locate("lora")) from error
+
+
+def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig:
+    """The SFTConfig stated, with a device and precision chosen where none is.
+
+    The loop's own needs come on top: every step is logged, NaN is not filtered out of the logs,
+    the trainer neither evaluates nor prints.
+    """
+    stated = dict(settings.training)
+    for name, instead in REFUSED.items():
+        if name in stated:
+            raise ConfigError(
+                f"training.{name} can't be set: {instead}",
+                where=locate(f"training.{name}"),
+                cure="Remove the line.",
+            )
+    _check(SFTConfig, "training", stated, locate)
+    for name in AT_LEAST_ONE & set(stated):
+        if stated[name] < 1:
+            raise ConfigError(
+                f"training.{name}: wanted at least 1, found {stated[name]}",
+                where=locate(f"training.{name}"),
+            )
+    for name in AT_LEAST_ZERO & set(stated):
+        if stated[name] is not None and stated[name] < 0:
+            raise ConfigError(
+                f"training.{name}: wanted 0 or more, found {stated[name]}",
+                where=locate(f"training.{name}"),
+            )
+    if stated.get("num_train_epochs", 1) <= 0 and stated.get("max_steps", -1) <= 0:
+        raise ConfigError(
+            f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
+            where=locate("training.num_train_epochs"),
+        )
+    check_trackers(stated.get("report_to"), locate("training.report_to"))
+    kept = {name: value for name, value in stated.items() if name not in OWN}
+    if kept.get("report_to", "") is None:
+        del kept["report_to"]  # transformers would take None for a tracker's name
+    kept.pop("model_init_kwargs", None)  # used when the base was loaded
+    kept = {
+        "report_to": "none",
+        **device_and_precision(kept),
+        **kept,
+        # The checkpoints are ours (to recover from), so no folder of the user's is rotated.
+        "output_dir": output_dir,
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+    }
+    try:
+        return SFTConfig(**kept)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"trl refuses these settings: {error}", where=locate("training")
+        ) from error
+
+
+def check_policy(policy: object, start: Settings, locate: Locate) -> None:
+    """Check what a list or a sampler will make of the settings at the start of a loop.
+
+    Before anything is trained: a misspelt name in the last entry is not found hours later. Of a
+    sampler's ranges the ends are checked. What a function returns is known only when it does.
+    """
+    for key, changed in _stated_by(policy):
+        groups = {"lora": dict(start.lora), "training": dict(start.training)}
+        for setting, value in changed.items():
+            group, _, name = setting.partition(".")
+            groups[group][name] = value
+        settings = Settings(**groups)
+
+        def place(setting: str, key: str = key) -> Location | None:
+            return locate(f"loop.policy.{key}.{setting}")
+
+        lora_config(settings, place)
+        sft_config(settings, tempfile.gettempdir(), place)
+
+
+def _stated_by(policy: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Settings that a policy states, each with its key below the policy's."""
+    if isinstance(policy, list):
+        yield from ((str(number), entry) for number, entry in enumerate(policy))
+    elif isinstance(policy, SamplerSection):
+        for setting, range_ in policy.space.items():
+            for value in range_.choices or (range_.low, range_.high):
+                yield "space", {setting: value}
+
+
+def device_and_precision(stated: Mapping[str, Any]) -> dict[str, bool]:
+    """`use_cpu`, `bf16`, `fp16` where the user states none: what this machine trains with.
+
+    CUDA: bf16 where the device has it, else fp16. MPS: fp32. Without an accelerator: fp32 on the
+    CPU (SFTConfig's own default, bf16 on a GPU, is an error there).
+    """
+    cuda = torch.cuda.is_available() and not stated.get("use_cpu", False)
+    chosen: dict[str, bool] = {}
+    if not cuda and not torch.backends.mps.is_available():
+        chosen["use_cpu"] = True
+    if not {"bf16", "fp16"} & set(stated):
+        chosen["bf16"] = cuda and torch.cuda.is_bf16_supported()
+        chosen["fp16"] = cuda and not chosen["bf16"]
+    return chosen
+
+
+def field_names(config: type) -> frozenset[str]:
+    """The names a config class accepts."""
+    return frozenset(field.name for field in dataclasses.fields(config) if field.init)
+
+
+def _check(config: type, group: str, stated: dict[str, Any], locate: Locate) -> None:
+    known = field_names(config)
+    for name, value in list(stated.items()):
+        where = locate(f"{group}.{name}")
+        if name not in known:
+            raise ConfigError(
+                f"{group}.{name} is not an argument of {config.__name__}",
+                where=where,
+                cure=did_you_mean(name, known),
+            )
+        adapter = _adapters(config).get(name)
+        try:
+            checked = value if adapter is None else adapter.validate_python(value)
+        except ValidationError as error:
+            wanted = typing.get_type_hints(config)[name]
+            raise ConfigError(
+                f"{group}.{name}: wanted {_readable(wanted)}, found {value!r} "
+                f"({type(value).__name__})",
+                where=where,
+                cure=error.errors()[0]["msg"] + ".",
+            ) from None
+        if isinstance(value, str) and isinstance(checked, int | float):
+            stated[name] = checked  # a quoted number
+
+
+@functools.cache
+def _adapters(config: type) -> dict[str, TypeAdapter[Any]]:
+    """A type check for each field whose annotation pydantic can check."""
+    adapters: dict[str, TypeAdapter[Any]] = {}
+    for name, hint in typing.get_type_hints(config).items():
+        if "[number of iters]" in str(hint):
+            continue  # peft's placeholder for any number (pissa_niter_16), which no check knows
+        try:
+            adapters[name] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        except (PydanticUserError, TypeError):
+            continue  # a type it can't check; the config class itself has the last word
+    return adapters
+
+
+def _readable(hint: Any) -> str:
+    return str(hint).replace("typing.", "").removeprefix("<class '").removesuffix("'>")

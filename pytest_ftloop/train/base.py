@@ -1,0 +1,231 @@
+"""TORCH: the base model, loaded once a loop, lent to one run at a time and taken back clean."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from trl.trainer.utils import create_model_from_path
+
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.errors import ConfigError, Location, shown_path
+from pytest_ftloop.data.identity import model_identity, split_revision
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.workspace import Logged
+
+
+@dataclass
+class Loan:
+    """One run's use of the base model; `keep` names base weights that the run will change."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)
+
+    def keep_trainable(self) -> None:
+        """Copy the base's own weights that are now trainable (biases, say), to put them back."""
+        self.keep(p for p in self._own if p.requires_grad)
+
+    def keep_all(self) -> None:
+        """Copy every base weight: some adapter initialisations (PiSSA, OLoRA) rewrite them."""
+        self.keep(self._own)
+
+    def keep(self, parameters: Any) -> None:
+        """Copy these weights to the CPU."""
+        done = {id(p) for p, _ in self.kept}
+        self.kept += [(p, p.detach().to("cpu", copy=True)) for p in parameters if id(p) not in done]
+
+    def __post_init__(self) -> None:
+        self._own = list(self.model.parameters())
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Loan]:
+        """The model and a copy of the tokenizer; afterwards the model is as it was.
+
+        peft and trl change a model in many places (wrapped modules, a patched forward, hooks,
+        config fields), and peft's `unload()` gives back only some of them: `modules_to_save` and
+        trained biases stay. So every module's own state is kept and put back.
+        """
+        loan = Loan(self.model, copy.deepcopy(self.tokenizer))
+        states = [(module, _own_state(module)) for module in self.model.modules()]
+        configs = [(config, _own_state(config)) for config in _configs(self.model)]
+        trainable = [(p, p.requires_grad) for p in self.model.parameters()]
+        try:
+            yield loan
+        finally:
+            for thing, state in [*states, *configs]:
+                vars(thing).clear()
+                vars(thing).update(state)
+            for parameter, requires_grad in trainable:
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = None
+            with torch.no_grad():
+                for parameter, weights in loan.kept:
+                    parameter.copy_(weights)
+            free_memory()
+
+
+def load_base(
+    name: str, training: Mapping[str, Any], where: Location | None, shown: str = ""
+) -> Base:
+    """The model and tokenizer that `SFTTrainer(model=name, args=SFTConfig(**training))` would load.
+
+    `name` is a folder or a hub id, with `@revision` for a pinned one. Raises `ConfigError` for a
+    model that is neither; it calls the model `shown`.
+    """
+    name, revision = split_revision(name)
+    kwargs = dict(training.get("model_init_kwargs") or {})
+    kwargs.setdefault("trust_remote_code", bool(training.get("trust_remote_code", False)))
+    if revision:
+        kwargs["revision"] = revision
+    # SFTTrainer seeds before it loads; a checkpoint that lacks weights gets the same random ones.
+    set_seed(int(training.get("seed", 42)))
+    try:
+        model = create_model_from_path(name, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=kwargs["trust_remote_code"]
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"model {shown or name!r} could not be loaded: {reason[0]}",
+            where=where,
+            cure="Name a folder with config.json and weights, a hub id (network needed once), or "
+            "'tiny', the embedded base model.",
+        ) from error
+    return Base(model, tokenizer)
+
+
+def load_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a loaded model, as SFTTrainer would find it."""
+    name = model.config.name_or_path
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no tokenizer was found for the model given (its name is {name!r})",
+            cure="Pass it: ftloop(model=model, tokenizer=tokenizer, ...).",
+        ) from error
+
+
+def free_memory() -> None:
+    """Drop what only cycles hold, and give it back, where an accelerator's memory is short.
+
+    On the CPU the next regular collection does it: a full one takes longer than a step here.
+    """
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _own_state(thing: Any) -> dict[str, Any]:
+    """The attributes of a module or config; its own containers copied, what they hold shared."""
+    return {
+        name: copy.copy(value) if isinstance(value, dict | list | set) else value
+        for name, value in vars(thing).items()
+    }
+
+
+def _configs(model: PreTrainedModel) -> list[Any]:
+    """Every config object the modules of the model share, each once."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        for name in ("config", "generation_config"):
+            config = vars(module).get(name)
+            if isinstance(config, PreTrainedConfig | GenerationConfig):
+                found[id(config)] = config
+                text = config.get_text_config() if isinstance(config, PreTrainedConfig) else config
+                found[id(text)] = text
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The base model that an adapter was trained on, as `from_pretrained` finds it.
+
+    `said` is what the card calls it. `problem` is empty, or why it can't be found from here.
+    """
+
+    name: str
+    said: str
+    revision: str | None = None
+    hub_id: str | None = None
+    problem: str = ""
+
+
+def base_model(iteration: Iteration, logged: Logged, trained_on: str) -> BaseModel:
+    """Where the base model is; `trained_on` is what peft noted when the adapter was saved."""
+    kind, _, identity = iteration.model.partition(":")
+    if kind == "hub":
+        name, revision = split_revision(identity)
+        at = f" at revision {revision}" if revision else ""
+        return BaseModel(name, f"{name}{at}, on the hub.", revision, hub_id=name)
+    if kind == "tiny":
+        return _tiny(identity)
+    if kind == "folder":
+        return _folder(identity, logged, trained_on)
+    return BaseModel(
+        trained_on,
+        "a model that was loaded in Python; adapter_config.json has the name it had there.",
+        problem=f"the base model was a live object in Python, {trained_on or 'without a name'}: "
+        "nothing says where it can be loaded from",
+    )
+
+
+def _tiny(recipe: str) -> BaseModel:
+    folder = (cache_folder() / "tiny" / recipe).absolute()
+    said = (
+        f"the embedded model of pytest-ftloop, recipe {recipe}, which each machine builds for "
+        "itself. adapter_config.json names its folder on the machine that exported this; elsewhere "
+        "it is another."
+    )
+    there = (folder / "config.json").is_file()
+    return BaseModel(
+        str(folder),
+        said,
+        problem="" if there else f"the embedded model is not in this machine's cache ({folder})",
+    )
+
+
+def _folder(identity: str, logged: Logged, trained_on: str) -> BaseModel:
+    """The first of the loop file's and peft's folders that holds the weights trained on."""
+    candidates = [Path(trained_on)] if trained_on else []
+    if logged.config is not None and isinstance(logged.config.model, str):
+        candidates.insert(0, logged.config.folder / logged.config.model)
+    said = (
+        "a folder of the machine that exported this, by which adapter_config.json names it; its "
+        f"identity (a hash of its files) is {identity}."
+    )
+    for path in candidates:
+        if path.is_dir() and model_identity(str(path.absolute()), Path()) == f"folder:{identity}":
+            return BaseModel(str(path.resolve()), said)
+    return BaseModel(
+        str(Path(trained_on).absolute()),
+        said,
+        problem="the folder of the base model that it was trained on is not here any more, or "
+        f"has changed ({shown_path(candidates[0]) if candidates else 'unknown'})",
+    )

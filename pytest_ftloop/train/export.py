@@ -1,0 +1,202 @@
+"""An iteration's adapter from the cache as a normal PEFT folder, written whole or not at all.
+
+Files are copied, so it works without torch; only merged weights need it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.cache import adapter_folder, cache_folder
+from pytest_ftloop.core.chain import chain_from
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.report.card import Facts, model_card
+from pytest_ftloop.train.base import BaseModel, base_model
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.loop.workspace import Logged
+
+
+CONFIG, CARD, MERGED = "adapter_config.json", "README.md", "merged"
+
+TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.jinja",
+    "additional_chat_templates",
+)
+"""Files of a tokenizer, as the libraries name them. `tokenizer*` has sentencepiece's model too."""
+
+WRITTEN = (CONFIG, "adapter_model*", CARD, MERGED, *TOKENIZER)
+"""What an export consists of: a folder with anything else in it is never replaced."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The folder that was written, and what the user should know about it."""
+
+    folder: Path
+    notes: tuple[str, ...]
+
+
+def export(
+    iteration: Iteration,
+    logged: Logged,
+    folder: Path,
+    progress: Progress,
+    *,
+    merged: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Write the adapter, its tokenizer and a model card; on request the merged weights too.
+
+    Raises an `FtloopError` for an adapter that this machine's cache lacks, and for a folder that
+    exists: with `force` only one that an export wrote is replaced.
+    """
+    adapter = _cached(iteration, logged)
+    folder = Path(os.path.realpath(folder))
+    _check_target(folder, force)
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    base = base_model(iteration, logged, str(config.get("base_model_name_or_path") or ""))
+    if merged and base.problem:
+        raise ConfigError(f"the adapter can't be merged: {base.problem}")
+    with _written_whole(folder) as making:
+        shutil.copytree(adapter, making, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+        _write(making / CONFIG, json.dumps(config, indent=2, sort_keys=True))
+        tokenizer = _add_tokenizer(making, base)
+        if merged:
+            _merge(making, base, iteration, progress)
+        view = logged.log.view
+        facts = Facts(
+            base=base.said,
+            hub_id=base.hub_id,
+            tokenizer=tokenizer,
+            merged=merged,
+            judgements=tuple(j for j in view.judgements() if j.candidate == iteration.id),
+            holdout=next((u for u in view.holdout_uses() if u.iteration == iteration.id), None),
+        )
+        _write(making / CARD, model_card(iteration, facts))
+    notes = [] if base.hub_id else [f"base model: {base.said}"]
+    if not tokenizer:
+        notes.append("the tokenizer is not in it: it is the base model's own")
+    return Exported(folder, (*notes, *filter(None, [base.problem])))
+
+
+def _cached(iteration: Iteration, logged: Logged) -> Path:
+    """The adapter's folder in the cache. peft writes its config last, so it is whole with it."""
+    folder = adapter_folder(iteration.fingerprint)
+    if (folder / CONFIG).is_file():
+        return folder
+    if iteration.facts.get("best_step") == 0:
+        raise FtloopError(
+            f"iteration {iteration.name} has no adapter: no evaluation point had a finite loss",
+            cure="Export another: ftloop log lists them.",
+        )
+    raise FtloopError(
+        f"the adapter of iteration {iteration.name} is not in this machine's cache "
+        f"({shown_path(cache_folder())})",
+        cure=_how_to_make(iteration, logged),
+    )
+
+
+def _how_to_make(iteration: Iteration, logged: Logged) -> str:
+    """What trains this iteration here: only those that the loop's own settings lead to are."""
+    config, inputs = logged.config, logged.inputs
+    if config is None or inputs is None:
+        return "pytest --ftloop-retrain trains it here, run on the loop that the log is of."
+    train = f"pytest --ftloop-retrain {config.source}"
+    start = inputs.fingerprint(config, config.settings)
+    if iteration.id in {i.id for i in chain_from(logged.iterations, start)}:
+        return f"Train it here: {train}"
+    return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
+
+
+def _check_target(folder: Path, force: bool) -> None:
+    """Raise unless the folder may be written: nothing else that is there is ever lost."""
+    where = Location(shown_path(folder))
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError("wanted a folder to write into, found a file", where=where)
+    found = sorted(path.name for path in folder.iterdir())
+    if not found:
+        return
+    if not force:
+        raise ConfigError(
+            "exists already", where=where, cure="Name another with -o FOLDER, or give --force."
+        )
+    foreign = [name for name in found if not any(fnmatch(name, known) for known in WRITTEN)]
+    if foreign or CONFIG not in found:
+        lacks = f"it holds {foreign[0]}" if foreign else f"it has no {CONFIG}"
+        raise ConfigError(
+            f"is not replaced: {lacks}, so it is not just an export",
+            where=where,
+            cure="Name another folder with -o FOLDER.",
+        )
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `folder` at the end, or is gone."""
+    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        making.mkdir(parents=True)
+        yield making
+        if folder.exists():
+            folder.rename(replaced)
+        try:
+            making.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
+    except OSError as error:
+        raise FtloopError(
+            f"can't be written: {error.strerror or error}", where=Location(shown_path(folder))
+        ) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _add_tokenizer(making: Path, base: BaseModel) -> bool:
+    """Whether the folder has the tokenizer; one of an older cache gets it from the base model."""
+    if not (making / "tokenizer_config.json").is_file() and not base.problem:
+        for file in sorted(Path(base.name).iterdir()) if Path(base.name).is_dir() else ():
+            if file.is_file() and any(fnmatch(file.name, known) for known in TOKENIZER):
+                shutil.copyfile(file, making / file.name)
+    return (making / "tokenizer_config.json").is_file()
+
+
+def _merge(making: Path, base: BaseModel, iteration: Iteration, progress: Progress) -> None:
+    progress.working("loading torch and the base model")
+    try:
+        from pytest_ftloop.train.merge import merge
+    except ImportError as error:
+        raise FtloopError(
+            f"merging needs the training extra, {error.name or error} is missing",
+            cure='pip install "pytest-ftloop[train]", or leave --merged out.',
+        ) from None
+    try:
+        merge(making, making / MERGED, base, iteration.settings)
+    finally:
+        progress.done()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

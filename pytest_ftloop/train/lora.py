@@ -1,0 +1,401 @@
+"""TORCH: one LoRA run, read like a script: base -> SFTConfig -> SFTTrainer -> train -> figures.
+
+The training is the one that a plain SFTTrainer script with the same settings and seed runs; what is
+added only watches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Each trainer would try to report its start to the hub, from CI as well; a user's value stands.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import datasets
+import peft
+import torch
+import transformers
+import trl
+from trl import SFTConfig, SFTTrainer
+
+from pytest_ftloop.core.errors import TrainingError
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.progress import Progress, ToldOnce
+from pytest_ftloop.core.records import (
+    Cost,
+    DataSet,
+    Evaluation,
+    ExampleResult,
+    Run,
+    Settings,
+    Training,
+)
+from pytest_ftloop.diagnose.wiring import before_training
+from pytest_ftloop.evaluate.evaluator import Evaluator, scored
+from pytest_ftloop.train.arguments import lora_config, sft_config
+from pytest_ftloop.train.base import Base, load_base, load_tokenizer
+from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.recorder import (
+    Recorder,
+    differ,
+    hidden_size,
+    load_weights,
+    step_log,
+    steps_per_epoch,
+    trainable_weights,
+    vocabulary_size,
+)
+from pytest_ftloop.train.task import Task, train_sample
+from pytest_ftloop.train.tiny import tiny_folder
+from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.loop.backend import Runner
+    from pytest_ftloop.loop.inputs import Inputs
+    from pytest_ftloop.train.early_end import Pace
+
+
+NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
+"""Loggers that hint and retry on the screen; what is an error is raised as well."""
+
+
+def run_lora(
+    base: Base,
+    task: Task,
+    settings: Settings,
+    progress: Progress,
+    *,
+    adapter: Path | None = None,
+    base_eval_loss: float | None = None,
+    tracked: Tracked | None = None,
+    pace: Pace | None = None,
+) -> Run:
+    """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
+
+    `base_eval_loss` spares measuring the untrained base again; `tracked` is what the run is called
+    where it is reported to; a run that falls behind `pace` without hope is ended. Raises
+    `ConfigError` or `DataError` for settings or data that can't train, `TrainingError` when memory
+    does not do for batch 1.
+    """
+    started = time.perf_counter()
+    recorder = Recorder(task, settings, progress, pace)
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
+        attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
+        try:
+            while (run := attempt.run(started)) is None:
+                attempt = attempt.with_half_the_batch()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory outside training: {str(error).splitlines()[0]}",
+                where=task.locate("training"),
+                cure="Evaluating a single example does not fit: use a smaller model or precision.",
+            ) from None
+    return run
+
+
+@dataclass
+class Attempt:
+    """One try at a run. It fails only for memory; the next goes on from its last checkpoint."""
+
+    base: Base
+    task: Task
+    settings: Settings
+    folder: str
+    recorder: Recorder
+    adapter: Path | None
+    base_eval_loss: float | None
+    tracked: Tracked | None = None
+    recoveries: tuple[str, ...] = ()
+
+    def run(self, started: float) -> Run | None:
+        """The run, read like a script; None when the accelerator's memory did not do."""
+        task, recorder, progress = self.task, self.recorder, self.recorder.progress
+        progress.working("preparing")
+        args = sft_config(self.settings, self.folder, task.locate)
+        where = task.locate("training.report_to")
+        with self.base.lent() as loan, reported(args, self.tracked, where) as report:
+            trainer = build_trainer(loan, args, self.settings, task)
+            report.watch(trainer)
+            prepared = Prepared.of(trainer, task)
+            task.found(before_training(prepared.wiring))
+            evaluator = Evaluator(
+                trainer.model,
+                trainer.processing_class,
+                args.per_device_eval_batch_size,
+                trainer.accelerator.autocast,
+            )
+            eval_losses = recorder.watch_run(trainer, evaluator, prepared)
+            if self.base_eval_loss is None:
+                with trainer.model.disable_adapter():
+                    self.base_eval_loss = token_mean_loss(eval_losses())
+
+            first_weights = trainable_weights(trainer.model)
+            if not self._train(trainer):
+                report.failed = True
+                return None
+            if not recorder.evals or recorder.evals[-1].step != trainer.state.global_step:
+                recorder.evaluate(trainer.model, trainer.state)
+
+            sample = prepared.sample_examples
+            last_sample = evaluator.losses(prepared.train_sample, sample, progress)
+            adapter_moved = differ(first_weights, trainable_weights(trainer.model))
+            if recorder.best_step not in (0, trainer.state.global_step):
+                load_weights(trainer.model, recorder.best_weights)
+                best_sample = evaluator.losses(prepared.train_sample, sample, progress)
+            else:
+                best_sample = last_sample
+            examples = scored(
+                evaluator,
+                recorder.best,
+                task.eval.examples,
+                task.scoring,
+                task.scorer,
+                prepared.choices,
+                progress,
+            )
+            if self.adapter is not None and recorder.best_step:
+                trainer.model.save_pretrained(str(self.adapter))
+                trainer.processing_class.save_pretrained(str(self.adapter))
+
+            training = Training(
+                steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
+                evals=tuple(recorder.evals),
+                planned_steps=trainer.state.max_steps,
+                best_step=recorder.best_step,
+                steps_per_epoch=steps_per_epoch(trainer),
+                trainable_parameters=sum(w.numel() for w in first_weights.values()),
+                labelled_tokens=prepared.labelled_tokens,
+                vocabulary=vocabulary_size(trainer.model),
+                width=hidden_size(trainer.model),
+                adapter_moved=adapter_moved,
+                dropped_examples=prepared.dropped,
+                ended_early=recorder.ended_early,
+                recoveries=self.recoveries,
+                wiring=prepared.wiring,
+                trained=recorder.train_losses.courses(task.train.examples),
+            )
+            evaluation = Evaluation(examples, best_sample, last_sample, self.base_eval_loss)
+            cost = Cost(
+                seconds=time.perf_counter() - started,
+                steps=trainer.state.global_step,
+                tokens=int(trainer._total_train_tokens),
+                device_memory_mib=peak_memory_mib(),
+            )
+        return Run(training, evaluation, cost, environment(args))
+
+    def with_half_the_batch(self) -> Attempt:
+        """The next try: half the batch, twice the accumulation, so the same examples a step."""
+        args = sft_config(self.settings, self.folder, self.task.locate)
+        batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+        if batch == 1:
+            raise TrainingError(
+                "out of memory with a batch of one example",
+                where=self.task.locate("training"),
+                cure="Lower training.max_length, or use a smaller model, lora.r or precision.",
+            )
+        # Only even halves keep the same examples in each optimiser step.
+        half, times = (batch // 2, 2) if batch % 2 == 0 else (1, batch)
+        step = self.recorder.resume_step
+        recovery = (
+            f"out of memory: batch {batch} -> {half}, accumulation {accumulation} -> "
+            f"{accumulation * times}, from step {step}"
+        )
+        settings = Settings(
+            lora=self.settings.lora,
+            training={
+                **self.settings.training,
+                "per_device_train_batch_size": half,
+                "gradient_accumulation_steps": accumulation * times,
+            },
+        )
+        self.recorder.rewind()
+        return Attempt(
+            self.base,
+            self.task,
+            settings,
+            self.folder,
+            self.recorder,
+            self.adapter,
+            self.base_eval_loss,
+            self.tracked,
+            (*self.recoveries, recovery),
+        )
+
+    def _train(self, trainer: SFTTrainer) -> bool:
+        """Train to the end, from the recorder's checkpoint if it has one; False for no memory."""
+        try:
+            trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
+        except torch.OutOfMemoryError:
+            return False  # what the traceback holds is freed when this returns
+        except (ImportError, OSError, ValueError) as error:
+            raise TrainingError(
+                f"trl, or a library that it uses, refused to train: {error}",
+                where=self.task.locate("training"),
+            ) from error
+        return True
+
+
+def measure(
+    base: Base, task: Task, settings: Settings, adapter: Path, progress: Progress
+) -> tuple[ExampleResult, ...]:
+    """What an adapter saved in the folder `adapter` shows on `task.eval`; nothing is trained.
+
+    The trainer is built as for training, so that the examples are prepared in the same way.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
+        args = sft_config(settings, folder, task.locate)
+        args.report_to = []
+        with base.lent() as loan:
+            trainer = build_trainer(loan, args, settings, task)
+            prepared = Prepared.of(trainer, task)
+            weights = peft.load_peft_weights(str(adapter), device=str(trainer.model.device))
+            peft.set_peft_model_state_dict(trainer.model, weights)
+            evaluator = Evaluator(
+                trainer.model,
+                trainer.processing_class,
+                args.per_device_eval_batch_size,
+                trainer.accelerator.autocast,
+            )
+            losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
+            return scored(
+                evaluator,
+                losses,
+                task.eval.examples,
+                task.scoring,
+                task.scorer,
+                prepared.choices,
+                progress,
+            )
+
+
+def environment(args: SFTConfig) -> dict[str, str]:
+    """Device, precision and versions: what can move a figure though no setting changed."""
+    device = args.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        "threads": str(torch.get_num_threads()),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+        "peft": peft.__version__,
+    }
+
+
+def peak_memory_mib() -> float:
+    """The accelerator's peak since this was last asked, 0 on the CPU."""
+    if not torch.cuda.is_available():
+        return 0.0
+    peak = torch.cuda.max_memory_allocated() / 2**20
+    torch.cuda.reset_peak_memory_stats()
+    return round(peak, 1)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars, hints and deprecation warnings off the screen."""
+    verbosity = transformers.logging.get_verbosity()
+    hf_bars = transformers.logging.is_progress_bar_enabled()
+    data_bars = datasets.are_progress_bars_disabled()
+    loggers = {name: logging.getLogger(name).level for name in NOISY}
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if hf_bars:
+            transformers.logging.enable_progress_bar()
+        if not data_bars:
+            datasets.enable_progress_bars()
+        for name, level in loggers.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
+    """A runner for `loop.py`: the base model is loaded here, once, and lent to every run."""
+    with quiet():
+        sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
+        lora_config(config.settings, config.locate)
+        base = base_of(config, progress)
+    task = replace(_task(inputs, config), found=ToldOnce(config.name, progress).found)
+
+    def run(
+        settings: Settings,
+        adapter: Path | None,
+        base_eval_loss: float | None,
+        *,
+        name: str,
+        pace: Pace | None = None,
+    ) -> Run:
+        return run_lora(
+            base,
+            task,
+            settings_to_report(settings, config),
+            progress,
+            adapter=adapter,
+            base_eval_loss=base_eval_loss,
+            tracked=Tracked.of(config, name),
+            pace=pace,
+        )
+
+    return run
+
+
+def holdout_results(
+    inputs: Inputs,
+    config: LoopConfig,
+    holdout: DataSet,
+    settings: Settings,
+    adapter: Path,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """What an accepted iteration's adapter shows on the holdout."""
+    with quiet():
+        base = base_of(config, progress)
+    task = replace(_task(inputs, config), eval=holdout)
+    return measure(base, task, settings, adapter, progress)
+
+
+def _task(inputs: Inputs, config: LoopConfig) -> Task:
+    expected = dict.fromkeys((e.expected or "").strip() for e in inputs.train.examples)
+    return Task(
+        train=inputs.train,
+        eval=inputs.eval,
+        train_sample=train_sample(inputs.train, config.train_sample),
+        scoring=config.scoring,
+        scorer=inputs.scorer,
+        candidates=config.scoring.choices or tuple(expected),
+        locate=config.locate,
+    )
+
+
+def base_of(config: LoopConfig, progress: Progress) -> Base:
+    """A loop's base model, loaded."""
+    if not isinstance(config.model, str):
+        tokenizer = config.tokenizer or load_tokenizer(config.model)
+        return Base(config.model, tokenizer)
+    name = config.model
+    if name == "tiny":
+        name = str(tiny_folder(progress))
+    elif (config.folder / name).is_dir():
+        name = str(config.folder / name)
+    return load_base(name, config.settings.training, config.locate("model"), shown=config.model)

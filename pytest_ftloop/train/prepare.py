@@ -1,0 +1,245 @@
+"""TORCH: a task becomes an SFTTrainer, and its data what that trainer tokenised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from pytest_ftloop.core.errors import ConfigError, DataError
+from pytest_ftloop.core.records import Example, Settings, Wiring
+from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
+from pytest_ftloop.train.arguments import lora_config
+from pytest_ftloop.train.base import Loan
+from pytest_ftloop.train.task import Task
+from pytest_ftloop.train.wiring import wiring_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data as trl tokenised it: what is evaluated is what is trained on."""
+
+    eval: tuple[TokenRow, ...]
+    train_sample: tuple[TokenRow, ...]
+    sample_examples: tuple[Example, ...]
+    choices: Choices | None
+    labelled_tokens: int
+    dropped: int
+    wiring: Wiring
+
+    @classmethod
+    def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
+        """Read it off the trainer. A `DataError` for eval examples that trl dropped."""
+        rows = {
+            role: tuple(
+                TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared
+            )
+            for role, prepared in trainer.eval_dataset.items()
+        }
+        for role_rows in rows.values():
+            _check_context(role_rows, trainer, task)
+        _all_there(rows["eval"], task.eval.examples, trainer.args)
+        usable = _usable(rows["train_sample"])
+        choices = None
+        if task.scoring.scorer == "choice":
+            candidates = choice_examples(task)
+            choices = Choices(
+                tuple(e for group in candidates.values() for e in group),
+                rows["choices"],
+                {
+                    id_: tuple((e.id, (e.expected or "").strip()) for e in group)
+                    for id_, group in candidates.items()
+                },
+            )
+            _all_there(choices.rows, choices.examples, trainer.args)
+        train_rows = zip(
+            trainer.train_dataset["input_ids"], trainer.train_dataset["labels"], strict=True
+        )
+        _check_context([TokenRow("", ids, labels) for ids, labels in train_rows], trainer, task)
+        labels = trainer.train_dataset["labels"]
+        wiring = wiring_of(trainer, task)
+        return cls(
+            eval=rows["eval"],
+            train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),
+            # What trl drops from the train set is not trained on, so not measured either.
+            sample_examples=tuple(e for e in task.train_sample if e.id in usable),
+            choices=choices,
+            # The first token of a row is never predicted.
+            labelled_tokens=sum(sum(label != -100 for label in row[1:]) for row in labels),
+            dropped=wiring.dropped,
+            wiring=wiring,
+        )
+
+
+def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -> SFTTrainer:
+    """The SFTTrainer of a plain script, which also prepares (but never evaluates) our eval sets."""
+    lora = lora_config(settings, task.locate)
+    if isinstance(lora.init_lora_weights, str) and lora.init_lora_weights != "gaussian":
+        loan.keep_all()
+    sets = {"eval": task.eval.examples, "train_sample": task.train_sample}
+    if task.scoring.scorer == "choice":
+        sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
+    args.eval_packing = False
+    try:
+        trainer = SFTTrainer(
+            model=loan.model,
+            args=args,
+            train_dataset=datasets.Dataset.from_list(_train_rows(task, args)),
+            eval_dataset={
+                role: datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in examples])
+                for role, examples in sets.items()
+            },
+            processing_class=loan.tokenizer,
+            peft_config=lora,
+        )
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        IndexError,
+        OSError,
+        ImportError,
+    ) as error:
+        raise _refused(error, loan.model, settings, task) from error
+    if len(trainer.train_dataset) == 0:
+        raise DataError(
+            f"no train example has a labelled token left within max_length {args.max_length}",
+            where=task.locate("training.max_length") or task.locate("data.train"),
+            cure="Raise training.max_length, or shorten the prompts.",
+        )
+    trainer.remove_callback(PrinterCallback)
+    loan.keep_trainable()
+    return trainer
+
+
+def _train_rows(task: Task, args: SFTConfig) -> list[dict[str, Any]]:
+    """The train rows with their ids, which trl leaves aside; packing has no place for them."""
+    if args.packing:
+        return [dict(e.row) for e in task.train.examples]
+    return [{**e.row, ID_COLUMN: e.id} for e in task.train.examples]
+
+
+def choice_examples(task: Task) -> dict[str, list[Example]]:
+    """For each eval example, itself once for each candidate, in place of its expected text."""
+    groups: dict[str, list[Example]] = {}
+    for example in task.eval.examples:
+        expected = example.expected or ""
+        lead = expected[: len(expected) - len(expected.lstrip())]
+        texts = list(dict.fromkeys(c.strip() for c in example.choices or task.candidates))
+        if expected.strip() not in texts:
+            raise DataError(
+                f"example {example.id!r} expects {expected.strip()!r}, which is not among its "
+                f"choices ({', '.join(texts[:8])})",
+                where=example.where,
+                cure="Add it to scoring.choices, or to the example's own choices.",
+            )
+        groups[example.id] = [
+            Example(f"{example.id}#{i}", "", _completed(example, lead + text), expected=text)
+            for i, text in enumerate(texts)
+        ]
+    return groups
+
+
+def _completed(example: Example, text: str) -> dict[str, Any]:
+    """The example's row with `text` as what the assistant says."""
+    row = dict(example.row)
+    if "messages" in row:
+        row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": text}]
+    elif isinstance(row["completion"], str):
+        row["completion"] = text
+    else:
+        row["completion"] = [{"role": "assistant", "content": text}]
+    return row
+
+
+def _check_context(rows: Sequence[TokenRow], trainer: SFTTrainer, task: Task) -> None:
+    """A model with learned positions can't take a longer row: an index error deep in torch."""
+    room = _learned_positions(trainer.model)
+    longest = max((len(row.input_ids) for row in rows), default=0)
+    if room is not None and longest > room:
+        row = next(row for row in rows if len(row.input_ids) == longest)
+        named = {e.id: e for e in (*task.eval.examples, *task.train.examples)}.get(row.id)
+        raise DataError(
+            f"an example has {longest} tokens, the model takes {room} at most",
+            where=named.where if named else task.locate("training.max_length"),
+            cure=f"Set training.max_length: {room} or lower, or shorten the texts.",
+        )
+
+
+def _learned_positions(model: Any) -> int | None:
+    """How many positions the model has embeddings for; None where positions are computed."""
+    room = getattr(model.config, "max_position_embeddings", None)
+    sizes = {m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    return room if room in sizes else None
+
+
+def _usable(rows: Sequence[TokenRow]) -> frozenset[str]:
+    """Ids of the rows with a label to predict; one in the first position alone never is."""
+    return frozenset(row.id for row in rows if any(label != -100 for label in row.labels[1:]))
+
+
+def _all_there(rows: Sequence[TokenRow], examples: Sequence[Example], args: SFTConfig) -> None:
+    """Trl drops rows whose labels are all cut off; a figure over fewer examples would be a lie."""
+    usable = _usable(rows)
+    missing = [e for e in examples if e.id not in usable]
+    if missing:
+        first = missing[0]
+        raise DataError(
+            f"{len(missing)} of {len(examples)} examples have no labelled token within max_length "
+            f"{args.max_length}, the first is {first.id!r}",
+            where=first.where,
+            cure="Raise training.max_length, or shorten the prompt: such rows measure nothing.",
+        )
+
+
+def _refused(
+    error: Exception, model: Any, settings: Settings, task: Task
+) -> ConfigError | DataError:
+    """What trl or peft raised while the trainer was built, in the user's words."""
+    text = str(error).strip() or type(error).__name__
+    if "arget modules" in text and "not found" in text:
+        leaves = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in model.named_modules()
+                if hasattr(module, "weight") and module.weight.dim() == 2 and "." in name
+            }
+        )
+        return ConfigError(
+            f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
+            "model",
+            where=task.locate("lora.target_modules") or task.locate("lora"),
+            cure=f"This model has: {', '.join(leaves)}. Or use all-linear.",
+        )
+    if isinstance(error, RuntimeError | ImportError) and "Callback requires" in text:
+        return ConfigError(text, where=task.locate("training.report_to"))
+    if "DataParallel" in text:
+        return ConfigError(
+            "more than one GPU is visible to this one process",
+            cure="Make one visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
+        )
+    if _raised_in(error, "peft") or "dropout" in text:
+        return ConfigError(f"peft refuses these settings: {text}", where=task.locate("lora"))
+    if "chat template" in text or "chat_template" in text:
+        return ConfigError(
+            f"the model's tokenizer has no chat template that fits: {text}",
+            where=task.locate("model"),
+            cure="Use an instruct model, set training.chat_template_path, or give prompt and "
+            "completion as text.",
+        )
+    return ConfigError(f"trl refuses these settings or data: {text}", where=task.locate("training"))
+
+
+def _raised_in(error: Exception, package: str) -> bool:
+    """Whether the innermost frame of an error lies in a package."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    name = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
+    return bool(name.partition(".")[0] == package)

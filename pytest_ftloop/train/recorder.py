@@ -1,0 +1,235 @@
+"""TORCH: watches one run from inside the trainer: logs, evaluation points, the best adapter."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from trl import SFTConfig, SFTTrainer
+
+from pytest_ftloop.core.metrics import token_accuracy, token_mean_loss
+from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.records import EvalPoint, ExampleResult, Settings, StepLog
+from pytest_ftloop.evaluate.evaluator import Evaluator
+from pytest_ftloop.train.early_end import Pace, Watch
+from pytest_ftloop.train.prepare import Prepared
+from pytest_ftloop.train.task import Task
+from pytest_ftloop.train.train_losses import TrainLosses
+
+DEFAULT_EVAL_STEPS = 10
+"""With `eval_strategy: steps` and no `eval_steps`: trl's default logging_steps."""
+
+MIN_EVAL_POINTS = 4
+"""Evaluation points of a run that states no `eval_strategy`: one an epoch, but at least these."""
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Watches a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
+
+    A checkpoint is written at every evaluation point, from which an out-of-memory error is
+    recovered: the trainer's own way to restore adapter, optimiser and random states.
+    """
+
+    def __init__(
+        self, task: Task, settings: Settings, progress: Progress, pace: Pace | None = None
+    ) -> None:
+        self.task = task
+        self.pace = pace
+        self.stated = settings.training
+        self.progress = progress
+        self.measure: Callable[[], tuple[ExampleResult, ...]]
+        self.evals: list[EvalPoint] = []
+        self.best: tuple[ExampleResult, ...] = ()
+        self.best_step = 0
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.ended_early = ""
+        self.checkpoint: str | None = None
+        self.resume_step = 0
+        self.train_losses = TrainLosses()
+
+    def watch_run(
+        self, trainer: SFTTrainer, evaluator: Evaluator, prepared: Prepared
+    ) -> Callable[[], tuple[ExampleResult, ...]]:
+        """Watch this trainer from now on; returns how the eval set is measured."""
+        self.watch = Watch(vocabulary_size(trainer.model))
+        self.steps_per_epoch = steps_per_epoch(trainer)
+        self.trainer = weakref.ref(trainer)  # after an attempt its optimiser's memory is needed
+        self.measure = lambda: evaluator.losses(
+            prepared.eval, self.task.eval.examples, self.progress
+        )
+        trainer.add_callback(self)
+        self.train_losses.watch(trainer)
+        return self.measure
+
+    def on_train_begin(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Fix the evaluation points, now that the number of steps is known."""
+        self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
+
+    def on_step_begin(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say which step the next losses belong to."""
+        self.train_losses.step = state.global_step
+
+    def on_step_end(
+        self,
+        args: SFTConfig,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        **_: Any,
+    ) -> None:
+        """Evaluate at the evaluation points; the last step's weights need no checkpoint."""
+        if state.global_step in self.points:
+            self.evaluate(model, state)
+            self._report(control)
+            if self.pace is not None:
+                self.ended_early = self.pace.hopeless(self.evals, state.max_steps)
+                control.should_training_stop = control.should_training_stop or bool(
+                    self.ended_early
+                )
+            control.should_save = control.should_save or state.global_step < state.max_steps
+
+    def on_save(
+        self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Remember where to go on from."""
+        self.checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.resume_step = state.global_step
+
+    def on_log(
+        self,
+        args: SFTConfig,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float],
+        **_: Any,
+    ) -> None:
+        """Look at every step's loss and gradient; end a run that is beyond hope."""
+        step = step_log({**logs, "step": state.global_step})
+        if step is None:
+            return
+        self.progress.step(step.step, state.max_steps, step.loss)
+        self.ended_early = self.watch.see(step) or self.ended_early
+        if self.ended_early:
+            control.should_training_stop = True
+
+    def evaluate(self, model: torch.nn.Module, state: TrainerState) -> None:
+        """One evaluation point; its results and weights are kept when it is the best so far."""
+        results = self.measure()
+        loss = token_mean_loss(results)
+        best_loss = token_mean_loss(self.best) if self.best_step else math.inf
+        self.evals.append(
+            EvalPoint(state.global_step, float(state.epoch or 0.0), loss, token_accuracy(results))
+        )
+        if loss < best_loss:  # never true for a NaN
+            self.best_step = state.global_step
+            self.best_weights = trainable_weights(model)
+            self.best = results
+        elif not self.best_step:
+            self.best = results
+
+    def _report(self, control: TrainerControl) -> None:
+        """Hand the evaluation point to the trackers that the trainer reports to, if any."""
+        trainer = self.trainer()
+        if trainer is None or not trainer.args.report_to:
+            return
+        point = self.evals[-1]
+        figures = {
+            "eval_loss": point.eval_loss,
+            "eval_mean_token_accuracy": point.token_accuracy,  # trl's own name for it
+        }
+        should_log = control.should_log  # of this step's own figures, yet to come
+        # Not SFTTrainer's own, which would take what it counted for this step's train log.
+        Trainer.log(trainer, figures)
+        control.should_log = should_log
+
+    def rewind(self) -> None:
+        """Forget what lies after the step the next attempt goes on from."""
+        self.evals = [point for point in self.evals if point.step <= self.resume_step]
+        if self.best_step > self.resume_step:
+            self.best_step, self.best, self.best_weights = 0, (), {}
+        self.train_losses.forget_from(self.resume_step)
+
+
+def evaluation_points(stated: Mapping[str, Any], steps: int, steps_an_epoch: int) -> frozenset[int]:
+    """The steps after which the eval set is measured; the last step always is one.
+
+    `eval_strategy` no, epoch and steps (with `eval_steps`, a ratio below 1) mean what they mean to
+    a trainer; without it the points are spread evenly, one an epoch and at least four.
+    """
+    strategy = str(stated.get("eval_strategy", "auto"))
+    if strategy == "no":
+        return frozenset({steps})
+    if strategy == "epoch":
+        return frozenset({*range(steps_an_epoch, steps + 1, steps_an_epoch), steps})
+    if strategy == "steps":
+        every = float(stated.get("eval_steps") or DEFAULT_EVAL_STEPS)
+        every = max(1, math.ceil(every * steps) if every < 1 else int(every))
+        return frozenset({*range(every, steps + 1, every), steps})
+    count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(steps_an_epoch, 1))), steps)
+    return frozenset(round(steps * (i + 1) / count) for i in range(count))
+
+
+def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the adapter on the CPU (it is small)."""
+    return {
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put a copied adapter back."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)
+
+
+def differ(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether any weight differs."""
+    return any(not torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+def step_log(log: Mapping[str, Any]) -> StepLog | None:
+    """A trainer's log entry as a step, if it is one."""
+    if "loss" not in log or "learning_rate" not in log:
+        return None
+    norm = log.get("grad_norm")
+    return StepLog(
+        step=int(log["step"]),
+        loss=float(log["loss"]),
+        grad_norm=None if norm is None else float(norm),
+        learning_rate=float(log["learning_rate"]),
+    )
+
+
+def steps_per_epoch(trainer: SFTTrainer) -> int:
+    """Optimiser steps in one pass over the train set, counted as the trainer counts them.
+
+    Computed, not asked of a data loader: making one could touch the random state.
+    """
+    args = trainer.args
+    batches = len(trainer.train_dataset) / args.train_batch_size
+    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    steps: int = math.ceil(whole / args.gradient_accumulation_steps)
+    return max(1, steps)
+
+
+def hidden_size(model: Any) -> int:
+    """Columns of the output projection: the width of the hidden states."""
+    return int(model.get_output_embeddings().weight.shape[-1])
+
+
+def vocabulary_size(model: Any) -> int:
+    """Rows of the output projection."""
+    return int(model.get_output_embeddings().weight.shape[0])

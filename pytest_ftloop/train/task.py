@@ -1,0 +1,39 @@
+"""What a run trains on and is measured by, and the sample of the train set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.records import DataSet, Example, Finding
+from pytest_ftloop.evaluate.scorers import Scorer
+from pytest_ftloop.train.arguments import Locate
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every run of a loop shares.
+
+    `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
+    are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
+    told what is wrong with the rows of a run before its first step.
+    """
+
+    train: DataSet
+    eval: DataSet
+    train_sample: tuple[Example, ...]
+    scoring: Scoring
+    scorer: Scorer | None = None
+    candidates: tuple[str, ...] = ()
+    locate: Locate = lambda _: None
+    found: Callable[[Sequence[Finding]], None] = lambda _: None
+
+
+def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:
+    """A sample of the train set, the same in every run: seeded, in the set's own order."""
+    if size >= len(train.examples):
+        return train.examples
+    chosen = sorted(random.Random(0).sample(range(len(train.examples)), size))
+    return tuple(train.examples[i] for i in chosen)

@@ -1,0 +1,197 @@
+"""TORCH: what trl made of the train rows: what is learned, what was cut, where answers begin.
+
+Read off the train sample, each row beside the one that it would be without `max_length`. It rests
+on the labels as the collator hands them to the model, not on which settings should give them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from jinja2 import TemplateError
+from trl import SFTTrainer
+
+from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.core.records import Example, Wiring
+from pytest_ftloop.evaluate.evaluator import ID_COLUMN, TokenRow
+
+if TYPE_CHECKING:
+    from pytest_ftloop.train.task import Task
+
+UNLABELLED = -100
+
+
+def wiring_of(trainer: SFTTrainer, task: Task) -> Wiring:
+    """The wiring of a trainer that was built for a task; nothing is trained or drawn by chance."""
+    trained = {row.id: row for row in _token_rows(trainer.eval_dataset["train_sample"])}
+    whole = trained | _uncut(trainer, task.train_sample, trained)
+    if trainer.args.packing and trainer.args.packing_strategy != "bfd":
+        trained = whole  # long rows go on in another pack
+    ends = _end_ids(trainer)
+    seen = [_see(trainer, e, trained.get(e.id), whole[e.id], ends) for e in task.train_sample]
+    return Wiring(
+        examples=len(task.train.examples),
+        dropped=(
+            0 if trainer.args.packing else len(task.train.examples) - len(trainer.train_dataset)
+        ),
+        sampled=len(seen),
+        generates=needs_generation(task.scoring),
+        ended=sum(row.ended for row in seen),
+        masked_ends=sum(row.masked_end for row in seen),
+        cut=sum(row.cut for row in seen),
+        lost_ends=sum(row.lost_end for row in seen),
+        labels=sum(row.labels for row in seen),
+        lost_labels=sum(row.lost_labels for row in seen),
+        prompt_labels=sum(row.prompt_labels for row in seen),
+        split_prompts=sum(row.split_prompt for row in seen),
+        max_length=trainer.args.max_length,
+    )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One example: `labels` are those it would have uncut, the others as in `Wiring`."""
+
+    ended: bool
+    masked_end: bool
+    cut: bool
+    lost_end: bool
+    labels: int
+    lost_labels: int
+    prompt_labels: int
+    split_prompt: bool
+
+
+def _see(
+    trainer: SFTTrainer,
+    example: Example,
+    trained: TokenRow | None,
+    whole: TokenRow,
+    ends: frozenset[int],
+) -> _Seen:
+    learned = _learned(trainer, trained) if trained else []
+    prepared = [label for label in trained.labels[1:] if label != UNLABELLED] if trained else []
+    answers, split = _answers(trainer, example, whole)
+    # The first token of a row is never predicted.
+    labelled = [i for i, label in enumerate(whole.labels) if i and label != UNLABELLED]
+    outside = [i for i in labelled if not any(start <= i < end for start, end in answers)]
+    has_end = any(whole.labels[i] in ends for i in labelled)
+    return _Seen(
+        ended=any(label in ends for label in learned),
+        masked_end=any(label in ends for label in prepared)
+        and not any(label in ends for label in learned),
+        cut=trained is None or len(whole.input_ids) > len(trained.input_ids),
+        lost_end=has_end and not any(label in ends for label in prepared),
+        labels=len(labelled),
+        lost_labels=len(labelled) - len(prepared),
+        prompt_labels=len(outside) if answers else 0,
+        split_prompt=split,
+    )
+
+
+def _token_rows(prepared: datasets.Dataset) -> list[TokenRow]:
+    return [TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared]
+
+
+def _uncut(
+    trainer: SFTTrainer, sample: Sequence[Example], trained: Mapping[str, TokenRow]
+) -> dict[str, TokenRow]:
+    """The rows that may have been cut, or were dropped for it, prepared anew without a limit."""
+    limit = trainer.args.max_length
+    short = {id_ for id_, row in trained.items() if limit is None or len(row.input_ids) < limit}
+    doubtful = [e for e in sample if e.id not in short]
+    if not doubtful:
+        return {}
+    args = copy.copy(trainer.args)
+    args.max_length = None
+    prepared = trainer._prepare_dataset(
+        datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in doubtful]),
+        trainer.processing_class,
+        args,
+        packing=False,
+        formatting_func=None,
+        dataset_name="train_sample",
+    )
+    return {row.id: row for row in _token_rows(prepared)}
+
+
+def _learned(trainer: SFTTrainer, row: TokenRow) -> list[int]:
+    """The labels of a row that reach the model, once it is padded beside a longer one."""
+    longer = {"input_ids": [*row.input_ids, 0], "labels": [*row.labels, 0]}
+    batch = trainer.data_collator([{"input_ids": row.input_ids, "labels": row.labels}, longer])
+    labels = batch["labels"].flatten()[1 : len(row.labels)]
+    return [label for label in labels.tolist() if label != UNLABELLED]
+
+
+def _end_ids(trainer: SFTTrainer) -> frozenset[int]:
+    """The tokens that end generation, as `Evaluator` generates."""
+    ends = trainer.model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset({*ends, trainer.processing_class.eos_token_id} - {None})
+
+
+def _answers(
+    trainer: SFTTrainer, example: Example, whole: TokenRow
+) -> tuple[list[tuple[int, int]], bool]:
+    """Where in a row the answers stand, and whether the last one splits its prompt's last token.
+
+    Start and end of each, in tokens. A prompt is split where its tokens, as they are at inference,
+    do not begin the row. None for plain text, and for messages that the template renders otherwise
+    when some are left out.
+    """
+    found, split = [], False
+    try:
+        for before, after in _turns(trainer, example):
+            start = _alike(before, whole.input_ids)
+            end = len(whole.input_ids) if after is None else _alike(after, whole.input_ids)
+            found.append((start, end))
+            split = start < len(before)
+    except TemplateError:
+        return [], False
+    return found, split
+
+
+def _turns(trainer: SFTTrainer, example: Example) -> list[tuple[list[int], list[int] | None]]:
+    """For each answer, the tokens before it, and those up to its end; None for the row's end."""
+    tokenizer, row = trainer.processing_class, example.row
+
+    def rendered(messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> list[int]:
+        if not messages:
+            return []
+        encoded = tokenizer.apply_chat_template(
+            messages,
+            tools=row.get("tools"),
+            add_generation_prompt=prompt,
+            tokenize=True,
+            return_dict=True,
+            chat_template=trainer.chat_template,
+            **row.get("chat_template_kwargs", {}),
+        )
+        return list(encoded["input_ids"])
+
+    if "messages" in row:
+        messages = row["messages"]
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        return [
+            (
+                rendered(messages[:i], prompt=True),
+                rendered(messages[: i + 1], prompt=False) if i + 1 < len(messages) else None,
+            )
+            for i in turns
+        ]
+    prompt = row.get("prompt")
+    if prompt is None:
+        return []
+    if isinstance(prompt, str):
+        return [(list(tokenizer(prompt)["input_ids"]), None)]
+    return [(rendered(prompt, prompt=True), None)]
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
