@@ -23,8 +23,6 @@ def loop_file_schema() -> dict[str, Any]:
         from peft import LoraConfig
         from trl import SFTConfig
 
-        # MOVED
-
         shared = schema.setdefault("$defs", {})
         properties["lora"] |= _arguments_schema(LoraConfig, "lora", (), shared)
         properties["training"] |= _arguments_schema(SFTConfig, "training", REFUSED, shared)
