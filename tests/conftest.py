@@ -57,15 +57,14 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 @pytest.fixture
 def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loops:
     """A new repository, the working folder, where `ftloop run` trains in no time."""
-    from pytest_ftloop.loop import backend as runner
+    from pytest_ftloop.loop import backend
     from tests.gitfakes import GitRepo, isolate
     from tests.loops import Loops
-    from tests.plugin.fake_runner import fake_environment, fake_runner
+    from tests.plugin.fake_runner import FakeBackend
 
     isolate(monkeypatch)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(runner, "lora_runner", fake_runner)
-    monkeypatch.setattr(runner, "lora_environment", fake_environment)
+    monkeypatch.setattr(backend, "local", FakeBackend)
     made = Loops(GitRepo.init(tmp_path / "project"), tmp_path / "trained")
     monkeypatch.setenv("FAKE_TRAINED", str(made.trained_file))
     monkeypatch.chdir(made.root)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from pytest_ftloop.gate.judging import Judging
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.core.chain import next_number
@@ -24,7 +25,6 @@ from pytest_ftloop.core.git import Repository
 from pytest_ftloop.core.records import Cost, HoldoutUse, Iteration, SeedRun
 from pytest_ftloop.core.runs import runs_of
 from pytest_ftloop.gate.baseline import find_baseline
-from pytest_ftloop.gate.judging import Judging
 from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
 from pytest_ftloop.gate.verdict import FAILING, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, LogView

@@ -15,18 +15,18 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_ftloop.cli import COMMANDS, main
 from pytest_ftloop.config.schema import loop_file_schema
-from pytest_ftloop.core.records import Cost, Evaluation
+from pytest_ftloop.core.records import Cost, Evaluation, Run
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop import backend as runners
+from pytest_ftloop.loop import backend as backends
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 from tests.loops import BETTER, WORSE, Loops
+from tests.plugin.fake_runner import FakeBackend
 
 Capture = pytest.CaptureFixture[str]
 Write = Callable[[str, str | bytes], Path]
@@ -74,20 +74,16 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace training by a fake that gives eval_loss 0.5 and passes; notes the loops trained."""
     names: list[str] = []
 
-    def runner(inputs: Any, config: Any, progress: Any) -> Any:
-        def run(settings: Any, adapter: Path, base_eval_loss: float | None, **_: Any) -> Any:
-            names.append(config.name)
-            progress.step(1, 1, 0.5)
-            result = fake_example("e1", content=inputs.eval.examples[0].content, loss=2.0, tokens=4)
-            evaluation = Evaluation((result,), (result,), (result,), base_eval_loss=4.0)
-            cost = Cost(1.0, 100, 1000)
-            return SimpleNamespace(
-                training=fake_training(), evaluation=evaluation, cost=cost, environment={}
-            )
+    def train(self: Any, settings: Any, **_: Any) -> Run:
+        names.append(self.config.name)
+        self.progress.step(1, 1, 0.5)
+        content = self.inputs.eval.examples[0].content
+        result = fake_example("e1", content=content, loss=2.0, tokens=4)
+        evaluation = Evaluation((result,), (result,), (result,), base_eval_loss=4.0)
+        return Run(fake_training(), evaluation, Cost(1.0, 100, 1000), environment={})
 
-        return run
-
-    monkeypatch.setattr(runners, "lora_runner", runner)
+    monkeypatch.setattr(FakeBackend, "train", train)
+    monkeypatch.setattr(backends, "local", FakeBackend)
     monkeypatch.delenv("CI", raising=False)
     return names
 
@@ -220,12 +216,12 @@ def test_interrupted(tmp_path: Path, make_loop: Any) -> None:
     make_loop()
     code = """
 import sys, time
-from pytest_ftloop import runner as runners
 from pytest_ftloop.cli import main
-def runner(*_):
+from pytest_ftloop.loop import backend
+def train(*_, **__):
     print("READY", flush=True)
     time.sleep(60)
-runners.lora_runner = runner
+backend.LocalBackend.train = train
 sys.exit(main(["run"]))
 """
     process = subprocess.Popen(

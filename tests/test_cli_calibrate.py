@@ -151,10 +151,10 @@ def test_interrupted(loops: Loops, capsys: Capture) -> None:
     loops.version()
     code = """
 import sys
-from pytest_ftloop import runner
 from pytest_ftloop.cli import main
-from tests.plugin.fake_runner import fake_runner
-runner.lora_runner = fake_runner
+from pytest_ftloop.loop import backend
+from tests.plugin.fake_runner import FakeBackend
+backend.local = FakeBackend
 sys.exit(main(["calibrate"]))
 """
     process = subprocess.Popen(

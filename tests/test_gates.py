@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_ftloop.config.gates import Gate, check_tags, parse_gate
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.metrics import METRICS
-from pytest_ftloop.gate.thresholds import GateResult, judge
+from pytest_ftloop.gate.thresholds import GateResult, check_gates
 
 WHERE = Location("sentiment.ftloop.yaml", 9)
 RATES = {"pass_rate", "token_accuracy"}
@@ -20,7 +20,7 @@ RATES = {"pass_rate", "token_accuracy"}
 
 def message(name: str, condition: str, value: float | None) -> str:
     figures = {} if value is None else {name: value}
-    return judge([parse_gate(name, condition)], figures)[0].message
+    return check_gates([parse_gate(name, condition)], figures)[0].message
 
 
 # parse_gate
@@ -204,14 +204,14 @@ def test_bare_rate_above_1_is_not_proposed() -> None:
 )
 def test_judge(name: str, condition: str, value: float, passed: bool) -> None:
     """A gate passes by its operator; a figure that is not finite fails."""
-    result = judge([parse_gate(name, condition)], {name: value})[0]
+    result = check_gates([parse_gate(name, condition)], {name: value})[0]
     assert passed is result.passed
 
 
 def test_judge_missing() -> None:
     """A missing metric is a failure, and the results keep the gates' order."""
     some = [Gate("pass_rate[x]", ">=", 0.0), Gate("eval_loss", "<=", 3.0)]
-    assert (GateResult(some[0], None, False), GateResult(some[1], 2.0, True)) == judge(
+    assert (GateResult(some[0], None, False), GateResult(some[1], 2.0, True)) == check_gates(
         some, {"eval_loss": 2.0, "pass_rate": 1.0}
     )
 
@@ -248,10 +248,10 @@ def test_message(name: str, condition: str, value: float | None, wanted: str) ->
 @given(gates(), st.floats(0, 1))
 def test_message_agrees_with_the_verdict(gate: Gate, value: float) -> None:
     """The figure that a message shows passes or fails as the gate did."""
-    result = judge([gate], {gate.name: value})[0]
+    result = check_gates([gate], {gate.name: value})[0]
     figure = result.message.removeprefix(gate.name).split(",")[0]
     shown = parse_gate(gate.name, f"{gate.op} {figure}").bound
-    assert result.passed == judge([gate], {gate.name: shown})[0].passed
+    assert result.passed == check_gates([gate], {gate.name: shown})[0].passed
 
 
 # check_tags

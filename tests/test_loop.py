@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,92 +16,22 @@ from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
 from pytest_ftloop.core.metrics import METRICS
-from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult, Settings, Training
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop import loop as loop_module
+from pytest_ftloop.loop import planner as planner_module
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
-from tests.fakes import fake_training
+from tests.fake_backend import FakeBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Finding
     from pytest_ftloop.loop.result import LoopResult
-    from pytest_ftloop.train.early_end import Pace
 
 TRAIN = [{"prompt": f"p{n}", "completion": f"c{n}", "tags": "x"} for n in range(6)]
 EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}", "tags": "x"} for n in range(4)]
-
-
-@dataclass(frozen=True)
-class FakeRun:
-    """What `pytest_ftloop.train.lora.Run` is, without torch."""
-
-    training: Training
-    evaluation: Evaluation
-    cost: Cost
-    environment: Mapping[str, str]
-
-
-@dataclass
-class FakeTrainer:
-    """A runner that learns nothing: the eval loss follows from the settings.
-
-    The optimum is at a learning rate of 1.6e-3; a run from the 2e-4 of the tests looks underfit, so
-    the policy climbs. `interrupt` maps the number of a run to what it raises.
-    """
-
-    interrupt: dict[int, BaseException] = field(default_factory=dict)
-    made: int = 0
-    runs: list[Settings] = field(default_factory=list)
-    base_losses: list[float | None] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    paces: list[Pace | None] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=lambda: {"device": "cpu"})
-
-    def __call__(self, inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
-        self.made += 1
-        return lambda *given, name, pace=None: self.run(inputs, *given, name, pace)
-
-    def run(
-        self,
-        inputs: Inputs,
-        settings: Settings,
-        adapter: Path,
-        base: float | None,
-        name: str,
-        pace: Pace | None,
-    ) -> FakeRun:
-        self.runs.append(settings)
-        self.paces.append(pace)
-        self.names.append(name)
-        self.base_losses.append(base)
-        if error := self.interrupt.get(len(self.runs)):
-            raise error
-        return fake_run(inputs, settings, self.environment)
-
-
-def fake_run(inputs: Inputs, settings: Settings, environment: Mapping[str, str]) -> FakeRun:
-    loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
-
-    def results(role: str) -> tuple[ExampleResult, ...]:
-        return tuple(
-            ExampleResult(
-                e.id, e.content, e.tags, loss * 4, 4, 3, loss < 1.7, e.expected or "", "an output"
-            )
-            for e in getattr(inputs, role).examples
-        )
-
-    steps = [loss + 2.0 - n / 50 for n in range(100)]
-    return FakeRun(
-        training=fake_training(steps, [loss + 0.4, loss + 0.2, loss + 0.1, loss]),
-        evaluation=Evaluation(results("eval"), results("train"), results("train"), 6.0),
-        cost=Cost(seconds=1.0, steps=100, tokens=400),
-        environment=environment,
-    )
 
 
 def config(folder: Path, *, rate: float = 2e-4, iterations: int = 3, **changes: Any) -> LoopConfig:
@@ -121,10 +51,10 @@ def config(folder: Path, *, rate: float = 2e-4, iterations: int = 3, **changes: 
 
 
 def run(
-    config: LoopConfig, trainer: FakeTrainer | None = None, **options: Any
-) -> tuple[LoopResult, FakeTrainer]:
-    trainer = trainer or FakeTrainer()
-    return Loop(config, Options(**options), runner=trainer).run(), trainer
+    config: LoopConfig, trainer: FakeBackend | None = None, **options: Any
+) -> tuple[LoopResult, FakeBackend]:
+    trainer = trainer or FakeBackend()
+    return Loop(config, Options(**options), backend=trainer).run(), trainer
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -147,7 +77,7 @@ def files(result: LoopResult) -> set[str]:
 def test_loop_trains_and_logs(tmp_path: Path) -> None:
     """Each iteration is trained with its parent's settings adjusted, and logged with two files."""
     result, trainer = run(config(tmp_path))
-    assert (1, 3) == (trainer.made, len(trainer.runs))
+    assert (1, 3) == (trainer.loaded, len(trainer.runs))
     assert [i.settings for i in result.chain] == trainer.runs
     assert names(result) == trainer.names
     assert tuple(i.id for i in result.chain) == result.trained
@@ -206,7 +136,7 @@ def test_second_run_trains_nothing(tmp_path: Path) -> None:
     first, _ = run(config(tmp_path))
     before = contents(tmp_path)
     again, trainer = run(config(tmp_path))
-    assert (0, ()) == (trainer.made, again.trained)
+    assert (0, ()) == (trainer.loaded, again.trained)
     assert first.chain == again.chain
     assert (first.best, first.gates) == (again.best, again.gates)
     assert before == contents(tmp_path)
@@ -243,7 +173,7 @@ def test_up_to_date_run_needs_no_torch(tmp_path: Path) -> None:
 def test_change_that_moves_no_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
     """What can't move a figure leaves the log up to date."""
     run(config(tmp_path))
-    assert 0 == run(config(tmp_path, **changes))[1].made
+    assert 0 == run(config(tmp_path, **changes))[1].loaded
 
 
 @pytest.mark.parametrize(
@@ -267,7 +197,7 @@ def test_change_starts_a_new_chain(tmp_path: Path, changes: dict[str, Any]) -> N
     assert (None, result.chain[0].id) == (result.chain[0].parent, result.chain[1].parent)
     assert before.items() <= contents(tmp_path).items()
     again, idle = run(config(tmp_path, iterations=2))
-    assert (0, [1, 2]) == (idle.made, [i.number for i in again.chain])
+    assert (0, [1, 2]) == (idle.loaded, [i.number for i in again.chain])
 
 
 def test_accepted_settings_are_up_to_date(tmp_path: Path) -> None:
@@ -277,7 +207,7 @@ def test_accepted_settings_are_up_to_date(tmp_path: Path) -> None:
     accepted = config(tmp_path, iterations=2, training=dict(second.settings.training))
     accepted = replace(accepted, settings=second.settings)
     again, trainer = run(accepted)
-    assert (0, second.id) == (trainer.made, again.chain[0].id)
+    assert (0, second.id) == (trainer.loaded, again.chain[0].id)
 
 
 # resuming
@@ -288,7 +218,7 @@ def test_accepted_settings_are_up_to_date(tmp_path: Path) -> None:
 def test_interrupted_loop_goes_on(tmp_path: Path, raised: BaseException, number: int) -> None:
     """What was finished before an interruption is logged; the next run goes on from there."""
     with pytest.raises(type(raised)):
-        run(config(tmp_path), FakeTrainer({number: raised}))
+        run(config(tmp_path), FakeBackend({number: raised}))
     if number > 1:
         assert 2 * (number - 1) == len(contents(tmp_path))
     result, trainer = run(config(tmp_path))
@@ -312,7 +242,7 @@ def test_fewer_iterations_train_nothing(tmp_path: Path) -> None:
     """A smaller limit leaves a longer chain as it is."""
     run(config(tmp_path, iterations=3))
     result, trainer = run(config(tmp_path, iterations=1))
-    assert (0, 3) == (trainer.made, len(result.chain))
+    assert (0, 3) == (trainer.loaded, len(result.chain))
 
 
 def test_iterations_option_overrides(tmp_path: Path) -> None:
@@ -325,11 +255,11 @@ def test_nothing_is_explored_in_ci(tmp_path: Path) -> None:
     """Without exploring, the loop file's own settings are the only iteration that is trained."""
     result, trainer = run(config(tmp_path), explore=False)
     assert (1, [config(tmp_path).settings]) == (len(result.chain), trainer.runs)
-    assert 0 == run(config(tmp_path), explore=False)[1].made
+    assert 0 == run(config(tmp_path), explore=False)[1].loaded
     locally, _ = run(config(tmp_path))
     assert 3 == len(locally.chain)
     in_ci, trainer = run(config(tmp_path), explore=False)
-    assert (0, 3) == (trainer.made, len(in_ci.chain))
+    assert (0, 3) == (trainer.loaded, len(in_ci.chain))
 
 
 def test_gates_that_no_longer_hold(tmp_path: Path) -> None:
@@ -337,11 +267,11 @@ def test_gates_that_no_longer_hold(tmp_path: Path) -> None:
     start = {"rate": 1.6e-3, "iterations": 4}
     done, _ = run(config(tmp_path, gates={"eval_loss": "<= 2"}, **start))
     assert "gates" == done.chain[-1].decision.kind
-    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 3"}, **start))[1].made
+    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 3"}, **start))[1].loaded
     stricter, trainer = run(config(tmp_path, gates={"eval_loss": "<= 0.1"}, **start))
     assert len(trainer.runs) > 0
     assert done.chain == stricter.chain[: len(done.chain)]
-    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 0.1"}, **start))[1].made
+    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 0.1"}, **start))[1].loaded
 
 
 def test_time_budget(tmp_path: Path) -> None:
@@ -349,7 +279,7 @@ def test_time_budget(tmp_path: Path) -> None:
     budget = {"iterations": 9, "patience": 9, "time_budget_s": 2.5}  # a fake run costs 1 s
     result, _ = run(config(tmp_path, loop=budget))
     assert (2, "time") == (len(result.chain), result.chain[-1].decision.kind)
-    assert 0 == run(config(tmp_path, loop=budget))[1].made
+    assert 0 == run(config(tmp_path, loop=budget))[1].loaded
     assert 2 == len(run(config(tmp_path, loop=budget), replay=True)[0].chain)
     larger = {**budget, "time_budget_s": 3.5}
     assert 3 == len(run(config(tmp_path, loop=larger))[0].chain)
@@ -370,16 +300,16 @@ def test_retrain_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_retrain_on_another_machine(tmp_path: Path) -> None:
     """The environment is recorded anew; nothing else of the record differs."""
     run(config(tmp_path))
-    result, _ = run(config(tmp_path), FakeTrainer(environment={"device": "cuda"}), retrain=True)
+    result, _ = run(config(tmp_path), FakeBackend(device={"device": "cuda"}), retrain=True)
     assert {"cuda"} == {i.environment["device"] for i in result.chain}
     assert 6 == len(contents(tmp_path))
 
 
 def test_retrain_once_in_a_run_of_several_processes(tmp_path: Path) -> None:
     """Processes of one pytest run retrain a loop once; the next pytest run does again."""
-    made = [run(config(tmp_path), retrain=True, run_id=r)[1].made for r in ("one", "one", "two")]
+    made = [run(config(tmp_path), retrain=True, run_id=r)[1].loaded for r in ("one", "one", "two")]
     assert [1, 0, 1] == made
-    assert [1, 1] == [run(config(tmp_path), retrain=True)[1].made for _ in range(2)]
+    assert [1, 1] == [run(config(tmp_path), retrain=True)[1].loaded for _ in range(2)]
 
 
 def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
@@ -395,15 +325,15 @@ def test_interrupted_retrain_leaves_no_mixture(
 ) -> None:
     """Interrupted after it left the old course, a retraining leaves only what it trained."""
     result, _ = run(config(tmp_path))
-    real = loop_module.adjust.decide
+    real = planner_module.adjust.decide
 
     def other_course(*args: Any) -> Any:
         decision = real(*args)
         changed = tuple(replace(a, after=a.after * 1.1) for a in decision.next)
         return replace(decision, next=changed)
 
-    monkeypatch.setattr(loop_module.adjust, "decide", other_course)
-    trainer = FakeTrainer(interrupt={2: KeyboardInterrupt()})
+    monkeypatch.setattr(planner_module.adjust, "decide", other_course)
+    trainer = FakeBackend(interrupt={2: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         run(config(tmp_path), trainer, retrain=True)
     log = ImprovementLog(result.log_folder)
@@ -453,7 +383,7 @@ def test_replay_judges_what_is_logged(tmp_path: Path) -> None:
     """Replay trains nothing and gives what the last run gave."""
     first, _ = run(config(tmp_path))
     again, trainer = run(config(tmp_path), replay=True)
-    assert (0, first.chain, ()) == (trainer.made, again.chain, again.trained)
+    assert (0, first.chain, ()) == (trainer.loaded, again.chain, again.trained)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +420,7 @@ def test_settings_that_lead_back_to_a_logged_iteration(tmp_path: Path) -> None:
     assert [rates[0], rates[3]] == [s.get("training.learning_rate") for s in trainer.runs]
     assert before.items() <= contents(tmp_path).items()
     again, idle = run(lower, replay=True)
-    assert (0, result.chain) == (idle.made, again.chain)
+    assert (0, result.chain) == (idle.loaded, again.chain)
     assert first.chain == run(config(tmp_path, iterations=2), replay=True)[0].chain[:2]
 
 
@@ -507,20 +437,20 @@ def test_log_folder(tmp_path: Path) -> None:
 def test_unwritable_log_is_told_before_training(tmp_path: Path) -> None:
     """A log that can't be written is an error before anything is trained."""
     (tmp_path / "improvement_log").touch()
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     with pytest.raises(LogError, match="can't be written"):
         run(config(tmp_path), trainer)
-    assert 0 == trainer.made
+    assert 0 == trainer.loaded
 
 
 def test_damaged_log_is_told(tmp_path: Path) -> None:
     """A damaged log is an error, not a reason to train."""
     run(config(tmp_path))
     next((tmp_path / "improvement_log/s").glob("002-*.yaml")).write_text("{", encoding="utf-8")
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     with pytest.raises(LogError, match="damaged log file"):
         run(config(tmp_path), trainer)
-    assert 0 == trainer.made
+    assert 0 == trainer.loaded
 
 
 def test_nothing_but_records_in_the_log(tmp_path: Path) -> None:
@@ -532,7 +462,7 @@ def test_nothing_but_records_in_the_log(tmp_path: Path) -> None:
 
 def test_threads_train_each_iteration_once(tmp_path: Path) -> None:
     """Of several threads one trains; the others wait, then find the log up to date."""
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     chains, errors = [], []
     gate = threading.Barrier(4)
 
@@ -549,7 +479,7 @@ def test_threads_train_each_iteration_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [] == errors
-    assert (1, 3, 4) == (trainer.made, len(trainer.runs), len(chains))
+    assert (1, 3, 4) == (trainer.loaded, len(trainer.runs), len(chains))
     assert 1 == len({tuple(chain) for chain in chains})
 
 
@@ -607,10 +537,10 @@ def test_mistakes_are_told_before_training(
     tmp_path: Path, changes: dict[str, Any], kind: type[FtloopError], message: str
 ) -> None:
     """Data, gates and scorer are checked before torch is loaded; nothing is written."""
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     with pytest.raises(kind, match=message.replace("(", r"\(")):
         run(config(tmp_path, **changes), trainer)
-    assert (0, []) == (trainer.made, list(tmp_path.iterdir()))
+    assert (0, []) == (trainer.loaded, list(tmp_path.iterdir()))
 
 
 def test_split_off_eval_set(tmp_path: Path) -> None:
@@ -623,25 +553,25 @@ def test_split_off_eval_set(tmp_path: Path) -> None:
 
 def test_pace_of_the_best(tmp_path: Path) -> None:
     """Each run after the first is held against the best so far, where the eval loss decides."""
-    trainer = FakeTrainer()
-    Loop(config(tmp_path), Options(), runner=trainer).run()
+    trainer = FakeBackend()
+    Loop(config(tmp_path), Options(), backend=trainer).run()
     assert [True, False, False] == [pace is None for pace in trainer.paces]
-    by_rate = FakeTrainer()
+    by_rate = FakeBackend()
     loop = {"iterations": 2, "metric": "pass_rate"}
-    Loop(config(tmp_path, name="by_rate", loop=loop), Options(), runner=by_rate).run()
+    Loop(config(tmp_path, name="by_rate", loop=loop), Options(), backend=by_rate).run()
     assert [None, None] == by_rate.paces
 
 
 def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
     """Settings whose run was ended as hopeless are trained whole where a loop starts with them."""
-    result = Loop(config(tmp_path), Options(), runner=FakeTrainer()).run()
+    result = Loop(config(tmp_path), Options(), backend=FakeBackend()).run()
     second = result.chain[1]
     log = ImprovementLog(result.log_folder)
     ended = replace(second, facts={**second.facts, "ended_early": "hopeless: too slow"})
     log.remove_others(log.append(ended))
     rate = second.settings.get("training.learning_rate")
-    again = FakeTrainer()
-    started = Loop(config(tmp_path, rate=rate, iterations=1), Options(), runner=again).run()
+    again = FakeBackend()
+    started = Loop(config(tmp_path, rate=rate, iterations=1), Options(), backend=again).run()
     assert ([rate], "") == (
         [run.get("training.learning_rate") for run in again.runs],
         started.chain[0].facts["ended_early"],
@@ -670,9 +600,9 @@ def test_progress_is_ended(tmp_path: Path) -> None:
         def done(self) -> None:
             said.append("done")
 
-    trainer: Callable[..., Any] = FakeTrainer({2: RuntimeError("boom")})
+    trainer = FakeBackend({2: RuntimeError("boom")})
     with pytest.raises(RuntimeError, match="boom"):
-        Loop(config(tmp_path), progress=Watched(), runner=trainer).run()
+        Loop(config(tmp_path), progress=Watched(), backend=trainer).run()
     assert ["iteration", "iteration", "done"] == said
 
 
@@ -682,16 +612,16 @@ def test_findings_of_the_data_are_told_once_before_training(tmp_path: Path) -> N
 
     class Watched(loop_module.Silent):
         def found(self, loop: str, findings: Sequence[Finding]) -> None:
-            said.append((loop, [finding.kind for finding in findings], trainer.made))
+            said.append((loop, [finding.kind for finding in findings], trainer.loaded))
 
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     train = [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in EVAL)]
     leaking = config(tmp_path, train=train)
-    result = Loop(leaking, progress=Watched(), runner=trainer).run()
+    result = Loop(leaking, progress=Watched(), backend=trainer).run()
     assert [("s", ["leak"], 0)] == said
     assert 3 == len(result.chain)
     assert all("leak" in {f.kind for f in i.findings} for i in result.chain)
-    Loop(leaking, progress=Watched(), runner=trainer).run()  # up to date
+    Loop(leaking, progress=Watched(), backend=trainer).run()  # up to date
     assert 1 == len(said)
 
 
@@ -721,7 +651,7 @@ def seed_runs(folder: Path) -> list[tuple[int, str]]:
 def test_seeds_of_the_best_iteration(tmp_path: Path) -> None:
     """loop: {seeds: 3} trains the best iteration, and no other, with two more seeds."""
     result, trainer = run(config(tmp_path, loop={"iterations": 3, "patience": 9, "seeds": 3}))
-    assert (1, 5) == (trainer.made, len(trainer.runs))
+    assert (1, 5) == (trainer.loaded, len(trainer.runs))
     assert [43, 44] == [settings.training["seed"] for settings in trainer.runs[3:]]
     for settings in trainer.runs[3:]:
         training = {k: v for k, v in settings.training.items() if k != "seed"}
@@ -754,7 +684,7 @@ def test_seeds_in_another_environment(tmp_path: Path) -> None:
     """Seeds count in the iteration's own environment only: elsewhere they are trained anew."""
     loop = {"iterations": 1, "seeds": 2}
     run(config(tmp_path, loop=loop))
-    gpu = FakeTrainer(environment={"device": "gpu"})
+    gpu = FakeBackend(device={"device": "gpu"})
     run(config(tmp_path, loop=loop), gpu, retrain=True)
     assert 2 == len(gpu.runs)
     assert 2 == len(seed_runs(tmp_path))
@@ -777,7 +707,7 @@ def test_interrupted_seeds_go_on(tmp_path: Path, raised: BaseException) -> None:
     """Seeds that were finished before an interruption are kept."""
     loop = {"iterations": 1, "seeds": 4}
     with pytest.raises(type(raised)):
-        run(config(tmp_path, loop=loop), FakeTrainer(interrupt={3: raised}))
+        run(config(tmp_path, loop=loop), FakeBackend(interrupt={3: raised}))
     assert [(43, "gate")] == seed_runs(tmp_path)
     _, trainer = run(config(tmp_path, loop=loop))
     assert [44, 45] == [settings.training["seed"] for settings in trainer.runs]
@@ -787,7 +717,7 @@ def test_threads_train_each_seed_once(tmp_path: Path) -> None:
     """Several processes that want the same seeds train each once."""
     loop = {"iterations": 1, "seeds": 4}
     run(config(tmp_path, loop={"iterations": 1}))
-    trainers = [FakeTrainer() for _ in range(4)]
+    trainers = [FakeBackend() for _ in range(4)]
     threads = [
         threading.Thread(target=run, args=(config(tmp_path, loop=loop), trainer))
         for trainer in trainers

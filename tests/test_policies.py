@@ -18,8 +18,9 @@ from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.records import Adjustment
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from tests.fake_backend import FakeBackend
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
-from tests.test_loop import FakeTrainer, config
+from tests.test_loop import config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def rates(result: LoopResult) -> list[float]:
 
 def run(folder: Path, policy: Any, options: Options | None = None, **changes: Any) -> LoopResult:
     loop = {"patience": 1, **changes, "policy": policy}
-    return Loop(config(folder, loop=loop), options or Options(), runner=FakeTrainer()).run()
+    return Loop(config(folder, loop=loop), options or Options(), backend=FakeBackend()).run()
 
 
 class TestListed:
@@ -96,7 +97,7 @@ class TestListed:
         kinds, counts = [], []
         for loop in loops:
             given = config(tmp_path, rate=1.6e-3, loop=loop, **more)
-            result = Loop(given, Options(), runner=FakeTrainer()).run()
+            result = Loop(given, Options(), backend=FakeBackend()).run()
             kinds.append(result.chain[-1].decision.kind)
             counts.append(len(result.trained))
         assert ["plateau"] * 2 == kinds[:2]
@@ -202,26 +203,26 @@ class TestFunction:
             return {RATE: 4e-4} if len(chain) == 1 else {}
 
         given = config(tmp_path, loop={"iterations": 3})
-        loop = Loop(given, runner=FakeTrainer(), adjust_hook=falsifies)
+        loop = Loop(given, backend=FakeBackend(), adjust_hook=falsifies)
         assert [8, 8] == [i.settings.get("lora.r") for i in loop.run().chain]
         assert [8, 8] == [i.settings.get("lora.r") for i in loop.log.read()]
 
     def test_mistake_before_training(self, tmp_path: Path) -> None:
         """A function that is not there is an error before anything is trained."""
-        runner = FakeTrainer()
-        loop = Loop(config(tmp_path, loop={"policy": "my_policy_b:no"}), runner=runner)
+        runner = FakeBackend()
+        loop = Loop(config(tmp_path, loop={"policy": "my_policy_b:no"}), backend=runner)
         with pytest.raises(ConfigError, match="there is no module 'my_policy_b'"):
             loop.run()
         assert [] == runner.runs
 
 
-class Refusing(FakeTrainer):
+class Refusing(FakeBackend):
     """Trains, but no rank 0: as peft refuses it."""
 
-    def run(self, inputs: Any, settings: Any, *given: Any) -> Any:
+    def train(self, settings: Any, **given: Any) -> Any:
         if settings.get("lora.r") == 0:
             raise ConfigError("peft refuses r 0", cure="Mend it.")
-        return super().run(inputs, settings, *given)
+        return super().train(settings, **given)
 
 
 class TestWhatCanNotBeTrained:
@@ -229,16 +230,16 @@ class TestWhatCanNotBeTrained:
         """Settings that are refused are told with the policy's place, and mended they train."""
         bad, good = ({"policy": [{"lora.r": r}]} for r in (0, 4))
         with pytest.raises(ConfigError, match=r"\(lora.r 0\) can't be trained: peft refuses r 0"):
-            Loop(config(tmp_path, loop=bad), runner=Refusing()).run()
+            Loop(config(tmp_path, loop=bad), backend=Refusing()).run()
         trainer = Refusing()
-        result = Loop(config(tmp_path, loop=good), runner=trainer).run()
+        result = Loop(config(tmp_path, loop=good), backend=trainer).run()
         assert ([8, 4], 1) == ([i.settings.get("lora.r") for i in result.chain], len(trainer.runs))
 
     def test_the_start(self, tmp_path: Path) -> None:
         """A loop file whose own settings are refused says just that."""
         given = config(tmp_path, lora={"r": 0})
         with pytest.raises(ConfigError, match=r"^peft refuses r 0"):
-            Loop(given, runner=Refusing()).run()
+            Loop(given, backend=Refusing()).run()
 
     def test_a_failing_diagnosis_of_the_user_loses_nothing(self, tmp_path: Path) -> None:
         """The iteration of a hook that fails is logged, and decided by the next run."""
@@ -248,9 +249,9 @@ class TestWhatCanNotBeTrained:
 
         given = config(tmp_path, loop={"iterations": 1})
         with pytest.raises(RuntimeError, match="my own mistake"):
-            Loop(given, runner=FakeTrainer(), diagnose_hook=broken).run()
-        trainer = FakeTrainer()
-        result = Loop(given, runner=trainer).run()
+            Loop(given, backend=FakeBackend(), diagnose_hook=broken).run()
+        trainer = FakeBackend()
+        result = Loop(given, backend=trainer).run()
         assert (1, 0, "pending") == (
             len(result.chain),
             len(trainer.runs),

@@ -17,8 +17,9 @@ from pytest_ftloop.log import kept as store_module
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from tests.fake_backend import FakeBackend
 from tests.test_log import iterations, seed_runs
-from tests.test_loop import FakeTrainer, config, contents
+from tests.test_loop import config, contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,25 +35,15 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "kept"
 
 
-class Trainer(FakeTrainer):
-    """A fake trainer that says where it trains, each time it is asked."""
-
-    asked = 0
-
-    def where(self, *_: Any) -> dict[str, str]:
-        self.asked += 1
-        return self.environment
-
-
-def on(device: str) -> Trainer:
-    return Trainer(environment={"device": device})
+def on(device: str) -> FakeBackend:
+    return FakeBackend(device={"device": device})
 
 
 def run(
-    config: LoopConfig, trainer: Trainer | None = None, **options: Any
-) -> tuple[LoopResult, Trainer]:
-    trainer = trainer or Trainer()
-    loop = Loop(config, Options(**options), runner=trainer, environment=trainer.where)
+    config: LoopConfig, trainer: FakeBackend | None = None, **options: Any
+) -> tuple[LoopResult, FakeBackend]:
+    trainer = trainer or FakeBackend()
+    loop = Loop(config, Options(**options), backend=trainer)
     return loop.run(), trainer
 
 
@@ -76,8 +67,8 @@ def test_restored_byte_for_byte(tmp_path: Path) -> None:
     again, trainer = run(config(afresh(tmp_path)))
     assert before == contents(tmp_path)
     assert (first.chain, first.best) == (again.chain, again.best)
-    assert (0, ()) == (trainer.made, again.trained)
-    assert (first.trained, []) == (again.restored, again.notes)
+    assert (0, ()) == (trainer.loaded, again.trained)
+    assert (first.trained, ()) == (again.restored, again.notes)
     assert () == run(config(tmp_path))[0].restored
 
 
@@ -109,7 +100,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_goes_on_from_what_was_restored(tmp_path: Path) -> None:
     """What an interrupted run had finished is restored, and the rest is trained."""
     with pytest.raises(KeyboardInterrupt):
-        run(config(tmp_path), Trainer({3: KeyboardInterrupt()}))
+        run(config(tmp_path), FakeBackend({3: KeyboardInterrupt()}))
     result, trainer = run(config(afresh(tmp_path)))
     assert (2, 1, 1) == (len(result.restored), len(result.trained), len(trainer.runs))
     run(config(tmp_path / "whole"))
@@ -121,7 +112,7 @@ def test_number_of_the_log_it_lands_in(tmp_path: Path) -> None:
     first, _ = run(config(tmp_path))
     run(config(afresh(tmp_path), rate=3e-4, iterations=2))
     again, trainer = run(config(tmp_path))
-    assert (0, [3, 4, 5]) == (trainer.made, [i.number for i in again.chain])
+    assert (0, [3, 4, 5]) == (trainer.loaded, [i.number for i in again.chain])
     assert [replace(i, number=0) for i in first.chain] == [
         replace(i, number=0) for i in again.chain
     ]
@@ -133,7 +124,7 @@ def test_seed_runs(tmp_path: Path) -> None:
     trainer = run(config(tmp_path, loop=loop))[1]
     before = files(tmp_path / "improvement_log")
     again, idle = run(config(afresh(tmp_path), loop=loop))
-    assert (3, 0) == (len(trainer.runs), idle.made)
+    assert (3, 0) == (len(trainer.runs), idle.loaded)
     assert before == files(tmp_path / "improvement_log")
     assert [f"seed {n} of {again.best.name} was restored, not trained" for n in (43, 44)] == list(
         again.notes
@@ -143,10 +134,10 @@ def test_seed_runs(tmp_path: Path) -> None:
 def test_seed_run_for_another_purpose(tmp_path: Path) -> None:
     """A seed run that was trained for the gate serves a calibration, and says so."""
     run(config(tmp_path, loop={"iterations": 1, "seeds": 2}))
-    trainer = Trainer()
-    loop = Loop(config(afresh(tmp_path), iterations=1), runner=trainer, environment=trainer.where)
+    trainer = FakeBackend()
+    loop = Loop(config(afresh(tmp_path), iterations=1), backend=trainer)
     loop.calibrate(2)
-    assert (0, ["calibration"]) == (trainer.made, [r.role for r in loop.log.view.seed_runs()])
+    assert (0, ["calibration"]) == (trainer.loaded, [r.role for r in loop.log.view.seed_runs()])
 
 
 # not restored
@@ -195,7 +186,7 @@ def test_retrain_trains(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPa
     """With retrain nothing is restored, and what is trained takes the place of what was kept."""
     run(config(tmp_path, iterations=1))
     (old,) = records(kept)
-    monkeypatch.setattr("tests.test_loop.Cost", lambda **given: replace_cost(given, seconds=2.0))
+    monkeypatch.setattr("tests.fake_backend.Cost", lambda **given: replace_cost(given, seconds=2.0))
     result, trainer = run(config(afresh(tmp_path), iterations=1), retrain=True)
     assert (1, ()) == (len(trainer.runs), result.restored)
     (new,) = records(kept)
@@ -218,24 +209,24 @@ def test_another_environment(tmp_path: Path) -> None:
     assert (3, ()) == (len(trainer.runs), result.restored)
     name = result.chain[0].name
     assert f"{name} was not restored: environment changed (device gpu -> cpu)" == result.notes[0]
-    assert 0 == run(config(afresh(tmp_path)), on("gpu"))[1].made
+    assert 0 == run(config(afresh(tmp_path)), on("gpu"))[1].loaded
     assert there == contents(tmp_path)
-    assert 0 == run(config(afresh(tmp_path)), on("cpu"))[1].made
+    assert 0 == run(config(afresh(tmp_path)), on("cpu"))[1].loaded
 
 
 def test_what_moves_no_figure_of_the_environment(tmp_path: Path) -> None:
     """Another number of threads, or label of torch's build, is the same environment."""
     here = {"device": "cpu", "torch": "2.13.0+cpu", "threads": "1"}
-    run(config(tmp_path), Trainer(environment=here))
+    run(config(tmp_path), FakeBackend(device=here))
     there = {**here, "torch": "2.13.0", "threads": "8"}
-    assert 0 == run(config(afresh(tmp_path)), Trainer(environment=there))[1].made
+    assert 0 == run(config(afresh(tmp_path)), FakeBackend(device=there))[1].loaded
 
 
 def test_another_loop(tmp_path: Path) -> None:
     """Of a loop of another name nothing is taken, though it has the same settings and data."""
     run(config(tmp_path, name="other"))
     result, trainer = run(config(tmp_path))
-    assert (3, []) == (len(trainer.runs), result.notes)
+    assert (3, ()) == (len(trainer.runs), result.notes)
 
 
 def test_parent_that_does_not_fit(tmp_path: Path) -> None:
@@ -246,7 +237,7 @@ def test_parent_that_does_not_fit(tmp_path: Path) -> None:
     assert (1, None, second.id) == (len(trainer.runs), result.best.parent, result.best.id)
     for again in (accepted, config(tmp_path)):
         afresh(tmp_path)
-        assert 0 == run(again)[1].made
+        assert 0 == run(again)[1].loaded
 
 
 def test_adjustments_that_do_not_fit(tmp_path: Path, kept: Path) -> None:
@@ -332,7 +323,7 @@ def test_damaged_record(
         assert "git checkout" not in note
     if record.is_file():
         again, idle = run(config(afresh(tmp_path), iterations=1))
-        assert (0, [], before) == (idle.made, again.notes, contents(tmp_path))
+        assert (0, (), before) == (idle.loaded, again.notes, contents(tmp_path))
 
 
 def test_figure_that_is_not_of_its_table(tmp_path: Path, kept: Path) -> None:
@@ -355,7 +346,7 @@ def test_damaged_beside_a_sound_one(tmp_path: Path, kept: Path) -> None:
     gpu = next(path for path in records(kept) if "device: gpu" in path.read_text())
     gpu.write_text("x")
     result, trainer = run(config(afresh(tmp_path), iterations=1), on("cpu"))
-    assert (0, 1) == (trainer.made, len(result.restored))
+    assert (0, 1) == (trainer.loaded, len(result.restored))
 
 
 def test_damaged_seed_run(tmp_path: Path, kept: Path) -> None:
@@ -414,5 +405,5 @@ def test_killed_while_keeping(tmp_path: Path, kept: Path, monkeypatch: pytest.Mo
     half = record.with_name(f".{record.name}.1.tmp")
     half.write_text("schema")
     result, trainer = run(config(afresh(tmp_path), iterations=1))
-    assert (1, []) == (len(trainer.runs), result.notes)
+    assert (1, ()) == (len(trainer.runs), result.notes)
     assert {record, table_of(record)} == set(record.parent.iterdir())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_ftloop.cli.commits import Candidates
-    from pytest_ftloop.report.pull_request import Judged, LoopSection, PullRequestReport
+    from pytest_ftloop.report.pull_request import LoopOutcome, LoopSection, PullRequestReport
 
 REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "junit.xml"
 
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequence[Judged]]:
+def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequence[LoopOutcome]]:
     """The exit code and every loop, after training what is stale where that is asked for."""
     from pytest_ftloop.cli.commits import Candidates
     from pytest_ftloop.cli.gate import parse_fail_on
@@ -103,25 +103,24 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
     fail_on = parse_fail_on(arguments.fail_on)
     found = Candidates(tuple(find_loop_files(arguments.paths)), arguments.baseline, arguments.log)
     loops = {file: _judge(found, file, fail_on) for file in found.files}
-    stale = [file for file, judged in loops.items() if judged.is_stale]
+    stale = [file for file, outcome in loops.items() if outcome.is_stale]
     trained = _train(stale, arguments) if stale and arguments.train else HOLDS
     if arguments.train:
         loops |= {file: replace(_judge(found, file, fail_on), trained=True) for file in stale}
     codes = [trained]
-    for index, judged in enumerate(loops.values()):
-        codes.append(HOLDS if arguments.stale_ok and judged.is_stale else _code(judged))
-        if judged.result is None:
-            print(judged.error, file=errors, flush=True)
+    for index, outcome in enumerate(loops.values()):
+        codes.append(HOLDS if arguments.stale_ok and outcome.is_stale else _code(outcome))
+        if outcome.result is None:
+            print(outcome.error, file=errors, flush=True)
         else:
-            print("\n".join([*([""] if index else []), *_lines(judged)]), flush=True)
+            print("\n".join([*([""] if index else []), *_lines(outcome)]), flush=True)
     return max(codes), tuple(loops.values())
 
 
-def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> Judged:
-    from pytest_ftloop.cli.gate import judged
-    from pytest_ftloop.config.gates import Regression
+def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> LoopOutcome:
     from pytest_ftloop.config.loop_yaml import SUFFIXES
-    from pytest_ftloop.report.pull_request import Judged
+    from pytest_ftloop.loop.replay import gated, replay
+    from pytest_ftloop.report.pull_request import LoopOutcome
 
     source = shown_path(file)
     suffix = next(suffix for suffix in (*SUFFIXES, "") if file.name.endswith(suffix))
@@ -129,33 +128,32 @@ def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> Jud
     try:
         config = found.read(file)
         name = config.name
-        config = replace(config, regressions=config.regressions or (Regression(),))
-        result, verdicts = judged(config, found, fail_on)
+        result = replay(gated(config), found.options(), fail_on)
     except FtloopError as error:
         stale = isinstance(error, StaleLogError)
-        return Judged(name, source, error=error, is_stale=stale)
-    return Judged(name, source, result, verdicts)
+        return LoopOutcome(name, source, error=error, is_stale=stale)
+    return LoopOutcome(name, source, result)
 
 
-def _code(judged: Judged) -> int:
+def _code(outcome: LoopOutcome) -> int:
     from pytest_ftloop.cli.gate import exit_code
 
-    if judged.result is None:
-        return STALE if isinstance(judged.error, LogError) else ERROR
-    return exit_code(judged.result, judged.verdicts)
+    if outcome.result is None:
+        return STALE if isinstance(outcome.error, LogError) else ERROR
+    return exit_code(outcome.result)
 
 
-def _lines(judged: Judged) -> list[str]:
+def _lines(outcome: LoopOutcome) -> list[str]:
     from pytest_ftloop.cli.gate import loop_lines
 
-    assert judged.result is not None
-    return loop_lines(judged.result, judged.verdicts, terminal_width())
+    assert outcome.result is not None
+    return loop_lines(outcome.result, terminal_width())
 
 
 def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
     """Train by pytest, so that hooks in the user's conftest.py score; its end as an exit code.
 
-    A failed gate is none here: the gates are judged again, from the log.
+    A failed gate is none here: the gates are outcome again, from the log.
     """
     command = [sys.executable, "-m", "pytest", "--ftloop"]
     command += [f"--junitxml={_folder(arguments.out) / JUNIT}"]
@@ -172,7 +170,7 @@ def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
 
 def _write(
     folder: Path,
-    loops: Sequence[Judged],
+    loops: Sequence[LoopOutcome],
     made: PullRequestReport,
     env: Mapping[str, str],
     errors: TextIO,
@@ -190,7 +188,7 @@ def _write(
         raise ConfigError(
             f"--out: {shown_path(folder)} can't be written: {error.strerror}"
         ) from None
-    results = [judged.result for judged in loops if judged.result is not None]
+    results = [outcome.result for outcome in loops if outcome.result is not None]
     try:
         from pytest_ftloop.report.html.gather import write_report
 

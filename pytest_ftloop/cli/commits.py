@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.reference import Range
+    from pytest_ftloop.loop.options import Options
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Candidates:
         return with_what_git_lacks(
             config, self.root / config.folder.resolve().relative_to(self.tree)
         )
+
+    def options(self) -> Options:
+        """How these loops are replayed."""
+        from pytest_ftloop.loop.options import Options, in_ci
+
+        log = self.log and self.log.absolute()
+        explore = self.explore and not in_ci()
+        return Options(replay=True, explore=explore, baseline=self.base, log_folder=log)
 
 
 def commit_arguments(to: argparse.ArgumentParser) -> None:

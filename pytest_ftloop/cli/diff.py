@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
-from pytest_ftloop.cli.gate import replayed
 from pytest_ftloop.core.errors import LogError
 
 if TYPE_CHECKING:
@@ -47,10 +46,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _difference(wanted: Candidates, file: Path) -> Difference:
     from pytest_ftloop.gate.difference import difference
+    from pytest_ftloop.loop.replay import replay
 
-    result = replayed(wanted.read(file), wanted)
-    verdict = result.verdict
-    baseline = result.judge.judging.baseline.iteration if result.judge else None
+    result = replay(wanted.read(file), wanted.options())
+    verdict, baseline = result.verdict, result.baseline
     if baseline is None:
         raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
     prompts = {id_: example.prompt for id_, example in result.examples.items()}

@@ -18,6 +18,11 @@ from pytest_ftloop.core.errors import shown_path
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.log import LogView
+    from pytest_ftloop.train.export import Card
+    from pytest_ftloop.train.trained_on import BaseModel
+
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     iteration_argument(to)
@@ -52,9 +57,11 @@ def _run(arguments: argparse.Namespace) -> int:
     iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
     done = export(
         iteration,
-        logged,
         arguments.output or Path(f"{iteration.loop}-{iteration.name}"),
         screen_progress(),
+        card=card_of(iteration, logged.log.view, merged=arguments.merged),
+        loop_folder=logged.model_folder(),
+        how_to_make=lambda: logged.how_to_make(iteration),
         merged=arguments.merged,
         force=arguments.force,
     )
@@ -64,6 +71,24 @@ def _run(arguments: argparse.Namespace) -> int:
     for note in done.notes:
         print(visible(note))
     return HOLDS
+
+
+def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
+    """What writes the model card of an iteration, with what its log holds of it."""
+    from pytest_ftloop.report.card import Facts, model_card
+
+    def card(base: BaseModel, has_tokenizer: bool) -> str:
+        facts = Facts(
+            base=base.said,
+            hub_id=base.hub_id,
+            tokenizer=has_tokenizer,
+            merged=merged,
+            judgements=tuple(j for j in view.judgements() if j.candidate == iteration.id),
+            holdout=next((u for u in view.holdout_uses() if u.iteration == iteration.id), None),
+        )
+        return model_card(iteration, facts)
+
+    return card
 
 
 COMMAND = Command(

@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from pytest_ftloop.config.gates import Gate, Regression
+    from pytest_ftloop.config.gates import Gate
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.result import LoopResult
-
-    Verdicts = tuple[tuple[Regression, Verdict], ...]
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
 
@@ -87,35 +84,23 @@ def _judge(
     config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
 ) -> tuple[int, dict[str, Any], list[str]]:
     """One loop: its exit code, its record for JSON, its lines for the terminal."""
-    result, verdicts = judged(config, found, fail_on)
+    from pytest_ftloop.loop.replay import replay
+
+    result = replay(config, found.options(), fail_on)
     record = {
         "loop": result.loop,
         "source": result.source,
         "iteration": result.best.name,
-        "against": verdicts[0][1].against,
+        "against": result.verdicts[0][1].against,
         "gates": [
             {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
         ],
-        "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in verdicts],
+        "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in result.verdicts],
     }
-    return exit_code(result, verdicts), record, loop_lines(result, verdicts, terminal_width())
+    return exit_code(result), record, loop_lines(result, terminal_width())
 
 
-def judged(
-    config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
-) -> tuple[LoopResult, Verdicts]:
-    """The loop as its log has it, and the verdict by each of its regression gates."""
-    if fail_on is not None:
-        strict = tuple(sorted(fail_on - {"regressed"}))
-        rules = tuple(replace(rule, fail_on=strict) for rule in config.regressions)
-        config = replace(config, regressions=rules)
-    result = replayed(config, found)
-    return result, tuple(
-        (rule, _lenient(result.verdict_of(rule), fail_on)) for rule in result.regressions
-    )
-
-
-def loop_lines(result: LoopResult, verdicts: Verdicts, width: int) -> list[str]:
+def loop_lines(result: LoopResult, width: int) -> list[str]:
     """What the terminal says of one loop: each gate, and what a failed one rests on."""
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
@@ -124,34 +109,23 @@ def loop_lines(result: LoopResult, verdicts: Verdicts, width: int) -> list[str]:
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         lines.append(shorten(f"{held}  {visible(gate.message)}", width))
-    for rule, verdict in verdicts:
+    for rule, verdict in result.verdicts:
         if verdict.ok:
             lines += verdict_lines(verdict, rule.name, width)
         else:
             lines += ["FAILED", explain_verdict(result, verdict, rule, width)]
-    if holdout := result.holdout:
-        lines += holdout_lines(holdout, width)
+    if result.holdout:
+        lines += holdout_lines(result.holdout, width)
     return lines
 
 
-def exit_code(result: LoopResult, verdicts: Verdicts) -> int:
+def exit_code(result: LoopResult) -> int:
     """What one loop's gates mean for the exit code."""
-    if any(verdict.kind == "incomplete" for _, verdict in verdicts):
+    verdicts = [verdict for _, verdict in result.verdicts]
+    if any(verdict.kind == "incomplete" for verdict in verdicts):
         return STALE
-    failed = not all(gate.passed for gate in result.gates) or any(not v.ok for _, v in verdicts)
-    return FAILED if failed else HOLDS
-
-
-def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
-    """The loop as its log has it. A `StaleLogError` where something would have to be trained."""
-    from pytest_ftloop.loop.loop import Loop
-    from pytest_ftloop.loop.options import Options, in_ci
-
-    log = found.log and found.log.absolute()
-    explore = found.explore and not in_ci()
-    options = Options(replay=True, explore=explore, baseline=found.base, log_folder=log)
-    # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
-    return Loop(config, options, hook=lambda *_: False).run()
+    held = all(gate.passed for gate in result.gates) and all(verdict.ok for verdict in verdicts)
+    return HOLDS if held else FAILED
 
 
 def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:
@@ -205,13 +179,6 @@ def parse_fail_on(stated: str | None) -> frozenset[str] | None:
                 f"--fail-on: unknown verdict {kind!r}", cure=did_you_mean(kind, FAIL_ON)
             )
     return frozenset(kind.replace("-", " ") for kind in kinds)
-
-
-def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:
-    """The verdict, passing where a regression is not among what is to fail."""
-    if fail_on is None or verdict.kind != "regressed" or "regressed" in fail_on:
-        return verdict
-    return replace(verdict, ok=True)
 
 
 COMMAND = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,12 +98,16 @@ def _run(arguments: argparse.Namespace) -> int:
     files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
-        result = Loop(ready(file), options, progress).run()
-        lines = _result_lines(result, arguments.verbosity, width)
+        loop = Loop(ready(file), options, progress)
+        result = loop.run()
+        trained_notes = result.notes
+        if result.regressions:
+            result = loop.judge(result)
+        lines = _result_lines(result, trained_notes, arguments.verbosity, width)
         apart = "\n" if len(files) > 1 and arguments.verbosity >= 0 else ""
         print("\n".join(lines), end=f"\n{apart}", flush=True)
-        verdicts = [result.verdict_of(rule).ok for rule in result.regressions]
-        held = all(gate.passed for gate in result.gates) and all(verdicts)
+        held = all(gate.passed for gate in result.gates)
+        held = held and all(verdict.ok for _, verdict in result.verdicts)
         return HOLDS if held else FAILED
 
     codes = list(each(files, run))
@@ -125,17 +130,17 @@ def ready(file: Path) -> LoopConfig:
     return config
 
 
-def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[str]:
+def _result_lines(
+    result: LoopResult, trained_notes: Sequence[str], verbosity: int, width: int
+) -> Iterator[str]:
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.text import note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
-    yield from summary(result, verbosity, width)
-    told = len(result.notes)
-    verdicts = [(rule, result.verdict_of(rule)) for rule in result.regressions]
-    yield from note_lines(result.notes[told:], width)
+    yield from summary(replace(result, notes=trained_notes), verbosity, width)
+    yield from note_lines(result.notes[len(trained_notes) :], width)
     if verbosity < 0:
-        for rule, verdict in verdicts:
+        for rule, verdict in result.verdicts:
             if not verdict.ok:
                 yield shorten(f"  FAILED {rule.name}: {visible(str(verdict))}", width)
         return
@@ -145,7 +150,7 @@ def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[st
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         yield shorten(f"  {held}  {visible(gate.message)}", width)
-    for rule, verdict in verdicts:
+    for rule, verdict in result.verdicts:
         yield f"  {'holds ' if verdict.ok else 'FAILED'}  {rule.name}:"
         said = (
             verdict_lines(verdict, rule.name, width - 4)
@@ -153,8 +158,8 @@ def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[st
             else explain_verdict(result, verdict, rule, width - 4).splitlines()
         )
         yield from (f"    {line}" for line in said)
-    if result.regressions and (report := result.holdout):
-        yield from (f"    {line}" for line in holdout_lines(report, width - 4))
+    if result.holdout:
+        yield from (f"    {line}" for line in holdout_lines(result.holdout, width - 4))
 
 
 def _tally(codes: Sequence[int]) -> str:

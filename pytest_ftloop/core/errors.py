@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,10 @@ class Location:
 
     def __str__(self) -> str:
         return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+Locate = Callable[[str], "Location | None"]
+"""Where a dotted setting such as `training.learning_rate` is in the user's loop file, if it is."""
 
 
 class FtloopError(Exception):

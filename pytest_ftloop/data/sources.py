@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 
 if TYPE_CHECKING:
@@ -153,11 +154,6 @@ def _csv_rows(text: str, shown: str) -> Iterator[Row]:
             yield dict(zip(names, cells, strict=True)), where
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", where=Location(shown, end + 1)) from None
-
-
-def allow_long_cells() -> None:
-    """Let the csv module read cells of any length: a cell may hold a whole document."""
-    csv.field_size_limit(2**31 - 1)
 
 
 def _column_names(cells: list[str], where: Location) -> list[str]:

@@ -9,12 +9,11 @@ from pytest_ftloop.core.records import SEVERITIES
 from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, wiring
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.train.early_end import Watch
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding
 
-__all__ = ["Evidence", "Watch", "before_training", "by_severity", "diagnose"]
+__all__ = ["Evidence", "before_training", "by_severity", "diagnose"]
 
 # A root cause makes its symptoms meaningless: what a broken run's curve looks like says nothing.
 _CURVE = {

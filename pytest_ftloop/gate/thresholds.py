@@ -38,12 +38,12 @@ class GateResult:
         return OPERATORS[self.gate.op](read, self.gate.bound) is not self.passed
 
 
-def judge(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
+def check_gates(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
     """Each gate's result, in order. A figure that is missing, NaN or infinite is a failure."""
-    return tuple(_judge_one(gate, metrics.get(gate.name)) for gate in gates)
+    return tuple(_check(gate, metrics.get(gate.name)) for gate in gates)
 
 
-def _judge_one(gate: Gate, value: float | None) -> GateResult:
+def _check(gate: Gate, value: float | None) -> GateResult:
     passed = value is not None and math.isfinite(value) and OPERATORS[gate.op](value, gate.bound)
     return GateResult(gate=gate, value=value, passed=bool(passed))
 

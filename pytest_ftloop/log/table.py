@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.metrics import DECIMALS
 from pytest_ftloop.core.records import ExampleResult
-from pytest_ftloop.data.sources import allow_long_cells
 from pytest_ftloop.log.files import damaged
 
 if TYPE_CHECKING:

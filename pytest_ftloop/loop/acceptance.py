@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,126 +15,125 @@ from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.gate.baseline import find_baseline
-from pytest_ftloop.gate.judging import Judge, Judging, is_accepted
-from pytest_ftloop.log import FOLDER, ImprovementLog
+from pytest_ftloop.gate.comparison import Comparison, is_accepted
+from pytest_ftloop.log import FOLDER
 from pytest_ftloop.log.record import Rows
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.retrain import retrain_baseline
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
 
 if TYPE_CHECKING:
-    from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.log.kept import Store
-    from pytest_ftloop.loop.backend import Measure, Runner
-    from pytest_ftloop.loop.inputs import Inputs
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.cycle import Cycle
     from pytest_ftloop.loop.options import Options
+    from pytest_ftloop.loop.result import LoopResult
 
 
 @dataclass(frozen=True)
 class Acceptance:
     """Brings a loop's best iteration to its verdict; trains and logs what that takes.
 
-    `runner` is asked for only where something has to be trained, `measure` is what looks at the
-    holdout, `locked` holds the log's lock.
+    `locked` holds the log's lock. In a replay nothing is trained and nothing is written.
     """
 
-    config: LoopConfig
     options: Options
-    log: ImprovementLog
-    inputs: Inputs
-    progress: Progress
-    store: Store
-    runner: Callable[[], Runner]
-    measure: Measure
+    cycle: Cycle
     locked: Callable[[], AbstractContextManager[Path]]
 
     def complete_seeds(self, best: Iteration) -> None:
         """Train the best iteration with as many seeds as the loop asks for."""
-        wanted = self.config.loop.seeds
-        found = len(runs_here(self.log, best)) if wanted > 1 else 1
+        config, log = self.cycle.config, self.cycle.improvement_log
+        wanted = config.loop.seeds
+        found = len(runs_here(log, best)) if wanted > 1 else 1
         if found >= wanted:
             return
         if self.options.replay:
             raise StaleLogError(
-                f"the improvement log of {self.config.name} is incomplete: iteration {best.name} "
+                f"the improvement log of {config.name} is incomplete: iteration {best.name} "
                 f"has {found} of {wanted} seeds",
-                where=self.config.locate("loop.seeds"),
+                where=config.locate("loop.seeds"),
                 cure=f"Run pytest --ftloop and commit {FOLDER}/.",
             )
         self.train_seeds(best, wanted, "gate")
 
     def train_seeds(self, best: Iteration, wanted: int, role: SeedRole) -> None:
         """Train the iteration until it has so many runs."""
-        self.log.check_writable()
+        self.cycle.improvement_log.check_writable()
         self._seeds().train(best, wanted, role)
 
-    def _seeds(self) -> SeedTrainer:
-        return SeedTrainer(
-            self.config,
-            self.inputs,
-            self.log,
-            runner=self.runner,
-            progress=self.progress,
-            locked=self.locked,
-            store=self.store,
+    def judge(self, result: LoopResult, rules: Sequence[Regression]) -> LoopResult:
+        """The result with the verdicts of these gates, its baseline and what the holdout shows."""
+        comparison = self._comparison(result.best)
+        verdicts = dict(result.verdicts)
+        holdout = result.holdout
+        for rule in rules:
+            verdict = verdicts[rule] = comparison.verdict(rule)
+            if rule.tag is None:
+                self._keep(comparison, verdict)
+                holdout = comparison.holdout(verdict)
+        return replace(
+            result,
+            verdicts=tuple(verdicts.items()),
+            baseline=comparison.baseline.iteration,
+            holdout=holdout,
         )
 
-    def judge(self, best: Iteration) -> Judge:
-        """What judges the best iteration, once it is asked, and then opens the holdout."""
+    def _keep(self, comparison: Comparison, verdict: Verdict) -> None:
+        """Log the verdict on the whole eval set, and open the holdout where it was accepted."""
+        if not self.options.replay:
+            comparison.keep(verdict)
+            self._open_holdout(comparison.candidate)
 
-        def begin() -> Judging:
-            metric, folder = self.config.loop.metric, self.config.folder
-            stated = self.options.baseline
-            logged = Rows(self.log.read)  # a loop that was not renamed is found without
-            baseline = find_baseline(self.log.folder, folder, logged, metric, stated)
-            seeds = None if self.options.replay else self._seeds()
-            retrain = self._retrain_baseline() if self.options.retrain_baseline else None
-            return Judging(self.log, best, baseline, seeds, retrain)
+    def _comparison(self, best: Iteration) -> Comparison:
+        config, log = self.cycle.config, self.cycle.improvement_log
+        logged = Rows(log.read)  # a loop that was not renamed is found without
+        baseline = find_baseline(
+            log.folder, config.folder, logged, config.loop.metric, self.options.baseline
+        )
+        return Comparison(
+            log,
+            best,
+            baseline,
+            None if self.options.replay else self._seeds().train,
+            self._retrain_baseline if self.options.retrain_baseline else None,
+        )
 
-        def after() -> None:
-            self._open_holdout(best)
+    def _seeds(self) -> SeedTrainer:
+        return SeedTrainer(self.cycle, self.locked)
 
-        return Judge(begin, after, writes=not self.options.replay)
-
-    def _retrain_baseline(self) -> Callable[[Judging], None]:
-        def retrain(judging: Judging) -> None:
-            self.log.check_writable()
-            said = f"{self.config.name}: training the baseline {judging.baseline.shown}"
-            with self.locked():
-                if judging.baseline_runs():
-                    return  # another process was first
-                self.progress.working(said)
-                try:
-                    retrain_baseline(self.config, judging.baseline, judging.candidate, self.log)
-                finally:
-                    self.progress.done()
-
-        return retrain
+    def _retrain_baseline(self, comparison: Comparison) -> None:
+        config, log, progress = self.cycle.config, self.cycle.improvement_log, self.cycle.progress
+        log.check_writable()
+        with self.locked():
+            if comparison.baseline_runs():
+                return  # another process was first
+            progress.working(f"{config.name}: training the baseline {comparison.baseline.shown}")
+            try:
+                retrain_baseline(config, comparison.baseline, comparison.candidate, log)
+            finally:
+                progress.done()
 
     def _open_holdout(self, best: Iteration) -> HoldoutUse | None:
         """Measure an accepted iteration on the holdout, once; None where there is nothing to do.
 
         Without its adapter in the cache (it was trained elsewhere) the holdout stays closed.
         """
-        accepted = any(
-            j.candidate == best.id and is_accepted(j) for j in self.log.view.judgements()
-        )
-        opened = any(use.iteration == best.id for use in self.log.view.holdout_uses())
+        config, view = self.cycle.config, self.cycle.improvement_log.view
+        accepted = any(j.candidate == best.id and is_accepted(j) for j in view.judgements())
+        opened = any(use.iteration == best.id for use in view.holdout_uses())
         adapter = adapter_folder(best.fingerprint)
-        if self.config.holdout is None or not accepted or opened or not adapter.is_dir():
+        if config.holdout is None or not accepted or opened or not adapter.is_dir():
             return None
-        config, where = self.config, self.config.locate("data.holdout")
+        where = config.locate("data.holdout")
         holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
-        check_forms(config, self.inputs.train, holdout)
+        check_forms(config, self.cycle.inputs.train, holdout)
         with self.locked():
             try:
-                results = self.measure(
-                    self.inputs, config, holdout, best.settings, adapter, self.progress
-                )
+                results = self.cycle.backend.measure(best.settings, adapter, holdout)
             finally:
-                self.progress.done()
-            return self.log.append_holdout_use(
+                self.cycle.progress.done()
+            return self.cycle.improvement_log.append_holdout_use(
                 HoldoutUse(
                     loop=config.name,
                     iteration=best.id,

@@ -1,9 +1,10 @@
-"""What trains and measures for a loop: the interface, and the way to what needs torch."""
+"""The seam between the loop and what trains: the protocol, and the backend of this machine."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,80 +16,90 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
+    from pytest_ftloop.train.lora import LoraTrainer
 
 
-class Runner(Protocol):
-    """Trains and evaluates one iteration."""
+class Backend(Protocol):
+    """What trains and measures for one loop. The loop knows nothing else about training."""
 
-    def __call__(
+    def train(
         self,
         settings: Settings,
-        adapter: Path | None,
-        base_eval_loss: float | None,
         *,
         name: str,
+        adapter: Path | None = None,
+        base_eval_loss: float | None = None,
         pace: Pace | None = None,
     ) -> Run:
-        """Run with these settings; save the best adapter to the folder `adapter`, if any.
+        """Train and evaluate one iteration; save its best adapter to the folder `adapter`, if any.
 
-        `name` tells the run from the loop's others, wherever it is reported to. It may be ended
-        where it can't be of use any more, held against `pace`.
+        `name` identifies the run among the loop's others in experiment trackers. Given
+        `base_eval_loss` (nats per token), the untrained base is not measured again. Given `pace`,
+        a run that can no longer catch up with it is ended early.
         """
 
+    def measure(
+        self, settings: Settings, adapter: Path, examples: DataSet
+    ) -> tuple[ExampleResult, ...]:
+        """Evaluate a saved adapter on these examples; train nothing."""
 
-Measure = Callable[..., "tuple[ExampleResult, ...]"]
-
-RunnerFactory = Callable[["Inputs", "LoopConfig", "Progress"], Runner]
-
-Environment = Callable[["LoopConfig", "Settings", "Progress"], Mapping[str, str]]
-"""What a training with these settings would be recorded with here."""
-
-
-def lora_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
-    """The runner that trains for real: imports torch, loads the base model once."""
-    progress.working("loading torch and the base model")
-    try:
-        from pytest_ftloop.train import arguments
-        from pytest_ftloop.train import lora as train
-    except ImportError as error:
-        raise TrainingError(
-            f"training needs the training extra, {error.name or error} is missing",
-            cure='pip install "pytest-ftloop[train]"',
-        ) from None
-    runner = train.runner(inputs, config, progress)
-    with train.quiet():
-        arguments.check_policy(config.loop.policy, config.settings, config.locate)
-    return runner
+    def environment(self, settings: Settings) -> Mapping[str, str]:
+        """What a training with these settings would record as its environment here."""
 
 
-def lora_environment(
-    config: LoopConfig, settings: Settings, progress: Progress
-) -> Mapping[str, str]:
-    """Where a training with these settings would run: imports torch, loads no model.
-
-    Empty where the training extra is not installed: the runner then says so.
-    """
-    progress.working("loading torch")
-    try:
-        from pytest_ftloop.train import arguments
-        from pytest_ftloop.train import lora as train
-    except ImportError:
-        return {}
-    with train.quiet():
-        args = arguments.sft_config(settings, tempfile.gettempdir(), config.locate)
-        return train.environment(args)
+BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
 
 
-def lora_measure(
-    inputs: Inputs,
-    config: LoopConfig,
-    holdout: DataSet,
-    settings: Settings,
-    adapter: Path,
-    progress: Progress,
-) -> tuple[ExampleResult, ...]:
-    """What an adapter really shows on the holdout: imports torch."""
-    progress.working("loading torch and the base model")
-    from pytest_ftloop.train import lora as train
+def local(config: LoopConfig, inputs: Inputs, progress: Progress) -> Backend:
+    """The backend that trains in this process."""
+    return LocalBackend(config, inputs, progress)
 
-    return train.holdout_results(inputs, config, holdout, settings, adapter, progress)
+
+class LocalBackend:
+    """Trains in this process with trl and peft. Imports torch on first use, loads the base once."""
+
+    def __init__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> None:
+        self._config, self._inputs, self._progress = config, inputs, progress
+
+    def train(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        adapter: Path | None = None,
+        base_eval_loss: float | None = None,
+        pace: Pace | None = None,
+    ) -> Run:
+        """See `Backend`. Raises a `TrainingError` where the training extra is not installed."""
+        return self._trainer.train(
+            settings, name=name, adapter=adapter, base_eval_loss=base_eval_loss, pace=pace
+        )
+
+    def measure(
+        self, settings: Settings, adapter: Path, examples: DataSet
+    ) -> tuple[ExampleResult, ...]:
+        """See `Backend`."""
+        return self._trainer.measure(settings, adapter, examples)
+
+    def environment(self, settings: Settings) -> Mapping[str, str]:
+        """See `Backend`. Loads no model; empty where the training extra is not installed."""
+        self._progress.working("loading torch")
+        try:
+            from pytest_ftloop.train import arguments, lora
+        except ImportError:
+            return {}
+        with lora.quiet():
+            args = arguments.sft_config(settings, tempfile.gettempdir(), self._config.locate)
+            return lora.environment(args)
+
+    @cached_property
+    def _trainer(self) -> LoraTrainer:
+        self._progress.working("loading torch and the base model")
+        try:
+            from pytest_ftloop.train.lora import LoraTrainer
+        except ImportError as error:
+            raise TrainingError(
+                f"training needs the training extra, {error.name or error} is missing",
+                cure='pip install "pytest-ftloop[train]"',
+            ) from None
+        return LoraTrainer.loaded(self._config, self._inputs.task(self._config), self._progress)

@@ -14,6 +14,7 @@ from pytest_ftloop.core.records import DataSet, Settings
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import iteration_fingerprint, model_identity
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
+from pytest_ftloop.train.task import Task, train_sample
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,19 @@ class Inputs:
             self.train,
             self.eval,
             config.train_sample,
+        )
+
+    def task(self, config: LoopConfig) -> Task:
+        """What every run of the loop trains on and is measured by."""
+        expected = dict.fromkeys((e.expected or "").strip() for e in self.train.examples)
+        return Task(
+            train=self.train,
+            eval=self.eval,
+            train_sample=train_sample(self.train, config.train_sample),
+            scoring=config.scoring,
+            scorer=self.scorer,
+            candidates=config.scoring.choices or tuple(expected),
+            locate=config.locate,
         )
 
     def group(self, config: LoopConfig, settings: Settings) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_ftloop import adjust
+from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.noise import run_noise
 from pytest_ftloop.core.records import ended_as_hopeless
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
+    from pytest_ftloop.adjust.function import Adjust
     from pytest_ftloop.adjust.policy import Policy
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.records import Adjustment, Decision, Iteration, Settings
@@ -42,16 +45,21 @@ class Planner:
     """Follows the decisions of a log.
 
     `stated_limit` is how many iterations the chain may have, None for what the loop file says;
-    `explores` False: no decision to go on is followed. `policy` is asked for only where something
-    has to be decided.
+    `explores` False: no decision to go on is followed. `adjust_hook` is the user's
+    `pytest_ftloop_adjust`, if there is one.
     """
 
     config: LoopConfig
     inputs: Inputs
     log: ImprovementLog
-    policy: Callable[[], Policy]
+    adjust_hook: Adjust | None
     stated_limit: int | None
     explores: bool
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What says which settings come next; made when something has to be decided."""
+        return policy_of(self.config, self.adjust_hook)
 
     def limit(self, chain: Sequence[Iteration]) -> int:
         """How many iterations the chain may have.
@@ -141,7 +149,7 @@ class Planner:
             seconds_left=self._seconds_left(chain),
         )
         known = self.known(chain, logged)
-        decision = adjust.decide(chain, self._gates_hold(chain), limits, self.policy(), known)
+        decision = adjust.decide(chain, self._gates_hold(chain), limits, self.policy, known)
         return replace(decision, rests_on=self._rests_on if decision.action == "stop" else "")
 
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
@@ -161,7 +169,7 @@ class Planner:
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
         best = best_of(chain, self.config.loop.metric)
         # A loop without gates has nothing that could hold: it goes on to a plateau or its limits.
-        results = judge(self.config.gates, best.metrics)
+        results = check_gates(self.config.gates, best.metrics)
         return bool(results) and all(result.passed for result in results)
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
     from pytest_ftloop.gate.holdout import HoldoutReport
-    from pytest_ftloop.gate.judging import Judge
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Verdict
 
@@ -46,9 +45,11 @@ class LoopResult:
     `chain` holds the iterations that start from the loop file's own settings, in order of number.
     `trained` are the ids trained now, `restored` those that an earlier run trained and that were
     taken from where it kept them (the others were up to date). `notes` is what else is to be told
-    of kept records; judging may add to it. `files` are what to commit.
+    of kept records. `files` are what to commit.
     `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
-    `regressions` are the loop's gates against the last committed version, which `judge` judges.
+    `regressions` are the loop's gates against the last committed version. `Loop.judge` adds a
+    verdict for each, the baseline of the comparison (None where there is none), and what the
+    holdout shows where it was opened.
     """
 
     loop: str
@@ -64,32 +65,25 @@ class LoopResult:
     restored: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     regressions: tuple[Regression, ...] = ()
-    judge: Judge | None = field(default=None, repr=False, compare=False)
+    verdicts: tuple[tuple[Regression, Verdict], ...] = field(default=(), repr=False)
+    baseline: Iteration | None = field(default=None, repr=False)
+    holdout: HoldoutReport | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
-        """The comparison with the last committed version, made when it is first asked for.
+        """The verdict against the last committed version, on the whole eval set.
 
-        By the loop's own `regression` gate, or with its defaults where the loop has none. More
-        seeds may be trained for it.
+        By the loop's own `regression` gate, else by the defaults. A `FtloopError` for a result that
+        was not judged yet.
         """
-        return self.verdict_of(self._whole_set_rule)
-
-    def verdict_of(self, rule: Regression) -> Verdict:
-        """The verdict by one regression gate. A `FtloopError` for a result that no loop made."""
-        if self.judge is None:
-            raise FtloopError("this result was not made by a loop: there is nothing to judge by")
-        return self.judge.verdict(rule)
-
-    @property
-    def holdout(self) -> HoldoutReport | None:
-        """What the holdout says of the best iteration; None where it was not opened for it."""
-        return self.judge.holdout(self._whole_set_rule) if self.judge else None
-
-    @property
-    def _whole_set_rule(self) -> Regression:
-        stated = (rule for rule in self.regressions if rule.tag is None)
-        return next(stated, Regression())
+        found = next((verdict for rule, verdict in self.verdicts if rule.tag is None), None)
+        if found is None:
+            raise FtloopError(
+                f"the result of {self.loop} has no verdict: it was not compared with the last "
+                "committed version",
+                cure="Add `regression: {}` to its gates, or ask for it: verdict = loop.judge().",
+            )
+        return found
 
     @property
     def eval_loss(self) -> Figure:

@@ -169,7 +169,7 @@ def _train(request: dict[str, Any]) -> None:
     from pytest_ftloop.core.metrics import best_metrics
     from pytest_ftloop.core.progress import Silent
     from pytest_ftloop.data.identity import scoring_identity
-    from pytest_ftloop.loop import backend as runner
+    from pytest_ftloop.loop import backend as backends
     from pytest_ftloop.loop.inputs import Inputs, data_facts
 
     loop_file, here = Path(request["loop_file"]), Path(request["here"])
@@ -188,8 +188,8 @@ def _train(request: dict[str, Any]) -> None:
             data[role] = {**data[role], "source": stated}
     if config.model != in_commit.model:
         _check_unchanged("model", in_commit.model, inputs.model, request["model"], request)
-    run = runner.lora_runner(inputs, config, Silent())(
-        settings, None, None, name=f"{request['name']}-baseline"
+    run = backends.local(config, inputs, Silent()).train(
+        settings, name=f"{request['name']}-baseline"
     )
     ImprovementLog(Path(request["into"])).append_seed_run(
         SeedRun(

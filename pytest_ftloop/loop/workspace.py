@@ -46,6 +46,23 @@ class Logged:
         except FtloopError:
             return None
 
+    def how_to_make(self, iteration: Iteration) -> str:
+        """What trains an iteration on this machine: only those the loop's own settings lead to."""
+        config, inputs = self.config, self.inputs
+        if config is None or inputs is None:
+            return "pytest --ftloop-retrain trains it here, run on the loop that the log is of."
+        train = f"pytest --ftloop-retrain {config.source}"
+        start = inputs.fingerprint(config, config.settings)
+        if iteration.id in {i.id for i in chain_from(self.iterations, start)}:
+            return f"Train it here: {train}"
+        return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
+
+    def model_folder(self) -> Path | None:
+        """The folder that the loop file names as its model, whether it is there or not."""
+        if self.config is None or not isinstance(self.config.model, str):
+            return None
+        return self.config.folder / self.config.model
+
     def last(self) -> Iteration:
         """The iteration with the highest number."""
         return self.iterations[-1]

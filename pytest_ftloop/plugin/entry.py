@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_ftloop.plugin.session import FtloopSession, LoopFactory
+    from pytest_ftloop.plugin.fixture import LoopFactory
+    from pytest_ftloop.plugin.session import FtloopSession
 
 SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
 
@@ -126,7 +127,9 @@ def ftloop(request: pytest.FixtureRequest) -> LoopFactory:
     session = _session(request.config)
     if session is None:
         pytest.skip("needs --ftloop: nothing is trained without it")
-    return session.factory(request)
+    from pytest_ftloop.plugin.fixture import factory
+
+    return factory(session, request)
 
 
 def pytest_assertrepr_compare(

@@ -67,7 +67,7 @@ class RegressionItem(LoopItem):
     def runtest(self) -> None:
         """Run the loop if need be, then judge its best iteration."""
         session = session_of(self.config)
-        verdict = session.verdict(self.loop, self.gate)
+        verdict = session.judge_once(self.loop, self.gate)
         result = session.run_once(self.loop)
         self.user_properties += loop_properties(result)
         self.user_properties += verdict_properties(verdict, self.gate)

@@ -1,168 +1,149 @@
-"""One pytest run with --ftloop: runs each loop once, collects what to say of it, says it."""
+"""One pytest run with --ftloop: runs and judges each loop once, and prints what came of it."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Generator, Sequence
-from numbers import Real
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.config.from_python import from_python
-from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
-from pytest_ftloop.core.errors import FtloopError, did_you_mean, shown_path
+from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.progress import Progress, Silent
-from pytest_ftloop.diagnose import custom as diagnosis
-from pytest_ftloop.evaluate.scorers import row_of
+from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
-from pytest_ftloop.loop.result import Figure, LoopResult
-from pytest_ftloop.report.explain import explain_figure
+from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.plugin.fixture import explained
+from pytest_ftloop.plugin.news import Board, News, news_of_run, news_of_verdict
+from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
 from pytest_ftloop.report.live import LiveLine, StayingLines
-from pytest_ftloop.report.text import note_lines, summary
-from pytest_ftloop.report.verdict import explain_failed, head_lines, holdout_lines, verdict_lines
+from pytest_ftloop.report.verdict import explain_failed
 
 if TYPE_CHECKING:
-    from pytest_ftloop.adjust.function import Adjust
-    from pytest_ftloop.config.gates import Regression
-    from pytest_ftloop.core.records import Example, Finding
-    from pytest_ftloop.diagnose.custom import Diagnose
-    from pytest_ftloop.diagnose.evidence import Evidence
-    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.report.html.loop_report import LoopReport
 
-LoopFactory = Callable[..., "BoundLoop"]
+
+@dataclass
+class Ran:
+    """A loop that ran in this process, and its result so far: judging adds verdicts to it."""
+
+    loop: Loop
+    result: LoopResult
 
 
 class FtloopSession:
-    """The plugin's state and the hooks that only matter with --ftloop."""
+    """The plugin's state, and the hooks that only matter with --ftloop.
+
+    More than ten methods, because pytest calls five of them by name.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.options = options_of(config)
-        self._results: dict[int, LoopResult | Exception] = {}
+        self._shared: dict[int, Ran | Exception] = {}
         self._loops: list[LoopConfig] = []  # kept, so that no other object gets the id of one
-        self._news: list[dict[str, Any]] = []
-        self._summaries: dict[tuple[str, str], dict[str, Any]] = {}
-        self._verdicts: dict[tuple[str, str], dict[str, list[str]]] = {}
+        self._of_test: dict[int, Ran] = {}
+        self._news: list[News] = []
+        self._board = Board()
         self._under_way = ""
         self._explanations: list[str] = []
-        self._results_of_test: list[LoopResult] = []
         report = config.option.ftloop_report
         self._report = Path(report).absolute() if report else None
-        self._reported: dict[tuple[str, str], LoopResult] = {}
-        self._said_of_report = ""
+        self._reported: dict[tuple[str, str], Ran] = {}
+        self._report_line = ""
 
-    # --- running ---------------------------------------------------------------------------------
-
-    def run(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop, and keep what is to be said of it."""
-        self._under_way = loop.name  # stays set when interrupted: that is no Exception
-        try:
-            result = Loop(
-                loop,
-                self.options,
-                self._progress(),
-                self._hook(),
-                diagnose_hook=self._diagnose_hook(),
-                adjust_hook=self._adjust_hook(loop),
-            ).run()
-            self._news.append(
-                self._news_of(result) | {"file": str(loop.file) if loop.lines else ""}
-            )
-            if self._report:
-                self._reported[str(result.log_folder), result.chain[0].name] = result
-        except Exception:
-            self._under_way = ""
-            raise
-        self._under_way = ""
-        return result
+    # --- running and judging ---------------------------------------------------------------------
 
     def run_once(self, loop: LoopConfig) -> LoopResult:
         """Run a loop that several tests share, the gates of a file: once, also when it fails."""
-        if id(loop) not in self._results:
+        return self._ran_once(loop).result
+
+    def judge_once(self, loop: LoopConfig, rule: Regression) -> Verdict:
+        """Judge a loop that several tests share by one of its regression gates."""
+        return self._judge(self._ran_once(loop), rule)
+
+    def run_in_test(self, loop: LoopConfig) -> LoopResult:
+        """Run a loop of the fixture's, and judge it by its own regression gates."""
+        ran = self._of_test[id(loop)] = self._run(loop)
+        if ran.result.regressions:
+            ran.result = ran.loop.judge(ran.result)
+        return ran.result
+
+    def judge_in_test(self, loop: LoopConfig) -> Verdict:
+        """The verdict of a loop of the fixture's on the whole eval set."""
+        if id(loop) not in self._of_test:
+            self.run_in_test(loop)
+        ran = self._of_test[id(loop)]
+        if not any(rule.tag is None for rule, _ in ran.result.verdicts):
+            ran.result = ran.loop.judge(ran.result, [Regression()])
+        return ran.result.verdict
+
+    def _ran_once(self, loop: LoopConfig) -> Ran:
+        if id(loop) not in self._shared:
             self._loops.append(loop)
             try:
-                self._results[id(loop)] = self.run(loop)
+                self._shared[id(loop)] = self._run(loop)
             except Exception as error:  # noqa: BLE001 - raised below, for each who asks
-                self._results[id(loop)] = error
-        known = self._results[id(loop)]
+                self._shared[id(loop)] = error
+        known = self._shared[id(loop)]
         if isinstance(known, Exception):
             raise known
         return known
 
-    def run_in_test(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop of the fixture's; should the test fail by its verdict, that is explained."""
-        result = self.run(loop)
-        self._results_of_test.append(result)
-        return result
+    def _run(self, config: LoopConfig) -> Ran:
+        """Run a loop, and keep the news of it."""
+        self._under_way = config.name  # stays set when interrupted: that is no Exception
+        loop = Loop(
+            config,
+            self.options,
+            self._progress(),
+            score_hook(self.config),
+            diagnose_hook=diagnose_hook(self.config),
+            adjust_hook=adjust_hook(self.config, config.name),
+        )
+        try:
+            ran = Ran(loop, loop.run())
+            verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
+            file = str(config.file) if config.lines else ""
+            self._news.append(news_of_run(ran.result, file, verbosity, self._width()))
+        except Exception:
+            self._under_way = ""
+            raise
+        self._under_way = ""
+        if self._report:
+            self._reported[str(ran.result.log_folder), ran.result.chain[0].name] = ran
+        return ran
 
-    def verdict(self, loop: LoopConfig, rule: Regression) -> Verdict:
-        """Judge a loop that several tests share against the baseline; keep what to say of it."""
-        result = self.run_once(loop)
-        told = len(result.notes)
-        verdict = result.verdict_of(rule)
-        # What a failed gate rests on stands in its own explanation already.
-        said_of = verdict_lines if verdict.ok else head_lines
-        lines = said_of(verdict, rule.name, self._width())
-        if rule.tag is None and (report := result.holdout):
-            lines += holdout_lines(report, self._width())
-        lines += note_lines(result.notes[told:], self._width())
-        said = {"gate": rule.name, "verdict": lines}
-        self._news.append(self._key_of(result) | said)
+    def _judge(self, ran: Ran, rule: Regression) -> Verdict:
+        """The verdict by one gate, made once; keeps the news of it."""
+        verdicts = dict(ran.result.verdicts)
+        if rule in verdicts:
+            return verdicts[rule]
+        known = len(ran.result.notes)
+        ran.result = result = ran.loop.judge(ran.result, [rule])
+        verdict = dict(result.verdicts)[rule]
+        notes = result.notes[known:]
+        self._news.append(news_of_verdict(result, rule, verdict, notes, self._width()))
         return verdict
 
-    def factory(self, request: pytest.FixtureRequest) -> LoopFactory:
-        """The `ftloop` fixture's value for one test."""
-        here = Path(request.path).parent
-
-        def make(file: str | os.PathLike[str] | None = None, /, **settings: Any) -> BoundLoop:
-            __tracebackhide__ = True
-            if file is not None and settings:
-                raise FtloopError(
-                    f"ftloop() takes a loop file or settings, found both: {file} and "
-                    f"{', '.join(settings)}",
-                    cure="Write the settings into the loop file, or leave the file out.",
-                )
-            if not isinstance(file, str | os.PathLike | None):
-                raise FtloopError(
-                    f"ftloop() takes a loop file's path, found {type(file).__name__}",
-                    cure="Live objects go by name: ftloop(model=..., train=..., eval=...).",
-                )
-            if file is not None:
-                path = Path(file)
-                found = next((p for p in (here / path, path) if p.is_file()), here / path)
-                return BoundLoop(self, read_loop_file(found))
-            known = set(from_python.__kwdefaults__ or {}) | {"name"}
-            if unknown := sorted(set(settings) - known):
-                raise FtloopError(
-                    f"ftloop() has no setting {unknown[0]!r}",
-                    cure=did_you_mean(unknown[0], known),
-                )
-            settings.setdefault("name", _loop_name(request.node.name))
-            where = {"folder": here, "source": f"{shown_path(Path(request.path))}"}
-            return BoundLoop(self, from_python(**{**where, **settings}))
-
-        return make
+    # --- hooks -----------------------------------------------------------------------------------
 
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
         """The first lines of a failing comparison with a figure; the rest goes below the test.
 
         pytest cuts a comparison's explanation to eight lines.
         """
-        if isinstance(left, Figure) and isinstance(right, Real):
-            lines = explain_figure(left, op, float(right))
-        elif isinstance(right, Figure) and isinstance(left, Real):
-            turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
-            lines = explain_figure(right, turned, float(left))
-        else:
+        lines = explained(op, left, right)
+        if lines is None:
             return None
         self._explanations.append("\n".join(lines[1:]))
         return lines[:2]
-
-    # --- hooks -----------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -173,59 +154,51 @@ class FtloopSession:
         if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
             report.longrepr = str(call.excinfo.value)
         if report.failed:
-            failed = [explain_failed(result, self._width()) for result in self._results_of_test]
+            results = [ran.result for ran in self._of_test.values()]
+            failed = [explain_failed(result, self._width()) for result in results]
             texts = filter(None, [*self._explanations, *failed])
             report.sections += [("ftloop", text) for text in texts]
-        self._explanations, self._results_of_test = [], []
+        self._explanations, self._of_test = [], {}
         if self._news:
             report.ftloop = self._news  # type: ignore[attr-defined]
             self._news = []
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the news; of two processes' news of one loop, that of the one that was first."""
-        for news in getattr(report, "ftloop", ()):
-            key = (news["log_folder"], news["start"])  # one log may hold several loops
-            if "verdict" in news:
-                self._verdicts.setdefault(key, {})[news["gate"]] = news["verdict"]
-                continue
-            known = self._summaries.get(key)
-            if known is None or news["new"] >= known["new"]:
-                self._summaries[key] = news
+        """Collect the news that came with a report."""
+        self._board.add(getattr(report, "ftloop", ()))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the HTML report, in the process that knows of all loops."""
         if self._report is None or hasattr(self.config, "workerinput"):
             return
-        from pytest_ftloop.report.html.gather import of_result, of_told, write_page
+        from pytest_ftloop.report.html.gather import of_told, write_page
 
         try:
             loops = [
-                of_result(self._reported[key])
+                self._compared(self._reported[key])
                 if key in self._reported  # else a worker of pytest-xdist ran it
                 else of_told(Path(key[0]), news["file"], self.options)
-                for key, news in sorted(self._summaries.items())
+                for key, news in sorted(self._board.runs.items())
             ]
             if loops:
                 write_page(loops, self._report)
         except FtloopError as error:
-            self._said_of_report = f"ftloop report: {error}"
+            self._report_line = f"ftloop report: {error}"
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
             return
-        said = f"written to {shown_path(self._report)}" if loops else "no loop ran: not written"
-        self._said_of_report = f"ftloop report: {said}"
+        done = f"written to {shown_path(self._report)}" if loops else "no loop ran: not written"
+        self._report_line = f"ftloop report: {done}"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The iterations, findings, failing examples and files of each loop."""
-        for key, news in sorted(self._summaries.items()):
-            terminalreporter.section(f"ftloop {news['loop']}", sep="-", bold=True)
-            verdicts = self._verdicts.get(key, {}).values()
-            for lines in (news["lines"], *(["", *verdict] for verdict in verdicts)):
-                for line in lines:
-                    terminalreporter.line(line)
-        if self._said_of_report:
-            terminalreporter.line(self._said_of_report)
+        for loop, lines in self._board.sections():
+            terminalreporter.section(f"ftloop {loop}", sep="-", bold=True)
+            for line in lines:
+                terminalreporter.line(line)
+        if self._report_line:
+            terminalreporter.line(self._report_line)
         if self._under_way:
             terminalreporter.line(
                 f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "
@@ -234,19 +207,21 @@ class FtloopSession:
 
     # --- inner -----------------------------------------------------------------------------------
 
-    def _news_of(self, result: LoopResult) -> dict[str, Any]:
-        """What a report carries to the process that prints: plain values only."""
-        verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
-        lines = summary(result, verbosity, self._width())
-        new = len(result.trained) + len(result.restored)
-        return self._key_of(result) | {"new": new, "lines": lines}
+    def _compared(self, ran: Ran) -> LoopReport:
+        """What the page shows of a loop; one that no gate judged is compared, and nothing logged.
 
-    def _key_of(self, result: LoopResult) -> dict[str, Any]:
-        return {
-            "loop": result.loop,
-            "log_folder": str(result.log_folder),
-            "start": result.chain[0].name,
-        }
+        Where the comparison is in error (no such commit, a shallow clone), the page says so.
+        """
+        from pytest_ftloop.report.html.gather import of_result
+
+        rules = [r for r in ran.result.regressions if r not in dict(ran.result.verdicts)]
+        if ran.result.verdicts and not rules:
+            return of_result(ran.result)
+        replay = replace(self.options, replay=True, retrain=False, retrain_baseline=False)
+        try:
+            return of_result(replace(ran.loop, options=replay).judge(ran.result, rules))
+        except FtloopError as error:
+            return of_result(ran.result, str(error))
 
     def _width(self) -> int:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
@@ -275,65 +250,6 @@ class FtloopSession:
         redraws = reporter.isatty and os.environ.get("TERM") != "dumb"
         return (LiveLine if redraws else StayingLines)(write, reporter._tw.fullwidth, under=under)
 
-    def _adjust_hook(self, loop: LoopConfig) -> Adjust | None:
-        """The user's pytest_ftloop_adjust for this loop; None where nobody implements it."""
-        hook = self.config.hook.pytest_ftloop_adjust
-        if not hook.get_hookimpls():
-            return None
-        return lambda chain: hook(loop=loop.name, chain=chain)
-
-    def _hook(self) -> Callable[[Example, str], bool] | None:
-        """The user's pytest_ftloop_score as a scorer; None where nobody implements it."""
-        hook = self.config.hook.pytest_ftloop_score
-        if not hook.get_hookimpls():
-            return None
-
-        def score(example: Example, output: str) -> bool:
-            passed: bool = hook(
-                output=output, expected=(example.expected or "").strip(), example=row_of(example)
-            )
-            return passed
-
-        return score
-
-    def _diagnose_hook(self) -> Diagnose | None:
-        """The user's pytest_ftloop_diagnose; None where nobody implements it."""
-        found = self.config.hook.pytest_ftloop_diagnose.get_hookimpls()
-        plugins = list(dict.fromkeys(impl.plugin for impl in reversed(found)))  # as pluggy calls
-        if not plugins:
-            return None
-
-        def findings(evidence: Evidence) -> list[Finding]:
-            # One plugin at a time, so that a mistake has a name.
-            return [f for plugin in plugins for f in self._diagnosed_by(plugin, plugins, evidence)]
-
-        return findings
-
-    def _diagnosed_by(
-        self, plugin: object, plugins: Sequence[object], evidence: Evidence
-    ) -> tuple[Finding, ...]:
-        manager = self.config.pluginmanager
-        hook = manager.subset_hook_caller(diagnosis.NAME, [p for p in plugins if p is not plugin])
-
-        def ask() -> object:
-            said = hook(evidence=evidence)
-            return said[0] if said else None
-
-        return diagnosis.asked(manager.get_name(plugin) or repr(plugin), ask)
-
-
-class BoundLoop:
-    """A loop of the `ftloop` fixture; `run()` gives its `LoopResult`."""
-
-    def __init__(self, session: FtloopSession, config: LoopConfig) -> None:
-        self._session = session
-        self.config = config
-
-    def run(self) -> LoopResult:
-        """Train what is not in the log yet, and return the best iteration's figures."""
-        __tracebackhide__ = True
-        return self._session.run_in_test(self.config)
-
 
 def session_of(config: pytest.Config) -> FtloopSession:
     """The session registered for this pytest run."""
@@ -356,9 +272,3 @@ def options_of(config: pytest.Config) -> Options:
         baseline=option.ftloop_baseline or config.getini("ftloop_baseline") or None,
         retrain_baseline=option.ftloop_retrain_baseline,
     )
-
-
-def _loop_name(test: str) -> str:
-    """A folder's name from a test's (`test_sentiment[small]` -> `sentiment-small`)."""
-    kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in test.removeprefix("test_"))
-    return kept.strip("-.") or "loop"

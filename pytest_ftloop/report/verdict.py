@@ -132,8 +132,8 @@ def explain_verdict(
 
 def explain_failed(result: LoopResult, width: int = WIDTH) -> str:
     """What a result's failed verdicts rest on; empty where none was made that fails."""
-    failed = result.judge.failed if result.judge else {}
-    return "\n\n".join(explain_verdict(result, v, rule, width) for rule, v in failed.items())
+    failed = [(rule, verdict) for rule, verdict in result.verdicts if not verdict.ok]
+    return "\n\n".join(explain_verdict(result, v, rule, width) for rule, v in failed)
 
 
 def flipped_lines(
@@ -161,7 +161,7 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
     """What to do about a failing verdict."""
     if verdict.kind == "regressed":
         told = "ftloop diff shows what changed."
-        baseline = result.judge.judging.baseline.iteration if result.judge else None
+        baseline = result.baseline
         if baseline is not None and baseline.adjustments and not result.best.adjustments:
             told += (
                 f" The loop file's own settings were judged, those of {baseline.name} were "

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import tempfile
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,12 +17,9 @@ from trl import SFTConfig
 
 from pytest_ftloop.config.schema import REFUSED
 from pytest_ftloop.config.sections import SamplerSection
-from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.trackers import check_trackers
-
-Locate = Callable[[str], Location | None]
-"""Where a dotted setting stands in the user's loop file, if it does."""
 
 OWN = frozenset({"eval_strategy", "eval_steps"})
 """Settings read by us and not handed to the trainer, whose evaluation would shift random states."""

@@ -7,8 +7,7 @@ import copy
 import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import (
@@ -21,13 +20,8 @@ from transformers import (
 )
 from trl.trainer.utils import create_model_from_path
 
-from pytest_ftloop.core.cache import cache_folder
-from pytest_ftloop.core.errors import ConfigError, Location, shown_path
-from pytest_ftloop.data.identity import model_identity, split_revision
-
-if TYPE_CHECKING:
-    from pytest_ftloop.core.records import Iteration
-    from pytest_ftloop.loop.workspace import Logged
+from pytest_ftloop.core.errors import ConfigError, Location
+from pytest_ftloop.data.identity import split_revision
 
 
 @dataclass
@@ -161,71 +155,3 @@ def _configs(model: PreTrainedModel) -> list[Any]:
                 text = config.get_text_config() if isinstance(config, PreTrainedConfig) else config
                 found[id(text)] = text
     return list(found.values())
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """The base model that an adapter was trained on, as `from_pretrained` finds it.
-
-    `said` is what the card calls it. `problem` is empty, or why it can't be found from here.
-    """
-
-    name: str
-    said: str
-    revision: str | None = None
-    hub_id: str | None = None
-    problem: str = ""
-
-
-def base_model(iteration: Iteration, logged: Logged, trained_on: str) -> BaseModel:
-    """Where the base model is; `trained_on` is what peft noted when the adapter was saved."""
-    kind, _, identity = iteration.model.partition(":")
-    if kind == "hub":
-        name, revision = split_revision(identity)
-        at = f" at revision {revision}" if revision else ""
-        return BaseModel(name, f"{name}{at}, on the hub.", revision, hub_id=name)
-    if kind == "tiny":
-        return _tiny(identity)
-    if kind == "folder":
-        return _folder(identity, logged, trained_on)
-    return BaseModel(
-        trained_on,
-        "a model that was loaded in Python; adapter_config.json has the name it had there.",
-        problem=f"the base model was a live object in Python, {trained_on or 'without a name'}: "
-        "nothing says where it can be loaded from",
-    )
-
-
-def _tiny(recipe: str) -> BaseModel:
-    folder = (cache_folder() / "tiny" / recipe).absolute()
-    said = (
-        f"the embedded model of pytest-ftloop, recipe {recipe}, which each machine builds for "
-        "itself. adapter_config.json names its folder on the machine that exported this; elsewhere "
-        "it is another."
-    )
-    there = (folder / "config.json").is_file()
-    return BaseModel(
-        str(folder),
-        said,
-        problem="" if there else f"the embedded model is not in this machine's cache ({folder})",
-    )
-
-
-def _folder(identity: str, logged: Logged, trained_on: str) -> BaseModel:
-    """The first of the loop file's and peft's folders that holds the weights trained on."""
-    candidates = [Path(trained_on)] if trained_on else []
-    if logged.config is not None and isinstance(logged.config.model, str):
-        candidates.insert(0, logged.config.folder / logged.config.model)
-    said = (
-        "a folder of the machine that exported this, by which adapter_config.json names it; its "
-        f"identity (a hash of its files) is {identity}."
-    )
-    for path in candidates:
-        if path.is_dir() and model_identity(str(path.absolute()), Path()) == f"folder:{identity}":
-            return BaseModel(str(path.resolve()), said)
-    return BaseModel(
-        str(Path(trained_on).absolute()),
-        said,
-        problem="the folder of the base model that it was trained on is not here any more, or "
-        f"has changed ({shown_path(candidates[0]) if candidates else 'unknown'})",
-    )

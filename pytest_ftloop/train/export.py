@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.cache import adapter_folder, cache_folder
-from pytest_ftloop.core.chain import chain_from
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
-from pytest_ftloop.report.card import Facts, model_card
-from pytest_ftloop.train.base import BaseModel, base_model
+from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Iteration
-    from pytest_ftloop.loop.workspace import Logged
 
+
+Card = Callable[[BaseModel, bool], str]
+"""The model card's text, given the base model and whether the tokenizer is exported too."""
 
 CONFIG, CARD, MERGED = "adapter_config.json", "README.md", "merged"
 
@@ -54,23 +54,28 @@ class Exported:
 
 def export(
     iteration: Iteration,
-    logged: Logged,
     folder: Path,
     progress: Progress,
     *,
+    card: Card,
+    loop_folder: Path | None = None,
+    how_to_make: Callable[[], str] = lambda: "",
     merged: bool = False,
     force: bool = False,
 ) -> Exported:
     """Write the adapter, its tokenizer and a model card; on request the merged weights too.
 
-    Raises an `FtloopError` for an adapter that this machine's cache lacks, and for a folder that
-    exists: with `force` only one that an export wrote is replaced.
+    `card` writes the text of the model card, `loop_folder` is the folder that the loop file names
+    as its model, `how_to_make` says what trains the adapter here. Raises an `FtloopError` for an
+    adapter that this machine's cache lacks, and for a folder that exists: with `force` only one
+    that an export wrote is replaced.
     """
-    adapter = _cached(iteration, logged)
+    adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
     _check_target(folder, force)
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    base = base_model(iteration, logged, str(config.get("base_model_name_or_path") or ""))
+    trained_on = str(config.get("base_model_name_or_path") or "")
+    base = base_model(iteration.model, trained_on, loop_folder)
     if merged and base.problem:
         raise ConfigError(f"the adapter can't be merged: {base.problem}")
     with _written_whole(folder) as making:
@@ -80,23 +85,14 @@ def export(
         tokenizer = _add_tokenizer(making, base)
         if merged:
             _merge(making, base, iteration, progress)
-        view = logged.log.view
-        facts = Facts(
-            base=base.said,
-            hub_id=base.hub_id,
-            tokenizer=tokenizer,
-            merged=merged,
-            judgements=tuple(j for j in view.judgements() if j.candidate == iteration.id),
-            holdout=next((u for u in view.holdout_uses() if u.iteration == iteration.id), None),
-        )
-        _write(making / CARD, model_card(iteration, facts))
+        _write(making / CARD, card(base, tokenizer))
     notes = [] if base.hub_id else [f"base model: {base.said}"]
     if not tokenizer:
         notes.append("the tokenizer is not in it: it is the base model's own")
     return Exported(folder, (*notes, *filter(None, [base.problem])))
 
 
-def _cached(iteration: Iteration, logged: Logged) -> Path:
+def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so it is whole with it."""
     folder = adapter_folder(iteration.fingerprint)
     if (folder / CONFIG).is_file():
@@ -109,20 +105,8 @@ def _cached(iteration: Iteration, logged: Logged) -> Path:
     raise FtloopError(
         f"the adapter of iteration {iteration.name} is not in this machine's cache "
         f"({shown_path(cache_folder())})",
-        cure=_how_to_make(iteration, logged),
+        cure=how_to_make(),
     )
-
-
-def _how_to_make(iteration: Iteration, logged: Logged) -> str:
-    """What trains this iteration here: only those that the loop's own settings lead to are."""
-    config, inputs = logged.config, logged.inputs
-    if config is None or inputs is None:
-        return "pytest --ftloop-retrain trains it here, run on the loop that the log is of."
-    train = f"pytest --ftloop-retrain {config.source}"
-    start = inputs.fingerprint(config, config.settings)
-    if iteration.id in {i.id for i in chain_from(logged.iterations, start)}:
-        return f"Train it here: {train}"
-    return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
 
 
 def _check_target(folder: Path, force: bool) -> None:

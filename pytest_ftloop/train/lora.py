@@ -42,7 +42,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.evaluator import Evaluator, scored
-from pytest_ftloop.train.arguments import lora_config, sft_config
+from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config
 from pytest_ftloop.train.base import Base, load_base, load_tokenizer
 from pytest_ftloop.train.prepare import Prepared, build_trainer
 from pytest_ftloop.train.recorder import (
@@ -55,14 +55,12 @@ from pytest_ftloop.train.recorder import (
     trainable_weights,
     vocabulary_size,
 )
-from pytest_ftloop.train.task import Task, train_sample
+from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.tiny import tiny_folder
 from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.loop.backend import Runner
-    from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
 
 
@@ -330,62 +328,53 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
-    """A runner for `loop.py`: the base model is loaded here, once, and lent to every run."""
-    with quiet():
-        sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
-        lora_config(config.settings, config.locate)
-        base = base_of(config, progress)
-    task = replace(_task(inputs, config), found=ToldOnce(config.name, progress).found)
+@dataclass(frozen=True)
+class LoraTrainer:
+    """A loop's base model, loaded once and lent to each run of the loop's task."""
 
-    def run(
+    base: Base
+    task: Task
+    config: LoopConfig
+    progress: Progress
+
+    @classmethod
+    def loaded(cls, config: LoopConfig, task: Task, progress: Progress) -> LoraTrainer:
+        """Check the loop's settings, then load its base model."""
+        with quiet():
+            sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
+            lora_config(config.settings, config.locate)
+            check_policy(config.loop.policy, config.settings, config.locate)
+            base = base_of(config, progress)
+        task = replace(task, found=ToldOnce(config.name, progress).found)
+        return cls(base, task, config, progress)
+
+    def train(
+        self,
         settings: Settings,
-        adapter: Path | None,
-        base_eval_loss: float | None,
         *,
         name: str,
+        adapter: Path | None = None,
+        base_eval_loss: float | None = None,
         pace: Pace | None = None,
     ) -> Run:
+        """One run of the task; experiment trackers know it by `name`. See `run_lora`."""
         return run_lora(
-            base,
-            task,
-            settings_to_report(settings, config),
-            progress,
+            self.base,
+            self.task,
+            settings_to_report(settings, self.config),
+            self.progress,
             adapter=adapter,
             base_eval_loss=base_eval_loss,
-            tracked=Tracked.of(config, name),
+            tracked=Tracked.of(self.config, name),
             pace=pace,
         )
 
-    return run
-
-
-def holdout_results(
-    inputs: Inputs,
-    config: LoopConfig,
-    holdout: DataSet,
-    settings: Settings,
-    adapter: Path,
-    progress: Progress,
-) -> tuple[ExampleResult, ...]:
-    """What an accepted iteration's adapter shows on the holdout."""
-    with quiet():
-        base = base_of(config, progress)
-    task = replace(_task(inputs, config), eval=holdout)
-    return measure(base, task, settings, adapter, progress)
-
-
-def _task(inputs: Inputs, config: LoopConfig) -> Task:
-    expected = dict.fromkeys((e.expected or "").strip() for e in inputs.train.examples)
-    return Task(
-        train=inputs.train,
-        eval=inputs.eval,
-        train_sample=train_sample(inputs.train, config.train_sample),
-        scoring=config.scoring,
-        scorer=inputs.scorer,
-        candidates=config.scoring.choices or tuple(expected),
-        locate=config.locate,
-    )
+    def measure(
+        self, settings: Settings, adapter: Path, examples: DataSet
+    ) -> tuple[ExampleResult, ...]:
+        """What a saved adapter shows on these examples. See `measure`."""
+        task = replace(self.task, eval=examples)
+        return measure(self.base, task, settings, adapter, self.progress)
 
 
 def base_of(config: LoopConfig, progress: Progress) -> Base:

@@ -14,7 +14,7 @@ from pytest_ftloop.train.lora import quiet
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings
-    from pytest_ftloop.train.base import BaseModel
+    from pytest_ftloop.train.trained_on import BaseModel
 
 
 def merge(adapter: Path, folder: Path, base: BaseModel, settings: Settings) -> None:

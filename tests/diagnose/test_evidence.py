@@ -11,8 +11,9 @@ from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from tests.fake_backend import FakeBackend
 from tests.fakes import fake_finding, fake_holdout_use, fake_measured, fake_metrics, fake_seed_run
-from tests.test_loop import FakeTrainer, config
+from tests.test_loop import config
 
 
 def seen(folder: Path, **options: object) -> list[Evidence]:
@@ -23,7 +24,7 @@ def seen(folder: Path, **options: object) -> list[Evidence]:
         found.append(evidence)
         return (fake_finding("own", "warning"),)
 
-    loop = Loop(config(folder), Options(**options), runner=FakeTrainer(), diagnose_hook=look)  # type: ignore[arg-type]
+    loop = Loop(config(folder), Options(**options), backend=FakeBackend(), diagnose_hook=look)  # type: ignore[arg-type]
     result = loop.run()
     assert all("own" in [f.kind for f in i.findings] for i in result.chain)
     return found
@@ -59,7 +60,7 @@ def test_a_damaged_log_is_told_before_training(tmp_path: Path) -> None:
     folder = Loop(config(tmp_path)).log.folder / "seeds"
     folder.mkdir()
     (folder / "01234567-43-abcd.yaml").write_text("{")
-    trainer = FakeTrainer()
+    trainer = FakeBackend()
     with pytest.raises(LogError, match="01234567-43-abcd"):
-        Loop(config(tmp_path), runner=trainer).run()
+        Loop(config(tmp_path), backend=trainer).run()
     assert [] == trainer.runs

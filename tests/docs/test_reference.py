@@ -50,8 +50,8 @@ from pytest_ftloop.plugin import entry as plugin
 from pytest_ftloop.plugin import hookspecs
 from pytest_ftloop.report.phrases import _STOPS
 from pytest_ftloop.report.text import summary
+from tests.fake_backend import FakeBackend
 from tests.fakes import fake_example
-from tests.test_loop import FakeTrainer
 from tests.test_loop import config as fake_loop
 
 if TYPE_CHECKING:
@@ -504,7 +504,7 @@ def record_keys(value: Any, above: str) -> set[str]:
 @pytest.fixture
 def records(tmp_path: Path) -> list[dict[str, Any]]:
     """The records of a loop of three iterations, with findings and adjustments."""
-    result = Loop(fake_loop(tmp_path), runner=FakeTrainer()).run()
+    result = Loop(fake_loop(tmp_path), backend=FakeBackend()).run()
     return [yaml.safe_load(f.read_text()) for f in result.files if f.suffix == ".yaml"]
 
 
@@ -721,7 +721,7 @@ def test_readme_test_passes(pytester: pytest.Pytester, monkeypatch: pytest.Monke
 def test_stale_log_is_said_as_shown(tmp_path: Path) -> None:
     """What the README shows of an outdated log is the message of one, but for names."""
     config = fake_loop(tmp_path)
-    Loop(config, runner=FakeTrainer()).run()
+    Loop(config, backend=FakeBackend()).run()
     changed = fake_loop(tmp_path, rate=3e-4)
     with pytest.raises(FtloopError) as caught:
         Loop(changed, Options(replay=True)).run()

@@ -12,10 +12,12 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.records import Cost, DataSet, Evaluation, Example, ExampleResult, Run
 from tests.fakes import fake_training
 
 if TYPE_CHECKING:
@@ -23,15 +25,9 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.core.records import (
-        Cost,
-        Evaluation,
-        Example,
-        ExampleResult,
-        Settings,
-        Training,
-    )
+    from pytest_ftloop.core.records import Settings
     from pytest_ftloop.loop.inputs import Inputs
+    from pytest_ftloop.train.early_end import Pace
 
 STEPS = 100
 SHIFTS = (0.0, 1.0, -1.0, 0.5, -0.5)
@@ -41,67 +37,67 @@ patch = pytest.MonkeyPatch()
 @pytest.hookimpl(trylast=True)  # the plugin's own comes first
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("ftloop-session"):
-        patch.setattr("pytest_ftloop.loop.backend.lora_runner", fake_runner)
-        patch.setattr("pytest_ftloop.loop.backend.lora_environment", fake_environment)
+        patch.setattr("pytest_ftloop.loop.backend.local", FakeBackend)
 
 
 def pytest_unconfigure() -> None:
     patch.undo()
 
 
-@dataclass(frozen=True)
-class FakeRun:
-    """What `pytest_ftloop.train.lora.Run` is, without torch."""
+@dataclass
+class FakeBackend:
+    """The backend of these folders, in place of the one that imports torch."""
 
-    training: Training
-    evaluation: Evaluation
-    cost: Cost
-    environment: Mapping[str, str]
+    config: LoopConfig
+    inputs: Inputs
+    progress: Progress
 
-
-def fake_runner(inputs: Inputs, config: LoopConfig, progress: Progress) -> Any:
-    from pytest_ftloop.core.metrics import token_mean_loss
-    from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult
-
-    def measured(example: Example, loss: float) -> ExampleResult:
-        negation = "negation" in example.tags
-        expected = (example.expected or "").strip()
-        output = expected if loss < (1.4 if negation else 1.7) else "wrong"
-        passed = inputs.scorer(example, output) if inputs.scorer else output == expected
-        mean = loss + 0.2 if negation else loss
-        return ExampleResult(
-            example.id, example.content, example.tags, 4 * mean, 4, 3, passed, expected, output
-        )
-
-    def run(
-        settings: Settings, adapter: Path, base_eval_loss: float | None, *, name: str, **_: Any
-    ) -> FakeRun:
+    def train(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        adapter: Path | None = None,
+        base_eval_loss: float | None = None,
+        pace: Pace | None = None,
+    ) -> Run:
         rate = settings.get("training.learning_rate")
         seed = settings.training.get("seed")
-        note_training(config.name, rate, seed)
+        note_training(self.config.name, rate, seed)
         loss = 2.0 - 400 * min(rate, 1.6e-3)
         loss *= 1 + SHIFTS[((seed or 42) - 42) % 5] * float(os.environ.get("FAKE_NOISE", "0"))
         losses = [loss + 2.0 - n / 50 for n in range(STEPS)]
         for number, step_loss in enumerate(losses, start=1):
-            progress.step(number, STEPS, step_loss)
+            self.progress.step(number, STEPS, step_loss)
             time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
-        examples = tuple(measured(example, loss) for example in inputs.eval.examples)
-        sample = tuple(measured(example, loss - 0.05) for example in inputs.train.examples)
+        examples = tuple(self._measured(e, loss) for e in self.inputs.eval.examples)
+        sample = tuple(self._measured(e, loss - 0.05) for e in self.inputs.train.examples)
         last = token_mean_loss(examples)
-        return FakeRun(
+        return Run(
             training=fake_training(losses, [last + 0.4, last + 0.2, last + 0.1, last]),
             evaluation=Evaluation(examples, sample, sample, 6.0),
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
-            environment=fake_environment(config, settings, progress),
+            environment=self.environment(settings),
         )
 
-    return run
+    def measure(
+        self, settings: Settings, adapter: Path, examples: DataSet
+    ) -> tuple[ExampleResult, ...]:
+        raise AssertionError("the fake trains no adapter that could be measured")
 
+    def environment(self, settings: Settings) -> Mapping[str, str]:
+        return {"device": os.environ.get("FAKE_DEVICE", "cpu")}
 
-def fake_environment(
-    config: LoopConfig, settings: Settings, progress: Progress
-) -> Mapping[str, str]:
-    return {"device": os.environ.get("FAKE_DEVICE", "cpu")}
+    def _measured(self, example: Example, loss: float) -> ExampleResult:
+        negation = "negation" in example.tags
+        expected = (example.expected or "").strip()
+        output = expected if loss < (1.4 if negation else 1.7) else "wrong"
+        scorer = self.inputs.scorer
+        passed = scorer(example, output) if scorer else output == expected
+        mean = loss + 0.2 if negation else loss
+        return ExampleResult(
+            example.id, example.content, example.tags, 4 * mean, 4, 3, passed, expected, output
+        )
 
 
 def note_training(loop: str, rate: float, seed: int | None = None) -> None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 OPTION = "--ftloop-retrain-baseline"
 FAKE = """\
 import pytest_ftloop.loop.backend
-from tests.plugin.fake_runner import fake_runner
+from tests.plugin.fake_runner import FakeBackend
 
-pytest_ftloop.loop.backend.lora_runner = fake_runner
+pytest_ftloop.loop.backend.local = FakeBackend
 """
 
 

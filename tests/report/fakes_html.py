@@ -18,7 +18,7 @@ from pytest_ftloop.core.records import (
     StepLog,
 )
 from pytest_ftloop.gate.statistic import PairedTest
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.report.html.loop_report import LoopReport
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
@@ -168,7 +168,7 @@ def big_report(examples: int = 5000, iterations: int = 10, seeds: int = 4) -> Lo
         best=best,
         chain=frozenset(it.id for it in chain),
         baseline=chain[max(len(chain) - 4, 0)],
-        gates=judge([parse_gate(n, c) for n, c in conditions.items()], best.metrics),
+        gates=check_gates([parse_gate(n, c) for n, c in conditions.items()], best.metrics),
         verdicts=(("regression", fake_verdict(chain[max(len(chain) - 4, 0)], best)),),
         seed_runs=runs,
         prompts={(i, f"{n:012x}"): p for n, (i, p) in enumerate(zip(ids, prompts, strict=True))},
@@ -252,7 +252,7 @@ def odd_report(texts: Sequence[str]) -> LoopReport:
         )
         for number in (1, 2)
     )
-    gates = judge([parse_gate("eval_loss", "<= 0.1")], chain[-1].metrics)
+    gates = check_gates([parse_gate("eval_loss", "<= 0.1")], chain[-1].metrics)
     gates = tuple(replace(g, gate=replace(g.gate, name=f"pass_rate[{nasty}]")) for g in gates)
     verdict = fake_verdict(*chain, because=nasty, against=nasty, notes=tuple(texts[:20]))
     return LoopReport(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.gates import parse_gate
 from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.records import Adjustment, Cost, Decision, Example
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.result import LoopResult
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
@@ -120,7 +120,7 @@ def fake_result(chain: tuple[Iteration, ...] | None = None, **fields: Any) -> Lo
         "source": "sentiment.ftloop.yaml",
         "chain": chain,
         "best": best,
-        "gates": judge([parse_gate(n, c) for n, c in GATES.items()], best.metrics),
+        "gates": check_gates([parse_gate(n, c) for n, c in GATES.items()], best.metrics),
         "trained": tuple(iteration.id for iteration in chain[2:]),
         "log_folder": LOG,
         "files": tuple(path for it in chain[2:] for path in ImprovementLog(LOG).files(it)),

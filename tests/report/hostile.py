@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import Gate
 from pytest_ftloop.core.records import Adjustment, Decision, Example, ExampleResult, Finding
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from tests.report.fakes_report import fake_chain, fake_result
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def hostile_results(draw: Any) -> LoopResult:
         loop=draw(NASTY),
         source=draw(NASTY),
         best=best,
-        gates=judge([Gate(name, ">=", 0.9, 3), Gate("eval_loss", "<=", 1e-9)], best.metrics),
+        gates=check_gates([Gate(name, ">=", 0.9, 3), Gate("eval_loss", "<=", 1e-9)], best.metrics),
         trained=(best.id,),
         examples=prompts,
     )

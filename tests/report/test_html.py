@@ -23,7 +23,7 @@ from pytest_ftloop.cli import main
 from pytest_ftloop.config.gates import parse_gate
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.records import SeedRun
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.html import loop_report, page
 from pytest_ftloop.report.html.examples import columns, flaky_keys
@@ -346,7 +346,7 @@ def test_status() -> None:
     assert ("Not judged", "plain") == status(verdicts=(("regression", new),))
     told = {"verdicts": (("regression", worse),), "is_gated": False}
     assert ("Not judged", "plain") == status(**told)
-    holds = judge([parse_gate("eval_loss", "<= 9")], chain[0].metrics)
+    holds = check_gates([parse_gate("eval_loss", "<= 9")], chain[0].metrics)
     assert ("Passed", "warn") == status(gates=holds, **told)
     assert ("Passed", "good") == status(gates=holds)
     gates = fake_result(chain).gates

@@ -23,7 +23,7 @@ from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.core.errors import ConfigError, StaleLogError
 from pytest_ftloop.core.records import Adjustment, Decision, Example, ExampleResult, Iteration
 from pytest_ftloop.gate.statistic import PairedTest
-from pytest_ftloop.gate.thresholds import judge
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.escape import visible
@@ -125,7 +125,7 @@ def judged(
         holdout_is_worn=False, reference=None,
     )  # fmt: skip
     prompts = {row.id: Example(row.id, row.content, {}, (), text, text) for row in new.examples}
-    gates = judge(
+    gates = check_gates(
         [Gate(f"pass_rate[{text}]", ">=", 0.9, 3), Gate("eval_loss", "<=", 9.0, 2)], new.metrics
     )
     result = fake_result(

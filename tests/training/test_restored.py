@@ -12,12 +12,13 @@ import pytest_ftloop
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.loop import backend as runners
-from pytest_ftloop.loop.backend import lora_environment
+from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from tests.training.conftest import LORA, TRAINING, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -34,17 +35,21 @@ def config(folder: Path, **training: Any) -> LoopConfig:
     )
 
 
+def environment(loop: LoopConfig) -> Mapping[str, str]:
+    return LocalBackend(loop, Inputs.of(loop, None), Silent()).environment(loop.settings)
+
+
 def test_restored(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that was lost is the same to the byte, with another environment it is trained."""
     monkeypatch.setenv("FTLOOP_RECORDS", str(tmp_path / "kept"))
     log = tmp_path / "improvement_log"
     loop = config(tmp_path)
     (trained,) = Loop(loop).run().chain
-    assert trained.environment == lora_environment(loop, loop.settings, Silent())
+    assert trained.environment == environment(loop)
     before = {path.name: path.read_bytes() for path in (log / "s").iterdir()}
     shutil.rmtree(log)
     with monkeypatch.context() as patch:
-        patch.delattr(runners, "lora_runner")
+        patch.delattr(LocalBackend, "train")
         result = Loop(loop).run()
     assert ((), (trained.id,)) == (result.trained, result.restored)
     assert before == {path.name: path.read_bytes() for path in (log / "s").iterdir()}
@@ -59,7 +64,7 @@ def test_restored(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_precision_that_is_stated(tmp_path: Path) -> None:
     """The environment is that of the settings: the precision may be stated."""
     loop = config(tmp_path, use_cpu=True, bf16=True)
-    assert "bf16" == lora_environment(loop, loop.settings, Silent())["precision"]
+    assert "bf16" == environment(loop)["precision"]
 
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,4 +72,4 @@ def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
     monkeypatch.delattr(pytest_ftloop, "train", raising=False)
     loop = config(tmp_path)
-    assert {} == lora_environment(loop, loop.settings, Silent())
+    assert {} == environment(loop)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
-from pytest_ftloop.gate.judging import Judge, Judging
 from pytest_ftloop.log import ImprovementLog, write_atomically
 from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
@@ -40,15 +37,14 @@ def write_page(loops: Sequence[LoopReport], path: Path) -> None:
         ) from None
 
 
-def of_result(result: LoopResult) -> LoopReport:
-    """What the page says of a loop's result; its log is read for older iterations and seeds.
+def of_result(result: LoopResult, note: str = "") -> LoopReport:
+    """What the page shows of a result, with the verdicts that were made of it.
 
-    Where the comparison is in error (no such commit, a shallow clone), the page says so, and all
-    the rest is there.
+    The log is read for older iterations and seeds. `note` is a reason why there is no verdict.
     """
     view = ImprovementLog(result.log_folder).view
     logged = view.iterations() or result.chain
-    made = LoopReport(
+    return LoopReport(
         loop=result.loop,
         source=result.source,
         iterations=logged,
@@ -58,11 +54,11 @@ def of_result(result: LoopResult) -> LoopReport:
         is_gated=bool(result.regressions),
         seed_runs=view.seed_runs(),
         prompts=_prompts(result.examples.values()),
+        baseline=result.baseline,
+        verdicts=tuple((rule.name, verdict) for rule, verdict in result.verdicts),
+        holdout=result.holdout,
+        note=note,
     )
-    try:
-        return _judged(made, result)
-    except FtloopError as error:
-        return replace(made, note=str(error))
 
 
 def of_log(logged: Logged, note: str = "") -> LoopReport:
@@ -84,41 +80,17 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
     what it is compared with is not known here.
     """
     from pytest_ftloop.config.loop_config import read_loop_file
-    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.replay import replay
     from pytest_ftloop.loop.workspace import Logged
 
     log = ImprovementLog(log_folder)
     if not file:
         return of_log(Logged(log), "Made in Python and run by pytest-xdist: not compared.")
     config = read_loop_file(Path(file))
-    replay = replace(options, replay=True, retrain=False, retrain_baseline=False)
     try:
-        return of_result(Loop(config, replay, hook=lambda *_: False).run())
+        return of_result(replay(config, options))
     except FtloopError as error:
         return of_log(Logged(log, config), str(error))
-
-
-def _judged(made: LoopReport, result: LoopResult) -> LoopReport:
-    if result.judge is None:
-        return made
-    judge = _quiet(result.judge)
-    rules = result.regressions or (Regression(),)
-    whole = next((rule for rule in rules if rule.tag is None), Regression())
-    return replace(
-        made,
-        baseline=judge.judging.baseline.iteration,
-        verdicts=tuple((rule.name, judge.verdict(rule)) for rule in rules),
-        holdout=judge.holdout(whole),
-    )
-
-
-def _quiet(judge: Judge) -> Judge:
-    """The same judge, but one that trains no seeds, writes no verdict and opens no holdout."""
-
-    def begin() -> Judging:
-        return replace(judge.judging, seeds=None, retrain=None)
-
-    return Judge(begin=begin, after=lambda: None, writes=False)
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:

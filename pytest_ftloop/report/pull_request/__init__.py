@@ -4,7 +4,7 @@ The two are apart because they may be made in different places: where a pull req
 fork, its own job writes the data, and a job that trusts nothing in it writes the Markdown.
 """
 
-from pytest_ftloop.report.pull_request.gather import Judged, of
+from pytest_ftloop.report.pull_request.gather import LoopOutcome, of
 from pytest_ftloop.report.pull_request.markdown import LABELS, LIMIT, render
 from pytest_ftloop.report.pull_request.model import (
     LoopSection,
@@ -16,7 +16,7 @@ from pytest_ftloop.report.pull_request.model import (
 __all__ = [
     "LABELS",
     "LIMIT",
-    "Judged",
+    "LoopOutcome",
     "LoopSection",
     "PullRequestReport",
     "from_json",

@@ -56,8 +56,8 @@ _WIDE = 10_000
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One loop file as it was judged: its result and verdicts, or the error why there are none.
+class LoopOutcome:
+    """What came of one loop file: its result with the verdicts, or the error why there is none.
 
     `is_stale`: training would cure the error. `trained`: this very job trained it, or restored it.
     """
@@ -65,36 +65,35 @@ class Judged:
     loop: str
     source: str
     result: LoopResult | None = None
-    verdicts: tuple[tuple[Regression, Verdict], ...] = ()
     error: FtloopError | None = None
     is_stale: bool = False
     trained: bool = False
 
 
-def of(loops: Iterable[Judged]) -> PullRequestReport:
+def of(loops: Iterable[LoopOutcome]) -> PullRequestReport:
     """The report on these loops, in their order; of too many the worst."""
-    sections = [_section(judged) for judged in loops]
+    sections = [_section(outcome) for outcome in loops]
     ranks = [OUTCOMES.index(section.outcome) for section in sections]
     worst = sorted(range(len(sections)), key=lambda index: (ranks[index], index))[:MOST_LOOPS]
     kept = tuple(sections[index] for index in sorted(worst))
     return PullRequestReport(loops=kept, left_out=len(sections) - len(kept))
 
 
-def _section(judged: Judged) -> LoopSection:
-    loop, source, result = _cut(judged.loop, NAME), _cut(judged.source, TEXT), judged.result
+def _section(outcome: LoopOutcome) -> LoopSection:
+    loop, source, result = _cut(outcome.loop, NAME), _cut(outcome.source, TEXT), outcome.result
     if result is None:
-        error = _cut(str(judged.error), LONG)
-        return LoopSection(loop=loop, source=source, error=error, stale=judged.is_stale)
-    best, diff = result.best, _difference(judged, result)
+        error = _cut(str(outcome.error), LONG)
+        return LoopSection(loop=loop, source=source, error=error, stale=outcome.is_stale)
+    best, diff = result.best, _difference(result)
     holdout = holdout_lines(result.holdout, _WIDE) if result.holdout else []
     return LoopSection(
         loop=loop,
         source=source,
-        trained=judged.trained,
+        trained=outcome.trained,
         iteration=_cut(best.name, NAME),
         metrics=_metrics(best),
         thresholds=tuple(map(_threshold, result.gates[:MOST_ROWS])),
-        verdicts=tuple(_verdict(rule, v) for rule, v in judged.verdicts[:MOST_ROWS]),
+        verdicts=tuple(_verdict(rule, v) for rule, v in result.verdicts[:MOST_ROWS]),
         iterations=_iterations(result),
         findings=_findings(best, diff),
         broken=_flips(diff.broken if diff else ()),
@@ -107,13 +106,13 @@ def _section(judged: Judged) -> LoopSection:
     )
 
 
-def _difference(judged: Judged, result: LoopResult) -> Difference | None:
+def _difference(result: LoopResult) -> Difference | None:
     """What changed against the baseline of the gate on the whole set; None without a baseline."""
-    baseline = result.judge.judging.baseline.iteration if result.judge else None
-    if baseline is None or not judged.verdicts:
+    baseline = result.baseline
+    if baseline is None or not result.verdicts:
         return None
-    whole = (verdict for rule, verdict in judged.verdicts if rule.tag is None)
-    verdict = next(whole, judged.verdicts[0][1])
+    whole = (verdict for rule, verdict in result.verdicts if rule.tag is None)
+    verdict = next(whole, result.verdicts[0][1])
     prompts = {id_: example.prompt for id_, example in result.examples.items()}
     return difference(baseline, result.best, verdict, prompts)
 

@@ -1,16 +1,15 @@
-"""Judge a loop's best iteration against the baseline, with more seeds where it is in doubt.
+"""Compare a loop's best iteration with the baseline, with more seeds where that is in doubt.
 
-The comparison itself is pure (`compare`); here is what it is given, and what is kept of it.
+The statistic itself is pure (`compare`); this module gathers its input and logs its verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.records import Iteration, Judgement, SeedRun
+from pytest_ftloop.core.records import Iteration, Judgement, SeedRole, SeedRun
 from pytest_ftloop.core.runs import (
     Measured,
     decisive,
@@ -25,7 +24,6 @@ from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.standing import RAISING, heads
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import ImprovementLog, verify
-from pytest_ftloop.loop.seeds import SeedTrainer
 
 IN_DOUBT = 0.20
 """A p-value up to this is worth more seeds. It spares work, and adds no false alarm: a candidate
@@ -35,27 +33,32 @@ SEEDS_IN_DOUBT = 3
 """Seeds that a candidate in doubt is judged by."""
 
 
-@dataclass(frozen=True)
-class Judging:
-    """The judgement of one candidate.
+TrainSeeds = Callable[[Iteration, int, SeedRole], Sequence[SeedRun]]
+"""Trains an iteration until it has so many runs; gives those that were added."""
 
-    `seeds` is None where nothing may be trained or written. `retrain` trains the baseline in the
-    candidate's environment, where that was asked for.
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate and the baseline that it is compared with.
+
+    `train_seeds` is None where nothing may be trained. `retrain_baseline` trains the baseline in
+    the candidate's environment, where that was asked for.
     """
 
     log: ImprovementLog
     candidate: Iteration
     baseline: Baseline
-    seeds: SeedTrainer | None = None
-    retrain: Callable[[Judging], None] | None = None
+    train_seeds: TrainSeeds | None = None
+    retrain_baseline: Callable[[Comparison], None] | None = None
 
     def verdict(self, rule: Regression) -> Verdict:
         """The verdict, after training two more seeds when one is not enough to tell."""
-        if self.retrain and self.baseline.iteration is not None and not self.baseline_runs():
-            self.retrain(self)
+        is_missing = self.baseline.iteration is not None and not self.baseline_runs()
+        if self.retrain_baseline and is_missing:
+            self.retrain_baseline(self)
         verdict = self._compared(rule)
-        if self.seeds is not None and is_in_doubt(verdict):
-            more = self.seeds.train(self.candidate, SEEDS_IN_DOUBT, "gate")
+        if self.train_seeds is not None and is_in_doubt(verdict):
+            more = self.train_seeds(self.candidate, SEEDS_IN_DOUBT, "gate")
             return self._compared(rule) if more else verdict
         return verdict
 
@@ -92,6 +95,14 @@ class Judging:
         if _is_known(judgement, known):
             return None
         return self.log.append_judgement(judgement)
+
+    def holdout(self, verdict: Verdict) -> HoldoutReport | None:
+        """What the holdout shows of the candidate; None where it was not opened for it."""
+        uses = self.log.view.holdout_uses()
+        if not any(use.iteration == self.candidate.id for use in uses):
+            return None
+        judgements = self.by_this_eval_set()
+        return report_of(self.candidate, uses, verdict, self.baseline.iteration, judgements)
 
     def by_this_eval_set(self) -> tuple[Judgement, ...]:
         """The judgements of iterations that were measured on the candidate's eval set."""
@@ -196,49 +207,6 @@ class Judging:
         others = [run for run in iterations if not is_candidates(run)]
         old = runs_of(baseline, others, [run for run in seed_runs if not is_candidates(run)])
         return Side(baseline, old), Side(candidate, runs_of(candidate, (), own))
-
-
-@dataclass
-class Judge:
-    """Judges a loop's best iteration for each gate that asks, and for nobody who does not.
-
-    `begin` finds the baseline, when the first gate asks. `after` is done once a verdict by the
-    whole eval set was kept: the holdout is opened then. Nothing is written in a replay.
-    """
-
-    begin: Callable[[], Judging]
-    after: Callable[[], None]
-    writes: bool
-    _verdicts: dict[Regression, Verdict] = field(default_factory=dict, init=False)
-
-    @cached_property
-    def judging(self) -> Judging:
-        """The judgement under way."""
-        return self.begin()
-
-    def verdict(self, rule: Regression) -> Verdict:
-        """The verdict by one gate, made once."""
-        if rule not in self._verdicts:
-            verdict = self.judging.verdict(rule)
-            if self.writes and rule.tag is None:
-                self.judging.keep(verdict)
-                self.after()
-            self._verdicts[rule] = verdict
-        return self._verdicts[rule]
-
-    @property
-    def failed(self) -> dict[Regression, Verdict]:
-        """The verdicts made so far that fail."""
-        return {rule: verdict for rule, verdict in self._verdicts.items() if not verdict.ok}
-
-    def holdout(self, rule: Regression) -> HoldoutReport | None:
-        """What the holdout says, where it was opened for this iteration."""
-        verdict, judging = self.verdict(rule), self.judging
-        uses = judging.log.view.holdout_uses()
-        if not any(use.iteration == judging.candidate.id for use in uses):
-            return None
-        baseline = judging.baseline.iteration
-        return report_of(judging.candidate, uses, verdict, baseline, judging.by_this_eval_set())
 
 
 def is_in_doubt(verdict: Verdict) -> bool:

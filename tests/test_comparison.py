@@ -1,4 +1,4 @@
-"""Judging a candidate: which runs stand on which side, more seeds in doubt, what is kept."""
+"""Comparing a candidate: which runs stand on which side, more seeds in doubt, what is kept."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import random
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_ftloop.gate.judging as judging_module
+import pytest_ftloop.gate.comparison as comparison_module
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.records import Cost, Evaluation, ExampleResult, SeedRun
+from pytest_ftloop.core.records import Cost, DataSet, Evaluation, ExampleResult, Run, SeedRun
 from pytest_ftloop.data import examples as data_module
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import compare
+from pytest_ftloop.gate.comparison import IN_DOUBT, Comparison, is_accepted, is_in_doubt
 from pytest_ftloop.gate.holdout import report_of
-from pytest_ftloop.gate.judging import IN_DOUBT, Judge, Judging, is_accepted, is_in_doubt
 from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.seeds import SeedTrainer
+from tests.fake_backend import fake_run
 from tests.fakes import (
     fake_example,
     fake_holdout_use,
@@ -41,10 +44,11 @@ from tests.gitfakes import GitRepo, isolate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.core.records import Iteration, Settings, Training
+    from pytest_ftloop.core.records import Iteration, Settings
     from pytest_ftloop.gate.compare import Side
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.inputs import Inputs
+    from pytest_ftloop.loop.result import LoopResult
 
 N = 200
 RULE = Regression(metrics=("eval_loss",))
@@ -115,13 +119,13 @@ class Case:
     committed: Sequence[Any] = (OLD,)
     now: Sequence[Any] = ()
 
-    def judging(self, candidate: Iteration, *, seeds: Any = None, **fields: Any) -> Judging:
+    def comparison(self, candidate: Iteration, *, seeds: Any = None, **fields: Any) -> Comparison:
         committed = log_of(self.tmp_path / "committed", *self.committed)
         self.log = log_of(self.tmp_path / "now", *self.committed, *self.now)
         kept = put(self.log, candidate)
         if seeds == "fake":
             seeds = FakeSeeds(self.log)
-        return Judging(self.log, kept, against(committed, **fields), seeds)
+        return Comparison(self.log, kept, against(committed, **fields), seeds and seeds.train)
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Side, Side, Side | None
         seen.append((new, old, past))
         return compare(new, old, past, groups, rule)
 
-    monkeypatch.setattr(judging_module, "compare", watched)
+    monkeypatch.setattr(comparison_module, "compare", watched)
     return seen
 
 
@@ -149,10 +153,10 @@ def keys(side: Side) -> list[tuple[int, str]]:
 )
 def test_more_seeds_only_in_doubt(tmp_path: Path, candidate: Iteration, trains: bool) -> None:
     """A candidate whose p is above 0.20 is never trained again; any other to three seeds."""
-    judging = Case(tmp_path).judging(candidate)
-    seeds = FakeSeeds(judging.log)
-    judging = replace(judging, seeds=seeds)
-    verdict = judging.verdict(RULE)
+    comparison = Case(tmp_path).comparison(candidate)
+    seeds = FakeSeeds(comparison.log)
+    comparison = replace(comparison, train_seeds=seeds.train)
+    verdict = comparison.verdict(RULE)
     assert ([(candidate.id, 3, "gate")] if trains else []) == seeds.asked
     if verdict.changes:
         assert (3 if trains else 1) == verdict.changes[0].test.k_candidate
@@ -161,7 +165,7 @@ def test_more_seeds_only_in_doubt(tmp_path: Path, candidate: Iteration, trains: 
 @pytest.mark.parametrize(("p", "doubtful"), [(0.19, True), (0.21, False)])
 def test_doubt_begins_at_a_fifth(tmp_path: Path, p: float, doubtful: bool) -> None:
     """p before Holm's correction, of any deciding metric, on either comparison."""
-    verdict = Case(tmp_path).judging(DOUBTFUL).verdict(RULE)
+    verdict = Case(tmp_path).comparison(DOUBTFUL).verdict(RULE)
     change = verdict.changes[0]
     size = next(
         step / 1e5
@@ -180,43 +184,36 @@ def test_doubt_is_settled(tmp_path: Path) -> None:
     """A drop that one seed can't prove is found with three, where the seed noise is known."""
     noise = [fake_seed_run(OLD, 42 + n, fake_table(losses(1.0, 70 + n))) for n in range(1, 5)]
     case = Case(tmp_path, committed=(OLD, *noise))
-    alone = case.judging(replace(DOUBTFUL)).verdict(replace(RULE, alpha=1e-4))
+    alone = case.comparison(replace(DOUBTFUL)).verdict(replace(RULE, alpha=1e-4))
     assert "regressed" != alone.kind
-    judging = case.judging(DOUBTFUL)
-    seeds = FakeSeeds(judging.log)
-    assert "regressed" == replace(judging, seeds=seeds).verdict(replace(RULE, alpha=1e-4)).kind
+    comparison = case.comparison(DOUBTFUL)
+    seeds = FakeSeeds(comparison.log)
+    assert (
+        "regressed"
+        == replace(comparison, train_seeds=seeds.train).verdict(replace(RULE, alpha=1e-4)).kind
+    )
 
 
 def test_three_seeds_are_not_trained_again(tmp_path: Path) -> None:
     """A second judgement finds the seeds, and says the same."""
-    judging = Case(tmp_path).judging(DOUBTFUL, seeds="fake")
-    first = judging.verdict(RULE)
-    assert 2 == len(judging.log.view.seed_runs())
-    assert first == judging.verdict(RULE)
-    assert 2 == len(judging.log.view.seed_runs())
+    comparison = Case(tmp_path).comparison(DOUBTFUL, seeds="fake")
+    first = comparison.verdict(RULE)
+    assert 2 == len(comparison.log.view.seed_runs())
+    assert first == comparison.verdict(RULE)
+    assert 2 == len(comparison.log.view.seed_runs())
 
 
 def test_nothing_is_trained_where_nothing_may_be(tmp_path: Path) -> None:
     """Without a trainer, as in a replay, one seed has to do."""
-    verdict = Case(tmp_path).judging(DOUBTFUL).verdict(RULE)
+    verdict = Case(tmp_path).comparison(DOUBTFUL).verdict(RULE)
     assert 1 == verdict.changes[0].test.k_candidate
 
 
 # the seed trainer itself
 
 
-@dataclass(frozen=True)
-class FakeRun:
-    """What `pytest_ftloop.train.lora.Run` is, without torch."""
-
-    training: Training
-    evaluation: Evaluation
-    cost: Cost
-    environment: Mapping[str, str]
-
-
 @dataclass
-class FakeRunner:
+class SeedBackend:
     """Trains in no time; `noise` moves the loss with the seed."""
 
     environment: Mapping[str, str] = field(
@@ -225,14 +222,12 @@ class FakeRunner:
     seeds: list[int] = field(default_factory=list)
     adapters: list[Path | None] = field(default_factory=list)
 
-    def __call__(
-        self, settings: Settings, adapter: Path | None, base: float | None, **_: Any
-    ) -> Any:
+    def train(self, settings: Settings, *, adapter: Path | None = None, **_: Any) -> Run:
         seed = settings.training["seed"]
         self.seeds.append(seed)
         self.adapters.append(adapter)
         rows = fake_table(losses(1.0, seed, 5))
-        return FakeRun(
+        return Run(
             fake_training(), Evaluation(rows, rows, rows, 6.0), Cost(1.0, 1, 1), self.environment
         )
 
@@ -247,7 +242,7 @@ class FakeInputs:
         return "group-1"
 
 
-def trainer_of(log: ImprovementLog, runner: FakeRunner) -> SeedTrainer:
+def trainer_of(log: ImprovementLog, runner: SeedBackend) -> SeedTrainer:
     config = from_python(
         folder=log.folder,
         source="x.py",
@@ -255,19 +250,20 @@ def trainer_of(log: ImprovementLog, runner: FakeRunner) -> SeedTrainer:
         train=[{"prompt": "p", "completion": "c"}],
         eval=[{"prompt": "p", "completion": "c"}],
     )
-    return SeedTrainer(
-        config,
-        FakeInputs(),  # type: ignore[arg-type]
-        log,
-        lambda: runner,
-        Silent(),
-        lambda: nullcontext(log.folder),
+    cycle = SimpleNamespace(
+        config=config,
+        inputs=FakeInputs(),
+        improvement_log=log,
+        backend=runner,
+        store=Store(),
+        progress=Silent(),
     )
+    return SeedTrainer(cycle, lambda: nullcontext(log.folder))  # type: ignore[arg-type]
 
 
 def test_seeds_after_the_iterations_own(tmp_path: Path) -> None:
     """The missing seeds are trained, each once, and logged when it is done."""
-    log, runner = log_of(tmp_path, OLD), FakeRunner()
+    log, runner = log_of(tmp_path, OLD), SeedBackend()
     runs = trainer_of(log, runner).train(OLD, 3, "gate")
     assert [43, 44] == runner.seeds == [run.seed for run in runs]
     assert [(OLD.id, "gate", "group-1")] * 2 == [
@@ -280,7 +276,7 @@ def test_seeds_after_the_iterations_own(tmp_path: Path) -> None:
 
 def test_seed_that_another_process_trained(tmp_path: Path) -> None:
     """What is in the log when the lock is held is taken from there."""
-    log, runner = log_of(tmp_path, OLD), FakeRunner()
+    log, runner = log_of(tmp_path, OLD), SeedBackend()
     trainer = trainer_of(log, runner)
     first = trainer.train(OLD, 2, "gate")
     # Named after another iteration of the same settings: found by its fingerprint.
@@ -290,7 +286,7 @@ def test_seed_that_another_process_trained(tmp_path: Path) -> None:
 
 def test_seeds_of_another_machine(tmp_path: Path) -> None:
     """What is trained elsewhere can't stand beside the iteration: it ends after the first."""
-    log, runner = log_of(tmp_path, OLD), FakeRunner(ELSEWHERE)
+    log, runner = log_of(tmp_path, OLD), SeedBackend(ELSEWHERE)
     runs = trainer_of(log, runner).train(OLD, 5, "gate")
     assert ([43], [ELSEWHERE]) == (runner.seeds, [dict(run.environment) for run in runs])
 
@@ -305,7 +301,7 @@ def test_runs_of_both_logs(tmp_path: Path, sides: Any) -> None:
         committed=(OLD, fake_seed_run(OLD, 43)),
         now=[fake_seed_run(OLD, 44), fake_seed_run(OLD, 45, environment=ELSEWHERE)],
     )
-    test = case.judging(CLEAR).verdict(RULE).changes[0].test
+    test = case.comparison(CLEAR).verdict(RULE).changes[0].test
     assert (3, 1) == (test.k_baseline, test.k_candidate)
 
 
@@ -315,7 +311,7 @@ def test_same_settings_with_another_seed(tmp_path: Path, sides: Any) -> None:
     before = fake_seed_run(OLD, 43, reseeded.examples, fingerprint=reseeded.fingerprint)
     own = fake_seed_run(reseeded, 44, fake_table(losses(1.4, 44)))
     case = Case(tmp_path, committed=(OLD, before, fake_seed_run(OLD, 45)), now=[own])
-    verdict = case.judging(reseeded).verdict(RULE)
+    verdict = case.comparison(reseeded).verdict(RULE)
     ((new, old, _),) = sides
     assert [(43, "cpu"), (44, "cpu")] == keys(new)
     assert [(42, "cpu"), (45, "cpu")] == keys(old)
@@ -325,7 +321,7 @@ def test_same_settings_with_another_seed(tmp_path: Path, sides: Any) -> None:
 def test_retrained_with_other_figures(tmp_path: Path) -> None:
     """The same settings and seed that now give other figures are compared with what they gave."""
     again = replace(WORSE, number=1, id=OLD.id, fingerprint=OLD.fingerprint, group=OLD.group)
-    verdict = Case(tmp_path).judging(again).verdict(RULE)
+    verdict = Case(tmp_path).comparison(again).verdict(RULE)
     assert "regressed" == verdict.kind
     assert pytest.approx(0.4, abs=0.02) == verdict.changes[0].test.change
 
@@ -333,7 +329,7 @@ def test_retrained_with_other_figures(tmp_path: Path) -> None:
 def test_retrained_on_another_machine(tmp_path: Path) -> None:
     """It is not compared with itself: there is no run of the baseline in this environment."""
     again = replace(OLD, environment=ELSEWHERE, cost=Cost(1.0, 2, 3))
-    verdict = Case(tmp_path).judging(again).verdict(RULE)
+    verdict = Case(tmp_path).comparison(again).verdict(RULE)
     assert "environment changed (device cpu -> cuda)" == verdict.because
 
 
@@ -342,18 +338,18 @@ def test_baseline_trained_here(tmp_path: Path, sides: Any, same: bool) -> None:
     """What was trained to stand for the baseline in this environment does so."""
     candidate = replace(OLD if same else CLEAR, environment=ELSEWHERE, cost=Cost(1.0, 2, 3))
     case = Case(tmp_path)
-    judging = case.judging(candidate)
-    assert () == judging.baseline_runs()
-    asked: list[Judging] = []
+    comparison = case.comparison(candidate)
+    assert () == comparison.baseline_runs()
+    asked: list[Comparison] = []
 
-    def retrain(judging: Judging) -> None:
-        asked.append(judging)
+    def retrain(comparison: Comparison) -> None:
+        asked.append(comparison)
         run = fake_seed_run(OLD, 42, role="baseline", environment=ELSEWHERE)
-        judging.log.append_seed_run(replace(run, fingerprint=OLD.fingerprint))
+        comparison.log.append_seed_run(replace(run, fingerprint=OLD.fingerprint))
 
-    judging = replace(judging, retrain=retrain)
-    assert "not comparable" != judging.verdict(RULE).kind
-    judging.verdict(RULE)
+    comparison = replace(comparison, retrain_baseline=retrain)
+    assert "not comparable" != comparison.verdict(RULE).kind
+    comparison.verdict(RULE)
     assert 1 == len(asked)
     new, old, _ = sides[-1]
     # The sides hold what was run anywhere; `compare` takes what was run here.
@@ -366,17 +362,17 @@ def test_anchor_of_the_candidates_settings(tmp_path: Path, sides: Any) -> None:
     first = fake_judgement(OLD, kind="first")
     case = Case(tmp_path, committed=(OLD, CLEAR))
     again = run_of(5, 1.0, group=OLD.group, training={"seed": 43})
-    judging = case.judging(again)
-    baseline = replace(judging.baseline, iteration=CLEAR, anchor=OLD)
+    comparison = case.comparison(again)
+    baseline = replace(comparison.baseline, iteration=CLEAR, anchor=OLD)
     assert first.passed
-    verdict = replace(judging, baseline=baseline).verdict(RULE)
+    verdict = replace(comparison, baseline=baseline).verdict(RULE)
     assert verdict.anchor is None
     assert sides[0][2] is None
 
 
 def test_version_itself(tmp_path: Path) -> None:
     """The committed version judged against itself: unchanged, without any statistics."""
-    verdict = Case(tmp_path).judging(OLD, seeds="fake").verdict(RULE)
+    verdict = Case(tmp_path).comparison(OLD, seeds="fake").verdict(RULE)
     assert ("unchanged", True, ()) == (verdict.kind, verdict.ok, verdict.changes)
     assert "it is the version at HEAD (1234567) itself" == verdict.because
     assert (N, N) == (verdict.common, verdict.total)
@@ -387,7 +383,7 @@ def test_broken_version_itself(tmp_path: Path) -> None:
     rows = (replace(OLD.examples[0], loss=math.nan), *OLD.examples[1:])
     broken = fake_measured(1, rows)
     broken = replace(broken, metrics=dict(broken.metrics) | {"eval_loss": math.nan})
-    assert "incomplete" == Case(tmp_path, committed=(broken,)).judging(broken).verdict(RULE).kind
+    assert "incomplete" == Case(tmp_path, committed=(broken,)).comparison(broken).verdict(RULE).kind
 
 
 # nothing to compare with
@@ -395,11 +391,11 @@ def test_broken_version_itself(tmp_path: Path) -> None:
 
 def test_first_version(tmp_path: Path) -> None:
     """Nothing was committed: it passes, strict or not, and is kept as the first."""
-    judging = Case(tmp_path, committed=()).judging(OLD, why_none="no log of x", is_first=True)
-    verdict = judging.verdict(replace(RULE, fail_on=("not comparable",)))
+    comparison = Case(tmp_path, committed=()).comparison(OLD, why_none="no log of x", is_first=True)
+    verdict = comparison.verdict(replace(RULE, fail_on=("not comparable",)))
     assert ("not comparable", True) == (verdict.kind, verdict.ok)
     assert "no log of x, so there is nothing to compare with yet" == verdict.because
-    kept = judging.keep(verdict)
+    kept = comparison.keep(verdict)
     assert kept is not None
     assert ("first", True, None, "nothing was committed before it") == (
         kept.kind,
@@ -407,36 +403,36 @@ def test_first_version(tmp_path: Path) -> None:
         kept.baseline,
         kept.because,
     )
-    assert judging.keep(verdict) is None
+    assert comparison.keep(verdict) is None
 
 
 def test_broken_first_version(tmp_path: Path) -> None:
     """A NaN fails with nothing to compare with too, and never becomes the baseline."""
     rows = (fake_example("e1"), fake_example("e2", loss=math.inf))
-    judging = Case(tmp_path, committed=()).judging(fake_measured(1, rows), is_first=True)
-    verdict = judging.verdict(RULE)
+    comparison = Case(tmp_path, committed=()).comparison(fake_measured(1, rows), is_first=True)
+    verdict = comparison.verdict(RULE)
     assert ("incomplete", False) == (verdict.kind, verdict.ok)
     assert "the loss of 1 of 2 examples is not finite (e2)" in verdict.because
-    kept = judging.keep(verdict)
+    kept = comparison.keep(verdict)
     assert kept is not None
     assert ("incomplete", False) == (kept.kind, kept.passed)
-    assert () == heads(judging.log.view.judgements())
+    assert () == heads(comparison.log.view.judgements())
 
 
 def test_no_repository(tmp_path: Path) -> None:
     """What passes outside of version control is no committed version: nothing is kept."""
-    judging = Case(tmp_path, committed=()).judging(OLD, why_none="no repository")
-    verdict = judging.verdict(RULE)
+    comparison = Case(tmp_path, committed=()).comparison(OLD, why_none="no repository")
+    verdict = comparison.verdict(RULE)
     assert verdict.ok
-    assert not judging.verdict(replace(RULE, fail_on=("not comparable",))).ok
-    assert judging.keep(verdict) is None
+    assert not comparison.verdict(replace(RULE, fail_on=("not comparable",))).ok
+    assert comparison.keep(verdict) is None
 
 
 def test_mended_figure_is_found(tmp_path: Path) -> None:
     """A committed record whose figure is not that of its table is told by its file."""
     forged = replace(OLD, metrics=dict(OLD.metrics) | {"eval_loss": 9.0})
     with pytest.raises(Exception, match=rf"{OLD.name}-[0-9a-f]{{4}}\.yaml.*\n?.*it says eval_loss"):
-        Case(tmp_path, committed=(forged,)).judging(CLEAR).verdict(RULE)
+        Case(tmp_path, committed=(forged,)).comparison(CLEAR).verdict(RULE)
 
 
 # what is kept
@@ -446,10 +442,10 @@ def test_passing_judgement_takes_the_place_of_what_stood(tmp_path: Path) -> None
     """It names what it is compared with, why, and the judgements that it is over."""
     first = fake_judgement(OLD, kind="first")
     case = Case(tmp_path, committed=(OLD, first))
-    judging = case.judging(CLEAR)
-    (standing,) = heads(judging.log.view.judgements())
-    verdict = judging.verdict(RULE)
-    kept = judging.keep(verdict)
+    comparison = case.comparison(CLEAR)
+    (standing,) = heads(comparison.log.view.judgements())
+    verdict = comparison.verdict(RULE)
+    kept = comparison.keep(verdict)
     assert kept is not None
     assert (CLEAR.id, OLD.id, "gate", verdict.kind, True, verdict.because) == (
         kept.candidate,
@@ -460,7 +456,7 @@ def test_passing_judgement_takes_the_place_of_what_stood(tmp_path: Path) -> None
         kept.because,
     )
     assert (standing.name,) == kept.over
-    (found,) = heads(judging.log.view.judgements())
+    (found,) = heads(comparison.log.view.judgements())
     assert kept == replace(found, verdict=kept.verdict)
     assert verdict.as_record()["changes"][0]["p"] == pytest.approx(
         found.verdict["changes"][0]["p"], rel=1e-4
@@ -470,52 +466,52 @@ def test_passing_judgement_takes_the_place_of_what_stood(tmp_path: Path) -> None
 def test_failing_judgement_is_kept_and_stands_for_nothing(tmp_path: Path) -> None:
     """Rejected candidates are in the log too."""
     case = Case(tmp_path, committed=(OLD, fake_judgement(OLD, kind="first")))
-    judging = case.judging(WORSE)
-    kept = judging.keep(judging.verdict(RULE))
+    comparison = case.comparison(WORSE)
+    kept = comparison.keep(comparison.verdict(RULE))
     assert kept is not None
     assert (False, "regressed", ()) == (kept.passed, kept.kind, kept.over)
-    assert [OLD.id] == [head.candidate for head in heads(judging.log.view.judgements())]
+    assert [OLD.id] == [head.candidate for head in heads(comparison.log.view.judgements())]
 
 
 @pytest.mark.parametrize("candidate", [WORSE, CLEAR, DOUBTFUL], ids=lambda it: it.id)
 def test_keeping_twice_writes_nothing_new(tmp_path: Path, candidate: Iteration) -> None:
     """The same judgement again is known."""
-    judging = Case(tmp_path).judging(candidate, seeds="fake")
-    assert judging.keep(judging.verdict(RULE)) is not None
-    written = sorted(judging.log.folder.rglob("*"))
+    comparison = Case(tmp_path).comparison(candidate, seeds="fake")
+    assert comparison.keep(comparison.verdict(RULE)) is not None
+    written = sorted(comparison.log.folder.rglob("*"))
     for _ in range(2):
-        assert judging.keep(judging.verdict(RULE)) is None
-    assert written == sorted(judging.log.folder.rglob("*"))
+        assert comparison.keep(comparison.verdict(RULE)) is None
+    assert written == sorted(comparison.log.folder.rglob("*"))
 
 
 def test_merged_branches_are_joined(tmp_path: Path) -> None:
     """After a merge the next judgement takes both places, once."""
     left, right = fake_judgement(CLEAR, kind="improved"), fake_judgement(OLD, kind="first")
-    judging = Case(tmp_path, committed=(OLD, right), now=[CLEAR, left]).judging(DOUBTFUL)
-    kept = judging.keep(judging.verdict(RULE))
+    comparison = Case(tmp_path, committed=(OLD, right), now=[CLEAR, left]).comparison(DOUBTFUL)
+    kept = comparison.keep(comparison.verdict(RULE))
     assert kept is not None
     assert 2 == len(kept.over)
-    assert judging.keep(judging.verdict(RULE)) is None
+    assert comparison.keep(comparison.verdict(RULE)) is None
 
 
 def test_candidate_that_is_the_baseline_is_not_judged(tmp_path: Path) -> None:
     """The committed version needs no judgement, nor does its retraining."""
-    judging = Case(tmp_path).judging(OLD)
-    assert judging.keep(judging.verdict(RULE)) is None
+    comparison = Case(tmp_path).comparison(OLD)
+    assert comparison.keep(comparison.verdict(RULE)) is None
     again = replace(WORSE, number=1, id=OLD.id, fingerprint=OLD.fingerprint, group=OLD.group)
-    judging = Case(tmp_path / "again").judging(again)
-    assert judging.keep(judging.verdict(RULE)) is None
+    comparison = Case(tmp_path / "again").comparison(again)
+    assert comparison.keep(comparison.verdict(RULE)) is None
 
 
 def test_accepted_by_hand(tmp_path: Path) -> None:
     """A regression that the user accepted passes, says so, and is not judged over again."""
-    judging = Case(tmp_path).judging(WORSE)
-    assert not judging.verdict(RULE).ok
-    judging.log.append_judgement(fake_judgement(WORSE, kind="accepted", by="hand"))
-    verdict = judging.verdict(RULE)
+    comparison = Case(tmp_path).comparison(WORSE)
+    assert not comparison.verdict(RULE).ok
+    comparison.log.append_judgement(fake_judgement(WORSE, kind="accepted", by="hand"))
+    verdict = comparison.verdict(RULE)
     assert ("regressed", True) == (verdict.kind, verdict.ok)
     assert verdict.because.startswith("accepted by hand; eval_loss ")
-    assert judging.keep(verdict) is None
+    assert comparison.keep(verdict) is None
 
 
 @pytest.mark.parametrize(
@@ -535,45 +531,6 @@ def test_what_the_holdout_is_opened_for(kind: str, by: Any, passed: bool, accept
     assert accepted is is_accepted(fake_judgement(OLD, kind=kind, by=by, passed=passed))
 
 
-# Judge
-
-
-def judge_of(judging: Judging, *, writes: bool = True) -> tuple[Judge, list[str]]:
-    done: list[str] = []
-
-    def begin() -> Judging:
-        done.append("begin")
-        return judging
-
-    return Judge(begin, lambda: done.append("after"), writes), done
-
-
-def test_judged_when_first_asked_for(tmp_path: Path) -> None:
-    """Nothing is compared until a gate asks; each gate's verdict is made once."""
-    judge, done = judge_of(Case(tmp_path).judging(CLEAR))
-    assert [] == done
-    assert judge.verdict(RULE) is judge.verdict(RULE)
-    assert ["begin", "after"] == done
-
-
-def test_gate_of_a_tag_is_not_kept(tmp_path: Path) -> None:
-    """Only what the whole eval set says makes a version."""
-    rows = fake_table(losses(1.0, 1), tags={"odd": range(1, N, 2)})
-    judging = Case(tmp_path, committed=(fake_measured(1, rows),)).judging(fake_measured(2, rows))
-    judge, done = judge_of(judging)
-    judge.verdict(Regression("regression[odd]"))
-    assert (["begin"], ()) == (done, judging.log.view.judgements())
-
-
-def test_replay_keeps_nothing(tmp_path: Path) -> None:
-    """Neither a judgement nor an opening of the holdout."""
-    judging = Case(tmp_path).judging(CLEAR)
-    before = sorted(judging.log.folder.rglob("*"))
-    judge, done = judge_of(judging, writes=False)
-    judge.verdict(RULE)
-    assert (["begin"], before) == (done, sorted(judging.log.folder.rglob("*")))
-
-
 def test_wear_counts_judgements_by_this_eval_set(tmp_path: Path) -> None:
     """Those of iterations that were measured on another eval set wore that one out."""
     data = {"eval": {"rows": N, "sha256": "renewed"}}
@@ -582,16 +539,16 @@ def test_wear_counts_judgements_by_this_eval_set(tmp_path: Path) -> None:
         put(log_of(tmp_path / "unused"), fake_judgement("ffffffff", kind="regressed")),
     ]
     case = Case(tmp_path, committed=(replace(OLD, data=data), WORSE), now=elsewhere)
-    judging = case.judging(replace(CLEAR, data=data))
-    judging.log.append_holdout_use(fake_holdout_use(CLEAR, CLEAR.examples))
-    judge, _ = judge_of(judging)
-    report = judge.holdout(RULE)
+    comparison = case.comparison(replace(CLEAR, data=data))
+    comparison.log.append_holdout_use(fake_holdout_use(CLEAR, CLEAR.examples))
+    verdict = comparison.verdict(RULE)
+    comparison.keep(verdict)
+    report = comparison.holdout(verdict)
     assert report is not None
     # The own one, and the one whose iteration is gone: it may have been of this set.
     assert 2 == report.judged
-    uses = judging.log.view.holdout_uses()
-    verdict = judge.verdict(RULE)
-    everything = report_of(CLEAR, uses, verdict, None, judging.log.view.judgements())
+    uses = comparison.log.view.holdout_uses()
+    everything = report_of(CLEAR, uses, verdict, None, comparison.log.view.judgements())
     assert everything is not None
     assert 3 == everything.judged
 
@@ -605,6 +562,34 @@ HOLDOUT = [
     {"id": f"h{n}", "prompt": f"{SECRET} {n}", "completion": f" {SECRET} too {n}", "tags": "x"}
     for n in range(4)
 ]
+
+
+@dataclass
+class LabBackend:
+    """The lab's backend: what it is asked for happened in the lab."""
+
+    lab: Lab
+    config: Any
+    inputs: Inputs
+    progress: Any
+
+    def train(self, settings: Settings, *, name: str, adapter: Path | None = None, **_: Any) -> Run:
+        self.lab.happened.append("train")
+        if adapter is not None:
+            adapter.mkdir(parents=True, exist_ok=True)
+        return fake_run(self.inputs, settings, self.environment(settings))
+
+    def measure(self, settings: Any, adapter: Path, examples: DataSet) -> tuple[ExampleResult, ...]:
+        self.lab.happened.append("measure")
+        return tuple(
+            ExampleResult(
+                e.id, e.content, e.tags, 8.0, 4, 2, True, e.expected or "", f"{SECRET}, it answers"
+            )
+            for e in examples.examples
+        )
+
+    def environment(self, settings: Any) -> Mapping[str, str]:
+        return {"device": "cpu"}
 
 
 @dataclass
@@ -627,44 +612,12 @@ class Lab:
             loop={"iterations": 3, "patience": 9},
             gates={"regression": {}},
         )
-        return Loop(config, Options(**options), runner=self.runner, measure=self.measure)
+        return Loop(config, Options(**options), backend=lambda *given: LabBackend(self, *given))
 
-    def runner(self, inputs: Inputs, config: Any, progress: Any) -> Any:
-        def run(settings: Settings, adapter: Path | None, base: float | None, **_: Any) -> FakeRun:
-            self.happened.append("train")
-            if adapter is not None:
-                adapter.mkdir(parents=True, exist_ok=True)
-            loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
-            sets = (inputs.eval, inputs.train)
-            rows = [
-                tuple(
-                    ExampleResult(
-                        e.id, e.content, e.tags, loss * 4, 4, 3, loss < 1.7, e.expected or "", "o"
-                    )
-                    for e in set_.examples
-                )
-                for set_ in sets
-            ]
-            steps = [loss + 2.0 - n / 50 for n in range(100)]
-            return FakeRun(
-                fake_training(steps, [loss + 0.4, loss + 0.2, loss + 0.1, loss]),
-                Evaluation(rows[0], rows[1], rows[1], 6.0),
-                Cost(1.0, 100, 400),
-                {"device": "cpu"},
-            )
-
-        return run
-
-    def measure(
-        self, inputs: Any, config: Any, holdout: Any, settings: Any, adapter: Any, progress: Any
-    ) -> tuple[ExampleResult, ...]:
-        self.happened.append("measure")
-        return tuple(
-            ExampleResult(
-                e.id, e.content, e.tags, 8.0, 4, 2, True, e.expected or "", f"{SECRET}, it answers"
-            )
-            for e in holdout.examples
-        )
+    def judged(self, **options: Any) -> LoopResult:
+        """The loop, run and judged."""
+        loop = self.loop(**options)
+        return loop.judge(loop.run())
 
     def files(self) -> dict[str, bytes]:
         root = self.folder / "improvement_log"
@@ -700,10 +653,11 @@ def commit(lab: Lab) -> None:
 
 def test_holdout_is_loaded_after_everything_was_decided(lab: Lab) -> None:
     """Trained, diagnosed, decided, logged and judged first; only then loaded and measured."""
-    result = lab.loop().run()
+    loop = lab.loop()
+    result = loop.run()
     assert ["train"] * 3 == lab.happened
     before = lab.files()
-    assert result.verdict.ok
+    assert loop.judge(result).verdict.ok
     assert ["train"] * 3 + ["load", "measure"] == lab.happened
     after = lab.files()
     assert before == {name: content for name, content in after.items() if name in before}
@@ -714,10 +668,10 @@ def test_holdout_is_loaded_after_everything_was_decided(lab: Lab) -> None:
 def test_holdout_changes_nothing_else(tmp_path: Path, lab: Lab) -> None:
     """With and without a holdout the records, decisions and judgements are the same bytes."""
     other = Lab(GitRepo.init(tmp_path / "without").root)
-    results = [lab.loop().run(), other.loop(holdout=None).run()]
+    results = [lab.judged(), other.judged(holdout=None)]
     commit(lab)
     commit(other)
-    results += [lab.loop(rate=1.6e-3).run(), other.loop(rate=1.6e-3, holdout=None).run()]
+    results += [lab.judged(rate=1.6e-3), other.judged(rate=1.6e-3, holdout=None)]
     verdicts = [result.verdict for result in results]
     assert verdicts[0].as_record() == verdicts[1].as_record()
     assert verdicts[2].as_record() == verdicts[3].as_record()
@@ -731,7 +685,7 @@ def test_holdout_changes_nothing_else(tmp_path: Path, lab: Lab) -> None:
 
 def test_log_holds_no_text_of_the_holdout(lab: Lab) -> None:
     """No prompt, expected text or answer of it is in any file of the log."""
-    _ = lab.loop().run().verdict
+    lab.judged()
     assert "measure" in lab.happened
     files = lab.files()
     assert any("/holdout/" in name for name in files)
@@ -742,11 +696,11 @@ def test_log_holds_no_text_of_the_holdout(lab: Lab) -> None:
 def test_holdout_is_opened_once(lab: Lab) -> None:
     """Run again, the opening is in the log; the next accepted iteration opens it again."""
     for _ in range(2):
-        result = lab.loop().run()
+        result = lab.judged()
         assert result.verdict.ok
     assert 1 == lab.happened.count("measure")
     commit(lab)
-    assert lab.loop().run().verdict.ok
+    assert lab.judged().verdict.ok
     assert 1 == lab.happened.count("measure")
     report = result.holdout
     assert report is not None
@@ -756,9 +710,9 @@ def test_holdout_is_opened_once(lab: Lab) -> None:
 
 def test_holdout_stays_closed_for_what_merely_passes(lab: Lab) -> None:
     """Unchanged is no acceptance."""
-    _ = lab.loop().run().verdict
+    lab.judged()
     commit(lab)
-    again = lab.loop(rate=1.59e-3, iterations=1).run()
+    again = lab.judged(rate=1.59e-3, iterations=1)
     assert again.verdict.kind in {"unchanged", "inconclusive"}
     assert again.verdict.ok
     assert 1 == lab.happened.count("measure")
@@ -768,7 +722,7 @@ def test_holdout_stays_closed_for_what_merely_passes(lab: Lab) -> None:
 def test_holdout_stays_closed_without_a_gate_or_in_a_replay(lab: Lab) -> None:
     """Nobody asked for a verdict; or one may be said, and nothing be opened."""
     lab.loop().run()
-    replayed = lab.loop(replay=True).run()
+    replayed = lab.judged(replay=True)
     assert replayed.verdict.ok
     assert replayed.holdout is None
     assert ["train"] * 3 == lab.happened
@@ -776,9 +730,10 @@ def test_holdout_stays_closed_without_a_gate_or_in_a_replay(lab: Lab) -> None:
 
 def test_holdout_stays_closed_without_the_adapter(lab: Lab) -> None:
     """What was trained elsewhere can't be measured here."""
-    result = lab.loop().run()
+    loop = lab.loop()
+    result = loop.run()
     adapter_folder(result.best.fingerprint).rmdir()
-    assert result.verdict.ok
+    assert loop.judge(result).verdict.ok
     assert ["train"] * 3 == lab.happened
 
 
@@ -789,12 +744,12 @@ def test_escalation_never_in_a_replay(lab: Lab) -> None:
     loop = lab.loop(rate=1.5e-3, iterations=1)
     loop.run()
     trained = lab.happened.count("train")
-    verdict = lab.loop(rate=1.5e-3, iterations=1, replay=True).run().verdict
+    verdict = lab.judged(rate=1.5e-3, iterations=1, replay=True).verdict
     assert is_in_doubt(verdict)
     assert trained == lab.happened.count("train")
-    verdict = lab.loop(rate=1.5e-3, iterations=1).run().verdict
+    verdict = lab.judged(rate=1.5e-3, iterations=1).verdict
     assert trained + 2 == lab.happened.count("train")
     assert 3 == verdict.changes[0].test.k_candidate
     before = lab.files()
-    assert verdict == lab.loop(rate=1.5e-3, iterations=1).run().verdict
+    assert verdict == lab.judged(rate=1.5e-3, iterations=1).verdict
     assert before == lab.files()

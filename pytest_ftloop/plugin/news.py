@@ -1,0 +1,78 @@
+"""What pytest prints of the loops that ran, brought from each worker of pytest-xdist to the one
+process that prints: plain values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.report.text import note_lines, summary
+from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.result import LoopResult
+
+News = Mapping[str, Any]
+Key = tuple[str, str]
+"""A loop's log folder and the name of its first iteration: one log may hold several loops."""
+
+
+def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
+    """The summary of a loop that ran; `file` is empty for one made in Python."""
+    new = len(result.trained) + len(result.restored)
+    lines = summary(result, verbosity, width)
+    return _key_of(result) | {"new": new, "lines": lines, "file": file}
+
+
+def news_of_verdict(
+    result: LoopResult, rule: Regression, verdict: Verdict, notes: Sequence[str], width: int
+) -> News:
+    """The verdict of one regression gate, and the notes that came with it."""
+    # What a failed gate rests on is in its own explanation already.
+    shown = verdict_lines if verdict.ok else head_lines
+    lines = shown(verdict, rule.name, width)
+    if rule.tag is None and result.holdout:
+        lines += holdout_lines(result.holdout, width)
+    lines += note_lines(notes, width)
+    return _key_of(result) | {"gate": rule.name, "verdict": lines}
+
+
+@dataclass
+class Board:
+    """The news of all loops, in the process that prints them."""
+
+    runs: dict[Key, News] = field(default_factory=dict)
+    verdicts: dict[Key, dict[str, list[str]]] = field(default_factory=dict)
+
+    def add(self, news: Iterable[News]) -> None:
+        """Keep these news; of two processes' news of one loop, those of the one that trained."""
+        for one in news:
+            key = (one["log_folder"], one["start"])
+            if "verdict" in one:
+                self.verdicts.setdefault(key, {})[one["gate"]] = one["verdict"]
+                continue
+            known = self.runs.get(key)
+            if known is None or one["new"] >= known["new"]:
+                self.runs[key] = one
+
+    def sections(self) -> Iterable[tuple[str, list[str]]]:
+        """Each loop's name and lines: its summary, then its verdicts."""
+        for key, news in sorted(self.runs.items()):
+            lines = list(news["lines"])
+            for verdict in self.verdicts.get(key, {}).values():
+                lines += ["", *verdict]
+            yield news["loop"], lines
+
+
+def _key_of(result: LoopResult) -> dict[str, Any]:
+    return {
+        "loop": result.loop,
+        "log_folder": str(result.log_folder),
+        "start": result.chain[0].name,
+    }
