@@ -25,6 +25,8 @@ from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.replay import gated, replay
 from pytest_ftloop.report.html import loop_report, page
 from pytest_ftloop.report.html.examples import columns, flaky_keys
 from pytest_ftloop.report.html.gather import of_result, write_report
@@ -33,6 +35,7 @@ from pytest_ftloop.report.html.noise import spreads
 from pytest_ftloop.report.html.page import loop_data, render, to_script_json
 from pytest_ftloop.report.html.views import loop_view
 from tests.fakes import fake_example, fake_iteration, fake_metrics
+from tests.loops import WORSE
 from tests.report.fakes_html import HOSTILE, big_report, fake_verdict, odd_report
 from tests.report.fakes_report import fake_chain, fake_result, nan_result
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_ftloop.loop.result import LoopResult
+    from tests.loops import Loops
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "sentiment.ftloop.yaml"
 
@@ -327,7 +331,10 @@ def test_two_of_one_number_are_told_apart() -> None:
 def status(**fields: Any) -> tuple[str, str]:
     chain = fake_chain()
     made = of_result(fake_result(chain, gates=()))
-    report = replace(made, **({"is_gated": True} | fields))
+    return status_of(replace(made, **({"is_gated": True} | fields)))
+
+
+def status_of(report: LoopReport) -> tuple[str, str]:
     view = loop_view(report, 0)["status"]
     return view["word"], view["tone"]
 
@@ -403,20 +410,31 @@ def test_quickstart(tmp_path: Path) -> None:
 
 
 def test_a_report_writes_nothing_into_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result whose gates may train and write is shown without doing either."""
-    result = quickstart()
-    assert result.judge is not None
+    """What is judged for a report may neither train, nor log a verdict, nor open the holdout."""
 
-    def forbidden(*_: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         pytest.fail("a report trained or wrote")
 
-    judging = replace(result.judge.judging, seeds=forbidden, retrain=forbidden)  # type: ignore[arg-type]
-    monkeypatch.setattr(result.judge, "begin", lambda: judging)
-    monkeypatch.setattr(result.judge, "writes", True)
-    monkeypatch.setattr(result.judge, "after", forbidden)
-    monkeypatch.setattr(ImprovementLog, "append_judgement", forbidden)
-    vars(result.judge).pop("judging", None)
+    for name in ("append", "append_judgement", "append_seed_run", "append_holdout_use"):
+        monkeypatch.setattr(ImprovementLog, name, forbidden)
+    for name in ("train", "measure"):
+        monkeypatch.setattr(LocalBackend, name, forbidden)
+    result = replay(gated(read_loop_file(QUICKSTART)), Options())
     assert of_result(result).verdicts[0][1].kind in {"unchanged", "improved", "not comparable"}
+
+
+def test_the_page_has_the_verdict_that_the_command_gives(
+    loops: Loops,
+) -> None:
+    """`--fail-on` without `regressed` passes a regression, on the page as in the exit code."""
+    loops.version()
+    loops.write(rate=WORSE)
+    loops.train()
+    config = read_loop_file(loops.root / "x.ftloop.yaml")
+    failed = of_result(replay(gated(config), Options()))
+    passed = of_result(replay(gated(config), Options(), frozenset({"inconclusive"})))
+    assert ("Failed", "bad") == status_of(failed)
+    assert "Failed" != status_of(passed)[0]
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.pull_request import (
     LIMIT,
-    Judged,
+    LoopOutcome,
     PullRequestReport,
     from_json,
     of,
@@ -115,7 +115,7 @@ def judged(
     count: int = 3,
     loop: str | None = None,
     **fields: Any,
-) -> Judged:
+) -> LoopOutcome:
     """A loop of two iterations against a baseline, all its texts `text`."""
     old, new = iteration(1, text, count, 5e-4), iteration(2, text, count)
     ids = tuple(row.id for row in new.examples)
@@ -137,25 +137,24 @@ def judged(
         trained=(),
         files=(),
         examples=prompts,
-        judge=SimpleNamespace(
-            judging=SimpleNamespace(baseline=SimpleNamespace(iteration=old)),
-            holdout=lambda _: holdout,
-        ),
+        verdicts=((Regression(line=7), said),),
+        baseline=old,
+        holdout=holdout,
     )
     name = text if loop is None else loop
-    return Judged(name, result.source, result, ((Regression(line=7), said),))
+    return LoopOutcome(name, result.source, result)
 
 
-def failed(text: str = "word", *, is_stale: bool = False) -> Judged:
+def failed(text: str = "word", *, is_stale: bool = False) -> LoopOutcome:
     error = StaleLogError(text, cure=f"{text}.") if is_stale else ConfigError(f"{text}.")
-    return Judged(text, f"{text}.ftloop.yaml", error=error, is_stale=is_stale)
+    return LoopOutcome(text, f"{text}.ftloop.yaml", error=error, is_stale=is_stale)
 
 
-def without_thresholds(loop: Judged) -> Judged:
+def without_thresholds(loop: LoopOutcome) -> LoopOutcome:
     return replace(loop, result=replace(loop.result, gates=()))
 
 
-def text_of(*loops: Judged, limit: int = LIMIT) -> str:
+def text_of(*loops: LoopOutcome, limit: int = LIMIT) -> str:
     return render(of(loops), limit)
 
 
@@ -214,7 +213,7 @@ def test_everything_of_a_loop_is_said() -> None:
         (failed(), "\u274c"),
     ],
 )
-def test_icon(loop: Judged, icon: str) -> None:
+def test_icon(loop: LoopOutcome, icon: str) -> None:
     """What fails, what holds, and what could be better are told apart at first sight."""
     assert text_of(loop).startswith(f"## {icon} ftloop: ")
 
@@ -224,10 +223,7 @@ def test_first_version_is_no_warning() -> None:
     first = without_thresholds(
         judged(kind="not comparable", baseline=None, against="", changes=(), tags=(), runs=())
     )
-    judge = SimpleNamespace(
-        judging=SimpleNamespace(baseline=SimpleNamespace(iteration=None)), holdout=lambda _: None
-    )
-    result = replace(first.result, judge=judge)
+    result = replace(first.result, baseline=None, holdout=None)
     assert text_of(replace(first, result=result)).startswith("## \u2705 ftloop: not comparable")
 
 
@@ -399,7 +395,7 @@ def test_hostile_text_is_shown() -> None:
 @given(hostile_results())
 def test_any_result_is_reported(result: Any) -> None:
     """Whatever a log holds there is a report, it reads back, and every line of it is printable."""
-    report = of([Judged(result.loop, result.source, result)])
+    report = of([LoopOutcome(result.loop, result.source, result)])
     again = from_json(to_json(report).encode())
     assert report == again
     text = render(again)

@@ -130,15 +130,9 @@ def test_advice(kind: Any, advice: str) -> None:
 
 def test_advice_where_the_baseline_was_adjusted() -> None:
     """The loop file's own settings lose against adjusted ones: how to write those down."""
-
-    class Adjusted:
-        class judging:  # noqa: N801
-            class baseline:  # noqa: N801
-                iteration = replace(
-                    OLD, number=3, adjustments=(Adjustment("lora.r", 8, 16, "few parameters"),)
-                )
-
-    text = explain_verdict(result_of(judge=Adjusted()), judged(), RULE)
+    adjustments = (Adjustment("lora.r", 8, 16, "few parameters"),)
+    baseline = replace(OLD, number=3, adjustments=adjustments)
+    text = explain_verdict(result_of(baseline=baseline), judged(), RULE)
     assert "ftloop accept 3 writes them into the loop file." in " ".join(text.split())
 
 
