@@ -407,7 +407,7 @@ def test_any_result_is_reported(result: Any) -> None:
 def test_hostile_text_on_the_terminal(text: str) -> None:
     """No text moves the cursor, ends a line or hides: each line is printable."""
     loop = judged(text)
-    lines = "\n".join(loop_lines(loop.result, loop.verdicts, 100)).split("\n")
+    lines = "\n".join(loop_lines(loop.result, 100)).split("\n")
     assert [] == [line for line in lines if not line.isprintable()]
 
 
