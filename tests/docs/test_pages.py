@@ -14,7 +14,17 @@ import pytest
 from pytest_ftloop.config.loop_config import read_loop_file as read_loop
 from pytest_ftloop.diagnose.custom import asked
 from tests.docs.offered import options, subparsers
-from tests.docs.pages import LOGGED, PAGES, QUICKSTART, REFERENCE, ROOT, TEXTS, blocks, prose
+from tests.docs.pages import (
+    LOGGED,
+    PAGES,
+    QUICKSTART,
+    REFERENCE,
+    ROOT,
+    TEXTS,
+    blocks,
+    prose,
+    ticked,
+)
 from tests.fakes import fake_example
 
 if TYPE_CHECKING:
@@ -98,6 +108,14 @@ def test_shell_commands_exist(page: str) -> None:
                     assert arguments[0] in subparsers()
                 case _:
                     assert (ROOT / command).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_file_that_does_not_exist(page: str) -> None:
+    """Each path below the repository that a page names, also in a command, exists."""
+    folders = "benchmarks|docs|examples|pytest_ftloop|tests"
+    paths = re.findall(rf"(?<![\w./])(?:{folders})/[\w./-]*\w", "\n".join(ticked(TEXTS[page])))
+    assert [] == [path for path in paths if not (ROOT / path).exists()]
 
 
 def anchors(text: str) -> set[str]:
