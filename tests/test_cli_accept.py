@@ -163,6 +163,19 @@ def test_crlf(adjusted: Loops, accept: Any) -> None:
     assert file.read_bytes().count(b"\n") == file.read_bytes().count(b"\r\n")
 
 
+@pytest.mark.parametrize("baseline", [[], ["--baseline"]])
+def test_by_hand(adjusted: Loops, accept: Any, baseline: list[str]) -> None:
+    """What can't be edited is 2 with its line, and what to write there; no file changes."""
+    file = adjusted.root / "x.ftloop.yaml"
+    file.write_text(file.read_text().replace("learning_rate: ", "learning_rate: &rate "))
+    before = adjusted.files()
+    code, out, err = accept("2", *baseline)
+    assert (2, "") == (code, out)
+    place = "x.ftloop.yaml:5: training.learning_rate"
+    assert err.startswith(f"{place} is 2.0e-4 and should be 1.0e-3: change it by hand\n")
+    assert before == adjusted.files()
+
+
 # the baseline
 
 

@@ -260,7 +260,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         "unknown key 'xyz'\n  Valid names: data, gates, loop, lora, model, name, scoring, trai",
     ),
     "key that is no text": (DATA + "1: 2\n", 2, "unknown key '1'\n  Valid names: "),
-    "key that is a list": (DATA + "? [a, b]\n: c\n", 2, "unknown key \"('a', 'b')\""),
+    "key that is a list": (DATA + "? [a, b]\n: c\n", 2, "wanted text as a key, found a sequence"),
     "no data": (
         "model: gpt2\n",
         1,
@@ -451,8 +451,19 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "unclosed quote": (
         DATA + 'model: "gpt2\nlora: {}\n',
         2,
-        "not YAML: found unexpected end of stream\n  A quote or bracket is not closed.",
+        "not YAML: found unexpected end of stream\n  A quote is not closed.",
     ),
+    "unclosed bracket": (
+        DATA + "lora: {r: 8\n# end\n",
+        2,
+        "not YAML: expected ',' or '}', but got '<stream end>'\n  A bracket is not closed.",
+    ),
+    "missing comma": (
+        DATA + "lora: {r: 8\nmodel: gpt2}\n",
+        3,
+        "not YAML: expected ',' or '}', but got ':'\n  A comma or a closing bracket is missing",
+    ),
+    "value in itself": (DATA + "lora: &l {r: *l}\n", 1, "not YAML: a value contains itself, or "),
     "unquoted >": (
         DATA + "gates:\n  pass_rate: >= 0.9\n",
         3,
@@ -465,7 +476,11 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     ),
     "indentation": ("data:\n  train: a\n eval: b\n", 3, "not YAML: "),
     "no such anchor": (DATA + "lora: *none\n", 2, "not YAML: found undefined alias 'none'"),
-    "tag": (DATA + "model: !!python/object:os.system x\n", 1, "not YAML: a value with a tag"),
+    "tag": (
+        DATA + "model: !!python/object:os.system x\n",
+        2,
+        "a value with a tag is not read: !!python/object:os.system\n  Write text, a number",
+    ),
     "binary": ("\x00\x01\x02", 1, "not YAML: unacceptable character #x0000"),
     **{
         f"regression: {stated}": (f"{DATA}gates:\n  regression:\n    {stated}\n", 4, message)

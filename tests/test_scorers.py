@@ -446,14 +446,15 @@ def test_malformed_module_function(scorer: str) -> None:
 def test_namesake_of_another_folder(
     write_module: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
-    """A second folder's module of the same name is refused rather than taken for the first."""
+    """Each of two folders with a module of the same name has its own scorer."""
     write_module("one/ftl_same", "def f(*_):\n    return True\n")
     write_module("two/ftl_same", "def f(*_):\n    return False\n")
-    scoring = Scoring(scorer="ftl_same:f")
-    load_scorer(scoring, folder=tmp_path / "one")
-    load_scorer(scoring, folder=tmp_path / "one")
-    with pytest.raises(ConfigError, match="another module 'ftl_same' is already imported"):
-        load_scorer(scoring, folder=tmp_path / "two")
+    scorers = {
+        name: load_scorer(Scoring(scorer="ftl_same:f"), folder=tmp_path / name)
+        for name in ("one", "two")
+    }
+    for name in ("one", "two", "one"):
+        assert (name == "one") == scorers[name](an_example(), "")
 
 
 def test_builtin_function_without_a_signature() -> None:

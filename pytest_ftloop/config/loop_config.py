@@ -19,8 +19,8 @@ from pydantic import (
     ValidationError,
 )
 
+from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
-from pytest_ftloop.config.loop_yaml import SUFFIXES, read_yaml
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
@@ -87,9 +87,9 @@ class LoopConfig:
 def read_loop_file(path: Path) -> LoopConfig:
     """Read and check a loop file. Raises `ConfigError` with every mistake found."""
     shown = shown_path(path)
-    values, lines = read_yaml(path, shown)
+    values, lines = loop_yaml.read(path, shown)
     name = path.name
-    for suffix in (*SUFFIXES, ".yaml"):
+    for suffix in (*loop_yaml.SUFFIXES, ".yaml"):
         name = name.removesuffix(suffix)
     return checked(values, lines, folder=path.parent, source=shown, name=name)
 

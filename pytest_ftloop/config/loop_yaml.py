@@ -1,34 +1,52 @@
-"""Read a loop file: its keys and values, and the line of each key."""
+"""Reading the YAML of a loop file: its values, and the line of each key.
+
+The version is YAML 1.2, in which `2e-4` is a number and `no` a text. `loop_config` checks what is
+read here, `edit` changes the text; both read it with the functions of this module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
+"""How the name of a loop file ends."""
+
+_TAG = "tag:yaml.org,2002:"
+MERGE = f"{_TAG}merge"
+"""The tag of the key `<<`, which brings in the keys of another mapping."""
+
+_CURES = {
+    "duplicate key": "Keep one of the two.",
+    "'\\t'": "YAML indents with spaces, not tabs.",
+    "another document": "Remove the line with ---: a loop file holds one loop.",
+    "end of stream": "A quote is not closed.",
+    "<stream end>": "A bracket is not closed.",
+    "expected ','": "A comma or a closing bracket is missing before it.",
+    "chomping": 'Quote conditions that begin with >, as in pass_rate: ">= 0.9".',
+}
+"""The cure for a mistake, by a part of the YAML library's message."""
 
 
-def read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
-    """The file's values, and the line of each dotted key. YAML 1.2: `2e-4` is a number."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import RoundTripConstructor
-    from ruamel.yaml.error import MarkedYAMLError
+def files_in(folder: Path) -> list[Path]:
+    """The loop files in a folder itself."""
+    return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
 
-    class Constructor(RoundTripConstructor):
-        """Dates stay text, as in YAML 1.2."""
 
-    Constructor.add_constructor(
-        "tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node)
-    )
-    yaml = YAML(typ="rt", pure=True)
-    yaml.Constructor = Constructor
+def read(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
+    """The values of a loop file and the line of each dotted key, as `parse` returns them.
+
+    `shown` is the path as errors show it. Raises `ConfigError` for a file that is missing, not
+    UTF-8 or not YAML.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        tree = yaml.load(text)
-        return unwrapped(tree), {"": 1, **dict(_lines(tree, ""))}
+        text = path.read_bytes().decode("utf-8")
     except OSError as error:
         near = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         names = [p.name for p in near if p.name.endswith(SUFFIXES)]
@@ -44,62 +62,108 @@ def read_yaml(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
             where=Location(shown, line),
             cure="Save the file as UTF-8.",
         ) from None
+    return parse(text, shown)
+
+
+def parse(text: str, shown: str) -> tuple[Any, dict[str, int]]:
+    """The values of a loop file's text, and the line of each dotted key (`""`: the first line).
+
+    Values are those that JSON has; keys are text, and dates stay text. What a merge key (`<<`)
+    brings in has no line of its own. Raises `ConfigError` where the text is not YAML.
+    """
+    root = compose(text, shown)
+    lines = {"": 1}
+    with _mistakes(shown):
+        if root is None:
+            return None, lines
+        lines.update(_lines(root, "", shown))  # before the values: merging them changes the nodes
+        return _with_text_keys(_yaml(shown).constructor.construct_document(root)), lines
+
+
+def compose(text: str, shown: str) -> Any:
+    """The text as the YAML library's nodes, which know their place in it; None where it is empty.
+
+    The place of an alias (`*name`) is that of what it repeats.
+    """
+    with _mistakes(shown):
+        return _yaml(shown).compose(text)
+
+
+def _yaml(shown: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import SafeConstructor
+
+    class Constructor(SafeConstructor):
+        """Constructs what JSON can express; refuses other tags, such as `!!binary`."""
+
+    def refuse(_: Constructor, node: Any) -> None:
+        raise ConfigError(
+            f"a value with a tag is not read: {node.tag.replace(_TAG, '!!')}",
+            where=Location(shown, node.start_mark.line + 1),
+            cure="Write text, a number, true or false, a list, or keys with values.",
+        )
+
+    plain = ("null", "bool", "int", "float", "str", "seq", "map")
+    constructors = {
+        f"{_TAG}{name}": SafeConstructor.yaml_constructors[f"{_TAG}{name}"] for name in plain
+    }
+    constructors[f"{_TAG}timestamp"] = SafeConstructor.construct_scalar
+    Constructor.yaml_constructors = {**constructors, None: refuse}
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Constructor
+    return yaml
+
+
+@contextmanager
+def _mistakes(shown: str) -> Iterator[None]:
+    """Whatever the YAML library raises is a `ConfigError` with the line, where that is known."""
+    from ruamel.yaml.error import MarkedYAMLError
+
+    try:
+        yield
+    except ConfigError:
+        raise
     except MarkedYAMLError as error:
         problem = " ".join((error.problem or str(error)).split())
+        cure = next((cure for sign, cure in _CURES.items() if sign in problem), "")
         marks = [error.problem_mark, error.context_mark]
-        if "end of stream" in problem:  # what was opened matters, not where the file ends
+        if "closed" in cure:  # where it was opened matters, not where the file ends
             marks.reverse()
         mark = marks[0] or marks[1]
         raise ConfigError(
             f"not YAML: {problem}",
             where=Location(shown, mark.line + 1 if mark else 1),
-            cure=next((cure for sign, cure in _YAML_CURES.items() if sign in problem), ""),
+            cure=cure,
+        ) from None
+    except RecursionError:
+        raise ConfigError(
+            "not YAML: a value contains itself, or is nested too deeply", where=Location(shown, 1)
         ) from None
     except Exception as error:  # noqa: BLE001 - the YAML library raises many kinds
         reason = str(error).splitlines() or [type(error).__name__]
         raise ConfigError(f"not YAML: {reason[0]}", where=Location(shown, 1)) from None
 
 
-_YAML_CURES = {
-    "duplicate key": "Keep one of the two.",
-    "'\\t'": "YAML indents with spaces, not tabs.",
-    "another document": "Remove the line with ---: a loop file holds one loop.",
-    "end of stream": "A quote or bracket is not closed.",
-    "chomping": 'Quote conditions that begin with >, as in pass_rate: ">= 0.9".',
-}
-"""What to do about a YAML library's message, by a part of it."""
+def _lines(node: Any, prefix: str, shown: str) -> Iterator[tuple[str, int]]:
+    if node.id == "mapping":
+        for key, value in node.value:
+            if key.id != "scalar":
+                raise ConfigError(
+                    f"wanted text as a key, found a {key.id}",
+                    where=Location(shown, key.start_mark.line + 1),
+                )
+            if key.tag != MERGE:
+                dotted = f"{prefix}{key.value}"
+                yield dotted, key.start_mark.line + 1
+                yield from _lines(value, f"{dotted}.", shown)
+    elif node.id == "sequence":
+        for number, value in enumerate(node.value):
+            yield from _lines(value, f"{prefix}{number}.", shown)
 
 
-def _lines(node: Any, prefix: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, dict):
-        # What a merge key (<<) brought in has no line here: its section's stands for it.
-        places = getattr(getattr(node, "lc", None), "data", None) or {}
-        for key, value in node.items():
-            dotted = f"{prefix}{key}"
-            if key in places:
-                yield dotted, places[key][0] + 1
-            yield from _lines(value, f"{dotted}.")
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from _lines(value, f"{prefix}{number}.")
-
-
-def unwrapped(node: Any) -> Any:
-    """Plain Python values in place of the YAML library's own types."""
-    if isinstance(node, dict):
-        return {str(key): unwrapped(value) for key, value in node.items()}
-    if isinstance(node, list | set):
-        return [unwrapped(value) for value in node]
-    if type(node).__name__ == "ScalarBoolean":  # an anchored one; a subclass of int
-        return bool(node)
-    for plain in (bool, int, float, str):
-        if isinstance(node, plain):
-            return plain(node)
-    if node is not None:
-        raise ValueError(f"a value with a tag is not read: {node}")
-    return node
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The loop files in a folder itself."""
-    return sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and p.is_file())
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_text_keys(inner) for inner in value]
+    return value

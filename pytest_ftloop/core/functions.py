@@ -1,19 +1,20 @@
-"""A user's own function, named `module:function` in a loop file: found, imported, checked."""
+"""A user's function, named `module:function` in a loop file: found, imported, checked."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.machinery
 import inspect
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean, shown_path
+from pytest_ftloop.core.modules import FolderModules, own_modules
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,8 +29,9 @@ def load_function(
 ) -> Callable[..., object]:
     """The function that `module:function` names; a `ConfigError` where there is none.
 
-    `role` says what it is for (`scorer`), `parameters` what it is called with; `folder` is where
-    the module is looked for first, `where` the place of the setting.
+    `role` is what it is for (`scorer`), `parameters` what it is called with; `folder` is where the
+    module is looked for first, `where` the place of the setting. Whenever the function is called,
+    its imports find the modules of `folder`, too, not those of another loop.
     """
     called = ", ".join(parameters)
     module_name, _, function_name = name.partition(":")
@@ -38,7 +40,8 @@ def load_function(
             f"{role} {name!r}: wanted module:function, such as my_module:my_function",
             where=where,
         )
-    module = _import(f"{role} {name!r}", module_name, folder, where)
+    modules = own_modules(folder)
+    module = _import(f"{role} {name!r}", module_name, modules, folder, where)
     function = getattr(module, function_name, None)
     if function is None:
         offered = [key for key, v in vars(module).items() if callable(v) and key[0] != "_"]
@@ -61,13 +64,38 @@ def load_function(
                 where=where,
                 cure=f"Define it as def {function_name}({called}): ...",
             ) from error
-    return function  # type: ignore[no-any-return]
+    return _with_modules(function, modules) if _top(module_name) in modules.own else function
 
 
-def _import(said: str, module_name: str, folder: Path | None, where: Location | None) -> ModuleType:
+def _with_modules(function: Callable[..., object], modules: FolderModules) -> Callable[..., object]:
+    @functools.wraps(function, updated=())
+    def call(*arguments: object) -> object:
+        with modules.in_use():
+            return function(*arguments)
+
+    return call
+
+
+def _import(
+    said: str,
+    module_name: str,
+    modules: FolderModules,
+    folder: Path | None,
+    where: Location | None,
+) -> ModuleType:
+    top = _top(module_name)
+    if top in modules.taken:
+        raise ConfigError(
+            f"{said}: {top} in {shown_path(modules.path)} has the name of a module in "
+            f"{modules.taken[top]}",
+            where=where,
+            cure="Rename it.",
+        )
+    importlib.invalidate_caches()
     try:
-        with _importable(folder):
+        with modules.in_use():
             module = importlib.import_module(module_name)
+            ambiguous = modules.ambiguous_import()
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module_name}.".startswith(f"{missing}."):
@@ -81,38 +109,19 @@ def _import(said: str, module_name: str, folder: Path | None, where: Location | 
             where=where,
             cure=f"It was raised at {raised_at(error)}.",
         ) from error
-    if folder is not None:
-        _refuse_namesake(said, module_name.partition(".")[0], folder, where)
+    if ambiguous:
+        place, imported = ambiguous
+        raise ConfigError(
+            f"{said}: {place} imports {imported}, which is both in {shown_path(modules.path)} "
+            f"and in {modules.taken[imported]}",
+            where=where,
+            cure=f"Rename {imported} in {shown_path(modules.path)}.",
+        )
     return module
 
 
-@contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    if folder is None:
-        yield
-        return
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            sys.path.remove(entry)
-
-
-def _refuse_namesake(said: str, top: str, folder: Path, where: Location | None) -> None:
-    """Two loops may each have a module of one name: the second must not be given the first's."""
-    spec = importlib.machinery.PathFinder.find_spec(top, [str(folder.resolve())])
-    wanted = spec.origin if spec else None
-    found = getattr(sys.modules.get(top), "__file__", None)
-    if wanted and (found is None or Path(found).resolve() != Path(wanted).resolve()):
-        raise ConfigError(
-            f"{said}: wanted {wanted}, found that another module {top!r} is already"
-            f" imported ({found or 'built in'})",
-            where=where,
-            cure="Give the file a name of its own.",
-        )
+def _top(module_name: str) -> str:
+    return module_name.partition(".")[0]
 
 
 def _where_modules_are(missing: str, folder: Path | None) -> str:

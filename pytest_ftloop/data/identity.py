@@ -8,7 +8,6 @@ size) and what is not ours to state (device, versions): those are recorded as th
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.modules import source_of
 from pytest_ftloop.core.recipe import recipe_id
 
 if TYPE_CHECKING:
@@ -118,29 +118,10 @@ def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
     """The scoring's settings; a user's function counts by the text of its module."""
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
-    if ":" in scoring.scorer and (source := _source_of(scoring.scorer.partition(":")[0], folder)):
+    if ":" in scoring.scorer and (source := source_of(scoring.scorer.partition(":")[0], folder)):
         text = source.read_bytes().replace(b"\r\n", b"\n")
         stated["source"] = hashlib.sha256(text).hexdigest()
     return stated
-
-
-def _source_of(module: str, folder: Path) -> Path | None:
-    """The file of a module that lies in `folder` or is installed, found without importing it."""
-    top, *rest = module.split(".")
-    roots = [folder / top]
-    try:
-        spec = importlib.util.find_spec(top)
-    except ValueError:  # a module without a spec: __main__, say
-        spec = None
-    if spec and spec.origin and not rest:
-        roots.append(Path(spec.origin).with_suffix(""))
-    roots += [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
-    for root in roots:
-        path = root.joinpath(*rest)
-        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
 
 
 def _folder_digest(folder: Path) -> str:

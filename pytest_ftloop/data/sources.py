@@ -7,19 +7,16 @@ import importlib
 import io
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
+from pytest_ftloop.core.functions import described, load_function, raised_at
+from pytest_ftloop.core.modules import own_modules
 
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
 
@@ -56,9 +53,8 @@ def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> I
     path = folder / text
     if path.suffix.lower() in FILE_KINDS or path.is_file():
         return _file_rows(path, where)
-    function = re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)", text)
-    if function:
-        return _function_rows(function[1], function[2], folder, where)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        return _function_rows(text, folder, where)
     if path.is_dir():
         return _hub_rows({"hub": text}, role, folder, where)
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", text):
@@ -212,49 +208,27 @@ def _hub_rows(
         yield row, Location(f"{shown}[{split}], row {number}")
 
 
-def _function_rows(
-    module: str, function: str, folder: Path, where: Location | None
-) -> Iterator[Row]:
-    name = f"{module}:{function}"
-    sys.path.insert(0, str(folder.resolve()))
-    importlib.invalidate_caches()
+def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[Row]:
+    function = load_function("data function", name, (), folder, where)
     try:
-        imported = importlib.import_module(module)
-        _refuse_namesake(imported, name, module, folder, where)
-        if not hasattr(imported, function):
-            raise DataError(
-                f"data function {name}: {module} has no function {function!r}",
-                where=where,
-                cure=did_you_mean(function, (n for n, v in vars(imported).items() if callable(v))),
-            )
-        rows = list(getattr(imported, function)())
+        with own_modules(folder).in_use():  # a generator may import something as it goes on
+            rows = function()
+            rows = list(rows) if isinstance(rows, Iterable) else rows
     except FtloopError:
         raise
     except Exception as error:
         raise DataError(
-            f"data function {name} failed: {type(error).__name__}: {error}",
+            f"data function {name!r} raised {described(error)}",
             where=where,
-            cure="It is called without arguments and returns rows.",
+            cure=f"It was raised at {raised_at(error)}.",
         ) from error
-    finally:
-        sys.path.remove(str(folder.resolve()))
+    if not isinstance(rows, list):
+        raise DataError(
+            f"data function {name!r}: wanted rows, found {type(rows).__name__}", where=where
+        )
     for number, row in enumerate(rows, start=1):
         at = Location(f"{name}, row {number}")
         yield _named_columns(row, at), at
-
-
-def _refuse_namesake(
-    imported: ModuleType, name: str, module: str, folder: Path, where: Location | None
-) -> None:
-    """Two loops' folders may each hold a `rows.py`: the second must not be given the first's."""
-    wanted = folder / f"{module.replace('.', '/')}.py"
-    if wanted.is_file() and Path(imported.__file__ or "").resolve() != wanted.resolve():
-        raise DataError(
-            f"data function {name}: wanted {wanted}, found that another module {module!r} is "
-            f"already imported ({imported.__file__})",
-            where=where,
-            cure="Give the file a name of its own.",
-        )
 
 
 def _parse_json(text: str, where: Location, cure: str = "") -> Any:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -70,7 +71,7 @@ def load_scorer(
         def call(example: Example, output: str) -> object:
             return function(output, (example.expected or "").strip(), row_of(example))
 
-        file = getattr(getattr(function, "__code__", None), "co_filename", None)
+        file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
         return _guarded(name, call, file)
     return {
         "exact": _exact,
