@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from unicodedata import east_asian_width
+from collections.abc import Iterable
 
 ELLIPSIS = "..."
 """What stands for text left out; ASCII, as a terminal need not speak UTF-8."""
 
 _LONGEST_CELL = 200
+_MOST_PER_COLUMN = 8
+"""Characters looked at for each column of room: a Hindi or Thai syllable takes up to five."""
+
 # An underscore or `>` inside is left readable: neither is Markdown there (`eval_loss`, `->`).
 _MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # Mentions, references, links and emoji names; entities have a `#` of their own, which must stay.
@@ -20,16 +23,32 @@ def visible(text: str) -> str:
 
     Printable is what `str.isprintable` says: controls, ANSI escapes, bidirectional and zero-width
     marks, lone surrogates, line separators and unusual spaces all show. A backslash is doubled: a
-    newline and the two characters `\n` must not look the same beside each other.
+    newline and the two characters `\n` must not look the same beside each other. A combining mark
+    that begins the text shows too: it would be drawn over what precedes the text.
     """
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(map(_visible_character, text))
+    start = _escaped(text[0]) if _begins_with_mark(text) else ""
+    rest = text[1:] if start else text
+    if rest.isprintable() and "\\" not in rest:
+        return start + rest
+    return start + "".join(map(_visible_character, rest))
 
 
 def columns_of(text: str) -> int:
-    """How many terminal columns visible text takes: two for wide characters, else one."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
+    """How many terminal columns visible text takes: an emoji two, a combining mark none."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import width
+
+    return width(text, control_codes="ignore")
+
+
+def clusters_of(text: str) -> list[str]:
+    """The text in pieces that may stand apart: each letter with its marks, each whole emoji."""
+    if text.isascii():
+        return list(text)
+    from wcwidth import iter_graphemes
+
+    return list(iter_graphemes(text))
 
 
 def shorten(text: str, width: int, *, middle: bool = False) -> str:
@@ -38,18 +57,22 @@ def shorten(text: str, width: int, *, middle: bool = False) -> str:
         return text
     if width <= len(ELLIPSIS):
         return ELLIPSIS[: max(width, 0)]
-    room = width - len(ELLIPSIS)
-    tail = _head(text[::-1], room // 2)[::-1] if middle else ""
-    return _head(text, room - columns_of(tail)) + ELLIPSIS + tail
+    room, clusters = width - len(ELLIPSIS), clusters_of(text)
+    tail = _fitting(reversed(clusters), room // 2)[::-1] if middle else []
+    head = _fitting(clusters, room - columns_of("".join(tail)))
+    # Marks foreign to the script before them may widen it: then the parts take less than the whole.
+    while columns_of(cut := "".join((*head, ELLIPSIS, *tail))) > width:
+        head, tail = (head[:-1], tail) if head else (head, tail[1:])
+    return cut
 
 
 def one_line(text: str, width: int | None = None, *, middle: bool = False) -> str:
     """Any text as one visible line of at most `width` columns."""
     if width is None:
         return visible(text)
-    # Each character takes a column at least, so more of a huge output need not be looked at.
-    if len(text) > 2 * width + 2:
-        text = text[: width + 1] + (text[-width:] if middle and width > 0 else "")
+    most = _MOST_PER_COLUMN * max(width, 1)
+    if len(text) > 2 * most + len(ELLIPSIS):  # a huge output: look at its ends only
+        text = text[:most] + ELLIPSIS + text[-most:]
     return shorten(visible(text), width, middle=middle)
 
 
@@ -65,7 +88,7 @@ def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
         min(len(expected), len(actual)),
     )
     room = width - len(ELLIPSIS) - 2
-    short = max(len(expected), len(actual)) < width and all(
+    short = max(len(expected), len(actual)) <= _MOST_PER_COLUMN * width and all(
         columns_of(visible(text)) <= width - 2 for text in (expected, actual)
     )
     if short or room < 10 or columns_of(visible(expected[: same + 1])) <= 2 * room // 3:
@@ -94,22 +117,27 @@ def markdown_visible(text: str) -> str:
     return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
 
 
+def _begins_with_mark(text: str) -> bool:
+    first = text[:1]
+    return not first.isascii() and first.isprintable() and not columns_of(first)
+
+
 def _visible_character(character: str) -> str:
     if character == "\\":
         return r"\\"
-    if character.isprintable():
-        return character
+    return character if character.isprintable() else _escaped(character)
+
+
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _columns(character: str) -> int:
-    return 2 if east_asian_width(character) in "WF" else 1
-
-
-def _head(text: str, width: int) -> str:
-    used = 0
-    for index, character in enumerate(text):
-        used += _columns(character)
-        if used > width:
-            return text[:index]
-    return text
+def _fitting(clusters: Iterable[str], width: int) -> list[str]:
+    """As many clusters, from the first on, as there is room for."""
+    taken: list[str] = []
+    for cluster in clusters:
+        width -= columns_of(cluster)
+        if width < 0:
+            break
+        taken.append(cluster)
+    return taken

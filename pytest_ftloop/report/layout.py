@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.report.escape import columns_of, shorten
+from pytest_ftloop.report.escape import clusters_of, columns_of, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,9 +50,9 @@ def table(columns: Sequence[Column], width: int) -> list[str]:
 
 def paragraph(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
     """Text broken at spaces into lines that start with `first`, then with `rest`."""
-    rest = " " * len(first) if rest is None else rest
+    rest = " " * columns_of(first) if rest is None else rest
     lines, line, empty = [], first, True
-    for word in _words(text, max(width - max(len(first), len(rest)), 1)):
+    for word in _words(text, max(width - max(columns_of(first), columns_of(rest)), 1)):
         if not empty and columns_of(line) + 1 + columns_of(word) > width:
             lines.append(line)
             line, empty = rest, True
@@ -65,11 +65,11 @@ def _words(text: str, width: int) -> Iterator[str]:
     """The words, those too long for a line in pieces."""
     for word in text.split(" "):
         piece = ""
-        for character in word if columns_of(word) > width else ():
-            if piece and columns_of(piece + character) > width:
+        for cluster in clusters_of(word) if columns_of(word) > width else ():
+            if piece and columns_of(piece + cluster) > width:
                 yield piece
                 piece = ""
-            piece += character
+            piece += cluster
         yield piece or word
 
 

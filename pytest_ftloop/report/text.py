@@ -246,7 +246,7 @@ def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None
         return []
     here = Path.cwd() if cwd is None else cwd
     command = _git_add(result.files, here)
-    if len(command) + 2 > width or result.regressions:  # its verdict is a file too
+    if columns_of(command) + 2 > width or result.regressions:  # its verdict is a file too
         in_log = [file for file in result.files if result.log_folder in file.parents]
         others = [file for file in result.files if file not in in_log]
         command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
@@ -291,7 +291,7 @@ def working_line(loop: str, what: str, done: int = 0, of: int = 0, width: int = 
     count = f" {done}/{of}" if of else ""
     start = f"{one_line(loop, max(width // 3, 8))}  " if loop else ""
     return shorten(
-        f"{start}{one_line(what, max(width - len(start) - len(count), 8))}{count}", width
+        f"{start}{one_line(what, max(width - columns_of(start) - len(count), 8))}{count}", width
     )
 
 

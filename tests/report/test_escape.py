@@ -18,7 +18,10 @@ from pytest_ftloop.report.escape import (
     visible,
 )
 
-ANYTHING = st.text(st.characters())  # lone surrogates too
+SCRIPTS = st.text(
+    "e\u0301\u0e17\u0e35\u0e48\u0915\u094d\u0937\u093f\u4f60\U0001f44d\U0001f3fd1\ufe0f\u20e3"
+)
+ANYTHING = st.text(st.characters()) | SCRIPTS  # lone surrogates too
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,7 @@ ANYTHING = st.text(st.characters())  # lone surrogates too
         ("a\xa0b", r"a\xa0b"),
         (r"a\nb", r"a\\nb"),
         ("caf\u00e9 \u4f60\u597d", "caf\u00e9 \u4f60\u597d"),
+        ("\u0301e\u0301", "\\u0301e\u0301"),
     ],
 )
 def test_visible(text: str, wanted: str) -> None:
@@ -82,6 +86,44 @@ def test_shorten(width: int, middle: bool, wanted: str) -> None:
 def test_shorten_counts_wide_characters_twice() -> None:
     """Chinese, Japanese, Korean and emoji take two columns each."""
     assert "\u4f60..." == shorten("\u4f60\u597d\u4f60\u597d", 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("", 0),
+        ("plain", 5),
+        ("cafe\u0301", 4),  # an accent of its own
+        ("\u4f60\u597d", 4),
+        ("\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22", 7),  # "Thai", without marks
+        ("\u0e17\u0e35\u0e48", 1),  # one Thai letter, a vowel and a tone over it
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", 4),  # "Hindi": two syllables
+        ("\U0001f44d\U0001f3fd", 2),  # a thumb and its colour
+        ("\U0001f1e9\U0001f1ea", 2),  # a flag of two letters
+        ("1\ufe0f\u20e3", 2),  # a digit on a key
+    ],
+)
+def test_columns(text: str, columns: int) -> None:
+    """A letter's marks take no column, an emoji of several characters takes two."""
+    assert columns == columns_of(text)
+
+
+@pytest.mark.parametrize("middle", [False, True])
+@pytest.mark.parametrize("letter", ["e\u0301", "\u0e17\u0e35\u0e48", "\U0001f44d\U0001f3fd"])
+def test_shorten_keeps_letters_whole(letter: str, middle: bool) -> None:
+    """A cut comes between letters, never between a letter and its marks."""
+    cut = shorten(letter * 40, 25, middle=middle)
+    assert ["", ""] == [part.replace(letter, "") for part in cut.split("...")]
+    assert 23 <= columns_of(cut) <= 25
+
+
+@pytest.mark.parametrize("middle", [False, True])
+@pytest.mark.parametrize("marks", [1, 2, 40, 4000])
+def test_a_cut_is_marked_whatever_the_letters_take(marks: int, middle: bool) -> None:
+    """Of a text with more marks than are looked at, what is left out is left out visibly."""
+    text = ("e" + "\u0301" * marks) * 61
+    assert "..." in one_line(text, 60, middle=middle)
+    assert text == one_line(text, None)
 
 
 def test_one_line_of_a_huge_text_is_quick_and_right() -> None:
