@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 ELLIPSIS = "..."
 """What stands for text left out; ASCII, as a terminal need not speak UTF-8."""
 
-_LONGEST_CELL = 200
 _MOST_PER_COLUMN = 8
 """Characters looked at for each column of room: a Hindi or Thai syllable takes up to five."""
-
-# An underscore or `>` inside is left readable: neither is Markdown there (`eval_loss`, `->`).
-_MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Mentions, references, links and emoji names; entities have a `#` of their own, which must stay.
-_AUTOLINK = re.compile(r"&#\d+;|(@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:))", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
@@ -100,21 +93,6 @@ def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
     start = same - len(before)
     left = width - len(ELLIPSIS)
     return ELLIPSIS + quoted(expected[start:], left), ELLIPSIS + quoted(actual[start:], left)
-
-
-def markdown_cell(text: str, width: int = _LONGEST_CELL) -> str:
-    """Any text for a cell of a Markdown table: one line, shortened, and nothing in it is active."""
-    return markdown_visible(one_line(text, width))
-
-
-def markdown_visible(text: str) -> str:
-    """Visible text with Markdown, HTML, mentions, references and links made inert.
-
-    Characters that Markdown or HTML read become entities, which are never structure. Code hosts
-    look for mentions and references after entities are resolved, so those get a zero-width space.
-    """
-    entities = _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
-    return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
 
 
 def _begins_with_mark(text: str) -> bool:

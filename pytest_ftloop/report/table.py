@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_ftloop.report.escape import markdown_visible, shorten, visible
+from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
+from pytest_ftloop.report.markdown import inert, markdown_table
 from pytest_ftloop.report.phrases import decision_text, figure_text, format_changes, plural
 from pytest_ftloop.report.text import WIDTH
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.core.records import Iteration
 
+
+Format = Literal["csv", "json", "markdown", "text"]
 
 FIGURES = ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
 """The metrics that have a column."""
@@ -40,6 +43,37 @@ _LEAST = {"loop": 8, "change": 28, "findings": 11, "decision": 13}
 _FORMULA = ("=", "+", "-", "@")
 
 
+@dataclass(frozen=True)
+class Table:
+    """The iterations of one loop as rows (`table.log_rows`), and where they are kept."""
+
+    loop: str
+    place: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """`topic: 3 iterations in improvement_log/topic`; an empty log says what fills it."""
+        loop, place = visible(self.loop), visible(self.place)
+        if not self.rows:
+            return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
+        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
+
+
+def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
+    """A table a loop as text (`width` columns) or Markdown; of all loops one JSON list, or CSV."""
+    rows = [row for table in tables for row in table.rows]
+    match form:
+        case "csv":
+            return as_csv(rows)
+        case "json":
+            return as_json(rows) + "\n"
+        case "markdown":
+            return "\n".join(map(_markdown, tables))
+        case "text":
+            return "\n".join(_text(table, width) for table in tables)
+
+
 def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
     """One row an iteration, keys `FIELDS`. Texts are visible; absent figures are None."""
     chain = tuple(iterations)
@@ -50,20 +84,15 @@ def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
     """The rows as a table for the terminal."""
-    if not rows:
-        return "no iterations"
     columns = [_column(field, rows) for field in FIELDS if _shown(field, rows)]
     return "\n".join(table(columns, width))
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table; users' text in it is inert."""
-    if not rows:
-        return "No iterations."
     fields = [field for field in FIELDS if _shown(field, rows)]
-    lines = [fields, ["---:" if _is_number(field) else "---" for field in fields]]
-    lines += [[markdown_visible(shorten(_said(f, row[f]), 200)) for f in fields] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[shorten(_said(field, row[field]), 200) for field in fields] for row in rows]
+    return markdown_table(fields, cells, [n for n, field in enumerate(fields) if _is_number(field)])
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -94,6 +123,15 @@ def _row(iteration: Iteration, chain: Sequence[Iteration]) -> dict[str, Any]:
         "decision": decision_text(iteration.decision),
         "seconds": round(iteration.cost.seconds, 1),
     }
+
+
+def _markdown(table: Table) -> str:
+    title = inert(table.title)
+    return f"{title}\n\n{as_markdown(table.rows)}\n" if table.rows else f"{title}\n"
+
+
+def _text(table: Table, width: int) -> str:
+    return f"{table.title}\n{as_text(table.rows, width)}\n" if table.rows else f"{table.title}\n"
 
 
 def _column(field: str, rows: Sequence[Mapping[str, Any]]) -> Column:
@@ -131,43 +169,3 @@ def _inert(value: Any) -> Any:
 
 
 Format = Literal["csv", "json", "markdown", "text"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The iterations of one loop as rows (`table.log_rows`), and where they are kept."""
-
-    loop: str
-    place: str
-    rows: list[dict[str, Any]]
-
-    @property
-    def title(self) -> str:
-        """`topic: 3 iterations in improvement_log/topic`; an empty log says what fills it."""
-        loop, place = visible(self.loop), visible(self.place)
-        if not self.rows:
-            return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
-        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
-
-
-def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
-    """A table a loop as text (`width` columns) or Markdown; of all loops one JSON list, or CSV."""
-    rows = [row for table in tables for row in table.rows]
-    match form:
-        case "csv":
-            return as_csv(rows)
-        case "json":
-            return as_json(rows) + "\n"
-        case "markdown":
-            return "\n".join(map(_markdown, tables))
-        case "text":
-            return "\n".join(_text(table, width) for table in tables)
-
-
-def _markdown(table: Table) -> str:
-    title = markdown_visible(table.title)
-    return f"{title}\n\n{as_markdown(table.rows)}\n" if table.rows else f"{title}\n"
-
-
-def _text(table: Table, width: int) -> str:
-    return f"{table.title}\n{as_text(table.rows, width)}\n" if table.rows else f"{table.title}\n"

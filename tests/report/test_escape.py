@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import html
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ftloop.report.escape import (
     columns_of,
-    markdown_cell,
     one_line,
     quoted,
     quoted_pair,
@@ -161,44 +158,3 @@ def test_quoted_pair_fits(common: str, expected: str, actual: str, width: int) -
     for line in quoted_pair(common * 3 + expected, common * 3 + actual, width):
         assert line.isprintable()
         assert columns_of(line) <= width
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("learning_rate 2e-4 -> 1e-3", "learning_rate 2e-4 -> 1e-3"),
-        ("a|b", "a&#124;b"),
-        ("<img src=x>", "&#60;img src=x>"),
-        ("> quote", "&#62; quote"),
-        ("`code` *bold* _it_", "&#96;code&#96; &#42;bold&#42; &#95;it&#95;"),
-        ("[link](x)", "&#91;link&#93;(x)"),
-        ("thanks @someone", "thanks @&#8203;someone"),
-        ("fixes #12, GH-3", "fixes #&#8203;12, GH&#8203;-3"),
-        ("https://x.y www.x.y", "https:&#8203;//x.y www&#8203;.x.y"),
-        ("&lt; &#64;", "&#38;lt; &#38;#&#8203;64;"),
-        (":tada:", ":&#8203;tada:"),
-        ("a\nb", "a&#92;nb"),
-        ("$x$ ~~y~~", "&#36;x&#36; &#126;&#126;y&#126;&#126;"),
-    ],
-)
-def test_markdown_cell(text: str, wanted: str) -> None:
-    """Structure becomes entities; mentions, references and links get a zero-width space."""
-    assert wanted == markdown_cell(text)
-
-
-@given(ANYTHING)
-def test_markdown_cell_is_inert(text: str) -> None:
-    """No pipe, tag, backtick, newline, or mention gets through, raw or as an entity."""
-    cell = markdown_cell(text)
-    assert not set(cell) & set("|<`*[]~$\\\n\r")
-    assert cell.isprintable()
-    shown = html.unescape(cell)
-    assert shown.count("@") == shown.count("@\u200b")
-    assert shown.count("#") == shown.count("#\u200b")
-    assert "://" not in shown
-
-
-@given(ANYTHING)
-def test_markdown_cell_shows_the_text(text: str) -> None:
-    """Rendered it reads as the visible text, shortened."""
-    assert one_line(text, 200) == html.unescape(markdown_cell(text)).replace("\u200b", "")

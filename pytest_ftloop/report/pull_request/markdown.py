@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.gate.verdict import change_text
-from pytest_ftloop.report.escape import columns_of, markdown_visible, one_line, shorten, visible
+from pytest_ftloop.report.escape import (
+    columns_of,
+    one_line,
+    shorten,
+    visible,
+)
+from pytest_ftloop.report.markdown import inert, markdown_table
 from pytest_ftloop.report.phrases import MISSING, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
@@ -225,8 +231,8 @@ def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
 def _change(change: ChangeRow) -> list[str]:
     old, new, p = (float(value) for value in (change.baseline, change.candidate, change.p))
     return [
-        MARKS[change.kind].strip(),
-        _say(change.metric, NAME),
+        MARKS[change.kind],
+        one_line(change.metric, NAME),
         _figure(change.metric, change.baseline),
         _figure(change.metric, change.candidate),
         _amount(change.metric, new - old),
@@ -244,12 +250,12 @@ def _iterations(loop: LoopSection, most: int) -> str:
     rows = [
         [
             f"{row.number} (best)" if row.is_best else str(row.number),
-            _shown(row.change, _CELL),
+            _fitted(row.change, _CELL),
             *(
                 _figure(name, row.metrics[name]) if name in row.metrics else MISSING
                 for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
             ),
-            _shown(row.decision, NAME),
+            _fitted(row.decision, NAME),
         ]
         for index, row in enumerate(loop.iterations)
         if index >= first or row.is_best
@@ -275,7 +281,7 @@ def _findings(findings: Sequence[FindingRow]) -> str:
 
 def _settings(loop: LoopSection, most: int) -> str:
     rows = [
-        [_say(row.name, NAME), _shown(row.before, _CELL), _shown(row.after, _CELL)]
+        [one_line(row.name, NAME), _fitted(row.before, _CELL), _fitted(row.after, _CELL)]
         for row in loop.settings[:most]
     ]
     return _table(["setting changed", "before", "now"], rows) if rows else ""
@@ -296,7 +302,7 @@ def _flips(what: str, flips: Flips, most: int) -> str:
 
 def _example(row: ExampleRow) -> list[str]:
     texts = (row.id, ", ".join(row.tags), row.prompt or "", row.expected, row.before, row.after)
-    return [_say(text, _CELL, middle=True) for text in texts]
+    return [one_line(text, _CELL, middle=True) for text in texts]
 
 
 def _chart(loop: LoopSection) -> str:
@@ -329,9 +335,8 @@ def _folded(title: str, blocks: Sequence[str]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    numbers = frozenset(right)
-    rule = ["---:" if index in numbers else "---" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+    """A table of visible texts, without padding: a comment's bytes are limited."""
+    return markdown_table(head, rows, right, escape=_inert, compact=True)
 
 
 def _icon(loop: LoopSection) -> str:
@@ -369,13 +374,16 @@ def _say(text: str, width: int, *, middle: bool = False) -> str:
 
 def _shown(text: str, width: int) -> str:
     """Likewise, of text that says what is not printable already."""
-    return _inert(shorten(text if text.isprintable() else visible(text), width))
+    return _inert(_fitted(text, width))
+
+
+def _fitted(text: str, width: int) -> str:
+    return shorten(text if text.isprintable() else visible(text), width)
 
 
 def _inert(text: str) -> str:
     """Visible text that a code host shows and does nothing with."""
-    inert = _COMMIT.sub(_apart, markdown_visible(text.strip()))
-    return _HALF_EMOJI.sub(":&#8203;", inert)
+    return _HALF_EMOJI.sub(":&#8203;", _COMMIT.sub(_apart, inert(text.strip())))
 
 
 def _apart(word: re.Match[str]) -> str:
