@@ -166,6 +166,3 @@ def _finite(value: Any) -> Any:
 
 def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-Format = Literal["csv", "json", "markdown", "text"]

@@ -208,9 +208,9 @@ def example_lines(
     loss = f"loss {figure_text('eval_loss', row.mean_loss)} per token"
     title = one_line(row.id, 40) + tags
     lines = [f"  {shorten(title, max(width - len(loss) - 4, 0))}  {loss}"]
-    prompt, room = _prompt_of(example), max(width - 4 - _LABEL, 0)
-    if prompt is not None:
-        lines.append(f"    {'prompt':<{_LABEL}}{quoted(prompt, room, middle=True)}")
+    room = max(width - 4 - _LABEL, 0)
+    if example is not None:
+        lines.append(f"    {'prompt':<{_LABEL}}{quoted(example.prompt_text, room, middle=True)}")
     if row.expected or row.output:
         expected, actual = quoted_pair(row.expected, row.output, room)
         lines.append(f"    {'expected':<{_LABEL}}{expected}")
@@ -331,13 +331,6 @@ def _by_tag(rows: Sequence[ExampleResult]) -> str:
 
 def _more(count: int, iteration: Iteration, width: int) -> list[str]:
     return [shorten(f"  ... and {count} more: ftloop show {iteration.number}", width)] * (count > 0)
-
-
-def _prompt_of(example: Example | None) -> str | None:
-    if example is None or example.prompt is not None:
-        return example.prompt if example else None
-    text = example.row.get("text")
-    return text if isinstance(text, str) else None
 
 
 def _git_add(paths: Sequence[Path], cwd: Path) -> str:

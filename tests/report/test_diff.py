@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.records import Cost, Settings
+from pytest_ftloop.core.records import Cost, Example, Settings
 from pytest_ftloop.core.runs import groups_of, runs_of
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.difference import Difference, difference, setting_changes
@@ -41,7 +41,10 @@ NEW = fake_measured(
     cost=Cost(25.0, 120, 40_000, 812.3),
     training={"learning_rate": 1e-3, "seed": 42},
 )
-PROMPTS = {f"e{n:03d}": f"Review {n}:\nnot good at all." for n in range(40)}
+EXAMPLES = {
+    f"e{n:03d}": Example(f"e{n:03d}", "", {}, prompt=f"Review {n}:\nnot good at all.")
+    for n in range(40)
+}
 
 
 def diff_of(new: Iteration = NEW, old: Iteration = OLD) -> Difference:
@@ -50,7 +53,7 @@ def diff_of(new: Iteration = NEW, old: Iteration = OLD) -> Difference:
         Side(iteration, runs_of(iteration, [old, new], seed_runs)) for iteration in (new, old)
     )
     verdict = compare(new_side, old_side, None, groups_of([old, new], seed_runs), Regression())
-    return difference(old, new, replace(verdict, against="main (1a2b3c4)"), PROMPTS)
+    return difference(old, new, replace(verdict, against="main (1a2b3c4)"), EXAMPLES)
 
 
 @pytest.mark.parametrize("width", [60, 100])
@@ -211,7 +214,7 @@ def hostile_diff(text: str) -> Difference:
     verdict = replace(
         verdict, because=text, against=text, notes=(text,), broken=ids[:2], fixed=ids[2:]
     )
-    return difference(old, new, verdict, dict.fromkeys(ids, text))
+    return difference(old, new, verdict, dict.fromkeys(ids, Example("", "", {}, prompt=text)))
 
 
 @pytest.mark.parametrize("text", [ACTIVE, *ACTIVE.split(" ")], ids=ascii)

@@ -122,10 +122,4 @@ def _quiet(judge: Judge) -> Judge:
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:
-    """The prompts by id and content; of the `text` form the text itself."""
-    found = {}
-    for example in examples:
-        prompt = example.row.get("text") if example.prompt is None else example.prompt
-        if isinstance(prompt, str):
-            found[example.id, example.content] = prompt
-    return found
+    return {(example.id, example.content): example.prompt_text for example in examples}

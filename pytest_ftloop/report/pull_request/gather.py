@@ -114,8 +114,7 @@ def _difference(judged: Judged, result: LoopResult) -> Difference | None:
         return None
     whole = (verdict for rule, verdict in judged.verdicts if rule.tag is None)
     verdict = next(whole, judged.verdicts[0][1])
-    prompts = {id_: example.prompt for id_, example in result.examples.items()}
-    return difference(baseline, result.best, verdict, prompts)
+    return difference(baseline, result.best, verdict, result.examples)
 
 
 def _metrics(iteration: Iteration) -> dict[str, Number]:
