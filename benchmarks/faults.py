@@ -17,10 +17,8 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 import random
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +33,7 @@ import tasks
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.files import replacing, write_atomically
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import (
@@ -706,9 +705,7 @@ class Trainer:
             made = self._train(case, wanted)
             self.trained += 1
             path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_suffix(f".{os.getpid()}")
-            half.write_bytes(pickle.dumps(made))
-            half.replace(path)
+            write_atomically(path, pickle.dumps(made))
         found = pickle.loads(path.read_bytes())  # written by this very program
         assert isinstance(found, Kept)
         return found
@@ -754,11 +751,10 @@ class Trainer:
             model = AutoModelForCausalLM.from_pretrained(source)
             tokenizer = AutoTokenizer.from_pretrained(source)
             MODELS[name](model, tokenizer)
-            half = folder.with_name(f"{folder.name}.{os.getpid()}")
-            shutil.rmtree(half, ignore_errors=True)
-            model.save_pretrained(half)
-            tokenizer.save_pretrained(half)
-            half.replace(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(folder) as making:
+                model.save_pretrained(making)
+                tokenizer.save_pretrained(making)
         return folder
 
 

@@ -19,7 +19,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pickle
 import statistics
 import sys
@@ -34,6 +33,7 @@ import tasks
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import DataSet, EvalPoint, Iteration, Settings
@@ -109,9 +109,7 @@ class Trainer:
                 loss = token_mean_loss(results)
         self.trained += 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{os.getpid()}")
-        half.write_bytes(pickle.dumps((run, loss)))
-        half.replace(path)
+        write_atomically(path, pickle.dumps((run, loss)))
 
     def _path(self, task: tasks.Task, wanted: Settings) -> Path:
         said = json.dumps(

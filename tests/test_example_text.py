@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pytest_ftloop.gate.compare import Side, compare
-from pytest_ftloop.gate.difference import difference
-from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.loop.result import Figure
 
-from pytest_ftloop import html_report
+from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.data.examples import Columns, data_set
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.groups import Traits
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.difference import difference
+from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.explain import explain_figure
+from pytest_ftloop.report.html import gather
 from pytest_ftloop.report.show import show_iteration
 from pytest_ftloop.report.text import example_lines
 from tests.fakes import fake_example, fake_iteration
@@ -90,7 +90,7 @@ def on_the_page(example: Example) -> str:
     result = fake_result(
         (best,), best=best, examples={"e1": example}, log_folder=Path("no-such-log")
     )
-    (text,) = html_report.of_result(result).prompts.values()
+    (text,) = gather.of_result(result).prompts.values()
     return text
 
 

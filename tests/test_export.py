@@ -356,14 +356,11 @@ def test_rename_that_fails(case: Any, monkeypatch: pytest.MonkeyPatch, capsys: C
     made.adapter()
     main(["export"])
     (made.made / "README.md").write_text("mine")
-    real = Path.rename
 
-    def rename(self: Path, target: Path) -> Path:
-        if self.name.endswith(".tmp"):
-            raise PermissionError(13, "Permission denied")
-        return real(self, target)
+    def refuse(*_: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", refuse)
     assert 2 == main(["export", "--force"])
     assert "can't be written: Permission denied" in capsys.readouterr().err
     assert "mine" == (made.made / "README.md").read_text()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.gate.judging import Judge, Judging
-from pytest_ftloop.log import ImprovementLog, write_atomically
+from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
 
