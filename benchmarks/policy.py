@@ -40,6 +40,7 @@ from pytest_ftloop.core.records import DataSet, EvalPoint, Iteration, Settings
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.report.markdown import markdown_table
 from pytest_ftloop.train.early_end import Pace
 
 RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
@@ -332,8 +333,7 @@ def lines(
 def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
     """The table, and how often the rules reach and beat what."""
     heads = ["task", "start", "steps", "start's loss", "grid's best", "rules", "closed", *others]
-    yield "| " + " | ".join(heads) + " |"
-    yield "|---|---|" + "---:|" * (len(heads) - 2)
+    rows = []
     for line in found:
         figures = [line.first, line.grid, line.rules]
         cells = [line.start.task.name, line.start.name, str(line.steps)]
@@ -341,7 +341,8 @@ def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
         for name in others:
             mark = "" if line.at_least(name) else " (ahead)"
             cells.append(f"{line.others[name]:.3f}{mark}")
-        yield "| " + " | ".join(cells) + " |"
+        rows.append(cells)
+    yield markdown_table(heads, rows, right=range(2, len(heads)), escape=str, compact=True)
     yield ""
     count, with_a_way = len(found), [line for line in found if not math.isnan(line.closed)]
     closed = sum(line.closed >= 0.95 for line in with_a_way)
