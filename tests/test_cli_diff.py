@@ -81,7 +81,7 @@ def test_unchanged(loops: Loops, diff: Any) -> None:
     assert 0 == code
     assert out.startswith("x: unchanged\n")
     assert "it is the version at HEAD (" in out
-    assert "settings, data and model: the same" in out
+    assert "settings, data and model: unchanged" in out
 
 
 @pytest.mark.parametrize("format_", ["text", "markdown"])

@@ -1,6 +1,6 @@
-"""The model card of an exported adapter: what a stranger has to know before using it.
+"""The model card of an exported adapter: YAML for the hub, then Markdown for people.
 
-YAML for the hub first, then Markdown. All that users, models and data files wrote is made inert.
+Text of users, models and data files is inert in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding, HoldoutUse, Iteration, Judgement
 
 IN_INDEX = ("eval_loss", "pass_rate")
-"""Of a tag's figures those that the hub's index gets; the card's own table has more."""
+"""The figures per tag in the hub's index; the card's own table has more (`TAG_FIGURES`)."""
 
 TAG_FIGURES = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
 
@@ -45,10 +45,11 @@ tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card says beside the iteration's record.
+    """What the card needs beside the iteration's record.
 
-    `hub_id` is the base model's, None where it is on no hub; `base` says in a sentence what it is.
-    `judgements` and `holdout` are those of this iteration in the log, if any.
+    `base` describes the base model in a sentence; `hub_id` is its id on the hub, None if it is not
+    there. `tokenizer`: whether the folder has one. `merged`: whether it has the merged model.
+    `judgements` and `holdout` are those of this iteration in the log.
     """
 
     base: str
@@ -82,7 +83,7 @@ _BASES_OWN = "config.base_model_name_or_path"
 
 
 def _metadata(iteration: Iteration, facts: Facts) -> dict[str, Any]:
-    """The front matter, as the hub reads it. A base that is on no hub must not be named there."""
+    """The front matter for the hub. It must not name a base model that is not on the hub."""
     base = {"base_model": facts.hub_id} if facts.hub_id else {}
     return {
         **base,
@@ -125,7 +126,7 @@ def _what(iteration: Iteration, facts: Facts) -> list[str]:
         f"Base model: {inert_line(facts.base)}",
     ]
     if facts.merged:
-        lines += ["", "The folder `merged` has the base model with this adapter merged into it."]
+        lines += ["", "The folder `merged` contains the base model, this adapter merged into it."]
     return lines
 
 
@@ -192,7 +193,7 @@ def _verdicts(facts: Facts) -> Iterator[str]:
         )
         rows = use.data.get("rows")
         count = f" ({plural(rows, 'example')})" if isinstance(rows, int) else ""
-        yield from ("", f"On the holdout{count}, which no decision ever saw: {figures}.")
+        yield from ("", f"On the holdout{count}, which no decision used: {figures}.")
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:
@@ -225,7 +226,7 @@ def _settings(iteration: Iteration) -> list[str]:
     return [
         "## Settings",
         "",
-        "All else is the default of peft and trl.",
+        "All other settings are the defaults of peft and trl.",
         "",
         markdown_table(("setting", "value", "adjusted"), rows),
     ]
@@ -245,13 +246,13 @@ def _origin(iteration: Iteration) -> list[str]:
     return [
         "## Origin",
         "",
-        "The record with this name and fingerprint in the loop's improvement log has curves and "
-        "every example's result.",
+        "The record with this name and fingerprint in the loop's improvement log holds the curves "
+        "and the result of every example.",
         "",
         markdown_table(("what", "value"), [[_cell(text) for text in row] for row in rows]),
     ]
 
 
 def _cell(text: Any) -> str:
-    """Any text for a cell of a table."""
+    """Any value as the text of a cell."""
     return one_line(str(text), _LONGEST_CELL)

@@ -1,4 +1,4 @@
-"""`ftloop diagnose`: what was found in one run, for terminal, Markdown and JSON."""
+"""`ftloop diagnose`: the findings of one run, as terminal text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pytest_ftloop.report.text import WIDTH, finding_lines
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """One run and what was found in it.
+    """One run and its findings.
 
-    `source` is where it was read, `title` says in a line what it is, `facts` the same as plain
-    values; `curves` are losses in the order of the steps, by what they are of. `notes` say what
-    could not be looked at.
+    `source` is the file it was read from. `title` describes the run in one line, `facts` in plain
+    values. `curves` are its losses in the order of the steps, by the curve's name. `notes` list
+    what could not be checked.
     """
 
     source: str
@@ -34,12 +34,12 @@ class Diagnosed:
 
     @property
     def is_broken(self) -> bool:
-        """Whether an error was found."""
+        """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 def as_text(found: Diagnosed, width: int = WIDTH, *, unicode: bool = True) -> str:
-    """What was found, for the terminal. `unicode` False draws the curves in ASCII."""
+    """The findings as terminal text. `unicode` False draws the curves in ASCII."""
     lines = paragraph(visible(f"{found.source}: {found.title}"), width, "", "  ")
     lines += curve_lines(found.curves, width, unicode=unicode)
     lines.append("findings:" if found.findings else "findings: none")
@@ -50,7 +50,7 @@ def as_text(found: Diagnosed, width: int = WIDTH, *, unicode: bool = True) -> st
 
 
 def as_markdown(found: Diagnosed) -> str:
-    """What was found, for a pull request; whatever users' texts hold, they are inert."""
+    """The findings as Markdown, in which text of users is inert."""
     lines = [f"### {inert_line(found.source)}", "", inert_line(found.title), ""]
     curves = {name: _summary(values) for name, values in found.curves.items() if values}
     if curves:
@@ -76,7 +76,7 @@ def as_markdown(found: Diagnosed) -> str:
 
 
 def as_record(found: Diagnosed) -> dict[str, Any]:
-    """What was found, as plain values for JSON, nothing cut."""
+    """The findings as plain values for JSON, in full."""
     return {
         "source": found.source,
         **found.facts,

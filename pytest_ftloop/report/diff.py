@@ -1,4 +1,4 @@
-"""`ftloop diff`: better or worse, where, why, at what price; for terminal, Markdown and JSON."""
+"""`ftloop diff`: what a candidate changed, as terminal text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pytest_ftloop.report.text import WIDTH
 from pytest_ftloop.report.verdict import MARKS, changes_table
 
 MOST_FLIPS = 5
-"""Examples shown of each kind; a reviewer sees the rest with --all."""
+"""Broken, and fixed, examples shown; --all shows the rest. One screen has room for so many."""
 
 
 def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS) -> str:
-    """The difference for the terminal, on one screen."""
+    """The difference as terminal text."""
     verdict = diff.verdict
     against = f" ({visible(verdict.against)})" if verdict.against else ""
     lines = [shorten(f"{visible(diff.loop)}: {verdict.kind}", width)]
@@ -47,7 +47,7 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
 
 
 def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
-    """The difference for a pull request; whatever users' texts hold, they are inert."""
+    """The difference as Markdown, in which text of users is inert."""
     verdict = diff.verdict
     against = f" ({inert_line(verdict.against)})" if verdict.against else ""
     lines = [
@@ -60,7 +60,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
     if verdict.changes:
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
         rows = map(_change_row, (*verdict.changes, *verdict.runs, *tags))
-        head = ("", "metric", "baseline", "now", "change", "p", "found from")
+        head = ("", "metric", "baseline", "now", "change", "p", "detectable")
         lines += [
             markdown_table(head, rows, right=range(2, 7)),
             "",
@@ -84,7 +84,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
 
 
 def as_record(diff: Difference) -> dict[str, Any]:
-    """The difference as plain values for JSON, nothing cut."""
+    """The difference as plain values for JSON, in full."""
     return {
         "loop": diff.loop,
         "before": diff.before.name,
@@ -101,13 +101,13 @@ def as_record(diff: Difference) -> dict[str, Any]:
 
 
 def to_json(record: Any) -> str:
-    """Plain values as JSON. NaN and infinity, which JSON lacks, are null."""
+    """Plain values as JSON. NaN and infinity become null."""
     return json.dumps(_finite(record), indent=2, allow_nan=False, default=str)
 
 
 def _settings(changes: Sequence[SettingChange], width: int) -> list[str]:
     if not changes:
-        return ["settings, data and model: the same"]
+        return ["settings, data and model: unchanged"]
     lines = ["changed:"]
     for change in changes:
         text = f"{visible(change.name)} {_stated(change.before)} -> {_stated(change.after)}"
@@ -188,7 +188,7 @@ def _flip_row(flip: Flip) -> list[str]:
 
 
 def _stated(value: Any) -> str:
-    return "not stated" if value is None else format_setting(value)
+    return "not set" if value is None else format_setting(value)
 
 
 def _finite(value: Any) -> Any:

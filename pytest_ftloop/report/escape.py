@@ -1,23 +1,23 @@
-"""Make untrusted text safe to show: prompts, outputs, tags and messages reach nobody raw."""
+"""Make untrusted text (prompts, outputs, tags, messages) safe to print, and cut it to a width."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 ELLIPSIS = "..."
-"""What stands for text left out; ASCII, as a terminal need not speak UTF-8."""
+"""Replaces text that was cut out. It is ASCII because some terminals can't show UTF-8."""
 
 _MOST_PER_COLUMN = 8
-"""Characters looked at for each column of room: a Hindi or Thai syllable takes up to five."""
+"""Characters read per column of the wanted width. A Hindi or Thai syllable has up to five."""
 
 
 def visible(text: str) -> str:
-    r"""Every character that is not printable as an escape (`\n`, `\x1b`, `\u202e`).
+    r"""Replace every character that is not printable by an escape (`\n`, `\x1b`, `\u202e`).
 
-    Printable is what `str.isprintable` says: controls, ANSI escapes, bidirectional and zero-width
-    marks, lone surrogates, line separators and unusual spaces all show. A backslash is doubled: a
-    newline and the two characters `\n` must not look the same beside each other. A combining mark
-    that begins the text shows too: it would be drawn over what precedes the text.
+    `str.isprintable` decides: controls, ANSI escapes, bidirectional and zero-width marks, lone
+    surrogates, line separators and unusual spaces become escapes. A backslash is doubled, so that a
+    newline differs from the two characters `\n`. A combining mark at the start becomes an escape,
+    because a terminal would draw it over the character before the text.
     """
     start = _escaped(text[0]) if _begins_with_mark(text) else ""
     rest = text[1:] if start else text
@@ -27,7 +27,7 @@ def visible(text: str) -> str:
 
 
 def columns_of(text: str) -> int:
-    """How many terminal columns visible text takes: an emoji two, a combining mark none."""
+    """The number of terminal columns of visible text: two per emoji, none per combining mark."""
     if text.isascii():
         return len(text)
     from wcwidth import width
@@ -36,7 +36,7 @@ def columns_of(text: str) -> int:
 
 
 def clusters_of(text: str) -> list[str]:
-    """The text in pieces that may stand apart: each letter with its marks, each whole emoji."""
+    """Split text into pieces that can be separated: letters with their marks, whole emoji."""
     if text.isascii():
         return list(text)
     from wcwidth import iter_graphemes
@@ -45,7 +45,7 @@ def clusters_of(text: str) -> list[str]:
 
 
 def shorten(text: str, width: int, *, middle: bool = False) -> str:
-    """Visible text cut to `width` columns, the cut marked; at the end or, on request, inside."""
+    """Cut visible text to `width` columns, at the end or in the middle, and mark the cut."""
     if columns_of(text) <= width:
         return text
     if width <= len(ELLIPSIS):
@@ -53,29 +53,29 @@ def shorten(text: str, width: int, *, middle: bool = False) -> str:
     room, clusters = width - len(ELLIPSIS), clusters_of(text)
     tail = _fitting(reversed(clusters), room // 2)[::-1] if middle else []
     head = _fitting(clusters, room - columns_of("".join(tail)))
-    # Marks foreign to the script before them may widen it: then the parts take less than the whole.
+    # A mark after a letter of another script can widen it, so the whole may exceed its parts.
     while columns_of(cut := "".join((*head, ELLIPSIS, *tail))) > width:
         head, tail = (head[:-1], tail) if head else (head, tail[1:])
     return cut
 
 
 def one_line(text: str, width: int | None = None, *, middle: bool = False) -> str:
-    """Any text as one visible line of at most `width` columns."""
+    """Turn any text into one visible line of at most `width` columns."""
     if width is None:
         return visible(text)
     most = _MOST_PER_COLUMN * max(width, 1)
-    if len(text) > 2 * most + len(ELLIPSIS):  # a huge output: look at its ends only
+    if len(text) > 2 * most + len(ELLIPSIS):  # of a huge output, read the two ends only
         text = text[:most] + ELLIPSIS + text[-most:]
     return shorten(visible(text), width, middle=middle)
 
 
 def quoted(text: str, width: int, *, middle: bool = False) -> str:
-    """Text in double quotes, so that an empty one and spaces at its ends are seen."""
+    """Put text in double quotes, so that an empty text and outer spaces can be seen."""
     return f'"{one_line(text, max(width - 2, 0), middle=middle)}"'
 
 
 def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
-    """Both texts quoted, cut where needed so that the first difference is in view."""
+    """Quote both texts, each cut so that the first difference remains in view."""
     same = next(
         (i for i, (a, b) in enumerate(zip(expected, actual, strict=False)) if a != b),
         min(len(expected), len(actual)),
@@ -86,7 +86,7 @@ def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
     )
     if short or room < 10 or columns_of(visible(expected[: same + 1])) <= 2 * room // 3:
         return quoted(expected, width), quoted(actual, width)
-    # A third of the line for what comes before; an escape takes up to ten columns.
+    # Keep a third of the line for the text before the difference. An escape takes up to 10 columns.
     before = expected[:same]
     while columns_of(visible(before)) > room // 3:
         before = before[len(before) // 4 + 1 :]
@@ -111,7 +111,7 @@ def _escaped(character: str) -> str:
 
 
 def _fitting(clusters: Iterable[str], width: int) -> list[str]:
-    """As many clusters, from the first on, as there is room for."""
+    """The first clusters that fit into `width` columns."""
     taken: list[str] = []
     for cluster in clusters:
         width -= columns_of(cluster)

@@ -1,4 +1,4 @@
-"""Markdown in which nothing that users, models or data files wrote is active."""
+"""Markdown in which no text of users, models or data files has any effect."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pytest_ftloop.report.escape import one_line
 
-# An underscore or `>` inside is left readable: neither is Markdown there (`eval_loss`, `->`).
+# `_` and `>` inside a word stay readable: Markdown ignores them there (`eval_loss`, `->`).
 _MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Mentions, references, links and emoji names; entities have a `#` of their own, which must stay.
+# Mentions, references, links and emoji names. The `#` of an entity is matched first, and kept.
 _AUTOLINK = re.compile(r"&#\d+;|(@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:))", re.IGNORECASE)
 
 
 def inert(text: str) -> str:
-    """Visible text with Markdown, HTML, mentions, references and links made inert.
+    """Disable Markdown, HTML, mentions, references and links in visible text.
 
-    Characters that Markdown or HTML read become entities, which are never structure. Code hosts
-    look for mentions and references after entities are resolved, so those get a zero-width space.
+    Characters with a meaning in Markdown or HTML become entities. Code hosts search for mentions
+    and references after they have resolved entities, so those are broken by a zero-width space.
     """
     entities = _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
     return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
 
 
 def inert_line(text: str) -> str:
-    """Any text on one line, inert. Spaces at its start would make it code, so they are left out."""
+    """Any text on one line, inert, without outer spaces (four spaces would begin a code block)."""
     return inert(one_line(text)).strip()
 
 
@@ -36,10 +36,10 @@ def markdown_table(
     escape: Callable[[str], str] = inert,
     compact: bool = False,
 ) -> str:
-    """A Markdown table of visible text (see `escape.visible`), which `escape` makes inert.
+    """A Markdown table. The cells hold visible text (see `escape.visible`), made inert by `escape`.
 
-    The headers are our own words and stay as they are. The columns at the places `right` are
-    aligned to the right. `compact` leaves the padding out, for cells that may be long.
+    The headers must be our own words: they are not escaped. `right` holds the indices of the
+    columns to align right. `compact` omits the padding, for tables with long cells.
     """
     cells = [[escape(text).strip() for text in row] for row in rows]
     places = frozenset(right)

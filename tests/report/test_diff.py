@@ -113,7 +113,7 @@ def test_nothing_changed() -> None:
     """The same settings say so, and no part is empty."""
     same = fake_measured(1, OLD.examples, findings=OLD.findings)
     text = as_text(diff_of(same))
-    assert "settings, data and model: the same" in text
+    assert "settings, data and model: unchanged" in text
     assert "broken" not in text
     assert "findings" not in text
     assert "\n\n\n" not in text
@@ -138,7 +138,7 @@ def test_settings_that_differ() -> None:
     gone = replace(OLD, settings=Settings({}, OLD.settings.training))
     (change,) = [c for c in setting_changes(OLD, gone) if c.name == "lora.r"]
     assert (8, None) == (change.before, change.after)
-    assert "  lora.r 8 -> not stated" in as_text(diff_of(gone))
+    assert "  lora.r 8 -> not set" in as_text(diff_of(gone))
 
 
 def test_flips_of_examples_that_are_gone() -> None:

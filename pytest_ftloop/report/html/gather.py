@@ -1,4 +1,4 @@
-"""The HTML report: gathered from results and logs, and written. Nothing is trained or logged."""
+"""Gather the HTML report from results and logs, and write it. It trains and logs nothing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def write_report(results: Sequence[LoopResult], path: Path) -> None:
-    """Write one self-contained HTML file on these loops. A `FtloopError` where that can't be."""
+    """Write one self-contained HTML file about these loops. Raises `FtloopError` if it can't."""
     write_page([of_result(result) for result in results], path)
 
 
 def write_page(loops: Sequence[LoopReport], path: Path) -> None:
-    """Write one self-contained HTML file; folders on the way to it are made."""
+    """Write one self-contained HTML file. Missing folders are created."""
     from importlib.metadata import version
 
     text = render(loops, version("pytest-ftloop"))
@@ -42,10 +42,10 @@ def write_page(loops: Sequence[LoopReport], path: Path) -> None:
 
 
 def of_result(result: LoopResult) -> LoopReport:
-    """What the page says of a loop's result; its log is read for older iterations and seeds.
+    """A loop's result for the page. Its log is read for older iterations and seed runs.
 
-    Where the comparison is in error (no such commit, a shallow clone), the page says so, and all
-    the rest is there.
+    If the comparison fails (the commit is missing, the clone is shallow), the page shows why, and
+    everything else.
     """
     view = ImprovementLog(result.log_folder).view
     logged = view.iterations() or result.chain
@@ -67,7 +67,7 @@ def of_result(result: LoopResult) -> LoopReport:
 
 
 def of_log(logged: Logged, note: str = "") -> LoopReport:
-    """What the page says of a log alone: of a loop made in Python, or one that is out of date."""
+    """A log alone for the page: of a loop made in Python, or one that is out of date."""
     inputs, config = logged.inputs, logged.config
     return LoopReport(
         loop=config.name if config else logged.log.folder.name,
@@ -81,8 +81,9 @@ def of_log(logged: Logged, note: str = "") -> LoopReport:
 
 
 def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
-    """A loop that another process ran, as its log has it. `file` is empty for one made in Python:
-    what it is compared with is not known here.
+    """A loop that another process ran, read from its log.
+
+    `file` is empty for a loop made in Python, whose baseline is unknown in this process.
     """
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.loop.loop import Loop
@@ -90,7 +91,8 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
 
     log = ImprovementLog(log_folder)
     if not file:
-        return of_log(Logged(log), "Made in Python and run by pytest-xdist: not compared.")
+        note = "Made in Python and run by pytest-xdist: not compared with a baseline."
+        return of_log(Logged(log), note)
     config = read_loop_file(Path(file))
     replay = replace(options, replay=True, retrain=False, retrain_baseline=False)
     try:
@@ -114,7 +116,7 @@ def _judged(made: LoopReport, result: LoopResult) -> LoopReport:
 
 
 def _quiet(judge: Judge) -> Judge:
-    """The same judge, but one that trains no seeds, writes no verdict and opens no holdout."""
+    """The same judge, except that it trains no seeds, writes no verdict and opens no holdout."""
 
     def begin() -> Judging:
         return replace(judge.judging, seeds=None, retrain=None)
