@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "examples" / "quickstart"
 
@@ -92,11 +94,11 @@ def plain_pytest(pairs: int | None) -> None:
 
 def _print(title: str, one: str, ones: list[float], other: str, others: list[float]) -> None:
     ratios = [a / b for a, b in zip(ones, others, strict=True)]
-    print(title)
-    for name, times in ((one, ones), (other, others), ("ratio", ratios)):
-        low, high = min(times), max(times)
-        print(f"  {name:20} {statistics.median(times):8.3f}   ({low:.3f} to {high:.3f})")
-    print(flush=True)
+    rows = [
+        (name, statistics.median(times), f"({min(times):.3f} to {max(times):.3f})")
+        for name, times in ((one, ones), (other, others), ("ratio", ratios))
+    ]
+    print(f"{title}\n{tabulate(rows, tablefmt='plain', floatfmt='.3f')}\n", flush=True)
 
 
 def _seconds(command: list[str], **how: Any) -> float:

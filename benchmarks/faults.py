@@ -17,10 +17,8 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 import random
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +33,7 @@ import tasks
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.files import replacing, write_atomically
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import (
@@ -48,6 +47,7 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.loop.inputs import Inputs, data_facts
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.report.markdown import markdown_table
 
 Row = dict[str, Any]
 Rows = tuple[Row, ...]
@@ -706,9 +706,7 @@ class Trainer:
             made = self._train(case, wanted)
             self.trained += 1
             path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_suffix(f".{os.getpid()}")
-            half.write_bytes(pickle.dumps(made))
-            half.replace(path)
+            write_atomically(path, pickle.dumps(made))
         found = pickle.loads(path.read_bytes())  # written by this very program
         assert isinstance(found, Kept)
         return found
@@ -754,11 +752,10 @@ class Trainer:
             model = AutoModelForCausalLM.from_pretrained(source)
             tokenizer = AutoTokenizer.from_pretrained(source)
             MODELS[name](model, tokenizer)
-            half = folder.with_name(f"{folder.name}.{os.getpid()}")
-            shutil.rmtree(half, ignore_errors=True)
-            model.save_pretrained(half)
-            tokenizer.save_pretrained(half)
-            half.replace(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(folder) as making:
+                model.save_pretrained(making)
+                tokenizer.save_pretrained(making)
         return folder
 
 
@@ -793,17 +790,18 @@ class Outcome:
         return next((place for place, kind in enumerate(self.first) if kind in right), FIRST)
 
 
-def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def table(outcomes: Sequence[Outcome]) -> str:
     """By planted kind: how often it is named first, second, or not, and what else is."""
-    yield "| planted | runs | named first | second | not | others among the first two |"
-    yield "|---|---:|---:|---:|---:|---|"
+    heads = ["planted", "runs", "named first", "second", "not", "others among the first two"]
+    rows = []
     for kind in dict.fromkeys(outcome.case.planted for outcome in outcomes):
         some = [outcome for outcome in outcomes if outcome.case.planted == kind]
         places = [o.place for o in some]
         others = Counter(other for o in some for other in o.first if other != kind)
         counts = [str(places.count(place)) for place in range(FIRST + 1)]
         said = ", ".join(f"`{other}` {count}" for other, count in others.most_common())
-        yield f"| `{kind}` | {len(some)} | {' | '.join(counts)} | {said} |"
+        rows.append([f"`{kind}`", str(len(some)), *counts, said])
+    return markdown_table(heads, rows, right=range(1, 5), escape=str, compact=True)
 
 
 def share(outcomes: Sequence[Outcome]) -> str:
@@ -812,13 +810,16 @@ def share(outcomes: Sequence[Outcome]) -> str:
     return f"{right} of {len(outcomes)} ({right / max(len(outcomes), 1):.1%})"
 
 
-def of_healthy(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def of_healthy(outcomes: Sequence[Outcome]) -> str:
     """How many healthy runs have findings of each severity, and which."""
+    rows = []
     for severity in ("error", "warning", "info"):
         kinds = [[f.kind for f in o.findings if f.severity == severity] for o in outcomes]
         counts = Counter(kind for of_run in kinds for kind in set(of_run))
         said = ", ".join(f"`{kind}` {count}" for kind, count in counts.most_common()) or "-"
-        yield f"| {severity} | {sum(map(bool, kinds))} of {len(outcomes)} | {said} |"
+        rows.append([severity, f"{sum(map(bool, kinds))} of {len(outcomes)}", said])
+    heads = ["healthy runs with", "runs", "findings"]
+    return markdown_table(heads, rows, right=[1], escape=str, compact=True)
 
 
 def main() -> None:
@@ -842,11 +843,10 @@ def main() -> None:
     planted = [outcome for outcome in outcomes if outcome.case.planted]
     kinds = dict.fromkeys(outcome.case.planted for outcome in planted)
     firsts = [next(o for o in planted if o.case.planted == kind) for kind in kinds]
-    print("\n".join(table(planted)))
+    print(table(planted))
     print(f"\nRight among the first {FIRST}: {share(planted)}", end="; ")
     print(f"without each kind's first: {share([o for o in planted if o not in firsts])}.\n")
-    print("| healthy runs with | runs | findings |\n|---|---:|---|")
-    print("\n".join(of_healthy([outcome for outcome in outcomes if not outcome.case.planted])))
+    print(of_healthy([outcome for outcome in outcomes if not outcome.case.planted]))
     print(f"\n{trainer.trained} trained now, the others read.", file=sys.stderr)
 
 

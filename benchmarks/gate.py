@@ -24,7 +24,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +44,7 @@ from pytest_ftloop.gate.statistic import (
     pool,
     prior_for,
 )
+from pytest_ftloop.report.markdown import markdown_table
 
 Array = NDArray[Any]
 Metric = Literal["loss", "rate"]
@@ -477,31 +478,29 @@ def false_alarms(sizes: Sizes, kept: str, bounds: Bounds) -> Iterator[str]:
     """Nothing changed, by seed noise and n: the bounds' table."""
     metric = sizes[SIZES[0]].metric
     yield from heading(f"False alarms, {metric}, in %: nominal 1%, A/A log: {kept}")
-    yield from header("n", f"seed noise, {UNITS[metric]}", "bound", *WAYS, "runs", *RIVALS[metric])
+    heads = ["n", f"seed noise, {UNITS[metric]}", "bound", *WAYS, "runs", *RIVALS[metric]]
+    rows: list[Sequence[object]] = []
     for noise, bound in BOUNDS[kept].items():
         for n, draws in sizes.items():
             outcome, comparison = decide(draws, noise, 0.0, kept), draws.comparison(noise, 0.0)
             cell = f"False alarms, {metric}, n = {n}, seed noise {percent(noise)}%, log: {kept}"
             bounds.at_most(outcome.failed["1+1"], bound, cell)
-            yield row(
-                n,
-                percent(noise),
-                percent(bound),
-                *map(percent, outcome.failed.values()),
-                f"{outcome.runs:.2f}",
-                *(percent(rival(draws, comparison)) for rival in RIVALS[metric].values()),
-            )
+            figures = [percent(noise), percent(bound), *map(percent, outcome.failed.values())]
+            rivals = [percent(rival(draws, comparison)) for rival in RIVALS[metric].values()]
+            rows.append([n, *figures, f"{outcome.runs:.2f}", *rivals])
+    yield from table(heads, rows)
 
 
 def log_sizes(draws: LossDraws) -> Iterator[str]:
     """Nothing changed, by what the log knows of the seed noise."""
     yield from heading(f"False alarms, loss, in %, by the A/A log: n = {draws.n}")
-    yield from header("log", f"seed noise, {UNITS['loss']}", *WAYS, "runs")
+    rows: list[Sequence[object]] = []
     for kept in LOGS:
         for noise in NOISES:
             outcome = decide(draws, noise, 0.0, kept)
             shares = map(percent, outcome.failed.values())
-            yield row(kept, percent(noise), *shares, f"{outcome.runs:.2f}")
+            rows.append([kept, percent(noise), *shares, f"{outcome.runs:.2f}"])
+    yield from table(["log", f"seed noise, {UNITS['loss']}", *WAYS, "runs"], rows)
 
 
 def power(
@@ -511,7 +510,8 @@ def power(
     metric = sizes[SIZES[0]].metric
     shown = " / ".join(f"{'+' if metric == 'loss' else '-'}{percent(effect)}" for effect in effects)
     yield from heading(f"Regressions found, {metric}, in %, of {shown} {UNITS[metric]}")
-    yield from header("n", f"seed noise, {UNITS[metric]}", "log", *WAYS, "runs", *RIVALS[metric])
+    heads = ["n", f"seed noise, {UNITS[metric]}", "log", *WAYS, "runs", *RIVALS[metric]]
+    rows: list[Sequence[object]] = []
     for n, kept in [*((n, "8 pairs") for n in sizes), *more]:
         for noise in NOISES:
             draws = sizes[n]
@@ -520,26 +520,21 @@ def power(
             if (metric, n, kept) == ("loss", 1000, "8 pairs") and noise in POWER_BOUNDS:
                 cell = f"+5% loss found, n = {n}, seed noise {percent(noise)}%"
                 bounds.at_least(each[0.05].failed["1+1"], POWER_BOUNDS[noise], cell)
-            yield row(
-                n,
-                percent(noise),
-                kept,
-                *(whole(outcome.failed[way] for outcome in each.values()) for way in WAYS),
-                " / ".join(f"{outcome.runs:.1f}" for outcome in each.values()),
-                *(whole(rival(draws, c) for c in compared) for rival in RIVALS[metric].values()),
-            )
+            found = [whole(outcome.failed[way] for outcome in each.values()) for way in WAYS]
+            runs = " / ".join(f"{outcome.runs:.1f}" for outcome in each.values())
+            rivals = [whole(rival(draws, c) for c in compared) for rival in RIVALS[metric].values()]
+            rows.append([n, percent(noise), kept, *found, runs, *rivals])
+    yield from table(heads, rows)
 
 
 def heading(text: str) -> tuple[str, ...]:
     return "", f"**{text}**", ""
 
 
-def header(*cells: str) -> tuple[str, str]:
-    return row(*cells), "|" + "---|" * len(cells)
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table of our own words."""
+    texts = (map(str, row) for row in rows)
+    return markdown_table(headers, [[*row] for row in texts], escape=str, compact=True).splitlines()
 
 
 def percent(share: float) -> str:

@@ -19,7 +19,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import pickle
 import statistics
 import sys
@@ -34,12 +33,14 @@ import tasks
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import DataSet, EvalPoint, Iteration, Settings
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.report.markdown import markdown_table
 from pytest_ftloop.train.early_end import Pace
 
 RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
@@ -109,9 +110,7 @@ class Trainer:
                 loss = token_mean_loss(results)
         self.trained += 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{os.getpid()}")
-        half.write_bytes(pickle.dumps((run, loss)))
-        half.replace(path)
+        write_atomically(path, pickle.dumps((run, loss)))
 
     def _path(self, task: tasks.Task, wanted: Settings) -> Path:
         said = json.dumps(
@@ -334,8 +333,7 @@ def lines(
 def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
     """The table, and how often the rules reach and beat what."""
     heads = ["task", "start", "steps", "start's loss", "grid's best", "rules", "closed", *others]
-    yield "| " + " | ".join(heads) + " |"
-    yield "|---|---|" + "---:|" * (len(heads) - 2)
+    rows = []
     for line in found:
         figures = [line.first, line.grid, line.rules]
         cells = [line.start.task.name, line.start.name, str(line.steps)]
@@ -343,7 +341,8 @@ def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
         for name in others:
             mark = "" if line.at_least(name) else " (ahead)"
             cells.append(f"{line.others[name]:.3f}{mark}")
-        yield "| " + " | ".join(cells) + " |"
+        rows.append(cells)
+    yield markdown_table(heads, rows, right=range(2, len(heads)), escape=str, compact=True)
     yield ""
     count, with_a_way = len(found), [line for line in found if not math.isnan(line.closed)]
     closed = sum(line.closed >= 0.95 for line in with_a_way)

@@ -55,6 +55,7 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
+from pytest_ftloop.report.markdown import markdown_table
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "examples" / "quickstart"
 NAME = "sentiment"
@@ -502,9 +503,7 @@ def said_environment(environment: Mapping[str, str]) -> str:
 def noise(trained: Trained) -> Iterator[str]:
     """What the seed alone does, and what each fault does on average."""
     yield from heading("The runs: figures of the eval set over the seeds, and the mean change")
-    yield from header(
-        "train runs", "seeds", "eval loss", "sd", "change", "pass rate", "sd", "change"
-    )
+    rows: list[Sequence[object]] = []
     usual = {name: figures(trained[UNCHANGED.name], name) for name in ("eval_loss", "pass_rate")}
     level = fmean(usual["eval_loss"])
     for variant in (UNCHANGED, *FAULTS):
@@ -514,16 +513,20 @@ def noise(trained: Trained) -> Iterator[str]:
         if variant is not UNCHANGED:
             points = 100 * (fmean(rates) - fmean(usual["pass_rate"]))
             changes = (f"{100 * (fmean(losses) / level - 1):+.1f}%", f"{points:+.1f} points")
-        yield row(
-            variant.shown,
-            len(losses),
-            f"{fmean(losses):.4f}",
-            f"{stdev(losses):.4f} ({100 * stdev(losses) / fmean(losses):.1f}%)",
-            changes[0],
-            f"{100 * fmean(rates):.1f}%",
-            f"{100 * stdev(rates):.1f} points",
-            changes[1],
+        rows.append(
+            [
+                variant.shown,
+                len(losses),
+                f"{fmean(losses):.4f}",
+                f"{stdev(losses):.4f} ({100 * stdev(losses) / fmean(losses):.1f}%)",
+                changes[0],
+                f"{100 * fmean(rates):.1f}%",
+                f"{100 * stdev(rates):.1f} points",
+                changes[1],
+            ]
         )
+    heads = ["train runs", "seeds", "eval loss", "sd", "change", "pass rate", "sd", "change"]
+    yield from table(heads, rows)
     yield ""
     for name, unit in (("eval_loss", level), ("pass_rate", 1.0)):
         metric = EXAMPLE_METRICS[name]
@@ -594,29 +597,24 @@ def false_alarms(
     yield from heading(
         f"False alarms: {len(pairs)} ordered pairs of {len(runs)} runs with nothing changed"
     )
-    yield from header(
+    heads = [
         "the log holds", "baseline seeds", "one seed fails", "95% interval", "with escalation",
         "95% interval", "candidate runs", "said improved", "inconclusive", "a tag said worse",
         "train_loss or overfit_gap said worse",
-    )  # fmt: skip
+    ]  # fmt: skip
+    rows: list[Sequence[object]] = []
     for name, cell in cells.items():
-        yield row(
-            name,
-            LOGS[name],
-            *shares(answer.failed for answer in cell.one),
-            *shares(answer.failed for answer in cell.settled),
-            f"{cell.runs:.2f}",
-            *beside(cell.settled),
-        )
+        failing = (*shares(a.failed for a in cell.one), *shares(a.failed for a in cell.settled))
+        rows.append([name, LOGS[name], *failing, f"{cell.runs:.2f}", *beside(cell.settled)])
     for name, cell in alone.items():
         ones = shares(answer.failed for answer in cell.one)
         seeds = SEED_ALONE[name]
-        yield row(
-            f"{name}; the seed alone was changed", seeds, *ones, "", "", "", *beside(cell.one)
-        )
+        what = f"{name}; the seed alone was changed"
+        rows.append([what, seeds, *ones, "", "", "", *beside(cell.one)])
     for name, rival in RIVALS.items():
-        failing = [rival(runs[a], runs[b]) for a, b in pairs]
-        yield row(f"(for comparison: {name})", "1", *shares(failing), *[""] * 7)
+        ones = shares(rival(runs[a], runs[b]) for a, b in pairs)
+        rows.append([f"(for comparison: {name})", "1", *ones, *[""] * 7])
+    yield from table(heads, rows)
     yield ""
     yield (
         "Binomial intervals (Wilson); the pairs share their runs and are not independent, so the "
@@ -638,10 +636,11 @@ def found(plan: Plan, trained: Trained, known: Mapping[str, Known], court: Court
     runs, base = trained[UNCHANGED.name], known[UNCHANGED.name]
     baselines = list(runs)[: plan.baselines]
     yield from heading("Planted faults found")
-    yield from header(
+    heads = [
         "fault", "the log holds", "baseline seeds", "one seed fails", "95% interval",
         "with escalation", "95% interval", "candidate runs", "said improved", "n",
-    )  # fmt: skip
+    ]  # fmt: skip
+    rows: list[Sequence[object]] = []
     clock = Clock("faulty pairs", len(FAULTS) * len(baselines) * plan.faulty)
     for fault in FAULTS:
         faulty, them = trained[fault.name], known[fault.name]
@@ -662,16 +661,10 @@ def found(plan: Plan, trained: Trained, known: Mapping[str, Known], court: Court
                         cells[name, k].add(court, scene, before, after, more)
                 clock.tick()
         for (name, k), cell in cells.items():
-            yield row(
-                fault.shown,
-                name,
-                k,
-                *shares(answer.failed for answer in cell.one),
-                *shares(answer.failed for answer in cell.settled),
-                f"{cell.runs:.2f}",
-                f"{percent(share(cell.settled, 'improved'))}%",
-                cell.n,
-            )
+            failing = (*shares(a.failed for a in cell.one), *shares(a.failed for a in cell.settled))
+            improved = f"{percent(share(cell.settled, 'improved'))}%"
+            rows.append([fault.shown, name, k, *failing, f"{cell.runs:.2f}", improved, cell.n])
+    yield from table(heads, rows)
 
 
 def following(runs: Mapping[int, Iteration], seed: int) -> list[Iteration]:
@@ -770,12 +763,10 @@ def heading(text: str) -> tuple[str, ...]:
     return "", f"**{text}**", ""
 
 
-def header(*cells: str) -> tuple[str, str]:
-    return row(*cells), "|" + "---|" * len(cells)
-
-
-def row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table of our own words."""
+    texts = (map(str, row) for row in rows)
+    return markdown_table(headers, [[*row] for row in texts], escape=str, compact=True).splitlines()
 
 
 def percent(part: float) -> str:

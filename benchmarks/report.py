@@ -27,6 +27,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from pytest_ftloop import Loop, Options, read_loop_file  # noqa: E402
 from pytest_ftloop.report.html.gather import write_page, write_report  # noqa: E402
+from pytest_ftloop.report.markdown import markdown_table  # noqa: E402
 from tests.report.fakes_html import big_report  # noqa: E402
 from tests.report.test_html_browser import find_chromium  # noqa: E402
 
@@ -63,18 +64,18 @@ def chromium() -> Iterator[Browser]:
 
 def figures(browser: Browser, file: Path) -> None:
     """One row a size."""
-    print("| examples x iterations | file, MB | written, s | opened, s | drawn, s |")
-    print("|---|---:|---:|---:|---:|")
+    rows = []
     for examples, iterations in SIZES:
         loop = big_report(examples, iterations)
         start = time.perf_counter()
         write_page([loop], file)
         written_s = time.perf_counter() - start
         opened_s, drawn_s = zip(*(opened(browser, file) for _ in range(RUNS)), strict=True)
-        print(
-            f"| {examples:,} x {iterations} | {file.stat().st_size / 1e6:.1f} | {written_s:.2f} "
-            f"| {median(opened_s):.2f} | {median(drawn_s):.2f} |"
-        )
+        seconds = (written_s, median(opened_s), median(drawn_s))
+        size_mb = f"{file.stat().st_size / 1e6:.1f}"
+        rows.append([f"{examples:,} x {iterations}", size_mb, *(f"{s:.2f}" for s in seconds)])
+    heads = ["examples x iterations", "file, MB", "written, s", "opened, s", "drawn, s"]
+    print(markdown_table(heads, rows, right=range(1, 5)))
 
 
 def opened(browser: Browser, file: Path) -> tuple[float, float]:

@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.loop.backend import Runner
@@ -115,10 +117,11 @@ def show(number: int, settings: dict[str, Any], ours: list[float], plain_: list[
     rate = settings["training"].get("learning_rate")
     equal = sum(a == b for a, b in zip(ours, plain_, strict=False))
     print(f"\niteration {number}, learning_rate {rate:g}: {equal} of {len(plain_)} steps identical")
-    print(f"  {'step':>5}  {'this loop':>20}  {'plain script':>20}")
     last = len(plain_) - 1
-    for step in sorted({0, 1, 2, last // 4, last // 2, 3 * last // 4, last - 1, last}):
-        print(f"  {step + 1:>5}  {ours[step]!r:>20}  {plain_[step]!r:>20}")
+    steps = sorted({0, 1, 2, last // 4, last // 2, 3 * last // 4, last - 1, last})
+    rows = [(str(step + 1), repr(ours[step]), repr(plain_[step])) for step in steps]
+    heads = ("step", "this loop", "plain script")
+    print(tabulate(rows, heads, "plain", stralign="right", disable_numparse=True))
 
 
 if __name__ == "__main__":

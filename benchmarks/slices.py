@@ -29,6 +29,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.progress import Silent
@@ -458,12 +460,14 @@ Seen = Sequence[tuple[Case, Evidence]]
 
 def show_planted(cases: Seen) -> None:
     """How often the first slice named is the planted one."""
-    print("planted groups        runs  fail in it  elsewhere  named first")
+    rows = []
     for what, some in by(cases, lambda case: (case.task, case.what.removeprefix("planted: "))):
         inside = [rate(e, case.failing) for case, e in some]
         outside = [rate(e, ids_of(e) - case.failing) for case, e in some]
         named = sum(is_named_first(case, e) for case, e in some)
-        print(f"  {what:45} {len(some):4} {mean(inside)} {mean(outside)} {named:6}")
+        rows.append((what, len(some), mean(inside), mean(outside), named))
+    heads = ("planted groups", "runs", "fail in it", "elsewhere", "named first")
+    print(tabulate(rows, heads, "plain"))
     took = [(case, e) for case, e in cases if is_learned(case, e)]
     named = sum(is_named_first(case, e) for case, e in took)
     print(
@@ -498,22 +502,19 @@ def show_healthy(cases: Seen) -> None:
 
 def show_wrong(cases: Seen) -> None:
     """Precision and recall of the labels that are doubted."""
-    print("wrong labels          runs  said so  wrong  doubted  of these wrong  precision  recall")
-    for what, some in by(cases, lambda case: (case.task, case.what)):
-        _show_doubted(what, some)
-    _show_doubted("all", cases)
+    groups = [*by(cases, lambda case: (case.task, case.what)), ("all", cases)]
+    heads = ("wrong labels", "runs", "said so", "wrong", "doubted", "of these wrong")
+    rows = [_doubted(what, some) for what, some in groups]
+    print(tabulate(rows, (*heads, "precision", "recall"), "plain"))
 
 
-def _show_doubted(what: str, some: Seen) -> None:
+def _doubted(what: str, some: Seen) -> tuple[object, ...]:
     named = [(case.wrong, doubted(e)) for case, e in some]
     wrong, listed = sum(len(w) for w, _ in named), sum(len(d) for _, d in named)
     hits = sum(len(w & d) for w, d in named)
-    precision = f"{hits / listed:9.0%}" if listed else "        -"
+    precision = f"{hits / listed:.0%}" if listed else "-"
     said = sum(bool(d) for _, d in named)
-    print(
-        f"  {what:22} {len(some):4} {said:7} {wrong:6} {listed:8} {hits:10} {precision} "
-        f"{hits / wrong:8.0%}"
-    )
+    return what, len(some), said, wrong, listed, hits, precision, f"{hits / wrong:.0%}"
 
 
 def by(cases: Seen, key: Callable[[Case], tuple[str, str]]) -> Iterator[tuple[str, Seen]]:
@@ -556,7 +557,7 @@ def rate(e: Evidence, ids: AbstractSet[str]) -> float:
 
 def mean(shares: Sequence[float]) -> str:
     """Their mean, in percent."""
-    return f"{statistics.fmean(shares):9.0%}"
+    return f"{statistics.fmean(shares):.0%}"
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def test_trained_once(
     assert re.search(r"x: 1 iteration \(1 restored\), best 002-\w+", done.printed)
     told = re.findall(r"note: seed (\d+) of 002-\w+ was restored, not trained", done.printed)
     assert seeds == told
-    assert "Trained or restored in this job: the log is to be committed" in done.summary
+    assert "Trained or restored in this job: commit the log" in done.summary
     assert [f"ftloop-trained-Linux-{push}-1-train" for push in ("one", "two")] == sorted(
         entry.name for entry in cache.iterdir()
     )

@@ -146,7 +146,7 @@ def test_report_that_is_refused(
     report.write_text(json.dumps(data))
     assert 2 == main(["comment", str(report), "--pr", "1"])
     out = capsys.readouterr().out
-    assert "this is no report of ftloop ci" in out
+    assert "not a report of ftloop ci" in out
     assert [] == commands(out)
     assert [] == github.asked
 

@@ -45,7 +45,7 @@ def test_after_a_stop(loops: Loops, suggest: Suggest) -> None:
     lines = out.splitlines()
     assert lines[0].startswith("x: iteration 002-")
     assert "  stop: iterations used up: The loop is limited to 2 iterations." == lines[1]
-    assert lines[2].startswith("would be tried next, if the loop went on, from iteration 002-")
+    assert lines[2].startswith("would be tried next if the loop continued, from iteration 002-")
     assert lines[3].startswith("  learning_rate 5e-3 -> 0.025: iteration 2: The run ended while")
 
 
@@ -57,7 +57,7 @@ def test_what_the_next_run_trains(loops: Loops, suggest: Suggest) -> None:
     _, out, _ = suggest("--json")
     (told,) = json.loads(out)
     assert told["planned"]
-    assert "next, when pytest --ftloop runs, from iteration 001-" in suggest()[1]
+    assert "the next run of pytest --ftloop trains, from iteration 001-" in suggest()[1]
     loops.train()
     last = loops.log().iterations()[-1]
     assert [vars(adjustment) for adjustment in last.adjustments] == told["next"]
@@ -87,8 +87,8 @@ def test_a_fault(loops: Loops, suggest: Suggest) -> None:
     log.files(iteration)[0].unlink()
     code, out, _ = suggest()
     assert 1 == code
-    assert "\nnothing is to be tuned: mend this first\n" in out
-    assert "remedy (for you to mend, not tuned around): Mend it." in out
+    assert "\nnothing to tune: fix this first\n" in out
+    assert "remedy (fix by hand: no setting is changed for it): Mend it." in out
     assert "learning_rate" not in out
     assert "no-signal" == json.loads(suggest("--json")[1])[0]["faults"][0]["kind"]
 
@@ -100,7 +100,7 @@ def test_nothing_is_left(loops: Loops, suggest: Suggest) -> None:
     loops.train()
     code, out, _ = suggest()
     assert 0 == code
-    assert "\nnothing is left to try: " in out
+    assert "\nnothing left to try: " in out
     assert "ftloop show best" in out
 
 

@@ -21,6 +21,7 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.workspace import find_logs
 from pytest_ftloop.train import export as module
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
+from tests.report.markdown_rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,13 +150,13 @@ def test_card(case: Any) -> None:
         f"# sentiment {it.name}",
         it.fingerprint,
         *(facts["sha256"] for facts in it.data.values()),
-        "| eval_loss | 0.2500 |",
-        "| negation | 1 |",
         "**plateau**",
-        *(f"| {key} | {value} |" for key, value in it.environment.items()),
-        "| lora.r |",
     ):
         assert text in body
+    rows = rows_of(body)
+    for row in (["eval_loss", "0.2500"], ["negation", "1"], *map(list, it.environment.items())):
+        assert row in [found[:2] for found in rows]
+    assert "lora.r" in [found[0] for found in rows]
 
 
 def test_hub_reads_the_card(case: Any) -> None:
@@ -183,9 +184,7 @@ def test_verdicts_and_holdout(case: Any) -> None:
     main(["export"])
     _, body = card_of(made.made)
     assert "improved. because of &#124; it" in body
-    assert (
-        f"which no decision ever saw: eval_loss {use.metrics['eval_loss']:.4f}, pass_rate" in body
-    )
+    assert f"which no decision used: eval_loss {use.metrics['eval_loss']:.4f}, pass_rate" in body
 
 
 # the base model
@@ -355,14 +354,11 @@ def test_rename_that_fails(case: Any, monkeypatch: pytest.MonkeyPatch, capsys: C
     made.adapter()
     main(["export"])
     (made.made / "README.md").write_text("mine")
-    real = Path.rename
 
-    def rename(self: Path, target: Path) -> Path:
-        if self.name.endswith(".tmp"):
-            raise PermissionError(13, "Permission denied")
-        return real(self, target)
+    def refuse(*_: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", refuse)
     assert 2 == main(["export", "--force"])
     assert "can't be written: Permission denied" in capsys.readouterr().err
     assert "mine" == (made.made / "README.md").read_text()

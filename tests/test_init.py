@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop import log
 from pytest_ftloop.cli import STARTER, main
 from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core import files
 from pytest_ftloop.loop.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def test_full_disk_leaves_no_half_file(
             raise OSError(28, "No space left on device")
         whole(path, text)
 
-    whole = log.write_atomically
-    monkeypatch.setattr(log, "write_atomically", write)
+    whole = files.write_atomically
+    monkeypatch.setattr(files, "write_atomically", write)
     assert 2 == main(["init", str(tmp_path)])
     assert ["data/train.jsonl", "topic.ftloop.yaml"] == written(tmp_path)
     assert "eval.jsonl: can't be written: No space left on device" in capsys.readouterr().err

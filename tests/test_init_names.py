@@ -9,7 +9,9 @@ import pytest
 
 import pytest_ftloop
 
-HEAVY = ["torch", "transformers", "trl", "peft", "datasets", "numpy", "pydantic", "yaml", "ruamel"]
+TRAIN = ["torch", "transformers", "trl", "peft", "datasets", "numpy"]
+TABLES = ["tabulate", "wcwidth"]
+HEAVY = [*TRAIN, "pydantic", "yaml", "ruamel", *TABLES]
 
 
 def test_dir_is_all() -> None:
@@ -34,11 +36,8 @@ def test_unknown_name() -> None:
     [
         ("pytest_ftloop", [*HEAVY, "pytest"]),
         ("pytest_ftloop.plugin", HEAVY),
-        ("pytest_ftloop.loop.loop", ["torch", "transformers", "trl", "peft", "datasets", "numpy"]),
-        (
-            "pytest_ftloop.plugin.session",
-            ["torch", "transformers", "trl", "peft", "datasets", "numpy"],
-        ),
+        ("pytest_ftloop.loop.loop", [*TRAIN, *TABLES]),
+        ("pytest_ftloop.plugin.session", [*TRAIN, *TABLES]),
     ],
 )
 def test_import_is_light(imported: str, kept_out: list[str]) -> None:

@@ -75,7 +75,7 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
 
 
 def _write(file: Path, text: str, what_follows: str) -> None:
-    from pytest_ftloop.log import write_atomically
+    from pytest_ftloop.core.files import write_atomically
 
     write_atomically(file, text)
     print(f"wrote {shown_path(file)}; {what_follows}")

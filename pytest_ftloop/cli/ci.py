@@ -177,7 +177,7 @@ def _write(
 ) -> None:
     """Write the files, and the summary of the job."""
     from pytest_ftloop.cli import github
-    from pytest_ftloop.log import write_atomically
+    from pytest_ftloop.core.files import write_atomically
     from pytest_ftloop.report.pull_request import render, to_json
 
     folder = _folder(folder)

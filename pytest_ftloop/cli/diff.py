@@ -52,8 +52,7 @@ def _difference(wanted: Candidates, file: Path) -> Difference:
     verdict, baseline = result.verdict, result.baseline
     if baseline is None:
         raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
-    prompts = {id_: example.prompt for id_, example in result.examples.items()}
-    return difference(baseline, result.best, verdict, prompts)
+    return difference(baseline, result.best, verdict, result.examples)
 
 
 COMMAND = Command(

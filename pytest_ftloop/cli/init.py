@@ -74,7 +74,7 @@ def _github(folder: Path, *, gpu: bool, force: bool) -> int:
 
 def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
     """Write the files and say so; nothing where one is in the way."""
-    from pytest_ftloop.log import write_atomically
+    from pytest_ftloop.core.files import write_atomically
 
     existing = _check_targets(folder, texts, force=force)
     for path, text in texts.items():

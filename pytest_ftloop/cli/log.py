@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.workspace import Logged
 
 FORMATS = ("csv", "json", "markdown", "text")
-"""What `report.log_tables` knows; said here too, so that `--help` need not import it."""
+"""What `report.table` knows; said here too, so that `--help` need not import it."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:

@@ -1,1 +1,1 @@
-"""What every room uses: records, errors, metrics, runs, noise, chain, functions, git, cache."""
+"""What every room uses: records, errors, metrics, runs, noise, chain, functions, files, git."""

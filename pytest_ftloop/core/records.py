@@ -25,10 +25,10 @@ Severity = Literal["error", "warning", "info"]
 class Example:
     """One row of a data set, in one of the three forms that trl accepts.
 
-    `row` holds the columns trl reads (`text`; `prompt` and `completion`; or `messages`).
-    `prompt` and `expected` are their display texts; both are `None` for the `text` form.
-    `content` is a hash of `row`, so the same id with other content is another example.
-    `choices` are the example's own candidates for the `choice` scorer.
+    `row` holds the columns trl reads: one text, in the column `text_column`; `prompt` and
+    `completion`; or `messages`. `prompt` and `expected` are the texts of the latter two forms, and
+    `None` for the first. `content` is a hash of `row`, so the same id with other content is another
+    example. `choices` are the example's own candidates for the `choice` scorer.
     """
 
     id: str
@@ -39,6 +39,13 @@ class Example:
     expected: str | None = None
     choices: tuple[str, ...] = ()
     where: Location | None = None
+    text_column: str = "text"
+
+    @property
+    def prompt_text(self) -> str:
+        """What reports show of the example and rules compare: the prompt, or the one text."""
+        text = self.row.get(self.text_column) if self.prompt is None else self.prompt
+        return text if isinstance(text, str) else ""
 
 
 @dataclass(frozen=True)

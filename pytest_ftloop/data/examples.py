@@ -133,6 +133,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         expected=expected,
         choices=choices,
         where=where,
+        text_column=columns.text,
     )
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.modules import source_of
 from pytest_ftloop.core.recipe import recipe_id
 
@@ -140,10 +139,7 @@ def _folder_digest(folder: Path) -> str:
                 digest.update(block)
     with suppress(OSError):  # a cache that can't be written costs time, nothing else
         memo.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: another process may be reading.
-        temporary = memo.with_name(f"{key}.{os.getpid()}.{threading.get_ident()}")
-        temporary.write_text(digest.hexdigest()[:32], encoding="ascii")
-        temporary.replace(memo)
+        write_atomically(memo, digest.hexdigest()[:32])  # another process may be reading
     return digest.hexdigest()[:32]
 
 

@@ -10,7 +10,7 @@ from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.affixes import FIXED, fixed_prefix, fixed_suffix
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.labels import labels_of
-from pytest_ftloop.diagnose.naming import pairs_of, prompt_of, prompts_of, said_of, some
+from pytest_ftloop.diagnose.naming import pairs_of, said_of, some
 from pytest_ftloop.diagnose.similar import Text, can_compare, folded, neighbours
 
 MOST_COMPARED = 3_000_000
@@ -58,7 +58,7 @@ def contradictions(e: Evidence) -> Finding | None:
     said: defaultdict[str, Counter[str]] = defaultdict(Counter)
     ids: dict[tuple[str, str], str] = {}
     for x in e.train:
-        prompt, answer = folded(x.prompt or ""), folded(x.expected or "")
+        prompt, answer = folded(x.prompt_text), folded(x.expected or "")
         if prompt and 0 < len(answer) <= 60:
             said[prompt][answer] += 1
             ids.setdefault((prompt, answer), x.id)
@@ -67,7 +67,7 @@ def contradictions(e: Evidence) -> Finding | None:
     against = [
         (x.id, ids[prompt, next(iter(said[prompt]))])
         for x in e.eval
-        if (prompt := folded(x.prompt or "")) in said
+        if (prompt := folded(x.prompt_text)) in said
         and 0 < len(answer := folded(x.expected or "")) <= 60
         and answer not in said[prompt]
     ]
@@ -177,10 +177,10 @@ def duplicates(e: Evidence) -> Finding | None:
 
 def _varying(examples: Sequence[Example], like: Sequence[Example]) -> list[Text]:
     """The examples without what the template of others adds to each prompt."""
-    prompts = prompts_of(like)
+    prompts = [x.prompt_text for x in like]
     start, end = len(fixed_prefix(prompts, FIXED)), len(fixed_suffix(prompts, FIXED))
     return [
         Text(x.id, prompt[start : max(len(prompt) - end, start)], x.expected or "")
         for x in examples
-        if (prompt := prompt_of(x))
+        if (prompt := x.prompt_text)
     ]

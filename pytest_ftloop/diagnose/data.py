@@ -29,7 +29,7 @@ from pytest_ftloop.diagnose.copies import contradictions, duplicates, leak, near
 from pytest_ftloop.diagnose.eval_size import small_eval_set
 from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 from pytest_ftloop.diagnose.labels import label_imbalance, unseen_labels
-from pytest_ftloop.diagnose.naming import is_blank, prompts_of, quoted, some
+from pytest_ftloop.diagnose.naming import is_blank, quoted, some
 
 
 def before_training(
@@ -65,7 +65,8 @@ def template_mismatch(e: Evidence) -> Finding | None:
     """
     if min(len(e.train), len(e.eval)) < 10:
         return None
-    sets = {"train": prompts_of(e.train), "eval": prompts_of(e.eval)}
+    examples = {"train": e.train, "eval": e.eval}
+    sets = {role: [x.prompt_text for x in of] for role, of in examples.items()}
     for one, other in (("train", "eval"), ("eval", "train")):
         for where, fixed, missing, has in (
             ("end", fixed_suffix, missing_suffix, str.endswith),

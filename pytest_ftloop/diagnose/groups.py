@@ -51,13 +51,13 @@ class Traits:
     @classmethod
     def of_result(cls, result: ExampleResult, example: Example | None, most: int) -> Traits:
         """Those of an eval example; without the example itself its prompt is not known."""
-        prompt = prompt_of(example) if example else ""
+        prompt = example.prompt_text if example else ""
         return cls(result.tags, result.expected, runs_of(prompt, most), count_words(prompt))
 
     @classmethod
     def of_example(cls, example: Example, most: int) -> Traits:
         """Those of any example."""
-        prompt, expected = prompt_of(example), (example.expected or "").strip()
+        prompt, expected = example.prompt_text, (example.expected or "").strip()
         return cls(example.tags, expected, runs_of(prompt, most), count_words(prompt))
 
     @property
@@ -86,12 +86,6 @@ class Members:
 
     group: Group
     places: tuple[int, ...]
-
-
-def prompt_of(example: Example) -> str:
-    """Its prompt; its text where it has no prompt."""
-    text = example.prompt if example.prompt is not None else example.row.get("text")
-    return text if isinstance(text, str) else ""
 
 
 def words_each(count: int) -> int:

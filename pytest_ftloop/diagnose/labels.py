@@ -15,7 +15,7 @@ from statistics import fmean
 from pytest_ftloop.config.gates import Gate
 from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.evidence import Evidence
-from pytest_ftloop.diagnose.naming import answer_of, plural, prompt_of, quoted
+from pytest_ftloop.diagnose.naming import answer_of, plural, quoted
 
 LONGEST = 60
 """Characters of a label."""
@@ -55,14 +55,14 @@ def unseen_labels(e: Evidence) -> Finding | None:
     single = sum(n == 1 for n in labels.values())
     if not labels or single > MOST_SINGLE * len(e.train):
         return None
-    can_copy = fmean(answer_of(x) in prompt_of(x) for x in e.train) >= COPIED
+    can_copy = fmean(answer_of(x) in x.prompt_text for x in e.train) >= COPIED
     unseen = Counter(
         answer
         for x in e.eval
         if (answer := answer_of(x)) not in labels
         and answer
         and not is_number(answer)
-        and not (can_copy and answer in prompt_of(x))
+        and not (can_copy and answer in x.prompt_text)
     )
     count = unseen.total()
     if count < 2 or count <= _most_expected(single, len(e.train), len(e.eval)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,19 +24,9 @@ def is_blank(text: str) -> bool:
     return all(c.isspace() or unicodedata.category(c) in {"Cc", "Cf"} for c in text)
 
 
-def prompt_of(x: Example) -> str:
-    """The prompt; of a plain text all of it."""
-    return str(next(iter(x.row.values()), "")) if x.prompt is None else x.prompt
-
-
-def prompts_of(examples: Iterable[Example]) -> list[str]:
-    """The prompt of each."""
-    return [prompt_of(x) for x in examples]
-
-
 def said_of(x: Example) -> tuple[str, str]:
     """Prompt and completion: two examples that agree in both are the same."""
-    return prompt_of(x).strip(), answer_of(x)
+    return x.prompt_text.strip(), answer_of(x)
 
 
 def quoted(text: str, most: int = 40, *, keep_end: bool = False) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_ftloop.core.records import ExampleResult, Finding, Iteration
+from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
 from pytest_ftloop.gate.verdict import Verdict
 
 
@@ -59,13 +59,13 @@ def difference(
     before: Iteration,
     after: Iteration,
     verdict: Verdict,
-    prompts: Mapping[str, str | None],
+    examples: Mapping[str, Example],
 ) -> Difference:
-    """What a reviewer wants to know of a candidate. `prompts` are the examples' prompts by id."""
+    """What a reviewer wants to know of a candidate. `examples` give the prompts, by id."""
     old, new = ({row.id: row for row in it.examples} for it in (before, after))
 
     def flips(ids: tuple[str, ...]) -> tuple[Flip, ...]:
-        return tuple(_flip(old[i], new[i], prompts.get(i)) for i in ids if i in old and i in new)
+        return tuple(_flip(old[i], new[i], examples.get(i)) for i in ids if i in old and i in new)
 
     kinds = [{finding.kind for finding in it.findings} for it in (before, after)]
     return Difference(
@@ -103,5 +103,6 @@ def _stated(iteration: Iteration) -> dict[str, Any]:
     return found
 
 
-def _flip(old: ExampleResult, new: ExampleResult, prompt: str | None) -> Flip:
+def _flip(old: ExampleResult, new: ExampleResult, example: Example | None) -> Flip:
+    prompt = example.prompt_text if example else None
     return Flip(new.id, new.tags, new.expected, old.output, new.output, prompt)

@@ -1,28 +1,32 @@
-"""The model card of an exported adapter: what a stranger has to know before using it.
+"""The model card of an exported adapter: YAML for the hub, then Markdown for people.
 
-YAML for the hub first, then Markdown. All that users, models and data files wrote is made inert.
+Text of users, models and data files is inert in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pytest_ftloop.core.metrics import METRICS, split_name
-from pytest_ftloop.report.escape import markdown_cell, markdown_visible, one_line, visible
+from pytest_ftloop.report.escape import one_line, visible
+from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding, HoldoutUse, Iteration, Judgement
 
 IN_INDEX = ("eval_loss", "pass_rate")
-"""Of a tag's figures those that the hub's index gets; the card's own table has more."""
+"""The figures per tag in the hub's index; the card's own table has more (`TAG_FIGURES`)."""
 
 TAG_FIGURES = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
+
+_LONGEST_CELL = 200
+_DATA_FACTS = ("source", "rows", "sha256")
 
 USE = """\
 ```python
@@ -41,10 +45,11 @@ tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card says beside the iteration's record.
+    """What the card needs beside the iteration's record.
 
-    `hub_id` is the base model's, None where it is on no hub; `base` says in a sentence what it is.
-    `judgements` and `holdout` are those of this iteration in the log, if any.
+    `base` describes the base model in a sentence; `hub_id` is its id on the hub, None if it is not
+    there. `tokenizer`: whether the folder has one. `merged`: whether it has the merged model.
+    `judgements` and `holdout` are those of this iteration in the log.
     """
 
     base: str
@@ -61,7 +66,7 @@ def model_card(iteration: Iteration, facts: Facts) -> str:
         _metadata(iteration, facts), sort_keys=False, allow_unicode=False, width=10**6
     )
     parts = (
-        [f"# {_text(iteration.loop)} {_text(iteration.name)}"],
+        [f"# {inert_line(iteration.loop)} {inert_line(iteration.name)}"],
         _what(iteration, facts),
         ["## Use", "", USE.format(tokenizer="folder" if facts.tokenizer else _BASES_OWN)],
         _evaluation(iteration, facts),
@@ -78,7 +83,7 @@ _BASES_OWN = "config.base_model_name_or_path"
 
 
 def _metadata(iteration: Iteration, facts: Facts) -> dict[str, Any]:
-    """The front matter, as the hub reads it. A base that is on no hub must not be named there."""
+    """The front matter for the hub. It must not name a base model that is not on the hub."""
     base = {"base_model": facts.hub_id} if facts.hub_id else {}
     return {
         **base,
@@ -115,13 +120,13 @@ def _eval_source(iteration: Iteration) -> str:
 
 def _what(iteration: Iteration, facts: Facts) -> list[str]:
     lines = [
-        f"A LoRA adapter: iteration {_text(iteration.name)} of the fine-tuning loop "
-        f"{_text(iteration.loop)}, trained and evaluated by pytest-ftloop.",
+        f"A LoRA adapter: iteration {inert_line(iteration.name)} of the fine-tuning loop "
+        f"{inert_line(iteration.loop)}, trained and evaluated by pytest-ftloop.",
         "",
-        f"Base model: {_text(facts.base)}",
+        f"Base model: {inert_line(facts.base)}",
     ]
     if facts.merged:
-        lines += ["", "The folder `merged` has the base model with this adapter merged into it."]
+        lines += ["", "The folder `merged` contains the base model, this adapter merged into it."]
     return lines
 
 
@@ -137,7 +142,7 @@ def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
         for name in names
     ]
     scoring = ", ".join(
-        f"{_text(name)} {markdown_visible(format_setting(value))}"
+        f"{inert_line(name)} {inert(format_setting(value))}"
         for name, value in iteration.scoring.items()
     )
     return [
@@ -146,7 +151,7 @@ def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
         f"On the eval set, {plural(len(iteration.examples), 'example')}; scoring: "
         f"{scoring}. {len(iteration.failing)} did not pass.",
         "",
-        *_table(("metric", "this adapter", "untrained base", "meaning"), rows),
+        markdown_table(("metric", "this adapter", "untrained base", "meaning"), rows, (1, 2)),
         *_tags(iteration),
         *_verdicts(facts),
     ]
@@ -159,31 +164,36 @@ def _tags(iteration: Iteration) -> Iterator[str]:
     counts = [sum(tag in row.tags for row in iteration.examples) for tag in tags]
     rows = [
         (
-            tag,
+            _cell(tag),
             str(count),
             *(figure_text(n, iteration.metrics.get(f"{n}[{tag}]")) for n in TAG_FIGURES),
         )
         for tag, count in zip(tags, counts, strict=True)
     ]
-    yield from ("", *_table(("tag", "examples", *TAG_FIGURES), rows))
+    yield from ("", markdown_table(("tag", "examples", *TAG_FIGURES), rows, range(1, 6)))
 
 
 def _verdicts(facts: Facts) -> Iterator[str]:
     for judgement in facts.judgements:
         by = "Accepted by hand" if judgement.by == "hand" else "The regression gate"
-        against = f" against iteration {_text(judgement.baseline)}" if judgement.baseline else ""
+        against = (
+            f" against iteration {inert_line(judgement.baseline)}" if judgement.baseline else ""
+        )
         held = "" if judgement.passed else " (failed)"
-        yield from ("", f"{by}{against}: {_text(judgement.kind)}{held}. {_text(judgement.because)}")
+        yield from (
+            "",
+            f"{by}{against}: {inert_line(judgement.kind)}{held}. {inert_line(judgement.because)}",
+        )
     if facts.holdout is not None:
         use = facts.holdout
         figures = ", ".join(
-            f"{_text(name)} {figure_text(name, use.metrics[name])}"
+            f"{inert_line(name)} {figure_text(name, use.metrics[name])}"
             for name in METRICS
             if name in use.metrics
         )
         rows = use.data.get("rows")
         count = f" ({plural(rows, 'example')})" if isinstance(rows, int) else ""
-        yield from ("", f"On the holdout{count}, which no decision ever saw: {figures}.")
+        yield from ("", f"On the holdout{count}, which no decision used: {figures}.")
 
 
 def _findings(findings: Sequence[Finding]) -> list[str]:
@@ -191,17 +201,17 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return [*lines, "None."]
     for finding in findings:
-        lines.append(f"- **{_text(finding.kind)}** ({_text(finding.severity)}): ")
-        lines[-1] += f"{_text(finding.message)} {_text(finding.remedy)}".strip()
+        lines.append(f"- **{inert_line(finding.kind)}** ({inert_line(finding.severity)}): ")
+        lines[-1] += f"{inert_line(finding.message)} {inert_line(finding.remedy)}".strip()
     return lines
 
 
 def _data(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [
-        (role, *(str(facts.get(key, "")) for key in ("source", "rows", "sha256")))
+        [_cell(text) for text in (role, *(facts.get(key, "") for key in _DATA_FACTS))]
         for role, facts in data.items()
     ]
-    return ["## Data", "", *_table(("set", "source", "rows", "SHA-256 (start)"), rows)]
+    return ["## Data", "", markdown_table(("set", "source", "rows", "SHA-256 (start)"), rows, (2,))]
 
 
 def _settings(iteration: Iteration) -> list[str]:
@@ -209,18 +219,16 @@ def _settings(iteration: Iteration) -> list[str]:
     rows = []
     for group in ("lora", "training"):
         for name, value in getattr(iteration.settings, group).items():
-            setting = f"{group}.{name}"
-            adjusted = because.get(setting)
-            before = f"from {format_setting(adjusted.before)}: " if adjusted else ""
-            rows.append(
-                (setting, format_setting(value), before + (adjusted.because if adjusted else ""))
-            )
+            setting, why = f"{group}.{name}", ""
+            if adjusted := because.get(setting):
+                why = f"from {format_setting(adjusted.before)}: {_cell(adjusted.because)}"
+            rows.append((_cell(setting), format_setting(value), why))
     return [
         "## Settings",
         "",
-        "All else is the default of peft and trl.",
+        "All other settings are the defaults of peft and trl.",
         "",
-        *_table(("setting", "value", "adjusted"), rows),
+        markdown_table(("setting", "value", "adjusted"), rows),
     ]
 
 
@@ -233,28 +241,18 @@ def _origin(iteration: Iteration) -> list[str]:
         ("base model's identity", iteration.model),
         ("seed", str(iteration.seed)),
         ("cost", f"{duration_text(cost.seconds)}, {plural(cost.steps, 'step')}"),
-        *((name, value) for name, value in iteration.environment.items()),
+        *iteration.environment.items(),
     ]
     return [
         "## Origin",
         "",
-        "The record with this name and fingerprint in the loop's improvement log has curves and "
-        "every example's result.",
+        "The record with this name and fingerprint in the loop's improvement log holds the curves "
+        "and the result of every example.",
         "",
-        *_table(("what", "value"), rows),
+        markdown_table(("what", "value"), [[_cell(text) for text in row] for row in rows]),
     ]
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    columns = list(head)
-    lines = [columns, ["---"] * len(columns), *([*map(_cell, row)] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _cell(text: str) -> str:
-    return markdown_cell(str(text))
-
-
-def _text(text: str) -> str:
-    """Any text within a paragraph."""
-    return markdown_visible(one_line(str(text)))
+def _cell(text: Any) -> str:
+    """Any value as the text of a cell."""
+    return one_line(str(text), _LONGEST_CELL)

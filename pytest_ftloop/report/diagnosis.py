@@ -1,4 +1,4 @@
-"""`ftloop diagnose`: what was found in one run, for terminal, Markdown and JSON."""
+"""`ftloop diagnose`: the findings of one run, as terminal text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_ftloop.core.records import Finding
-from pytest_ftloop.report.escape import markdown_visible, shorten, visible
+from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import evidence_text, figure_text
 from pytest_ftloop.report.show import curve_lines, lowest
 from pytest_ftloop.report.text import WIDTH, finding_lines
@@ -17,11 +18,11 @@ from pytest_ftloop.report.text import WIDTH, finding_lines
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """One run and what was found in it.
+    """One run and its findings.
 
-    `source` is where it was read, `title` says in a line what it is, `facts` the same as plain
-    values; `curves` are losses in the order of the steps, by what they are of. `notes` say what
-    could not be looked at.
+    `source` is the file it was read from. `title` describes the run in one line, `facts` in plain
+    values. `curves` are its losses in the order of the steps, by the curve's name. `notes` list
+    what could not be checked.
     """
 
     source: str
@@ -33,12 +34,12 @@ class Diagnosed:
 
     @property
     def is_broken(self) -> bool:
-        """Whether an error was found."""
+        """Whether any finding is an error."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 def as_text(found: Diagnosed, width: int = WIDTH, *, unicode: bool = True) -> str:
-    """What was found, for the terminal. `unicode` False draws the curves in ASCII."""
+    """The findings as terminal text. `unicode` False draws the curves in ASCII."""
     lines = paragraph(visible(f"{found.source}: {found.title}"), width, "", "  ")
     lines += curve_lines(found.curves, width, unicode=unicode)
     lines.append("findings:" if found.findings else "findings: none")
@@ -49,30 +50,33 @@ def as_text(found: Diagnosed, width: int = WIDTH, *, unicode: bool = True) -> st
 
 
 def as_markdown(found: Diagnosed) -> str:
-    """What was found, for a pull request; whatever users' texts hold, they are inert."""
-    lines = [f"### {_say(found.source)}", "", _say(found.title), ""]
+    """The findings as Markdown, in which text of users is inert."""
+    lines = [f"### {inert_line(found.source)}", "", inert_line(found.title), ""]
     curves = {name: _summary(values) for name, values in found.curves.items() if values}
     if curves:
-        lines += ["| curve | first | last | lowest |", "| --- | ---: | ---: | ---: |"]
-        for name, of in curves.items():
-            cells = (figure_text("eval_loss", of[end]) for end in ("first", "last", "lowest"))
-            lines.append(f"| {_say(name)} | {' | '.join(cells)} |")
-        lines.append("")
+        ends = ("first", "last", "lowest")
+        rows = [
+            [visible(name), *(figure_text("eval_loss", of[end]) for end in ends)]
+            for name, of in curves.items()
+        ]
+        lines += [markdown_table(["curve", *ends], rows, right=(1, 2, 3)), ""]
     for finding in found.findings:
-        lines.append(f"- **{finding.severity} {_say(finding.kind)}**: {_say(finding.message)}")
+        lines.append(
+            f"- **{finding.severity} {inert_line(finding.kind)}**: {inert_line(finding.message)}"
+        )
         if finding.evidence:
-            lines.append(f"  - evidence: {markdown_visible(evidence_text(finding.evidence))}")
+            lines.append(f"  - evidence: {inert(evidence_text(finding.evidence))}")
         if finding.remedy:
-            lines.append(f"  - remedy: {_say(finding.remedy)}")
+            lines.append(f"  - remedy: {inert_line(finding.remedy)}")
     if not found.findings:
         lines.append("Findings: none")
     if found.notes:
-        lines += ["", *(f"- note: {_say(note)}" for note in found.notes)]
+        lines += ["", *(f"- note: {inert_line(note)}" for note in found.notes)]
     return "\n".join(lines)
 
 
 def as_record(found: Diagnosed) -> dict[str, Any]:
-    """What was found, as plain values for JSON, nothing cut."""
+    """The findings as plain values for JSON, in full."""
     return {
         "source": found.source,
         **found.facts,
@@ -85,8 +89,3 @@ def as_record(found: Diagnosed) -> dict[str, Any]:
 def _summary(values: Sequence[float]) -> dict[str, float | int]:
     first, last = (values[0], values[-1]) if values else (math.nan, math.nan)
     return {"points": len(values), "first": first, "last": last, "lowest": lowest(values)}
-
-
-def _say(text: str) -> str:
-    """Any text on one line of Markdown, inert. Spaces before it would make it code."""
-    return markdown_visible(visible(text)).strip()

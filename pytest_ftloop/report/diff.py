@@ -1,4 +1,4 @@
-"""`ftloop diff`: better or worse, where, why, at what price; for terminal, Markdown and JSON."""
+"""`ftloop diff`: what a candidate changed, as terminal text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.gate.difference import Difference, Flip, SettingChange
 from pytest_ftloop.gate.verdict import Change, change_text
-from pytest_ftloop.report.escape import markdown_visible, one_line, quoted, shorten, visible
+from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
 from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, format_setting, plural
 from pytest_ftloop.report.text import WIDTH
 from pytest_ftloop.report.verdict import MARKS, changes_table
 
 MOST_FLIPS = 5
-"""Examples shown of each kind; a reviewer sees the rest with --all."""
+"""Broken, and fixed, examples shown; --all shows the rest. One screen has room for so many."""
 
 
 def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS) -> str:
-    """The difference for the terminal, on one screen."""
+    """The difference as terminal text."""
     verdict = diff.verdict
     against = f" ({visible(verdict.against)})" if verdict.against else ""
     lines = [shorten(f"{visible(diff.loop)}: {verdict.kind}", width)]
@@ -46,41 +47,44 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
 
 
 def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
-    """The difference for a pull request; whatever users' texts hold, they are inert."""
+    """The difference as Markdown, in which text of users is inert."""
     verdict = diff.verdict
-    against = f" ({_say(verdict.against)})" if verdict.against else ""
+    against = f" ({inert_line(verdict.against)})" if verdict.against else ""
     lines = [
-        f"### {_say(diff.loop)}: {verdict.kind}",
+        f"### {inert_line(diff.loop)}: {verdict.kind}",
         "",
-        f"Iteration {_say(diff.after.name)} against {_say(diff.before.name)}{against}: "
-        f"{_say(verdict.because)}",
+        f"Iteration {inert_line(diff.after.name)} against {inert_line(diff.before.name)}{against}: "
+        f"{inert_line(verdict.because)}",
         "",
     ]
     if verdict.changes:
-        lines += [
-            "|  | metric | baseline | now | change | p | found from |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
-        lines += [_markdown_row(c) for c in (*verdict.changes, *verdict.runs, *tags)]
-        lines += ["", "`+` proven better, `!` proven worse, `?` could be worse", ""]
-    lines += [f"- note: {_say(note)}" for note in verdict.notes]
-    if diff.settings:
-        lines += ["", "| setting | before | after |", "| --- | --- | --- |"]
+        rows = map(_change_row, (*verdict.changes, *verdict.runs, *tags))
+        head = ("", "metric", "baseline", "now", "change", "p", "detectable")
         lines += [
-            f"| {_say(c.name)} | {_value(c.before)} | {_value(c.after)} |" for c in diff.settings
+            markdown_table(head, rows, right=range(2, 7)),
+            "",
+            "`+` proven better, `!` proven worse, `?` could be worse",
+            "",
         ]
+    lines += [f"- note: {inert_line(note)}" for note in verdict.notes]
+    if diff.settings:
+        changed = [(visible(c.name), _stated(c.before), _stated(c.after)) for c in diff.settings]
+        lines += ["", markdown_table(("setting", "before", "after"), changed)]
     for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
         lines += _markdown_flips(what, flips, most)
     for what, findings in (("New findings", diff.came), ("Findings that are gone", diff.went)):
         if findings:
             lines += ["", f"{what}:", ""]
-            lines += [f"- {_say(f.severity)} {_say(f.kind)}: {_say(f.message)}" for f in findings]
-    return "\n".join([*lines, "", f"Cost: {markdown_visible(_cost(diff))}"])
+            lines += [
+                f"- {inert_line(f.severity)} {inert_line(f.kind)}: {inert_line(f.message)}"
+                for f in findings
+            ]
+    return "\n".join([*lines, "", f"Cost: {inert(_cost(diff))}"])
 
 
 def as_record(diff: Difference) -> dict[str, Any]:
-    """The difference as plain values for JSON, nothing cut."""
+    """The difference as plain values for JSON, in full."""
     return {
         "loop": diff.loop,
         "before": diff.before.name,
@@ -97,13 +101,13 @@ def as_record(diff: Difference) -> dict[str, Any]:
 
 
 def to_json(record: Any) -> str:
-    """Plain values as JSON. NaN and infinity, which JSON lacks, are null."""
+    """Plain values as JSON. NaN and infinity become null."""
     return json.dumps(_finite(record), indent=2, allow_nan=False, default=str)
 
 
 def _settings(changes: Sequence[SettingChange], width: int) -> list[str]:
     if not changes:
-        return ["settings, data and model: the same"]
+        return ["settings, data and model: unchanged"]
     lines = ["changed:"]
     for change in changes:
         text = f"{visible(change.name)} {_stated(change.before)} -> {_stated(change.after)}"
@@ -146,20 +150,19 @@ def _cost(diff: Difference) -> str:
     return text
 
 
-def _markdown_row(change: Change) -> str:
+def _change_row(change: Change) -> tuple[str, ...]:
     moved = change_text(change.metric, change.candidate - change.baseline)
     found = change.test.detectable
     least = change_text(change.metric, found).lstrip("+") if math.isfinite(found) else "-"
-    cells = (
-        MARKS[change.kind].strip(),
-        _say(change.metric),
+    return (
+        MARKS[change.kind],
+        visible(change.metric),
         format_figure(change.metric, change.baseline),
         format_figure(change.metric, change.candidate),
         moved,
         f"{change.p:.2g}",
         least,
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[str]:
@@ -169,28 +172,23 @@ def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[
         "",
         f"<details><summary>{what}: {plural(len(flips), 'example')}</summary>",
         "",
-        "| id | prompt | expected | before | now |",
-        "| --- | --- | --- | --- | --- |",
+        markdown_table(
+            ("id", "prompt", "expected", "before", "now"),
+            map(_flip_row, flips[:most]),
+            compact=True,
+        ),
     ]
-    for flip in flips[:most]:
-        texts = (flip.id, flip.prompt or "", flip.expected, flip.before, flip.after)
-        cells = (markdown_visible(one_line(text, 200, middle=True)) for text in texts)
-        lines.append(f"| {' | '.join(cells)} |")
     left = 0 if most is None else len(flips) - most
     return [*lines, *(["", f"... and {left} more"] if left > 0 else []), "", "</details>"]
 
 
-def _say(text: str) -> str:
-    """Any text on one line of Markdown, inert. Spaces before it would make it code."""
-    return markdown_visible(visible(text)).strip()
-
-
-def _value(value: Any) -> str:
-    return markdown_visible(_stated(value))
+def _flip_row(flip: Flip) -> list[str]:
+    texts = (flip.id, flip.prompt or "", flip.expected, flip.before, flip.after)
+    return [one_line(text, 200, middle=True) for text in texts]
 
 
 def _stated(value: Any) -> str:
-    return "not stated" if value is None else format_setting(value)
+    return "not set" if value is None else format_setting(value)
 
 
 def _finite(value: Any) -> Any:

@@ -1,76 +1,92 @@
-"""Make untrusted text safe to show: prompts, outputs, tags and messages reach nobody raw."""
+"""Make untrusted text (prompts, outputs, tags, messages) safe to print, and cut it to a width."""
 
 from __future__ import annotations
 
-import re
-from unicodedata import east_asian_width
+from collections.abc import Iterable
 
 ELLIPSIS = "..."
-"""What stands for text left out; ASCII, as a terminal need not speak UTF-8."""
+"""Replaces text that was cut out. It is ASCII because some terminals can't show UTF-8."""
 
-_LONGEST_CELL = 200
-# An underscore or `>` inside is left readable: neither is Markdown there (`eval_loss`, `->`).
-_MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Mentions, references, links and emoji names; entities have a `#` of their own, which must stay.
-_AUTOLINK = re.compile(r"&#\d+;|(@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:))", re.IGNORECASE)
+_MOST_PER_COLUMN = 8
+"""Characters read per column of the wanted width. A Hindi or Thai syllable has up to five."""
 
 
 def visible(text: str) -> str:
-    r"""Every character that is not printable as an escape (`\n`, `\x1b`, `\u202e`).
+    r"""Replace every character that is not printable by an escape (`\n`, `\x1b`, `\u202e`).
 
-    Printable is what `str.isprintable` says: controls, ANSI escapes, bidirectional and zero-width
-    marks, lone surrogates, line separators and unusual spaces all show. A backslash is doubled: a
-    newline and the two characters `\n` must not look the same beside each other.
+    `str.isprintable` decides: controls, ANSI escapes, bidirectional and zero-width marks, lone
+    surrogates, line separators and unusual spaces become escapes. A backslash is doubled, so that a
+    newline differs from the two characters `\n`. A combining mark at the start becomes an escape,
+    because a terminal would draw it over the character before the text.
     """
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(map(_visible_character, text))
+    start = _escaped(text[0]) if _begins_with_mark(text) else ""
+    rest = text[1:] if start else text
+    if rest.isprintable() and "\\" not in rest:
+        return start + rest
+    return start + "".join(map(_visible_character, rest))
 
 
 def columns_of(text: str) -> int:
-    """How many terminal columns visible text takes: two for wide characters, else one."""
-    return len(text) if text.isascii() else sum(map(_columns, text))
+    """The number of terminal columns of visible text: two per emoji, none per combining mark."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import width
+
+    return width(text, control_codes="ignore")
+
+
+def clusters_of(text: str) -> list[str]:
+    """Split text into pieces that can be separated: letters with their marks, whole emoji."""
+    if text.isascii():
+        return list(text)
+    from wcwidth import iter_graphemes
+
+    return list(iter_graphemes(text))
 
 
 def shorten(text: str, width: int, *, middle: bool = False) -> str:
-    """Visible text cut to `width` columns, the cut marked; at the end or, on request, inside."""
+    """Cut visible text to `width` columns, at the end or in the middle, and mark the cut."""
     if columns_of(text) <= width:
         return text
     if width <= len(ELLIPSIS):
         return ELLIPSIS[: max(width, 0)]
-    room = width - len(ELLIPSIS)
-    tail = _head(text[::-1], room // 2)[::-1] if middle else ""
-    return _head(text, room - columns_of(tail)) + ELLIPSIS + tail
+    room, clusters = width - len(ELLIPSIS), clusters_of(text)
+    tail = _fitting(reversed(clusters), room // 2)[::-1] if middle else []
+    head = _fitting(clusters, room - columns_of("".join(tail)))
+    # A mark after a letter of another script can widen it, so the whole may exceed its parts.
+    while columns_of(cut := "".join((*head, ELLIPSIS, *tail))) > width:
+        head, tail = (head[:-1], tail) if head else (head, tail[1:])
+    return cut
 
 
 def one_line(text: str, width: int | None = None, *, middle: bool = False) -> str:
-    """Any text as one visible line of at most `width` columns."""
+    """Turn any text into one visible line of at most `width` columns."""
     if width is None:
         return visible(text)
-    # Each character takes a column at least, so more of a huge output need not be looked at.
-    if len(text) > 2 * width + 2:
-        text = text[: width + 1] + (text[-width:] if middle and width > 0 else "")
+    most = _MOST_PER_COLUMN * max(width, 1)
+    if len(text) > 2 * most + len(ELLIPSIS):  # of a huge output, read the two ends only
+        text = text[:most] + ELLIPSIS + text[-most:]
     return shorten(visible(text), width, middle=middle)
 
 
 def quoted(text: str, width: int, *, middle: bool = False) -> str:
-    """Text in double quotes, so that an empty one and spaces at its ends are seen."""
+    """Put text in double quotes, so that an empty text and outer spaces can be seen."""
     return f'"{one_line(text, max(width - 2, 0), middle=middle)}"'
 
 
 def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
-    """Both texts quoted, cut where needed so that the first difference is in view."""
+    """Quote both texts, each cut so that the first difference remains in view."""
     same = next(
         (i for i, (a, b) in enumerate(zip(expected, actual, strict=False)) if a != b),
         min(len(expected), len(actual)),
     )
     room = width - len(ELLIPSIS) - 2
-    short = max(len(expected), len(actual)) < width and all(
+    short = max(len(expected), len(actual)) <= _MOST_PER_COLUMN * width and all(
         columns_of(visible(text)) <= width - 2 for text in (expected, actual)
     )
     if short or room < 10 or columns_of(visible(expected[: same + 1])) <= 2 * room // 3:
         return quoted(expected, width), quoted(actual, width)
-    # A third of the line for what comes before; an escape takes up to ten columns.
+    # Keep a third of the line for the text before the difference. An escape takes up to 10 columns.
     before = expected[:same]
     while columns_of(visible(before)) > room // 3:
         before = before[len(before) // 4 + 1 :]
@@ -79,37 +95,27 @@ def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
     return ELLIPSIS + quoted(expected[start:], left), ELLIPSIS + quoted(actual[start:], left)
 
 
-def markdown_cell(text: str, width: int = _LONGEST_CELL) -> str:
-    """Any text for a cell of a Markdown table: one line, shortened, and nothing in it is active."""
-    return markdown_visible(one_line(text, width))
-
-
-def markdown_visible(text: str) -> str:
-    """Visible text with Markdown, HTML, mentions, references and links made inert.
-
-    Characters that Markdown or HTML read become entities, which are never structure. Code hosts
-    look for mentions and references after entities are resolved, so those get a zero-width space.
-    """
-    entities = _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
-    return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
+def _begins_with_mark(text: str) -> bool:
+    first = text[:1]
+    return not first.isascii() and first.isprintable() and not columns_of(first)
 
 
 def _visible_character(character: str) -> str:
     if character == "\\":
         return r"\\"
-    if character.isprintable():
-        return character
+    return character if character.isprintable() else _escaped(character)
+
+
+def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _columns(character: str) -> int:
-    return 2 if east_asian_width(character) in "WF" else 1
-
-
-def _head(text: str, width: int) -> str:
-    used = 0
-    for index, character in enumerate(text):
-        used += _columns(character)
-        if used > width:
-            return text[:index]
-    return text
+def _fitting(clusters: Iterable[str], width: int) -> list[str]:
+    """The first clusters that fit into `width` columns."""
+    taken: list[str] = []
+    for cluster in clusters:
+        width -= columns_of(cluster)
+        if width < 0:
+            break
+        taken.append(cluster)
+    return taken

@@ -1,7 +1,7 @@
 """Why a gate or an assert failed: the figure, its history, findings, worst examples, what to try.
 
-Written for `pytest_assertrepr_compare` and for a failing gate item. pytest shows only the first 8
-lines of the former unless it runs with -vv or in CI, so what matters most comes first.
+Used for `pytest_assertrepr_compare` and for failing gate items. Of the former pytest shows 8 lines
+unless it runs with -vv or in CI, so the most important lines come first.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _MOST_HISTORY = 8
 
 
 def explain_figure(figure: Figure, op: str, wanted: float, width: int = WIDTH) -> list[str]:
-    """The lines that explain a failing `figure op wanted`; the first one is the comparison.
+    """Explain a failing `figure op wanted`. The first line is the comparison.
 
-    `figure` is what stands left of `op`; a caller that finds it on the right turns both round.
+    `figure` is the left operand; a caller that finds it on the right has to swap the operands.
     """
     value, bound = float(figure), float(wanted)
     name, result = figure.name, figure.result
@@ -45,7 +45,7 @@ def explain_figure(figure: Figure, op: str, wanted: float, width: int = WIDTH) -
 
 
 def explain_gate(result: LoopResult, gate_result: GateResult, width: int = WIDTH) -> str:
-    """The text of a failing gate item; its first line is the gate's message."""
+    """The text of a failing gate item. The first line is the gate's message."""
     gate = gate_result.gate
     where = visible(result.source) + (f":{gate.line}" if gate.line else "")
     place = f"{_place(result, gate.name)}; gate at {where}"
@@ -74,12 +74,12 @@ def _place(result: LoopResult, name: str) -> str:
 
 def _shortfall(result: LoopResult, gate: Gate, value: float | None) -> str:
     if value is None:
-        return "the figure is missing: no comparison with it holds"
+        return "the figure is missing, so no condition on it holds"
     if not math.isfinite(value):
         what = "not a number" if math.isnan(value) else "infinite"
         return f"the figure is {what}: {_why_not_finite(result, gate.name)}"
     if not math.isfinite(gate.bound):
-        return f"the wanted figure is {gate.bound}"
+        return f"the bound is {gate.bound}"
     off = f"missed by {distance_text(gate.name, value, gate.bound)}"
     metric = METRICS.get(gate.metric)
     better = f"; {metric.better} is better" if metric else ""
@@ -87,7 +87,7 @@ def _shortfall(result: LoopResult, gate: Gate, value: float | None) -> str:
 
 
 def _why_not_finite(result: LoopResult, name: str) -> str:
-    """The finding that says so; else whether the examples have anything to measure."""
+    """The finding that explains it; else whether any example could be measured."""
     for finding in result.best.findings:
         if finding.kind in ("non-finite", "no-signal", "diverged"):
             return visible(finding.message)
@@ -97,11 +97,11 @@ def _why_not_finite(result: LoopResult, name: str) -> str:
         return f"the loss of {len(bad)} of {len(rows)} examples is not finite"
     if rows and not sum(row.tokens for row in rows):
         return "none of the examples has a labelled token"
-    return "no comparison with it holds"
+    return "no condition on it holds"
 
 
 def _history(result: LoopResult, name: str, width: int) -> list[str]:
-    """The figure over the last iterations and the best one, with the change that led to each."""
+    """The figure in the last iterations and in the best one, with the change that led to each."""
     count, best = len(result.chain), result.best.name
     chain = [
         iteration
@@ -128,7 +128,7 @@ def _findings(result: LoopResult, width: int) -> list[str]:
 
 
 def _examples(result: LoopResult, name: str, width: int) -> list[str]:
-    """The worst examples the figure is about: failing ones for a pass rate, else by loss."""
+    """The worst examples behind the figure: failing ones for a pass rate, else by loss."""
     best = result.best
     rows = _rows_of(best, name)
     if split_name(name)[0] == "pass_rate":
@@ -145,7 +145,7 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
 
 
 def _next(result: LoopResult, width: int) -> list[str]:
-    """The adjustments proposed last, else the remedy of the best iteration's first finding."""
+    """The last proposed adjustments; else the remedy of the best iteration's first finding."""
     proposed = result.chain[-1].decision.next
     if proposed:
         return ["try next:", *adjustment_lines(proposed, width)]
@@ -166,5 +166,5 @@ def _by_loss(row: ExampleResult) -> tuple[float, str]:
 
 
 def _exact(value: float) -> str:
-    """The number as Python shows it, a whole one without `.0`; six decimals, as figures have."""
+    """The number as Python shows it, rounded to six decimals like logged figures, without `.0`."""
     return repr(round(value, 6)).removesuffix(".0") if math.isfinite(value) else str(value)

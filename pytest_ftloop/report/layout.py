@@ -1,11 +1,11 @@
-"""Lay out visible text (see `escape.visible`) in lines of a given width: paragraphs and tables."""
+"""Lay out visible text (see `escape.visible`) in lines of a given width: paragraphs, tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.report.escape import columns_of, shorten
+from pytest_ftloop.report.escape import clusters_of, columns_of, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,10 +15,11 @@ _SPACE = "  "
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: a header of two lines, and visible text for each row.
+    """One column of a table: a header of two lines, and one visible text per row.
 
-    `least`: where the table is too wide the column may be narrowed to this, its cells shortened.
-    `drop`: where that is not enough the column with the highest one goes first, 0 never does.
+    Where the table is too wide, its columns are first narrowed down to `least` columns of the
+    terminal, their cells shortened. Where that is not enough, whole columns are dropped, the one
+    with the highest `drop` first; a column with `drop` 0 always stays.
     """
 
     header: tuple[str, str]
@@ -29,12 +30,12 @@ class Column:
 
     @property
     def wanted(self) -> int:
-        """The width that shows everything."""
+        """The width at which no cell is shortened."""
         return max(map(columns_of, (*self.header, *self.cells)))
 
     @property
     def smallest(self) -> int:
-        """The width it can make do with."""
+        """The width to which the column may be narrowed."""
         return self.wanted if self.least is None else min(self.wanted, self.least)
 
 
@@ -49,10 +50,10 @@ def table(columns: Sequence[Column], width: int) -> list[str]:
 
 
 def paragraph(text: str, width: int, first: str = "", rest: str | None = None) -> list[str]:
-    """Text broken at spaces into lines that start with `first`, then with `rest`."""
-    rest = " " * len(first) if rest is None else rest
+    """Break text at spaces. The first line starts with `first`, the others with `rest`."""
+    rest = " " * columns_of(first) if rest is None else rest
     lines, line, empty = [], first, True
-    for word in _words(text, max(width - max(len(first), len(rest)), 1)):
+    for word in _words(text, max(width - max(columns_of(first), columns_of(rest)), 1)):
         if not empty and columns_of(line) + 1 + columns_of(word) > width:
             lines.append(line)
             line, empty = rest, True
@@ -62,14 +63,14 @@ def paragraph(text: str, width: int, first: str = "", rest: str | None = None) -
 
 
 def _words(text: str, width: int) -> Iterator[str]:
-    """The words, those too long for a line in pieces."""
+    """The words of the text; a word longer than a line is split."""
     for word in text.split(" "):
         piece = ""
-        for character in word if columns_of(word) > width else ():
-            if piece and columns_of(piece + character) > width:
+        for cluster in clusters_of(word) if columns_of(word) > width else ():
+            if piece and columns_of(piece + cluster) > width:
                 yield piece
                 piece = ""
-            piece += character
+            piece += cluster
         yield piece or word
 
 
@@ -78,7 +79,7 @@ def _total(sizes: Sequence[int]) -> int:
 
 
 def _sizes(columns: Sequence[Column], width: int) -> list[int]:
-    """Each column's width: the flexible ones give what is missing, the widest of them first."""
+    """The width of each column. Whichever has most to spare is narrowed, until the table fits."""
     sizes = [column.wanted for column in columns]
     while _total(sizes) > width:
         spare = [s - c.smallest for s, c in zip(sizes, columns, strict=True)]

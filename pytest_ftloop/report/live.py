@@ -1,4 +1,4 @@
-"""The live line of a terminal: what is under way, redrawn in place; and lines that stay."""
+"""Progress on a terminal: one line redrawn in place, and messages that stay above it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding
 
 EVERY_S = 0.1
-"""Seconds between two redraws; a training step may take a millisecond."""
+"""Least seconds between two redraws: a training step may take only a millisecond."""
 
 CLEAR = "\r\x1b[2K"
 
 
 class LiveLine:
-    """A `Progress` that redraws one line. `write` must reach the terminal past any capture.
+    """A `Progress` that redraws one line. `write` must reach the terminal even during capture.
 
-    `under` gives what stood on the line before: `done` puts it back.
+    `under` returns the earlier content of the line, which `done` restores.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class LiveLine:
         self._began = clock()
 
     def iteration(self, loop: str, number: int, of: int) -> None:
-        """Note which iteration is under way."""
+        """Remember the current iteration."""
         self._loop, self._number, self._of = loop, number, of
         self._began = self._clock()
 
     def step(self, step: int, steps: int, loss: float) -> None:
-        """Draw a training step with the time it leaves."""
+        """Draw a training step and the time left."""
         if step == 1:
             self._began = self._clock()
         self._draw(
@@ -60,19 +60,19 @@ class LiveLine:
         )
 
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
-        """Draw any other work."""
+        """Draw work other than training."""
         share = f" {done}/{of}" if of else ""
         where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
         self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
     def done(self) -> None:
-        """Take the line away."""
+        """Clear the line, and restore its earlier content."""
         if self._drawn_at is not None:
             self._write(CLEAR + self._under())
             self._drawn_at = None
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
-        """Write lines that stay, above the one that is redrawn."""
+        """Write messages that stay, above the line that is redrawn."""
         if lines := found_lines(loop, findings, self._width):
             self._write(CLEAR + "".join(f"{line}\n" for line in lines) + self._under())
             self._drawn_at = None
@@ -85,7 +85,7 @@ class LiveLine:
 
 
 class StayingLines(Silent):
-    """A `Progress` for a file or a CI log, where no line can be redrawn: only those that stay."""
+    """A `Progress` for a file or a CI log, where lines can't be redrawn: messages only."""
 
     def __init__(
         self, write: Callable[[str], None], width: int, under: Callable[[], str] = lambda: ""
@@ -93,7 +93,7 @@ class StayingLines(Silent):
         self._write, self._width, self._under = write, width, under
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
-        """Write below what stands on the line, which goes on after it."""
+        """Write the messages on lines of their own, then the interrupted line again."""
         if lines := found_lines(loop, findings, self._width):
             before = self._under()
             start = "\n" if before else ""

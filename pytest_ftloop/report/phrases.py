@@ -1,4 +1,4 @@
-"""How single values are said, alike in every report. All of it is visible text."""
+"""How every report writes single values. All functions return visible text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Adjustment, Decision, Iteration, Settings
 
 MISSING = "-"
-"""Stands for a figure that a record does not hold."""
+"""Shown where a record has no such figure."""
 
 RATES = frozenset({"pass_rate", "token_accuracy"})
 
@@ -41,15 +41,15 @@ def format_setting(value: Any) -> str:
 
 
 def format_change(adjustment: Adjustment) -> str:
-    """`learning_rate 2e-4 -> 1e-3`; a setting that was not stated before had its default."""
+    """`learning_rate 2e-4 -> 1e-3`, or `default -> 1e-3` where the setting was not set before."""
     before = "default" if adjustment.before is None else format_setting(adjustment.before)
     return f"{short_name(adjustment.setting)} {before} -> {format_setting(adjustment.after)}"
 
 
 def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str:
-    """What led to an iteration: its adjustments, or what it started with.
+    """What led to an iteration: its adjustments, or the settings that it started with.
 
-    Where its parent is in the chain, and is not the iteration just before it, that is said too.
+    The parent's number is added where the parent is not the previous iteration of the chain.
     """
     if iteration.parent is None and not iteration.adjustments:
         return format_start(iteration.settings)
@@ -62,7 +62,7 @@ def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str
 
 
 def format_start(settings: Settings) -> str:
-    """`start: lr 2e-4, r 8, 1 epoch`: of the settings that matter most those that are stated."""
+    """`start: lr 2e-4, r 8, 1 epoch`: the most important settings, if they are set."""
     rate, rank = settings.get("training.learning_rate"), settings.get("lora.r")
     epochs, steps = settings.get("training.num_train_epochs"), settings.get("training.max_steps")
     limited = isinstance(steps, (int, float)) and steps > 0  # trl's default, -1, means no limit
@@ -75,12 +75,12 @@ def format_start(settings: Settings) -> str:
 
 
 def short_name(setting: str) -> str:
-    """A setting without its group: `learning_rate` of `training.learning_rate`."""
+    """A setting's name without its group: `learning_rate` for `training.learning_rate`."""
     return one_line(setting.partition(".")[2] or setting, _LONGEST_SETTING)
 
 
 def figure_text(name: str, value: float | None) -> str:
-    """A figure by its metric's name; a diverged perplexity is not written out in full."""
+    """A figure, in the format of its metric; huge ones (a diverged perplexity) as `1e+30`."""
     if value is None:
         return MISSING
     if split_name(name)[0] not in RATES and math.isfinite(value) and abs(value) >= 1e6:
@@ -89,7 +89,7 @@ def figure_text(name: str, value: float | None) -> str:
 
 
 def difference_text(name: str, new: float | None, old: float | None) -> str:
-    """The signed difference of two figures: points for a rate, else four decimals."""
+    """The signed difference of two figures: in points for a rate, else with four decimals."""
     if new is None or old is None:
         return MISSING
     difference = new - old
@@ -103,7 +103,7 @@ def difference_text(name: str, new: float | None, old: float | None) -> str:
 
 
 def distance_text(name: str, one: float, other: float) -> str:
-    """How far apart two figures are, `16.9 points` or `0.1234`; never a misleading zero."""
+    """The distance of two figures: `16.9 points`, `0.1234`, or `less than 0.0001`, never zero."""
     text = difference_text(name, max(one, other), min(one, other)).lstrip("+")
     tiny = one != other and not text.strip("0.")
     text = f"less than {text[:-1]}1" if tiny else text

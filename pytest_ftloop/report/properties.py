@@ -1,4 +1,4 @@
-"""What JUnit's `<properties>` say of a gate: figures as plain numbers, under stable names."""
+"""The JUnit `<properties>` of a gate: figures as plain numbers, under stable names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Properties = list[tuple[str, str]]
 
 
 def loop_properties(result: LoopResult, judged: GateResult | None = None) -> Properties:
-    """The loop, its best iteration, the whole set's figures; of the tags only the gate's own."""
+    """The loop, its best iteration, the figures of the whole eval set and of the gate."""
     said = {"ftloop_loop": result.loop, "ftloop_iteration": result.best.name}
     said |= {name: repr(v) for name in METRICS if (v := result.best.metrics.get(name)) is not None}
     if judged is not None:
@@ -26,9 +26,9 @@ def loop_properties(result: LoopResult, judged: GateResult | None = None) -> Pro
 
 
 def verdict_properties(verdict: Verdict, rule: Regression) -> Properties:
-    """The verdict and, for each metric that decides, its change, p and smallest detectable drop.
+    """The verdict; and per deciding metric its change, p and smallest detectable drop.
 
-    A change is the candidate's figure less the baseline's; a detectable drop is above 0.
+    A change is the candidate's figure minus the baseline's. A detectable drop is positive.
     """
     said: dict[str, str] = {"verdict": verdict.kind}
     if verdict.baseline is not None:
@@ -41,5 +41,5 @@ def verdict_properties(verdict: Verdict, rule: Regression) -> Properties:
 
 
 def _visible(said: dict[str, str]) -> Properties:
-    """JUnit's writer escapes values, not names: a tag's control character would break the file."""
+    """JUnit's writer escapes values but not names: a control character in a tag breaks the file."""
     return [(visible(name), visible(value)) for name, value in said.items()]

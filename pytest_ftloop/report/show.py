@@ -1,4 +1,4 @@
-"""`ftloop show ITERATION`: everything that one record of the improvement log says."""
+"""`ftloop show ITERATION`: one record of the improvement log in full."""
 
 from __future__ import annotations
 
@@ -37,14 +37,12 @@ def show_iteration(
     examples: Mapping[str, Example],
     width: int = WIDTH,
     *,
-    most: int | None = None,
     unicode: bool = True,
 ) -> str:
-    """One iteration in full. `examples` give the prompts; `most` limits the failing ones shown.
+    """One iteration in full. The prompts come from `examples`.
 
-    `unicode` False draws the curves in ASCII, for terminals that can't show anything else.
+    `unicode` False draws the curves in ASCII, for terminals that can't show Unicode.
     """
-    most = len(iteration.failing) if most is None else most
     parts = (
         _title(iteration, width),
         _settings(iteration, width),
@@ -53,7 +51,7 @@ def show_iteration(
         _tags(iteration, width),
         _curves(iteration, width, unicode=unicode),
         _findings(iteration, width),
-        failing_lines(iteration, iteration.examples, examples, most, width),
+        failing_lines(iteration, iteration.examples, examples, len(iteration.failing), width),
         _decision(iteration, width),
         _environment(iteration, width),
         _cost(iteration, width),
@@ -62,7 +60,7 @@ def show_iteration(
 
 
 def curves_of(iteration: Iteration) -> dict[str, list[float]]:
-    """An iteration's losses in the order of the steps, by what they are of."""
+    """An iteration's losses in the order of the steps, by the curve's name."""
     return {
         "train loss": [step.loss for step in iteration.steps],
         "eval loss": [point.eval_loss for point in iteration.evals],
@@ -72,7 +70,7 @@ def curves_of(iteration: Iteration) -> dict[str, list[float]]:
 def curve_lines(
     curves: Mapping[str, Sequence[float]], width: int, *, unicode: bool = True
 ) -> list[str]:
-    """Each curve that has a value: drawn, and its ends and lowest value in figures."""
+    """One line per curve: drawn, with its first, last and lowest value. Empty ones are omitted."""
     bars, lines = _BARS if unicode else _ASCII_BARS, []
     names = {name: one_line(name, max(width // 3, 11)) for name, values in curves.items() if values}
     label = max(map(columns_of, names.values()), default=0)
@@ -87,7 +85,7 @@ def curve_lines(
 
 
 def sparkline(values: Sequence[float], size: int, bars: str = _BARS) -> str:
-    """Values as a row of at most `size` bars, each the median of its share; `!` is not finite."""
+    """Values as at most `size` bars, each the median of its share; `!` where one is not finite."""
     if not values:
         return ""
     size = min(size, len(values))
@@ -102,7 +100,7 @@ def sparkline(values: Sequence[float], size: int, bars: str = _BARS) -> str:
 def _bar(height: float, low: float, high: float, bars: str) -> str:
     if not math.isfinite(height):
         return _NOT_FINITE
-    # Halved, so that the distance of two huge losses is finite.
+    # Halved first: the difference of two huge losses could overflow.
     share = (height / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5
     return bars[min(len(bars) - 1, int(share * len(bars)))]
 
@@ -118,9 +116,9 @@ def _title(iteration: Iteration, width: int) -> list[str]:
 
 
 def _settings(iteration: Iteration, width: int) -> list[str]:
-    """The stated settings; where this iteration's adjustment set one, from what and why."""
+    """The settings that are set; of those adjusted for this iteration, the old value and why."""
     changed = {adjustment.setting: adjustment for adjustment in iteration.adjustments}
-    lines = ["settings (all else is the default of peft and trl):"]
+    lines = ["settings (all others are defaults of peft and trl):"]
     for group in ("lora", "training"):
         for name, value in getattr(iteration.settings, group).items():
             text = f"{group}.{visible(name)} {format_setting(value)}"
@@ -204,7 +202,7 @@ def _cost(iteration: Iteration, width: int) -> list[str]:
 
 
 def _pairs(facts: Mapping[str, Any]) -> str:
-    """`rows 400, sha256 aaaaaaaaaaaa`: hashes are shortened."""
+    """`rows 400, sha256 aaaaaaaaaaaa`: a hash is cut to 12 digits."""
     return ", ".join(
         f"{visible(str(name))} {format_setting(value[:12] if _is_hash(value) else value)}"
         for name, value in facts.items()
@@ -220,5 +218,5 @@ def _loss(value: float) -> str:
 
 
 def lowest(values: Sequence[float]) -> float:
-    """The lowest finite value; NaN without one."""
+    """The lowest finite value; NaN if there is none."""
     return min((value for value in values if math.isfinite(value)), default=math.nan)

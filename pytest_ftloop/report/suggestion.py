@@ -1,4 +1,4 @@
-"""`ftloop suggest`: what would be adjusted next and why, for terminal and JSON."""
+"""`ftloop suggest`: the next adjustments and their reasons, as terminal text and JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from pytest_ftloop.report.text import WIDTH, adjustment_lines, finding_lines
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What comes after the last iteration of a loop.
+    """What to adjust after the last iteration of a loop.
 
-    `parent` is the iteration that `adjustments` are relative to, None where that is not known.
-    `because` says why there are none. `is_planned`: the next run trains it. `faults` are errors
-    that are not tuned around.
+    `adjustments` are relative to the iteration `parent` (None: unknown). `because` is the reason
+    where there are none. `is_planned`: the next run trains them.
     """
 
     last: Iteration
@@ -29,25 +28,25 @@ class Suggestion:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What has to be mended before anything is tuned."""
+        """Errors that no setting can cure: they have to be fixed before anything is tuned."""
         return tuple(f for f in self.last.findings if f.severity == "error" and not f.tunable)
 
 
 def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
-    """The suggestion for the terminal."""
+    """The suggestion as terminal text."""
     last, decision = suggestion.last, suggestion.last.decision
     lines = [shorten(visible(f"{last.loop}: iteration {last.name} is the last"), width)]
     if decision.because:
         why = f"{decision_text(decision)}: {visible(decision.because)}"
         lines += paragraph(why, width, "  ", "    ")
     if decision.kind == "pending":
-        why = "the policy, or a hook, failed after it: the next run of pytest --ftloop asks again"
+        why = "the policy or a hook failed after it: the next run of pytest --ftloop calls it again"
         lines += paragraph(why, width, "  ", "    ")
     if suggestion.faults:
-        lines.append("nothing is to be tuned: mend this first")
+        lines.append("nothing to tune: fix this first")
         return "\n".join([*lines, *(x for f in suggestion.faults for x in finding_lines(f, width))])
     if not suggestion.adjustments:
-        lines += paragraph(f"nothing is left to try: {visible(suggestion.because)}", width, "", " ")
+        lines += paragraph(f"nothing left to try: {visible(suggestion.because)}", width, "", " ")
         return "\n".join([*lines, "  ftloop show best lists the examples that fail"])
     start = f", from iteration {visible(suggestion.parent.name)}" if suggestion.parent else ""
     lines.append(shorten(f"{_head(suggestion)}{start}:", width))
@@ -75,5 +74,5 @@ def as_record(suggestion: Suggestion) -> dict[str, Any]:
 
 def _head(suggestion: Suggestion) -> str:
     if suggestion.is_planned:
-        return "next, when pytest --ftloop runs"
-    return "would be tried next, if the loop went on"
+        return "the next run of pytest --ftloop trains"
+    return "would be tried next if the loop continued"

@@ -1,4 +1,4 @@
-"""`ftloop log`: the iterations of the improvement log as rows, in four formats."""
+"""`ftloop log`: the iterations of improvement logs as tables, in four formats."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_ftloop.report.escape import markdown_visible, shorten, visible
+from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
+from pytest_ftloop.report.markdown import inert, markdown_table
 from pytest_ftloop.report.phrases import decision_text, figure_text, format_changes, plural
 from pytest_ftloop.report.text import WIDTH
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
 
 
+Format = Literal["csv", "json", "markdown", "text"]
+
 FIGURES = ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
-"""The metrics that have a column."""
+"""The metrics with a column of their own."""
 
 FIELDS = (
     *("loop", "number", "id", "parent", "change"),
@@ -30,7 +33,7 @@ FIELDS = (
 )
 """The keys of a row, in order."""
 
-# As in the terminal's table: what is dropped first where the width does not suffice.
+# Columns dropped from a narrow terminal, the highest number first: as in `text.iterations_table`.
 _DROP = {"parent": 9, "seconds": 8, "failing": 7, "train_loss": 6, "findings": 5}
 
 _DROP |= {"overfit_gap": 4, "id": 3, "decision": 2, "pass_rate": 1}
@@ -40,8 +43,39 @@ _LEAST = {"loop": 8, "change": 28, "findings": 11, "decision": 13}
 _FORMULA = ("=", "+", "-", "@")
 
 
+@dataclass(frozen=True)
+class Table:
+    """The iterations of one loop as rows (`log_rows`), and the place of its log."""
+
+    loop: str
+    place: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """`topic: 3 iterations in improvement_log/topic`; for an empty log, how to fill it."""
+        loop, place = visible(self.loop), visible(self.place)
+        if not self.rows:
+            return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
+        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
+
+
+def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
+    """Text (`width` columns) and Markdown: one table per loop. JSON and CSV: one list of all."""
+    rows = [row for table in tables for row in table.rows]
+    match form:
+        case "csv":
+            return as_csv(rows)
+        case "json":
+            return as_json(rows) + "\n"
+        case "markdown":
+            return "\n".join(map(_markdown, tables))
+        case "text":
+            return "\n".join(_text(table, width) for table in tables)
+
+
 def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
-    """One row an iteration, keys `FIELDS`. Texts are visible; absent figures are None."""
+    """One row per iteration, with the keys `FIELDS`. Texts are visible, missing figures None."""
     chain = tuple(iterations)
     return [
         _row(iteration, [it for it in chain if it.loop == iteration.loop]) for iteration in chain
@@ -49,31 +83,26 @@ def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
 
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
-    """The rows as a table for the terminal."""
-    if not rows:
-        return "no iterations"
+    """The rows as a table for a terminal of `width` columns."""
     columns = [_column(field, rows) for field in FIELDS if _shown(field, rows)]
     return "\n".join(table(columns, width))
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table; users' text in it is inert."""
-    if not rows:
-        return "No iterations."
+    """The rows as a Markdown table, in which text of users is inert."""
     fields = [field for field in FIELDS if _shown(field, rows)]
-    lines = [fields, ["---:" if _is_number(field) else "---" for field in fields]]
-    lines += [[markdown_visible(shorten(_said(f, row[f]), 200)) for f in fields] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[shorten(_said(field, row[field]), 200) for field in fields] for row in rows]
+    return markdown_table(fields, cells, [n for n, field in enumerate(fields) if _is_number(field)])
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a JSON list. NaN and infinity, which JSON lacks, are null like absent figures."""
+    """The rows as a JSON list. NaN and infinity become null, like missing figures."""
     finite = [{field: _finite(row[field]) for field in FIELDS} for row in rows]
     return json.dumps(finite, indent=2, allow_nan=False)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as CSV with a header; text that a spreadsheet would run as a formula is quoted."""
+    """The rows as CSV with a header. An apostrophe keeps spreadsheets from running formulas."""
     target = io.StringIO()
     writer = csv.DictWriter(target, FIELDS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
@@ -96,6 +125,15 @@ def _row(iteration: Iteration, chain: Sequence[Iteration]) -> dict[str, Any]:
     }
 
 
+def _markdown(table: Table) -> str:
+    title = inert(table.title)
+    return f"{title}\n\n{as_markdown(table.rows)}\n" if table.rows else f"{title}\n"
+
+
+def _text(table: Table, width: int) -> str:
+    return f"{table.title}\n{as_text(table.rows, width)}\n" if table.rows else f"{table.title}\n"
+
+
 def _column(field: str, rows: Sequence[Mapping[str, Any]]) -> Column:
     first, _, second = {"number": "#", "overfit_gap": "gap"}.get(field, field).rpartition("_")
     return Column(
@@ -108,7 +146,7 @@ def _column(field: str, rows: Sequence[Mapping[str, Any]]) -> Column:
 
 
 def _shown(field: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """A column that says the same of every row is left out of what people read."""
+    """Whether people see this column: the loop's name only where there are several loops."""
     return field != "loop" or len({row["loop"] for row in rows}) > 1
 
 
@@ -128,46 +166,3 @@ def _finite(value: Any) -> Any:
 
 def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-Format = Literal["csv", "json", "markdown", "text"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """The iterations of one loop as rows (`table.log_rows`), and where they are kept."""
-
-    loop: str
-    place: str
-    rows: list[dict[str, Any]]
-
-    @property
-    def title(self) -> str:
-        """`topic: 3 iterations in improvement_log/topic`; an empty log says what fills it."""
-        loop, place = visible(self.loop), visible(self.place)
-        if not self.rows:
-            return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
-        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
-
-
-def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
-    """A table a loop as text (`width` columns) or Markdown; of all loops one JSON list, or CSV."""
-    rows = [row for table in tables for row in table.rows]
-    match form:
-        case "csv":
-            return as_csv(rows)
-        case "json":
-            return as_json(rows) + "\n"
-        case "markdown":
-            return "\n".join(map(_markdown, tables))
-        case "text":
-            return "\n".join(_text(table, width) for table in tables)
-
-
-def _markdown(table: Table) -> str:
-    title = markdown_visible(table.title)
-    return f"{title}\n\n{as_markdown(table.rows)}\n" if table.rows else f"{title}\n"
-
-
-def _text(table: Table, width: int) -> str:
-    return f"{table.title}\n{as_text(table.rows, width)}\n" if table.rows else f"{table.title}\n"

@@ -1,4 +1,4 @@
-"""The terminal text of a loop's result: plain lines, no colours, ASCII but for users' own text."""
+"""A loop's result as terminal text: plain lines, no colours, ASCII except for text of users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
 WIDTH = 100
-"""Lines are no longer than this unless told otherwise."""
+"""Default width of a line, in columns."""
 
 _MOST_TAGS = 6
 _LABEL = len("expected  ")
@@ -38,11 +38,11 @@ _LABEL = len("expected  ")
 def summary(
     result: LoopResult, verbosity: int = 0, width: int = WIDTH, cwd: Path | None = None
 ) -> list[str]:
-    """What the terminal says of one loop at the end.
+    """The summary of one loop at the end of a run.
 
-    Verbosity below 0: the headline, one line a failed gate, and notes. 0: with the table, findings,
-    the 3 worst examples and what comes next. 1 and more: with all failing examples. `cwd` is where
-    the paths to commit are relative to.
+    Verbosity below 0: the headline, one line per failed gate, and notes. 0 adds the table, the
+    findings, the 3 worst examples and the next adjustments. From 1 on it shows all failing
+    examples. Paths to commit are relative to `cwd`.
     """
     lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
     lines += note_lines(result.notes, width)
@@ -68,7 +68,7 @@ def summary(
 def headline(result: LoopResult, width: int = WIDTH) -> str:
     """`sentiment: 4 iterations (2 trained, 25.0 s), best 003-ab12cd34, eval_loss ...`: one line.
 
-    Figures and decision are left out where they don't fit in `width`.
+    Figures and decision are omitted if they do not fit into `width`.
     """
     last, best, trained = result.chain[-1], result.best, _trained(result)
     seconds = math.fsum(iteration.cost.seconds for iteration in trained)
@@ -89,20 +89,20 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
 
 
 def gate_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
-    """One line a failed gate."""
+    """One line per failed gate."""
     failed = [gate for gate in result.gates if not gate.passed]
     return [shorten(f"  FAILED {visible(gate.message)}", width) for gate in failed]
 
 
 def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
-    """What is told of records that an earlier run kept."""
+    """Notes on records kept by an earlier run."""
     return [line for note in notes for line in paragraph(visible(note), width, "  note: ", "    ")]
 
 
 def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
-    """One row an iteration: the change that led to it, its figures, what was decided then.
+    """One row per iteration: the change that led to it, its figures, the decision after it.
 
-    `+/-` is the difference to the row above. Narrow terminals lose the less important columns.
+    `+/-` is the difference from the row above. A narrow terminal lacks less important columns.
     """
     chain = result.chain
     pairs = list(zip((None, *chain), chain, strict=False))
@@ -134,7 +134,7 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
 
 
 def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
-    """The findings of the best and of the last iteration; what both show is said once."""
+    """The findings of the best and of the last iteration, without repetition."""
     best, last = result.best, result.chain[-1]
     if last.name == best.name:
         return _findings_of(best, best.findings, "best and last", width)
@@ -146,20 +146,22 @@ def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
 def finding_lines(finding: Finding, width: int = WIDTH, *, brief: bool = False) -> list[str]:
     """One finding: severity, kind, message; then its evidence and its remedy.
 
-    `brief`: an info without its evidence, whose message has the figures that matter.
+    `brief` omits the evidence of an info, whose message has the important figures.
     """
     text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
     lines = paragraph(text, width, "  ", "    ")
     if finding.evidence and not (brief and finding.severity == "info"):
         lines += paragraph(evidence_text(finding.evidence), width, "    evidence: ", " " * 6)
     if finding.remedy:
-        label = "remedy" if finding.tunable else "remedy (for you to mend, not tuned around)"
+        label = (
+            "remedy" if finding.tunable else "remedy (fix by hand: no setting is changed for it)"
+        )
         lines += paragraph(f"{label}: {visible(finding.remedy)}", width, "    ", "      ")
     return lines
 
 
 def found_lines(loop: str, findings: Sequence[Finding], width: int = WIDTH) -> list[str]:
-    """Errors and warnings of data and wiring with their remedies, as told before training."""
+    """Errors and warnings about data and wiring with their remedies, shown before training."""
     lines = []
     for finding in findings:
         if finding.severity != "info":
@@ -169,7 +171,7 @@ def found_lines(loop: str, findings: Sequence[Finding], width: int = WIDTH) -> l
 
 
 def failing_examples(result: LoopResult, most: int, width: int = WIDTH) -> str:
-    """How many examples of the best iteration fail, which tags they have, and the `most` worst."""
+    """The failing examples of the best iteration: count, share, tags, and the `most` worst."""
     best = result.best
     return "\n".join(failing_lines(best, best.examples, result.examples, most, width))
 
@@ -181,9 +183,9 @@ def failing_lines(
     most: int,
     width: int = WIDTH,
 ) -> list[str]:
-    """The failing ones of an iteration's `rows`: count, share, tags, and the `most` worst."""
+    """The failing examples among `rows`: count, share, tags, and the `most` worst."""
     failing = worst(rows)
-    if not rows and iteration.failing:  # the file with the examples is missing
+    if not rows and iteration.failing:  # the table of examples is missing
         ids = ", ".join(visible(id_) for id_ in iteration.failing[:most])
         count = plural(len(iteration.failing), "failing example")
         return paragraph(f"{count}: {ids}", width, "", "  ") + _more(
@@ -203,14 +205,14 @@ def failing_lines(
 def example_lines(
     row: ExampleResult, example: Example | None = None, width: int = WIDTH
 ) -> list[str]:
-    """One example: id, tags, loss per token; prompt, expected and actual output, a line each."""
+    """One example: a line with id, tags and loss; then prompt, expected and actual output."""
     tags = f" [{', '.join(one_line(tag, 30) for tag in row.tags)}]" if row.tags else ""
     loss = f"loss {figure_text('eval_loss', row.mean_loss)} per token"
     title = one_line(row.id, 40) + tags
     lines = [f"  {shorten(title, max(width - len(loss) - 4, 0))}  {loss}"]
-    prompt, room = _prompt_of(example), max(width - 4 - _LABEL, 0)
-    if prompt is not None:
-        lines.append(f"    {'prompt':<{_LABEL}}{quoted(prompt, room, middle=True)}")
+    room = max(width - 4 - _LABEL, 0)
+    if example is not None:
+        lines.append(f"    {'prompt':<{_LABEL}}{quoted(example.prompt_text, room, middle=True)}")
     if row.expected or row.output:
         expected, actual = quoted_pair(row.expected, row.output, room)
         lines.append(f"    {'expected':<{_LABEL}}{expected}")
@@ -219,11 +221,11 @@ def example_lines(
 
 
 def next_lines(iteration: Iteration, width: int = WIDTH) -> list[str]:
-    """What would be adjusted after an iteration, with the reasons."""
+    """The adjustments proposed after an iteration, with the reasons."""
     decision = iteration.decision
     if not decision.next:
         return []
-    head = "next:" if decision.action == "adjust" else "would be tried next, if the loop went on:"
+    head = "next:" if decision.action == "adjust" else "would be tried next if the loop continued:"
     return [shorten(head, width), *adjustment_lines(decision.next, width)]
 
 
@@ -237,16 +239,16 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 
 
 def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None) -> list[str]:
-    """The `git add` that commits what was trained or restored now; nothing where nothing was.
+    """The `git add` for the files that this run trained or restored; empty if there are none.
 
-    Too long for one line, or where verdicts are written beside the iterations, it names the log's
-    folder for the files in it. A command is never cut.
+    It names the log's folder in place of its files where the command exceeds one line, or where the
+    loop has regression gates, which write verdicts into the log. The command is never shortened.
     """
     if not (result.trained or result.restored) or not result.files:
         return []
     here = Path.cwd() if cwd is None else cwd
     command = _git_add(result.files, here)
-    if len(command) + 2 > width or result.regressions:  # its verdict is a file too
+    if columns_of(command) + 2 > width or result.regressions:
         in_log = [file for file in result.files if result.log_folder in file.parents]
         others = [file for file in result.files if file not in in_log]
         command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
@@ -262,16 +264,14 @@ def progress_line(
     steps: int,
     loss: float,
     elapsed_s: float,
-    left_s: float | None = None,
     width: int = 80,
 ) -> str:
     """`sentiment  iteration 2/4  step 31/66 [=====>    ] loss 1.234  0:12 left`, within `width`.
 
-    `elapsed_s` since the iteration's first step; `left_s` is estimated from it when not given.
+    `elapsed_s` counts from the iteration's first step.
     """
-    if left_s is None and 0 < step < steps:
-        left_s = elapsed_s / step * (steps - step)
-    time = f"{_clock(elapsed_s)}" if left_s is None else f"{_clock(left_s)} left"
+    is_running = 0 < step < steps
+    time = f"{_clock(elapsed_s / step * (steps - step))} left" if is_running else _clock(elapsed_s)
     name = one_line(loop, max(width // 3, 8))
     number, progress = f"iteration {iteration}/{of}", f"step {step}/{steps}"
     value = f"loss {loss:.3f}" if not abs(loss) >= 1e4 else f"loss {loss:.1e}"
@@ -283,15 +283,6 @@ def progress_line(
     )
     return next(
         (text for text in candidates if columns_of(text) <= width), shorten(progress, width)
-    )
-
-
-def working_line(loop: str, what: str, done: int = 0, of: int = 0, width: int = 80) -> str:
-    """`sentiment  scoring 40/200`: other work under way, within `width`."""
-    count = f" {done}/{of}" if of else ""
-    start = f"{one_line(loop, max(width // 3, 8))}  " if loop else ""
-    return shorten(
-        f"{start}{one_line(what, max(width - len(start) - len(count), 8))}{count}", width
     )
 
 
@@ -316,12 +307,12 @@ def _difference(name: str, old: Iteration | None, new: Iteration) -> str:
 
 
 def _by_tag(rows: Sequence[ExampleResult]) -> str:
-    """`negation 6 of 10, irony 4 of 8`: the tags with failing examples, the worst share first."""
+    """`negation 6 of 10, irony 4 of 8`: tags with failing examples, the highest share first."""
     counts = []
     for tag in {tag for row in rows for tag in row.tags}:
         tagged = [row for row in rows if tag in row.tags]
         if len(tagged) == len(rows):
-            continue  # says nothing
+            continue  # a tag of all examples tells nothing apart
         failing = sum(row.passed is False for row in tagged)
         if failing:
             counts.append((-failing / len(tagged), tag, failing, len(tagged)))
@@ -333,13 +324,6 @@ def _more(count: int, iteration: Iteration, width: int) -> list[str]:
     return [shorten(f"  ... and {count} more: ftloop show {iteration.number}", width)] * (count > 0)
 
 
-def _prompt_of(example: Example | None) -> str | None:
-    if example is None or example.prompt is not None:
-        return example.prompt if example else None
-    text = example.row.get("text")
-    return text if isinstance(text, str) else None
-
-
 def _git_add(paths: Sequence[Path], cwd: Path) -> str:
     return visible("git add " + " ".join(shlex.quote(_relative(path, cwd)) for path in paths))
 
@@ -347,7 +331,7 @@ def _git_add(paths: Sequence[Path], cwd: Path) -> str:
 def _relative(path: Path, cwd: Path) -> str:
     try:
         return Path(os.path.relpath(path, cwd)).as_posix()
-    except ValueError:  # another drive
+    except ValueError:  # on another drive of Windows
         return path.as_posix()
 
 
@@ -358,8 +342,6 @@ def _bar(done: int, of: int, size: int = 10) -> str:
 
 
 def _clock(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "-:--"
     minutes, rest = divmod(max(0, round(seconds)), 60)
     return (
         f"{minutes}:{rest:02d}"

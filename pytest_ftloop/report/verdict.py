@@ -1,4 +1,4 @@
-"""A verdict as people read it: one line first, then every figure it rests on."""
+"""A verdict as terminal text: the verdict in one line, then the figures behind it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _MOST_EXAMPLES = 3
 _MOST_TAGS = 4
 
 MARKS = {"improved": "+", "regressed": "!", "inconclusive": "?", "unchanged": " "}
-"""What stands beside a change: proven better, proven worse, could be worse, neither."""
+"""Marks of a change: proven better, proven worse, could be worse, none of these."""
 
 
 def verdict_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
-    """The verdict and its figures, as the terminal's summary shows them."""
+    """The verdict and its figures."""
     return [*head_lines(verdict, gate, width), *figure_lines(verdict, width)]
 
 
 def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
-    """What the verdict is, against which commit, and why."""
+    """The verdict, the commit it compares with, and the reason."""
     head = f"{visible(gate)}: {verdict.kind}"
     if verdict.against:
         head += f" against {visible(verdict.against)}"
@@ -43,7 +43,7 @@ def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -
 
 
 def figure_lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
-    """The figures that the verdict rests on, and what it supposes."""
+    """The figures behind the verdict, and its notes."""
     lines = changes_table(verdict, width)
     for note in verdict.notes:
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
@@ -51,7 +51,7 @@ def figure_lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
 
 
 def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
-    """One line whether the gain holds on the holdout; one more for an alarm, one for wear."""
+    """Whether the gain holds on the holdout; then the alarm and the signs of wear, if any."""
     figures = ", ".join(f"{n} {format_figure(n, v)}" for n, v in report.metrics.items())
     text = f"holdout: {figures}; opened {plural(report.uses, 'time')}"
     if report.gains:
@@ -60,29 +60,31 @@ def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
     lines = paragraph(text, width, "", "  ")
     if report.alarm:
         lines += paragraph(
-            "alarm: the gain on the eval set is not there on the holdout. It was chosen by chance, "
-            "or the eval set leaked into the training.",
+            "alarm: the gain on the eval set does not appear on the holdout. It was chosen by "
+            "chance, or the eval set leaked into the training data.",
             width,
             "  ",
             "    ",
         )
     if report.eval_set_is_worn:
         lines += paragraph(
-            f"the eval set is worn: {report.judged} judgements by it at alpha {report.alpha:g}, so "
-            "one improvement by chance is expected. Renew its examples.",
+            f"the eval set is worn out: in {report.judged} judgements at alpha {report.alpha:g}, "
+            "one improvement by chance is expected. Replace its examples.",
             width,
             "  ",
             "    ",
         )
     if report.holdout_is_worn:
         lines += paragraph(
-            f"the holdout is worn: {report.uses} openings. Renew its examples.", width, "  "
+            f"the holdout is worn out: it was opened {report.uses} times. Replace its examples.",
+            width,
+            "  ",
         )
     return lines
 
 
 def noise_lines(result: LoopResult, runs: Sequence[Measured], width: int = WIDTH) -> list[str]:
-    """How far the seed alone moved an iteration's figures."""
+    """The spread of an iteration's figures over its seeds."""
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
     seeds = ", ".join(str(run.seed) for run in sorted(runs, key=lambda run: run.seed))
     lines += paragraph(f"{plural(len(runs), 'run')}, seeds {seeds}", width, "  ", "    ")
@@ -98,7 +100,7 @@ def noise_lines(result: LoopResult, runs: Sequence[Measured], width: int = WIDTH
 
 
 def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
-    """One row a figure: what it was, what it is, how sure that is, what could have been seen."""
+    """One row per figure: baseline, now, change, its certainty, the smallest detectable drop."""
     worse_tags = [change for change in verdict.tags if change.kind != "unchanged"][:_MOST_TAGS]
     rows = [*verdict.changes, *verdict.runs, *worse_tags]
     if not rows:
@@ -111,7 +113,7 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         Column(("", "change"), [_difference(c) for c in rows], right=True),
         Column(("", "p"), [_p(change) for change in rows], right=True, drop=3),
         Column(("", "+/-"), [_amount(c, 1.0) for c in rows], right=True, drop=1),
-        Column(("", "found from"), [_amount(c, None) for c in rows], right=True, drop=2),
+        Column(("", "detectable"), [_amount(c, None) for c in rows], right=True, drop=2),
     ]
     return table(columns, width)[1:]
 
@@ -119,7 +121,7 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
 def explain_verdict(
     result: LoopResult, verdict: Verdict, gate: Regression, width: int = WIDTH
 ) -> str:
-    """The text of a failing regression gate: the verdict, broken and fixed examples, what to do."""
+    """The text of a failing regression gate: verdict, broken and fixed examples, what to do."""
     where = visible(result.source) + (f":{gate.line}" if gate.line else "")
     lines = head_lines(verdict, gate.name, width)
     against = f" against {verdict.baseline}" if verdict.baseline else ""
@@ -131,7 +133,7 @@ def explain_verdict(
 
 
 def explain_failed(result: LoopResult, width: int = WIDTH) -> str:
-    """What a result's failed verdicts rest on; empty where none was made that fails."""
+    """The explanations of a result's failed verdicts; empty if none has failed."""
     failed = [(rule, verdict) for rule, verdict in result.verdicts if not verdict.ok]
     return "\n\n".join(explain_verdict(result, v, rule, width) for rule, v in failed)
 
@@ -143,7 +145,7 @@ def flipped_lines(
     width: int = WIDTH,
     most: int = _MOST_EXAMPLES,
 ) -> list[str]:
-    """How many examples were broken or fixed, and the first few of them."""
+    """The number of examples that were broken or fixed, and the first few of them."""
     if not ids:
         return []
     rows: Mapping[str, ExampleResult] = {row.id: row for row in result.best.examples}
@@ -167,7 +169,7 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
                 f" The loop file's own settings were judged, those of {baseline.name} were "
                 f"adjusted: ftloop accept {baseline.number} writes them into the loop file."
             )
-        told += " If it is meant to be so: ftloop accept --baseline, and commit the log."
+        told += " If the change is intended, run ftloop accept --baseline and commit the log."
     elif verdict.kind == "incomplete":
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":
@@ -177,7 +179,7 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
     elif verdict.baseline is None:
         told = "commit improvement_log/: the next version is compared with it."
     else:
-        told = "if it is meant to be so: ftloop accept --baseline, and commit the log."
+        told = "if the change is intended, run ftloop accept --baseline and commit the log."
     return paragraph(f"what to do: {told}", width, "", "  ")
 
 
@@ -207,6 +209,6 @@ def _p(change: Change) -> str:
 
 
 def _amount(change: Change, errors: float | None) -> str:
-    """Some standard errors of a change; None, the smallest drop that would have been found."""
+    """So many standard errors of a change; for None the smallest detectable drop."""
     amount = change.test.detectable if errors is None else errors * change.test.se
     return amount_text(change.metric, amount) if math.isfinite(amount) else "-"

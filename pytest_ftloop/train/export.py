@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.cache import adapter_folder, cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.files import replacing
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -136,26 +137,14 @@ def _check_target(folder: Path, force: bool) -> None:
 @contextmanager
 def _written_whole(folder: Path) -> Iterator[Path]:
     """A folder to write into that takes the place of `folder` at the end, or is gone."""
-    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        making.mkdir(parents=True)
-        yield making
-        if folder.exists():
-            folder.rename(replaced)
-        try:
-            making.rename(folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(folder)
-            raise
+        with replacing(folder) as making:
+            making.mkdir(parents=True)
+            yield making
     except OSError as error:
         raise FtloopError(
             f"can't be written: {error.strerror or error}", where=Location(shown_path(folder))
         ) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _add_tokenizer(making: Path, base: BaseModel) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.recipe import RECIPE, Recipe, corpus, recipe_id
 
@@ -42,13 +41,9 @@ def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").is_file():
-            making = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
-            try:
+            with replacing(folder) as making:
+                making.mkdir()
                 build(making, progress, recipe)
-                shutil.rmtree(folder, ignore_errors=True)
-                making.replace(folder)
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
     return folder
 
 

@@ -9,7 +9,6 @@ from pytest_ftloop.diagnose.groups import (
     groups_of,
     has_labels,
     listed,
-    prompt_of,
     short,
     words_each,
 )
@@ -74,12 +73,6 @@ def test_labels() -> None:
     assert not has_labels(["a"] * 10)
     assert not has_labels([f"text {n}" for n in range(40)])
     assert not has_labels(["a", "b"] * 5, least=3)
-
-
-def test_words_of_a_text() -> None:
-    """Rows of the form `text` have no prompt: all of the text counts. Messages without: nothing."""
-    assert "All of it." == prompt_of(Example("e", "c", {"text": "All of it."}))
-    assert "" == prompt_of(Example("e", "c", {"messages": []}))
 
 
 def test_the_ends_of_a_long_prompt_are_no_neighbours() -> None:

@@ -61,7 +61,7 @@ def test_nothing_heavy_is_imported(project: Project) -> None:
     done = project.run_alone()
     assert 0 == done.returncode, done.stdout
     heavy = {"torch", "transformers", "trl", "peft", "datasets", "numpy", "pydantic", "yaml"}
-    heavy |= {"ruamel.yaml", "filelock"}
+    heavy |= {"ruamel.yaml", "filelock", "tabulate", "wcwidth"}
     for when in ("unconfigured.txt", "exited.txt"):
         imported = set((project.path / when).read_text(encoding="utf-8").split())
         assert set() == heavy & imported, when

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pytest_ftloop.report.card import Facts, model_card
 from tests.fakes import fake_finding, fake_iteration, fake_judgement, fake_metrics
 from tests.report.hostile import NASTY, hostile_results
+from tests.report.markdown_rows import rows_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
@@ -46,7 +47,7 @@ def check_shape(card: str) -> None:
             assert above.count("|") == line.count("|")
         for active in ("[", "](", "~~", "**_"):
             assert active not in line
-    known = re.compile(r"\| |- \*\*|#{1,2} |[A-Z]|$")
+    known = re.compile(r"\||- \*\*|#{1,2} |[A-Z]|$")
     assert [] == [line for line in lines if not known.match(line)]
 
 
@@ -73,10 +74,10 @@ def test_figures_that_are_not_finite() -> None:
     """The hub refuses NaN and infinity: the index leaves them out, the table shows them."""
     figures = {"eval_loss": float("nan"), "perplexity": float("inf"), "pass_rate": 0.5}
     card = model_card(fake_iteration(1, metrics=figures), Facts("gpt2"))
-    head, lines = parts(card)
+    head, _ = parts(card)
     (result,) = head["model-index"][0]["results"]
     assert ["pass_rate"] == [metric["name"] for metric in result["metrics"]]
-    assert any(line.startswith("| eval_loss | nan |") for line in lines)
+    assert ["eval_loss", "nan"] in [row[:2] for row in rows_of(card)]
 
 
 @given(st.integers(1, 3))
@@ -88,3 +89,9 @@ def test_tags_in_the_index(count: int) -> None:
     (result,) = head["model-index"][0]["results"]
     assert [f"eval_loss[{tag}]" for tag in tags] == [m["name"] for m in result["metrics"]]
     assert count == sum(line.startswith("| t") and "0.5000" in line for line in lines)
+
+
+def test_backslash_is_doubled_once() -> None:
+    """A setting with a backslash reads as it does in the terminal."""
+    card = model_card(fake_iteration(1, training={"optim": "a\\b"}), Facts("gpt2"))
+    assert ["training.optim", "a&#92;&#92;b", ""] in rows_of(card)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import html
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ftloop.report.escape import (
     columns_of,
-    markdown_cell,
     one_line,
     quoted,
     quoted_pair,
@@ -18,7 +15,10 @@ from pytest_ftloop.report.escape import (
     visible,
 )
 
-ANYTHING = st.text(st.characters())  # lone surrogates too
+SCRIPTS = st.text(
+    "e\u0301\u0e17\u0e35\u0e48\u0915\u094d\u0937\u093f\u4f60\U0001f44d\U0001f3fd1\ufe0f\u20e3"
+)
+ANYTHING = st.text(st.characters()) | SCRIPTS  # lone surrogates too
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ ANYTHING = st.text(st.characters())  # lone surrogates too
         ("a\xa0b", r"a\xa0b"),
         (r"a\nb", r"a\\nb"),
         ("caf\u00e9 \u4f60\u597d", "caf\u00e9 \u4f60\u597d"),
+        ("\u0301e\u0301", "\\u0301e\u0301"),
     ],
 )
 def test_visible(text: str, wanted: str) -> None:
@@ -84,6 +85,44 @@ def test_shorten_counts_wide_characters_twice() -> None:
     assert "\u4f60..." == shorten("\u4f60\u597d\u4f60\u597d", 6)
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("", 0),
+        ("plain", 5),
+        ("cafe\u0301", 4),  # an accent of its own
+        ("\u4f60\u597d", 4),
+        ("\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22", 7),  # "Thai", without marks
+        ("\u0e17\u0e35\u0e48", 1),  # one Thai letter, a vowel and a tone over it
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", 4),  # "Hindi": two syllables
+        ("\U0001f44d\U0001f3fd", 2),  # a thumb and its colour
+        ("\U0001f1e9\U0001f1ea", 2),  # a flag of two letters
+        ("1\ufe0f\u20e3", 2),  # a digit on a key
+    ],
+)
+def test_columns(text: str, columns: int) -> None:
+    """A letter's marks take no column, an emoji of several characters takes two."""
+    assert columns == columns_of(text)
+
+
+@pytest.mark.parametrize("middle", [False, True])
+@pytest.mark.parametrize("letter", ["e\u0301", "\u0e17\u0e35\u0e48", "\U0001f44d\U0001f3fd"])
+def test_shorten_keeps_letters_whole(letter: str, middle: bool) -> None:
+    """A cut comes between letters, never between a letter and its marks."""
+    cut = shorten(letter * 40, 25, middle=middle)
+    assert ["", ""] == [part.replace(letter, "") for part in cut.split("...")]
+    assert 23 <= columns_of(cut) <= 25
+
+
+@pytest.mark.parametrize("middle", [False, True])
+@pytest.mark.parametrize("marks", [1, 2, 40, 4000])
+def test_a_cut_is_marked_whatever_the_letters_take(marks: int, middle: bool) -> None:
+    """Of a text with more marks than are looked at, what is left out is left out visibly."""
+    text = ("e" + "\u0301" * marks) * 61
+    assert "..." in one_line(text, 60, middle=middle)
+    assert text == one_line(text, None)
+
+
 def test_one_line_of_a_huge_text_is_quick_and_right() -> None:
     """Only what can be seen of a huge output is looked at; head and tail are the real ones."""
     assert "aaa...bbb" == one_line("a" * 10_000_000 + "b" * 10, 9, middle=True)
@@ -119,44 +158,3 @@ def test_quoted_pair_fits(common: str, expected: str, actual: str, width: int) -
     for line in quoted_pair(common * 3 + expected, common * 3 + actual, width):
         assert line.isprintable()
         assert columns_of(line) <= width
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("learning_rate 2e-4 -> 1e-3", "learning_rate 2e-4 -> 1e-3"),
-        ("a|b", "a&#124;b"),
-        ("<img src=x>", "&#60;img src=x>"),
-        ("> quote", "&#62; quote"),
-        ("`code` *bold* _it_", "&#96;code&#96; &#42;bold&#42; &#95;it&#95;"),
-        ("[link](x)", "&#91;link&#93;(x)"),
-        ("thanks @someone", "thanks @&#8203;someone"),
-        ("fixes #12, GH-3", "fixes #&#8203;12, GH&#8203;-3"),
-        ("https://x.y www.x.y", "https:&#8203;//x.y www&#8203;.x.y"),
-        ("&lt; &#64;", "&#38;lt; &#38;#&#8203;64;"),
-        (":tada:", ":&#8203;tada:"),
-        ("a\nb", "a&#92;nb"),
-        ("$x$ ~~y~~", "&#36;x&#36; &#126;&#126;y&#126;&#126;"),
-    ],
-)
-def test_markdown_cell(text: str, wanted: str) -> None:
-    """Structure becomes entities; mentions, references and links get a zero-width space."""
-    assert wanted == markdown_cell(text)
-
-
-@given(ANYTHING)
-def test_markdown_cell_is_inert(text: str) -> None:
-    """No pipe, tag, backtick, newline, or mention gets through, raw or as an entity."""
-    cell = markdown_cell(text)
-    assert not set(cell) & set("|<`*[]~$\\\n\r")
-    assert cell.isprintable()
-    shown = html.unescape(cell)
-    assert shown.count("@") == shown.count("@\u200b")
-    assert shown.count("#") == shown.count("#\u200b")
-    assert "://" not in shown
-
-
-@given(ANYTHING)
-def test_markdown_cell_shows_the_text(text: str) -> None:
-    """Rendered it reads as the visible text, shortened."""
-    assert one_line(text, 200) == html.unescape(markdown_cell(text)).replace("\u200b", "")

@@ -90,7 +90,7 @@ def test_nan_says_that_it_is_not_a_number_and_why() -> None:
         (math.nan, {"loss": math.nan}, "not a number: the loss of 1 of 1 examples is not finite"),
         (math.inf, {"loss": math.inf}, "infinite: the loss of 1 of 1 examples is not finite"),
         (math.nan, {"tokens": 0}, "not a number: none of the examples has a labelled token"),
-        (math.nan, {}, "not a number: no comparison with it holds"),
+        (math.nan, {}, "not a number: no condition on it holds"),
     ],
 )
 def test_not_finite_without_a_finding(value: float, row: dict[str, float], wanted: str) -> None:
@@ -116,7 +116,7 @@ def test_other_comparisons_are_explained_too() -> None:
 def test_a_bound_that_is_not_finite() -> None:
     """A wanted NaN or infinity is named as the fault."""
     lines = explain_figure(fake_result().eval_loss, "<", math.nan)
-    assert "eval_loss 1.2900, wanted < nan: the wanted figure is nan" == lines[1]
+    assert "eval_loss 1.2900, wanted < nan: the bound is nan" == lines[1]
 
 
 def test_a_figure_that_is_no_metric() -> None:
@@ -155,7 +155,7 @@ def test_explain_gate_without_a_figure() -> None:
     gate = Gate("pass_rate[irony]", ">=", 0.8)
     lines = explain_gate(fake_result(), GateResult(gate, None, passed=False)).splitlines()
     assert "pass_rate[irony] has no figure: no eval example is tagged 'irony'" == lines[0]
-    assert "the figure is missing: no comparison with it holds" == lines[2]
+    assert "the figure is missing, so no condition on it holds" == lines[2]
     assert "  *  3  -  num_train_epochs 1 -> 3" in lines
 
 

@@ -200,7 +200,7 @@ def test_filters(loop: LoopReport, open_page: Callable[..., Opened]) -> None:
     assert some in opened.ids()
     opened.page.fill(".search", "nothing has this text")
     assert 0 == opened.shown()
-    assert "No example is like this." in (opened.page.text_content(".rows") or "")
+    assert "No example matches." in (opened.page.text_content(".rows") or "")
 
 
 def test_any_two_iterations(loop: LoopReport, open_page: Callable[..., Opened]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wcwidth import wcswidth
 
 from pytest_ftloop.report.escape import columns_of, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
+from tests.report.writings import WRITINGS
 
 VISIBLE = st.text(st.characters(), max_size=60).map(visible)
 
@@ -43,6 +46,18 @@ def test_table_counts_wide_characters_twice() -> None:
     """Columns stay aligned beside Chinese text."""
     columns = [Column(("", "tag"), ["\u5426\u5b9a", "no"]), Column(("", "n"), ["1", "2"])]
     assert ["\u5426\u5b9a  1", "no    2"] == table(columns, 40)[2:]
+
+
+@pytest.mark.parametrize("texts", WRITINGS.values(), ids=WRITINGS)
+@pytest.mark.parametrize("width", [80, 16, 12])
+def test_rows_of_any_writing_end_alike(texts: tuple[str, ...], width: int) -> None:
+    """No row leans, whichever script its texts are in, in full and cut to the terminal."""
+    cells = [visible(text * 2) for text in texts]
+    columns = [
+        Column(("", "tag"), cells, least=6),
+        Column(("", "n"), [str(number) for number in range(len(cells))], right=True),
+    ]
+    assert 1 == len({wcswidth(line) for line in table(columns, width)[1:]})
 
 
 @given(st.lists(st.tuples(VISIBLE, VISIBLE), min_size=1, max_size=4), st.integers(1, 100))

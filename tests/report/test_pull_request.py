@@ -183,7 +183,7 @@ def test_everything_of_a_loop_is_said() -> None:
         "Iteration 002-000000&#8203;02 of word.ftloop.yaml, against 001-000000&#8203;01 at word..",
         "- \u274c regression: regressed: word.\n",
         "- \u274c pass_rate&#91;word&#93; 50.0%, wanted >= 90%\n- \u2705 eval_loss 0.7500, wanted",
-        "|  | metric | baseline | now | change | p | found from |",
+        "|  | metric | baseline | now | change | p | detectable |",
         "| ! | eval_loss | 0.9000 | 0.8000 | -0.1000 | 0.003 | 0.0331 |",
         "| ? | pass_rate | 90.0% | 80.0% | -10.0 points | 0.003 | 3.3 points |",
         "| + | pass_rate&#91;word&#93; |",
@@ -245,7 +245,7 @@ def test_error_is_said_once_and_in_sentences() -> None:
 
 def test_trained_in_this_job() -> None:
     """A log that was made in the job is not committed yet: it says so."""
-    assert "the log is to be committed" in text_of(replace(judged(), trained=True))
+    assert "commit the log" in text_of(replace(judged(), trained=True))
 
 
 # --- what it cuts --------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def change(report: PullRequestReport, path: str, value: Any) -> bytes:
 )
 def test_data_that_is_refused(path: str, value: Any) -> None:
     """Anything unknown, of another type or beyond its bounds is refused, with where it is."""
-    with pytest.raises(ConfigError, match=r"this is no report of ftloop ci: ") as caught:
+    with pytest.raises(ConfigError, match=r"not a report of ftloop ci: ") as caught:
         from_json(change(of([judged()]), path, value))
     assert str(caught.value).replace("\n", "").isprintable()
 
@@ -513,7 +513,7 @@ def test_data_that_is_refused(path: str, value: Any) -> None:
 )
 def test_data_that_is_none(content: bytes) -> None:
     """What is no report at all is refused likewise."""
-    with pytest.raises(ConfigError, match="this is no report of ftloop ci"):
+    with pytest.raises(ConfigError, match="not a report of ftloop ci"):
         from_json(content)
 
 

@@ -13,10 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.report.escape import columns_of
-from pytest_ftloop.report.table import FIELDS, as_csv, as_json, as_markdown, as_text, log_rows
+from pytest_ftloop.report.table import (
+    FIELDS,
+    Table,
+    as_csv,
+    as_json,
+    as_markdown,
+    as_text,
+    format_tables,
+    log_rows,
+)
 from tests.fakes import fake_iteration, fake_metrics
 from tests.report.fakes_report import fake_chain
 from tests.report.hostile import hostile_results
+from tests.report.markdown_rows import rows_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
@@ -57,13 +67,13 @@ def test_as_text() -> None:
 
 def test_as_markdown() -> None:
     """A table that reads well raw as well."""
-    lines = as_markdown(log_rows(fake_chain()[:2])).splitlines()
-    assert "| number | id | parent | change |" == lines[0][:33]
-    assert "| ---: | --- | --- | --- | ---: |" == lines[1][:33]
-    assert (
-        "| 2 | ab12cd32 | ab12cd31 | learning_rate 2e-4 -> 1e-3 | 1.5000 | 1.6000 |"
-        == lines[3][:74]
-    )
+    table = as_markdown(log_rows(fake_chain()[:2]))
+    rows = rows_of(table)
+    assert ["number", "id", "parent", "change"] == rows[0][:4]
+    assert [True, False, False, False, True] == [rule.endswith("-:") for rule in rows[1][:5]]
+    wanted = ["2", "ab12cd32", "ab12cd31", "learning_rate 2e-4 -> 1e-3", "1.5000", "1.6000"]
+    assert wanted == rows[3][:6]
+    assert 1 == len({len(line) for line in table.splitlines()})
 
 
 def test_as_json_is_valid_json() -> None:
@@ -91,12 +101,12 @@ def test_csv_holds_no_formula() -> None:
 
 def test_no_iterations() -> None:
     """An empty log is said to be empty, and is an empty list or table for programs."""
-    assert ("no iterations", "No iterations.", "[]", ",".join(FIELDS) + "\n") == (
-        as_text([]),
-        as_markdown([]),
-        as_json([]),
-        as_csv([]),
-    )
+    empty = [Table("topic", "improvement_log/topic", [])]
+    said = "topic: no iterations in improvement_log/topic yet; pytest --ftloop trains the first\n"
+    assert said == format_tables(empty, "text")
+    assert said == format_tables(empty, "markdown")
+    assert "[]\n" == format_tables(empty, "json")
+    assert ",".join(FIELDS) + "\n" == format_tables(empty, "csv")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -80,7 +80,7 @@ def test_regression_at_a_glance(width: int) -> None:
 def test_table_of_figures() -> None:
     """Deciding metrics, figures of whole runs, tags that moved: changes, p and what is found."""
     lines = changes_table(judged(), 100)
-    assert ["metric", "baseline", "now", "change", "p", "+/-", "found", "from"] == lines[0].split()
+    assert ["metric", "baseline", "now", "change", "p", "+/-", "detectable"] == lines[0].split()
     metrics = [line.removeprefix("  !").removeprefix("  +").split()[0] for line in lines[1:]]
     assert ["eval_loss", "pass_rate", "overfit_gap", "train_loss"] == metrics[:4]
     assert {"eval_loss[negation]", "pass_rate[short]"} <= set(metrics[4:])
@@ -115,7 +115,7 @@ def test_failing_gate_explains_itself() -> None:
     [
         ("incomplete", "pytest --ftloop-retrain trains it again."),
         ("inconclusive", "ftloop calibrate trains more seeds"),
-        ("not comparable", "if it is meant to be so: ftloop accept --baseline"),
+        ("not comparable", "if the change is intended, run ftloop accept --baseline"),
         ("environment", "pytest --ftloop-retrain-baseline trains the baseline"),
     ],
 )
@@ -170,9 +170,9 @@ def test_alarm_and_wear() -> None:
     report = replace(HOLDOUT, gains=gains, uses=20, judged=100)
     said = " ".join(line.strip() for line in holdout_lines(report))
     assert "eval_loss 0.0100 worse (on the eval set 0.0340 better): the gain does not hold" in said
-    assert "alarm: the gain on the eval set is not there on the holdout." in said
-    assert "the eval set is worn: 100 judgements by it at alpha 0.01" in said
-    assert "the holdout is worn: 20 openings." in said
+    assert "alarm: the gain on the eval set does not appear on the holdout." in said
+    assert "the eval set is worn out: in 100 judgements at alpha 0.01" in said
+    assert "the holdout is worn out: it was opened 20 times." in said
 
 
 def test_seed_noise() -> None:

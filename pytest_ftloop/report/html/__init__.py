@@ -1,1 +1,1 @@
-"""The HTML report: pure functions from a loop's records to one self-contained page."""
+"""The HTML report: gathers a loop's records and makes one self-contained page of them."""

@@ -1,4 +1,4 @@
-"""Every example's results as columns, each text once: 5,000 examples x 10 iterations are 4 MB."""
+"""The examples' results as columns, each text stored once: 5,000 x 10 results take 4 MB."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
 from pytest_ftloop.core.runs import groups_of
 
 Key = tuple[str, str]
-"""Id and content: under the same id another content is another example."""
+"""Id and content hash: the same id with other content is another example."""
 
 MISSING, UNSCORED, FAILED, PASSED = "-", "?", "0", "1"
 LONGEST_TEXT = 20_000
-"""Characters of a text on the page: a runaway output must not make the file unreadable."""
+"""Most characters of a text on the page: a model that never stops must not bloat the file."""
 
 FLAKY_FLIPS = 2
-"""From so many changes of outcome on, an example goes back and forth."""
+"""Changes of outcome over the iterations that make an example flaky: there and back."""
 
 
 class Texts:
-    """A table of texts, each held once; number 0 is the empty text."""
+    """A list of texts, each stored once. Number 0 is the empty text."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {"": 0}
 
     def number(self, text: str) -> int:
-        """The text's place in the table."""
+        """The text's index in the list."""
         if len(text) > LONGEST_TEXT:
             text = f"{text[:LONGEST_TEXT]} ... ({len(text)} characters)"
         return self._numbers.setdefault(text, len(self._numbers))
@@ -43,14 +43,14 @@ def columns(
     prompts: Mapping[Key, str],
     seed_runs: Sequence[SeedRun],
 ) -> dict[str, Any]:
-    """The examples that any of the iterations has. None stands for one whose examples are left out.
+    """The examples of all iterations; None for an iteration whose examples are omitted.
 
-    `passed` has a character an example; `output` and the other texts are numbers in `texts`; `loss`
-    is per token, with four digits.
+    `passed` has one character per example. `output` and the other texts are indices into `texts`.
+    `loss` is per token, with four digits.
     """
     tables = [_by_key(it.examples) if it else {} for it in iterations]
     first: dict[Key, ExampleResult] = {}
-    for table in reversed(tables):  # what the latest says of an example counts
+    for table in reversed(tables):  # the latest result of an example counts
         for key, row in table.items():
             first.setdefault(key, row)
     keys = sorted(first)
@@ -74,9 +74,9 @@ def flaky_keys(
     tables: Iterable[Mapping[Key, ExampleResult]],
     groups: Iterable[Sequence[Iteration | SeedRun]],
 ) -> set[Key]:
-    """Examples whose outcome is no stable fact.
+    """Examples with an unstable outcome.
 
-    It differs between seeds of the same settings, or went back and forth over the iterations.
+    It differs between seeds of the same settings, or changed back and forth over the iterations.
     """
     found: set[Key] = set()
     for group in groups:

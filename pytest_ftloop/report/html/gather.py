@@ -1,4 +1,4 @@
-"""The HTML report: gathered from results and logs, and written. Nothing is trained or logged."""
+"""Gather the HTML report from results and logs, and write it. It trains and logs nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
-from pytest_ftloop.log import ImprovementLog, write_atomically
+from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def write_report(results: Sequence[LoopResult], path: Path) -> None:
-    """Write one self-contained HTML file on these loops. A `FtloopError` where that can't be."""
+    """Write one self-contained HTML file about these loops. Raises `FtloopError` if it can't."""
     write_page([of_result(result) for result in results], path)
 
 
 def write_page(loops: Sequence[LoopReport], path: Path) -> None:
-    """Write one self-contained HTML file; folders on the way to it are made."""
+    """Write one self-contained HTML file. Missing folders are created."""
     from importlib.metadata import version
 
     text = render(loops, version("pytest-ftloop"))
@@ -62,7 +63,7 @@ def of_result(result: LoopResult, note: str = "") -> LoopReport:
 
 
 def of_log(logged: Logged, note: str = "") -> LoopReport:
-    """What the page says of a log alone: of a loop made in Python, or one that is out of date."""
+    """A log alone for the page: of a loop made in Python, or one that is out of date."""
     inputs, config = logged.inputs, logged.config
     return LoopReport(
         loop=config.name if config else logged.log.folder.name,
@@ -76,8 +77,9 @@ def of_log(logged: Logged, note: str = "") -> LoopReport:
 
 
 def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
-    """A loop that another process ran, as its log has it. `file` is empty for one made in Python:
-    what it is compared with is not known here.
+    """A loop that another process ran, read from its log.
+
+    `file` is empty for a loop made in Python, whose baseline is unknown in this process.
     """
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.loop.replay import replay
@@ -85,7 +87,8 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
 
     log = ImprovementLog(log_folder)
     if not file:
-        return of_log(Logged(log), "Made in Python and run by pytest-xdist: not compared.")
+        note = "Made in Python and run by pytest-xdist: not compared with a baseline."
+        return of_log(Logged(log), note)
     config = read_loop_file(Path(file))
     try:
         return of_result(replay(config, options))
@@ -94,10 +97,4 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:
-    """The prompts by id and content; of the `text` form the text itself."""
-    found = {}
-    for example in examples:
-        prompt = example.row.get("text") if example.prompt is None else example.prompt
-        if isinstance(prompt, str):
-            found[example.id, example.content] = prompt
-    return found
+    return {(example.id, example.content): example.prompt_text for example in examples}

@@ -1,6 +1,6 @@
-"""What the page says of one loop: its records, and which of them it has room for.
+"""One loop on the page: its records, and which of them the page has room for.
 
-Nothing is read or judged here: `html_report` gathers it.
+Nothing is read or judged here; `gather` does that.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.gate.verdict import Verdict
 
 MOST_ITERATIONS = 40
-"""Iterations on a page: more are no curves but a carpet."""
+"""Most iterations on a page: more curves could not be told apart."""
 
 MOST_RESULTS = 60_000
-"""Results of examples on a page, over all iterations: 12 iterations of 5,000 examples. With outputs
-of two lines each, that is a file of about 10 MB."""
+"""Most results of examples on a page, over all iterations: 12 iterations of 5,000 examples, with
+outputs of two lines each, make a file of about 10 MB."""
 
 
 @dataclass(frozen=True)
 class LoopReport:
-    """One loop's log as it is shown.
+    """One loop's log for the page.
 
-    `iterations` are all in the log, in order of number; `chain` holds the ids of those that the
-    loop's own settings lead to. `baseline` is what `verdicts` (by the gate's name) compare with. It
-    need not be among the iterations: its commit may know another training of the same settings.
-    `is_gated` says whether a failing verdict fails the loop, or only informs.
-    `prompts` are by id and content. `note` says what is wrong with the log, if anything is.
+    `iterations` are all iterations of the log, by number. `chain` holds the ids of those that start
+    from the loop file's settings. `verdicts` (with the gate's name) compare with `baseline`, which
+    may be missing from `iterations`: its commit may hold another training of the same settings.
+    `is_gated`: a failing verdict fails the loop; otherwise it informs only. `prompts` are by id and
+    content. `note` is a problem of the log, or empty.
     """
 
     loop: str
@@ -49,7 +49,7 @@ class LoopReport:
 
 @dataclass(frozen=True)
 class Shown:
-    """An iteration's place on the page; `label` is unique there."""
+    """An iteration on the page; its `label` is unique there."""
 
     iteration: Iteration
     label: str
@@ -61,7 +61,7 @@ class Shown:
 
 
 def shown(report: LoopReport) -> tuple[Shown, ...]:
-    """The iterations on the page, the baseline first where it is none of the log's."""
+    """The iterations on the page. A baseline that is not in the log comes first."""
     kept = _most_wanted(report)
     outside = report.baseline if report.baseline and not _index(report, report.baseline) else None
     every = ([outside] if outside else []) + kept
@@ -83,19 +83,19 @@ def shown(report: LoopReport) -> tuple[Shown, ...]:
 
 
 def left_out(report: LoopReport) -> int:
-    """How many of the log's iterations the page has no room for."""
+    """The number of iterations for which the page has no room."""
     return len(report.iterations) - len(_most_wanted(report))
 
 
 def _most_wanted(report: LoopReport) -> list[Iteration]:
-    """The log's iterations, but for the oldest of a long log."""
+    """The log's iterations, without the oldest ones of a long log."""
     ranked = sorted(report.iterations, key=lambda it: (-_rank(report, it), -it.number))
     kept = {id(it) for it in ranked[:MOST_ITERATIONS]}
     return [it for it in report.iterations if id(it) in kept]
 
 
 def _within_budget(report: LoopReport, iterations: list[Iteration]) -> set[int]:
-    """The iterations whose examples fit on the page: best and baseline always, then the last."""
+    """The iterations whose examples fit on the page: best and baseline, then the latest."""
     ranked = sorted(iterations, key=lambda it: (-_rank(report, it), -it.number))
     fitting: set[int] = set()
     used = 0
@@ -113,12 +113,12 @@ def _rank(report: LoopReport, iteration: Iteration) -> int:
 
 
 def _index(report: LoopReport, wanted: Iteration) -> int:
-    """Its place in the log, from 1 on; 0 where it is none of the log's."""
+    """Its position in the log, counted from 1; 0 if it is not in the log."""
     return next((n for n, it in enumerate(report.iterations, 1) if _is(it, wanted)), 0)
 
 
 def _is(one: Iteration, other: Iteration | None) -> bool:
-    """Whether both are one training: the same settings may have been trained elsewhere too."""
+    """Whether both are the same training; equal settings may be trained twice, elsewhere."""
     return (
         other is not None
         and one.fingerprint == other.fingerprint

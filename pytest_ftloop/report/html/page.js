@@ -596,7 +596,7 @@
       this.find(".pager").hidden = pages < 2;
       const focused = document.activeElement?.dataset?.sort;
       const place = this.find(".rows");
-      place.replaceChildren(rows.length ? this.table(rows) : make("p", "nothing", "No example is like this."));
+      place.replaceChildren(rows.length ? this.table(rows) : make("p", "nothing", "No example matches."));
       if (focused) this.find(`[data-sort="${focused}"]`)?.focus();
     }
 
@@ -678,7 +678,7 @@
       const box = make("div", text ? "text" : "text empty");
       parent.append(box);
       if (!text) {
-        box.append(parent.matches(".c-prompt") ? "not at hand" : "empty");
+        box.append(parent.matches(".c-prompt") ? "not available" : "empty");
         return;
       }
       if (expected === null || expected.trim() === text.trim()) {

@@ -1,7 +1,7 @@
 """One self-contained page: template, style, script, data and the plotting library in one file.
 
-The page's security policy allows no request at all, and no script but the two whose hashes it
-names: whatever text a model wrote, it would not run even if it were not escaped.
+The page's security policy forbids all requests, and all scripts except the two whose hashes it
+contains: a script in a model's output would not run even if it were not escaped.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _JSON_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def render(loops: Sequence[LoopReport], version: str = "") -> str:
-    """The page of these loops; the same records give the same page."""
+    """The page of these loops. The same records give the same page."""
     check_extra()
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     def inert(value: Any) -> Any:
-        """Text without controls and bidirectional marks; autoescaping sees to the rest."""
+        """Escape controls and bidirectional marks; jinja's autoescaping handles HTML."""
         return value if isinstance(value, Markup) else _printable(str(value))
 
     environment = Environment(
@@ -62,7 +62,7 @@ def render(loops: Sequence[LoopReport], version: str = "") -> str:
 
 
 def check_extra() -> None:
-    """A `FtloopError` with the one command that mends it where a library is missing."""
+    """Raise a `FtloopError` with the command that installs a missing library."""
     if missing := [name for name in REPORT_EXTRA if find_spec(name) is None]:
         raise FtloopError(
             f"the HTML report needs {' and '.join(missing)}",
@@ -71,7 +71,7 @@ def check_extra() -> None:
 
 
 def loop_data(report: LoopReport) -> dict[str, Any]:
-    """What the page's script draws: curves, metrics with their noise, the examples."""
+    """The data for the page's script: curves, metrics with their noise, the examples."""
     every = shown(report)
     with_examples = [place for place, it in enumerate(every) if it.has_examples]
     tables = [it.iteration if it.has_examples else None for it in every]
@@ -86,10 +86,7 @@ def loop_data(report: LoopReport) -> dict[str, Any]:
 
 
 def to_script_json(value: Any) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element.
-
-    NaN and infinity, which JSON lacks, are null.
-    """
+    """JSON for a script element, which nothing in it can end. NaN and infinity become null."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _JSON_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -129,9 +126,9 @@ def _spread(spread: Spread | None) -> dict[str, Any] | None:
 
 
 def _compared(every: Sequence[Shown], with_examples: Sequence[int]) -> tuple[int, int]:
-    """Which iterations' examples stand side by side at first: baseline, else the first, and best.
+    """The two iterations whose examples are compared at first: the baseline and the best.
 
-    Where those are the same, the best and the one before it; both may be all there is.
+    Without a baseline: the earliest iteration before the best one, else any other one.
     """
     best = next((p for p in with_examples if every[p].is_best), with_examples[-1])
     others = [place for place in with_examples if place != best]
@@ -141,11 +138,11 @@ def _compared(every: Sequence[Shown], with_examples: Sequence[int]) -> tuple[int
 
 
 class _Plotly:
-    """The plotting library as the page carries it: packed, and unpacked when a plot is in view."""
+    """The plotting library, packed; the page unpacks it when a plot comes into view."""
 
     def __init__(self, source: str) -> None:
         self.hash = _hash(source)
-        # mtime: the same library gives the same page.
+        # Without the time of packing, the same library gives the same page.
         self.packed = base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()
 
 
@@ -157,7 +154,7 @@ def _plotly() -> _Plotly:
 
 
 def _hash(script: str) -> str:
-    """As a security policy names a script. Line ends are those that a browser sees."""
+    """A script's hash for a security policy, with line ends as a browser reads them."""
     text = script.replace("\r\n", "\n").replace("\r", "\n")
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

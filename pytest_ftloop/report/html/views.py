@@ -1,6 +1,6 @@
-"""What the template shows of a loop, in words; all figures said as everywhere else.
+"""The values that the template shows of a loop, formatted as in all reports.
 
-Texts of users and models are in here as they are: the template escapes them.
+Text of users and models is not escaped here: the template does that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TONES = {
     "inconclusive": "warn",
     "not comparable": "plain",
 }
-"""The colour of a verdict; its word always stands beside it."""
+"""The colour of a verdict, which is always shown with its word."""
 
 SAID = {
     "improved": "better",
@@ -60,7 +60,7 @@ _UNWRAPPED = 1_000_000
 
 
 def loop_view(report: LoopReport, index: int) -> View:
-    """Everything that the template says of one loop."""
+    """All values of one loop for the template."""
     every = shown(report)
     verdicts = [verdict_view(n, verdict, report.is_gated) for n, verdict in report.verdicts]
     return {
@@ -93,9 +93,9 @@ def loop_view(report: LoopReport, index: int) -> View:
 
 
 def status_view(report: LoopReport) -> View:
-    """The loop in one sentence: what the verdict is, what the gates say.
+    """The loop in one sentence: its verdict, and whether its gates hold.
 
-    A verdict that is no gate fails nothing, but one that is bad takes the green away.
+    A verdict without a gate fails nothing, but a bad one keeps the loop from being green.
     """
     failed = sum(not gate.passed for gate in report.gates)
     verdicts = [verdict for _, verdict in report.verdicts]
@@ -127,7 +127,7 @@ def _gates_text(failed: int, of: int) -> str:
 
 
 def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
-    """A verdict and each figure it rests on."""
+    """A verdict and the figures behind it."""
     tags = [change for change in verdict.tags if change.kind != "unchanged"]
     rows = [*verdict.changes, *verdict.runs, *tags]
     seeds = verdict.changes[0].test if verdict.changes else None
@@ -154,7 +154,7 @@ def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
 
 
 def tiles_view(report: LoopReport) -> list[View]:
-    """The best iteration's figures, each with its distance to what it is measured by."""
+    """The best iteration's figures, each with its change from the baseline or the start."""
     against, said = _reference(report)
     tiles = []
     for name in TILES:
@@ -175,7 +175,7 @@ def tiles_view(report: LoopReport) -> list[View]:
 
 
 def findings_view(report: LoopReport, every: Sequence[Shown]) -> View:
-    """The findings of the best and the last iteration, and apart from them those of the others."""
+    """The findings of the best and the last iteration, and separately those of the others."""
     best, last = report.best, report.iterations[-1]
     both = (best, last) if best.name != last.name else (best,)
     names = dict(zip((it.name for it in both), ("best", "last"), strict=False))
@@ -197,7 +197,7 @@ def findings_view(report: LoopReport, every: Sequence[Shown]) -> View:
 
 
 def tags_view(report: LoopReport, every: Sequence[Shown]) -> View:
-    """The pass rate of each tag in each iteration, the tags that are worst now first."""
+    """The pass rate per tag and iteration, the tag that is worst in the best iteration first."""
     best = report.best
     names = {name for it in every for name in it.iteration.metrics}
     tags = {tag for name in names if (tag := _tag_of(name)) is not None}
@@ -235,7 +235,7 @@ def tags_view(report: LoopReport, every: Sequence[Shown]) -> View:
 
 
 def settings_view(every: Sequence[Shown]) -> View:
-    """What was changed on the way to each iteration and why; then all that is stated."""
+    """The settings that differ between iterations, with reasons; then all others that are set."""
     stated = [_stated(it.iteration) for it in every]
     names = list(dict.fromkeys(name for settings in stated for name in settings))
     moved = [name for name in names if len({settings.get(name) for settings in stated}) > 1]
@@ -262,7 +262,7 @@ def settings_view(every: Sequence[Shown]) -> View:
 
 
 def cost_view(report: LoopReport, every: Sequence[Shown]) -> View:
-    """What each iteration cost, the seed runs, and all of them together."""
+    """The cost of each iteration, of the seed runs, and the total."""
     own = [it.iteration.cost for it in every if not _is_outside(report, it)]
     seeds = [run.cost for run in report.seed_runs]
     rows = [(f"iteration {it.label}", it.iteration.cost) for it in every]
@@ -321,7 +321,7 @@ def _column(it: Shown) -> View:
 
 
 def _reference(report: LoopReport) -> tuple[Iteration | None, str]:
-    """What the best iteration is measured by: the baseline, else where the loop started."""
+    """The iteration that the best one is compared with: the baseline, else the first one."""
     baseline, first = report.baseline, report.iterations[0]
     if baseline is not None and baseline.fingerprint != report.best.fingerprint:
         return baseline, "against the baseline"
@@ -390,7 +390,7 @@ def _adjustment(adjustment: Any) -> View:
 
 
 def _stated(iteration: Iteration) -> dict[str, str]:
-    """All that is stated of settings, scoring, model and data, by dotted name."""
+    """Settings, scoring, model and data, by dotted name, as far as they are set."""
     groups: dict[str, Mapping[str, Any]] = {
         "training": iteration.settings.training,
         "lora": iteration.settings.lora,

@@ -1,7 +1,7 @@
-"""What a reviewer sees: a report as plain data, and as Markdown for a pull request.
+"""The report on a pull request: as plain data, and as Markdown.
 
-The two are apart because they may be made in different places: where a pull request comes from a
-fork, its own job writes the data, and a job that trusts nothing in it writes the Markdown.
+These are two steps because two jobs may do them: for a pull request from a fork, the fork's job
+writes the data, and a job with write access, which trusts none of it, writes the Markdown.
 """
 
 from pytest_ftloop.report.pull_request.gather import LoopOutcome, of

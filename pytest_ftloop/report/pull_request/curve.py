@@ -18,10 +18,10 @@ Points = Sequence[tuple[float, float]]
 
 
 def curve_of(iteration: Iteration) -> Curve | None:
-    """Train and eval loss over the steps. None where there is too little, or it has diverged.
+    """Train and eval loss over the steps. None if there are too few points, or the run diverged.
 
-    It starts at the first evaluation: the fall before it would flatten what is to be seen. Of one
-    evaluation alone it starts at the untrained base.
+    The curve starts at the first evaluation, because the steep fall before it would flatten the
+    rest. With a single evaluation it starts at the untrained base.
     """
     evals = _finite((point.step, point.eval_loss) for point in iteration.evals)
     if len(evals) == 1:
@@ -43,7 +43,7 @@ def curve_of(iteration: Iteration) -> Curve | None:
 
 
 def mermaid(curve: Curve) -> list[str]:
-    """The chart's lines: our own words and numbers only."""
+    """The lines of the chart. They contain no text of users."""
     values = (*curve.train, *curve.evals)
     low, high = min(values), max(values)
     margin = (high - low) * 0.05 or 0.1
@@ -59,19 +59,19 @@ def mermaid(curve: Curve) -> list[str]:
 
 
 def _finite(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points that a chart can show, by step; a diverged loss would flatten all the others."""
+    """The points for the chart, by step. Diverged losses, which flatten all others, are omitted."""
     shown = {step: loss for step, loss in points if abs(loss) < _HIGHEST}
     return sorted(shown.items())
 
 
 def _mean_near(points: Points, step: float, width: float) -> float:
-    """The mean of the losses within half a width, so that the noise of single batches is less."""
+    """The mean loss within half a width of a step: less noisy than a single batch."""
     near = [loss for at, loss in points if abs(at - step) <= width / 2]
     return math.fsum(near) / len(near) if near else _between(points, step)
 
 
 def _between(points: Points, step: float) -> float:
-    """The loss at a step, on the line between its neighbours; beyond the ends that of the end."""
+    """The loss at a step, interpolated; beyond either end, the loss at that end."""
     before = [point for point in points if point[0] <= step]
     after = [point for point in points if point[0] >= step]
     if not before or not after:
@@ -81,5 +81,5 @@ def _between(points: Points, step: float) -> float:
 
 
 def _plain(value: float) -> str:
-    """Without an exponent, which the chart's language lacks."""
+    """A number without an exponent, which Mermaid can't read."""
     return f"{value:.4f}".rstrip("0").rstrip(".")

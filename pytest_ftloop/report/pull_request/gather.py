@@ -1,4 +1,4 @@
-"""From what was judged to the report as plain data: cut to its bounds, nothing escaped yet."""
+"""Make the report's plain data from judged loops: cut to the bounds of `model`, not escaped."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ _WIDE = 10_000
 
 @dataclass(frozen=True)
 class LoopOutcome:
-    """What came of one loop file: its result with the verdicts, or the error why there is none.
+    """One judged loop file: its result with the verdicts, or the error that prevented them.
 
-    `is_stale`: training would cure the error. `trained`: this very job trained it, or restored it.
+    `is_stale`: training would cure the error. `trained`: this job trained or restored it.
     """
 
     loop: str
@@ -71,7 +71,7 @@ class LoopOutcome:
 
 
 def of(loops: Iterable[LoopOutcome]) -> PullRequestReport:
-    """The report on these loops, in their order; of too many the worst."""
+    """The report on these loops, in their order. Of too many loops it keeps the worst."""
     sections = [_section(outcome) for outcome in loops]
     ranks = [OUTCOMES.index(section.outcome) for section in sections]
     worst = sorted(range(len(sections)), key=lambda index: (ranks[index], index))[:MOST_LOOPS]
@@ -107,18 +107,17 @@ def _section(outcome: LoopOutcome) -> LoopSection:
 
 
 def _difference(result: LoopResult) -> Difference | None:
-    """What changed against the baseline of the gate on the whole set; None without a baseline."""
+    """The difference from the baseline of the gate on the whole set; None without a baseline."""
     baseline = result.baseline
     if baseline is None or not result.verdicts:
         return None
     whole = (verdict for rule, verdict in result.verdicts if rule.tag is None)
     verdict = next(whole, result.verdicts[0][1])
-    prompts = {id_: example.prompt for id_, example in result.examples.items()}
-    return difference(baseline, result.best, verdict, prompts)
+    return difference(baseline, result.best, verdict, result.examples)
 
 
 def _metrics(iteration: Iteration) -> dict[str, Number]:
-    """The figures, those of the whole eval set first."""
+    """The figures; those of the whole eval set come first."""
     names = sorted(iteration.metrics, key=lambda name: split_name(name)[1] is not None)
     return {_cut(name, NAME): number(iteration.metrics[name]) for name in names[:MOST_ROWS]}
 
@@ -160,7 +159,7 @@ def _change(change: Change) -> ChangeRow:
 
 
 def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
-    """The chain; of a very long one its end, and the best."""
+    """The iterations of the chain. Of a very long chain it keeps the end and the best one."""
     chain = result.chain
     kept = [it for it in chain[:-MOST_ITERATIONS] if it.name == result.best.name]
     kept += chain[-(MOST_ITERATIONS - len(kept)) :]
@@ -226,7 +225,7 @@ def _settings(diff: Difference | None) -> tuple[SettingRow, ...]:
 
 
 def _stated(value: object) -> str:
-    return "not stated" if value is None else format_setting(value)
+    return "not set" if value is None else format_setting(value)
 
 
 def _cost(cost: Cost) -> CostRow:
@@ -239,9 +238,9 @@ def _cost(cost: Cost) -> CostRow:
 
 
 def _cut(text: str, most: int) -> str:
-    """At most so many characters, both ends kept; lone surrogates, which no file holds, replaced.
+    """Cut text to so many characters, keeping both ends.
 
-    Of a huge output only the ends are looked at.
+    Lone surrogates are replaced, because they can't be written to a file.
     """
     if len(text) > most:
         room = most - len(ELLIPSIS)

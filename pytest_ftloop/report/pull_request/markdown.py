@@ -1,6 +1,6 @@
-"""The report as Markdown: the verdict first, and of the rest as much as there is room for.
+"""The report as Markdown: the verdict first, then as much of the rest as there is room for.
 
-All texts in it are inert, whoever wrote them, and no line begins with one.
+Text of users and models is inert in it, and never begins a line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.gate.verdict import change_text
-from pytest_ftloop.report.escape import columns_of, markdown_visible, one_line, shorten, visible
+from pytest_ftloop.report.escape import (
+    columns_of,
+    one_line,
+    shorten,
+    visible,
+)
+from pytest_ftloop.report.markdown import inert, markdown_table
 from pytest_ftloop.report.phrases import MISSING, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
@@ -33,26 +39,26 @@ if TYPE_CHECKING:
     )
 
 LIMIT = 65_536
-"""Characters of a comment. Bytes are counted here, which are never fewer."""
+"""Most characters of a comment on GitHub. We count bytes, of which there are never fewer."""
 
 LABELS: Mapping[Outcome, str] = {
     "error": "not judged",
     "stale": "log out of date",
     "failed": "threshold failed",
 }
-"""Outcomes that are said with other words."""
+"""Words for outcomes, where they differ from the outcome's name."""
 
 _CELL = 200
 _LOOP = 60
 _HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
 _LEGEND = (
-    "`+` proven better, `!` proven worse, `?` could be worse. *Found from*: the smallest drop that "
-    "would be found in 4 of 5 cases."
+    "`+` proven better, `!` proven worse, `?` could be worse. *Detectable*: the smallest drop that "
+    "would be detected in 4 of 5 cases."
 )
-# What a code host may take for the name of a commit: 7 digits or more.
+# Code hosts turn 7 or more hexadecimal digits into a link to a commit.
 _COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{7,}(?![0-9A-Za-z])")
 
-# The first half of an emoji's name at a text's end, where a colon of ours may follow.
+# The start of an emoji's name at the end of a text, which our own colon could complete.
 _HALF_EMOJI = re.compile(r":(?=[\w+-]+\Z)")
 
 Part = Callable[["LoopSection"], int]
@@ -69,7 +75,7 @@ _PARTS: Mapping[str, Part] = {
     "gates": lambda loop: len(loop.thresholds) + len(loop.verdicts),
     "reasons": lambda loop: max(map(columns_of, _reasons(loop)), default=0),
 }
-"""What can be cut, and how much of it a loop has; of the reasons, columns."""
+"""The parts that can be cut, and the size of each in a loop: rows, or columns for reasons."""
 
 _CUTS: Sequence[tuple[str, int]] = (
     *(("fixed examples", most) for most in (20, 10, 5, 0)),
@@ -87,11 +93,11 @@ _CUTS: Sequence[tuple[str, int]] = (
     ("gates", 1),
     ("gates", 0),
 )
-"""The least important first. Each holds for all loops alike, and until a later one says less."""
+"""Cuts in the order in which they are made, each with the size that is left, for all loops."""
 
 
 def render(report: PullRequestReport, limit: int = LIMIT, rest: str = "the job summary") -> str:
-    """The report in fewer than `limit` bytes; `rest` says where what is cut can be read."""
+    """The report in fewer than `limit` bytes. `rest` is the place where cut parts can be read."""
     most = {part: max(map(count, report.loops), default=0) for part, count in _PARTS.items()}
     for part, fewer in (("reasons", most["reasons"]), *_CUTS):
         most[part] = min(most[part], fewer)
@@ -116,7 +122,7 @@ def _document(report: PullRequestReport, most: Mapping[str, int], rest: str) -> 
 
 
 def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
-    """A line a loop, the worst first, as many as there is room for; the others are counted."""
+    """One line per loop, the worst first, as many as fit; the others are counted."""
     loops = sorted(report.loops, key=lambda loop: (loop.ok, OUTCOMES.index(loop.outcome)))
     lines = [f"- {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
     for shown in range(len(loops), -1, -1):
@@ -133,7 +139,7 @@ def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
 
 
 def _headline(report: PullRequestReport) -> str:
-    """The verdict on all loops in one line."""
+    """The outcome of all loops in one line."""
     icons = {_icon(loop) for loop in report.loops}
     icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
     if len(report.loops) == 1 and not report.left_out:
@@ -149,7 +155,7 @@ def _counted(outcomes: Iterable[Outcome]) -> str:
 
 
 def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
-    """One loop: its verdict, then as much of each part as is given."""
+    """One loop: its verdict, then each part up to its size in `most`."""
     tables = [v for v in loop.verdicts if v.changes] if most["figures"] else []
     notes = [note for v in loop.verdicts for note in v.notes[: most["notes"]]]
     notes += loop.holdout if most["notes"] else ()
@@ -173,7 +179,7 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
 def _introduction(loop: LoopSection, width: int) -> str:
     if loop.error:
         said = _say(_sentences(loop.error), width)
-        if loop.error.startswith(f"{loop.source}:"):  # most errors say so, many with the line
+        if loop.error.startswith(f"{loop.source}:"):  # as most errors do
             return said
         return f"Loop file {_say(loop.source, NAME)}: {said}"
     text = f"Iteration {_say(loop.iteration, NAME)} of {_say(loop.source, NAME)}"
@@ -183,23 +189,23 @@ def _introduction(loop: LoopSection, width: int) -> str:
             text += f" at {_say(verdict.against, NAME)}" if verdict.against else ""
             break
     if loop.trained:
-        text += ". Trained or restored in this job: the log is to be committed"
+        text += ". Trained or restored in this job: commit the log"
     return f"{text}."
 
 
 def _sentences(error: str) -> str:
-    """An error's lines as sentences on one: what is wrong, and what to do."""
+    """Join the lines of an error into sentences on one line."""
     *before, last = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
     return " ".join([*(line if line[-1] in ".:;,!?" else f"{line}." for line in before), last])
 
 
 def _reasons(loop: LoopSection) -> list[str]:
-    """The texts that say why, visible."""
+    """The reasons for the outcome, as visible text."""
     return [visible(text) for text in (loop.error, *(v.because for v in loop.verdicts)) if text]
 
 
 def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
-    """One line a gate, those that fail first."""
+    """One line per gate, the failing ones first."""
     width = max(most["reasons"], 20)
     lines = [
         (verdict.ok, f"{_say(verdict.gate, NAME)}: {verdict.kind}: {_say(verdict.because, width)}")
@@ -215,18 +221,18 @@ def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
 
 
 def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
-    """The figures beside the baseline's, with the marks of what is proven of them."""
-    head = ["", "metric", "baseline", "now", "change", "p", "found from"]
+    """The figures beside the baseline's, with the marks of what is proven."""
+    head = ["", "metric", "baseline", "now", "change", "p", "detectable"]
     rows = [_change(change) for change in verdict.changes[:most]]
     table = _table(head, rows, right=range(2, 7))
-    return f"By the gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
+    return f"Gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
 
 
 def _change(change: ChangeRow) -> list[str]:
     old, new, p = (float(value) for value in (change.baseline, change.candidate, change.p))
     return [
-        MARKS[change.kind].strip(),
-        _say(change.metric, NAME),
+        MARKS[change.kind],
+        one_line(change.metric, NAME),
         _figure(change.metric, change.baseline),
         _figure(change.metric, change.candidate),
         _amount(change.metric, new - old),
@@ -236,7 +242,7 @@ def _change(change: ChangeRow) -> list[str]:
 
 
 def _iterations(loop: LoopSection, most: int) -> str:
-    """The last iterations, and the best."""
+    """The last iterations and the best one."""
     if not most or not loop.iterations:
         return ""
     head = ["#", "change", "train loss", "eval loss", "gap", "pass rate", "decision"]
@@ -244,12 +250,12 @@ def _iterations(loop: LoopSection, most: int) -> str:
     rows = [
         [
             f"{row.number} (best)" if row.is_best else str(row.number),
-            _shown(row.change, _CELL),
+            _fitted(row.change, _CELL),
             *(
                 _figure(name, row.metrics[name]) if name in row.metrics else MISSING
                 for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
             ),
-            _shown(row.decision, NAME),
+            _fitted(row.decision, NAME),
         ]
         for index, row in enumerate(loop.iterations)
         if index >= first or row.is_best
@@ -275,14 +281,14 @@ def _findings(findings: Sequence[FindingRow]) -> str:
 
 def _settings(loop: LoopSection, most: int) -> str:
     rows = [
-        [_say(row.name, NAME), _shown(row.before, _CELL), _shown(row.after, _CELL)]
+        [one_line(row.name, NAME), _fitted(row.before, _CELL), _fitted(row.after, _CELL)]
         for row in loop.settings[:most]
     ]
     return _table(["setting changed", "before", "now"], rows) if rows else ""
 
 
 def _flips(what: str, flips: Flips, most: int) -> str:
-    """Fixed or broken examples, folded; a line where there is no room for any."""
+    """Fixed or broken examples, folded; only their number where there is no room."""
     if not flips.total:
         return ""
     count = f"{plural(flips.total, 'example')} {what}"
@@ -290,13 +296,13 @@ def _flips(what: str, flips: Flips, most: int) -> str:
     if not rows:
         return f"{count}."
     table = _table(["id", "tags", "prompt", "expected", "before", "now"], rows)
-    more = [f"And {flips.total - len(rows)} more."] if flips.total > len(rows) else []
+    more = [f"{flips.total - len(rows)} more are not shown."] if flips.total > len(rows) else []
     return _folded(count, [table, *more])
 
 
 def _example(row: ExampleRow) -> list[str]:
     texts = (row.id, ", ".join(row.tags), row.prompt or "", row.expected, row.before, row.after)
-    return [_say(text, _CELL, middle=True) for text in texts]
+    return [one_line(text, _CELL, middle=True) for text in texts]
 
 
 def _chart(loop: LoopSection) -> str:
@@ -307,7 +313,7 @@ def _chart(loop: LoopSection) -> str:
 
 
 def _cost(loop: LoopSection) -> str:
-    """What the best iteration cost, beside the baseline."""
+    """The cost of the best iteration and of the baseline."""
     if loop.cost is None:
         return ""
     return f"Cost: {_cost_text(loop.cost)}" + (
@@ -323,22 +329,21 @@ def _cost_text(cost: CostRow) -> str:
 
 
 def _folded(title: str, blocks: Sequence[str]) -> str:
-    """Blocks to unfold; the title is our own words."""
+    """Folded blocks. The title must not contain text of users."""
     head = f"<details><summary>{title}</summary>"
     return "\n\n".join([head, *blocks, "</details>"])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    numbers = frozenset(right)
-    rule = ["---:" if index in numbers else "---" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+    """A table of visible text, without padding: the bytes of a comment are limited."""
+    return markdown_table(head, rows, right, escape=_inert, compact=True)
 
 
 def _icon(loop: LoopSection) -> str:
     if not loop.ok:
         return _FAILS
     if loop.outcome == "not comparable" and not any(v.baseline for v in loop.verdicts):
-        return _HOLDS  # the first version: nothing can have got worse
+        return _HOLDS  # the first version: nothing can be worse
     return _HOLDS if loop.outcome in {"unchanged", "improved"} else _BEWARE
 
 
@@ -347,7 +352,7 @@ def _label(outcome: Outcome) -> str:
 
 
 def _figure(name: str, value: Number) -> str:
-    """A figure as people read it, none of them long."""
+    """A figure in the usual format; a huge one is shortened."""
     figure = float(value)
     if math.isfinite(figure) and abs(figure) >= 1e6:
         return f"{figure:.3g}"
@@ -363,21 +368,24 @@ def _amount(name: str, amount: float) -> str:
 
 
 def _say(text: str, width: int, *, middle: bool = False) -> str:
-    """Any text on one line of at most `width` columns, inert."""
+    """Any text on one inert line of at most `width` columns."""
     return _inert(one_line(text, width, middle=middle))
 
 
 def _shown(text: str, width: int) -> str:
-    """Likewise, of text that says what is not printable already."""
-    return _inert(shorten(text if text.isprintable() else visible(text), width))
+    """The same for text in which unprintable characters are escaped already."""
+    return _inert(_fitted(text, width))
+
+
+def _fitted(text: str, width: int) -> str:
+    return shorten(text if text.isprintable() else visible(text), width)
 
 
 def _inert(text: str) -> str:
-    """Visible text that a code host shows and does nothing with."""
-    inert = _COMMIT.sub(_apart, markdown_visible(text.strip()))
-    return _HALF_EMOJI.sub(":&#8203;", inert)
+    """Make visible text inert on a code host too: commit ids and emoji names included."""
+    return _HALF_EMOJI.sub(":&#8203;", _COMMIT.sub(_apart, inert(text.strip())))
 
 
 def _apart(word: re.Match[str]) -> str:
-    """Hexadecimal digits with something invisible in them, so that they name no commit."""
+    """Break hexadecimal digits by zero-width spaces, so that they are not read as a commit."""
     return "&#8203;".join(word[0][at : at + 6] for at in range(0, len(word[0]), 6))

@@ -1,7 +1,7 @@
-"""The report as plain data: what `ftloop ci` writes, and `ftloop comment` reads without trust.
+"""The report as plain data: `ftloop ci` writes it, `ftloop comment` reads it without trusting it.
 
-Every text, number and list has a bound, and nothing unknown is let in: the file may come from a
-fork. Texts are as users and models wrote them; who shows them makes them inert.
+The file may come from a fork, so every text, number and list has a bound, and unknown keys are
+refused. Texts are not escaped: whoever shows them has to make them inert.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
 SCHEMA_VERSION = 1
-"""Version of the report. A newer one is refused."""
+"""Version of the report's format. A newer version is refused."""
 
 MOST_BYTES = 32 * 1024 * 1024
-"""A larger file is not read."""
+"""Most bytes of a report; a larger file is not read."""
 
 NAME, TEXT, LONG = 200, 600, 4_000
-"""Characters that a name, a text and a message may have."""
+"""Most characters of a name, a text and a message."""
 
 MOST_LOOPS, MOST_ITERATIONS, MOST_EXAMPLES, MOST_POINTS, MOST_ROWS = 200, 100, 50, 60, 200
-"""How many of each a report may hold."""
+"""Most entries of each kind in a report."""
 
 Outcome = Literal[
     "error",
@@ -42,7 +42,7 @@ Outcome = Literal[
 ]
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""What can be said of a loop, the worst first. `failed`: a threshold does not hold."""
+"""The outcomes of a loop, the worst first. `failed`: a threshold does not hold."""
 
 Name = Annotated[str, StringConstraints(max_length=NAME)]
 Text = Annotated[str, StringConstraints(max_length=TEXT)]
@@ -51,7 +51,7 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 Line = Annotated[int, Field(ge=1, le=10**7)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | Literal["nan", "inf", "-inf"]
-"""A figure: JSON has no NaN and no infinity."""
+"""A figure. JSON has neither NaN nor infinity, so they are texts."""
 
 Point = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Points = Annotated[tuple[Point, ...], Field(min_length=2, max_length=MOST_POINTS)]
@@ -64,7 +64,7 @@ class _Row(BaseModel):
 
 
 class Threshold(_Row):
-    """One gate on a figure. `message` states the figure and what was wanted."""
+    """One gate on a figure. `message` contains the figure and its bound."""
 
     condition: Name
     message: Text
@@ -73,7 +73,7 @@ class Threshold(_Row):
 
 
 class ChangeRow(_Row):
-    """One metric beside the baseline's. `detectable` is the smallest drop that would be found."""
+    """One metric beside the baseline's. `detectable` is the smallest detectable drop."""
 
     metric: Name
     kind: MetricKind
@@ -84,7 +84,7 @@ class ChangeRow(_Row):
 
 
 class VerdictRow(_Row):
-    """What one regression gate says. `ok` is False where that fails the gate."""
+    """The verdict of one regression gate. `ok` is False where it fails the gate."""
 
     gate: Name
     kind: Kind
@@ -109,7 +109,7 @@ class IterationRow(_Row):
 
 
 class FindingRow(_Row):
-    """One finding of the best iteration; `state` says whether the baseline has it too."""
+    """One finding. `state`: `new` if the baseline lacks it, `gone` if only the baseline has it."""
 
     severity: Severity
     kind: Name
@@ -120,7 +120,7 @@ class FindingRow(_Row):
 
 
 class ExampleRow(_Row):
-    """An example that one side passes and the other fails."""
+    """An example that passes on one side only."""
 
     id: Name
     tags: Annotated[tuple[Name, ...], Field(max_length=20)]
@@ -131,14 +131,14 @@ class ExampleRow(_Row):
 
 
 class Flips(_Row):
-    """The examples that were fixed, or broken: how many in all, and the first of them."""
+    """The examples that were fixed, or broken: their number, and the first of them."""
 
     total: Count
     examples: Annotated[tuple[ExampleRow, ...], Field(max_length=MOST_EXAMPLES)]
 
 
 class SettingRow(_Row):
-    """A setting that differs from the baseline's, as people write it."""
+    """A setting that differs from the baseline's, formatted for people."""
 
     name: Name
     before: Text
@@ -146,7 +146,7 @@ class SettingRow(_Row):
 
 
 class CostRow(_Row):
-    """What an iteration cost."""
+    """The cost of an iteration."""
 
     seconds: Number
     steps: Count
@@ -155,7 +155,7 @@ class CostRow(_Row):
 
 
 class Curve(_Row):
-    """The losses of the best iteration, each list evenly spaced from step `start` to `end`."""
+    """The losses of the best iteration, both lists evenly spaced from step `start` to `end`."""
 
     start: Count
     end: Count
@@ -164,11 +164,10 @@ class Curve(_Row):
 
 
 class LoopSection(_Row):
-    """One loop: what is said of its best iteration.
+    """One loop and its best iteration.
 
-    `error` is why it could not be judged, empty where it was; `stale` says that training would
-    cure that, `trained` that this very job trained or restored it. `against` is the baseline's
-    commit.
+    `error` is the reason why it could not be judged, or empty; `stale`: training would cure it.
+    `trained`: this job trained or restored the iteration.
     """
 
     loop: Name
@@ -192,7 +191,7 @@ class LoopSection(_Row):
 
     @property
     def outcome(self) -> Outcome:
-        """The worst that is said of it."""
+        """The worst outcome of its verdicts and thresholds."""
         if self.error:
             return "stale" if self.stale else "error"
         said: set[Outcome] = {verdict.kind for verdict in self.verdicts}
@@ -202,15 +201,13 @@ class LoopSection(_Row):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing fails."""
+        """Whether nothing failed."""
         rows = (*(t.passed for t in self.thresholds), *(v.ok for v in self.verdicts))
         return not self.error and all(rows)
 
 
 class PullRequestReport(_Row):
-    """All loops of a run. `left_out` counts those that there was no room for, none of them worse
-    than those that are here.
-    """
+    """The loops of a run. `left_out` is the number of further loops, none of them worse."""
 
     schema_version: Literal[1] = 1
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
@@ -218,32 +215,32 @@ class PullRequestReport(_Row):
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of all loops."""
+        """The worst outcome of all loops."""
         return min((loop.outcome for loop in self.loops), key=OUTCOMES.index, default="error")
 
 
 def number(value: float) -> Number:
-    """A figure as the report keeps it."""
+    """A figure for the report."""
     if math.isfinite(value):
         return float(value)
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def to_json(report: PullRequestReport) -> str:
-    """The report for a file."""
+    """The report as the text of a file."""
     return report.model_dump_json(indent=1) + "\n"
 
 
 def from_json(content: bytes) -> PullRequestReport:
-    """The report in a file that anybody may have written. A `ConfigError` says what is wrong."""
+    """The report in a file of unknown origin. Raises `ConfigError` with the first mistake."""
     if len(content) > MOST_BYTES:
         raise ConfigError(f"the report is larger than {MOST_BYTES // 1024**2} MiB")
     version = _version(content)
     if version is not None and version > SCHEMA_VERSION:
         raise ConfigError(
-            f"the report is of schema {one_line(str(version), 20)}, this version reads "
+            f"the report has schema {one_line(str(version), 20)}; this version reads "
             f"schema {SCHEMA_VERSION}",
-            cure="Update pytest-ftloop where the comment is written.",
+            cure="Update pytest-ftloop in the job that writes the comment.",
         )
     try:
         return PullRequestReport.model_validate_json(content)
@@ -253,13 +250,13 @@ def from_json(content: bytes) -> PullRequestReport:
         count = error.error_count()
         more = f", and {count - 1} more mistakes" if count > 1 else ""
         raise ConfigError(
-            f"this is no report of ftloop ci: {where}: {one_line(first['msg'], 120)}{more}",
-            cure="It wants the report.json that ftloop ci writes.",
+            f"not a report of ftloop ci: {where}: {one_line(first['msg'], 120)}{more}",
+            cure="Pass the report.json that ftloop ci writes.",
         ) from None
 
 
 def _version(content: bytes) -> int | None:
-    """The schema version that is stated, whatever else the file says."""
+    """The schema version in the file, whatever else it contains; None if there is none."""
     try:
         stated = json.loads(content)["schema_version"]
     except (ValueError, LookupError, TypeError, RecursionError):
