@@ -1,23 +1,21 @@
-"""The `ftloop` fixture: a loop from a file or from live objects, and asserts that explain."""
+"""The `ftloop` fixture: a loop from a file or from live objects."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError, did_you_mean, shown_path
-from pytest_ftloop.loop.result import Figure, LoopResult
-from pytest_ftloop.report.explain import explain_figure
 
 if TYPE_CHECKING:
     import pytest
 
     from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.result import LoopResult
     from pytest_ftloop.plugin.session import FtloopSession
 
 LoopFactory = Callable[..., "BoundLoop"]
@@ -79,16 +77,6 @@ def factory(session: FtloopSession, request: pytest.FixtureRequest) -> LoopFacto
         return BoundLoop(session, from_python(**{**where, **settings}))
 
     return make
-
-
-def explained(op: str, left: object, right: object) -> list[str] | None:
-    """The text of a failing comparison with a result's figure; None for any other comparison."""
-    if isinstance(left, Figure) and isinstance(right, Real):
-        return explain_figure(left, op, float(right))
-    if isinstance(right, Figure) and isinstance(left, Real):
-        turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
-        return explain_figure(right, turned, float(left))
-    return None
 
 
 def _loop_name(test: str) -> str:

@@ -19,9 +19,9 @@ from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
-from pytest_ftloop.plugin.fixture import explained
 from pytest_ftloop.plugin.news import Board, News, news_of_run, news_of_verdict
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
+from pytest_ftloop.report.explain import explain_comparison
 from pytest_ftloop.report.live import LiveLine, StayingLines
 from pytest_ftloop.report.verdict import explain_failed
 
@@ -139,7 +139,7 @@ class FtloopSession:
 
         pytest cuts a comparison's explanation to eight lines.
         """
-        lines = explained(op, left, right)
+        lines = explain_comparison(op, left, right)
         if lines is None:
             return None
         self._explanations.append("\n".join(lines[1:]))

@@ -7,11 +7,13 @@ unless it runs with -vv or in CI, so the most important lines come first.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import OPERATORS, Gate
 from pytest_ftloop.core.metrics import METRICS, split_name
 from pytest_ftloop.gate.thresholds import GateResult
+from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import distance_text, figure_text, format_changes
@@ -25,10 +27,20 @@ from pytest_ftloop.report.text import (
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, Iteration
-    from pytest_ftloop.loop.result import Figure, LoopResult
+    from pytest_ftloop.loop.result import LoopResult
 
 _MOST_EXAMPLES = 3
 _MOST_HISTORY = 8
+
+
+def explain_comparison(op: str, left: object, right: object) -> list[str] | None:
+    """The text of a failing comparison with a result's figure; None for any other comparison."""
+    if isinstance(left, Figure) and isinstance(right, Real):
+        return explain_figure(left, op, float(right))
+    if isinstance(right, Figure) and isinstance(left, Real):
+        turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(op, op)
+        return explain_figure(right, turned, float(left))
+    return None
 
 
 def explain_figure(figure: Figure, op: str, wanted: float, width: int = WIDTH) -> list[str]:
