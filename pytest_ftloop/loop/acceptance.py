@@ -17,7 +17,6 @@ from pytest_ftloop.data import examples as data
 from pytest_ftloop.gate.baseline import find_baseline
 from pytest_ftloop.gate.judging import Judge, Judging, is_accepted
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.log.record import Rows
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.retrain import retrain_baseline
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
@@ -86,8 +85,7 @@ class Acceptance:
         def begin() -> Judging:
             metric, folder = self.config.loop.metric, self.config.folder
             stated = self.options.baseline
-            logged = Rows(self.log.read)  # a loop that was not renamed is found without
-            baseline = find_baseline(self.log.folder, folder, logged, metric, stated)
+            baseline = find_baseline(self.log.folder, folder, self.log.read(), metric, stated)
             seeds = None if self.options.replay else self._seeds()
             retrain = self._retrain_baseline() if self.options.retrain_baseline else None
             return Judging(self.log, best, baseline, seeds, retrain)
