@@ -208,16 +208,24 @@ def _checked(text: str, model: type[Model]) -> tuple[Mapping[str, Any], Model]:
 
 def _mistake(errors: list[ErrorDetails], said: Mapping[str, Any], text: str) -> TextError:
     """The first mistake; where several types would have done, with all of them."""
-    paths = [_path(error, said) for error in errors]
-    path = paths[0]
-    wanted = [_wanted(error) for error, its in zip(errors, paths, strict=True) if its == path]
+    path, why = _path(errors[0], said), ""
     match errors[0]["type"]:
+        case "missing" if isinstance(path[-1], int):
+            path, why = path[:-1], f"wanted one figure per column, found {path[-1]}"
+        case "too_long":
+            found = errors[0]["ctx"]["actual_length"]
+            why = f"wanted one figure per column, found {found}"
         case "missing":
             why = "missing"
         case "extra_forbidden":
             why = "unknown key"
         case _:
-            why = f"wanted {' or '.join(dict.fromkeys(wanted))}, found {kind(errors[0]['input'])}"
+            wanted = list(dict.fromkeys(_wanted(e) for e in errors if _path(e, said) == path))
+            if "a number" in wanted and "a whole number" in wanted:
+                wanted.remove("a whole number")
+            *others, last = wanted
+            either = f"{', '.join(others)} or {last}" if others else last
+            why = f"wanted {either}, found {kind(errors[0]['input'])}"
     return TextError(why, line_of(text, path), path)
 
 
@@ -226,25 +234,16 @@ def _path(error: ErrorDetails, said: Mapping[str, Any]) -> KeyPath:
     path = list(error["loc"])
     if path[0] == "curve" and len(path) > 2 and isinstance(path[2], int):
         path[2] += 1  # below the row that names the columns
-    kept: list[str | int] = []
     here: Any = said
-    for step in path:
-        last = error["type"] == "missing" and len(kept) == len(path) - 1
-        if not last and not (
-            (isinstance(here, dict) and step in here)
-            or (isinstance(here, list) and isinstance(step, int) and step < len(here))
-        ):
-            break
-        kept.append(step)
-        here = None if last else here[step]
-    return tuple(kept)
+    for depth, step in enumerate(path):
+        try:
+            here = here[step]
+        except (LookupError, TypeError):  # what is missing, or a branch of a union
+            return tuple(path[: depth + (error["type"] == "missing")])
+    return tuple(path)
 
 
 def _wanted(error: ErrorDetails) -> str:
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "literal_error":
-            return str(context["expected"])
-        case "too_long":
-            return f"{context['max_length']} figures"
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"])
     return _WANTED.get(error["type"]) or error["msg"]

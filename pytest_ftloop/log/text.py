@@ -59,7 +59,7 @@ _BREAK = re.compile(r"(?<! ) *\n +")
 _A_NUMBER = re.compile(_NUMBER)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 _PLAIN = re.compile(r"-?[\w./(](?:[^:#]|:(?! )|(?<! )#)*(?<![ :])")
-_ITEM = r"'(?:[^']|'')*'|-?[\w./(][^,:?#'\"\[\]{}]*(?<! )"
+_ITEM = r"'(?:[^']|'')*'|-?[\w./(][^,:?#\[\]{}]*(?<! )"
 _ITEMS = re.compile(rf"\[(?:(?:{_ITEM})(?:, (?:{_ITEM}))*)?\]")
 _AN_ITEM = re.compile(_ITEM)
 
