@@ -22,7 +22,7 @@ from pytest_ftloop.core.records import (
     StepLog,
     Training,
 )
-from pytest_ftloop.log.record import tag_of
+from pytest_ftloop.log.writing import tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -18,7 +18,7 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
-from tests.test_log import iterations, seed_runs
+from tests.log.records import iterations, seed_runs
 from tests.test_loop import config, contents
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no table": (lambda record: table_of(record).unlink(), "is missing"),
     "cut off": (lambda record: record.write_text(record.read_text()[:200]), "damaged log file"),
-    "empty": (lambda record: record.write_text(""), "no keys and values"),
+    "empty": (lambda record: record.write_text(""), "wanted keys and values"),
     "no text": (lambda record: record.write_bytes(b"\xff\xfe\x00"), "damaged log file"),
     "a folder": (lambda record: (record.unlink(), record.mkdir()), ""),
     "newer": (edit("schema: 2", "schema: 99"), "written by a newer pytest-ftloop"),

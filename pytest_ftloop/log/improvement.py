@@ -43,18 +43,20 @@ from pytest_ftloop.log.files import (
     write_atomically,
 )
 from pytest_ftloop.log.record import (
-    from_record,
-    holdout_from,
+    from_text,
+    holdout_of,
+    iteration_of,
+    judgement_of,
+    seed_run_of,
+)
+from pytest_ftloop.log.table import ExampleTable, examples_csv
+from pytest_ftloop.log.writing import (
     holdout_yaml,
-    judgement_from,
     judgement_yaml,
-    parse,
-    seed_run_from,
     seed_run_yaml,
     tag_of,
     to_yaml,
 )
-from pytest_ftloop.log.table import ExampleTable, examples_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +97,7 @@ class LogView:
         """
         found: dict[str, Iteration] = {}
         for name, match in self._matching(RECORD_NAME):
-            iteration = self._with_table(name, from_record, match[3] or "")
+            iteration = self._with_table(name, iteration_of, match[3] or "")
             if f"{match[1]}-{match[2]}" != iteration.name:
                 self._says(name, iteration.name)
             found.setdefault(iteration.fingerprint, iteration)
@@ -105,7 +107,7 @@ class LogView:
         """All seed runs, by the iteration's id and the seed."""
         runs = []
         for name, match in self._matching(_SEED_NAME):
-            run = self._with_table(name, seed_run_from, match[3])
+            run = self._with_table(name, seed_run_of, match[3])
             if (match[1], match[2]) != (run.iteration, str(run.seed)):
                 self._says(name, f"{run.iteration} with seed {run.seed}")
             runs.append(run)
@@ -115,8 +117,9 @@ class LogView:
         """All judgements, by name. One that was changed after it was written is damaged."""
         found = []
         for name, match in self._matching(_VERDICT_NAME):
-            judgement = self._parsed(name, judgement_from)
-            if tag_of(self.files.read(name), 8) != match[2]:
+            text = self.files.read(name)
+            judgement = self._read(name, text, judgement_of)
+            if tag_of(text, 8) != match[2]:
                 raise damaged(self.files.shown(name), "it is not what was written")
             if judgement.candidate != match[1]:
                 self._says(name, judgement.candidate)
@@ -127,7 +130,7 @@ class LogView:
         """All openings of the holdout, by name."""
         found = []
         for name, match in self._matching(_HOLDOUT_NAME):
-            use = self._with_table(name, holdout_from, match[2])
+            use = self._with_table(name, holdout_of, match[2])
             if use.iteration != match[1]:
                 self._says(name, use.iteration)
             found.append(use)
@@ -150,18 +153,12 @@ class LogView:
     def _says(self, name: str, other: str) -> NoReturn:
         raise damaged(self.files.shown(name), f"it says it is {other}")
 
-    def _parsed(self, name: str, make: Callable[[Mapping[str, Any]], Kept]) -> Kept:
-        record = parse(self.files.read(name), lambda: self.files.shown(name))
-        try:
-            return make(record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(self.files.shown(name), f"{type(error).__name__}: {error}") from None
+    def _read(self, name: str, text: str, make: Callable[[str], Kept]) -> Kept:
+        return from_text(make, text, lambda: self.files.shown(name))
 
-    def _with_table(
-        self, name: str, make: Callable[[Mapping[str, Any]], tuple[Kept, str]], tag: str
-    ) -> Kept:
+    def _with_table(self, name: str, make: Callable[[str], tuple[Kept, str]], tag: str) -> Kept:
         """A record together with its table, of which nothing is read yet."""
-        kept, digest = self._parsed(name, make)
+        kept, digest = self._read(name, self.files.read(name), make)
         table = f"{name.removesuffix('.yaml')}.examples.csv"
         if table not in self.names:
             why = f"its table {table.rpartition('/')[2]} is missing"
@@ -188,35 +185,28 @@ class ImprovementLog:
     def append(self, iteration: Iteration) -> Iteration:
         """Write an iteration's two files and return it as it reads back, rounded as it is kept."""
         rows = examples_csv(iteration.examples)
-        text = to_yaml(iteration, _digest(rows))
-        tag = tag_of(text)
-        self._write(f"{iteration.name}-{tag}", text, rows)
-        return self._back(iteration, tag, text, from_record)
+        return self._write_pair(iteration, to_yaml(iteration, _digest(rows)), rows, iteration_of)
 
     def append_seed_run(self, run: SeedRun) -> SeedRun:
         """Write a seed run's two files and return it as it reads back."""
         rows = examples_csv(run.examples)
-        text = seed_run_yaml(run, _digest(rows))
-        tag = tag_of(text)
-        self._write(f"seeds/{run.iteration}-{run.seed}-{tag}", text, rows)
-        return self._back(run, tag, text, seed_run_from)
+        return self._write_pair(run, seed_run_yaml(run, _digest(rows)), rows, seed_run_of)
 
     def append_judgement(self, judgement: Judgement) -> Judgement:
         """Write a judgement's file and return it with its name."""
         text = judgement_yaml(judgement)
-        tag = tag_of(text, 8)
-        self._write(f"verdicts/{judgement.candidate}-{tag}", text)
-        return replace(judgement_from(parse(text, lambda: judgement.candidate)), tag=tag)
+        tagged = replace(judgement, tag=tag_of(text, 8))
+        (path,) = self.files(tagged)
+        kept = from_text(judgement_of, text, lambda: shown_path(path))
+        self._write({path: text})
+        return replace(kept, tag=tagged.tag)
 
     def append_holdout_use(self, use: HoldoutUse) -> HoldoutUse:
         """Write a holdout use's two files, without any text of the holdout's."""
         silent = tuple(replace(row, expected="", output="") for row in use.examples)
         use = replace(use, examples=silent)
         rows = examples_csv(silent)
-        text = holdout_yaml(use, _digest(rows))
-        tag = tag_of(text)
-        self._write(f"holdout/{use.iteration}-{tag}", text, rows)
-        return self._back(use, tag, text, holdout_from)
+        return self._write_pair(use, holdout_yaml(use, _digest(rows)), rows, holdout_of)
 
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
         """Raise a `LogError` where a record's figures are not those of its table of examples.
@@ -275,30 +265,30 @@ class ImprovementLog:
                 stem = f"holdout/{kept.iteration}-{kept.tag}"
         return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
 
-    def _write(self, stem: str, text: str, rows: str | None = None) -> None:
-        path = self.folder / f"{stem}.yaml"
+    def _write_pair(
+        self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, str]]
+    ) -> Kept:
+        """Write a record and its table; what was written, as it reads back.
+
+        It is read first: nothing that can't be read is written.
+        """
+        tag = tag_of(text)
+        tagged: Any = replace(new, tag=tag)  # type: ignore[type-var]
+        record, table = self.files(tagged)
+        kept, digest = from_text(make, text, lambda: shown_path(record))
+        self._write({table: rows, record: text})
+        name = table.relative_to(self.folder).as_posix()
+        back = ExampleTable(FolderFiles(self.folder), name, digest)
+        return replace(kept, tag=tag, examples=back)  # type: ignore[type-var]
+
+    def _write(self, files: Mapping[Path, str]) -> None:
+        """Write files in this order: the record last, which completes what it belongs to."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if rows is not None:
-                write_atomically(self.folder / f"{stem}.examples.csv", rows)
-            write_atomically(path, text)
+            for path, text in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, text)
         except OSError as error:
             raise unwritable(self.folder, error) from None
-
-    def _back(
-        self,
-        written: Kept,
-        tag: str,
-        text: str,
-        make: Callable[[Mapping[str, Any]], tuple[Kept, str]],
-    ) -> Kept:
-        """What was written, as it reads back from its files."""
-        tagged: Any = replace(written, tag=tag)  # type: ignore[type-var]
-        record, table = self.files(tagged)
-        kept, digest = make(parse(text, lambda: str(record)))
-        name = table.relative_to(self.folder).as_posix()
-        rows = ExampleTable(FolderFiles(self.folder), name, digest)
-        return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
 
 
 def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:

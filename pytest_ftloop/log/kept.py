@@ -20,7 +20,7 @@ from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration, SeedRun
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
 from pytest_ftloop.log import ImprovementLog, as_logged, write_atomically
 from pytest_ftloop.log.files import damaged
-from pytest_ftloop.log.record import tag_of
+from pytest_ftloop.log.writing import tag_of
 
 
 def _unknown(_: Settings) -> Mapping[str, str]:

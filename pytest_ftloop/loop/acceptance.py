@@ -17,7 +17,6 @@ from pytest_ftloop.data import examples as data
 from pytest_ftloop.gate.baseline import find_baseline
 from pytest_ftloop.gate.comparison import Comparison, is_accepted
 from pytest_ftloop.log import FOLDER
-from pytest_ftloop.log.record import Rows
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.retrain import retrain_baseline
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
@@ -87,10 +86,8 @@ class Acceptance:
 
     def _comparison(self, best: Iteration) -> Comparison:
         config, log = self.cycle.config, self.cycle.improvement_log
-        logged = Rows(log.read)  # a loop that was not renamed is found without
-        baseline = find_baseline(
-            log.folder, config.folder, logged, config.loop.metric, self.options.baseline
-        )
+        metric, stated = config.loop.metric, self.options.baseline
+        baseline = find_baseline(log.folder, config.folder, log.read(), metric, stated)
         return Comparison(
             log,
             best,

@@ -1,0 +1,230 @@
+"""The records of a log as pydantic models: each key that a file must have, and its type.
+
+Types are strict: true is no number, '3' no whole number, 3.0 none either. An unknown key is a
+mistake, but in the settings, the data and the facts, which hold whatever there is to say; there the
+keys that are computed with have a type.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
+
+from pytest_ftloop.core.records import DEFAULT_SEED, SeedRole, Severity
+from pytest_ftloop.log.writing import EVAL_COLUMNS, STEP_COLUMNS
+
+OURS = "ftloop"
+"""The type of the errors raised here, whose message says what was wanted."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Figures = dict[str, float]
+"""Metrics by name. A figure of a run that diverged is NaN or infinite."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+
+
+class _Open(_Row):
+    model_config = ConfigDict(extra="allow")
+
+
+def _amount(value: Any) -> Any:
+    """A number, quoted as trl and peft take it too, or null."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    try:
+        return float(value) if isinstance(value, str) else _not("a number")
+    except ValueError:
+        return _not("a number")
+
+
+def _seed(value: Any) -> Any:
+    try:
+        return (
+            int(value) if isinstance(value, str) or type(value) is int else _not("a whole number")
+        )
+    except ValueError:
+        return _not("a whole number")
+
+
+def _not(wanted: str) -> Any:
+    raise PydanticCustomError(OURS, "{wanted}", {"wanted": wanted})
+
+
+def _below(columns: tuple[str, ...]) -> BeforeValidator:
+    """The rows of a curve, without the first, which names the columns."""
+
+    def rows(value: Any) -> Any:
+        if isinstance(value, list) and value[:1] != [list(columns)]:
+            return _not(f"[{', '.join(columns)}] as the first row")
+        return value[1:] if isinstance(value, list) else value
+
+    return BeforeValidator(rows)
+
+
+Amount = Annotated[Any, AfterValidator(_amount)]
+Seed = Annotated[Any, AfterValidator(_seed)]
+StepRow = Annotated[tuple[int, float, float | None, Finite], Strict(False)]
+EvalRow = Annotated[tuple[int, Finite, float, float], Strict(False)]
+
+
+class AdjustmentRow(_Row):
+    """One change of a setting."""
+
+    setting: str
+    before: Any
+    after: Any
+    because: str
+
+
+class _Lora(_Open):
+    r: Amount = None
+    lora_alpha: Amount = None
+    lora_dropout: Amount = None
+
+
+class _Training(_Open):
+    learning_rate: Amount = None
+    max_steps: Amount = None
+    num_train_epochs: Amount = None
+    seed: Seed = DEFAULT_SEED
+    warmup_steps: Amount = None
+    weight_decay: Amount = None
+
+
+class _Settings(_Row):
+    lora: _Lora
+    training: _Training
+    scoring: dict[str, Any]
+
+
+class _Data(_Open):
+    source: str = ""
+    rows: int = 0
+    sha256: str = ""
+
+
+class _Facts(_Open):
+    steps: int = 0
+    planned_steps: int = 0
+    best_step: int = 0
+    steps_per_epoch: int = 0
+    trainable_parameters: int = 0
+    labelled_tokens: int = 0
+    vocabulary: int = 0
+    width: int = 0
+    dropped_examples: int = 0
+    ended_early: str = ""
+    recoveries: list[str] = []
+
+
+class _Curve(_Row):
+    train: Annotated[list[StepRow], _below(STEP_COLUMNS)]
+    eval: Annotated[list[EvalRow], _below(EVAL_COLUMNS)]
+
+
+class FindingRow(_Row):
+    """One finding of the diagnosis."""
+
+    kind: str
+    severity: Severity
+    message: str
+    evidence: dict[str, bool | float | int | str]
+    remedy: str
+    tunable: bool
+
+
+class _Decision(_Row):
+    action: Literal["adjust", "stop"]
+    kind: str
+    because: str
+    next: list[AdjustmentRow]
+    parent: str = ""
+    rests_on: str = ""
+
+
+class _Table(_Row):
+    rows: int
+    sha256: str
+    file: str = ""  # of schema 1
+
+
+class _Cost(_Row):
+    seconds: Finite
+    steps: int
+    tokens: int
+    device_memory_mib: Finite
+
+
+class _Record(_Row):
+    version: int = Field(alias="schema", ge=1)
+    loop: str
+
+
+class IterationRecord(_Record):
+    """`<number>-<id>-<tag>.yaml`. Schema 1 has no group."""
+
+    number: int
+    id: str
+    parent: str | None
+    fingerprint: str
+    group: str = ""
+    adjustments: list[AdjustmentRow]
+    model: str
+    settings: _Settings
+    data: dict[str, _Data]
+    metrics: Figures
+    final: Figures
+    base: Figures
+    facts: _Facts
+    curve: _Curve
+    findings: list[FindingRow]
+    failing: list[str]
+    decision: _Decision
+    examples: _Table
+    environment: dict[str, str]
+    cost: _Cost
+
+
+class SeedRunRecord(_Record):
+    """`seeds/<id>-<seed>-<tag>.yaml`."""
+
+    iteration: str
+    seed: int
+    role: SeedRole
+    fingerprint: str
+    group: str
+    scoring: dict[str, Any]
+    data: dict[str, _Data]
+    metrics: Figures
+    examples: _Table
+    environment: dict[str, str]
+    cost: _Cost
+
+
+class JudgementRecord(_Record):
+    """`verdicts/<id>-<tag>.yaml`."""
+
+    candidate: str
+    baseline: str | None
+    by: Literal["gate", "hand"]
+    kind: str
+    passed: bool
+    because: str
+    over: list[str]
+    verdict: dict[str, Any]
+
+
+class HoldoutRecord(_Record):
+    """`holdout/<id>-<tag>.yaml`."""
+
+    iteration: str
+    fingerprint: str
+    scoring: dict[str, Any]
+    data: _Data
+    metrics: Figures
+    examples: _Table
+    environment: dict[str, str]
