@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
-from pytest_ftloop.cli.gate import replayed
+from pytest_ftloop.cli.gate import replay
 from pytest_ftloop.core.errors import LogError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _difference(wanted: Candidates, file: Path) -> Difference:
     from pytest_ftloop.gate.difference import difference
 
-    result = replayed(wanted.read(file), wanted)
+    result = replay(wanted.read(file), wanted).run()
     verdict = result.verdict
     baseline = result.judge.judging.baseline.iteration if result.judge else None
     if baseline is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.result import LoopResult
 
     Verdicts = tuple[tuple[Regression, Verdict], ...]
@@ -109,7 +110,7 @@ def judged(
         strict = tuple(sorted(fail_on - {"regressed"}))
         rules = tuple(replace(rule, fail_on=strict) for rule in config.regressions)
         config = replace(config, regressions=rules)
-    result = replayed(config, found)
+    result = replay(config, found).run()
     return result, tuple(
         (rule, _lenient(result.verdict_of(rule), fail_on)) for rule in result.regressions
     )
@@ -142,8 +143,8 @@ def exit_code(result: LoopResult, verdicts: Verdicts) -> int:
     return FAILED if failed else HOLDS
 
 
-def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
-    """The loop as its log has it. A `StaleLogError` where something would have to be trained."""
+def replay(config: LoopConfig, found: Candidates) -> Loop:
+    """The loop, ready to run by its log: a `StaleLogError` where something had to be trained."""
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
 
@@ -151,7 +152,7 @@ def replayed(config: LoopConfig, found: Candidates) -> LoopResult:
     explore = found.explore and not in_ci()
     options = Options(replay=True, explore=explore, baseline=found.base, log_folder=log)
     # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
-    return Loop(config, options, hook=lambda *_: False).run()
+    return Loop(config, options, hook=lambda *_: False)
 
 
 def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, report
 from pytest_ftloop.cli.commits import candidates, commit_arguments
-from pytest_ftloop.cli.gate import replayed
+from pytest_ftloop.cli.gate import replay
 from pytest_ftloop.core.errors import ConfigError, StaleLogError, shown_path
 
 if TYPE_CHECKING:
@@ -98,20 +98,19 @@ def _have_loop_files(paths: Sequence[Path]) -> bool:
 def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
     """A loop as `ftloop gate` judges it; where its log is out of date, what the log has."""
     from pytest_ftloop.config.gates import Regression
-    from pytest_ftloop.log import FOLDER, ImprovementLog
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.html.gather import of_log, of_result
 
     config = wanted.read(file)
     config = replace(config, regressions=config.regressions or (Regression(),))
+    loop = replay(config, wanted)
     try:
-        result = replayed(config, wanted)
+        result = loop.run()
     except StaleLogError as error:
-        log = ImprovementLog((wanted.log or config.folder / FOLDER) / config.name)
-        if log.view.is_empty():
+        if loop.log.view.is_empty():
             raise
         report(error)
-        return of_log(Logged(log, config), str(error))
+        return of_log(Logged(loop.log, config), str(error))
     if result.judge is not None:
         _ = result.judge.judging  # a commit that is not there is an error here, not a note
     return of_result(result)

@@ -203,13 +203,14 @@ class Judge:
     """Judges a loop's best iteration for each gate that asks, and for nobody who does not.
 
     `begin` finds the baseline, when the first gate asks. `after` is done once a verdict by the
-    whole eval set was kept: the holdout is opened then. Nothing is written in a replay.
+    whole eval set was kept: the holdout is opened then. Nothing is written in a replay. `verdicts`
+    are those made so far.
     """
 
     begin: Callable[[], Judging]
     after: Callable[[], None]
     writes: bool
-    _verdicts: dict[Regression, Verdict] = field(default_factory=dict, init=False)
+    verdicts: dict[Regression, Verdict] = field(default_factory=dict)
 
     @cached_property
     def judging(self) -> Judging:
@@ -218,18 +219,18 @@ class Judge:
 
     def verdict(self, rule: Regression) -> Verdict:
         """The verdict by one gate, made once."""
-        if rule not in self._verdicts:
+        if rule not in self.verdicts:
             verdict = self.judging.verdict(rule)
             if self.writes and rule.tag is None:
                 self.judging.keep(verdict)
                 self.after()
-            self._verdicts[rule] = verdict
-        return self._verdicts[rule]
+            self.verdicts[rule] = verdict
+        return self.verdicts[rule]
 
     @property
     def failed(self) -> dict[Regression, Verdict]:
         """The verdicts made so far that fail."""
-        return {rule: verdict for rule, verdict in self._verdicts.items() if not verdict.ok}
+        return {rule: verdict for rule, verdict in self.verdicts.items() if not verdict.ok}
 
     def holdout(self, rule: Regression) -> HoldoutReport | None:
         """What the holdout says, where it was opened for this iteration."""

@@ -161,9 +161,9 @@ class Loop:
         """The folder that holds the log of this loop and of its neighbours."""
         return self.options.log_folder or self.config.folder / FOLDER
 
-    @property
+    @cached_property
     def log(self) -> ImprovementLog:
-        """The log of the loop itself."""
+        """The log of the loop itself: one, so that each of its files is read once."""
         return ImprovementLog(self.log_folder / self.config.name)
 
     @property
@@ -417,6 +417,7 @@ class Loop:
             adapter=adapter if adapter.is_dir() else None,
             regressions=self.config.regressions,
             judge=acceptance.judge(best),
+            log=log,
         )
 
     def _stale(self, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.gate.judging import Judge
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.log import ImprovementLog
 
 
 class Figure(float):
@@ -49,6 +50,7 @@ class LoopResult:
     of kept records; judging may add to it. `files` are what to commit.
     `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
     `regressions` are the loop's gates against the last committed version, which `judge` judges.
+    `log` is the log that it was read from.
     """
 
     loop: str
@@ -65,6 +67,7 @@ class LoopResult:
     notes: Sequence[str] = ()
     regressions: tuple[Regression, ...] = ()
     judge: Judge | None = field(default=None, repr=False, compare=False)
+    log: ImprovementLog | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> Verdict:

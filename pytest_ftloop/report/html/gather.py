@@ -46,7 +46,7 @@ def of_result(result: LoopResult) -> LoopReport:
     Where the comparison is in error (no such commit, a shallow clone), the page says so, and all
     the rest is there.
     """
-    view = ImprovementLog(result.log_folder).view
+    view = (result.log or ImprovementLog(result.log_folder)).view
     logged = view.iterations() or result.chain
     made = LoopReport(
         loop=result.loop,
@@ -87,15 +87,16 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.workspace import Logged
 
-    log = ImprovementLog(log_folder)
     if not file:
+        log = ImprovementLog(log_folder)
         return of_log(Logged(log), "Made in Python and run by pytest-xdist: not compared.")
     config = read_loop_file(Path(file))
     replay = replace(options, replay=True, retrain=False, retrain_baseline=False)
+    loop = Loop(config, replay, hook=lambda *_: False)
     try:
-        return of_result(Loop(config, replay, hook=lambda *_: False).run())
+        return of_result(loop.run())
     except FtloopError as error:
-        return of_log(Logged(log, config), str(error))
+        return of_log(Logged(loop.log, config), str(error))
 
 
 def _judged(made: LoopReport, result: LoopResult) -> LoopReport:
@@ -118,7 +119,7 @@ def _quiet(judge: Judge) -> Judge:
     def begin() -> Judging:
         return replace(judge.judging, seeds=None, retrain=None)
 
-    return Judge(begin=begin, after=lambda: None, writes=False)
+    return Judge(begin=begin, after=lambda: None, writes=False, verdicts=dict(judge.verdicts))
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:
