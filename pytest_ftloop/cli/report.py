@@ -95,20 +95,19 @@ def _have_loop_files(paths: Sequence[Path]) -> bool:
 
 def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
     """A loop as `ftloop gate` judges it; where its log is out of date, what the log has."""
-    from pytest_ftloop.log import FOLDER, ImprovementLog
-    from pytest_ftloop.loop.replay import gated, replay
+    from pytest_ftloop.loop.replay import gated, replaying
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.html.gather import of_log, of_result
 
     config = wanted.read(file)
+    loop = replaying(gated(config), wanted.options())
     try:
-        return of_result(replay(gated(config), wanted.options()))
+        return of_result(loop.judge(loop.run()))
     except StaleLogError as error:
-        log = ImprovementLog((wanted.log or config.folder / FOLDER) / config.name)
-        if log.view.is_empty():
+        if loop.log.view.is_empty():
             raise
         report(error)
-        return of_log(Logged(log, config), str(error))
+        return of_log(Logged(loop.log, config), str(error))
 
 
 COMMAND = Command(

@@ -54,7 +54,7 @@ def _suggestion(logged: Logged) -> Suggestion:
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.report.suggestion import Suggestion
 
-    if not logged.iterations:
+    if logged.log.view.is_empty():
         raise LogError(
             f"no iterations in {shown_path(logged.log.folder)} yet: there is nothing to go by",
             cure="pytest --ftloop trains the first.",

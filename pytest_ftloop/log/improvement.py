@@ -20,8 +20,8 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pytest_ftloop.core.errors import shown_path
@@ -75,9 +75,13 @@ Kept = TypeVar("Kept")
 
 @dataclass(frozen=True)
 class LogView:
-    """What a log says, wherever its files are."""
+    """What a log says, wherever its files are. Each file is read once.
+
+    `known` are the records that were read, by the names of their files.
+    """
 
     files: Files
+    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -85,12 +89,7 @@ class LogView:
         return self.files.names()
 
     def iterations(self) -> tuple[Iteration, ...]:
-        """All iterations, by number and id. A `LogError` names a damaged file and the cure."""
-        return self._iterations
-
-    @cached_property
-    def _iterations(self) -> tuple[Iteration, ...]:
-        """Read once, as `names` is.
+        """All iterations, by number and id. A `LogError` names a damaged file and the cure.
 
         One that two branches trained, each under a number of its own or with a tag of its own,
         counts once: the lower name stands for both.
@@ -115,16 +114,10 @@ class LogView:
 
     def judgements(self) -> tuple[Judgement, ...]:
         """All judgements, by name. One that was changed after it was written is damaged."""
-        found = []
-        for name, match in self._matching(_VERDICT_NAME):
-            text = self.files.read(name)
-            judgement = self._read(name, text, judgement_of)
-            if tag_of(text, 8) != match[2]:
-                raise damaged(self.files.shown(name), "it is not what was written")
-            if judgement.candidate != match[1]:
-                self._says(name, judgement.candidate)
-            found.append(replace(judgement, tag=match[2]))
-        return tuple(found)
+        found = self._matching(_VERDICT_NAME)
+        return tuple(
+            self._once(name, partial(self._judgement, name, match)) for name, match in found
+        )
 
     def holdout_uses(self) -> tuple[HoldoutUse, ...]:
         """All openings of the holdout, by name."""
@@ -153,30 +146,53 @@ class LogView:
     def _says(self, name: str, other: str) -> NoReturn:
         raise damaged(self.files.shown(name), f"it says it is {other}")
 
-    def _read(self, name: str, text: str, make: Callable[[str], Kept]) -> Kept:
-        return from_text(make, text, lambda: self.files.shown(name))
+    def _once(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What a file says, made of it where it is not known yet."""
+        if name not in self.known:
+            self.known[name] = make()
+        kept: Kept = self.known[name]
+        return kept
+
+    def _judgement(self, name: str, match: re.Match[str]) -> Judgement:
+        text = self.files.read(name)
+        judgement = from_text(judgement_of, text, lambda: self.files.shown(name))
+        if tag_of(text, 8) != match[2]:
+            raise damaged(self.files.shown(name), "it is not what was written")
+        if judgement.candidate != match[1]:
+            self._says(name, judgement.candidate)
+        return replace(judgement, tag=match[2])
 
     def _with_table(self, name: str, make: Callable[[str], tuple[Kept, str]], tag: str) -> Kept:
         """A record together with its table, of which nothing is read yet."""
-        kept, digest = self._read(name, self.files.read(name), make)
         table = f"{name.removesuffix('.yaml')}.examples.csv"
+
+        def read() -> Kept:
+            text = self.files.read(name)
+            kept, digest = from_text(make, text, lambda: self.files.shown(name))
+            rows = ExampleTable(self.files, table, digest)
+            return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
+
+        kept = self._once(name, read)
         if table not in self.names:
             why = f"its table {table.rpartition('/')[2]} is missing"
             raise damaged(self.files.shown(name), why)
-        rows = ExampleTable(self.files, table, digest)
-        return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
+        return kept
 
 
 @dataclass(frozen=True)
 class ImprovementLog:
-    """The log of one loop: the folder `<log folder>/<loop>`."""
+    """The log of one loop: the folder `<log folder>/<loop>`.
+
+    A file is read once, so a command makes one of these for each log and hands it down.
+    """
 
     folder: Path
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def view(self) -> LogView:
-        """What it says now."""
-        return LogView(FolderFiles(self.folder))
+        """What it says now, of the files that are there now."""
+        return LogView(FolderFiles(self.folder), self._known)
 
     def read(self) -> tuple[Iteration, ...]:
         """All iterations, by number and id. A `LogError` names a damaged file and the cure."""
@@ -287,6 +303,7 @@ class ImprovementLog:
             for path, text in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, text)
+                self._known.pop(path.relative_to(self.folder).as_posix(), None)
         except OSError as error:
             raise unwritable(self.folder, error) from None
 

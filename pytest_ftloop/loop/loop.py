@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,9 +132,9 @@ class Loop:
         """The folder that holds the log of this loop and of its neighbours."""
         return self.options.log_folder or self.config.folder / FOLDER
 
-    @property
+    @cached_property
     def log(self) -> ImprovementLog:
-        """The log of the loop itself."""
+        """The log of the loop itself: one, so that each of its files is read once."""
         return ImprovementLog(self.log_folder / self.config.name)
 
     def _cycle(self) -> Cycle:
@@ -197,6 +198,7 @@ class Loop:
             examples={e.id: e for e in cycle.inputs.eval.examples},
             adapter=adapter if adapter.is_dir() else None,
             regressions=config.regressions,
+            log=log,
         )
 
     def _is_retrained(self, note: Path) -> bool:

@@ -28,12 +28,17 @@ def replay(
         strict = tuple(sorted(fail_on - {"regressed"}))
         rules = tuple(replace(rule, fail_on=strict) for rule in config.regressions)
         config = replace(config, regressions=rules)
-    options = replace(options, replay=True, retrain=False, retrain_baseline=False)
-    # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
-    loop = Loop(config, options, hook=lambda *_: False)
+    loop = replaying(config, options)
     result = loop.judge(loop.run())
     lenient = tuple((rule, _lenient(verdict, fail_on)) for rule, verdict in result.verdicts)
     return replace(result, verdicts=lenient)
+
+
+def replaying(config: LoopConfig, options: Options) -> Loop:
+    """The loop, ready to be replayed: running and judging it only reads its log."""
+    options = replace(options, replay=True, retrain=False, retrain_baseline=False)
+    # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
+    return Loop(config, options, hook=lambda *_: False)
 
 
 def gated(config: LoopConfig) -> LoopConfig:

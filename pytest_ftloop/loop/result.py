@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.gate.holdout import HoldoutReport
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.log import ImprovementLog
 
 
 class Figure(float):
@@ -49,7 +50,7 @@ class LoopResult:
     `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
     `regressions` are the loop's gates against the last committed version. `Loop.judge` adds a
     verdict for each, the baseline of the comparison (None where there is none), and what the
-    holdout shows where it was opened.
+    holdout shows where it was opened. `log` is the log that all this was read from.
     """
 
     loop: str
@@ -68,6 +69,7 @@ class LoopResult:
     verdicts: tuple[tuple[Regression, Verdict], ...] = field(default=(), repr=False)
     baseline: Iteration | None = field(default=None, repr=False)
     holdout: HoldoutReport | None = field(default=None, repr=False)
+    log: ImprovementLog | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> Verdict:

@@ -43,7 +43,7 @@ def of_result(result: LoopResult, note: str = "") -> LoopReport:
 
     The log is read for older iterations and seeds. `note` is a reason why there is no verdict.
     """
-    view = ImprovementLog(result.log_folder).view
+    view = (result.log or ImprovementLog(result.log_folder)).view
     logged = view.iterations() or result.chain
     return LoopReport(
         loop=result.loop,
@@ -82,18 +82,18 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
     `file` is empty for a loop made in Python, whose baseline is unknown in this process.
     """
     from pytest_ftloop.config.loop_config import read_loop_file
-    from pytest_ftloop.loop.replay import replay
+    from pytest_ftloop.loop.replay import replaying
     from pytest_ftloop.loop.workspace import Logged
 
-    log = ImprovementLog(log_folder)
     if not file:
         note = "Made in Python and run by pytest-xdist: not compared with a baseline."
-        return of_log(Logged(log), note)
+        return of_log(Logged(ImprovementLog(log_folder)), note)
     config = read_loop_file(Path(file))
+    loop = replaying(config, options)
     try:
-        return of_result(replay(config, options))
+        return of_result(loop.judge(loop.run()))
     except FtloopError as error:
-        return of_log(Logged(log, config), str(error))
+        return of_log(Logged(loop.log, config), str(error))
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:
