@@ -7,8 +7,8 @@ from collections.abc import Iterable
 ELLIPSIS = "..."
 """Replaces text that was cut out. It is ASCII because some terminals can't show UTF-8."""
 
-_MOST_PER_COLUMN = 8
-"""Characters read per column of the wanted width. A Hindi or Thai syllable has up to five."""
+_MOST_PER_COLUMN = 4
+"""Characters read per column of the wanted width: a Thai letter with vowel and tone has three."""
 
 
 def visible(text: str) -> str:
@@ -63,7 +63,7 @@ def one_line(text: str, width: int | None = None, *, middle: bool = False) -> st
     """Turn any text into one visible line of at most `width` columns."""
     if width is None:
         return visible(text)
-    most = _MOST_PER_COLUMN * max(width, 1)
+    most = max(width, 1) * (1 if text.isascii() else _MOST_PER_COLUMN)
     if len(text) > 2 * most + len(ELLIPSIS):  # of a huge output, read the two ends only
         text = text[:most] + ELLIPSIS + text[-most:]
     return shorten(visible(text), width, middle=middle)

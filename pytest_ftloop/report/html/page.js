@@ -1,5 +1,5 @@
-// The page's script: theme, plots, and the table of examples. What a model, a user or a data file
-// wrote reaches the page as textContent only, or through `plotText`.
+// The page's script: theme, plots, and the table of examples. Text of models, users and data files
+// reaches the page as textContent only, or through `plotText`.
 "use strict";
 
 (() => {
@@ -39,7 +39,7 @@
     try {
       localStorage.setItem("ftloop-theme", chosen);
     } catch {
-      // not remembered, then
+      // The choice is not remembered then.
     }
     applyTheme();
   }
@@ -53,7 +53,7 @@
     return element;
   }
 
-  // Controls, bidirectional and zero-width marks, lone surrogates: shown, never obeyed.
+  // Controls, bidirectional and zero-width marks, lone surrogates: shown as escapes.
   const INVISIBLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/u;
   const isKept = (character) => character === "\n" || character === "\t";
 
@@ -86,7 +86,7 @@
     if (plain) parent.append(plain);
   }
 
-  // plotly reads some tags and entities in its texts, and `%{}` in templates, which we don't use.
+  // plotly interprets some tags and entities in texts, and `%{}` in templates (we use none).
   function plotText(text) {
     const line = visible(text).replace(/\s+/g, " ");
     return line.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -136,13 +136,13 @@
       () => plot.draw(),
       () => {
         plot.element.classList.add("failed");
-        plot.element.textContent = "This browser is too old for the plots.";
+        plot.element.textContent = "This browser is too old to draw the plots.";
       },
     );
   }
 
   class Plot {
-    // `describe` gives the traces and the layout; it is asked again when theme or data change.
+    // `describe` returns the traces and the layout; it is called again when theme or data change.
     constructor(element, describe) {
       this.element = element;
       this.describe = describe;
@@ -192,7 +192,7 @@
     return result;
   }
 
-  // Earlier to later iterations along one ramp that stays apart for the colour-blind (viridis).
+  // Earlier to later iterations along one ramp that colour-blind people can tell apart (viridis).
   const RAMPS = {
     light: ["#8fa3ad", "#3f9aa6", "#2f7f8e", "#31688e", "#3e4a89", "#440154"],
     dark: ["#5d7187", "#3f8fb0", "#2bb19a", "#5ec962", "#b5de2b", "#fde725"],
@@ -293,7 +293,7 @@
     return traces;
   }
 
-  // The names stand right of the last points, the higher one above.
+  // The names are right of the last points, the higher one on top.
   function seriesNames(data, panel) {
     const lasts = SERIES[panel].map(([name, title, tone]) => [data.metrics[name].values.at(-1), title, tone]);
     const known = lasts.filter(([value]) => value !== null && value !== undefined).sort(([a], [b]) => b - a);
@@ -322,7 +322,7 @@
     if (!noise.some(Boolean)) return "No run was repeated with another seed, so the noise of the seed is unknown: ftloop calibrate measures it.";
     const own = noise.flatMap((spread, place) => (spread && spread.runs.length > 1 ? [`${data.iterations[place].label} (${spread.runs.length} seeds)`] : []));
     const borrowed = noise.some((spread) => spread && spread.runs.length < 2);
-    return `Band: mean ± one standard deviation over seeds, of iteration ${own.join(", ")}${borrowed ? "; the others, with one run each, borrow the standard deviation" : ""}. Small dots are single runs.`;
+    return `Band: mean ± one standard deviation over seeds, of iteration ${own.join(", ")}${borrowed ? "; the others have one run each and use the pooled standard deviation" : ""}. Small dots are single runs.`;
   }
 
   // --- curves ----------------------------------------------------------------------------------
@@ -373,7 +373,7 @@
     return Array.from({ length: 7 }, (_, place) => (first + place) * step).filter((value) => value > 0 && value <= high * 1.1);
   }
 
-  // A log axis where the losses span an order of magnitude: the start would flatten all else.
+  // A log axis where the losses span an order of magnitude: the start would flatten the rest.
   function spansMuch(data) {
     const losses = data.iterations.flatMap((it) => [...it.train[1], ...it.eval[1]]).filter((loss) => loss !== null);
     const positive = losses.filter((loss) => loss > 0);
@@ -514,7 +514,7 @@
       this.find(".next").addEventListener("click", () => this.turn(1));
     }
 
-    // The rows as they stand with the two chosen iterations.
+    // The rows for the two chosen iterations.
     compare() {
       const { ids, prompt, expected, tags, flaky, results, texts } = this.examples;
       const [old, now] = [results[this.before], results[this.after]];
@@ -568,7 +568,7 @@
       keyed.sort(([a, one], [b, other]) => {
         if (a === null || b === null) return a === b ? 0 : a === null ? 1 : -1; // no figure: last
         const order = typeof a === "string" ? collator.compare(a, b) : a - b;
-        // Equals: the worst first, so that the default order shows what matters.
+        // Among equals the worst first, so that the default order shows what matters.
         return sign * order || (other.loss ?? -1) - (one.loss ?? -1) || one.place - other.place;
       });
       this.found = keyed.map(([, row]) => row);
@@ -673,7 +673,7 @@
       parent.append(more);
     }
 
-    // A text; where it should have been another, what differs is marked.
+    // A text; its difference from the expected one is marked.
     text(parent, text, expected = null) {
       const box = make("div", text ? "text" : "text empty");
       parent.append(box);
@@ -720,7 +720,7 @@
     return made;
   }
 
-  // Where a text differs from another: without their common start and end, on whole words.
+  // Where a text differs from another, without their common start and end, in whole words.
   function differing(expected, text) {
     const shortest = Math.min(expected.length, text.length);
     let start = 0;
@@ -799,7 +799,7 @@
     window.addEventListener("afterprint", afterPrint);
     startWhenNear([...document.querySelectorAll("article.loop")]);
     applyTheme();
-    // It takes up to a second to start: better while the verdict is read than on the first scroll.
+    // It takes up to a second to start: do it while the verdict is read, not on the first scroll.
     const whenIdle = window.requestIdleCallback ?? ((work) => work());
     setTimeout(() => whenIdle(() => loadPlotly().catch(() => {})), 1000);
   });
