@@ -19,7 +19,6 @@ from pytest_ftloop.data.identity import model_identity
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.workspace import find_logs
-from pytest_ftloop.train import export as module
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 from tests.report.markdown_rows import rows_of
 
@@ -342,7 +341,7 @@ def test_half_an_export_is_never_left(
     def ended(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(module, "model_card", ended)
+    monkeypatch.setattr("pytest_ftloop.report.card.model_card", ended)
     assert main(["export", "--force"]) in (2, 130)
     after = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     assert before == after
