@@ -151,12 +151,12 @@ def test_no_repository(tmp_path: Path) -> None:
     """Nothing to compare with, and said so; where a ref was stated that is an error."""
     log = log_in(tmp_path, GOOD)
     baseline = find(log, tmp_path)
-    assert (None, f"{tmp_path} is in no git repository") == (
+    assert (None, f"{tmp_path} is not in a git repository") == (
         baseline.iteration,
         baseline.why_none,
     )
     assert not baseline.is_first
-    with pytest.raises(GitError, match="is in no git repository"):
+    with pytest.raises(GitError, match="is not in a git repository"):
         find(log, tmp_path, "HEAD")
 
 
@@ -176,7 +176,7 @@ def test_request_without_git(
     tmp_path: Path, repo: GitRepo, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
 ) -> None:
     """What is to be merged is not let through for want of git, as in a bare container image."""
-    with pytest.raises(GitError, match="is in no git repository"):
+    with pytest.raises(GitError, match="is not in a git repository"):
         find(log_in(tmp_path, GOOD), tmp_path, env=env)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(GitError, match="the git program can't be run"):

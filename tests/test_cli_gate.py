@@ -369,7 +369,7 @@ def test_no_repository(
     loops.version()
     (loops.root / ".git").rename(tmp_path / "elsewhere")
     assert 0 == main(["gate"])
-    assert "is in no git repository" in " ".join(capsys.readouterr().out.split())
+    assert "is not in a git repository" in " ".join(capsys.readouterr().out.split())
     assert 1 == main(["gate", "--fail-on", "not-comparable"])
     assert "commit improvement_log/" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "elsewhere").rename(loops.root / ".git")

@@ -80,7 +80,7 @@ def test_a_fault(loops: Loops, suggest: Suggest) -> None:
     loops.version(loop="{iterations: 1}")
     (iteration,) = loops.log().iterations()
     fault = fake_finding("no-signal", "error", message="Nothing can be learned.", remedy="Mend it.")
-    because = "Mend this first, it is not tuned around: Nothing can be learned."
+    because = "Fix this first, since no setting can cure it: Nothing can be learned."
     decision = Decision("stop", "fault", because)
     log = ImprovementLog(loops.root / "improvement_log" / "x")
     log.append(replace(iteration, findings=(fault,), decision=decision))

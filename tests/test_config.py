@@ -275,7 +275,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "eval and split": (
         "data: {train: a, eval: b, split: {fraction: 0.1}}\n",
         1,
-        "both eval and split: the eval set is either given or split off",
+        "found both eval and split: name an eval set, or split one off",
     ),
     "no fraction": (
         "data: {train: a, split: {seed: 1}}\n",
@@ -376,7 +376,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "threshold without loss": (
         DATA + "scoring: {threshold: 1.0}\n",
         2,
-        "scoring threshold is for loss, found it with the scorer 'exact'",
+        "scoring threshold is for loss, but the scorer is 'exact'",
     ),
     "threshold is true": (
         DATA + "scoring: {scorer: loss, threshold: true}\n",
@@ -424,9 +424,9 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         2,
         "loop.time_budget_s: wanted more than 0, found 0",
     ),
-    "name": (DATA + "name: a/b\n", 2, "name 'a/b' can't be a folder's name everywhere"),
-    "name of the folder above": (DATA + "name: ..\n", 2, "name '..' can't be a folder's name"),
-    "name is empty": (DATA + "name: ''\n", 2, "name '' can't be a folder's name everywhere"),
+    "name": (DATA + "name: a/b\n", 2, "name 'a/b' is not a valid folder name on every system"),
+    "name of the folder above": (DATA + "name: ..\n", 2, "name '..' is not a valid folder name"),
+    "name is empty": (DATA + "name: ''\n", 2, "name '' is not a valid folder name on every system"),
     "long value": (
         DATA + f"loop: {{iterations: {'x' * 200}}}\n",
         2,
@@ -755,10 +755,13 @@ def test_sets_become_lists() -> None:
         ({"loop": {"iterations": 0}}, "test_x.py: loop.iterations: wanted 1 or more, found 0"),
         ({"gates": {"eval_loss": 3}}, "test_x.py: gate eval_loss: wanted <= or < and a number"),
         ({"scoring": "exakt"}, "test_x.py: unknown scorer 'exakt'"),
-        ({"name": "a/b"}, "test_x.py: name 'a/b' can't be a folder's name everywhere"),
+        ({"name": "a/b"}, "test_x.py: name 'a/b' is not a valid folder name on every system"),
         ({"lora": 8}, "test_x.py: lora: wanted a LoraConfig or its arguments as a dict, found int"),
         ({"training": []}, "test_x.py: training: wanted a SFTConfig or its arguments as a dict, f"),
-        ({"lora": {"r": object}}, "test_x.py: lora.r: wanted a value that a log can keep, found "),
+        (
+            {"lora": {"r": object}},
+            "test_x.py: lora.r: wanted a value that the log can store, found ",
+        ),
     ],
 )
 def test_mistake_in_python(given: dict[str, Any], message: str) -> None:

@@ -174,7 +174,7 @@ def test_rate_outside_0_to_1(condition: str, cure: str) -> None:
 
 def test_percentage_of_a_loss() -> None:
     """A percentage makes no sense for a loss."""
-    with pytest.raises(ConfigError, match="a percentage is for pass_rate and token_accuracy"):
+    with pytest.raises(ConfigError, match="only pass_rate and token_accuracy can be in percent"):
         parse_gate("eval_loss", "<= 3%")
 
 
@@ -275,5 +275,5 @@ def test_check_tags_guesses() -> None:
 
 def test_check_tags_without_any() -> None:
     """Where nothing is tagged, that is said."""
-    with pytest.raises(ConfigError, match="No eval example has any tag"):
+    with pytest.raises(ConfigError, match="No eval example has a tag"):
         check_tags([Gate("pass_rate[a]", ">=", 0.5)], [], "s.yaml")

@@ -72,7 +72,7 @@ class TestListed:
     def test_through(self, tmp_path: Path) -> None:
         """With iterations left the loop ends when the list is through, and says so."""
         last = run(tmp_path, [{RATE: 1e-3}], iterations=5).chain[-1]
-        assert ("exhausted", "The loop file's list of settings is through.") == (
+        assert ("exhausted", "All settings in the loop file's list were tried.") == (
             last.decision.kind,
             last.decision.because,
         )
@@ -158,8 +158,8 @@ class TestFunction:
         [
             (3, "wanted a mapping of settings, found int"),
             ({"learning_rate": 1}, "wanted names such as training.learning_rate"),
-            ({RATE: math.nan}, "wanted plain values"),
-            ({RATE: object()}, "wanted plain values"),
+            ({RATE: math.nan}, "wanted numbers, text, lists or dicts"),
+            ({RATE: object()}, "wanted numbers, text, lists or dicts"),
         ],
     )
     def test_nonsense(self, returned: object, said: str) -> None:
@@ -318,7 +318,7 @@ class TestSampler:
         """A space with nothing new ends the loop instead of training a setting twice."""
         space = {RATE: Dimension(choices=(1e-3,))}
         policy = self.sampler(space=space)
-        assert "nothing that is new" in policy.propose([iteration()], "eval_loss").because
+        assert "no suggestion that is new" in policy.propose([iteration()], "eval_loss").because
 
     def test_mistakes(self) -> None:
         """An unknown sampler or option is refused at once, with the nearest name."""
@@ -361,7 +361,7 @@ class TestSampler:
                 break
             chain.append(iteration(len(chain) + 1, 1.0, made.adjustments[0].after))
         assert {1e-3, 2e-4, 5e-3} == {i.settings.get(RATE) for i in chain}
-        assert "nothing that is new" in made.because
+        assert "no suggestion that is new" in made.because
 
     def test_a_start_that_is_no_whole_number(self) -> None:
         """A start outside of a space of whole numbers is not told to the sampler."""
@@ -389,7 +389,7 @@ class TestSampler:
         pytest.importorskip("optuna")
         policy = {"sampler": "RandomSampler", "space": {RATE: {"low": 1e-4, "high": 1e-2}}}
         result = run(tmp_path, policy, iterations=4)
-        assert (4, "as RandomSampler suggests") == (
+        assert (4, "suggested by RandomSampler") == (
             len(result.chain),
             result.chain[1].adjustments[0].because,
         )
@@ -417,7 +417,7 @@ class TestLoopFile:
         loop = read(tmp_path, f"  policy:\n    - {{{RATE}: 1.0e-3}}\n")
         policy = policy_of(loop, hook=lambda _: {"lora.r": 2})
         made = policy.propose([iteration()], "eval_loss").adjustments
-        assert (Adjustment("lora.r", 8, 2, "as pytest_ftloop_adjust says"),) == made
+        assert (Adjustment("lora.r", 8, 2, "returned by pytest_ftloop_adjust"),) == made
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -428,7 +428,10 @@ class TestLoopFile:
             ("  policy: {sampler: TPESampler}\n", "loop.policy.space is missing"),
             ("  policy: {sampler: T, space: {lora.r: {low: 4, high: 4}}}\n", "a higher high"),
             ("  policy: {sampler: T, space: {lora.r: {low: 0, high: 4, log: true}}}\n", "above 0"),
-            ("  policy: {sampler: T, space: {lora.r: {choices: []}}}\n", "choices with a value"),
+            (
+                "  policy: {sampler: T, space: {lora.r: {choices: []}}}\n",
+                "at least one value in choices",
+            ),
             ("  policy: {sampler: T, space: {r: {low: 1, high: 4}}}\n", "found 'r'"),
             ("  policy: {sampler: T, spaces: {}}\n", "unknown key 'spaces' in loop.policy"),
             ("  policy: 3\n", "loop.policy: wanted"),

@@ -1,9 +1,9 @@
 """The policy: from the findings and the chain so far to the next settings, or a reason to stop.
 
-Every move starts from the best iteration so far, changes one setting (two where they belong
-together), says why, stays within bounds, and never gives settings that the chain already tried.
-The learning rate comes first, in log space: what diverged is a ceiling, what learned nothing a
-floor, and once both sides of the optimum are known the geometric middle is next.
+Every move starts from the best iteration so far, changes one setting (or two that belong together),
+gives its reason, stays within bounds, and never repeats settings that the chain tried. The learning
+rate comes first, on a logarithmic scale: rates that diverged are a ceiling, rates that learned
+nothing a floor, and between a lower and a higher rate that were worse it narrows in on the best.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The policy that a loop asks for."""
+"""Create the policy that a loop file or a hook asks for."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def policy_of(config: LoopConfig, hook: Adjust | None = None) -> Policy:
-    """The loop's policy; `hook`, the user's pytest hook, is asked first where there is one.
+    """The policy of a loop; `hook`, the user's pytest hook, goes before it.
 
-    Raises `ConfigError` for a function or sampler that is not there.
+    Raises `ConfigError` for a function or sampler that does not exist.
     """
     stated, where = config.loop.policy, config.locate("loop.policy")
     policy: Policy

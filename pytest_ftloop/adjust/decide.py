@@ -1,4 +1,4 @@
-"""Stop, or go on with what: the stop reasons, in the order in which they are asked."""
+"""Decide whether the loop stops, and otherwise with which settings it continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pytest_ftloop.core.records import Decision, Iteration
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds the loop: how many iterations, how many without gain, by which metric."""
+    """The limits of a loop: iterations, iterations without gain by the metric, and time."""
 
     iterations: int
     patience: int
@@ -40,16 +40,16 @@ def decide(
     policy: Policy | None = None,
     known: Known = NOTHING,
 ) -> Decision:
-    """What follows the last iteration of the chain, by the rules unless another policy is given."""
+    """What follows the last iteration of the chain; the stop reasons are checked in this order."""
     policy = policy or Rules()
     last, best = chain[-1], parent_of_next(chain, limits.metric)
     if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
         return Decision(
-            "stop", "fault", f"Mend this first, it is not tuned around: {fault.message}"
+            "stop", "fault", f"Fix this first, since no setting can cure it: {fault.message}"
         )
     proposal = policy.propose(chain, limits.metric, known)
     following = proposal.adjustments
-    # Only what differs from the usual is said.
+    # Only a parent that is not the best iteration is recorded.
     parent = "" if proposal.parent is best else proposal.parent.id
     if (
         gates_hold
@@ -81,14 +81,14 @@ def decide(
 
 
 def _expects_more(chain: Sequence[Iteration], best: Iteration, metric: str, known: Known) -> bool:
-    """Whether a finding of the best promises gain, and the last adjustment brought some."""
+    """Whether a finding of the best iteration promises a gain, and the last adjustment had one."""
     if not has(best, PROMISING):
         return False
     return len(chain) == 1 or gained(chain[-1], chain[:-1], metric, known)
 
 
 def _flat(chain: Sequence[Iteration], limits: Limits, known: Known) -> bool:
-    """No gain for `patience` iterations; only from the first run on that learned anything."""
+    """Whether `patience` iterations brought no gain, since the first run that learned anything."""
     broken = TOO_HIGH | {"not-learning"}
     first = next(
         (

@@ -1,4 +1,4 @@
-"""A user's function or pytest hook says what comes next."""
+"""Policies of the user: a function or pytest hook, or a fixed list of settings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pytest_ftloop.core.records import Iteration, Settings
 Adjust = Callable[[Sequence[Iteration]], object]
 
 PARAMETERS = ("chain",)
-"""What a user's adjusting function is called with."""
+"""The arguments of a user's policy function."""
 
 
 @dataclass(frozen=True)
 class Function:
     """Settings that a user's code returns, relative to the best iteration so far.
 
-    `adjust` gets the chain, oldest first, and returns a mapping of dotted settings to their new
-    values; an empty one ends the loop. Where it returns None, `otherwise` is asked.
+    `adjust` takes the chain, oldest iteration first, and returns a mapping of dotted settings to
+    new values. An empty mapping ends the loop; None leaves the decision to `otherwise`.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Function:
     exhaustive: bool = False
 
     def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
-        """What the user's code says; a `ConfigError` where it fails or says something else."""
+        """The settings that the user's code returns. Raises `ConfigError` if it fails."""
         wanted = self._asked(chain)
         if wanted is None and self.otherwise is not None:
             return self.otherwise.propose(chain, metric, known)
         parent = parent_of_next(chain, metric)
         if not wanted:
             return Proposal(parent, (), f"{self.name} has no more settings to try.")
-        made = changes(parent, wanted, f"as {self.name} says")
+        made = changes(parent, wanted, f"returned by {self.name}")
         again = canonical(parent.settings.adjusted(made))
         for iteration in chain:
             if canonical(iteration.settings) == again:
@@ -55,7 +55,7 @@ class Function:
 
     def _asked(self, chain: Sequence[Iteration]) -> Mapping[str, Any] | None:
         try:
-            # A copy: what a user's code does to it does not reach the log.
+            # A copy, so that changes by the user's code don't reach the log.
             wanted = self.adjust(copy.deepcopy(tuple(chain)))
         except (Exception, SystemExit) as error:
             raise ConfigError(
@@ -73,7 +73,7 @@ class Function:
         try:
             plain = json.loads(json.dumps(dict(wanted), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise self._mistake(f"wanted plain values, found others: {error}") from None
+            raise self._mistake(f"wanted numbers, text, lists or dicts: {error}") from None
         return dict(plain)
 
     def _mistake(self, text: str) -> ConfigError:
@@ -86,13 +86,13 @@ class Function:
 
 
 def settings_of(first: Iteration, entries: Sequence[Mapping[str, Any]]) -> list[Settings]:
-    """The settings that each entry of a list stands for; `first` is the loop's start."""
+    """The settings for each entry of a list; `first` is the loop's first iteration."""
     return [first.settings.adjusted(changes(first, entry, "")) for entry in entries]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Each entry changes the loop file's own settings, so its effect is seen by itself."""
+    """A list of settings, each relative to the loop file's, so that its effect is seen alone."""
 
     entries: tuple[Mapping[str, Any], ...]
     exhaustive: bool = True
@@ -100,7 +100,7 @@ class Listed:
     def propose(
         self,
         chain: Sequence[Iteration],
-        metric: str,  # noqa: ARG002 - what a list holds does not depend on what was reached
+        metric: str,  # noqa: ARG002 - a list does not depend on results
         known: Known = NOTHING,  # noqa: ARG002
     ) -> Proposal:
         """The first entry whose settings the chain has not tried."""
@@ -109,6 +109,6 @@ class Listed:
         settings = settings_of(first, self.entries)
         for number, (entry, result) in enumerate(zip(self.entries, settings, strict=True), start=1):
             if canonical(result) not in tried:
-                because = f"number {number} of {len(self.entries)} in the loop file's list"
+                because = f"entry {number} of {len(self.entries)} in the loop file's list"
                 return Proposal(first, changes(first, entry, because))
-        return Proposal(first, (), "The loop file's list of settings is through.")
+        return Proposal(first, (), "All settings in the loop file's list were tried.")

@@ -1,6 +1,6 @@
-"""The moves: each gives the adjustments that it would make from a state, or none.
+"""The moves: each returns the adjustments that it would make in a state, or none.
 
-A move stays within the bounds; whether its result is new is asked of `State.allows`.
+A move stays within the bounds. `State.allows` decides whether its result is new.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
 
 def calm(state: State) -> Adjustments:
-    """Too high a learning rate: down 3 times, or 10 by evidence; after NaN with warmup too.
+    """Lower a learning rate that is too high: to 1/3, or 1/10 if the evidence is strong.
 
-    Further, but at most 30 times, where that is how far the rate is above the usual one.
+    If the rate is further above the usual one, by that factor, at most 30. After NaN, also warm up.
     """
     found = state.finding(*TOO_HIGH, "oscillation")
     assert found is not None
@@ -62,15 +62,15 @@ def calm(state: State) -> Adjustments:
 
 
 def warm_up(state: State) -> Adjustments:
-    """Warm up over the first tenth of the steps (a float below 1 is a ratio)."""
-    because = "warming up keeps the first steps from going astray"
+    """Warm up over the first tenth of the steps (trl takes a float below 1 as a ratio)."""
+    because = "a warm-up keeps the first steps stable"
     return () if state.get(WARMUP) else _set(state, WARMUP, 0.1, because)
 
 
 def climb(state: State) -> Adjustments:
-    """Learned too little: up 10 times, 5 or 3, by how much the eval loss fell.
+    """Raise the rate of a run that learned too little, by 10, 5 or 3 depending on its eval loss.
 
-    From 1e-2 on, and once the ceiling is within 3 times, another move is better.
+    Other moves are better for rates from 1e-2 on, or if the ceiling is less than 3 times higher.
     """
     found = state.finding(*PROMISING)
     if found is None:
@@ -80,7 +80,7 @@ def climb(state: State) -> Adjustments:
     if found.kind == "not-learning":
         return _up(state, 10, _because(state, found))
     if state.rate >= HIGH_RATE:
-        slower = _down(state, 5, f"{state.rate:g} is high for LoRA, and the run ended unfinished")
+        slower = _down(state, 5, f"{state.rate:g} is high for LoRA, and the run was not finished")
         return slower if state.bracket[0] == 0 else ()
     if state.bracket[1] < 3 * state.rate:
         return ()
@@ -89,10 +89,10 @@ def climb(state: State) -> Adjustments:
 
 
 def to_usual_rate(state: State) -> Adjustments:
-    """Towards the rate that is usual for the model's width, where it is over 3 times away.
+    """Move the rate towards the usual one for the model's width, if it is over 3 times away.
 
-    At most 30 times at once: the width says where to go, not that the loss will follow. Where it
-    did not, because a rate on that side was worse, what was measured stands.
+    By a factor of 30 at most, since the width only gives a direction. If a rate on that side was
+    worse, the measurement counts and the rate stays.
     """
     away, (low, high) = state.usual / state.rate, state.bracket
     if not away or 1 / 3 <= away <= 3 or (low > 0 if away < 1 else high < math.inf):
@@ -104,12 +104,12 @@ def to_usual_rate(state: State) -> Adjustments:
 
 
 def search_rate(state: State) -> Adjustments:
-    """Nothing says where to go: up 2 times (3 without a gap, 5 after little learning), else down.
+    """Search the rate without any finding to go by: higher first, by a factor of 2, else lower.
 
-    Without a gap nothing is memorised yet, so there is room above.
-
-    With both sides of the best rate known: the vertex of the parabola through the three, both axes
-    logarithmic; with one of them broken or never measured, the geometric middle of the wider side.
+    The factor is 3 without an overfitting gap, since nothing is memorised yet, and 5 after little
+    learning. If rates on both sides of the best one are known, it is the vertex of the parabola
+    through the three, with both axes logarithmic. If one of them has no finite figure, it is the
+    geometric mean on the wider side.
     """
     low, high = state.bracket
     if low and high < math.inf and (vertex := _vertex(state, low, high)):
@@ -118,8 +118,8 @@ def search_rate(state: State) -> Adjustments:
         because = f"of learning rates {low:g}, {state.rate:g} and {high:g} the middle one is best"
         return _set_rate(state, vertex, because)
     factor = 5 if _learned_little(state) else 3 if has_no_gap(state, 0.02) else 2
-    up = _up(state, factor, "a higher learning rate may gain more")
-    down = _down(state, 2, "a lower learning rate may gain more")
+    up = _up(state, factor, "a higher learning rate may do better")
+    down = _down(state, 2, "a lower learning rate may do better")
     if low == 0 and high == math.inf:
         down_first = state.rate >= HIGH_RATE
     elif low == 0:
@@ -131,44 +131,44 @@ def search_rate(state: State) -> Adjustments:
 
 
 def within_practice(state: State) -> Adjustments:
-    """Dropout and rank as LoRA is used, where they hinder learning more than anyone lets them."""
+    """Bring dropout and rank into the usual range for LoRA, where they hinder learning less."""
     dropout, rank = state.get(DROPOUT), state.get(RANK)
     if dropout > HIGH_DROPOUT:
-        because = f"a dropout of {dropout:g} hinders a run that memorises nothing"
+        because = f"a dropout of {dropout:g} slows down a run that memorises nothing"
         return _set(state, DROPOUT, DROPOUTS[0], because)
     if rank < LOW_RANK:
-        return _rank(state, DEFAULTS[RANK], f"a rank of {rank} can hold little")
+        return _rank(state, DEFAULTS[RANK], f"a rank of {rank} can learn little")
     return ()
 
 
 def halve_rate(state: State) -> Adjustments:
-    """A lower learning rate memorises less."""
+    """Halve the learning rate, which memorises less."""
     return _down(state, 2, _overfits(state))
 
 
 def more_dropout(state: State) -> Adjustments:
-    """The next higher dropout."""
+    """Raise the dropout to the next value."""
     return _next_of(state, DROPOUT, DROPOUTS, _overfits(state))
 
 
 def more_decay(state: State) -> Adjustments:
-    """The next higher weight decay."""
+    """Raise the weight decay to the next value."""
     return _next_of(state, DECAY, DECAYS, _overfits(state))
 
 
 def lower_rank(state: State) -> Adjustments:
-    """Half the rank, at the same scale."""
+    """Halve the rank, at the same scale."""
     return _rank(state, int(state.get(RANK)) // 2, _overfits(state))
 
 
 def higher_rank(state: State) -> Adjustments:
-    """Twice the rank, at the same scale."""
-    return _rank(state, int(state.get(RANK)) * 2, "a higher rank can hold more")
+    """Double the rank, at the same scale."""
+    return _rank(state, int(state.get(RANK)) * 2, "a higher rank can learn more")
 
 
 def more_epochs(state: State) -> Adjustments:
-    """Three times the training where it still falls or memorises nothing, else twice; up to 20."""
-    because = "training for longer may gain more"
+    """Train 3 times as long if the loss still falls or nothing is memorised, else twice as long."""
+    because = "longer training may do better"
     times_ = 3 if state.finding("underfit") or has_no_gap(state, 0.1) else 2
     steps, epochs = state.get(MAX_STEPS), state.get(EPOCHS)
     if steps > 0:
@@ -178,7 +178,7 @@ def more_epochs(state: State) -> Adjustments:
 
 
 def fewer_epochs(state: State) -> Adjustments:
-    """No longer than to the best point, if that came early: the schedule then ends there."""
+    """Train only up to the best point if it came early, so that the schedule ends there."""
     points = [point for point in state.parent.evals if math.isfinite(point.eval_loss)]
     if not points:
         return ()
@@ -238,17 +238,17 @@ def _rank(state: State, rank: int, because: str) -> Adjustments:
     before, alpha = state.get(RANK), state.get(ALPHA)
     if not RANKS[0] <= rank <= RANKS[1]:
         return ()
-    # rsLoRA scales by alpha / sqrt(r), LoRA by alpha / r; peft takes whole numbers only.
+    # rsLoRA scales by alpha / sqrt(r), LoRA by alpha / r; peft accepts whole numbers only.
     root = bool(state.get(RSLORA))
     scaled = max(1, round(alpha * (math.sqrt(rank / before) if root else rank / before)))
     old, new = (a / (math.sqrt(r) if root else r) for a, r in ((alpha, before), (scaled, rank)))
     scale = "lora_alpha / sqrt(r)" if root else "lora_alpha / r"
-    kept = f"keeps {scale} at {old:.3g}" if math.isclose(old, new) else f"{scale} is {new:.3g} then"
+    kept = f"keeps {scale} at {old:.3g}" if math.isclose(old, new) else f"{scale} becomes {new:.3g}"
     return (*_set(state, RANK, rank, because), *_set(state, ALPHA, scaled, kept))
 
 
 def _evidence(found: Finding, name: str, default: float) -> float:
-    """A figure of a finding; a user's own of the same kind may lack it."""
+    """A figure of a finding; a user's finding of the same kind may lack it."""
     value = found.evidence.get(name, default)
     return float(value) if isinstance(value, int | float) else default
 
@@ -268,15 +268,15 @@ def _learned_little(state: State) -> bool:
 
 
 def has_no_gap(state: State, within: float) -> bool:
-    """Whether eval and train loss are within this share of each other; False for NaN."""
+    """Whether eval and train loss differ by at most this fraction of the train loss."""
     gap, train_loss = (figure(state.parent, name) for name in ("overfit_gap", "train_loss"))
     return abs(gap) <= within * train_loss
 
 
 def _best_at(state: State, rate: float) -> float:
-    """The best figure at a learning rate, lower better; infinite for broken and unfinished runs.
+    """The best figure at a learning rate, lower is better; infinity without a complete run.
 
-    Of runs that differ from the parent in the rate alone: others are on another parabola.
+    Only runs that differ from the parent in nothing but the rate are on the same parabola.
     """
     like = family(state.parent)
     at = [
@@ -291,7 +291,7 @@ def _best_at(state: State, rate: float) -> float:
 
 
 def _vertex(state: State, low: float, high: float) -> float:
-    """Where the parabola through the best rate and its neighbours is lowest; 0: not known."""
+    """The rate at the minimum of the parabola through these rates; 0: unknown."""
     rates = (low, state.rate, high)
     figures = [_best_at(state, rate) for rate in rates]
     if not low < state.rate < high or not all(map(math.isfinite, figures)):

@@ -1,4 +1,4 @@
-"""What a policy is: from the chain so far to the next settings."""
+"""The interface of a policy: from the chain so far to the next settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_ftloop.core.records import Adjustment, Iteration
 
 @dataclass(frozen=True)
 class Proposal:
-    """The next adjustments, relative to `parent`; where there are none, `because` says why."""
+    """The next adjustments, relative to `parent`; without any, `because` is the reason."""
 
     parent: Iteration
     adjustments: tuple[Adjustment, ...]
@@ -20,22 +20,22 @@ class Proposal:
 
 
 class Policy(Protocol):
-    """Says what is trained next.
+    """Proposes what is trained next.
 
-    `exhaustive`: it has a plan of its own to go through, so neither gates that hold nor a plateau
-    end the loop, only its limits.
+    An `exhaustive` policy follows its own plan: only the limits end the loop, not gates that hold
+    or a plateau.
     """
 
     @property
     def exhaustive(self) -> bool:
-        """Whether it is gone through to its end."""
+        """Whether only the limits end the loop."""
 
     def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
-        """What comes after the chain, of which the best by `metric` counts."""
+        """What to train after this chain; `metric` decides which iteration is best."""
 
 
 def changes(parent: Iteration, wanted: Mapping[str, Any], because: str) -> tuple[Adjustment, ...]:
-    """The adjustments that bring the parent to the settings `wanted`, by their dotted names."""
+    """The adjustments from the parent's settings to `wanted`, by dotted name."""
     made = []
     for setting, after in wanted.items():
         before = parent.settings.get(setting)

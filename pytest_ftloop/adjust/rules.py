@@ -1,4 +1,4 @@
-"""The rule policy: for each finding its moves, the most promising first."""
+"""The default policy: the moves for each finding, the most promising first."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Move = Callable[[State], Adjustments]
 
 @dataclass(frozen=True)
 class Rules:
-    """Moves by the findings of the best iteration so far."""
+    """Moves for the findings of the best iteration so far."""
 
     exhaustive: bool = False
 
     def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
-        """The first move that is possible, new, and not known to bring nothing."""
+        """The first move that is possible and new; moves without a gain so far come last."""
         parent = parent_of_next(chain, metric)
         state = State(tuple(chain), parent, metric, known)
         possible = [made for move in _moves(state) if (made := move(state)) and state.allows(made)]
@@ -48,7 +48,7 @@ def _moves(state: State) -> Iterator[Move]:
         yield from _against_overfitting(state)
     elif _unfinished(state):
         yield moves.within_practice
-        # Where the width says that the rate is about right, time is what lacks.
+        # If the rate is about right for the width, the run needs more time.
         first = (moves.to_usual_rate, moves.more_epochs, moves.climb)
         yield from (first if state.usual else (moves.climb, moves.more_epochs))
         yield from (moves.search_rate, moves.higher_rank)
@@ -58,31 +58,31 @@ def _moves(state: State) -> Iterator[Move]:
 
 def _against_overfitting(state: State) -> Iterator[Move]:
     first = (moves.halve_rate, moves.more_dropout, moves.more_decay)
-    if not _eval_rose(state):  # a wide gap, and no turning point: regularise first
+    if not _eval_rose(state):  # a wide gap without a turning point: regularise first
         first = (moves.more_dropout, moves.more_decay, moves.halve_rate)
     yield from (*first, moves.lower_rank, moves.fewer_epochs)
 
 
 def _too_sure(state: State) -> bool:
-    """Whether it grew too sure of itself; where the rate of passes decides, that is no harm."""
+    """Whether the model is overconfident, which does no harm if the pass rate decides."""
     return state.metric == "eval_loss" and state.finding("overconfidence") is not None
 
 
 def _unfinished(state: State) -> bool:
-    """Whether there is more to learn in a longer or faster run: it fell, or was best, at its end.
+    """Whether a longer or faster run may learn more: the loss fell, or was lowest, at the end.
 
-    The latter only where the width says that the rate is about right: else it is searched first. A
-    flat stretch may be one before the next fall; what is memorised in a longer run costs no more
-    than its steps, since the best evaluation point is kept.
+    Being lowest counts only if the width is known and its usual rate was reached; otherwise the
+    rate is searched first. The loss may fall again after a flat stretch, and overfitting in a
+    longer run costs only its steps, since the best evaluation point is kept.
     """
     return bool(state.finding("underfit")) or (state.usual > 0 and state.best_share > 0.9)
 
 
 def _brought_nothing(state: State, adjustments: Adjustments) -> bool:
-    """Whether the same setting was last moved in the same direction without gain.
+    """Whether the last move of the same setting in the same direction brought no gain.
 
-    Such moves come last. A search for the learning rate is narrowing in: only against overfitting
-    is its next step the same remedy again.
+    Such moves come last. Moves of the learning rate narrow in on the best one, so they count only
+    against overfitting, where another step repeats the same remedy.
     """
     if adjustments[0].setting == RATE and not state.finding("overfitting"):
         return False

@@ -1,4 +1,4 @@
-"""Optuna as the policy: any of its samplers, told of the whole chain before each question."""
+"""Optuna as the policy: any of its samplers, given the whole chain before each suggestion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ASKED_AT_MOST = 100
-"""Suggestions that may be turned down before the search counts as at its end."""
+"""Suggestions that are rejected in a row before the search ends. Each takes milliseconds, and a
+sampler that repeats itself so often has nothing new."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def holds(self, value: Any) -> bool:
-        """Whether a value lies in it."""
+        """Whether a value is in it."""
         if self.choices:
             return value in self.choices
         assert self.low is not None
@@ -44,11 +45,11 @@ class Dimension:
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are in it."""
+        """Whether it contains whole numbers only."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def as_written(self, value: Any) -> Any:
-        """A value as a person would write it, and still in the range."""
+        """A value rounded to three digits, and still in the range."""
         if self.choices or not isinstance(value, float):
             return value
         assert self.low is not None
@@ -60,9 +61,9 @@ class Dimension:
 class Sampler:
     """Suggestions of an Optuna sampler over `space`, on top of the loop file's own settings.
 
-    Each question starts a new study that is told of every iteration of the chain, so the answer
-    depends on the log alone. What the findings rule out (a learning rate that diverged, settings
-    that were tried) is turned down and told to the study as pruned.
+    Each suggestion comes from a new study with every iteration of the chain, so that it depends on
+    the log only. A suggestion that the findings rule out (a learning rate that diverged, settings
+    that were tried) is rejected, and pruned in the study.
     """
 
     name: str
@@ -73,8 +74,8 @@ class Sampler:
     exhaustive: bool = True
 
     def __post_init__(self) -> None:
-        # A mistake is found before anything is trained: some samplers tell it when first asked,
-        # some (for a library that is missing) when they have a trial to go by.
+        # Find mistakes before anything is trained: some samplers raise at the first suggestion,
+        # some (for a missing library) only when the study has a trial.
         optuna = _optuna(self.where)
         with self._guarded(optuna):
             study = optuna.create_study(sampler=self._sampler(optuna, 0))
@@ -87,7 +88,7 @@ class Sampler:
             study.ask(self._distributions(optuna))
 
     def propose(self, chain: Sequence[Iteration], metric: str, known: Known = NOTHING) -> Proposal:
-        """The first suggestion that nothing speaks against."""
+        """The first suggestion that is new and not known to fail."""
         optuna, first = _optuna(self.where), chain[0]
         state = State(tuple(chain), first, metric, known)
         with self._guarded(optuna):
@@ -95,16 +96,16 @@ class Sampler:
             for _ in range(ASKED_AT_MOST):
                 trial = study.ask(self._distributions(optuna))
                 wanted = {n: self.space[n].as_written(value) for n, value in trial.params.items()}
-                made = changes(first, wanted, f"as {self.name} suggests")
+                made = changes(first, wanted, f"suggested by {self.name}")
                 if made and state.allows(made):
                     return Proposal(first, made)
                 if not _told_as_pruned(optuna, study, trial):
                     break
-        return Proposal(first, (), f"{self.name} suggests nothing that is new and may work.")
+        return Proposal(first, (), f"{self.name} has no suggestion that is new and may work.")
 
     @contextmanager
     def _guarded(self, optuna: ModuleType) -> Iterator[None]:
-        """Quiet, and what the sampler raises is the loop file's mistake, said in one line."""
+        """Run a sampler without its log output; whatever it raises becomes a `ConfigError`."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             with warnings.catch_warnings():
@@ -123,8 +124,8 @@ class Sampler:
             raise ConfigError(
                 f"loop.policy: optuna's {self.name} failed: {reason}",
                 where=self.where,
-                cure="Its options are those of optuna.samplers; each setting of the space needs a "
-                "range that it can sample.",
+                cure="Its options are those of optuna.samplers; it must be able to sample the "
+                "range of each setting.",
             ) from error
 
     def _distributions(self, optuna: ModuleType) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Sampler:
                 where=self.where,
                 cure=did_you_mean(self.name, names),
             )
-        # Another seed for each question: a new study would else repeat its first suggestion.
+        # A different seed each time: a new study would otherwise repeat its first suggestion.
         seeded = {"seed": self.seed + asked} if _takes_a_seed(kind) else {}
         return kind(**{**seeded, **self.options})
 
@@ -190,7 +191,7 @@ def _distribution(optuna: ModuleType, dimension: Dimension) -> Any:
 
 
 def _told_as_pruned(optuna: ModuleType, study: Any, trial: Any) -> bool:
-    """Tell the study that a suggestion was turned down; False where it has no other (a grid)."""
+    """Tell the study that a suggestion was rejected; False if it has no other (a grid)."""
     try:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What the policy knows: the settings it moves, the chain so far, and what the chain shows."""
+"""What the policy knows: the settings that it moves, the chain so far, and conclusions from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCHS, MAX_STEPS = "training.num_train_epochs", "training.max_steps"
 RANK, ALPHA, DROPOUT = "lora.r", "lora.lora_alpha", "lora.lora_dropout"
 DECAY, RSLORA = "training.weight_decay", "lora.use_rslora"
 
-DEFAULTS: Mapping[str, Any] = {  # of trl 1.16 (SFTConfig) and peft 0.21 (LoraConfig), when unset
+DEFAULTS: Mapping[str, Any] = {
     RATE: 2e-5,
     WARMUP: 0,
     EPOCHS: 3.0,
@@ -31,33 +31,60 @@ DEFAULTS: Mapping[str, Any] = {  # of trl 1.16 (SFTConfig) and peft 0.21 (LoraCo
     ALPHA: 8,
     DROPOUT: 0.0,
 }
+"""The values of settings that are not stated: defaults of trl 1.16 (SFTConfig) and peft 0.21
+(LoraConfig)."""
+
 RATES = (1e-6, 1e-1)
+"""The lowest and highest learning rate of a move. LoRA's best rates are well within (2e-4 for most
+models, about 1e-2 for the embedded one), so only a search in the wrong direction ends here."""
+
 MOST_EPOCHS = 20
+"""Maximum number of epochs of a move, since each such move doubles or triples the cost; LoRA runs
+usually take 1 to 3."""
+
 RANKS = (1, 256)
+"""The lowest and highest rank of a move: peft requires at least 1, and more than 256 is hardly
+ever used."""
+
 DROPOUTS = (0.05, 0.1, 0.2, 0.3)
+"""The values of `lora_dropout` that the moves step through: 0.05 and 0.1, as published, then
+higher ones."""
+
 HIGH_DROPOUT = 0.2
-"""Published LoRA settings stay at 0.1 or below."""
+"""Dropouts above this value hinder learning: published LoRA settings are 0.1 or lower."""
+
 LOW_RANK = 4
-"""Published LoRA settings stay above, 8 being the libraries' default."""
+"""Ranks below this value limit learning: published LoRA settings are higher, and 8 is the default
+of peft."""
+
 DECAYS = (0.01, 0.03, 0.1)
+"""The values of `weight_decay` that the moves step through: the usual range is 0.01 to 0.1."""
+
 HIGH_RATE = 1e-2
-"""LoRA's best rates lie below: from here on a run that lacks something is first slowed down."""
+"""From this learning rate on, a run that learned too little is slowed down first: the best rates
+for LoRA are lower on all but very small models."""
+
 USUAL = 5e-4
-"""LoRA's usual best rate for a model 2,000 wide; see `usual_rate`."""
+"""The usual best learning rate of LoRA for a model of width 2,000; see `usual_rate`."""
+
 TIGHT = 1.25
-"""Two learning rates this near are the same one."""
+"""Learning rates within this factor count as equal: the difference is hardly measurable."""
+
 TOO_HIGH = frozenset({"diverged", "non-finite"})
+"""The kinds of finding that mean the learning rate is too high."""
+
 PROMISING = frozenset({"underfit", "not-learning"})
+"""The kinds of finding that promise a gain from more training or a higher rate."""
 
 Adjustments = tuple[Adjustment, ...]
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the log knows beside the chain.
+    """What the log knows besides the chain.
 
-    `iterations` are others of the same base model and train rows; `noise` is how far the seed alone
-    moves each metric, where that was measured (`diagnose.noise.run_noise`).
+    `iterations` are others with the same base model and train rows; `noise` is how much the seed
+    alone changes each metric, as far as that was measured (`core.noise.run_noise`).
     """
 
     iterations: tuple[Iteration, ...] = ()
@@ -65,11 +92,16 @@ class Known:
 
 
 NOTHING = Known()
+"""A log with nothing besides the chain."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The chain, the iteration that the next one starts from, and what else is known."""
+    """The chain, the iteration that the next one starts from, and what else is known.
+
+    It has more than ten members, since each conclusion from the chain is a property of its own that
+    moves combine.
+    """
 
     chain: tuple[Iteration, ...]
     parent: Iteration
@@ -91,12 +123,12 @@ class State:
 
     @property
     def usual(self) -> float:
-        """The learning rate that LoRA usually does best with on a model this wide; 0: unknown."""
+        """The usual best learning rate for a model of this width; 0: unknown."""
         return usual_rate(int(self.parent.facts.get("width", 0)))
 
     @property
     def best_share(self) -> float:
-        """Where in the run the lowest eval loss came, as a share of its steps; 1 where unknown."""
+        """The step with the lowest eval loss, as a fraction of all steps; 1 if unknown."""
         points = [p for p in self.parent.evals if math.isfinite(p.eval_loss)]
         if not points:
             return 1.0
@@ -104,10 +136,10 @@ class State:
 
     @property
     def diverged(self) -> tuple[Iteration, ...]:
-        """What diverged, in the chain and elsewhere in the log.
+        """The iterations that diverged, in the chain and elsewhere in the log.
 
-        Only at higher learning rates than any that works in this chain: below them what made the
-        difference was another setting.
+        Only those with a higher learning rate than any that works in this chain: at lower rates
+        another setting was the reason.
         """
         works = (i for i in self.chain if not has(i, TOO_HIGH))
         finite = (i for i in works if math.isfinite(figure(i, self.metric)))
@@ -122,25 +154,26 @@ class State:
 
     @property
     def floor(self) -> float:
-        """The highest learning rate that learned nothing, below the ceiling and the best rate.
+        """The highest learning rate that learned nothing, below the ceiling and the parent's rate.
 
-        Above the best rate (unless that learned nothing either) it was too high, not too low.
+        A rate above the parent's was too high rather than too low, unless the parent also learned
+        nothing.
         """
         top = self.ceiling if self.finding("not-learning") else min(self.ceiling, self.rate)
         return max((rate for i in self.idle if (rate := rate_of(i)) < top), default=0.0)
 
     @property
     def idle(self) -> tuple[Iteration, ...]:
-        """What learned nothing; elsewhere in the log only runs of as many steps count."""
+        """The iterations that learned nothing; outside the chain only those with as many steps."""
         elsewhere = (i for i in self.known.iterations if steps_of(i) >= steps_of(self.parent))
         return tuple(i for i in (*self.chain, *elsewhere) if has(i, {"not-learning"}))
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """The learning rates around the parent's between which the optimum lies; 0, inf: unknown.
+        """The learning rates around the parent's that enclose the optimum; 0, inf: unknown.
 
-        Of two iterations that differ in the learning rate alone, the optimum lies on the better
-        one's side.
+        Of two iterations that differ in the learning rate only, the optimum is on the side of the
+        better one.
         """
         low, high = self.floor, self.ceiling
         for pair in combinations(self.chain, 2):
@@ -148,7 +181,7 @@ class State:
             if rate_of(left) == rate_of(right) or family(left) != family(right):
                 continue
             if has(right, TOO_HIGH):
-                continue  # its rate is a ceiling already, whatever its best point reached
+                continue  # its rate is a ceiling already, however good its best point was
             if rank_key(right, self.metric) < rank_key(left, self.metric):
                 low = max(low, rate_of(left) if rate_of(left) < self.rate else 0.0)
             elif rate_of(right) > self.rate:
@@ -156,7 +189,7 @@ class State:
         return low, high
 
     def allows(self, adjustments: Adjustments) -> bool:
-        """Whether the result is new to the chain and its learning rate not known to fail."""
+        """Whether the result is new to the chain, and its learning rate is not known to fail."""
         settings = self.parent.settings.adjusted(adjustments)
         rate = float(settings.get(RATE, DEFAULTS[RATE]))
         idle = rate <= self.floor and any(a.setting == RATE for a in adjustments)
@@ -165,9 +198,9 @@ class State:
 
 
 def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
-    """The best iteration so far, which the next one's adjustments start from.
+    """The iteration that the next adjustments start from: the best one so far.
 
-    Without any finite figure the last one.
+    If no figure is finite, it is the last one.
     """
     sound = [i for i in chain if math.isfinite(figure(i, metric))]
     return best_of(sound, metric) if sound else chain[-1]
@@ -176,7 +209,10 @@ def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
 def gained(
     iteration: Iteration, before: Sequence[Iteration], metric: str, known: Known = NOTHING
 ) -> bool:
-    """Whether it beats the best before it by more than noise; eval loss decides equal figures."""
+    """Whether it is better than the best before it by more than noise.
+
+    If both figures are equal, the eval loss decides.
+    """
     best = parent_of_next(before, metric)
     new, old = figure(iteration, metric), figure(best, metric)
     if new == old:
@@ -186,64 +222,65 @@ def gained(
 
 
 def figure(iteration: Iteration, metric: str) -> float:
-    """Its figure of a metric; NaN where it has none."""
+    """The figure of a metric; NaN if the iteration has none."""
     return iteration.metrics.get(metric, math.nan)
 
 
 def has(iteration: Iteration, kinds: Iterable[str]) -> bool:
-    """Whether it has a finding of one of the kinds."""
+    """Whether the iteration has a finding of one of the kinds."""
     return any(finding.kind in kinds for finding in iteration.findings)
 
 
 def value_of(iteration: Iteration, setting: str) -> Any:
-    """Its value of a setting, or the libraries' default."""
+    """The value of a setting, or the default of trl or peft."""
     value = iteration.settings.get(setting)
     return DEFAULTS.get(setting) if value is None else _number(setting, value)
 
 
 def _number(setting: str, value: Any) -> Any:
-    """A setting's value; a quoted number, as trl and peft take it, as the number that it is."""
+    """A setting's value; a number in quotes, which trl and peft accept, becomes a number."""
     if not isinstance(value, str) or setting not in DEFAULTS:
         return value
     try:
         number = float(value)
     except ValueError:
-        return value  # peft and trl say what they want instead
+        return value  # peft and trl refuse it with a message of their own
     is_whole = number.is_integer() and not isinstance(DEFAULTS[setting], float)
     return int(number) if is_whole else number
 
 
 def usual_rate(width: int) -> float:
-    """5e-4 at a width of 2,000, higher for narrower models by the power 0.78; 0 for no width.
+    """The usual best learning rate for LoRA: 5e-4 * (2000 / width)^0.78; 0 for an unknown width.
 
-    Fitted to Llama models by the authors of "LoRA Without Regret" (Schulman et al., 2025), who saw
-    ten times the best rate of full fine-tuning. For Qwen models their fit hardly depends on the
-    width (a power of 0.08), which is within 3 times of this from 420 to 9,500 wide. The
-    embedded model, 128 wide, did best at 4e-3 to 1.6e-2 in the grids of benchmarks/policy.py, where
-    the formula says 4.3e-3. A direction to go in, not a value to trust: the curves come first.
+    The authors of "LoRA Without Regret" (Schulman et al., 2025) fitted it to Llama models; it is
+    ten times the best rate for full fine-tuning. Their fit for Qwen models hardly depends on the
+    width (a power of 0.08), and differs by less than a factor of 3 for widths from 420 to 9,500.
+    The embedded model, of width 128, did best at 4e-3 to 1.6e-2 in the grids of
+    benchmarks/policy.py, where the formula gives 4.3e-3. It is a direction for the search, not a
+    value to rely on: measurements take precedence.
     """
     return min(USUAL * (2000 / width) ** 0.78, RATES[1]) if width > 0 else 0.0
 
 
 def steps_of(iteration: Iteration) -> int:
-    """How many steps it was planned for."""
+    """The number of steps that were planned."""
     return int(iteration.facts.get("planned_steps", 0))
 
 
 def rate_of(iteration: Iteration) -> float:
-    """Its learning rate."""
+    """The learning rate of an iteration."""
     return float(value_of(iteration, RATE))
 
 
 def rank_key(iteration: Iteration, metric: str) -> tuple[float, float]:
-    """Its figure and its eval loss, both as lower is better, NaN last."""
+    """A sort key, lower is better: the figure, then the eval loss; NaN last."""
     sign = 1 if METRICS[split_name(metric)[0]].better == "lower" else -1
     figures = (sign * figure(iteration, metric), figure(iteration, "eval_loss"))
     return tuple(math.inf if math.isnan(f) else f for f in figures)  # type: ignore[return-value]
 
 
 def canonical(settings: Settings, without: Iterable[str] = ()) -> str:
-    """The settings as one string, defaults filled in: stated or not, they are the same."""
+    """The settings as one string, with defaults filled in, whether stated or not."""
     stated = {
         **{f"lora.{name}": value for name, value in settings.lora.items()},
         **{f"training.{name}": value for name, value in settings.training.items()},
@@ -256,7 +293,7 @@ def canonical(settings: Settings, without: Iterable[str] = ()) -> str:
 
 
 def family(iteration: Iteration) -> str:
-    """What iterations share that differ in the learning rate (and its warmup) alone."""
+    """The settings as one string, without the learning rate and its warm-up."""
     return canonical(iteration.settings, without=(RATE, WARMUP))
 
 

@@ -1,4 +1,4 @@
-"""A `LoopConfig` from live objects: the `ftloop` fixture and scripts use it."""
+"""A `LoopConfig` from live objects, for the `ftloop` fixture and for scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_ftloop.core.errors import ConfigError, Location
 
 
 def stated_settings(group: str, config: Any, source: str) -> dict[str, Any]:
-    """What an SFTConfig or LoraConfig states: the fields that differ from a fresh one's."""
+    """The settings that an SFTConfig or LoraConfig states: fields that differ from a new one's."""
     wanted = {"lora": "LoraConfig", "training": "SFTConfig"}[group]
     if isinstance(config, Mapping):
         stated = dict(config)
@@ -35,10 +35,10 @@ def stated_settings(group: str, config: Any, source: str) -> dict[str, Any]:
     plain = {str(name): _jsonable(value) for name, value in stated.items()}
     if unkept := next((name for name, value in plain.items() if not _is_json(value)), None):
         raise ConfigError(
-            f"{group}.{unkept}: wanted a value that a log can keep, "
+            f"{group}.{unkept}: wanted a value that the log can store, "
             f"found a {type(plain[unkept]).__name__}",
             where=Location(source),
-            cure="Use numbers, text, lists and dicts of them.",
+            cure="Use numbers, text, and lists and dicts of these.",
         )
     return plain
 
@@ -56,7 +56,7 @@ _MACHINE = frozenset({"output_dir", "runtime_config", "task_type"})
 
 
 def _fresh(config: Any) -> Any:
-    """A config of the same class with nothing stated but what this one needs to be made here."""
+    """A config of the same class that states only what this machine needs to construct it."""
     made_with = {
         name: getattr(config, name)
         for name in ("output_dir", "use_cpu", "bf16", "fp16")
@@ -66,9 +66,9 @@ def _fresh(config: Any) -> Any:
 
 
 def _stated_device(config: Any) -> dict[str, bool]:
-    """Device and precision as the object has them: once made, it no longer tells what was said.
+    """Device and precision, as the object has them: it does not keep which of them were stated.
 
-    SFTConfig itself chooses bf16, also on a CPU, and a plain script would train with that.
+    SFTConfig chooses bf16 by itself, even on a CPU, and a plain script would train with that.
     """
     if not hasattr(config, "bf16"):
         return {}
@@ -110,7 +110,7 @@ def from_python(
     gates: Mapping[str, Any] | None = None,
     loop: Mapping[str, Any] | None = None,
 ) -> LoopConfig:
-    """The same loop from Python: the sections of a loop file, or the ecosystem's own objects.
+    """A loop from the sections of a loop file, or from objects of trl, peft and datasets.
 
     `model` may be a loaded model (with its `tokenizer`), `train`, `eval` and `holdout` any iterable
     of rows (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the
@@ -118,10 +118,10 @@ def from_python(
     """
     if tokenizer is not None and isinstance(model, str | Path):
         raise ConfigError(
-            f"tokenizer goes with a loaded model; model is {str(model)!r}, which has its own",
-            cure="Load the model too, or leave the tokenizer out.",
+            f"found a tokenizer with the model {str(model)!r}, which has its own",
+            cure="Pass a loaded model with the tokenizer, or leave the tokenizer out.",
         )
-    # An iterator is read once, a loop may be run twice.
+    # An iterator can be read only once, but a loop may run twice.
     train, eval, holdout = (  # noqa: A001
         list(s) if isinstance(s, Iterator) else s for s in (train, eval, holdout)
     )

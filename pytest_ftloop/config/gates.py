@@ -1,4 +1,4 @@
-"""The gates on metrics: read from the loop file, then judged against an iteration's figures."""
+"""The gates of a loop file: thresholds on metrics, and no regression."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
 }
+"""The comparisons that a condition may begin with."""
 
 _RATES = frozenset({"pass_rate", "token_accuracy"})
+"""Metrics from 0 to 1, which a condition may state in percent."""
 
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
+"""Metrics that need the sample of the train set, which may lack a tag of the eval set."""
 
 _CONDITION = re.compile(
     r"\s*(?P<op>[<>]=?)\s*"
@@ -37,7 +40,7 @@ _CONDITION = re.compile(
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition on one metric, of the whole eval set or of one tag (`pass_rate[negation]`)."""
+    """A threshold for one metric, over the whole eval set or one tag (`pass_rate[negation]`)."""
 
     name: str
     op: str
@@ -56,18 +59,18 @@ class Gate:
 
     @property
     def text(self) -> str:
-        """`eval_loss <= 3.4`, as a loop file would say it."""
+        """The condition in words, as `eval_loss <= 3.4`."""
         return f"{self.name} {self.op} {_number(self.bound)}"
 
 
 @dataclass(frozen=True)
 class Regression:
-    """The gate `regression`: not worse than the last committed version (see `compare`).
+    """The regression gate: not worse than the last committed version.
 
-    `name` is `regression`, or `regression[tag]` for the examples with a tag. `alpha` bounds false
-    alarms; a drop below `min_regression` never fails; `max_regression` is what must not be possible
-    for a verdict other than inconclusive. Both are shares of the loss, or of 1 for a rate.
-    `fail_on` names the verdicts that fail beside regressed and incomplete.
+    `name` is `regression`, or `regression[tag]` for the examples with a tag. `alpha` is the highest
+    probability of a false alarm. A drop below `min_regression` never fails; unless a drop of
+    `max_regression` can be ruled out, the verdict is inconclusive. Both are relative to the loss,
+    and absolute for rates. `fail_on` names verdicts that fail besides regressed and incomplete.
     """
 
     name: str = "regression"
@@ -102,7 +105,8 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
     op, percent = match["op"], bool(match["percent"])
     if percent and metric not in _RATES:
         raise ConfigError(
-            f"gate {name}: a percentage is for {' and '.join(sorted(_RATES))}, found {condition!r}",
+            f"gate {name}: only {' and '.join(sorted(_RATES))} can be in percent, "
+            f"found {condition!r}",
             where=where,
             cure=cure,
         )
@@ -126,7 +130,7 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
 
 
 def regression_tag(name: str, where: Location | None) -> str | None:
-    """The tag of `regression[tag]`; a ConfigError for a name that is neither."""
+    """The tag of `regression[tag]`, None for `regression`; a ConfigError for any other name."""
     base, tag = split_name(name)
     if base != "regression" or tag == "":
         raise ConfigError(
@@ -147,7 +151,7 @@ def check_tags(
             raise ConfigError(
                 f"gate {gate.name}: no eval example is tagged {gate.tag!r}",
                 where=Location(str(where_file), gate.line),
-                cure=did_you_mean(gate.tag, known) if known else "No eval example has any tag.",
+                cure=did_you_mean(gate.tag, known) if known else "No eval example has a tag.",
             )
 
 
@@ -168,19 +172,19 @@ def _known_metric(name: str, where: Location | None) -> str:
 
 
 def _usable(condition: object, metric: str) -> bool:
-    """Whether a bare number can be the bound in the cure."""
+    """Whether a condition is a mere number, which the cure can suggest as the bound."""
     most = 1 if metric in _RATES else 1e6
     return type(condition) in (int, float) and 0 <= condition <= most  # type: ignore[operator]
 
 
 def parse_number(text: str, *, percent: bool) -> float:
-    """The number that a condition states, `28.9` or, as a percentage, 0.289."""
-    # Decimal: 28.9% must be the very float that 0.289 is, or a rate on the bound fails.
+    """The number in a condition: 28.9, or 0.289 if it is a percentage."""
+    # Decimal makes 28.9% the same float as 0.289: otherwise a rate equal to the bound may fail.
     return float(Decimal(text) / 100 if percent else Decimal(text)) + 0.0  # + 0.0: no -0.0
 
 
 def exact_figure(metric: str, value: float) -> str:
-    """The figure unrounded: `90%` for a rate, `3.4` otherwise."""
+    """The figure without rounding: `90%` for a rate, `3.4` otherwise."""
     if metric not in _RATES:
         return _number(value)
     return f"{(Decimal(repr(float(value))) * 100).normalize():f}%"

@@ -1,8 +1,8 @@
 """A loop's configuration, from a `*.ftloop.yaml` file or from Python.
 
-Every mistake in a loop file is reported at once, each with its line and the nearest valid name.
-The names and types under `lora:` and `training:` are peft's and trl's own; they are checked when
-those are imported, before anything is trained or written.
+All mistakes in a loop file are reported together, each with its line and the nearest valid name.
+The settings under `lora:` and `training:` are those of peft and trl. They are checked once these
+libraries are imported, before anything is trained or written.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
@@ -31,25 +29,18 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
-from pytest_ftloop.core.errors import (
-    ConfigError,
-    Location,
-    shown_path,
-)
+from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.core.records import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """One loop, checked. `model`, `train`, `eval` and `holdout` may be live objects when it comes
-    from Python.
+    """The checked configuration of one loop.
 
-    `folder` is what relative paths start from, and where `improvement_log/` lies. `lines` maps a
-    dotted key to its line in the loop file (and `""` to the first).
+    `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. Relative paths
+    start from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
+    line in the loop file, and `""` to the first line.
     """
 
     name: str
@@ -72,11 +63,11 @@ class LoopConfig:
 
     @property
     def file(self) -> Path:
-        """The loop file. Only of a loop that was read from one (`lines` is not empty)."""
+        """The loop file; only for a loop that was read from one (`lines` is not empty)."""
         return self.folder / Path(self.source).name
 
     def locate(self, key: str) -> Location | None:
-        """Where a dotted key, or the nearest section above it, stands in the loop file."""
+        """The place of a dotted key in the loop file, or of the nearest section above it."""
         while key:
             if key in self.lines:
                 return Location(self.source, self.lines[key])
@@ -97,7 +88,7 @@ def read_loop_file(path: Path) -> LoopConfig:
 def checked(
     values: Any, lines: Mapping[str, int], *, folder: Path, source: str, name: str
 ) -> LoopConfig:
-    """The config that a loop file's values give. A `ConfigError` that lists every mistake."""
+    """The configuration in a loop file's values. Raises `ConfigError` with every mistake."""
 
     def locate(key: str) -> Location:
         while key and key not in lines:
@@ -129,7 +120,7 @@ def checked(
         except ValidationError as error:
             mistakes += config_errors(error, locate, f"gates.{name_}")
     scoring = Scoring()
-    # Also when another section has a mistake; one in this section is reported already.
+    # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
         section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
         scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
@@ -141,9 +132,9 @@ def checked(
     if not re.fullmatch(r"\w([\w.-]*\w)?", name):
         mistakes.append(
             ConfigError(
-                f"name {name!r} can't be a folder's name everywhere",
+                f"name {name!r} is not a valid folder name on every system",
                 where=locate("name"),
-                cure="Use letters, digits, '-', '_' and '.', a letter or digit first and last.",
+                cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
     if parsed is not None:
@@ -180,7 +171,7 @@ def checked(
 
 
 def _regression(name: str, stated: object, locate: Any) -> Regression:
-    """The gate that `regression: {alpha: 0.01}` states; nothing, or true, takes the defaults."""
+    """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
     if not isinstance(stated, Mapping) and stated not in (None, True):
@@ -224,7 +215,10 @@ def _plain(source: str | HubSource | None) -> Any:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns carry what. `id` None: a column `id` if there is one, else the content."""
+    """The columns of a data set that hold ids, tags and text.
+
+    Without `id`, ids come from a column of that name if there is one, else from the content.
+    """
 
     id: str | None = None
     tags: tuple[str, ...] = ("tags",)

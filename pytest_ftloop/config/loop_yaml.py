@@ -19,6 +19,7 @@ SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
 """How the name of a loop file ends."""
 
 _TAG = "tag:yaml.org,2002:"
+"""What the tags of YAML's own types begin with."""
 MERGE = f"{_TAG}merge"
 """The tag of the key `<<`, which brings in the keys of another mapping."""
 
@@ -127,7 +128,7 @@ def _mistakes(shown: str) -> Iterator[None]:
         problem = " ".join((error.problem or str(error)).split())
         cure = next((cure for sign, cure in _CURES.items() if sign in problem), "")
         marks = [error.problem_mark, error.context_mark]
-        if "closed" in cure:  # where it was opened matters, not where the file ends
+        if "closed" in cure:  # the line where it was opened, not where the file ends
             marks.reverse()
         mark = marks[0] or marks[1]
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Turn validation errors into one `ConfigError` per mistake, with its line and cure."""
+"""Turn pydantic's validation errors into `ConfigError`s, each with its line and cure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from pytest_ftloop.config.sections import (
     SETTING_GROUPS,
@@ -26,18 +24,18 @@ from pytest_ftloop.core.errors import ConfigError, did_you_mean
 
 
 def config_errors(error: ValidationError, locate: Any, above: str = "") -> Iterator[ConfigError]:
-    """One `ConfigError` for each thing pydantic found, in a user's words.
+    """One `ConfigError` per mistake that pydantic found, in the user's words.
 
-    `above` is the dotted key of the section that was validated, where it is not the whole file.
+    `above` is the dotted key of the section that was validated, if that is not the whole file.
     """
     seen: set[str] = set()
     for item in error.errors():
         if item["loc"][-1] == "str" and isinstance(item["input"], Mapping | list):
-            continue  # not the branch of the union that was meant: the other one has more to say
+            continue  # the user meant the other branch of the union, whose error is clearer
         inner = [str(part) for part in item["loc"] if not _is_branch(part)]
         path = [*([above] if above else []), *inner]
         key = ".".join(path)
-        # A value that fits no branch of a union is reported once, not once a branch.
+        # A value that fits no branch of a union is reported once, not once per branch.
         if key in seen:
             continue
         seen.add(key)
@@ -79,7 +77,7 @@ _WANTED = {
     "less_than_equal": "{le} or less",
     "too_short": "one or more",
 }
-"""pydantic's kinds of mistake in a user's words; its own are taken for others."""
+"""pydantic's kinds of mistake in the user's words; other kinds keep pydantic's message."""
 
 
 def _wanted(key: str, item: Any) -> str:
@@ -96,7 +94,7 @@ def _wanted(key: str, item: Any) -> str:
 
 
 def found_text(value: Any) -> str:
-    """A value as a loop file would show it, cut short."""
+    """A value as a loop file writes it, shortened to 60 characters."""
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
@@ -104,10 +102,11 @@ def found_text(value: Any) -> str:
 
 
 _BRANCHES = {"str", "HubSource", "list[str]", "<text>", "<list>", "<sampler>", "int", "float"}
+"""How pydantic names the branches of the unions in `sections`."""
 
 
 def _is_branch(part: Any) -> bool:
-    """Whether a part of pydantic's location names a union's branch, not a key of the file."""
+    """Whether a part of pydantic's location is the branch of a union or an index, not a key."""
     return part in _BRANCHES or isinstance(part, int)
 
 

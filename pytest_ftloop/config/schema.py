@@ -1,4 +1,4 @@
-"""The JSON schema of a loop file, for editors; with the train extra of its arguments too."""
+"""The JSON schema of a loop file, for editors, and what the train extra adds to it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
 TRAIN_EXTRA = ("torch", "transformers", "trl", "peft", "datasets")
+"""The libraries of the train extra that a loop imports."""
 
 
 def loop_file_schema() -> dict[str, Any]:
-    """The JSON schema of a loop file; with the train extra also of what peft and trl accept."""
+    """The JSON schema of a loop file; with the train extra, also of peft's and trl's settings."""
     from pytest_ftloop.config.sections import json_schema
 
     schema = json_schema()
@@ -30,7 +31,7 @@ def loop_file_schema() -> dict[str, Any]:
 
 
 def _gates_schema() -> dict[str, Any]:
-    """The keys of `gates`: a metric, or a metric of a tag; the condition is of its direction."""
+    """The keys of `gates`: metrics, with or without a tag; conditions in the metric's direction."""
     from pytest_ftloop.core.metrics import METRICS
 
     patterns: dict[str, Any] = {}
@@ -50,7 +51,7 @@ def _gates_schema() -> dict[str, Any]:
 def _arguments_schema(
     config: type, group: str, refused: Iterable[str], shared: dict[str, Any]
 ) -> dict[str, Any]:
-    """The fields of a config dataclass as properties; what types refer to goes to `shared`."""
+    """The fields of a config dataclass as properties; definitions they refer to go to `shared`."""
     from typing import get_type_hints
 
     hints = get_type_hints(config)
@@ -65,7 +66,7 @@ def _arguments_schema(
 
 
 def _type_schema(hint: Any, group: str) -> dict[str, Any]:
-    """A type's schema; `{}`, any value, for a type that has none."""
+    """The schema of a type; `{}`, which accepts any value, for a type without one."""
     from pydantic import TypeAdapter
 
     template = f"#/$defs/{group}.{{model}}"
@@ -79,7 +80,7 @@ def _type_schema(hint: Any, group: str) -> dict[str, Any]:
 
 
 def _default_of(argument: Any) -> dict[str, Any]:
-    """`{"default": ...}` where the field has one that JSON can say."""
+    """`{"default": ...}` if the field has a default that JSON can express."""
     import enum
     import json
 
@@ -103,25 +104,25 @@ def _help_of(argument: Any) -> dict[str, str]:
 
 
 def missing_of_extra() -> list[str]:
-    """Which libraries of the train extra are not installed; none is imported."""
+    """The libraries of the train extra that are not installed; none is imported."""
     from importlib.util import find_spec
 
     return [name for name in TRAIN_EXTRA if find_spec(name) is None]
 
 
 REFUSED = {
-    "auto_find_batch_size": "after an out-of-memory error the iteration goes on from its last "
-    "evaluation point with half the batch and twice the accumulation steps",
-    "load_best_model_at_end": "an iteration's result already is its best evaluation point",
+    "auto_find_batch_size": "after an out-of-memory error the iteration continues from its last "
+    "evaluation point with half the batch size and twice the accumulation steps",
+    "load_best_model_at_end": "the result of an iteration already is its best evaluation point",
     "resume_from_checkpoint": "every iteration starts from the clean base model",
-    "eval_delay": "eval_strategy and eval_steps say where the eval set is measured",
-    "eval_on_start": "the untrained base is always measured, once a loop",
-    "eval_packing": "the eval set is never packed: every example has figures of its own",
-    "push_to_hub": "an iteration is an experiment; publish the adapter of the best one yourself",
-    "deepspeed": "a loop trains in this one process, on one device",
-    "fsdp": "a loop trains in this one process, on one device",
+    "eval_delay": "eval_strategy and eval_steps determine when the eval set is measured",
+    "eval_on_start": "the untrained base is always measured, once per loop",
+    "eval_packing": "the eval set is never packed, since each example has its own figures",
+    "push_to_hub": "iterations are experiments; publish the adapter of the best one yourself",
+    "deepspeed": "a loop trains in one process, on one device",
+    "fsdp": "a loop trains in one process, on one device",
     "do_eval": "the eval set is evaluated at every evaluation point",
     "metric_for_best_model": "the best evaluation point is the one with the lowest eval loss",
     "greater_is_better": "the best evaluation point is the one with the lowest eval loss",
 }
-"""Settings of SFTConfig that the loop does itself, and what it does."""
+"""Arguments of SFTConfig that are refused, each with what the loop does instead."""

@@ -6,13 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-
-if TYPE_CHECKING:
-    pass
-
 
 SCORERS: Mapping[str, str] = {
     "loss": "the example's mean loss per token is at most `threshold`; nothing is generated",
@@ -24,6 +19,7 @@ SCORERS: Mapping[str, str] = {
     "hook": "the pytest_ftloop_score hook",
     "module:function": "your function(output, expected, example) -> bool",
 }
+"""When an example passes, by the name of the scorer."""
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "loss": frozenset({"threshold"}),
@@ -32,15 +28,16 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "regex": frozenset({"pattern", "ignore_case"}),
     "choice": frozenset({"choices"}),
 }
+"""The options of each scorer that has any."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Which scorer, and what it needs.
+    """A scorer and its options.
 
-    `threshold` is for `loss`, in nats per token. `pattern` is for `regex`; without one the
-    example's expected text is the pattern. `choices` are the candidates of `choice` common to all
-    examples; an example's own come first. `ignore_case` is for `exact`, `contains` and `regex`.
+    `threshold` is for `loss`, in nats per token. `pattern` is for `regex`; without it, the
+    example's expected text is the pattern. `choices` are the candidates of `choice` for all
+    examples; those of an example come first. `ignore_case` is for `exact`, `contains` and `regex`.
     """
 
     scorer: str = "exact"
@@ -57,10 +54,10 @@ def needs_generation(scoring: Scoring) -> bool:
 
 
 def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
-    """Raise a ConfigError for a scorer that does not exist or settings that can't be meant.
+    """Raise a ConfigError for an unknown scorer, or for options that it can't use.
 
-    A setting that the scorer would ignore is refused too: a `threshold` beside `exact` looks like
-    a condition and is none.
+    An option that the scorer would ignore is an error: a `threshold` with `exact` looks like a
+    condition, but has no effect.
     """
     name = scoring.scorer
     if name not in SCORERS and ":" not in name:
@@ -70,7 +67,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
         if stated and option not in _OPTIONS.get(name, frozenset()):
             users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
             raise ConfigError(
-                f"scoring {option} is for {users}, found it with the scorer {name!r}",
+                f"scoring {option} is for {users}, but the scorer is {name!r}",
                 where=where,
                 cure=f"Leave out {option}, or choose another scorer.",
             )
@@ -80,7 +77,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
         compiled_pattern(scoring.pattern, scoring, where)
     if scoring.max_new_tokens is not None and not needs_generation(scoring):
         raise ConfigError(
-            f"scoring max_new_tokens is for scorers of generated text, found it with {name!r}",
+            f"scoring max_new_tokens is for scorers of generated text, but the scorer is {name!r}",
             where=where,
             cure="Leave out max_new_tokens, or choose another scorer.",
         )
@@ -91,7 +88,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
 
 
 def loss_threshold(scoring: Scoring, where: Location | None) -> float:
-    """The threshold of the scorer `loss`, in nats per token. A `ConfigError` if it is unusable."""
+    """The threshold of the scorer `loss`, in nats per token; a `ConfigError` if unusable."""
     threshold = scoring.threshold
     if threshold is None or not (math.isfinite(threshold) and threshold >= 0):
         found = "none" if threshold is None else threshold
@@ -104,21 +101,21 @@ def loss_threshold(scoring: Scoring, where: Location | None) -> float:
 
 
 def compiled_pattern(pattern: str, scoring: Scoring, where: Location | None) -> re.Pattern[str]:
-    """The pattern of the scorer `regex`. A `ConfigError` for one that is empty or invalid."""
+    """The pattern of the scorer `regex`. Raises `ConfigError` if it is empty or invalid."""
     if not pattern:
-        raise ConfigError("scoring pattern is empty: it would match any output", where=where)
+        raise ConfigError("scoring pattern is empty, so it would match any output", where=where)
     try:
         return compile_pattern(pattern, scoring)
     except ValueError as error:
         raise ConfigError(
             f"scoring pattern is not a valid regular expression: {error}",
             where=where,
-            cure="In YAML, put a pattern in single quotes: a backslash then stays as it is.",
+            cure="In YAML, put a pattern in single quotes, which leave backslashes as they are.",
         ) from error
 
 
 def compile_pattern(pattern: str, scoring: Scoring) -> re.Pattern[str]:
-    """The compiled pattern; a ValueError that names the pattern and the position."""
+    """The compiled pattern. Raises a ValueError with the pattern and where it is wrong."""
     try:
         return re.compile(pattern, re.IGNORECASE if scoring.ignore_case else 0)
     except (re.error, OverflowError, RecursionError, Warning) as error:  # Warning: under -W error

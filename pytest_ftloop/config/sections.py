@@ -17,13 +17,13 @@ from pydantic import (
 )
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
-"""Used when a loop states no `lora` at all; one that states any gets peft's defaults beside it."""
+"""The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
 
 DEFAULT_TRAINING: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 1}
-"""Used when a loop states no `training` at all. LoRA learns little at trl's default rate, 2e-5."""
+"""The `training` section of a loop without one: LoRA learns little at trl's default rate, 2e-5."""
 
 SETTING_GROUPS = ("lora.", "training.")
-"""What the dotted name of a setting begins with."""
+"""The dotted name of a setting begins with one of these."""
 
 
 class _Section(BaseModel):
@@ -37,16 +37,16 @@ class HubSource(_Section):
     """A data set on the hub, or a local folder in its layout."""
 
     hub: str = Field(description="owner/name, or a folder")
-    split: str | None = Field(None, description="the split; by default that of the role")
-    name: str | None = Field(None, description="the configuration, where there are several")
-    revision: str | None = Field(None, description="a commit, so that the data can't move")
+    split: str | None = Field(None, description="the split; by default the one of the role")
+    name: str | None = Field(None, description="the configuration, if there are several")
+    revision: str | None = Field(None, description="a commit, so that the data can't change")
 
 
 class SplitSection(_Section):
     """An eval set split off the train set."""
 
     fraction: Fraction = Field(description="share of the train rows, between 0 and 1")
-    seed: int = Field(0, description="which rows: the same seed, the same rows")
+    seed: int = Field(0, description="selects the rows; the same seed selects the same rows")
 
 
 class DataSection(_Section):
@@ -55,18 +55,20 @@ class DataSection(_Section):
     train: str | HubSource = Field(
         description="jsonl, json, csv or parquet file, a hub id, or module:function"
     )
-    eval: str | HubSource | None = Field(None, description="likewise; or use split")
+    eval: str | HubSource | None = Field(None, description="as for train; or use split")
     split: SplitSection | None = Field(None, description="split an eval set off the train set")
     holdout: str | HubSource | None = Field(
         None,
-        description="examples that no decision ever sees; measured once an iteration is accepted",
+        description="examples kept out of every decision; measured once an iteration is accepted",
     )
     id: str | None = Field(
-        None, description="column with the example's id; by default id, else the content's hash"
+        None,
+        description="column of the example ids; by default id, or a hash of the content without "
+        "such a column",
     )
-    tags: str | list[str] = Field("tags", description="column or columns with tags")
+    tags: str | list[str] = Field("tags", description="column or columns of tags")
     train_sample: int = Field(
-        256, ge=1, description="train examples measured again in eval mode for train_loss"
+        256, ge=1, description="number of train examples measured in eval mode for train_loss"
     )
 
     @model_validator(mode="after")
@@ -76,7 +78,7 @@ class DataSection(_Section):
                 "no eval set: add eval, or split one off with split: {fraction: 0.1, seed: 0}"
             )
         if self.eval is not None and self.split is not None:
-            raise ValueError("both eval and split: the eval set is either given or split off")
+            raise ValueError("found both eval and split: name an eval set, or split one off")
         return self
 
 
@@ -87,9 +89,11 @@ class ScoringSection(_Section):
         "exact",
         description="loss, exact, contains, regex, choice, json, hook, or module:function",
     )
-    max_new_tokens: int | None = Field(None, ge=1, description="limit of the greedy generation")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="maximum length of the greedy generation"
+    )
     threshold: float | None = Field(
-        None, description="for loss: the highest passing loss per token"
+        None, description="for loss: the highest loss per token that passes"
     )
     pattern: str | None = Field(
         None, description="for regex; by default the expected text is the pattern"
@@ -112,7 +116,7 @@ class SpaceSection(_Section):
     def _range_or_choices(self) -> SpaceSection:
         if self.choices is not None:
             if not self.choices or self.low is not None or self.high is not None or self.log:
-                raise ValueError("wanted low and high (and log), or choices with a value at least")
+                raise ValueError("wanted low and high (and log), or at least one value in choices")
         elif self.low is None or self.high is None or not 0 < self.high - self.low < math.inf:
             raise ValueError("wanted low and a higher high, or choices")
         elif self.log and self.low <= 0:
@@ -121,15 +125,15 @@ class SpaceSection(_Section):
 
 
 class SamplerSection(_Section):
-    """Optuna as the policy."""
+    """An Optuna sampler as the policy."""
 
     sampler: str = Field(description="a sampler of optuna.samplers, such as TPESampler")
     space: dict[str, SpaceSection] = Field(
-        min_length=1, description="the settings to search, by their dotted names"
+        min_length=1, description="the settings to search, by dotted name"
     )
     seed: int = Field(0, description="the sampler's seed")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="further arguments of the sampler, passed through"
+        default_factory=dict, description="further arguments for the sampler"
     )
 
     @model_validator(mode="after")
@@ -139,7 +143,7 @@ class SamplerSection(_Section):
 
 
 def _kind_of_policy(stated: object) -> str | None:
-    """Which form of a policy is meant, so that its own mistakes are reported."""
+    """The form in which a policy is stated: mistakes are reported for that form only."""
     if isinstance(stated, str):
         return "<text>"
     if isinstance(stated, list):
@@ -148,18 +152,20 @@ def _kind_of_policy(stated: object) -> str | None:
 
 
 class LoopSection(_Section):
-    """How the loop goes on and when it stops."""
+    """How the loop continues and when it stops."""
 
-    iterations: int = Field(4, ge=1, description="iterations at most")
-    patience: int = Field(2, ge=1, description="iterations without improvement before it stops")
+    iterations: int = Field(4, ge=1, description="maximum number of iterations")
+    patience: int = Field(
+        2, ge=1, description="iterations without improvement before the loop stops"
+    )
     metric: Literal["eval_loss", "pass_rate"] = Field(
-        "eval_loss", description="by which the best iteration is chosen"
+        "eval_loss", description="the metric that decides which iteration is best"
     )
     time_budget_s: float | None = Field(
-        None, gt=0, description="no iteration is begun that would end after it"
+        None, gt=0, description="no iteration starts that would end after this many seconds"
     )
     seeds: int = Field(
-        1, ge=1, le=100, description="seeds with which the best iteration is trained"
+        1, ge=1, le=100, description="number of seeds to train the best iteration with"
     )
     policy: Annotated[
         Annotated[str, Tag("<text>")]
@@ -189,12 +195,12 @@ class LoopSection(_Section):
 
     @property
     def limit(self) -> int:
-        """Iterations at most; a list of settings is gone through where no number is stated."""
+        """Maximum number of iterations; if it is not stated, a list of settings is run in full."""
         return self.iterations if self.gone_through is None else 1 + len(self.gone_through)
 
     @property
     def gone_through(self) -> list[dict[str, Any]] | None:
-        """The list of settings that no number of iterations cuts short, if that is the policy."""
+        """The list of settings, if that is the policy and no number of iterations is stated."""
         is_cut = "iterations" in self.model_fields_set
         return self.policy if isinstance(self.policy, list) and not is_cut else None
 
@@ -203,30 +209,30 @@ def _check_setting_names(names: Mapping[str, Any]) -> None:
     for name in names:
         if not name.startswith(SETTING_GROUPS):
             raise ValueError(
-                f"loop.policy: wanted settings by their dotted names, such as "
+                f"loop.policy: wanted settings by dotted name, such as "
                 f"training.learning_rate, found {name!r}"
             )
 
 
 class RegressionSection(_Section):
-    """The gate regression: not worse than the last committed version."""
+    """The regression gate: not worse than the last committed version."""
 
     alpha: float = Field(0.01, gt=0, lt=0.5, description="highest probability of a false alarm")
     max_regression: float = Field(
         0.05,
         gt=0,
         lt=1,
-        description="a drop, as a share of the loss or of 1, that must be ruled out; where it is "
-        "not, the verdict is inconclusive",
+        description="the drop that must be ruled out, relative to the loss, absolute for rates; "
+        "otherwise the verdict is inconclusive",
     )
     min_regression: float = Field(
-        0.01, ge=0, lt=1, description="a smaller drop never fails, however sure it is"
+        0.01, ge=0, lt=1, description="a smaller drop never fails, however certain it is"
     )
     metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
         ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
     )
     fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
-        default_factory=list, description="verdicts that fail beside regressed and incomplete"
+        default_factory=list, description="verdicts that fail besides regressed and incomplete"
     )
 
 
@@ -256,6 +262,6 @@ class LoopFile(_Section):
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a loop file, for editors."""
     schema = LoopFile.model_json_schema()
-    # What `gates` refers to: a section of its own, since its name may carry a tag.
+    # `gates` has no model, since the name of a gate may contain a tag; its schema refers to this.
     schema["$defs"]["RegressionSection"] = RegressionSection.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,17 +1,13 @@
-"""Where the tool keeps what it can make again: the embedded model, adapters, locks."""
+"""Where the tool keeps files that it can recreate: the embedded model, adapters, locks."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def cache_folder() -> Path:
-    """`$FTLOOP_CACHE`, else the user's cache folder of this platform."""
+    """`$FTLOOP_CACHE`, or else the user's cache folder on this platform."""
     if stated := os.environ.get("FTLOOP_CACHE"):
         return Path(stated)
     from platformdirs import user_cache_path
@@ -20,14 +16,14 @@ def cache_folder() -> Path:
 
 
 def records_folder() -> Path | None:
-    """`$FTLOOP_RECORDS`, the folder that a `Store` keeps records in; None where it is not set.
+    """`$FTLOOP_RECORDS`, the folder in which a `Store` keeps records; None if it is not set.
 
-    It has no default: whoever deletes a log at home wants it trained afresh.
+    There is no default: a user who deletes a log expects the loop to be trained again.
     """
     stated = os.environ.get("FTLOOP_RECORDS")
     return Path(stated).expanduser() if stated else None
 
 
 def adapter_folder(fingerprint: str) -> Path:
-    """Where the best adapter of an iteration is kept, in peft's own layout."""
+    """The folder of an iteration's best adapter, in peft's layout."""
     return cache_folder() / "adapters" / fingerprint

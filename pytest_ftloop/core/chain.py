@@ -1,4 +1,4 @@
-"""The order of a loop's iterations: the chain from its start, the best of it, the worst rows."""
+"""The chain of a loop's iterations from its start, the best of it, and the worst examples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def chain_from(iterations: Sequence[Iteration], fingerprint: str) -> tuple[Iteration, ...]:
-    """The iterations that start from the one with this fingerprint: itself and its descendants.
+    """The iteration with this fingerprint and its descendants.
 
-    A parent comes before its children, else the lower number first. Where a merge brought the same
-    iteration twice, the lower number stands for both.
+    Parents come before their children, and otherwise lower numbers first. If a merge brought the
+    same iteration twice, the one with the lower number is taken.
     """
     waiting = sorted(iterations, key=lambda i: (i.number, i.id))
     following = next((i for i in waiting if i.fingerprint == fingerprint), None)
@@ -39,9 +39,9 @@ def next_number(iterations: Iterable[Iteration]) -> int:
 
 
 def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
-    """The best iteration by a metric, of equals that with the lower eval loss, then the first.
+    """The best iteration by a metric; of equal ones that with the lower eval loss, then the first.
 
-    Early pass rates are often all 0. A missing or NaN figure wins only over another.
+    Early pass rates are often all 0. A missing or NaN figure is worse than any other.
     """
     return min(chain, key=lambda i: (_rank(i, metric), _rank(i, "eval_loss")))
 
@@ -54,7 +54,7 @@ def _rank(iteration: Iteration, metric: str) -> float:
 
 
 def worst(examples: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:
-    """The examples that did not pass, the highest loss per token first (NaN before all)."""
+    """The examples that did not pass: NaN first, then by loss per token, the highest first."""
     failing = [row for row in examples if row.passed is False]
 
     def badness(row: ExampleResult) -> tuple[float, str]:

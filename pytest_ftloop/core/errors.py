@@ -1,4 +1,4 @@
-"""The errors a user can cause: each says what was wanted, what was found, where, and the cure."""
+"""The errors that a user can cause: what was wanted, what was found, where, and what to do."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Locate = Callable[[str], "Location | None"]
 
 
 class FtloopError(Exception):
-    """A mistake or condition that the user can mend. Shown as text, never as a traceback.
+    """A mistake or condition that the user can fix. Shown as text, never as a traceback.
 
-    `message` says what was wanted and what was found, `where` the place, `cure` what to do.
+    `message` is what was wanted and found, `where` the place, `cure` what to do about it.
     """
 
     def __init__(self, message: str, *, where: Location | None = None, cure: str = "") -> None:
@@ -47,7 +47,7 @@ class FtloopError(Exception):
 
 
 class ConfigError(FtloopError):
-    """A loop file, or the same settings from Python, asks for something that can't be."""
+    """A loop file, or the same configuration from Python, is invalid."""
 
 
 class DataError(FtloopError):
@@ -55,11 +55,11 @@ class DataError(FtloopError):
 
 
 class TrainingError(FtloopError):
-    """trl, transformers or peft refused what was asked, or an iteration could not be trained."""
+    """trl, transformers or peft refused the settings, or an iteration could not be trained."""
 
 
 class ScoringError(FtloopError):
-    """A scorer raised, or returned something that is neither pass nor fail."""
+    """A scorer raised an exception, or returned something that is neither pass nor fail."""
 
 
 class LogError(FtloopError):
@@ -67,11 +67,11 @@ class LogError(FtloopError):
 
 
 class StaleLogError(LogError):
-    """The log does not hold what the loop file now asks for, and training was not allowed."""
+    """The log lacks what the loop file now asks for, and training was not allowed."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or the list of valid names when none is near."""
+    """`Did you mean 'x'?`, or the valid names if none is similar."""
     names = sorted(known)
     near = get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
@@ -81,7 +81,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """A path as the user would type it: relative to the working folder where it lies below it."""
+    """A path as the user would type it: relative to the working folder if it is below that."""
     try:
         relative = os.path.relpath(path)
     except ValueError:  # another drive

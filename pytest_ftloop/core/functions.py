@@ -1,4 +1,4 @@
-"""A user's function, named `module:function` in a loop file: found, imported, checked."""
+"""Find, import and check a user's function, which a loop file names as `module:function`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def load_function(
     folder: Path | None,
     where: Location | None,
 ) -> Callable[..., object]:
-    """The function that `module:function` names; a `ConfigError` where there is none.
+    """The function that `module:function` names. Raises `ConfigError` if it can't be called.
 
-    `role` is what it is for (`scorer`), `parameters` what it is called with; `folder` is where the
-    module is looked for first, `where` the place of the setting. Whenever the function is called,
-    its imports find the modules of `folder`, too, not those of another loop.
+    `role` is its purpose in messages (`scorer`), `parameters` are the names of its arguments,
+    `where` is the place of the setting. The module is looked for in `folder` first. Imports within
+    a call of the function find the modules of `folder`, too, and never those of another loop.
     """
     called = ", ".join(parameters)
     module_name, _, function_name = name.partition(":")
@@ -54,7 +54,7 @@ def load_function(
         raise ConfigError(
             f"{role} {name!r}: wanted a function, found {type(function).__name__}", where=where
         )
-    # Found now rather than after an hour's training. A builtin may have no signature to look at.
+    # Better now than after an hour of training. A builtin may have no signature to check.
     with suppress(ValueError):
         try:
             inspect.signature(function).bind(*parameters)
@@ -138,13 +138,13 @@ def _where_modules_are(missing: str, folder: Path | None) -> str:
 
 
 def described(error: BaseException) -> str:
-    """An error as its kind and message."""
+    """The type and message of an exception."""
     name, message = type(error).__name__, str(error)
     return f"{name}: {message}" if message else name
 
 
 def raised_at(error: BaseException, file: str | None = None) -> str:
-    """The innermost place in `file`, or the innermost of all."""
+    """Where an exception was raised: the innermost line in `file`, or else of all."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
     return f"{frame.filename}:{frame.lineno}"

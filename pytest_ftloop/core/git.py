@@ -1,8 +1,8 @@
-"""What the tool asks git, through the `git` program.
+"""Queries to a git repository, through the `git` program.
 
-A repository is found by a folder, never by the environment: in a hook GIT_DIR and its kin name the
-repository of the commit being made, which need not be the one asked about. The user's hooks are not
-run, nothing is prompted for, and only `worktree` and `staged` write to the repository.
+A repository is found from a folder, never from the environment: in a hook, GIT_DIR and similar
+variables name the repository of the commit in progress, which may be another one. The user's hooks
+do not run, git never prompts, and only `worktree` and `staged` write to the repository.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FETCH_ALL = (
     "Set fetch-depth: 0 in actions/checkout (GIT_DEPTH: 0 in GitLab CI), "
     "or run git fetch --unshallow."
 )
-"""The cure where a clone lacks the history that is asked for."""
+"""The cure for a clone that lacks the history needed."""
 
 _REDIRECTING = frozenset(
     {
@@ -55,19 +55,24 @@ _REDIRECTING = frozenset(
         "GIT_NOGLOB_PATHSPECS",
     }
 )
+"""Environment variables that are removed, since they direct git to another repository or index."""
+
 _SET = {
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
-    # Messages are matched below; git's translations go by LANGUAGE before LC_ALL.
+    # Messages are matched below, so they must be English; LANGUAGE takes precedence over LC_ALL.
     "LANGUAGE": "C",
     "LC_ALL": "C",
 }
+"""Environment variables that are set for git."""
+
 _OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+"""A full name of a commit or blob: SHA-1 or SHA-256."""
 
 
 class GitError(FtloopError):
-    """Git does not have, or can't do, what was asked; `kind` tells the cases apart."""
+    """Git lacks what was asked for, or failed; `kind` distinguishes the cases."""
 
     def __init__(self, message: str, *, kind: GitErrorKind, cure: str = "") -> None:
         super().__init__(message, cure=cure)
@@ -76,13 +81,16 @@ class GitError(FtloopError):
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository with a working tree: its own, or a linked one (`git worktree add`)."""
+    """A git repository with a working tree: its own, or a linked one (`git worktree add`).
+
+    Each method is one question to git; they are together because all need the root.
+    """
 
     root: Path
 
     @classmethod
     def containing(cls, folder: Path) -> Repository:
-        """The repository that a folder or file lies in; one that does not exist yet counts too."""
+        """The repository that contains a folder or file, which need not exist yet."""
         start = folder.absolute()
         while not start.is_dir():
             start = start.parent
@@ -99,15 +107,15 @@ class Repository:
             )
         if "not a git repository" in said:
             raise GitError(
-                f"{shown_path(folder.absolute())} is in no git repository",
+                f"{shown_path(folder.absolute())} is not in a git repository",
                 kind="no-repository",
-                cure="The last committed version is what a log is compared with: "
-                "run git init and commit, or run this in a clone.",
+                cure="A log is compared with its last committed version: run git init and commit, "
+                "or run this in a clone.",
             )
         raise _failed(done, "rev-parse")
 
     def resolve(self, ref: str) -> str:
-        """The full name of the commit that a ref means; of a tag, the commit it points to."""
+        """The full name of the commit that a ref refers to; for a tag, the commit it points to."""
         if not ref or ref.startswith("-") or not ref.isprintable():
             raise GitError(
                 f"wanted a commit, branch or tag, found {ref!r}",
@@ -116,13 +124,13 @@ class Repository:
             )
         done = self._ask("rev-parse", "--verify", f"{ref}^{{commit}}")
         name = done.stdout.decode(errors="replace").strip()
-        # A range or a negated ref (^HEAD) resolves too, to something that is no object name.
+        # A range or a negated ref (^HEAD) also resolves, but not to an object name.
         if done.returncode == 0 and _OBJECT_NAME.fullmatch(name):
             return name
         raise self._unresolved(ref, done)
 
     def is_shallow(self) -> bool:
-        """Whether history is cut off, as in a CI checkout of the last commit only."""
+        """Whether history is cut off, as in a CI checkout of only the last commit."""
         return self._run("rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def remotes(self) -> tuple[str, ...]:
@@ -139,13 +147,13 @@ class Repository:
             raise _failed(done, "merge-base")
         if self.is_shallow():
             raise GitError(
-                f"wanted the last commit that {a} and {b} have in common, found a shallow clone, "
-                "whose history is cut off before it",
+                f"wanted the last common commit of {a} and {b}, found a shallow clone whose "
+                "history does not reach it",
                 kind="shallow",
                 cure=FETCH_ALL,
             )
         raise GitError(
-            f"{a} and {b} have no commit in common",
+            f"{a} and {b} have no common commit",
             kind="no-merge-base",
             cure="Name the commit to compare with.",
         )
@@ -153,11 +161,11 @@ class Repository:
     def files(
         self, commit: str, folder: Path | PurePosixPath | None = None
     ) -> dict[PurePosixPath, str]:
-        """The files of a commit, as path from the root to blob; those below a folder only.
+        """The blobs of a commit by path from the root, or only those below a folder.
 
-        A `Path` is a folder on disk, relative to the working folder as everywhere; a bare
-        `PurePosixPath` is one inside the repository, as `relative` gives it. It need not exist in
-        the commit. Symlinks and submodules are left out: their content is elsewhere.
+        A `Path` is a folder on disk, relative to the working folder; a `PurePosixPath` is one in
+        the repository, as `relative` returns it. It need not exist in the commit. Symlinks and
+        submodules are left out, since their content is elsewhere.
         """
         if isinstance(folder, Path):
             folder = self.relative(folder)
@@ -172,7 +180,7 @@ class Repository:
         return found
 
     def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
-        """The contents of blobs, in the order given, from one call of git."""
+        """The contents of blobs in this order, from a single call of git."""
         for blob in blobs:
             if not _OBJECT_NAME.fullmatch(blob):
                 raise GitError(f"wanted the name of a blob, found {blob!r}", kind="failed")
@@ -182,21 +190,21 @@ class Repository:
         return _contents(self._run("cat-file", "--batch", given=asked))
 
     def relative(self, path: Path) -> PurePosixPath:
-        """A path on disk as one from the repository's root; symlinks are followed."""
+        """A path on disk, relative to the repository's root; symlinks are followed."""
         try:
             return PurePosixPath(path.resolve().relative_to(self.root).as_posix())
         except ValueError:
             raise GitError(
                 f"{shown_path(path.absolute())} is outside the git repository {self.root}",
                 kind="outside",
-                cure="Only what lies in the repository has a committed version to compare with.",
+                cure="Only files in the repository have a committed version to compare with.",
             ) from None
 
     def untracked_or_changed(self, paths: Iterable[Path]) -> tuple[Path, ...]:
-        """Which of these files and folders are not at HEAD as they are now.
+        """The files and folders among these that differ from HEAD.
 
-        That is: changed, staged, deleted, new or ignored by git; a folder, when anything below it
-        is. Prefer a folder to its many files: the paths go on git's command line.
+        They are changed, staged, deleted, new or ignored by git; for a folder, anything below it
+        is. Pass a folder rather than its many files: the paths go on git's command line.
         """
         inside = {path: str(self.relative(path)) for path in paths}
         if not inside:
@@ -218,9 +226,9 @@ class Repository:
         )
 
     def staged(self) -> str:
-        """A commit on no branch of what is staged; in a hook, of what is about to be committed."""
+        """A commit, on no branch, of the staged files; in a hook, of those being committed."""
         env = {}
-        # git commit -a, and of single files, has an index of its own.
+        # `git commit -a`, or with file names, uses its own index.
         if index := os.environ.get("GIT_INDEX_FILE"):
             folder = os.fsdecode(self._run("rev-parse", "--absolute-git-dir").removesuffix(b"\n"))
             if (self.root / index).resolve().parent == Path(folder).resolve():
@@ -236,9 +244,9 @@ class Repository:
 
     @contextmanager
     def worktree(self, commit: str) -> Iterator[Path]:
-        """A checkout of a commit in a temporary folder, removed at the end whatever happens.
+        """A checkout of a commit in a temporary folder, which is always removed at the end.
 
-        The folder has no submodules, and no untracked or ignored files (data, caches).
+        It contains no submodules, and no untracked or ignored files (data, caches).
         """
         name = self.resolve(commit)
         folder = Path(tempfile.mkdtemp(prefix="ftloop-")).resolve()
@@ -250,13 +258,13 @@ class Repository:
             self._discard(tree)
 
     def _discard(self, tree: Path) -> None:
-        # Not `worktree prune`: it forgets the user's worktrees on disks not mounted now.
-        # Twice --force: an interrupted `add` leaves its worktree locked.
+        # Not `worktree prune`, which forgets worktrees of the user on disks that are not mounted.
+        # --force twice, since an interrupted `add` leaves its worktree locked.
         remove = ("worktree", "remove", "--force", "--force", str(tree))
         done = self._ask(*remove)
         shutil.rmtree(tree.parent, ignore_errors=True)
         if done.returncode != 0:
-            self._ask(*remove)  # git refuses a half-made folder, and forgets a missing one
+            self._ask(*remove)  # git refuses an incomplete folder, but forgets a missing one
 
     def _unresolved(self, ref: str, done: subprocess.CompletedProcess[bytes]) -> GitError:
         head = self._ask("rev-parse", "--quiet", "--verify", "HEAD")
@@ -266,18 +274,18 @@ class Repository:
             )
         if "is ambiguous" in _said(done):
             return GitError(
-                f"more than one commit is named {ref!r}",
+                f"the commit {ref!r} is ambiguous",
                 kind="unknown-ref",
-                cure="Write more of its digits.",
+                cure="Give more digits.",
             )
         if self.is_shallow():
             return GitError(
-                f"no commit {ref!r} in this shallow clone, whose history is cut off",
+                f"there is no commit {ref!r} in this shallow clone, whose history is cut off",
                 kind="unknown-ref",
                 cure=FETCH_ALL,
             )
         return GitError(
-            f"no commit {ref!r} in the git repository {self.root}",
+            f"there is no commit {ref!r} in the git repository {self.root}",
             kind="unknown-ref",
             cure="git branch --all lists the branches, git tag the tags; git fetch gets new ones.",
         )
@@ -316,18 +324,18 @@ def _git(
 
 
 def _contents(answer: bytes) -> Iterator[bytes]:
-    """The contents in what `cat-file --batch` wrote: a header line, the content, a line end."""
+    """The contents in the output of `cat-file --batch`: header line, content, line break."""
     start = 0
     while start < len(answer):
         end = answer.index(b"\n", start)
         name, *about = answer[start:end].decode().split(" ")
         if about[0] != "blob":
             raise GitError(
-                f"wanted the content of the git blob {name}, found it {about[0]}"
+                f"the git blob {name} is missing"
                 if about[0] == "missing"
                 else f"wanted a git blob, found the {about[0]} {name}",
                 kind="failed",
-                cure="git fsck tells whether the repository is whole.",
+                cure="Check the repository with git fsck.",
             )
         start = end + 1 + int(about[1])
         yield answer[end + 1 : start]
@@ -335,9 +343,9 @@ def _contents(answer: bytes) -> Iterator[bytes]:
 
 
 def _touches(differing: str, name: str) -> bool:
-    """Whether an entry of `git status` is this path, or lies below it, or is a folder above it.
+    """Whether an entry of `git status` is this path, is below it, or is a folder above it.
 
-    A folder that is ignored or another repository is one entry, with a slash at its end.
+    An ignored folder or another repository is a single entry, which ends with a slash.
     """
     if name == "." or differing == name:
         return True
@@ -351,12 +359,12 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _failed(done: subprocess.CompletedProcess[bytes], command: str) -> GitError:
-    """Git's own words; where it distrusts a folder's owner, the command that it advises."""
+    """Git's own message; if it distrusts the owner of a folder, also the command it suggests."""
     said = _said(done)
     advised = re.search(r"git config --global --add safe\.directory .+", said)
     fatal = re.search(r"^(?:fatal|error): (.+)", said, re.MULTILINE)
     return GitError(
         f"git {command}: {fatal[1] if fatal else said or f'exit status {done.returncode}'}",
         kind="failed",
-        cure=f"If you trust it: {advised[0]}" if advised else "",
+        cure=f"If you trust the folder: {advised[0]}" if advised else "",
     )

@@ -1,4 +1,4 @@
-"""The metrics: each one's direction, stated once, and how it is computed from example results."""
+"""The metrics: the direction of each, and how it is computed from the results of examples."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Tra
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, the direction in which it improves, and what it says."""
+    """A metric: its name, the direction in which it improves, and its definition."""
 
     name: str
     better: Literal["lower", "higher"]
     description: str
 
     def improved(self, new: float, old: float) -> bool:
-        """Whether `new` is strictly better than `old`; never with a NaN on the new side."""
+        """Whether `new` is strictly better than `old`; any figure is better than NaN."""
         if math.isnan(new):
             return False
         if math.isnan(old):
@@ -38,32 +38,33 @@ METRICS: Mapping[str, Metric] = {
         Metric("perplexity", "lower", "exp(eval_loss)"),
     )
 }
+"""All metrics by name."""
 
 DECIMALS = 6
-"""Figures are kept with this many decimals, so a log reads back to what was judged."""
+"""Decimals of a figure, when it is judged and in the log, so that the log gives equal verdicts."""
 
 
 def token_mean_loss(results: Iterable[ExampleResult]) -> float:
-    """Summed loss over summed tokens: the same whatever the batches were. NaN for no tokens."""
+    """Total loss divided by total tokens, so batches make no difference. NaN without tokens."""
     rows = list(results)
     tokens = sum(row.tokens for row in rows)
     return math.fsum(row.loss for row in rows) / tokens if tokens else math.nan
 
 
 def token_accuracy(results: Iterable[ExampleResult]) -> float:
-    """Share of labelled tokens predicted top-1. NaN for no tokens."""
+    """Fraction of labelled tokens that were predicted top-1. NaN without tokens."""
     rows = list(results)
     tokens = sum(row.tokens for row in rows)
     return sum(row.correct for row in rows) / tokens if tokens else math.nan
 
 
 def pass_rate(results: Sequence[ExampleResult]) -> float:
-    """Share of examples that passed. NaN for no examples."""
+    """Fraction of examples that passed. NaN without examples."""
     return sum(row.passed is True for row in results) / len(results) if results else math.nan
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss); infinite rather than an overflow error for a diverged loss."""
+    """exp(loss); infinity instead of an overflow error for a diverged loss."""
     return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
 
 
@@ -76,14 +77,14 @@ def best_metrics(evaluation: Evaluation) -> dict[str, float]:
             [row for row in evaluation.examples if tag in row.tags],
             [row for row in evaluation.train_examples if tag in row.tags],
         )
-        # A tag that the train sample lacks has no train loss and no gap: left out, not NaN.
+        # Without train examples of this tag, its train loss and gap are left out, not NaN.
         missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
         figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
     return figures
 
 
 def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:
-    """The figures of the last evaluation point (loss only: nothing is generated with it)."""
+    """The figures of the last evaluation point; no pass rate, since nothing is generated there."""
     last = training.evals[-1] if training.evals else EvalPoint(0, 0.0, math.nan, math.nan)
     train_loss = token_mean_loss(evaluation.final_train_examples)
     return {
@@ -102,7 +103,7 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def format_figure(name: str, value: float) -> str:
-    """A figure as people read it: rates in percent, losses with four decimals."""
+    """A figure for display: rates in percent, losses with four decimals."""
     if math.isnan(value):
         return "nan"
     if split_name(name)[0] in {"pass_rate", "token_accuracy"}:

@@ -1,6 +1,6 @@
-"""How far a metric moves without meaning anything: measured by the log's seed runs, else believed.
+"""How much a metric varies by chance: measured from the log's seed runs, or else assumed.
 
-As a share of the figure for a loss, and as it is for a rate and for a gap, which may be near 0.
+Noise is relative to the figure for losses, and absolute for rates and gaps, which may be near 0.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration, SeedRun
 
 ABSOLUTE: Mapping[str, float] = {"pass_rate": 0.005, "token_accuracy": 0.005, "overfit_gap": 0.01}
-"""What is believed of the metrics that are not measured in shares: half a point, 0.01 nats."""
+"""Assumed noise of metrics with absolute noise: half a percentage point, 0.01 nats."""
 
 SHARE = 0.01
-"""What is believed of all others: 1% of the figure."""
+"""Assumed noise of all other metrics, relative to the figure."""
 
 PRIOR_DF = 2
-"""Degrees of freedom that the belief is worth, as in the gate: two seeds that happen to agree must
-not make every change a meaningful one."""
+"""Weight of the assumed noise, in degrees of freedom, as in the gate: if two seeds happen to agree,
+not every change may become significant."""
 
 UNMEASURED: Mapping[str, float] = MappingProxyType({})
+"""The measured noise of a log without seed runs."""
 
 
 def noise(metric: str, value: float, measured: Mapping[str, float] = UNMEASURED) -> float:
-    """How far `metric` moves by chance at `value`; `measured` is what `run_noise` gave."""
+    """The noise of `metric` at `value`; `measured` is the result of `run_noise`."""
     name = split_name(metric)[0]
-    # The whole set's noise says too little of one tag's examples: of those nothing is measured.
-    found = measured.get(metric, _believed(name))
+    # The noise of the whole set says too little about one tag, whose own is never measured.
+    found = measured.get(metric, _assumed(name))
     return found if name in ABSOLUTE else found * abs(value)
 
 
@@ -48,29 +49,29 @@ def better_beyond_noise(
 
 
 def run_noise(iterations: Iterable[Iteration], seed_runs: Iterable[SeedRun]) -> dict[str, float]:
-    """By metric, how far two runs of equal settings lie apart: the seed alone moved them.
+    """By metric, the standard deviation of the difference between two runs with equal settings.
 
-    The standard deviation of such a difference, over all A/A groups (runs that differ in the seed),
-    each weighted with its seeds less one and shrunk to the belief. A metric that no group has is
-    left out, so without seed runs it is empty. Figures that are NaN or infinite don't count.
+    It is pooled over all A/A groups (runs that differ in the seed only), each weighted with its
+    number of seeds minus one, and shrunk towards the assumed noise. A metric that no group has is
+    left out, so the result is empty without seed runs. NaN and infinite figures are ignored.
     """
     groups = groups_of(iterations, seed_runs)
     measured = {}
     for name in METRICS:
-        told = [found for group in groups if (found := _variance(name, group))]
-        if told:
-            df = PRIOR_DF + sum(count for _, count in told)
-            squares = [2 * variance * count for variance, count in told]
-            measured[name] = math.sqrt((PRIOR_DF * _believed(name) ** 2 + sum(squares)) / df)
+        found_in = [found for group in groups if (found := _variance(name, group))]
+        if found_in:
+            df = PRIOR_DF + sum(count for _, count in found_in)
+            squares = [2 * variance * count for variance, count in found_in]
+            measured[name] = math.sqrt((PRIOR_DF * _assumed(name) ** 2 + sum(squares)) / df)
     return measured
 
 
-def _believed(name: str) -> float:
+def _assumed(name: str) -> float:
     return ABSOLUTE.get(name, SHARE)
 
 
 def _variance(name: str, group: Sequence[Measured]) -> tuple[float, int] | None:
-    """Variance of a figure over a group's seeds, in its own measure, and its degrees of freedom."""
+    """The variance of a figure over a group's seeds, and its degrees of freedom."""
     values = [v for run in group if is_figure(v := run.metrics.get(name, math.nan))]
     mean = math.fsum(values) / len(values) if values else 0.0
     unit = 1.0 if name in ABSOLUTE else abs(mean)

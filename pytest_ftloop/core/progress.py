@@ -1,4 +1,4 @@
-"""What a long run tells while it works; plugin and command line show it, tests ignore it."""
+"""The progress of a long run, which the plugin and the command line show."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Receives news of the work. Called often: implementations throttle themselves."""
+    """Receives progress. It is called often, so implementations limit how often they print."""
 
     def iteration(self, loop: str, number: int, of: int) -> None:
-        """Iteration `number` (1-based in this chain, at most `of`) of `loop` begins."""
+        """Iteration `number` of `loop` begins, counted from 1 in this chain, at most `of`."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """One of `steps` optimiser steps is done."""
 
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
-        """Something else is under way: `done` of `of` (0 when the amount is unknown)."""
+        """Other work is in progress: `done` of `of`, which is 0 if the total is unknown."""
 
     def done(self) -> None:
-        """Nothing is under way any more."""
+        """The work is finished."""
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
-        """What the data or the wiring of `loop` shows, before its first step."""
+        """Findings in the data or the wiring of `loop`, before its first step."""
 
 
 class Silent:
@@ -49,14 +49,14 @@ class Silent:
 
 
 class ToldOnce:
-    """Tells a loop's findings, each once: its runs show the same again and again."""
+    """Passes on each finding of a loop once: all of its runs have the same ones."""
 
     def __init__(self, loop: str, progress: Progress) -> None:
         self._loop, self._progress = loop, progress
         self._told: list[Finding] = []
 
     def found(self, findings: Sequence[Finding]) -> None:
-        """Tell those that were not told yet."""
+        """Pass on the findings that are new."""
         new = [finding for finding in findings if finding not in self._told]
         if new:
             self._told += new

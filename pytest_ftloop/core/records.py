@@ -1,7 +1,7 @@
-"""The frozen records that pass from one stage to the next; an `Iteration` is one log record.
+"""The records that each stage passes to the next; an `Iteration` is one record of the log.
 
 Data flows one way: examples -> `Training` -> `Evaluation` -> `Finding`s -> `Decision`, together an
-`Iteration`. Only numbers, strings and tuples of them: no tensor leaves the torch modules.
+`Iteration`. Records contain numbers, strings and tuples; tensors never leave the torch modules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 2
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
 DEFAULT_SEED = 42
-"""`TrainingArguments.seed` where none is stated."""
+"""The seed of transformers' TrainingArguments, which a run has if none is stated."""
 
 Severity = Literal["error", "warning", "info"]
 
@@ -25,9 +25,9 @@ Severity = Literal["error", "warning", "info"]
 class Example:
     """One row of a data set, in one of the three forms that trl accepts.
 
-    `row` holds the columns trl reads: one text, in the column `text_column`; `prompt` and
+    `row` has the columns that trl reads: one text, in the column `text_column`; `prompt` and
     `completion`; or `messages`. `prompt` and `expected` are the texts of the latter two forms, and
-    `None` for the first. `content` is a hash of `row`, so the same id with other content is another
+    None for the first. `content` is a hash of `row`: the same id with other content is another
     example. `choices` are the example's own candidates for the `choice` scorer.
     """
 
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Examples of one role (train, eval, holdout), where they came from, and their content hash."""
+    """The examples of one role (train, eval, holdout), their source, and their content hash."""
 
     role: str
     source: str
@@ -59,16 +59,16 @@ class DataSet:
 
     @property
     def tags(self) -> frozenset[str]:
-        """All tags that occur."""
+        """The tags of all examples."""
         return frozenset(tag for example in self.examples for tag in example.tags)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one iteration trains with: the stated arguments of LoraConfig and SFTConfig.
+    """The stated arguments of LoraConfig and SFTConfig that an iteration trains with.
 
-    Only what the user, the tool's own defaults or an adjustment stated; all else is trl's and
-    peft's default. Values are JSON values.
+    They come from the user, the tool's own defaults or an adjustment; other arguments have the
+    defaults of peft and trl. Values are JSON values.
     """
 
     lora: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Settings:
         return getattr(self, group).get(name, default)
 
     def adjusted(self, adjustments: Sequence[Adjustment]) -> Settings:
-        """These settings with the adjustments made."""
+        """These settings after the adjustments."""
         groups = {"lora": dict(self.lora), "training": dict(self.training)}
         for adjustment in adjustments:
             group, _, name = adjustment.setting.partition(".")
@@ -90,7 +90,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepLog:
-    """One optimiser step as the trainer logged it: the loss in train mode (dropout on)."""
+    """One optimiser step as the trainer logs it; the loss is measured with dropout."""
 
     step: int
     loss: float
@@ -110,9 +110,9 @@ class EvalPoint:
 
 @dataclass(frozen=True)
 class ExampleResult:
-    """What one example showed: `loss` is summed over its `tokens`, `correct` of them were top-1.
+    """The result of one example: `loss` is the sum over its `tokens`, `correct` of which are top-1.
 
-    `passed` is `None` where nothing was scored (the sample of the train set).
+    `passed` is None for examples that are not scored (the sample of the train set).
     """
 
     id: str
@@ -133,13 +133,13 @@ class ExampleResult:
 
 @dataclass(frozen=True)
 class Training:
-    """One LoRA run, whole or ended early.
+    """One LoRA run, complete or ended early.
 
-    `best_step` is the evaluation point with the lowest eval loss (0 when none was finite).
-    `vocabulary` is the model's vocabulary size, `width` that of its hidden states (0: unknown);
-    `adapter_moved` says whether any trained weight differs from its start; `labelled_tokens` is how
-    many the train set offers in one epoch. `ended_early` is empty, or why the run was stopped
-    before `planned_steps`. `recoveries` names each out-of-memory recovery.
+    `best_step` is the step with the lowest eval loss (0 if none is finite). `vocabulary` is the
+    model's vocabulary size, `width` the size of its hidden states (0: unknown). `adapter_moved` is
+    whether any trained weight differs from its initial value. `labelled_tokens` counts those of
+    the train set in one epoch. `ended_early` is empty, or why the run stopped before
+    `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
     """
 
     steps: tuple[StepLog, ...]
@@ -161,14 +161,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Wiring:
-    """How the libraries wired a run: what trl made of the train rows.
+    """How trl prepared the train rows of a run.
 
-    Of `examples` train examples trl dropped `dropped`. `sampled` of them were looked at in full:
-    `ended` have a labelled token that ends generation, `masked_ends` have one that the collator
-    took the label of; `cut` were cut to `max_length`, which took the end of `lost_ends`.
-    `split_prompts` have a prompt whose tokens are others once the completion follows. `labels` is
-    how many labelled tokens they have uncut, `lost_labels` of them were cut off, `prompt_labels`
-    belong to prompts. `generates` says whether the scorer reads generated text.
+    Of `examples` train examples trl dropped `dropped`. `sampled` of them were examined in full:
+    `ended` have a labelled token that ends generation; `masked_ends` have one whose label the
+    collator removed; `cut` were cut to `max_length`, which removed the end of `lost_ends`.
+    `split_prompts` have a prompt that is tokenised differently before its completion. `labels`
+    counts their labelled tokens before cutting; `lost_labels` of them were cut off, and
+    `prompt_labels` belong to prompts. `generates` is whether the scorer reads generated text.
     """
 
     examples: int
@@ -188,7 +188,7 @@ class Wiring:
 
 @dataclass(frozen=True)
 class TrainedExample:
-    """A train example's course: its mean loss per token each time it was trained on, in order."""
+    """A train example's mean loss per token, each time the run trained on it, in order."""
 
     id: str
     losses: tuple[float, ...]
@@ -196,11 +196,11 @@ class TrainedExample:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the best evaluation point's adapter does.
+    """The results of the adapter at the best evaluation point.
 
-    `examples`: every eval example, scored. `train_examples`: a seeded sample of the train set, in
-    eval mode. `final_train_examples`: the same sample with the last weights (the same tuple when
-    the last point is the best). `base_eval_loss`: the untrained base on the same eval set.
+    `examples` are all eval examples, scored. `train_examples` are a seeded sample of the train set,
+    in eval mode; `final_train_examples` are the same sample with the last weights (the same tuple
+    if the last point is the best). `base_eval_loss` is that of the untrained base.
     """
 
     examples: tuple[ExampleResult, ...]
@@ -211,10 +211,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the diagnosis says.
+    """One result of the diagnosis.
 
-    `evidence` holds the numbers it rests on; `remedy` what to do; `tunable` whether a change of
-    settings can cure it (a data or wiring fault can't be tuned away).
+    `evidence` has the numbers behind it, `remedy` is what to do about it. `tunable` is whether a
+    change of settings can help, which it can't for a fault in the data or the wiring.
     """
 
     kind: str
@@ -239,12 +239,12 @@ class Adjustment:
 class Decision:
     """What follows an iteration.
 
-    `action` adjust: the next iteration trains with `next`. `action` stop: `kind` is gates,
-    plateau, iterations, time, fault or exhausted; `next` is what would be tried if the loop went
-    on, and may be empty. `because` is one sentence. `parent` is the id of the iteration that
-    `next` is relative to, where that is not the best one so far. `rests_on` is what of the loop
-    file a stop rests on (policy and patience), where that is not the default: with another it is
-    decided again.
+    With the `action` adjust, the next iteration trains with `next`. With stop, `kind` is gates,
+    plateau, iterations, time, fault or exhausted, and `next` is what would be tried if the loop
+    continued; it may be empty. `because` is one sentence. `parent` is the id of the iteration that
+    `next` changes, if that is not the best one so far. `rests_on` is the part of the loop file
+    that a stop depends on (policy and patience), if it is not the default: after a change of it,
+    the decision is made again.
     """
 
     action: Literal["adjust", "stop"]
@@ -257,7 +257,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an iteration cost. `device_memory_mib` is the peak on the accelerator, 0 on CPU."""
+    """The cost of an iteration. `device_memory_mib` is the peak on the accelerator, 0 on a CPU."""
 
     seconds: float
     steps: int
@@ -270,7 +270,7 @@ class Iteration:
     """One train, evaluate, diagnose, adjust: one record of the improvement log.
 
     `metrics` are the figures of the best evaluation point, by name and by `name[tag]`; `final`
-    those of the last one; `base` those of the untrained base model. `facts` are the plain numbers
+    those of the last one; `base` those of the untrained base model. `facts` are counts and events
     of the training (steps, best_step, trainable_parameters, ...). `failing` are the ids of the eval
     examples that did not pass. `examples`, `failing`, `findings` and the curves `steps` and
     `evals` may be read from their file only when first looked at. `group` is the fingerprint of its
@@ -307,12 +307,12 @@ class Iteration:
 
     @property
     def name(self) -> str:
-        """What people call it, `001-3fa9c1d2`."""
+        """The name in messages and of its file, `001-3fa9c1d2`."""
         return name_of(self.number, self.id)
 
     @property
     def seed(self) -> int:
-        """The seed it was trained with."""
+        """The seed that it was trained with."""
         return seed_of(self.settings)
 
 
@@ -321,11 +321,11 @@ SeedRole = Literal["gate", "calibration", "baseline"]
 
 @dataclass(frozen=True)
 class SeedRun:
-    """An iteration's settings trained once more, with another seed or in another environment.
+    """The settings of an iteration, trained with another seed or in another environment.
 
-    `iteration` is the id of the iteration that it repeats. `role` says what for: `gate` to judge it
-    against the baseline, `calibration` to learn how much the seed alone moves the figures,
-    `baseline` to have the baseline in the candidate's environment. `group`, `scoring`, `data`,
+    `iteration` is the id of the iteration that it repeats. `role` is its purpose: `gate` compares
+    with the baseline, `calibration` measures how much the seed alone changes the figures,
+    `baseline` gives the baseline in the candidate's environment. `group`, `scoring`, `data`,
     `metrics` and `examples` are as in `Iteration`.
     """
 
@@ -347,13 +347,12 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict as the log keeps it.
+    """A verdict in the log.
 
-    `candidate` and `baseline` are ids of iterations; no baseline where there was none yet. `over`
-    names the judgements that this one takes the place of: an iteration whose passing judgement no
-    other one takes the place of is what the next candidate is compared with. `by` is `gate`, or
-    `hand` for an iteration that the user accepted whatever the gate says. `verdict` holds the
-    figures as plain values.
+    `candidate` and `baseline` are ids of iterations; the first version has no baseline. `over`
+    names the judgements that this one replaces: the next candidate is compared with the iteration
+    whose passing judgement is not replaced. `by` is `gate`, or `hand` for an iteration that the
+    user accepted whatever the gate's verdict. `verdict` has the figures as plain values.
     """
 
     loop: str
@@ -370,16 +369,16 @@ class Judgement:
 
     @property
     def name(self) -> str:
-        """The stem of its file, which `over` refers to."""
+        """The stem of its file name, which `over` refers to."""
         return f"{self.candidate}-{self.tag}"
 
 
 @dataclass(frozen=True)
 class HoldoutUse:
-    """One opening of the holdout, for an accepted iteration.
+    """One measurement on the holdout, of an accepted iteration.
 
-    `metrics` are the figures on the holdout, `examples` its rows without any text: nobody should
-    learn from the log what the holdout says. `data` is the holdout's source, rows and hash.
+    `metrics` are the figures on the holdout, `examples` its results without any text: the log must
+    not reveal the holdout. `data` is its source, number of rows and hash.
     """
 
     loop: str
@@ -395,17 +394,17 @@ class HoldoutUse:
 
 
 def name_of(number: int, id_: str) -> str:
-    """What people call an iteration, `001-3fa9c1d2`."""
+    """The name of an iteration in messages and of its file, `001-3fa9c1d2`."""
     return f"{number:03d}-{id_}"
 
 
 def seed_of(settings: Settings) -> int:
-    """The seed that settings train with; 42 is that of the transformers library."""
+    """The seed that settings train with."""
     return int(settings.training.get("seed", DEFAULT_SEED))
 
 
 def facts_of(training: Training) -> dict[str, Any]:
-    """A training's counts and events, for `Iteration.facts`."""
+    """The counts and events of a training, for `Iteration.facts`."""
     return {
         "steps": len(training.steps),
         "planned_steps": training.planned_steps,
@@ -423,7 +422,7 @@ def facts_of(training: Training) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run gave."""
+    """The results of one run."""
 
     training: Training
     evaluation: Evaluation
@@ -432,14 +431,16 @@ class Run:
 
 
 HOPELESS = "hopeless"
-"""How the reason of a run ended for this begins."""
+"""`Training.ended_early` begins with this word if the run had no chance of a useful result."""
 
 
 def ended_as_hopeless(iteration: Iteration) -> bool:
-    """Whether an iteration was ended because it could not be of use."""
+    """Whether an iteration was ended early because it had no chance of a useful result."""
     return str(iteration.facts.get("ended_early", "")).startswith(HOPELESS)
 
 
 ID_LENGTH = 8
+"""Characters of an iteration's id: the first ones of its fingerprint, 4 billion values."""
 
 SEVERITIES = ("error", "warning", "info")
+"""The severities of a finding, the worst first."""

@@ -1,4 +1,4 @@
-"""The runs of an iteration, which of them are comparable, and the examples that they share."""
+"""The runs of an iteration, which of them are comparable, and the examples they share."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Literal
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
 
 Measured = Iteration | SeedRun
-"""One training of some settings with one seed, and what each example showed."""
+"""One training of some settings with one seed, with the result of each example."""
 
 Unit = Literal["loss", "rate"]
 
 DECISIVE = ("device", "precision", "torch", "transformers", "trl", "peft")
-"""What of the environment can shift figures one way: other hardware, other code. Threads, Python
-and the kind of processor change rounding only; a run that rounds differently is like another seed,
-and the comparison knows that noise."""
+"""The parts of an environment that can shift figures in one direction: other hardware or code.
+Threads, Python and the type of processor only change rounding, which is noise like another seed."""
 
 LARGEST = 1e100
-"""No loss of a training comes near it; beyond, squares would overflow."""
+"""Figures above this limit count as infinite: no real loss comes near it, squares may overflow."""
 
 
 @dataclass(frozen=True)
 class ExampleMetric:
-    """A metric that each example has: its unit, and an example's contribution, higher = worse.
+    """A metric that is a mean over examples: its unit and each example's contribution.
 
-    The mean over the examples is the metric's own figure (1 - it for a rate): a token mean is a
-    mean over examples of what each brings, divided by the mean number of tokens.
+    A higher contribution is worse. Their mean is the metric's figure, or 1 minus it for a rate: a
+    mean over tokens is the mean of each example's sum, divided by the mean number of tokens.
     """
 
     name: str
@@ -36,16 +35,16 @@ class ExampleMetric:
     value: Callable[[ExampleResult, float], float]
 
     def values(self, rows: Sequence[ExampleResult]) -> list[float]:
-        """Each example's value (n,), for rows in the order of the common examples.
+        """The contribution of each example, shape (n,), in the order of the rows.
 
-        NaN for a metric by token where the rows have no token.
+        NaN for a metric per token if the rows have no tokens.
         """
         mean_tokens = sum([row.tokens for row in rows]) / len(rows) if rows else 0.0
         tokens = mean_tokens or math.nan
         return [self.value(row, tokens) for row in rows]
 
     def figure(self, badness: float) -> float:
-        """The metric's own figure of a mean value."""
+        """The metric's figure for a mean contribution."""
         return badness if self.unit == "loss" else 1 - badness
 
 
@@ -59,15 +58,16 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
         ),
     )
 }
+"""The metrics that can be compared example by example."""
 
 RUN_METRICS = ("overfit_gap", "train_loss")
-"""Metrics of a whole run: its examples are not those of the eval set alone."""
+"""Metrics of a whole run, since they depend on train examples, too."""
 
 
 def runs_of(
     iteration: Iteration, iterations: Iterable[Iteration], seed_runs: Iterable[SeedRun]
 ) -> tuple[Measured, ...]:
-    """Every run of an iteration's settings: itself, other seeds, other environments."""
+    """All runs of an iteration's settings: itself, other seeds, other environments."""
     found: list[Measured] = [iteration]
     others: list[Measured] = [*iterations, *seed_runs]
     for other in others:
@@ -96,24 +96,24 @@ def groups_of(
 def in_environment(
     runs: Iterable[Measured], environment: Mapping[str, str]
 ) -> tuple[Measured, ...]:
-    """The runs whose environment can't have shifted a figure against this one."""
+    """The runs whose environment can't have shifted their figures, compared with this one."""
     wanted = decisive(environment)
     return tuple(run for run in runs if decisive(run.environment) == wanted)
 
 
 def decisive(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The decisive part of an environment. A build's label (`2.13.0+cpu`) says what device does."""
+    """The decisive part of an environment. Build labels (`+cpu`) only repeat the device."""
     return tuple(environment.get(key, "").partition("+")[0] for key in DECISIVE)
 
 
 def environment_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """What of the decisive part differs: `torch 2.12.0 -> 2.13.0`."""
+    """The differences in the decisive part, as `torch 2.12.0 -> 2.13.0`."""
     pairs = zip(DECISIVE, decisive(before), decisive(after), strict=True)
     return tuple(f"{key} {old or '?'} -> {new or '?'}" for key, old, new in pairs if old != new)
 
 
 def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
-    """What is missing of a run's examples, or of these figures; empty when nothing is."""
+    """What is missing in a run's examples or these figures; empty if nothing is."""
     rows = len(run.examples)
     expected = run.data.get("eval", {}).get("rows", rows)
     if rows != expected:
@@ -129,21 +129,21 @@ def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
 
 
 def has_figure(run: Measured, name: str) -> bool:
-    """Whether a run's figure is there and finite."""
+    """Whether a run has a figure of this name that is finite."""
     return is_figure(run.metrics.get(name, math.nan))
 
 
 def is_figure(value: float) -> bool:
-    """Whether a value can be reckoned with: no NaN, not infinite, nor as good as that."""
+    """Whether a value can be calculated with: not NaN, and below `LARGEST`."""
     return abs(value) < LARGEST
 
 
 @dataclass(frozen=True)
 class Common:
-    """The examples that all runs share with equal content, by id; and how far they differ.
+    """The ids of the examples that all runs share with equal content, and of the others.
 
-    `changed` are ids whose content differs, `only_baseline` and `only_candidate` ids that one side
-    alone has.
+    The content of `changed` differs; `only_baseline` and `only_candidate` are missing on the other
+    side.
     """
 
     ids: tuple[str, ...]
@@ -172,16 +172,16 @@ class Common:
 
 
 def rows_of(run: Measured, ids: Sequence[str]) -> list[ExampleResult]:
-    """A run's rows of these examples, in this order. KeyError where one is missing."""
+    """A run's results for these examples, in this order. Raises KeyError for a missing one."""
     by_id = {row.id: row for row in run.examples}
     return [by_id[id_] for id_ in ids]
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The differences candidate - baseline of n common examples: their mean and variance.
+    """Mean and variance of the differences candidate - baseline over n common examples.
 
-    One example has no variance: NaN.
+    The variance of a single example is NaN.
     """
 
     n: int
@@ -190,7 +190,7 @@ class Differences:
 
 
 def differences(values: Sequence[float]) -> Differences:
-    """Mean and variance of the examples' differences. ValueError for none, NaN or infinity."""
+    """Mean and variance of differences. Raises ValueError for no value, NaN or infinity."""
     require_finite(values)
     return Differences(len(values), mean_of(values), variance_of(values))
 
@@ -201,7 +201,7 @@ def mean_of(values: Sequence[float]) -> float:
 
 
 def variance_of(values: Sequence[float]) -> float:
-    """With divisor n - 1; NaN for one value."""
+    """The variance with divisor n - 1; NaN for a single value."""
     if len(values) < 2:
         return math.nan
     mean = mean_of(values)

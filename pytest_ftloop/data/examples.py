@@ -1,7 +1,7 @@
-"""Rows become examples: loading, ids, tags, content hashes, splitting off an eval set.
+"""Turn rows into examples with ids, tags and content hashes; split off an eval set.
 
-jsonl, json and csv are read without any library, so that a log can be judged where neither torch
-nor pandas is installed; parquet and hub ids go through `datasets`.
+jsonl, json and csv are read without further libraries, so that a log can be judged without torch
+and pandas. parquet needs pyarrow, the hub needs `datasets`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example
 from pytest_ftloop.data.sources import Row, describe, read_rows
 
-if TYPE_CHECKING:
-    pass
-
-
 TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
-"""The columns that trl trains on; all others are ours or nobody's."""
+"""The columns that trl reads. Of the others, only ids, tags and choices are used."""
 
 _sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
@@ -36,8 +32,8 @@ def load(
     """The examples of one source.
 
     `source` is a path (relative to `folder`), a hub id, `module:function`, a mapping with the keys
-    `hub`, `split`, `name`, `revision`, or an iterable of rows (a `datasets.Dataset`, say).
-    Raises `DataError` with file and line for the first row that is no example.
+    `hub`, `split`, `name`, `revision`, or an iterable of rows (such as a `datasets.Dataset`).
+    Raises `DataError` with file and line for the first row that is not an example.
     """
     rows = read_rows(source, role, folder, where)
     return data_set(rows, role, describe(source, folder), columns, where)
@@ -46,7 +42,7 @@ def load(
 def data_set(
     rows: Iterable[Row], role: str, source: str, columns: Columns, where: Location | None = None
 ) -> DataSet:
-    """Rows checked, identified and hashed."""
+    """The rows as a data set: checked, with ids and content hashes."""
     examples: list[Example] = []
     seen: dict[str, Example] = {}
     copies: Counter[str] = Counter()
@@ -54,7 +50,7 @@ def data_set(
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
         if columns.id is None and row.get("id") is None and example.id in seen:
-            # Content ids: the second of two equal rows gets a suffix, so both count.
+            # The id is the content's hash: the second of two equal rows gets a suffix.
             copies[example.content] += 1
             example = replace(example, id=f"{example.id}-{copies[example.content] + 1}")
         if example.id in seen:
@@ -74,13 +70,13 @@ def data_set(
             f"the {role} set mixes forms: the first row is {_form(examples[0].row)}, this one is "
             f"{_form(odd.row)}",
             where=odd.where,
-            cure="Bring all rows into one form.",
+            cure="Give all rows the same form.",
         )
     return DataSet(role, source, tuple(examples), content_hash(examples))
 
 
 def content_hash(examples: Iterable[Example]) -> str:
-    """A hash of what the rows say, in order, with ids and tags; not of how the file is written."""
+    """A hash of the rows in order, with ids and tags, whatever the format of their file."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.id, example.content, example.tags]).encode() + b"\n")
@@ -88,12 +84,12 @@ def content_hash(examples: Iterable[Example]) -> str:
 
 
 def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, DataSet]:
-    """The train set without, and the eval set of, a seeded share of its examples (at least one)."""
+    """The rest of the train set, and a random fraction of it (at least one example) as eval set."""
     total = len(train.examples)
     count = max(1, round(total * fraction))
     if count >= total:
         raise DataError(
-            f"splitting {count} of {total} train examples off leaves none to train on",
+            f"splitting off {count} of {total} train examples leaves none to train on",
             cure="Use more train rows or a smaller fraction.",
         )
     chosen = set(random.Random(seed).sample(range(total), count))
@@ -118,9 +114,9 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"half of a character: the surrogate {error.object[error.start]!a} stands alone",
+            f"half a character: the surrogate {error.object[error.start]!a} is unpaired",
             where=where,
-            cure="No tokenizer takes it. Mend the text where it was cut.",
+            cure="Tokenizers reject it. Repair the text where it was cut off.",
         ) from None
     content = hashlib.sha256(bytes_).hexdigest()[:12]
     prompt, expected = _texts(kept)
@@ -138,14 +134,14 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
 
 
 def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[str, Any]:
-    """The columns trl reads, checked. The order of forms is trl's own."""
+    """The columns that trl reads, checked. The order of the forms is that of trl."""
     names = {*TRL_COLUMNS, columns.text}
     kept = {name: value for name, value in row.items() if name in names and value is not None}
     if "prompt" in kept or "completion" in kept:
         for name in ("prompt", "completion"):
             if name not in kept:
                 raise DataError(
-                    f"wanted a column {name!r} beside the other, found none", where=where
+                    f"wanted the columns prompt and completion, found no {name}", where=where
                 )
             _check_text_or_messages(kept[name], name, where)
         if isinstance(kept["prompt"], str) != isinstance(kept["completion"], str):
@@ -171,7 +167,7 @@ def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[
 
 
 def _without_nulls(value: Any) -> Any:
-    """Messages without the null keys that parquet adds to each; a null `content` says something."""
+    """Messages without the null keys that parquet adds; a null `content` is kept."""
     if not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
         return value
     if not all("role" in message for message in value):
@@ -197,7 +193,7 @@ def _check_text_or_messages(value: Any, name: str, where: Location, *, text: boo
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Prompt and expected output as text; None, None for the `text` form."""
+    """The prompt and the expected output as text; None, None for the `text` form."""
     if "prompt" in row:
         return _flat(row["prompt"]), _flat(row["completion"], only_content=True)
     if "messages" in row:
@@ -214,7 +210,7 @@ def _flat(value: Any, *, only_content: bool = False) -> str:
 
 
 def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None:
-    """The stated id; None where the content is to stand for it."""
+    """The stated id; None if the id is to be the content's hash."""
     name = columns.id or "id"
     value = row.get(name)
     if value is None and columns.id is None:
@@ -242,7 +238,7 @@ def _tags(row: Mapping[str, Any], where: Location, columns: Columns) -> tuple[st
 
 
 def _parts(value: Any) -> tuple[str, ...]:
-    """A list gives its items, a text the parts between semicolons, anything else itself."""
+    """The items of a list, the parts of a text between semicolons, or the value itself."""
     parts = value.split(";") if isinstance(value, str) else value
     listed = parts if isinstance(parts, list | tuple) else [parts]
     texts = (" ".join(str(p).replace(";", ",").split()) for p in listed if p is not None)
@@ -250,7 +246,7 @@ def _parts(value: Any) -> tuple[str, ...]:
 
 
 def _choices(value: Any, where: Location) -> tuple[str, ...]:
-    """A list's items or the parts between semicolons, as they stand: a leading space is theirs."""
+    """The items of a list or the parts between semicolons, with leading spaces kept."""
     parts = value.split(";") if isinstance(value, str) else value
     if parts is None:
         return ()

@@ -1,8 +1,9 @@
-"""What determines an iteration's result, as one hash; known without torch for all but live models.
+"""The fingerprint: a hash of everything that determines the result of an iteration.
 
-A fingerprint covers the base model's identity, the content of train and eval set, the stated
-settings and the scoring. It leaves out what can't move a figure (report_to, logging, the eval batch
-size) and what is not ours to state (device, versions): those are recorded as the environment.
+It covers the identity of the base model, the content of train and eval set, the stated settings and
+the scoring. It leaves out settings that can't change a figure (report_to, logging, the eval batch
+size), and device and versions, which are recorded as the environment. Only for a live model it
+needs torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
-"""Raised when the meaning of a fingerprint changes: every iteration is then trained again."""
+"""Version of the fingerprint. Raising it makes all logs out of date, so all loops train again."""
 
 NEUTRAL = frozenset(
     {
@@ -59,9 +60,10 @@ NEUTRAL = frozenset(
         "trackio_static_space_id",
     }
 )
-"""Arguments of SFTConfig that can't move a figure."""
+"""Arguments of SFTConfig that can't change a figure."""
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
+"""The files of a model's folder that its identity covers."""
 
 
 def iteration_fingerprint(
@@ -73,9 +75,9 @@ def iteration_fingerprint(
     eval_: DataSet,
     train_sample: int,
 ) -> str:
-    """The SHA-256 (hex) of everything that determines an iteration's result.
+    """The fingerprint of an iteration: a SHA-256 in hex.
 
-    `train_sample` counts: train_loss and overfit_gap are measured on that many train examples.
+    `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
     """
     stated = {
         "format": FORMAT,
@@ -85,7 +87,7 @@ def iteration_fingerprint(
         "scoring": scoring_identity(scoring, folder),
         "train": train.sha256,
         "eval": eval_.sha256,
-        # More than there are is all of them.
+        # A sample larger than the train set is all of it.
         "train_sample": min(train_sample, len(train.examples)),
     }
     text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
@@ -95,7 +97,7 @@ def iteration_fingerprint(
 def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
     """`tiny:<recipe>`, `folder:<hash of its files>`, `hub:<id>@<revision>` or `live:<weights>`.
 
-    A hub id without a revision is taken by its name: pin it (`id@revision`) where it may move.
+    A hub id without a revision is identified by its name: pin it (`id@revision`) if it may change.
     """
     if not isinstance(model, str):
         return f"live:{_live_digest(model, tokenizer)}"
@@ -114,7 +116,7 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
-    """The scoring's settings; a user's function counts by the text of its module."""
+    """The settings of the scoring; for a user's function also a hash of its module's file."""
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
     if ":" in scoring.scorer and (source := source_of(scoring.scorer.partition(":")[0], folder)):
@@ -124,7 +126,7 @@ def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
 
 
 def _folder_digest(folder: Path) -> str:
-    """A hash of the model's files. Remembered by size and time: weights can be many gigabytes."""
+    """A hash of the model's files, cached by size and time since weights can be many gigabytes."""
     paths = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     seen = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
     key = hashlib.sha256(json.dumps([str(folder.resolve()), seen]).encode()).hexdigest()
@@ -137,18 +139,18 @@ def _folder_digest(folder: Path) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    with suppress(OSError):  # a cache that can't be written costs time, nothing else
+    with suppress(OSError):  # without a cache it only takes longer
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memo, digest.hexdigest()[:32])  # another process may be reading
     return digest.hexdigest()[:32]
 
 
 def _live_digest(model: Any, tokenizer: Any) -> str:
-    """A hash of a loaded model's config and weights, and of its tokenizer's vocabulary."""
+    """A hash of a loaded model's config and weights, and of its tokenizer."""
     digest = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        # Bytes as they are: numpy has no bfloat16.
+        # As bytes, since numpy has no bfloat16.
         digest.update(tensor.detach().cpu().contiguous().flatten().view(_byte_type()).numpy())
     if tokenizer is not None:
         digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
@@ -157,13 +159,13 @@ def _live_digest(model: Any, tokenizer: Any) -> str:
 
 
 def _byte_type() -> Any:
-    import torch  # a live model is at hand, so torch is already imported
+    import torch  # imported already, since the model is loaded
 
     return torch.uint8
 
 
 def _canonical(value: Any) -> Any:
-    """Equal settings written differently (2e-4 and 0.0002, 1 and 1.0) are the same."""
+    """One form of settings that are equal but written differently (1 and 1.0, lists and tuples)."""
     if isinstance(value, Mapping):
         return {str(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

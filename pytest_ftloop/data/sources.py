@@ -19,17 +19,19 @@ from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.modules import own_modules
 
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
+"""The suffixes of data files."""
 
 SPLITS = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")}
-"""Splits that may serve as a role where none is named, the first found; else the role's name."""
+"""The splits to look for if none is named, by role; other roles take the split of their name."""
 
-ONE_A_LINE = "One JSON object a line? Then name the file .jsonl."
+ONE_PER_LINE = "If it has one JSON object per line, name the file .jsonl."
+"""The cure for a JSON file that is not a list of rows."""
 
 Row = tuple[Mapping[str, Any], Location | None]
 
 
 def describe(source: Any, folder: Path) -> str:
-    """A source in a few words, without any path of this machine."""
+    """A short description of a source, without absolute paths."""
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.is_absolute():
@@ -42,14 +44,16 @@ def describe(source: Any, folder: Path) -> str:
 
 
 def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> Iterator[Row]:
-    """The rows of a source as mappings. A `DataError` that names the file and line of a bad row."""
+    """The rows of a source as mappings. Raises `DataError` with file and line for a bad row."""
     if isinstance(source, Mapping):
         return _hub_rows(source, role, folder, where)
     if not isinstance(source, str | Path):
         return _given_rows(source, role, where)
     text = str(source)
     if not text.strip():
-        raise DataError(f"{role} data names nothing", where=where, cure="Name a file or a hub id.")
+        raise DataError(
+            f"{role} data is an empty text", where=where, cure="Name a file or a hub id."
+        )
     path = folder / text
     if path.suffix.lower() in FILE_KINDS or path.is_file():
         return _file_rows(path, where)
@@ -61,7 +65,7 @@ def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> I
         name, _, revision = text.partition("@")
         return _hub_rows({"hub": name, "revision": revision or None}, role, folder, where)
     raise DataError(
-        f"{role} data {text!r} is no file, hub id or module:function",
+        f"{role} data {text!r} is not a file, hub id or module:function",
         where=where,
         cure=f"Looked for {path}. Files end in {', '.join(sorted(FILE_KINDS))}.",
     )
@@ -107,7 +111,7 @@ def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
 
 
 def _jsonl_rows(text: str, shown: str) -> Iterator[Row]:
-    # Not splitlines(): a JSON string may hold U+2028 and the like unescaped.
+    # Not splitlines(): a JSON string may contain U+2028 and similar characters unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = Location(shown, number)
@@ -115,12 +119,12 @@ def _jsonl_rows(text: str, shown: str) -> Iterator[Row]:
 
 
 def _json_rows(text: str, shown: str) -> Iterator[Row]:
-    rows = _parse_json(text, Location(shown), cure=ONE_A_LINE)
+    rows = _parse_json(text, Location(shown), cure=ONE_PER_LINE)
     if not isinstance(rows, list):
         raise DataError(
             f"wanted a list of rows, found {type(rows).__name__}",
             where=Location(shown),
-            cure=ONE_A_LINE,
+            cure=ONE_PER_LINE,
         )
     for number, row in enumerate(rows, start=1):
         where = Location(f"{shown}, row {number}")
@@ -134,7 +138,7 @@ def _csv_rows(text: str, shown: str) -> Iterator[Row]:
     end = 0
     try:
         for cells in reader:
-            # Where the row begins: a quoted cell may go on over many lines.
+            # Where the row begins, since a quoted cell may span many lines.
             where, end = Location(shown, end + 1), reader.line_num
             if not cells:
                 continue
@@ -145,7 +149,7 @@ def _csv_rows(text: str, shown: str) -> Iterator[Row]:
                 raise DataError(
                     f"wanted {len(names)} cells, found {len(cells)}",
                     where=where,
-                    cure="Quote cells that hold commas or line ends.",
+                    cure="Quote cells that contain commas or line breaks.",
                 )
             yield dict(zip(names, cells, strict=True)), where
     except csv.Error as error:
@@ -192,7 +196,7 @@ def _hub_rows(
             )
             split = next((s for s in SPLITS.get(role, ()) if s in splits), role)
         loaded = datasets.load_dataset(name, split=split, **about)
-    except Exception as error:  # datasets raises many kinds; each is the user's
+    except Exception as error:  # datasets raises many kinds, all for the user to solve
         reason = str(error).strip().splitlines() or [type(error).__name__]
         files = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
         near = get_close_matches(local.name, files, n=1)
@@ -211,7 +215,7 @@ def _hub_rows(
 def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[Row]:
     function = load_function("data function", name, (), folder, where)
     try:
-        with own_modules(folder).in_use():  # a generator may import something as it goes on
+        with own_modules(folder).in_use():  # a generator may import modules as it runs
             rows = function()
             rows = list(rows) if isinstance(rows, Iterable) else rows
     except FtloopError:
@@ -242,7 +246,7 @@ def _parse_json(text: str, where: Location, cure: str = "") -> Any:
             cure=cure if error.msg == "Extra data" else "",
         ) from None
     except (ValueError, RecursionError) as error:  # a number of 5000 digits, 5000 brackets
-        raise DataError(f"not JSON that can be read: {error}", where=where) from None
+        raise DataError(f"JSON that can't be read: {error}", where=where) from None
 
 
 def _named_columns(value: Any, where: Location) -> Mapping[str, Any]:

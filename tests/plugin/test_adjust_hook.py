@@ -32,7 +32,7 @@ def test_hook_decides(project: Project) -> None:
     project.run("--ftloop", "--ftloop-iterations", "4")
     first, second = chain(project)
     assert 7e-4 == second.settings.get("training.learning_rate")
-    assert "as pytest_ftloop_adjust says" == first.decision.because
+    assert "returned by pytest_ftloop_adjust" == first.decision.because
     assert ("stop", "exhausted") == (second.decision.action, second.decision.kind)
     again = project.run("--ftloop", "--ftloop-iterations", "4")
     again.stdout.fnmatch_lines(["x: 2 iterations (up to date)*"])

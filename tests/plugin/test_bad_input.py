@@ -143,7 +143,10 @@ MISTAKES = [
         edits={'eval_loss: "<= 1.9"': "regression[negaton]: {}"},
     ),
     loop_mistake(
-        "name", "data:", "name: a/b\ndata:", "x.ftloop.yaml:1: name 'a/b' can't be a folder"
+        "name",
+        "data:",
+        "name: a/b\ndata:",
+        "x.ftloop.yaml:1: name 'a/b' is not a valid folder name",
     ),
     Mistake(
         "two mistakes",

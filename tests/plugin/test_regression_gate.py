@@ -66,7 +66,7 @@ def git_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("commits", "said"),
     [
-        (None, " is in no git repository, "),
+        (None, " is not in a git repository, "),
         (0, "regression: not comparable: the git repository has no commit yet, "),
         (1, "regression: not comparable against HEAD ("),
     ],
@@ -98,7 +98,7 @@ def test_strict_without_a_repository(project: Project, monkeypatch: pytest.Monke
     gates(project, "  regression: {fail_on: [not-comparable]}\n")
     result = project.run("--ftloop")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is in no git repository*"])
+    result.stdout.fnmatch_lines(["*is not in a git repository*"])
 
 
 def test_log_that_is_not_committed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
