@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.loops import Loops
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "tests.small_base"]
 
 # Before torch is imported: models this small gain nothing from a second thread, and two processes
 # with two threads each on two cores wait for each other most of the time.

@@ -15,7 +15,7 @@ from pytest_ftloop.log.table import COLUMNS
 from pytest_ftloop.loop.loop import Loop
 from tests.docs.pages import LOG, names, section, tables, ticked
 from tests.fake_backend import FakeBackend
-from tests.test_loop import config as fake_loop
+from tests.loop.test_loop import config as fake_loop
 
 if TYPE_CHECKING:
     pass

@@ -27,7 +27,7 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.log import ImprovementLog
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_judgement
 
-SCHEMA_1 = Path(__file__).parents[1] / "logs/schema-1"
+SCHEMA_1 = Path(__file__).parent / "logs/schema-1"
 
 HOSTILE = "a\\n\n\r\n\t\x00\x1b[31m\x7f\x85\u2028\u2029\ufeff\ud83d 🌊 \"',;: #- {}[]&*!|>%@`"
 

@@ -97,7 +97,7 @@ def test_judgement_reads_as_the_yaml_library_reads_it(judgement: Any) -> None:
 
 def committed() -> Iterator[Path]:
     yield from ROOT.glob("examples/*/improvement_log/*/*.yaml")
-    yield from ROOT.glob("tests/logs/**/*.yaml")
+    yield from ROOT.glob("tests/log/logs/**/*.yaml")
 
 
 @pytest.mark.parametrize("path", list(committed()), ids=lambda path: path.name)

@@ -352,7 +352,7 @@ def test_real_training(
     """With the embedded model: a baseline logged elsewhere is trained here, and gives its figures
     again."""
     from tests.plugin.conftest import Project
-    from tests.training.conftest import rows
+    from tests.small_base import rows
 
     isolate(monkeypatch)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)

@@ -1,0 +1,174 @@
+"""`ftloop comment`: what is commented, where, and of a report that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.cli import main
+from pytest_ftloop.cli.github import MARKER
+from pytest_ftloop.report.pull_request import LIMIT, of, render, to_json
+from tests.gitfakes import isolate
+from tests.report.test_pull_request import failed, judged
+from tests.workflows.github_fakes import FakeGitHub, commands, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
+    """GitHub, as a step with a token sees it; it waits for nothing."""
+    isolate(monkeypatch)
+    with serving(FakeGitHub()) as served:
+        for name, value in served.env.items():
+            monkeypatch.setenv(name, value)
+        yield served
+
+
+@pytest.fixture
+def event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Set the event that started the workflow."""
+
+    def set_to(content: Any) -> None:
+        path = tmp_path / "event.json"
+        path.write_text(json.dumps(content))
+        monkeypatch.setenv("GITHUB_EVENT_PATH", str(path))
+
+    return set_to
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report.json"
+    path.write_text(to_json(of([judged("one"), failed("two")])), encoding="utf-8")
+    return path
+
+
+def test_dry_run(report: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comment is printed: the marker, then the report; no token is needed."""
+    isolate(monkeypatch)
+    assert 0 == main(["comment", str(report), "--dry-run"])
+    assert f"{MARKER}\n{render(of([judged('one'), failed('two')]))}" == capsys.readouterr().out
+
+
+def test_comment(report: Path, github: FakeGitHub, event: Any, capsys: Capture) -> None:
+    """It is written on the event's pull request, then updated."""
+    event({"pull_request": {"number": 12}})
+    assert 0 == main(["comment", str(report)])
+    assert (
+        "comment written on pull request 12: https://github.invalid/c/1\n"
+        == capsys.readouterr().out
+    )
+    report.write_text(to_json(of([judged("three")])), encoding="utf-8")
+    assert 0 == main(["comment", str(report)])
+    assert "comment updated on pull request 12" in capsys.readouterr().out
+    (comment,) = github.comments
+    assert comment["body"].startswith(f"{MARKER}\n## ")
+    assert "three: regressed" in comment["body"]
+
+
+def test_stated_pull_request(report: Path, github: FakeGitHub, event: Any) -> None:
+    """--pr comes before the event."""
+    event({"pull_request": {"number": 12}})
+    assert 0 == main(["comment", str(report), "--pr", "13"])
+    assert ("POST", "/repos/owner/name/issues/13/comments") in github.asked
+
+
+def test_after_a_run_of_a_fork(report: Path, github: FakeGitHub, event: Any) -> None:
+    """The pull request is found by what GitHub says was run."""
+    github.pull(21, "forker:fix", "a" * 40)
+    run = {
+        "head_branch": "fix",
+        "head_sha": "a" * 40,
+        "head_repository": {"owner": {"login": "forker"}},
+    }
+    event({"workflow_run": run})
+    assert 0 == main(["comment", str(report)])
+    assert ("POST", "/repos/owner/name/issues/21/comments") in github.asked
+
+
+@pytest.mark.parametrize("content", [{}, {"ref": "refs/heads/main"}, {"workflow_run": {}}])
+def test_no_pull_request(
+    report: Path, github: FakeGitHub, event: Any, capsys: Capture, content: Any
+) -> None:
+    """A push without a pull request is no failure: nothing is done."""
+    event(content)
+    assert 0 == main(["comment", str(report)])
+    assert "no open pull request belongs to this run" in capsys.readouterr().out
+    assert [] == github.comments
+
+
+def test_forbidden(report: Path, github: FakeGitHub, capsys: Capture) -> None:
+    """A token that may not write names the permission."""
+    github.refusals += [(403, {}, {"message": "Resource not accessible by integration"})] * 2
+    assert 2 == main(["comment", str(report), "--pr", "1"])
+    assert "pull-requests: write" in capsys.readouterr().err
+
+
+def test_busy(report: Path, github: FakeGitHub) -> None:
+    """GitHub being busy for a while is no failure."""
+    github.refusals += [
+        (429, {"Retry-After": "0"}, {}),
+        (502, {"Retry-After": "0"}, b"bad gateway"),
+    ]
+    assert 0 == main(["comment", str(report), "--pr", "1"])
+    assert 1 == len(github.comments)
+
+
+def test_missing_token(report: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a token it says how a step gets one."""
+    isolate(monkeypatch)
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    assert 2 == main(["comment", str(report), "--pr", "1"])
+    assert "GITHUB_TOKEN: ${{ github.token }}" in capsys.readouterr().err
+
+
+def test_missing_report(tmp_path: Path, github: FakeGitHub, capsys: Capture) -> None:
+    """A report that is not there is an error, and nothing is asked of GitHub."""
+    assert 2 == main(["comment", str(tmp_path / "none.json"), "--pr", "1"])
+    assert "none.json can't be read" in capsys.readouterr().err
+    assert [] == github.asked
+
+
+def test_report_that_is_refused(
+    report: Path, github: FakeGitHub, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report with anything unknown in it is not commented, and its words are no command."""
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    data = json.loads(report.read_text(encoding="utf-8"))
+    data["##[error]x\n::error::y"] = "## forged"
+    report.write_text(json.dumps(data))
+    assert 2 == main(["comment", str(report), "--pr", "1"])
+    out = capsys.readouterr().out
+    assert "not a report of ftloop ci" in out
+    assert [] == commands(out)
+    assert [] == github.asked
+
+
+def test_dry_run_in_a_workflow(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed of a report is no command either."""
+    isolate(monkeypatch)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    path = tmp_path / "report.json"
+    path.write_text(to_json(of([judged("##[error]x ::error::y")])), encoding="utf-8")
+    assert 0 == main(["comment", str(path), "--dry-run"])
+    assert [] == commands(capsys.readouterr().out)
+
+
+def test_huge_report(tmp_path: Path, github: FakeGitHub) -> None:
+    """The comment has its size, marker and all, however much there is to tell."""
+    loops = [judged(f"{name} {'@' * 500}", count=5_000, loop=name) for name in "abc"]
+    path = tmp_path / "report.json"
+    path.write_text(to_json(of(loops)), encoding="utf-8")
+    assert 0 == main(["comment", str(path), "--pr", "1"])
+    body = github.comments[0]["body"]
+    assert len(body) <= len(body.encode()) < LIMIT
+    assert 3 == body.count(": regressed\n\n")

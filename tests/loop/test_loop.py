@@ -1,0 +1,730 @@
+"""The loop: what is trained, what is logged, and what is taken as up to date."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, LogError, StaleLogError
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop import loop as loop_module
+from pytest_ftloop.loop import planner as planner_module
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from tests.fake_backend import FakeBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_ftloop.core.records import Finding
+    from pytest_ftloop.loop.result import LoopResult
+
+TRAIN = [{"prompt": f"p{n}", "completion": f"c{n}", "tags": "x"} for n in range(6)]
+EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}", "tags": "x"} for n in range(4)]
+
+
+def config(folder: Path, *, rate: float = 2e-4, iterations: int = 3, **changes: Any) -> LoopConfig:
+    return from_python(
+        **{
+            "folder": folder,
+            "source": "test_loop.py",
+            "name": "s",
+            "train": TRAIN,
+            "eval": EVAL,
+            "lora": {"r": 8, "lora_alpha": 16},
+            "training": {"learning_rate": rate, "num_train_epochs": 2},
+            "loop": {"iterations": iterations, "patience": 9},
+            **changes,
+        }
+    )
+
+
+def run(
+    config: LoopConfig, trainer: FakeBackend | None = None, **options: Any
+) -> tuple[LoopResult, FakeBackend]:
+    trainer = trainer or FakeBackend()
+    return Loop(config, Options(**options), backend=trainer).run(), trainer
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "improvement_log/s").iterdir())}
+
+
+def names(result: LoopResult) -> list[str]:
+    return [i.name for i in result.chain]
+
+
+def files(result: LoopResult) -> set[str]:
+    """The names of the files of a chain."""
+    log = ImprovementLog(result.log_folder)
+    return {path.name for i in result.chain for path in log.files(i)}
+
+
+# training and logging
+
+
+def test_loop_trains_and_logs(tmp_path: Path) -> None:
+    """Each iteration is trained with its parent's settings adjusted, and logged with two files."""
+    result, trainer = run(config(tmp_path))
+    assert (1, 3) == (trainer.loaded, len(trainer.runs))
+    assert [i.settings for i in result.chain] == trainer.runs
+    assert names(result) == trainer.names
+    assert tuple(i.id for i in result.chain) == result.trained
+    assert [1, 2, 3] == [i.number for i in result.chain]
+    for before, after in zip(result.chain, result.chain[1:], strict=False):
+        parent = next(i for i in result.chain if i.id == after.parent)
+        assert parent.settings.adjusted(after.adjustments) == after.settings
+        assert ("adjust", after.adjustments) == (before.decision.action, before.decision.next)
+    assert ("stop", "iterations") == (
+        result.chain[-1].decision.action,
+        result.chain[-1].decision.kind,
+    )
+    assert sorted(contents(tmp_path)) == sorted(path.name for path in result.files)
+    assert all(path.is_file() for path in result.files)
+    assert [e["id"] for e in EVAL] == list(result.examples)
+
+
+def test_record_says_what_was_trained(tmp_path: Path) -> None:
+    """A record holds data, scoring, figures, failing ids, environment: what a reviewer reads."""
+    first = run(config(tmp_path))[0].chain[0]
+    assert {"rows": 6, "source": "list"} == {k: first.data["train"][k] for k in ("rows", "source")}
+    assert ({"scorer": "exact"}, {"device": "cpu"}) == (first.scoring, first.environment)
+    assert set(METRICS) < set(first.metrics)
+    assert "pass_rate[x]" in first.metrics
+    assert (("e0", "e1", "e2", "e3"), 4) == (first.failing, len(first.examples))
+    assert {"eval_loss": 6.0} == first.base
+
+
+def test_base_is_measured_once(tmp_path: Path) -> None:
+    """The untrained base's loss is taken from the chain's first iteration, also when resumed."""
+    assert [None, 6.0] == run(config(tmp_path, iterations=2))[1].base_losses
+    assert [6.0] == run(config(tmp_path, iterations=3))[1].base_losses
+
+
+def test_best_iteration_is_judged(tmp_path: Path) -> None:
+    """The gates judge the best iteration of the chain, not the last."""
+    result, _ = run(config(tmp_path, gates={"eval_loss": "<= 1.9", "pass_rate": ">= 0.5"}))
+    assert min(i.metrics["eval_loss"] for i in result.chain) == result.eval_loss
+    assert [result.best.metrics[g.gate.name] for g in result.gates] == [
+        g.value for g in result.gates
+    ]
+
+
+def test_gates_hold(tmp_path: Path) -> None:
+    """A loop whose gates hold and whose findings promise nothing more is done."""
+    result, _ = run(config(tmp_path, rate=1.6e-3, gates={"pass_rate": ">= 1"}, iterations=9))
+    assert "gates" == result.chain[-1].decision.kind
+    assert len(result.chain) < 9
+
+
+# up to date
+
+
+def test_second_run_trains_nothing(tmp_path: Path) -> None:
+    """What is in the log is up to date: no runner is made, no file is touched."""
+    first, _ = run(config(tmp_path))
+    before = contents(tmp_path)
+    again, trainer = run(config(tmp_path))
+    assert (0, ()) == (trainer.loaded, again.trained)
+    assert first.chain == again.chain
+    assert (first.best, first.gates) == (again.best, again.gates)
+    assert before == contents(tmp_path)
+
+
+def test_up_to_date_run_needs_no_torch(tmp_path: Path) -> None:
+    """An unchanged run imports neither torch nor pydantic's slower friends."""
+    run(config(tmp_path))
+    code = (
+        "import sys; from pathlib import Path; from tests.loop.test_loop import config;"
+        "from pytest_ftloop.loop.loop import Loop;"
+        f"assert Loop(config(Path({str(tmp_path)!r}))).run().trained == ();"
+        "print(*{'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy'} & set(sys.modules))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "" == found.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"learning_rate": 2e-4, "num_train_epochs": 2, "report_to": "none"}},
+        {"training": {"num_train_epochs": 2.0, "learning_rate": 0.0002}},
+        {"source": "elsewhere.py"},
+    ],
+    ids=["neutral", "written differently", "moved"],
+)
+def test_change_that_moves_no_figure(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """What can't move a figure leaves the log up to date."""
+    run(config(tmp_path))
+    assert 0 == run(config(tmp_path, **changes))[1].loaded
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rate": 3e-4},
+        {"lora": {"r": 4, "lora_alpha": 16}},
+        {"train": [*TRAIN, {"prompt": "p", "completion": "c"}]},
+        {"eval": EVAL[:3]},
+        {"scoring": "contains"},
+        {"data": {"train_sample": 2}},
+    ],
+    ids=["training", "lora", "train", "eval", "scoring", "train_sample"],
+)
+def test_change_starts_a_new_chain(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Other settings, data or scoring start a chain of their own, beside what is logged."""
+    run(config(tmp_path, iterations=2))
+    before = contents(tmp_path)
+    result, trainer = run(config(tmp_path, **{"iterations": 2, **changes}))
+    assert (2, [3, 4]) == (len(trainer.runs), [i.number for i in result.chain])
+    assert (None, result.chain[0].id) == (result.chain[0].parent, result.chain[1].parent)
+    assert before.items() <= contents(tmp_path).items()
+    again, idle = run(config(tmp_path, iterations=2))
+    assert (0, [1, 2]) == (idle.loaded, [i.number for i in again.chain])
+
+
+def test_accepted_settings_are_up_to_date(tmp_path: Path) -> None:
+    """A loop file that takes over an iteration's settings finds it, and what followed, logged."""
+    result, _ = run(config(tmp_path))
+    second = result.chain[1]
+    accepted = config(tmp_path, iterations=2, training=dict(second.settings.training))
+    accepted = replace(accepted, settings=second.settings)
+    again, trainer = run(accepted)
+    assert (0, second.id) == (trainer.loaded, again.chain[0].id)
+
+
+# resuming
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("boom"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_interrupted_loop_goes_on(tmp_path: Path, raised: BaseException, number: int) -> None:
+    """What was finished before an interruption is logged; the next run goes on from there."""
+    with pytest.raises(type(raised)):
+        run(config(tmp_path), FakeBackend({number: raised}))
+    if number > 1:
+        assert 2 * (number - 1) == len(contents(tmp_path))
+    result, trainer = run(config(tmp_path))
+    assert (3, 4 - number) == (len(result.chain), len(trainer.runs))
+    whole = tmp_path / "whole"
+    run(config(whole))
+    assert contents(whole) == contents(tmp_path)
+
+
+def test_more_iterations_go_on(tmp_path: Path) -> None:
+    """A larger limit goes on from a chain that stopped at its limit, with what it had in mind."""
+    short, _ = run(config(tmp_path, iterations=1))
+    longer, trainer = run(config(tmp_path, iterations=3))
+    assert short.chain[0] == longer.chain[0]
+    assert (2, short.chain[0].decision.next) == (len(trainer.runs), longer.chain[1].adjustments)
+    whole, _ = run(config(tmp_path / "whole", iterations=3))
+    assert names(whole) == names(longer)
+
+
+def test_fewer_iterations_train_nothing(tmp_path: Path) -> None:
+    """A smaller limit leaves a longer chain as it is."""
+    run(config(tmp_path, iterations=3))
+    result, trainer = run(config(tmp_path, iterations=1))
+    assert (0, 3) == (trainer.loaded, len(result.chain))
+
+
+def test_iterations_option_overrides(tmp_path: Path) -> None:
+    """The option's number counts, not the file's; it explores in CI too."""
+    assert 2 == len(run(config(tmp_path), iterations=2, explore=False)[0].chain)
+    assert 3 == len(run(config(tmp_path, iterations=1), iterations=3)[0].chain)
+
+
+def test_nothing_is_explored_in_ci(tmp_path: Path) -> None:
+    """Without exploring, the loop file's own settings are the only iteration that is trained."""
+    result, trainer = run(config(tmp_path), explore=False)
+    assert (1, [config(tmp_path).settings]) == (len(result.chain), trainer.runs)
+    assert 0 == run(config(tmp_path), explore=False)[1].loaded
+    locally, _ = run(config(tmp_path))
+    assert 3 == len(locally.chain)
+    in_ci, trainer = run(config(tmp_path), explore=False)
+    assert (0, 3) == (trainer.loaded, len(in_ci.chain))
+
+
+def test_gates_that_no_longer_hold(tmp_path: Path) -> None:
+    """Stricter gates look again at a stop that rested on the gates; looser ones change nothing."""
+    start = {"rate": 1.6e-3, "iterations": 4}
+    done, _ = run(config(tmp_path, gates={"eval_loss": "<= 2"}, **start))
+    assert "gates" == done.chain[-1].decision.kind
+    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 3"}, **start))[1].loaded
+    stricter, trainer = run(config(tmp_path, gates={"eval_loss": "<= 0.1"}, **start))
+    assert len(trainer.runs) > 0
+    assert done.chain == stricter.chain[: len(done.chain)]
+    assert 0 == run(config(tmp_path, gates={"eval_loss": "<= 0.1"}, **start))[1].loaded
+
+
+def test_time_budget(tmp_path: Path) -> None:
+    """No iteration is begun that would end after the budget; the log is then up to date."""
+    budget = {"iterations": 9, "patience": 9, "time_budget_s": 2.5}  # a fake run costs 1 s
+    result, _ = run(config(tmp_path, loop=budget))
+    assert (2, "time") == (len(result.chain), result.chain[-1].decision.kind)
+    assert 0 == run(config(tmp_path, loop=budget))[1].loaded
+    assert 2 == len(run(config(tmp_path, loop=budget), replay=True)[0].chain)
+    larger = {**budget, "time_budget_s": 3.5}
+    assert 3 == len(run(config(tmp_path, loop=larger))[0].chain)
+
+
+# retrain and replay
+
+
+def test_retrain_writes_the_same_bytes(tmp_path: Path) -> None:
+    """Training again what is logged gives the same files under the same names."""
+    first, _ = run(config(tmp_path))
+    before = contents(tmp_path)
+    again, trainer = run(config(tmp_path), retrain=True)
+    assert (3, names(first)) == (len(trainer.runs), names(again))
+    assert before == contents(tmp_path)
+
+
+def test_retrain_on_another_machine(tmp_path: Path) -> None:
+    """The environment is recorded anew; nothing else of the record differs."""
+    run(config(tmp_path))
+    result, _ = run(config(tmp_path), FakeBackend(device={"device": "cuda"}), retrain=True)
+    assert {"cuda"} == {i.environment["device"] for i in result.chain}
+    assert 6 == len(contents(tmp_path))
+
+
+def test_retrain_once_in_a_run_of_several_processes(tmp_path: Path) -> None:
+    """Processes of one pytest run retrain a loop once; the next pytest run does again."""
+    made = [run(config(tmp_path), retrain=True, run_id=r)[1].loaded for r in ("one", "one", "two")]
+    assert [1, 0, 1] == made
+    assert [1, 1] == [run(config(tmp_path), retrain=True)[1].loaded for _ in range(2)]
+
+
+def test_retrain_that_takes_another_course(tmp_path: Path) -> None:
+    """What a retrained chain no longer leads to is removed, so that no two courses are mixed."""
+    run(config(tmp_path))
+    again, _ = run(config(tmp_path), retrain=True, iterations=1)
+    assert [1] == [i.number for i in again.chain]
+    assert files(again) == set(contents(tmp_path))
+
+
+def test_interrupted_retrain_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after it left the old course, a retraining leaves only what it trained."""
+    result, _ = run(config(tmp_path))
+    real = planner_module.adjust.decide
+
+    def other_course(*args: Any) -> Any:
+        decision = real(*args)
+        changed = tuple(replace(a, after=a.after * 1.1) for a in decision.next)
+        return replace(decision, next=changed)
+
+    monkeypatch.setattr(planner_module.adjust, "decide", other_course)
+    trainer = FakeBackend(interrupt={2: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        run(config(tmp_path), trainer, retrain=True)
+    log = ImprovementLog(result.log_folder)
+    (left,) = log.read()
+    assert result.chain[0].name == left.name
+    assert {path.name for path in log.files(left)} == set(contents(tmp_path))
+
+
+def test_loop_without_gates_goes_on(tmp_path: Path) -> None:
+    """Without a gate nothing holds: the loop goes on to its other stops."""
+    result, _ = run(config(tmp_path, gates={}))
+    assert "gates" not in {i.decision.kind for i in result.chain}
+    assert len(result.chain) > 1
+
+
+def test_better_figure_written_into_a_record(tmp_path: Path) -> None:
+    """A figure that is not that of the record's own table is an error, also in a replay."""
+    result, _ = run(config(tmp_path))
+    record, _ = ImprovementLog(result.log_folder).files(result.chain[0])
+    text = record.read_text(encoding="utf-8")
+    loss = result.chain[0].metrics["eval_loss"]
+    record.write_text(
+        text.replace(f"  eval_loss: {loss}", "  eval_loss: 0.01", 1), encoding="utf-8"
+    )
+    with pytest.raises(LogError, match=r"it says eval_loss 0\.01, its table of examples"):
+        run(config(tmp_path), replay=True)
+
+
+def test_leftover_of_a_killed_process(tmp_path: Path) -> None:
+    """What a killed process left half-written is gone after the next training."""
+    log_folder = tmp_path / "improvement_log/s"
+    log_folder.mkdir(parents=True)
+    (log_folder / ".001-aaaaaaaa.yaml.1.tmp").write_text("half")
+    run(config(tmp_path))
+    assert [] == list(log_folder.glob(".*"))
+
+
+def test_empty_prompt_is_told_before_training(tmp_path: Path) -> None:
+    """Nothing can be generated from an empty prompt: an error with its place, nothing trained."""
+    rows = [{"prompt": "", "completion": " 0"}]
+    (tmp_path / "empty.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"the prompt of example .* is empty"):
+        run(config(tmp_path, eval=str(tmp_path / "empty.jsonl")))
+
+
+def test_replay_judges_what_is_logged(tmp_path: Path) -> None:
+    """Replay trains nothing and gives what the last run gave."""
+    first, _ = run(config(tmp_path))
+    again, trainer = run(config(tmp_path), replay=True)
+    assert (0, first.chain, ()) == (trainer.loaded, again.chain, again.trained)
+
+
+@pytest.mark.parametrize(
+    ("logged", "changes", "message"),
+    [
+        (False, {}, "the improvement log of s is out of date: it has no iteration yet"),
+        (True, {"rate": 3e-4}, "settings, data, scoring or model changed since iteration 003-"),
+        (True, {"iterations": 4}, "is not the last, the next was not trained"),
+    ],
+    ids=["no log", "settings changed", "not finished"],
+)
+def test_replay_of_a_stale_log(
+    tmp_path: Path, logged: bool, changes: dict[str, Any], message: str
+) -> None:
+    """Replay of a log that is out of date fails, says what to do, and writes nothing."""
+    if logged:
+        run(config(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StaleLogError) as caught:
+        run(config(tmp_path, **changes), replay=True)
+    assert message in caught.value.message
+    assert "Run pytest --ftloop and commit improvement_log/." == caught.value.cure
+    assert before == sorted(tmp_path.rglob("*"))
+
+
+def test_settings_that_lead_back_to_a_logged_iteration(tmp_path: Path) -> None:
+    """A chain that arrives at another's settings takes what is logged, and leaves it as it is."""
+    first, _ = run(config(tmp_path, iterations=2))
+    before = contents(tmp_path)
+    lower = config(tmp_path, rate=4e-5, iterations=4)
+    result, trainer = run(lower)
+    rates = [4e-5, 2e-4, 1e-3, 5e-3]
+    assert rates == [i.settings.get("training.learning_rate") for i in result.chain]
+    assert [rates[0], rates[3]] == [s.get("training.learning_rate") for s in trainer.runs]
+    assert before.items() <= contents(tmp_path).items()
+    again, idle = run(lower, replay=True)
+    assert (0, result.chain) == (idle.loaded, again.chain)
+    assert first.chain == run(config(tmp_path, iterations=2), replay=True)[0].chain[:2]
+
+
+# where the log lies, and who writes it
+
+
+def test_log_folder(tmp_path: Path) -> None:
+    """The log lies beside the loop file, or in the folder that is named."""
+    result, _ = run(config(tmp_path / "loops"), log_folder=tmp_path / "elsewhere")
+    assert tmp_path / "elsewhere/s" == result.log_folder
+    assert not (tmp_path / "loops").exists()
+
+
+def test_unwritable_log_is_told_before_training(tmp_path: Path) -> None:
+    """A log that can't be written is an error before anything is trained."""
+    (tmp_path / "improvement_log").touch()
+    trainer = FakeBackend()
+    with pytest.raises(LogError, match="can't be written"):
+        run(config(tmp_path), trainer)
+    assert 0 == trainer.loaded
+
+
+def test_damaged_log_is_told(tmp_path: Path) -> None:
+    """A damaged log is an error, not a reason to train."""
+    run(config(tmp_path))
+    next((tmp_path / "improvement_log/s").glob("002-*.yaml")).write_text("{", encoding="utf-8")
+    trainer = FakeBackend()
+    with pytest.raises(LogError, match="damaged log file"):
+        run(config(tmp_path), trainer)
+    assert 0 == trainer.loaded
+
+
+def test_nothing_but_records_in_the_log(tmp_path: Path) -> None:
+    """Locks and notes lie in the cache: the log's folder is committed."""
+    run(config(tmp_path), retrain=True, run_id="one")
+    assert {".yaml", ".csv"} == {Path(name).suffix for name in contents(tmp_path)}
+    assert ["improvement_log"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_threads_train_each_iteration_once(tmp_path: Path) -> None:
+    """Of several threads one trains; the others wait, then find the log up to date."""
+    trainer = FakeBackend()
+    chains, errors = [], []
+    gate = threading.Barrier(4)
+
+    def work() -> None:
+        gate.wait()
+        try:
+            chains.append(names(run(config(tmp_path), trainer)[0]))
+        except BaseException as error:  # noqa: BLE001 - shown by the assert below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == errors
+    assert (1, 3, 4) == (trainer.loaded, len(trainer.runs), len(chains))
+    assert 1 == len({tuple(chain) for chain in chains})
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from tests.loop.test_loop import config, run
+result, trainer = run(config(Path(sys.argv[1])))
+print(len(trainer.runs), *[i.name for i in result.chain])
+"""
+
+
+def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
+    """Of several processes one trains; the others wait, then find the log up to date."""
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+        )
+        for _ in range(3)
+    ]
+    said = sorted(process.communicate(timeout=60)[0].split() for process in processes)
+    assert ["0", "0", "3"] == [words[0] for words in said]
+    assert 1 == len({tuple(words[1:]) for words in said})
+
+
+# what is checked before training
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"train": []}, DataError, "the train set list has no rows"),
+        ({"eval": [{"text": "t"}]}, DataError, "train and eval set are of different forms"),
+        (
+            {"train": [{"text": "t"}], "eval": [{"text": "t"}]},
+            DataError,
+            "the scorer 'exact' needs prompt and completion, or messages",
+        ),
+        ({"gates": {"pass_rate[y]": ">= 1"}}, ConfigError, "no eval example is tagged 'y'"),
+        ({"scoring": "nowhere:f"}, ConfigError, "there is no module 'nowhere'"),
+        ({"scoring": "hook"}, ConfigError, "wanted a pytest_ftloop_score hook, found none"),
+        ({"scoring": "json"}, FtloopError, "wanted JSON as the expected text of example 'e0'"),
+        (
+            {"data": {"split": {"fraction": 0.99}}, "eval": None},
+            DataError,
+            "splitting 6 of 6 train examples off leaves none",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_training(
+    tmp_path: Path, changes: dict[str, Any], kind: type[FtloopError], message: str
+) -> None:
+    """Data, gates and scorer are checked before torch is loaded; nothing is written."""
+    trainer = FakeBackend()
+    with pytest.raises(kind, match=message.replace("(", r"\(")):
+        run(config(tmp_path, **changes), trainer)
+    assert (0, []) == (trainer.loaded, list(tmp_path.iterdir()))
+
+
+def test_split_off_eval_set(tmp_path: Path) -> None:
+    """An eval set split off the train set is not trained on."""
+    split = config(tmp_path, eval=None, data={"split": {"fraction": 0.5}})
+    inputs = Inputs.of(split, None)
+    assert (3, 3) == (len(inputs.train.examples), len(inputs.eval.examples))
+    assert set() == {e.id for e in inputs.train.examples} & {e.id for e in inputs.eval.examples}
+
+
+def test_pace_of_the_best(tmp_path: Path) -> None:
+    """Each run after the first is held against the best so far, where the eval loss decides."""
+    trainer = FakeBackend()
+    Loop(config(tmp_path), Options(), backend=trainer).run()
+    assert [True, False, False] == [pace is None for pace in trainer.paces]
+    by_rate = FakeBackend()
+    loop = {"iterations": 2, "metric": "pass_rate"}
+    Loop(config(tmp_path, name="by_rate", loop=loop), Options(), backend=by_rate).run()
+    assert [None, None] == by_rate.paces
+
+
+def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
+    """Settings whose run was ended as hopeless are trained whole where a loop starts with them."""
+    result = Loop(config(tmp_path), Options(), backend=FakeBackend()).run()
+    second = result.chain[1]
+    log = ImprovementLog(result.log_folder)
+    ended = replace(second, facts={**second.facts, "ended_early": "hopeless: too slow"})
+    log.remove_others(log.append(ended))
+    rate = second.settings.get("training.learning_rate")
+    again = FakeBackend()
+    started = Loop(config(tmp_path, rate=rate, iterations=1), Options(), backend=again).run()
+    assert ([rate], "") == (
+        [run.get("training.learning_rate") for run in again.runs],
+        started.chain[0].facts["ended_early"],
+    )
+
+
+def test_training_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch is not installed, what is logged is judged; training names the extra."""
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
+    monkeypatch.delattr("pytest_ftloop.train.lora", raising=False)
+    with pytest.raises(FtloopError) as caught:
+        Loop(config(tmp_path)).run()
+    assert 'pip install "pytest-ftloop[train]"' == caught.value.cure
+    run(config(tmp_path))
+    assert 3 == len(Loop(config(tmp_path)).run().chain)
+
+
+def test_progress_is_ended(tmp_path: Path) -> None:
+    """The progress line is ended also when a run raises."""
+    said: list[str] = []
+
+    class Watched(loop_module.Silent):
+        def iteration(self, *_: Any) -> None:
+            said.append("iteration")
+
+        def done(self) -> None:
+            said.append("done")
+
+    trainer = FakeBackend({2: RuntimeError("boom")})
+    with pytest.raises(RuntimeError, match="boom"):
+        Loop(config(tmp_path), progress=Watched(), backend=trainer).run()
+    assert ["iteration", "iteration", "done"] == said
+
+
+def test_findings_of_the_data_are_told_once_before_training(tmp_path: Path) -> None:
+    """What is wrong with the data is told before the runner is made, and each iteration has it."""
+    said: list[Any] = []
+
+    class Watched(loop_module.Silent):
+        def found(self, loop: str, findings: Sequence[Finding]) -> None:
+            said.append((loop, [finding.kind for finding in findings], trainer.loaded))
+
+    trainer = FakeBackend()
+    train = [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in EVAL)]
+    leaking = config(tmp_path, train=train)
+    result = Loop(leaking, progress=Watched(), backend=trainer).run()
+    assert [("s", ["leak"], 0)] == said
+    assert 3 == len(result.chain)
+    assert all("leak" in {f.kind for f in i.findings} for i in result.chain)
+    Loop(leaking, progress=Watched(), backend=trainer).run()  # up to date
+    assert 1 == len(said)
+
+
+def test_data_that_makes_the_figures_meaningless_ends_the_loop(tmp_path: Path) -> None:
+    """An error of the data is a fault: no setting is tuned around it."""
+    eval_ = [
+        {"id": f"e{n}", "prompt": f"what is {n}?", "completion": f" answer {n}"} for n in range(20)
+    ]
+    train = [*TRAIN, *({**row, "id": f"t{row['id']}"} for row in eval_[:10])]
+    result, trainer = run(config(tmp_path, train=train, eval=eval_))
+    assert 1 == len(trainer.runs)
+    assert ("stop", "fault") == (result.chain[0].decision.action, result.chain[0].decision.kind)
+    assert ("leak", "error") == (
+        result.chain[0].findings[0].kind,
+        result.chain[0].findings[0].severity,
+    )
+
+
+# seeds
+
+
+def seed_runs(folder: Path) -> list[tuple[int, str]]:
+    runs = ImprovementLog(folder / "improvement_log/s").view.seed_runs()
+    return [(run.seed, run.role) for run in runs]
+
+
+def test_seeds_of_the_best_iteration(tmp_path: Path) -> None:
+    """loop: {seeds: 3} trains the best iteration, and no other, with two more seeds."""
+    result, trainer = run(config(tmp_path, loop={"iterations": 3, "patience": 9, "seeds": 3}))
+    assert (1, 5) == (trainer.loaded, len(trainer.runs))
+    assert [43, 44] == [settings.training["seed"] for settings in trainer.runs[3:]]
+    for settings in trainer.runs[3:]:
+        training = {k: v for k, v in settings.training.items() if k != "seed"}
+        assert dict(result.best.settings.training) == training
+    assert [(43, "gate"), (44, "gate")] == seed_runs(tmp_path)
+    assert 3 == len(result.chain)
+    assert {path.name for path in result.files} >= files(result)
+
+
+def test_seeds_are_up_to_date(tmp_path: Path) -> None:
+    """Seeds that are logged are not trained again; fewer seeds later leave them there."""
+    three = {"iterations": 1, "seeds": 3}
+    run(config(tmp_path, loop=three))
+    for loop in (three, {"iterations": 1, "seeds": 2}, {"iterations": 1}):
+        assert [] == run(config(tmp_path, loop=loop))[1].runs
+        assert [] == run(config(tmp_path, loop=loop), replay=True)[1].runs
+    _, trainer = run(config(tmp_path, loop={"iterations": 1, "seeds": 5}))
+    assert [45, 46] == [settings.training["seed"] for settings in trainer.runs]
+
+
+def test_seeds_start_from_the_stated_one(tmp_path: Path) -> None:
+    """Seeds go on from the loop file's own; a data_seed that is stated stays."""
+    training = {"learning_rate": 2e-4, "num_train_epochs": 2, "seed": 7, "data_seed": 1}
+    _, trainer = run(config(tmp_path, training=training, loop={"iterations": 1, "seeds": 3}))
+    assert [7, 8, 9] == [settings.training["seed"] for settings in trainer.runs]
+    assert {1} == {settings.training["data_seed"] for settings in trainer.runs}
+
+
+def test_seeds_in_another_environment(tmp_path: Path) -> None:
+    """Seeds count in the iteration's own environment only: elsewhere they are trained anew."""
+    loop = {"iterations": 1, "seeds": 2}
+    run(config(tmp_path, loop=loop))
+    gpu = FakeBackend(device={"device": "gpu"})
+    run(config(tmp_path, loop=loop), gpu, retrain=True)
+    assert 2 == len(gpu.runs)
+    assert 2 == len(seed_runs(tmp_path))
+
+
+def test_replay_with_missing_seeds(tmp_path: Path) -> None:
+    """A replay that lacks seeds fails with how many there are and what trains them."""
+    run(config(tmp_path, loop={"iterations": 1, "seeds": 2}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        StaleLogError, match=r"incomplete: iteration 001-.* has 2 of 3 seeds"
+    ) as told:
+        run(config(tmp_path, loop={"iterations": 1, "seeds": 3}), replay=True)
+    assert "Run pytest --ftloop and commit improvement_log/." == told.value.cure
+    assert before == sorted(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_interrupted_seeds_go_on(tmp_path: Path, raised: BaseException) -> None:
+    """Seeds that were finished before an interruption are kept."""
+    loop = {"iterations": 1, "seeds": 4}
+    with pytest.raises(type(raised)):
+        run(config(tmp_path, loop=loop), FakeBackend(interrupt={3: raised}))
+    assert [(43, "gate")] == seed_runs(tmp_path)
+    _, trainer = run(config(tmp_path, loop=loop))
+    assert [44, 45] == [settings.training["seed"] for settings in trainer.runs]
+
+
+def test_threads_train_each_seed_once(tmp_path: Path) -> None:
+    """Several processes that want the same seeds train each once."""
+    loop = {"iterations": 1, "seeds": 4}
+    run(config(tmp_path, loop={"iterations": 1}))
+    trainers = [FakeBackend() for _ in range(4)]
+    threads = [
+        threading.Thread(target=run, args=(config(tmp_path, loop=loop), trainer))
+        for trainer in trainers
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trained = [s.training["seed"] for trainer in trainers for s in trainer.runs]
+    assert [43, 44, 45] == sorted(trained)
