@@ -1,7 +1,7 @@
 """Branches that add, judge, accept and merge iterations: no conflict, nothing lost, one baseline.
 
 Random histories in real git repositories. The log is written as the tool writes it: records by
-`ImprovementLog`, judgements by `Judging.keep` against the commit at HEAD, acceptances by
+`ImprovementLog`, judgements by `Comparison.keep` against the commit at HEAD, acceptances by
 `ftloop accept --baseline`. Only the trainings and the verdicts are made up.
 """
 
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from pytest_ftloop.gate.judging import Judging
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.core.chain import next_number
@@ -25,6 +24,7 @@ from pytest_ftloop.core.git import Repository
 from pytest_ftloop.core.records import Cost, HoldoutUse, Iteration, SeedRun
 from pytest_ftloop.core.runs import runs_of
 from pytest_ftloop.gate.baseline import find_baseline
+from pytest_ftloop.gate.comparison import Comparison
 from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
 from pytest_ftloop.gate.verdict import FAILING, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, LogView
@@ -157,7 +157,7 @@ class Judge:
             because=f"it is {self.kind}",
             candidate=candidate.name,
         )
-        Judging(log, candidate, baseline).keep(verdict)
+        Comparison(log, candidate, baseline).keep(verdict)
 
 
 @dataclass(frozen=True)
