@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.git import GitError, Repository, ignored_by_git
 from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:
@@ -475,6 +475,35 @@ class TestUntrackedOrChanged:
         """No paths are none, rather than all."""
         repo.write({"new": "x"})
         assert () == repository.untracked_or_changed([])
+
+
+class TestIgnored:
+    def test_rules(self, repo: GitRepo, repository: Repository) -> None:
+        """Rules for a folder and for a kind of file; what git tracks already is not ignored."""
+        repo.commit({"log/1.csv": "tracked", "log/1.yaml": "a"})
+        repo.write({".gitignore": "*.csv\n/other/\n"})
+        names = ["log/1.csv", ":2*.csv", "log/\u00e9\n.csv", "log/1.yaml", "other/x", "gone/x"]
+        found = repository.ignored([repo.root / name for name in names])
+        assert [":2*.csv", "\u00e9\n.csv", "x"] == [path.name for path in found]
+        assert (repo.root / "other/x") == found[-1]
+
+    def test_own_repository_in_an_ignored_folder(self, repo: GitRepo) -> None:
+        """What counts are the rules of the repository that the files lie in."""
+        repo.write({".gitignore": ".demo/\n"})
+        inner = repo.root / ".demo" / "log.yaml"
+        inner.parent.mkdir()
+        assert (inner,) == ignored_by_git([inner])
+        GitRepo.init(inner.parent)
+        assert () == ignored_by_git([inner])
+
+    def test_no_repository(self, tmp_path: Path) -> None:
+        """Nothing is ignored where there is no repository; the repository itself says so."""
+        assert () == ignored_by_git([tmp_path / "x"])
+        assert () == ignored_by_git([])
+        refused("no-repository", Repository.containing, tmp_path)
+
+    def test_outside(self, repository: Repository, tmp_path: Path) -> None:
+        refused("outside", repository.ignored, [tmp_path / "x"])
 
 
 class TestWorktree:

@@ -126,11 +126,13 @@ def ready(file: Path) -> LoopConfig:
 
 
 def _result_lines(result: LoopResult, verbosity: int, width: int) -> Iterator[str]:
+    from pytest_ftloop.core.git import ignored_by_git
     from pytest_ftloop.report.escape import shorten, visible
-    from pytest_ftloop.report.text import note_lines, summary
+    from pytest_ftloop.report.text import files_to_commit, note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
-    yield from summary(result, verbosity, width)
+    ignored = ignored_by_git(files_to_commit(result))
+    yield from summary(result, verbosity, width, ignored=ignored)
     told = len(result.notes)
     verdicts = [(rule, result.verdict_of(rule)) for rule in result.regressions]
     yield from note_lines(result.notes[told:], width)

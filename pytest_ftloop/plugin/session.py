@@ -14,6 +14,7 @@ import pytest
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError, did_you_mean, shown_path
+from pytest_ftloop.core.git import ignored_by_git
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.evaluate.scorers import row_of
@@ -22,7 +23,7 @@ from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import Figure, LoopResult
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.live import LiveLine, StayingLines
-from pytest_ftloop.report.text import note_lines, summary
+from pytest_ftloop.report.text import files_to_commit, note_lines, summary
 from pytest_ftloop.report.verdict import explain_failed, head_lines, holdout_lines, verdict_lines
 
 if TYPE_CHECKING:
@@ -237,7 +238,8 @@ class FtloopSession:
     def _news_of(self, result: LoopResult) -> dict[str, Any]:
         """What a report carries to the process that prints: plain values only."""
         verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
-        lines = summary(result, verbosity, self._width())
+        ignored = ignored_by_git(files_to_commit(result))
+        lines = summary(result, verbosity, self._width(), ignored=ignored)
         new = len(result.trained) + len(result.restored)
         return self._key_of(result) | {"new": new, "lines": lines}
 
