@@ -8,7 +8,7 @@ TRAINS := .venv/.installed-train
 INSTALLED := .venv/.installed
 # xdist workers for the tests; training is not faster with more than the cores there are.
 WORKERS ?= 2
-# How long make fuzz explores; SECONDS=N in its place for less than a minute.
+# How long make fuzz explores; SECONDS=N goes before it.
 MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
@@ -40,8 +40,8 @@ test: $(INSTALLED) ## the tests, without the slow ones
 test-all: $(INSTALLED) ## the tests, with the slow ones
 	$(BIN)/pytest -n $(WORKERS)
 
-fuzz: $(INSTALLED) ## the property tests with fresh seeds for 5 minutes (or MINUTES=N, or SECONDS=N)
-	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES))
+fuzz: $(INSTALLED) ## the property tests with fresh seeds, for MINUTES=5 or SECONDS=N; SEED=N: one round
+	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED),$(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES)))
 
 lint: $(INSTALLED) ## what is committed, ruff and mypy; of workflows their schemas and their security
 	$(BIN)/python .ci/committed_files.py
