@@ -48,7 +48,7 @@ lint: $(INSTALLED) ## what is committed, ruff and mypy; of workflows their schem
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-# With [tool.importlinter] in pyproject.toml:
+# When the contract of [tool.importlinter] in pyproject.toml holds:
 #	$(BIN)/lint-imports
 	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml examples/github/*.yml
 	$(SCHEMA) vendor.github-actions .github/actions/*/action.yml

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -245,10 +244,9 @@ class TestResolve:
 
     def test_ambiguous(self, repo: GitRepo, repository: Repository) -> None:
         """An abbreviation of several commits asks for more digits."""
-        start = time.monotonic()
         names: dict[str, int] = {}
         while 2 not in names.values():
-            assert time.monotonic() - start < 60
+            assert len(names) < 2000
             name = repo.git("commit-tree", "HEAD^{tree}", "-m", str(len(names)))[:4]
             names[name] = names.get(name, 0) + 1
         ambiguous = next(name for name, count in names.items() if count == 2)
@@ -354,19 +352,19 @@ class TestFiles:
 
 
 class TestRead:
-    def test_many(self, repo: GitRepo, repository: Repository) -> None:
-        """400 files of a log are read by one call, in the order asked, in no time."""
+    def test_many(
+        self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """400 files of a log are read by one call of git, in the order asked."""
         names = [f"logs/{n:03}.yaml" for n in range(400)]
         repo.commit({name: f"{name}\n" * 100 for name in names})
         listed = repository.files("HEAD", PurePosixPath("logs"))
         asked = [listed[PurePosixPath(name)] for name in reversed(names)]
-        took = []
-        for _ in range(5):
-            start = time.perf_counter()
-            contents = list(repository.read(asked))
-            took.append(time.perf_counter() - start)
+        calls, run = [], subprocess.run
+        monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a) or run(*a, **k))
+        contents = list(repository.read(asked))
         assert [(f"{name}\n" * 100).encode() for name in reversed(names)] == contents
-        assert min(took) < 0.1
+        assert 1 == len(calls)
 
     def test_content(self, repo: GitRepo, repository: Repository) -> None:
         """Empty, binary, without a last line end, with what looks like git's own header."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import fake_training
+from tests.processes import LONG_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,4 +115,4 @@ def note_training(loop: str, rate: float, seed: int | None = None) -> None:
         os.environ.get("FAKE_HANG", "0")
     ):
         Path(f"{file}.hangs").touch()
-        time.sleep(60)
+        time.sleep(LONG_S)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import LONG_S
+
 ROOT = Path(__file__).parents[2]
 
 TESTS = """\
@@ -38,7 +40,7 @@ def fuzz(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG_S,
         check=False,
     )
 
