@@ -133,11 +133,13 @@ def ready(file: Path) -> LoopConfig:
 def _result_lines(
     result: LoopResult, trained_notes: Sequence[str], verbosity: int, width: int
 ) -> Iterator[str]:
+    from pytest_ftloop.core.git import ignored_by_git
     from pytest_ftloop.report.escape import shorten, visible
-    from pytest_ftloop.report.text import note_lines, summary
+    from pytest_ftloop.report.text import files_to_commit, note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
-    yield from summary(replace(result, notes=trained_notes), verbosity, width)
+    ignored = ignored_by_git(files_to_commit(result))
+    yield from summary(replace(result, notes=trained_notes), verbosity, width, ignored=ignored)
     yield from note_lines(result.notes[len(trained_notes) :], width)
     if verbosity < 0:
         for rule, verdict in result.verdicts:

@@ -225,6 +225,21 @@ class Repository:
             path for path, name in inside.items() if any(_touches(d, name) for d in differing)
         )
 
+    def ignored(self, files: Iterable[Path]) -> tuple[Path, ...]:
+        """Those of these files that `git add` refuses because a rule ignores them.
+
+        A file that git tracks is never among them, whatever the rules.
+        """
+        # check-ignore refuses literal pathspecs: after ./ no character of a name is magic.
+        inside = {file: f"./{self.relative(file)}" for file in files}
+        given = b"".join(os.fsencode(name) + b"\0" for name in inside.values())
+        plain = {"GIT_LITERAL_PATHSPECS": "0"}
+        done = _git(self.root, "check-ignore", "-z", "--stdin", given=given, env=plain)
+        if done.returncode not in (0, 1):  # 1: none of them
+            raise _failed(done, "check-ignore")
+        named = {os.fsdecode(name) for name in done.stdout.split(b"\0")}
+        return tuple(file for file, name in inside.items() if name in named)
+
     def staged(self) -> str:
         """A commit, on no branch, of the staged files; in a hook, of those being committed."""
         env = {}
@@ -298,6 +313,16 @@ class Repository:
         if done.returncode != 0:
             raise _failed(done, arguments[0])
         return done.stdout
+
+
+def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of the files of one repository that git ignores; none where git can't be asked."""
+    if not files:
+        return ()
+    try:
+        return Repository.containing(files[0].parent).ignored(files)
+    except GitError:  # most often there is no repository; a hint is no reason to fail
+        return ()
 
 
 def _git(

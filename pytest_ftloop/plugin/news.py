@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.report.text import note_lines, summary
+from pytest_ftloop.core.git import ignored_by_git
+from pytest_ftloop.report.text import files_to_commit, note_lines, summary
 from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ Key = tuple[str, str]
 def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
     """The summary of a loop that ran; `file` is empty for one made in Python."""
     new = len(result.trained) + len(result.restored)
-    lines = summary(result, verbosity, width)
+    ignored = ignored_by_git(files_to_commit(result))
+    lines = summary(result, verbosity, width, ignored=ignored)
     return _key_of(result) | {"new": new, "lines": lines, "file": file}
 
 

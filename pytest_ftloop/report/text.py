@@ -24,7 +24,7 @@ from pytest_ftloop.report.phrases import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
@@ -36,13 +36,18 @@ _LABEL = len("expected  ")
 
 
 def summary(
-    result: LoopResult, verbosity: int = 0, width: int = WIDTH, cwd: Path | None = None
+    result: LoopResult,
+    verbosity: int = 0,
+    width: int = WIDTH,
+    cwd: Path | None = None,
+    *,
+    ignored: Collection[Path] = (),
 ) -> list[str]:
     """The summary of one loop at the end of a run.
 
     Verbosity below 0: the headline, one line per failed gate, and notes. 0 adds the table, the
     findings, the 3 worst examples and the next adjustments. From 1 on it shows all failing
-    examples. Paths to commit are relative to `cwd`.
+    examples. Paths to commit are relative to `cwd`; `ignored` are those that git ignores.
     """
     lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
     lines += note_lines(result.notes, width)
@@ -59,7 +64,7 @@ def summary(
         findings_lines(result, width),
         failing_examples(result, len(result.failing) if verbosity > 0 else 3, width).splitlines(),
         next_lines(last, width),
-        commit_lines(result, width, cwd),
+        commit_lines(result, width, cwd, ignored),
     ):
         lines += ["", *part] if part else []
     return lines
@@ -238,21 +243,40 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
     return lines
 
 
-def commit_lines(result: LoopResult, width: int = WIDTH, cwd: Path | None = None) -> list[str]:
+def files_to_commit(result: LoopResult) -> tuple[Path, ...]:
+    """The log's files, where this run trained or restored something; else none."""
+    return result.files if result.trained or result.restored else ()
+
+
+def commit_lines(
+    result: LoopResult,
+    width: int = WIDTH,
+    cwd: Path | None = None,
+    ignored: Collection[Path] = (),
+) -> list[str]:
     """The `git add` for the files that this run trained or restored; empty if there are none.
 
     It names the log's folder in place of its files where the command exceeds one line, or where the
     loop has regression gates, which write verdicts into the log. The command is never shortened.
+
+    `git add` would refuse an ignored file: then the command is the one that shows the rule.
     """
-    if not (result.trained or result.restored) or not result.files:
+    files = files_to_commit(result)
+    if not files:
         return []
     here = Path.cwd() if cwd is None else cwd
-    command = _git_add(result.files, here)
+    if refused := [file for file in files if file in ignored]:
+        which = f"{len(refused)} of {plural(len(files), 'file')} to commit"
+        return [
+            shorten(f"git ignores {which}; this shows the rule:", width),
+            f"  {_command('git check-ignore -v', refused[:1], here)}",
+        ]
+    command = _command("git add", files, here)
     if columns_of(command) + 2 > width or result.regressions:
         in_log = [file for file in result.files if result.log_folder in file.parents]
         others = [file for file in result.files if file not in in_log]
-        command = _git_add([*others, *([result.log_folder] if in_log else [])], here)
-    count = "" if result.regressions else f" ({plural(len(result.files), 'file')})"
+        command = _command("git add", [*others, *([result.log_folder] if in_log else [])], here)
+    count = "" if result.regressions else f" ({plural(len(files), 'file')})"
     return [shorten(f"to commit{count}:", width), f"  {command}"]
 
 
@@ -324,8 +348,8 @@ def _more(count: int, iteration: Iteration, width: int) -> list[str]:
     return [shorten(f"  ... and {count} more: ftloop show {iteration.number}", width)] * (count > 0)
 
 
-def _git_add(paths: Sequence[Path], cwd: Path) -> str:
-    return visible("git add " + " ".join(shlex.quote(_relative(path, cwd)) for path in paths))
+def _command(start: str, paths: Sequence[Path], cwd: Path) -> str:
+    return visible(" ".join([start, *(shlex.quote(_relative(path, cwd)) for path in paths)]))
 
 
 def _relative(path: Path, cwd: Path) -> str:

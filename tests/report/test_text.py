@@ -312,6 +312,17 @@ def test_commit_lines_never_add_more_than_the_log() -> None:
     )
 
 
+@pytest.mark.parametrize(("ignored", "count"), [(slice(1), 1), (slice(4), 4)])
+def test_commit_lines_of_files_that_git_ignores(ignored: slice, count: int) -> None:
+    """Where `git add` would refuse a file, the command shows the rule that ignores it."""
+    files = fake_result().files
+    assert [
+        f"git ignores {count} of 4 files to commit; this shows the rule:",
+        f"  git check-ignore -v improvement_log/sentiment/{files[0].name}",
+    ] == commit_lines(fake_result(), 100, CWD, files[ignored])
+    assert [] == commit_lines(fake_result(trained=()), 100, CWD, files)
+
+
 # progress
 
 
