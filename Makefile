@@ -43,7 +43,7 @@ test-all: $(INSTALLED) ## the tests, with the slow ones
 fuzz: $(INSTALLED) ## the property tests with fresh seeds, for MINUTES=5 or SECONDS=N; SEED=N: one round
 	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED),$(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES)))
 
-lint: $(INSTALLED) ## what is committed, ruff, mypy, the contract of the rooms; of workflows their schemas and their security
+lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows by schema and for security
 	$(BIN)/python .ci/committed_files.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,7 +85,7 @@ coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest pl
 	$(BIN)/coverage report --skip-covered
 
 clean: ## remove the environment and what the commands left
-	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .demo build dist .*_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@echo "== a Python environment in .venv, with $(PYTHON)"

@@ -139,8 +139,7 @@ def _result_lines(
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     ignored = ignored_by_git(files_to_commit(result))
-    trained = replace(result, notes=trained_notes)
-    yield from summary(trained, verbosity, width, ignored=ignored)
+    yield from summary(replace(result, notes=trained_notes), verbosity, width, ignored=ignored)
     yield from note_lines(result.notes[len(trained_notes) :], width)
     if verbosity < 0:
         for rule, verdict in result.verdicts:

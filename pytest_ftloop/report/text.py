@@ -244,7 +244,7 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 
 
 def files_to_commit(result: LoopResult) -> tuple[Path, ...]:
-    """The log's files if this run trained or restored something; else none."""
+    """The log's files, where this run trained or restored something; else none."""
     return result.files if result.trained or result.restored else ()
 
 
@@ -258,7 +258,8 @@ def commit_lines(
 
     It names the log's folder in place of its files where the command exceeds one line, or where the
     loop has regression gates, which write verdicts into the log. The command is never shortened.
-    Where git ignores some of the files it would refuse them: the command then shows which rule.
+
+    `git add` would refuse an ignored file: then the command is the one that shows the rule.
     """
     files = files_to_commit(result)
     if not files:
