@@ -1,18 +1,5 @@
-"""The command `ftloop`, a file a subcommand. `main` is the function here, not its module."""
+"""The command `ftloop`, one module per subcommand. `cli.main` is the function, not the module."""
 
-from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, FAILED, HOLDS, INTERRUPTED, STALE
-from pytest_ftloop.cli.init import STARTER
-from pytest_ftloop.cli.main import COMMANDS, main, parser
+from pytest_ftloop.cli.main import main
 
-__all__ = [
-    "BROKEN_PIPE",
-    "COMMANDS",
-    "ERROR",
-    "FAILED",
-    "HOLDS",
-    "INTERRUPTED",
-    "STALE",
-    "STARTER",
-    "main",
-    "parser",
-]
+__all__ = ["main"]

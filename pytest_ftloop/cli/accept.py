@@ -1,4 +1,4 @@
-"""`ftloop accept`: make an iteration's settings the loop file's own, or make it the baseline."""
+"""`ftloop accept`: write an iteration's settings into the loop file, or make it the baseline."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--baseline",
         action="store_true",
-        help="also take it for the version to compare with from now on, whatever the regression "
-        "gate says: a file in improvement_log/ to commit",
+        help="also make it the baseline of later comparisons, whatever the regression gate found: "
+        "writes a file in improvement_log/ to commit",
     )
     log_argument(to)
 
@@ -53,23 +53,23 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
-    """The loop file, and its text with the iteration's settings; None where it states them."""
+    """The loop file, and its text with the iteration's settings; None if it has them already."""
     from pytest_ftloop.config.edit import changes, with_settings
 
     config = logged.config
     if config is None:
         raise ConfigError(
-            f"the loop {iteration.loop} has no loop file that can be read and written",
-            cure="Mend the file, if it has one; settings that are stated in Python are changed "
-            f"there. ftloop show {iteration.number} prints them.",
+            f"the loop {iteration.loop} has no loop file, or a broken one",
+            cure="Fix the file. If the loop is made in Python, change its settings there: "
+            f"ftloop show {iteration.number} prints those of the iteration.",
         )
     file = config.file
     before = file.read_bytes().decode("utf-8")
     after = with_settings(before, iteration.settings, config.source)
     for setting, old, new in changes(config.settings, iteration.settings):
-        print(f"{setting}: {_said(old)} -> {_said(new)}")
+        print(f"{setting}: {_shown(old)} -> {_shown(new)}")
     if after == before:
-        print(f"{shown_path(file)} states the settings of iteration {iteration.name} already")
+        print(f"{shown_path(file)} has the settings of iteration {iteration.name} already")
         return file, None
     return file, after
 
@@ -82,26 +82,26 @@ def _write(file: Path, text: str, what_follows: str) -> None:
 
 
 def _what_follows(iteration: Iteration, logged: Logged) -> str:
-    """Whether the iteration, as the start of its loop now, is trained again."""
+    """What the next run does now that the loop starts from this iteration's settings."""
     from pytest_ftloop.core.records import ended_as_hopeless
 
     if ended_as_hopeless(iteration):
-        return "the iteration was ended early, so pytest --ftloop trains it whole"
+        return "the iteration was ended early, so pytest --ftloop trains it to its end"
     config, inputs = logged.config, logged.inputs
     assert config is not None
     if inputs is None or inputs.fingerprint(config, iteration.settings) != iteration.fingerprint:
-        return "model, data or scoring are not the iteration's: pytest --ftloop trains it again"
-    return "the iteration is in the log and not trained again"
+        return "model, data or scoring have changed since, so pytest --ftloop trains it again"
+    return "the iteration is in the log, so it is not trained again"
 
 
 def _accept(iteration: Iteration, logged: Logged) -> str:
-    """Log that the iteration stands from now on, in the place of what stood."""
+    """Log that the iteration is the baseline from now on, in place of all earlier ones."""
     from pytest_ftloop.core.records import Judgement
     from pytest_ftloop.gate.standing import heads
 
     standing = heads(logged.log.view.judgements())
     if [(head.candidate, head.by) for head in standing] == [(iteration.id, "hand")]:
-        return f"iteration {iteration.name} is the accepted version already"
+        return f"iteration {iteration.name} is accepted already"
     judgement = Judgement(
         loop=iteration.loop,
         candidate=iteration.id,
@@ -117,17 +117,17 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
     return f"accepted iteration {iteration.name}: commit {file}"
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     from pytest_ftloop.report.phrases import format_setting
 
-    return "not stated" if value is None else format_setting(value)
+    return "not set" if value is None else format_setting(value)
 
 
 COMMAND = Command(
     "accept",
     "write an iteration's settings into the loop file",
-    "Write the settings of an iteration into the loop's file; comments, order and all else stay\n"
-    "as they are. Commit both the file and the log: the next change starts from there.",
+    "Write the settings of an iteration into the loop file, and change nothing else in it. Commit\n"
+    "the file and the log: the next run starts from these settings.",
     ("ftloop accept", "ftloop accept 3 topic.ftloop.yaml", "ftloop accept best --baseline"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop calibrate`: learn how much the training seed alone moves the figures."""
+"""`ftloop calibrate`: measure how much the training seed alone moves the figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         type=positive,
         default=CALIBRATION_SEEDS,
         metavar="N",
-        help=f"runs of the best iteration in all (default: {CALIBRATION_SEEDS})",
+        help=f"runs of the best iteration, its own included (default: {CALIBRATION_SEEDS})",
     )
     log_argument(to)
 
@@ -58,8 +58,8 @@ def _run(arguments: argparse.Namespace) -> int:
 COMMAND = Command(
     "calibrate",
     "measure the noise of the training seed",
-    "Train the loop's best iteration with more seeds, and say how far the seed alone moves its\n"
-    "figures. The gate then finds smaller drops. What is logged already is not trained again.",
+    "Train the loop's best iteration with more seeds, and print how much the seed alone moves its\n"
+    "figures. The gate can then detect smaller drops. Logged runs are not trained again.",
     ("ftloop calibrate", "ftloop calibrate --seeds 8 topic.ftloop.yaml"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop ci`: one job of a pipeline. Judge the log, train what it lacks, and report."""
+"""`ftloop ci`: one job of a pipeline. Judge the log, train what it lacks, write the report."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     stale.add_argument(
         "--train",
         action="store_true",
-        help="train the loops whose log is out of date, by pytest --ftloop (default: exit with 3)",
+        help="train the loops whose log is out of date with pytest --ftloop (default: exit with 3)",
     )
     stale.add_argument(
         "--stale-ok",
         action="store_true",
-        help="a log that is out of date is no failure: for a job before one that trains",
+        help="do not fail if a log is out of date: for a job that runs before one that trains",
     )
     to.add_argument(
         "--baseline",
         metavar="REF",
-        help="the commit that the regression gate compares with (default: in a pull request the "
-        "merge base with its target branch, else HEAD)",
+        help="the commit whose log the regression gate compares with (default: in a pull request "
+        "the merge base with its target branch, else HEAD)",
     )
     to.add_argument(
         "--fail-on",
         metavar="VERDICTS",
-        help=f"comma-separated, of {', '.join(FAIL_ON)}: which verdicts fail, in place of the "
-        "loop file's fail_on (default: regressed); incomplete records fail always",
+        help=f"the verdicts that fail, in place of the loop file's fail_on: any of "
+        f"{', '.join(FAIL_ON)}, separated by commas (default: regressed); incomplete always fails",
     )
     to.add_argument(
         "--out",
@@ -73,29 +73,31 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli import github
-    from pytest_ftloop.report.pull_request import of
+    from pytest_ftloop.report import pull_request
 
     env = os.environ
-    # What is said of an error too goes where commands are stopped: the order of two streams is
-    # not kept.
+    # Errors go to stdout too: stop-commands covers one stream only.
     errors = sys.stdout if github.in_actions(env) else sys.stderr
     with github.commands_stopped(sys.stdout, env):
         try:
             code, loops = _judged(arguments, errors)
-            made = of(loops)
-            _write(arguments.out, loops, made, env, errors)
+            summary = pull_request.of(loops)
+            _write(arguments.out, loops, summary, env, errors)
         except FtloopError as error:
             print(error, file=errors)
             github.write_outputs(_outputs(ERROR, None, ""), env)
             return ERROR
-    for line in _annotations(made, env, stale_ok=arguments.stale_ok):
+    for line in _annotations(summary, env, stale_ok=arguments.stale_ok):
         print(line, flush=True)
-    github.write_outputs(_outputs(code, made, str(arguments.out)), env)
+    github.write_outputs(_outputs(code, summary, str(arguments.out)), env)
     return code
 
 
 def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequence[LoopOutcome]]:
-    """The exit code and every loop, after training what is stale where that is asked for."""
+    """Judge every loop; with --train, train the stale ones and judge them again.
+
+    Returns the highest exit code and the outcome of each loop.
+    """
     from pytest_ftloop.cli.commits import Candidates
     from pytest_ftloop.cli.gate import parse_fail_on
     from pytest_ftloop.loop.workspace import find_loop_files
@@ -151,39 +153,40 @@ def _lines(outcome: LoopOutcome) -> list[str]:
 
 
 def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
-    """Train by pytest, so that hooks in the user's conftest.py score; its end as an exit code.
+    """Train with pytest, so that hooks in the user's conftest.py are called.
 
-    A failed gate is none here: the gates are outcome again, from the log.
+    Returns an exit code. A failed gate counts as success here: the gates are judged again, from the
+    log.
     """
     command = [sys.executable, "-m", "pytest", "--ftloop"]
     command += [f"--junitxml={_folder(arguments.out) / JUNIT}"]
     command += [f"--ftloop-baseline={arguments.baseline}"] if arguments.baseline else []
     command += [f"--ftloop-log={arguments.log}"] if arguments.log else []
-    command += [str(file.absolute()) for file in files]  # so that no name is an option
+    command += [str(file.absolute()) for file in files]  # a relative name could begin with "-"
     sys.stdout.flush()
     done = subprocess.run(command, stderr=subprocess.STDOUT, check=False)
     if done.returncode in (HOLDS, FAILED):
         return HOLDS
-    report(ConfigError(f"pytest ended with {done.returncode}, see above"))
+    report(ConfigError(f"training failed: pytest exited with {done.returncode}, see above"))
     return ERROR
 
 
 def _write(
     folder: Path,
     loops: Sequence[LoopOutcome],
-    made: PullRequestReport,
+    summary: PullRequestReport,
     env: Mapping[str, str],
     errors: TextIO,
 ) -> None:
-    """Write the files, and the summary of the job."""
+    """Write the files of --out, and the job's summary page on GitHub."""
     from pytest_ftloop.cli import github
     from pytest_ftloop.core.files import write_atomically
     from pytest_ftloop.report.pull_request import render, to_json
 
     folder = _folder(folder)
     try:
-        write_atomically(folder / REPORT, to_json(made))
-        write_atomically(folder / SUMMARY, render(made, github.SUMMARY_LIMIT, REPORT))
+        write_atomically(folder / REPORT, to_json(summary))
+        write_atomically(folder / SUMMARY, render(summary, github.SUMMARY_LIMIT, REPORT))
     except OSError as error:
         raise ConfigError(
             f"--out: {shown_path(folder)} can't be written: {error.strerror}"
@@ -195,9 +198,9 @@ def _write(
         if results:
             write_report(results, folder / PAGE)
     except (ImportError, FtloopError) as error:
-        print(f"note: {PAGE} is left out: {error}", file=errors)
+        print(f"note: {PAGE} was not written: {error}", file=errors)
     if room := github.summary_room(env):
-        github.append_summary(render(made, room, f"{REPORT} of the artifact"), env)
+        github.append_summary(render(summary, room, f"{REPORT} of the artifact"), env)
 
 
 def _folder(folder: Path) -> Path:
@@ -208,11 +211,11 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
-def _outputs(code: int, made: PullRequestReport | None, folder: str) -> dict[str, str]:
-    """What later steps of the workflow can read."""
-    sections = made.loops if made else ()
+def _outputs(code: int, summary: PullRequestReport | None, folder: str) -> dict[str, str]:
+    """The step's outputs, for later steps of the workflow; without a summary it failed."""
+    sections = summary.loops if summary else ()
     return {
-        "verdict": made.outcome if made else "error",
+        "verdict": summary.outcome if summary else "error",
         "stale": str(any(section.stale for section in sections)).lower(),
         "exit-code": str(code),
         "metrics": json.dumps(_metrics(sections), separators=(",", ":"), allow_nan=False),
@@ -221,7 +224,7 @@ def _outputs(code: int, made: PullRequestReport | None, folder: str) -> dict[str
 
 
 def _metrics(sections: Sequence[LoopSection]) -> dict[str, dict[str, float | None]]:
-    """The figures by loop; of two loops of one name by their files."""
+    """The figures by the loop's name, or by its file if several loops have that name."""
     names = [section.loop for section in sections]
     return {
         section.source if names.count(section.loop) > 1 else section.loop: {
@@ -234,16 +237,16 @@ def _metrics(sections: Sequence[LoopSection]) -> dict[str, dict[str, float | Non
 
 
 def _annotations(
-    made: PullRequestReport, env: Mapping[str, str], *, stale_ok: bool = False
+    summary: PullRequestReport, env: Mapping[str, str], *, stale_ok: bool = False
 ) -> list[str]:
-    """A workflow command for each gate that fails or could, at its line; errors first."""
+    """One workflow command per gate that failed or is in doubt, at its line; errors first."""
     from pytest_ftloop.cli import github
     from pytest_ftloop.report.escape import visible
 
     if not github.in_actions(env):
         return []
-    loops = [section for section in made.loops if not (stale_ok and section.stale)]
-    told = [told for section in loops for told in _told(section)]
+    loops = [section for section in summary.loops if not (stale_ok and section.stale)]
+    problems = [problem for section in loops for problem in _problems(section)]
     return [
         github.annotation(
             level,
@@ -253,13 +256,13 @@ def _annotations(
             title=f"{visible(section.loop)}: {title}",
         )
         for wanted in ("error", "warning")
-        for section, level, line, title, message in told
+        for section, level, line, title, message in problems
         if level == wanted
     ]
 
 
-def _told(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | None, str, str]]:
-    """The section, level, line, title and message of each annotation of a loop."""
+def _problems(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | None, str, str]]:
+    """What to annotate of a loop: section, level, line, title and message of each problem."""
     from pytest_ftloop.report.escape import visible
     from pytest_ftloop.report.pull_request import LABELS
 
@@ -282,11 +285,11 @@ def _told(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | None, 
 COMMAND = Command(
     "ci",
     "judge, train and report in a pipeline",
-    "Judge every loop from its log, as ftloop gate does, and write what a reviewer sees: a\n"
-    "report as data, as Markdown and as a page. In a workflow of GitHub also the job's summary,\n"
-    "outputs, and annotations. With --train what is out of date is trained first.\n"
-    "Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 usage or config\n"
-    "error, 3 the log is out of date, incomplete or damaged.",
+    "Judge every loop from its log, as ftloop gate does, and write a report for reviewers as\n"
+    "JSON, Markdown and HTML; in a GitHub workflow also the job's summary, outputs and\n"
+    "annotations. With --train, train the loops whose log is out of date first.\n"
+    "Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 an error in usage or\n"
+    "config, 3 the log is out of date, incomplete or damaged.",
     (
         "ftloop ci",
         "ftloop ci --train --out report examples",

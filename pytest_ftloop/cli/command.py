@@ -1,4 +1,4 @@
-"""What a subcommand is made of: its declaration, the exit codes, and what several of them share."""
+"""What the subcommands share: their declaration, exit codes, common arguments, the terminal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 HOLDS, FAILED, ERROR, STALE = 0, 1, 2, 3
-INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 + SIGINT, 128 + SIGPIPE, as a shell has them
+"""Exit codes: all gates hold; a gate failed; an error; the log is out of date or incomplete."""
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""Exit codes 128 + SIGINT and 128 + SIGPIPE, as a shell reports them."""
+
+MIN_WIDTH = 60
+"""Fewest columns that output is made for: on a narrower terminal its lines wrap."""
+
+PIPE_WIDTH = 100
+"""Columns of output that goes to a file or a pipe, unless `COLUMNS` is set."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: what `--help` says of it, its arguments, and what it does."""
+    """One subcommand: its texts for `--help`, its arguments, and the function that runs it."""
 
     name: str
     help: str
@@ -33,7 +42,7 @@ class Command:
 
 
 def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
-    """The exit code of each item; one that is in error does not keep the others from running."""
+    """Yield the exit code of each item. An error in one does not stop the others."""
     for item in items:
         try:
             yield do(item)
@@ -42,44 +51,45 @@ def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
 
 
 def report(error: FtloopError) -> int:
-    """Say an error on stderr; the exit code that it means."""
+    """Print an error on stderr and return its exit code."""
     print(error, file=sys.stderr)
     return ERROR
 
 
 def iteration_argument(to: argparse.ArgumentParser) -> None:
-    """Take which iteration is meant, by default the best."""
+    """Add `ITERATION`, as `iteration`: the word that `show.chosen` resolves."""
     to.add_argument(
         "iteration",
         nargs="?",
         default="best",
         metavar="ITERATION",
-        help="a number (3), an id or the start of one (3fa9), a name, best or last (default: best)",
+        help="a number (3), an id or its first characters (3fa9), a name, best or last "
+        "(default: best)",
     )
 
 
 def where_argument(to: argparse.ArgumentParser) -> None:
-    """Add PATH, as `path`: what `search.find_logs` finds the improvement logs by."""
+    """Add `PATH`, as `path`: where `workspace.find_logs` finds improvement logs."""
     to.add_argument(
         "path",
         nargs="?",
         type=Path,
         default=Path(),
         metavar="PATH",
-        help="a loop file, a folder that is searched for loop files and improvement "
-        "logs, an improvement_log folder, or one loop's folder in it (default: .)",
+        help="a loop file; a folder to search for loop files and improvement logs; an "
+        "improvement_log folder; or the folder of one loop in it (default: .)",
     )
 
 
 def paths_argument(to: argparse.ArgumentParser) -> None:
-    """Add `PATH ...`, as `paths`: what `search.find_loop_files` finds the loop files by."""
+    """Add `PATH ...`, as `paths`: where `workspace.find_loop_files` finds loop files."""
     to.add_argument(
         "paths",
         nargs="*",
         type=Path,
         default=[Path()],
         metavar="PATH",
-        help="loop files, or folders that are searched for *.ftloop.yaml (default: .)",
+        help="loop files, or folders to search for *.ftloop.yaml (default: .)",
     )
 
 
@@ -89,25 +99,25 @@ def log_argument(to: argparse.ArgumentParser) -> None:
         "--log",
         type=Path,
         metavar="DIR",
-        help="the improvement log is in DIR, not beside the loop file",
+        help="the folder with the improvement log, if that is not beside the loop file",
     )
 
 
 def positive(text: str) -> int:
-    """An argument's type: a whole number from 1 on."""
+    """Parse an argument that has to be a whole number, 1 or more."""
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"wanted a whole number from 1 on, found {text!r}")
+        raise argparse.ArgumentTypeError(f"wanted a whole number, 1 or more, found {text!r}")
     return number
 
 
 def terminal_width() -> int:
-    """The columns that there are; 100 where the output is no terminal."""
-    return max(shutil.get_terminal_size((100, 24)).columns, 60)
+    """The number of columns to print in, `MIN_WIDTH` or more."""
+    return max(shutil.get_terminal_size((PIPE_WIDTH, 24)).columns, MIN_WIDTH)
 
 
-def speaks_unicode(stream: TextIO) -> bool:
-    """Whether curves can be drawn there in block characters."""
+def can_show_blocks(stream: TextIO) -> bool:
+    """Whether the stream's encoding has the block characters that curves are drawn with."""
     try:
         "\u2581".encode(stream.encoding or "ascii")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""`ftloop comment`: what `ftloop ci` found, as one comment on the pull request."""
+"""`ftloop comment`: post the report of `ftloop ci` as one comment on the pull request."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "--pr",
         type=positive,
         metavar="N",
-        help="the pull request (default: that of the event that started the workflow)",
+        help="the pull request's number (default: from the event that started the workflow)",
     )
     to.add_argument(
-        "--dry-run", action="store_true", help="print the comment, ask GitHub for nothing"
+        "--dry-run", action="store_true", help="print the comment; send nothing to GitHub"
     )
 
 
@@ -34,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli import github
 
     env = os.environ
-    # An error may quote the report: it goes where commands are stopped.
+    # An error may quote the report, which a fork may have written. On stdout workflow commands are
+    # stopped; on stderr they would not be.
     errors = sys.stdout if github.in_actions(env) else sys.stderr
     with github.commands_stopped(sys.stdout, env):
         try:
@@ -55,7 +56,7 @@ def _comment(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
     github = GitHub.of(env)
     number = arguments.pr or pull_request_of(read_event(env), github)
     if number is None:
-        print("no open pull request belongs to this run: nothing is commented")
+        print("this run belongs to no open pull request: no comment was written")
         return HOLDS
     address, was_there = github.sticky_comment(number, body)
     done = "updated" if was_there else "written"
@@ -64,7 +65,7 @@ def _comment(arguments: argparse.Namespace, env: Mapping[str, str]) -> int:
 
 
 def _body(path: Path) -> str:
-    """The comment, made anew from data: no Markdown is taken from a file that a fork may write."""
+    """The comment, rendered from the report's data: a fork may have written the file."""
     from pytest_ftloop.cli.github import MARKER
     from pytest_ftloop.report.pull_request import LIMIT, from_json, render
     from pytest_ftloop.report.pull_request.model import MOST_BYTES
@@ -80,9 +81,9 @@ def _body(path: Path) -> str:
 COMMAND = Command(
     "comment",
     "comment on the pull request",
-    "Write what ftloop ci found as one comment on the pull request, and update that comment from\n"
-    "then on. The report may come from an untrusted job: it is checked, and nothing in it is\n"
-    "Markdown or names the pull request. Without an open pull request nothing is done.",
+    "Post the report of ftloop ci as one comment on the pull request; later runs update it. The\n"
+    "report may come from an untrusted job: it is checked, its texts are never used as Markdown,\n"
+    "and it can't choose the pull request. Without an open pull request, do nothing.",
     (
         "ftloop comment ftloop-ci/report.json",
         "ftloop comment ftloop-ci/report.json --pr 12",

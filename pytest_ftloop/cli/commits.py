@@ -1,4 +1,4 @@
-"""What `[BASE..HEAD] [PATH ...]` means: which loop files, of which commit, against which commit."""
+"""Resolve `[BASE..HEAD] [PATH ...]`: loop files, the commit they are of, the commit to compare."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The loop files to judge, and the commit to judge them against (None: the default one).
+    """The loop files to judge, and the commit to compare them with (`base`, None: the default).
 
-    `log` is the folder named by `--log`, of the same commit as the files. `root` and `tree` are the
-    repository's folder and its temporary checkout, where a commit is judged. Without `explore` a
-    loop that was interrupted is up to date, as it is in CI.
+    `log` is the folder given by `--log`, in the same commit as the files. If a commit is judged,
+    `root` is the repository's folder and `tree` its temporary checkout. Without `explore` a loop
+    whose logged chain could go on counts as up to date, as in CI.
     """
 
     files: tuple[Path, ...]
@@ -37,7 +37,7 @@ class Candidates:
     explore: bool = True
 
     def read(self, file: Path) -> LoopConfig:
-        """One of the loop files, with what git does not keep of its data and model."""
+        """Read a loop file; data and models that git lacks are taken from the working tree."""
         from pytest_ftloop.config.loop_config import read_loop_file
 
         config = read_loop_file(file)
@@ -50,7 +50,7 @@ class Candidates:
         )
 
     def options(self) -> Options:
-        """How these loops are replayed."""
+        """The options to replay these loops with."""
         from pytest_ftloop.loop.options import Options, in_ci
 
         log = self.log and self.log.absolute()
@@ -64,23 +64,23 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
         "where",
         nargs="*",
         metavar="[BASE..HEAD] [PATH]",
-        help="commits to compare: BASE.. or BASE is that commit against the files as they are now, "
-        "A..B two commits, A...B the merge base of both against B (default: in a pull request the "
-        "merge base with the target branch, else HEAD, against the files now); and loop files or "
-        "folders that are searched for *.ftloop.yaml (default: .)",
+        help="what to compare: BASE or BASE.. is a commit and the current files, A..B two commits, "
+        "A...B their merge base and B (default: HEAD, or in a pull request the merge base with its "
+        "target branch, and the current files); then loop files, or folders to search for "
+        "*.ftloop.yaml (default: .)",
     )
-    to.add_argument("--baseline", metavar="REF", help="the commit to compare with, as BASE")
+    to.add_argument("--baseline", metavar="REF", help="the commit to compare with, like BASE")
     to.add_argument(
         "--staged",
         action="store_true",
-        help="what git has staged, in place of the files as they are now",
+        help="judge the files that are staged in git, not the current ones",
     )
     log_argument(to)
 
 
 @contextmanager
 def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
-    """The candidates; a HEAD that was named is checked out to a temporary folder meanwhile."""
+    """The candidates of the command line; a named HEAD is checked out while they are used."""
     from pytest_ftloop.core.git import GitError, Repository
     from pytest_ftloop.gate.reference import Range, reference
     from pytest_ftloop.loop.workspace import find_loop_files
@@ -89,12 +89,12 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     if stated and arguments.baseline:
         raise ConfigError(
             f"the baseline is named twice: {arguments.baseline} and {stated.base or 'a range'}",
-            cure="Name it once.",
+            cure="Give one of them.",
         )
     named, log = stated or Range(arguments.baseline, None), arguments.log
     if arguments.staged and named.head is not None:
         raise ConfigError(
-            f"--staged: what is judged is named twice, by {named.head} too", cure="Name it once."
+            f"the candidate is named twice: --staged and {named.head}", cure="Give one of them."
         )
     if named.head is None and not named.merge_base and not arguments.staged:
         yield Candidates(tuple(find_loop_files(paths)), named.base, log)
@@ -109,18 +109,19 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         except GitError as error:
             if head is None or not arguments.staged or error.kind != "no-commit":
                 raise
-            base = head  # the first commit is being made
+            base = head  # before the first commit there is nothing else to compare with
     if head is None:
         yield Candidates(tuple(find_loop_files(paths)), base, log)
         return
     inside = [repository.relative(path) for path in paths]
-    if log is not None:  # the commit's own, unless it is outside the repository
+    if log is not None:  # a log inside the repository is read in the commit, another one as it is
         log = log.resolve()
         log = Path(repository.relative(log)) if _is_inside(log, repository.root) else log
     here = Path.cwd()
     with repository.worktree(head) as tree:
         below = tree / repository.relative(here) if _is_inside(here, repository.root) else tree
-        os.chdir(below if below.is_dir() else tree)  # so that paths are shown as they are known
+        # Messages show paths relative to the working folder: so they look as the user wrote them.
+        os.chdir(below if below.is_dir() else tree)
         try:
             files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
             in_tree = None if log is None else tree / log
@@ -131,15 +132,15 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
 
 
 def _split(words: Sequence[str]) -> tuple[Range | None, list[Path]]:
-    """The range among the words, and the paths. What exists is a path, whatever its name."""
+    """The range among the words, and the paths. A word is a path if a file of that name exists."""
     from pytest_ftloop.gate.reference import split_range
 
     paths = [Path(word) for word in words if Path(word).exists()]
     others = [word for word in words if not Path(word).exists()]
     if len(others) > 1:
         raise ConfigError(
-            f"wanted one commit or range and files or folders, found {others[0]!r} and "
-            f"{others[1]!r}, which are neither",
+            f"wanted one commit or range; {others[0]!r} and {others[1]!r} are neither files nor "
+            "folders, so both would be commits",
             cure="For example: ftloop diff main..HEAD examples",
         )
     if others and (

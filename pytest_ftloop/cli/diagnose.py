@@ -1,4 +1,4 @@
-"""`ftloop diagnose`: the findings of any trainer's run, or those that a log holds."""
+"""`ftloop diagnose`: print the findings on any trainer's run, or those that a log holds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pytest_ftloop.cli.command import (
     FAILED,
     HOLDS,
     Command,
+    can_show_blocks,
     each,
     log_argument,
     report,
-    speaks_unicode,
     terminal_width,
 )
 from pytest_ftloop.core.errors import ConfigError, DataError, Location, LogError, shown_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.report.diagnosis import Diagnosed
 
 MOST_NAMED = 5
-"""Runs of a sweep that an error names."""
+"""Most runs that an error lists of a folder of runs: a sweep can have hundreds."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -39,14 +39,14 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         type=Path,
         default=[Path()],
         metavar="PATH",
-        help="a trainer_state.json, a checkpoint, a trainer's output_dir; or a loop file or "
-        "improvement log, of whose last iteration the logged findings are shown (default: .)",
+        help="a trainer_state.json, a checkpoint or a trainer's output_dir; or a loop file or "
+        "improvement log, to print the findings on its last iteration (default: .)",
     )
     to.add_argument(
         "--format",
         choices=("json", "markdown", "text"),
         default="text",
-        help="json is one list (default: text)",
+        help="json prints one list of all runs (default: text)",
     )
     log_argument(to)
 
@@ -64,8 +64,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 found.append(diagnosed)
                 code = max(code, FAILED if diagnosed.is_broken else HOLDS)
         except OSError as error:
-            said = error.strerror or type(error).__name__
-            raise DataError(f"can't be read: {said}", where=Location(str(path))) from None
+            reason = error.strerror or type(error).__name__
+            raise DataError(f"can't be read: {reason}", where=Location(str(path))) from None
         return code
 
     codes = list(each(arguments.paths, one))
@@ -74,14 +74,14 @@ def _run(arguments: argparse.Namespace) -> int:
     elif found and arguments.format == "markdown":
         print("\n\n".join(map(diagnosis.as_markdown, found)))
     elif found:
-        unicode = speaks_unicode(sys.stdout)
+        unicode = can_show_blocks(sys.stdout)
         width = terminal_width()
         print("\n\n".join(diagnosis.as_text(of, width, unicode=unicode) for of in found))
     return max(codes)
 
 
 def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
-    """What PATH holds: one run of a trainer, or the last iteration of each log."""
+    """Yield what PATH holds: one run of a trainer, or the last iteration of each log."""
     from pytest_ftloop.config.loop_yaml import SUFFIXES
     from pytest_ftloop.diagnose.any_trainer.trainer_state import read_newest
     from pytest_ftloop.loop.workspace import find_logs
@@ -97,8 +97,8 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
         if path.is_file():
             raise
         raise DataError(
-            "no trainer_state.json, no checkpoint with one, no loop file and no improvement log "
-            f"in {shown_path(path.absolute())}",
+            f"nothing to diagnose in {shown_path(path.absolute())}: neither a trainer_state.json, "
+            "in it or in a checkpoint, nor a loop file, nor an improvement log",
             cure=_what_to_name(path),
         ) from None
     for logged in logs:
@@ -106,7 +106,7 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
 
 
 def _what_to_name(folder: Path) -> str:
-    """The runs in a folder of runs (a sweep's), or else what a run is."""
+    """The cure for a PATH that holds nothing: the runs in its folders, or how to find one."""
     from pytest_ftloop.diagnose.any_trainer.trainer_state import states_in
     from pytest_ftloop.report.escape import visible
 
@@ -115,7 +115,7 @@ def _what_to_name(folder: Path) -> str:
     if not runs:
         return (
             "Name a trainer's output_dir or one of its checkpoints; a trainer writes its state "
-            "when it saves one."
+            "when it saves a checkpoint."
         )
     named = " ".join(visible(shlex.quote(shown_path(run))) for run in runs[:MOST_NAMED])
     return f"Name the runs in it: ftloop diagnose {named}{' ...' if runs[MOST_NAMED:] else ''}"
@@ -162,9 +162,9 @@ def _last_iteration(logged: Logged) -> Diagnosed:
     place = shown_path(logged.log.folder)
     if not logged.iterations:
         raise LogError(
-            "no iterations in the improvement log yet",
+            "the improvement log is still empty",
             where=Location(place),
-            cure="pytest --ftloop trains the first.",
+            cure="pytest --ftloop trains the first iteration.",
         )
     last, total = logged.last(), len(logged.iterations)
     return Diagnosed(
@@ -178,10 +178,10 @@ def _last_iteration(logged: Logged) -> Diagnosed:
 
 COMMAND = Command(
     "diagnose",
-    "say what went wrong in a training run",
-    "Diagnose a run of any Hugging Face trainer from what it logged, by the rules that a loop is\n"
-    "diagnosed with; of a loop, show what its log says. Nothing is trained, torch is not needed.\n"
-    "Exit code: 0 no error was found, 1 one was, 2 nothing can be read there.",
+    "find out what went wrong in a training run",
+    "Diagnose a run of any Hugging Face trainer from its logged state, by the rules for the\n"
+    "iterations of a loop; for a loop, print the findings in its log. Trains nothing, needs no\n"
+    "torch. Exit code: 0 no finding is an error, 1 one is, 2 there is nothing to read.",
     (
         "ftloop diagnose outputs/",
         "ftloop diagnose outputs/*/checkpoint-500 --format markdown",

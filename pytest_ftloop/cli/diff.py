@@ -1,4 +1,4 @@
-"""`ftloop diff`: what a reviewer wants to know of a candidate, on one screen."""
+"""`ftloop diff`: print on one screen what a candidate changed, for a reviewer."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def _difference(wanted: Candidates, file: Path) -> Difference:
 
 COMMAND = Command(
     "diff",
-    "show what changed against a commit",
-    "Show what a candidate changed against the last committed version: settings, figures with\n"
-    "what is proven of them, fixed and broken examples, findings, cost. Nothing is trained.",
+    "show what changed since a commit",
+    "Show what a candidate changed since the last committed version: settings, figures and which\n"
+    "of their changes are significant, fixed and broken examples, findings, cost. Trains nothing.",
     ("ftloop diff", "ftloop diff main..HEAD", "ftloop diff --format markdown examples"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop export`: an iteration's adapter as a normal PEFT folder with a model card."""
+"""`ftloop export`: write an iteration's adapter as a standard PEFT folder with a model card."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="the folder to write (default: LOOP-ITERATION in the working folder)",
+        help="the folder to write (default: ./LOOP-ITERATION)",
     )
     to.add_argument(
         "--merged",
         action="store_true",
-        help="also write the base model with the adapter merged into it, to FOLDER/merged; "
-        "needs torch",
+        help="also write the base model with the adapter merged in, to FOLDER/merged; needs torch",
     )
-    to.add_argument("--force", action="store_true", help="replace an export that exists already")
+    to.add_argument("--force", action="store_true", help="replace an existing export")
     log_argument(to)
 
 
@@ -65,16 +64,16 @@ def _run(arguments: argparse.Namespace) -> int:
         merged=arguments.merged,
         force=arguments.force,
     )
-    what = "the adapter, its merged weights" if arguments.merged else "the adapter"
+    what = "the adapter, the merged model" if arguments.merged else "the adapter"
     written = visible(shown_path(done.folder))
-    print(f"wrote {written}: {what} and a model card of iteration {iteration.name}")
+    print(f"wrote {written}: {what} and the model card of iteration {iteration.name}")
     for note in done.notes:
         print(visible(note))
     return HOLDS
 
 
 def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
-    """What writes the model card of an iteration, with what its log holds of it."""
+    """A function that writes the iteration's model card, with its verdicts and holdout results."""
     from pytest_ftloop.report.card import Facts, model_card
 
     def card(base: BaseModel, has_tokenizer: bool) -> str:
@@ -94,8 +93,8 @@ def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
 COMMAND = Command(
     "export",
     "write an iteration's adapter as a PEFT folder with a model card",
-    "Write the adapter of an iteration from this machine's cache as a folder that peft loads,\n"
-    "with its tokenizer and a model card: figures, data, settings, where it comes from.",
+    "Write the adapter of an iteration from this machine's cache to a folder that peft can load,\n"
+    "with its tokenizer and a model card: figures, data, settings and origin.",
     (
         "ftloop export",
         "ftloop export 3 topic.ftloop.yaml -o adapters/topic",

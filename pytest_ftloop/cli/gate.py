@@ -1,4 +1,4 @@
-"""`ftloop gate`: judge what is logged against a commit, without pytest and without torch."""
+"""`ftloop gate`: judge the log by its gates and against a commit, without pytest or torch."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
+"""The verdicts that --fail-on accepts."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -26,33 +27,37 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--fail-on",
         metavar="VERDICTS",
-        help=f"comma-separated, of {', '.join(FAIL_ON)}: which verdicts fail, in place of the "
-        "loop file's fail_on (default: regressed); incomplete records fail always",
+        help=f"the verdicts that fail, in place of the loop file's fail_on: any of "
+        f"{', '.join(FAIL_ON)}, separated by commas (default: regressed); incomplete always fails",
     )
     to.add_argument(
         "--gate",
         action="append",
         default=[],
         metavar="CONDITION",
-        help='judge by this threshold too, in place of the loop file\'s own: "eval_loss <= 0.3"',
+        help='also check this threshold: "eval_loss <= 0.3"; replaces the loop file\'s gate on the '
+        "same metric",
     )
-    to.add_argument("--alpha", type=float, metavar="P", help="in place of the loop file's alpha")
+    to.add_argument("--alpha", type=float, metavar="P", help="replaces the loop file's alpha")
     to.add_argument(
         "--max-regression",
         type=float,
         metavar="SHARE",
-        help="in place of the loop file's max_regression",
+        help="replaces the loop file's max_regression",
     )
     lenient = to.add_mutually_exclusive_group()
     lenient.add_argument(
-        "--report-only", action="store_true", help="say everything, but exit 0 whatever failed"
+        "--report-only",
+        action="store_true",
+        help="print everything, but exit with 0 whatever fails",
     )
     lenient.add_argument(
         "--stale-only",
         action="store_true",
-        help="say everything, but exit 0 unless the log is out of date, incomplete or damaged",
+        help="print everything, but exit with 0 unless the log is out of date, incomplete or "
+        "damaged",
     )
-    to.add_argument("--json", action="store_true", help="print one JSON list, a loop an item")
+    to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -83,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _judge(
     config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """One loop: its exit code, its record for JSON, its lines for the terminal."""
+    """Judge one loop. Returns its exit code, its record for JSON, its lines for the terminal."""
     from pytest_ftloop.loop.replay import replay
 
     result = replay(config, found.options(), fail_on)
@@ -101,7 +106,7 @@ def _judge(
 
 
 def loop_lines(result: LoopResult, width: int) -> list[str]:
-    """What the terminal says of one loop: each gate, and what a failed one rests on."""
+    """One loop as terminal text: every gate, and the evidence of a failed one."""
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
@@ -120,7 +125,7 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
 
 
 def exit_code(result: LoopResult) -> int:
-    """What one loop's gates mean for the exit code."""
+    """The exit code for one loop: an incomplete record (STALE) outranks a failed gate."""
     verdicts = [verdict for _, verdict in result.verdicts]
     if any(verdict.kind == "incomplete" for verdict in verdicts):
         return STALE
@@ -129,7 +134,10 @@ def exit_code(result: LoopResult) -> int:
 
 
 def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:
-    """What the command line changes of a loop; one without the gate gets its defaults."""
+    """A function that applies --gate, --alpha and --max-regression to a loop.
+
+    A loop without a regression gate gets one with the default settings.
+    """
     from pytest_ftloop.config.gates import Regression, parse_gate
 
     stated: dict[str, Gate] = {}
@@ -167,7 +175,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
 
 
 def parse_fail_on(stated: str | None) -> frozenset[str] | None:
-    """The verdicts that `--fail-on` names; None where it is not given."""
+    """The verdicts that `--fail-on` lists; None if it was not given."""
     if stated is None:
         return None
     from pytest_ftloop.core.errors import did_you_mean
@@ -184,10 +192,10 @@ def parse_fail_on(stated: str | None) -> frozenset[str] | None:
 COMMAND = Command(
     "gate",
     "judge the log against a commit",
-    "Judge what is logged by the loop's gates, and against the last committed version. Nothing\n"
-    "is trained, torch is not needed. A loop without a regression gate is compared by its\n"
-    "defaults. Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 usage or\n"
-    "config error, 3 the log is out of date, incomplete or damaged.",
+    "Judge the improvement log by the loop's gates and against the last committed version (by\n"
+    "the default regression gate, if the loop has none). Trains nothing, needs no torch.\n"
+    "Exit code: 0 all gates hold, 1 a gate failed or the model regressed, 2 an error in usage or\n"
+    "config, 3 the log is out of date, incomplete or damaged.",
     (
         "ftloop gate",
         "ftloop gate main..HEAD",

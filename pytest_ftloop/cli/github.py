@@ -1,7 +1,7 @@
-"""What is said to GitHub: workflow commands, summary, outputs, and a comment through its API.
+"""Everything sent to GitHub: workflow commands, the summary, outputs, and a comment by its API.
 
-Texts of users reach it escaped, or while it is told not to listen. The environment is an argument:
-every variable in it is optional.
+Text of users is escaped, or printed while workflow commands are stopped. Functions take the
+environment as an argument; every variable in it is optional.
 """
 
 from __future__ import annotations
@@ -24,23 +24,37 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.report.escape import one_line
 
 MARKER = "<!-- pytest-ftloop -->"
-"""The first line of the comment, by which it is found again."""
+"""The first line of our comment, by which a later run finds it."""
 
 SUMMARY_LIMIT = 1024 * 1024
-"""Bytes of a step's summary; GitHub shows nothing of a longer one."""
+"""Most bytes of a step's summary: GitHub shows nothing of a longer one."""
 
 ACTIONS_BOT = "github-actions[bot]"
-"""Whose comments those of a job's own token are."""
+"""The author of comments that are written with a job's own token."""
 
-_ATTEMPTS, _LONGEST_WAIT_S, _TIMEOUT_S = 5, 60.0, 30.0
-_PER_PAGE, _MOST_PAGES = 100, 100
+_ATTEMPTS = 5
+"""Most times that a request is sent."""
+
+_LONGEST_WAIT_S = 60.0
+"""Longest wait before a retry: GitHub may ask for an hour, in which the job pays for its runner."""
+
+_TIMEOUT_S = 30.0
+"""Longest wait for an answer."""
+
+_PER_PAGE = 100
+"""Comments per page, the most that GitHub sends."""
+
+_MOST_PAGES = 100
+"""Most pages of comments that are searched for ours."""
+
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
+"""Answers after which a later request can succeed: too many requests, or GitHub is broken."""
 
 Answer = TypeVar("Answer")
 
 
 class GitHubError(FtloopError):
-    """GitHub refused what was asked, or could not be reached."""
+    """GitHub refused a request, or could not be reached."""
 
 
 # --- a job ---------------------------------------------------------------------------------------
@@ -53,9 +67,9 @@ def in_actions(env: Mapping[str, str]) -> bool:
 
 @contextmanager
 def commands_stopped(stream: TextIO, env: Mapping[str, str]) -> Iterator[None]:
-    """Within, no line that is printed is a workflow command. It is nothing outside of a workflow.
+    """Keep lines printed within from being read as workflow commands. Does nothing elsewhere.
 
-    After an exception commands stay stopped: its text may be anybody's.
+    After an exception commands stay stopped, because its text may come from an untrusted file.
     """
     if not in_actions(env):
         yield
@@ -63,12 +77,12 @@ def commands_stopped(stream: TextIO, env: Mapping[str, str]) -> Iterator[None]:
     token = secrets.token_hex(16)
     print(f"::stop-commands::{token}", file=stream, flush=True)
     yield
-    # A line of its own, even after output that ended within one.
+    # The newline first: the output before may have ended in the middle of a line.
     print(f"\n::{token}::", file=stream, flush=True)
 
 
 def annotation(level: str, message: str, **properties: str | int | None) -> str:
-    """The workflow command that shows a message at a place in a file; `level` error or warning."""
+    """The workflow command that shows a message at a line; `level` is `error` or `warning`."""
     stated = ",".join(
         f"{name}={_escaped(str(value), ':,')}"
         for name, value in properties.items()
@@ -78,7 +92,7 @@ def annotation(level: str, message: str, **properties: str | int | None) -> str:
 
 
 def in_workspace(file: str, env: Mapping[str, str]) -> str:
-    """A path as annotations want it: relative to the checkout, where it lies below it."""
+    """A path for an annotation: relative to the checkout if it is inside."""
     path, root = Path(file).resolve(), Path(env.get("GITHUB_WORKSPACE") or ".").resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else Path(file).as_posix()
 
@@ -89,13 +103,13 @@ def append_summary(text: str, env: Mapping[str, str]) -> None:
 
 
 def summary_room(env: Mapping[str, str]) -> int:
-    """The bytes that the step's summary has left."""
+    """The number of bytes that the step's summary can still take."""
     path = Path(env.get("GITHUB_STEP_SUMMARY") or os.devnull)
     return SUMMARY_LIMIT - (path.stat().st_size if path.is_file() else 0)
 
 
 def write_outputs(outputs: Mapping[str, str], env: Mapping[str, str]) -> None:
-    """Set the step's outputs. No value can end early and set another one."""
+    """Set the step's outputs. A random delimiter keeps a value from setting another output."""
     lines = []
     for name, value in outputs.items():
         delimiter = f"ghadelimiter_{secrets.token_hex(16)}"
@@ -116,7 +130,7 @@ def _append(variable: str, text: str, env: Mapping[str, str]) -> None:
 
 
 def _escaped(text: str, more: str = "") -> str:
-    """Text within a command, as GitHub's own toolkit writes it: `%` first."""
+    """Escape text in a workflow command as GitHub's own toolkit does."""
     return "".join(f"%{ord(c):02X}" if c in f"%\r\n{more}" else c for c in text)
 
 
@@ -124,7 +138,7 @@ def _escaped(text: str, more: str = "") -> str:
 
 
 class _TransientError(Exception):
-    """A refusal that may not be there later: wait so long, or as usual."""
+    """A failure that a retry may cure, after `wait_s` seconds (None: the usual wait)."""
 
     def __init__(self, error: GitHubError, wait_s: float | None) -> None:
         super().__init__(str(error))
@@ -132,7 +146,7 @@ class _TransientError(Exception):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: followed, it would take the token along."""
+    """Treats a redirect as an answer: following it would send the token to another address."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -140,7 +154,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class GitHub:
-    """A repository through GitHub's API. `graphql` may be empty; `sleep` waits before a retry."""
+    """A repository on GitHub. `url` and `graphql` (may be empty) are the addresses of its APIs."""
 
     url: str
     repository: str
@@ -150,7 +164,7 @@ class GitHub:
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> GitHub:
-        """What the environment names. A `ConfigError` says what it lacks."""
+        """The repository of this job. Raises `ConfigError` for a missing or unusable variable."""
         url = (env.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/")
         usual = f"{url}/graphql" if url == "https://api.github.com" else ""
         graphql = env.get("GITHUB_GRAPHQL_URL") or usual
@@ -158,12 +172,13 @@ class GitHub:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository, re.ASCII):
             raise ConfigError(
                 f"GITHUB_REPOSITORY: wanted owner/name, found {repository!r}",
-                cure="GitHub sets it in a workflow. ftloop comment --dry-run prints the comment.",
+                cure="A GitHub workflow sets it. Elsewhere ftloop comment --dry-run prints the "
+                "comment.",
             )
         if not token or not token.isascii() or not token.isprintable():
             raise ConfigError(
                 "GITHUB_TOKEN: wanted a token, found none",
-                cure="In the workflow's step: env: {GITHUB_TOKEN: ${{ github.token }}}.",
+                cure="Add to the workflow's step: env: {GITHUB_TOKEN: ${{ github.token }}}.",
             )
         for address in filter(None, (url, graphql)):
             if not address.startswith(("https://", "http://")):
@@ -171,13 +186,14 @@ class GitHub:
         return cls(url, repository, token, graphql)
 
     def sticky_comment(self, number: int, body: str) -> tuple[str, bool]:
-        """Write our one comment on a pull request: its address, and whether it was there already.
+        """Write or update our comment on a pull request; its address, and whether it was updated.
 
-        Only a comment that begins with the marker and is by the token's own account is ours.
+        A comment is ours if it begins with the marker and the token's own account wrote it.
         """
         account = self._retried(self._account)
 
-        # As a whole: after a failure the comment may have been written all the same.
+        # Retried as a whole: a request that seemed to fail may have written the comment, and a
+        # second one would be posted if it were not looked for again.
         def write() -> tuple[str, bool]:
             ours = self._ours(number, account)
             if ours is not None:
@@ -189,7 +205,7 @@ class GitHub:
         return self._retried(write)
 
     def pull_request_of_branch(self, owner: str, branch: str, sha: str) -> int | None:
-        """The open pull request of a branch, in this repository or a fork; at this commit only."""
+        """The open pull request of a branch of `owner`, if its head is this commit; else None."""
         query = urllib.parse.urlencode(
             {"state": "open", "head": f"{owner}:{branch}", "per_page": _PER_PAGE}
         )
@@ -211,13 +227,13 @@ class GitHub:
         return None
 
     def _account(self) -> str:
-        """Whose token it is. An app's own, which REST does not tell, has a name in GraphQL."""
+        """The account of the token. GraphQL knows it for apps too, for which REST does not."""
         if not self.graphql:
             return ACTIONS_BOT
         try:
             answer = self._send("POST", self.graphql, {"query": "query { viewer { login } }"})
         except GitHubError:
-            return ACTIONS_BOT  # a wrong token is told by the next request
+            return ACTIONS_BOT  # if the token is invalid, the next request reports it
         viewer = _dict(_dict(_dict(answer).get("data")).get("viewer"))
         return _text(viewer.get("login")) or ACTIONS_BOT
 
@@ -225,7 +241,7 @@ class GitHub:
         return self._send(method, f"{self.url}/repos/{self.repository}/{path}", body)
 
     def _retried(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask again where GitHub is busy or broken: after the time it names, else 1, 2, 4, 8 s."""
+        """Repeat a request while GitHub is busy: after the time it asks for, else 1, 2, 4, 8 s."""
         for attempt in range(_ATTEMPTS):
             try:
                 return ask()
@@ -237,7 +253,7 @@ class GitHub:
         raise AssertionError("not reached")
 
     def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Any:
-        """One request; its answer from JSON."""
+        """Send one request and return its answer, parsed from JSON."""
         request = urllib.request.Request(
             url,
             method=method,
@@ -258,7 +274,7 @@ class GitHub:
         except urllib.error.HTTPError as error:
             raise self._refused(what, error) from None
         except ValueError:
-            raise GitHubError(f"{what}: GitHub's answer is no JSON") from None
+            raise GitHubError(f"{what}: GitHub's answer is not JSON") from None
         except OSError as error:  # no network, a timeout, a connection that broke
             why = one_line(str(getattr(error, "reason", None) or error), 120)
             raise _TransientError(
@@ -266,10 +282,10 @@ class GitHub:
             ) from None
 
     def _refused(self, what: str, error: urllib.error.HTTPError) -> Exception:
-        said, code = _message(error), error.code
+        reason, code = _message(error), error.code
         wait = error.headers.get("Retry-After", "")
         failed = GitHubError(
-            f"{what}: GitHub refused with {code}{f': {said}' if said else ''}",
+            f"{what}: GitHub refused with {code}{f': {reason}' if reason else ''}",
             cure=_cure(code, self.repository),
         )
         busy = code == 403 and (wait or error.headers.get("X-RateLimit-Remaining") == "0")
@@ -279,10 +295,10 @@ class GitHub:
 
 
 def pull_request_of(event: Mapping[str, Any], github: GitHub) -> int | None:
-    """The pull request that an event is about; None where there is no open one (any more).
+    """The number of the pull request that an event is about; None if it has no open one.
 
-    After a `workflow_run` it is asked for by the branch and commit that GitHub says were run:
-    nothing that the run itself wrote is believed.
+    After a `workflow_run` it is looked up by the branch and commit in the event, which GitHub
+    wrote. Files of the run are not trusted to name it.
     """
     run = _dict(event.get("workflow_run"))
     if run:
@@ -295,7 +311,7 @@ def pull_request_of(event: Mapping[str, Any], github: GitHub) -> int | None:
 
 
 def read_event(env: Mapping[str, str]) -> dict[str, Any]:
-    """What GitHub tells of the event that started the workflow; nothing where it does not."""
+    """GitHub's description of the event that started the workflow; empty if it is missing."""
     try:
         return _dict(json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_bytes()))
     except (OSError, ValueError, RecursionError):
@@ -303,7 +319,7 @@ def read_event(env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _message(error: urllib.error.HTTPError) -> str:
-    """What GitHub says of its refusal."""
+    """GitHub's reason for a refusal, on one line; empty if it gives none."""
     try:
         return one_line(_text(_dict(json.loads(error.read())).get("message")), 200)
     except (OSError, ValueError, RecursionError):
@@ -312,15 +328,15 @@ def _message(error: urllib.error.HTTPError) -> str:
 
 def _cure(code: int, repository: str) -> str:
     if code == 401:
-        return "GITHUB_TOKEN is not valid (any more)."
+        return "GITHUB_TOKEN is invalid or has expired."
     if code in (403, 404):
         return (
             "GITHUB_TOKEN needs the permission pull-requests: write in "
             f"{repository}: set permissions: {{pull-requests: write}} for the job. In a pull "
-            "request from a fork it can only read: comment in a workflow_run."
+            "request from a fork the token can only read: comment from a workflow_run."
         )
     if 300 <= code < 400:
-        return f"{repository} was moved: GITHUB_REPOSITORY is to name its new place."
+        return f"{repository} has moved: set GITHUB_REPOSITORY to its new name."
     return ""
 
 

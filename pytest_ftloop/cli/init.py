@@ -1,4 +1,4 @@
-"""`ftloop init`: a small loop to start from, or the workflows that judge loops on GitHub."""
+"""`ftloop init`: write a small loop to start from, or workflows that judge loops on GitHub."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 STARTER = ("topic.ftloop.yaml", "data/train.jsonl", "data/eval.jsonl", "test_topic.py")
-"""What `ftloop init` writes; kept as templates/<name>.in, where nothing collects or lints it."""
+"""The files that `ftloop init` writes. Templates end in `.in`, so that no tool collects them."""
 
 WORKFLOWS = {
     False: ("ftloop-replay.yml", "ftloop-comment.yml"),
     True: ("ftloop-gpu.yml", "ftloop-comment.yml"),
 }
-"""What `ftloop init --github` writes, without and with `--gpu`."""
+"""The files that `ftloop init --github` writes, without and with `--gpu`."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -29,20 +29,20 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="where to write; made if need be (default: here)",
+        help="the folder to write to, created if it is missing (default: .)",
     )
     to.add_argument(
         "--github",
         action="store_true",
-        help="write workflows for GitHub instead, to .github/workflows/ of the repository: a gate "
-        "that judges the committed log, and the comment on the pull request",
+        help="write GitHub workflows instead, to .github/workflows/ of the repository: one that "
+        "judges the committed log, and one that comments on the pull request",
     )
     to.add_argument(
         "--gpu",
         action="store_true",
-        help="with --github: a gate that trains what is out of date on a runner with a GPU",
+        help="with --github: a workflow that also trains, on a GPU runner, what is out of date",
     )
-    to.add_argument("--force", action="store_true", help="replace files that exist already")
+    to.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -50,14 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.github:
         return _github(folder, gpu=arguments.gpu, force=arguments.force)
     if arguments.gpu:
-        raise ConfigError("--gpu: wanted together with --github, found alone")
+        raise ConfigError("--gpu works only with --github", cure="Add --github.")
     _write({folder / name: template(name) for name in STARTER}, folder, force=arguments.force)
     print("\n".join(_next_steps(folder)))
     return HOLDS
 
 
 def _github(folder: Path, *, gpu: bool, force: bool) -> int:
-    """Workflows are found in the top folder of a repository only."""
+    """Write the workflows to the top folder of the repository: GitHub reads no other."""
     from pytest_ftloop.core.git import GitError, Repository
 
     try:
@@ -73,7 +73,7 @@ def _github(folder: Path, *, gpu: bool, force: bool) -> int:
 
 
 def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
-    """Write the files and say so; nothing where one is in the way."""
+    """Write the files and list them. If one exists already, write none."""
     from pytest_ftloop.core.files import write_atomically
 
     existing = _check_targets(folder, texts, force=force)
@@ -87,18 +87,18 @@ def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
 
 
 def _check_targets(folder: Path, targets: Iterable[Path], *, force: bool) -> frozenset[Path]:
-    """The targets that exist already; raises before anything is written if one is in the way."""
+    """The targets that exist. Raises `ConfigError` for one that is not to be replaced."""
     for path in (folder, *folder.absolute().parents, folder / "data"):
         if path.exists() and not path.is_dir():
-            raise _unwritable(path, NotADirectoryError(20, "it is no folder"))
+            raise _unwritable(path, NotADirectoryError(20, "it is not a folder"))
     existing = frozenset(path for path in targets if path.exists() or path.is_symlink())
     if odd := [path for path in existing if not path.is_file()]:
-        raise _unwritable(odd[0], IsADirectoryError(21, "it is no file"))
+        raise _unwritable(odd[0], IsADirectoryError(21, "it is not a file"))
     if existing and not force:
         names = ", ".join(shown_path(path) for path in sorted(existing))
         raise ConfigError(
-            f"nothing written: {names} {'exists' if len(existing) == 1 else 'exist'} already",
-            cure="Name another folder, or replace with --force.",
+            f"nothing was written: {names} {'exists' if len(existing) == 1 else 'exist'} already",
+            cure="Name another folder, or replace the files with --force.",
         )
     return existing
 
@@ -112,42 +112,42 @@ def _next_steps(folder: Path) -> Iterator[str]:
     at = "" if where == "." else f" {shlex.quote(where)}"
     yield ""
     if missing := missing_of_extra():
-        yield f"to train ({', '.join(missing)} missing):"
+        yield f"to install what training needs ({', '.join(missing)}):"
         yield '  pip install "pytest-ftloop[train]"'
-    yield "to run it (no network, no GPU; about a minute the first time):"
+    yield "to run the loop (without network or GPU, about a minute the first time):"
     yield f"  pytest --ftloop{at}"
-    yield "to see what was tried, and one iteration in full:"
+    yield "to list the iterations, and print the best one in full:"
     yield f"  ftloop log{at}"
     yield f"  ftloop show best{at}"
-    yield "then name your own model and data in topic.ftloop.yaml, and commit improvement_log/"
+    yield "then put your own model and data into topic.ftloop.yaml, and commit improvement_log/"
 
 
 def _next_steps_on_github(workflows: Path, *, gpu: bool) -> Iterator[str]:
     import shlex
 
     yield ""
-    yield "then, in five minutes:"
+    yield "next steps, about five minutes:"
     if gpu:
-        yield "  set the repository variable GPU_RUNNER to the label of the runner with the GPU"
+        yield "  set the repository variable GPU_RUNNER to the label of your GPU runner"
         required = "the jobs replay and train"
     else:
-        yield "  pytest --ftloop, where the log is not there yet, and commit improvement_log/"
+        yield "  if there is no log yet, run pytest --ftloop and commit improvement_log/"
         required = "the job gate"
     yield f"  git add {shlex.quote(shown_path(workflows))} and commit"
-    yield "  name your branch in the workflow's push: branches, if it is not main"
-    yield "  merge: the comment is written by the workflow of the default branch"
-    yield f"  require {required} before a merge: the repository's settings, Rules"
+    yield "  if your default branch is not main, put its name into the workflow's push: branches"
+    yield "  merge: GitHub runs the comment's workflow from the default branch only"
+    yield f"  require {required} before a merge, in the repository's Settings, Rules"
 
 
 def template(name: str) -> str:
-    """What is written under this name."""
+    """The text of a template, by the name of the file that it becomes."""
     from importlib.resources import files
 
     return (files("pytest_ftloop") / "templates" / f"{name}.in").read_text(encoding="utf-8")
 
 
 def workflow(name: str) -> str:
-    """A workflow, which installs the very version that wrote it."""
+    """A workflow that installs the version of pytest-ftloop that wrote it."""
     from importlib.metadata import version
 
     return template(f"github/{name}").replace("@version@", version("pytest-ftloop"))
@@ -160,9 +160,9 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 COMMAND = Command(
     "init",
     "write a small loop to start from, or workflows",
-    "Write a loop file, example data and a test that run as they are: short messages to a\n"
-    "shop are routed to a topic. With --github write workflows that judge the loops of a\n"
-    "repository. Nothing that exists is replaced without --force.",
+    "Write a loop file, example data and a test that run as they are: the model learns to name\n"
+    "the topic of a short message to a shop. With --github, write workflows that judge the loops\n"
+    "of the repository. Existing files are replaced only with --force.",
     ("ftloop init", "ftloop init demo && pytest --ftloop demo", "ftloop init --github"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop log`: the iterations of the improvement log."""
+"""`ftloop log`: print the iterations of the improvement log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.workspace import Logged
 
 FORMATS = ("csv", "json", "markdown", "text")
-"""What `report.table` knows; said here too, so that `--help` need not import it."""
+"""The formats of `report.table.format_tables`, repeated so that `--help` need not import it."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="text",
-        help="json is one list, csv one table, of all loops (default: text)",
+        help="json prints one list and csv one table of all loops (default: text)",
     )
     log_argument(to)
 
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 COMMAND = Command(
     "log",
     "print the iterations of the improvement log",
-    "Print each loop's iterations: what was changed, what came of it, what was decided.",
+    "Print one row per iteration: the change that led to it, its figures, the decision after it.",
     ("ftloop log", "ftloop log topic.ftloop.yaml --format markdown", "ftloop log --format csv"),
     _arguments,
     _run,

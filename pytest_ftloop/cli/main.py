@@ -1,7 +1,7 @@
-"""The one place where a subcommand is chosen, and where errors end.
+"""Choose a subcommand and run it; the only place that turns an error into an exit code.
 
-A mistake of the user's prints its message on stderr and exits 2; only our own bugs show a
-traceback. What a subcommand needs is imported in it, so that reading a log costs little.
+A user's mistake prints its message on stderr and exits with 2; only our own bugs show a traceback.
+Each subcommand imports what it needs when it runs, so that `ftloop log` starts fast.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code: 0 all well, 1 a gate failed, 2 an error."""
+    """Run one subcommand and return its exit code (`command.HOLDS` and the others)."""
     _never_fail_on_text(sys.stdout, sys.stderr)
     try:
         code = _dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at exit
+        sys.stdout.flush()  # a closed pipe raises here, where it is handled, not at exit
     except FtloopError as error:
         return report(error)
     except KeyboardInterrupt:
         print(
-            "interrupted; finished iterations are in the log, and the next run goes on from there",
+            "interrupted: finished iterations are in the log, and the next run continues from them",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -74,20 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of every subcommand."""
+    """The command line's parser, with every subcommand."""
     top = _parser(
         prog="ftloop",
-        description="Fine-tuning as a loop under test: train, evaluate, diagnose, adjust, repeat; "
-        "every iteration is in the improvement log.",
+        description="Fine-tuning as a tested loop: train, evaluate, diagnose, adjust, repeat.\n"
+        "Every iteration is recorded in the improvement log.",
         examples=(
             "ftloop init demo",
             "ftloop run demo",
             "ftloop log demo",
             "ftloop show best demo",
         ),
-        epilog="'ftloop COMMAND --help' says more. The same loops run as tests: pytest --ftloop\n"
-        "exit code: 0 all well, 1 a gate failed or a fault was found, 2 usage, config, data or\n"
-        "log error;\n"
+        epilog="'ftloop COMMAND --help' describes a command. pytest --ftloop runs loops as tests.\n"
+        "exit code: 0 all gates hold, 1 a gate failed or a fault was found, 2 an error in usage,\n"
+        "config, data or log;\n"
         "ftloop gate, ftloop ci: 3 the log is out of date or incomplete",
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
@@ -137,7 +137,7 @@ def _parser(
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with each command on one line: argparse forgets that commands are indented twice."""
+    """Help with one line per command: argparse ignores their second indent and would wrap them."""
 
     def _iter_indented_subactions(
         self, action: argparse.Action
@@ -148,14 +148,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def _never_fail_on_text(*streams: TextIO) -> None:
-    """Users' text that the terminal can't show is escaped there, not an error."""
+    """Escape characters that a stream can't encode, instead of raising an error."""
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:
-    """Send what is still buffered nowhere, so that Python's own flush at exit is silent too."""
+    """Discard buffered output: Python flushes at exit, and the closed pipe would raise again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""`ftloop report`: one self-contained HTML file on all loops."""
+"""`ftloop report`: write one self-contained HTML file about all loops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.report.html.loop_report import LoopReport
 
 DEFAULT_FILE = "ftloop-report.html"
-"""Said here too, so that `--help` need not import what writes it."""
+"""The file written unless --output names another, in the working folder."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.html.page import check_extra
 
     check_extra()
-    output = arguments.output.absolute()  # a HEAD that is named is judged in a folder of its own
+    output = arguments.output.absolute()  # the working folder changes if a commit is judged
     paths = [Path(word) for word in arguments.where if Path(word).exists()] or [Path()]
     made_in_python = _made_in_python(paths, arguments.log)
     if made_in_python and not _have_loop_files(paths):
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
         codes = list(each(wanted.files, one))
         if wanted.tree is None:
             found += [of_log(logged) for logged in made_in_python]
-        if found:  # while the files of that commit are there: tables are read when looked at
+        if found:  # inside `with`: example tables are read lazily, from the checked-out commit
             _write(found, output)
     return max(codes)
 
@@ -70,13 +70,13 @@ def _write(loops: Sequence[LoopReport], output: Path) -> int:
 
 
 def _made_in_python(paths: Sequence[Path], log: Path | None) -> list[Logged]:
-    """The logs in these folders that belong to no loop file."""
+    """The logs in these folders without a loop file: their loops are made in Python."""
     from pytest_ftloop.loop.workspace import find_logs
 
     found: list[Logged] = []
     for path in paths:
         if path.is_dir():
-            with suppress(ConfigError):  # that nothing is there is said by who looks for loop files
+            with suppress(ConfigError):  # an empty folder is reported by the search for loop files
                 found += [
                     logged
                     for logged in find_logs(path, log, lambda _: None)
@@ -94,7 +94,7 @@ def _have_loop_files(paths: Sequence[Path]) -> bool:
 
 
 def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
-    """A loop as `ftloop gate` judges it; where its log is out of date, what the log has."""
+    """A loop as `ftloop gate` judges it; if its log is out of date, its logged iterations."""
     from pytest_ftloop.loop.replay import gated, replaying
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.report.html.gather import of_log, of_result
@@ -113,10 +113,10 @@ def _loop_report(wanted: Candidates, file: Path) -> LoopReport:
 COMMAND = Command(
     "report",
     "write an HTML report",
-    "Write one HTML file on all loops: verdicts, curves, metrics with their noise, pass rates by\n"
-    "tag, every example with the outputs of any two iterations side by side, findings, settings,\n"
-    "cost. It needs no network to be read. Nothing is trained.\n"
-    'It needs jinja2 and plotly: pip install "pytest-ftloop[report]".',
+    "Write one HTML file about all loops: verdicts, curves, metrics with their noise, pass rates\n"
+    "by tag, every example with the outputs of any two iterations side by side, findings,\n"
+    "settings, cost. The file opens without a network. Trains nothing.\n"
+    'Needs jinja2 and plotly: pip install "pytest-ftloop[report]".',
     ("ftloop report", "ftloop report main..HEAD -o report.html", "ftloop report examples"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop run`: loops as `pytest --ftloop` runs them."""
+"""`ftloop run`: run loops as `pytest --ftloop` does, without pytest."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "--iterations",
         type=positive,
         metavar="N",
-        help="iterations at most, in place of the loop file's own number; where the "
-        "CI variable is set, only the loop file's own settings are trained without it",
+        help="maximum number of iterations, in place of the loop file's; without it only the loop "
+        "file's own settings are trained if the variable CI is set",
     )
     either = to.add_mutually_exclusive_group()
     either.add_argument(
-        "--retrain", action="store_true", help="train even what the improvement log holds already"
+        "--retrain", action="store_true", help="train even iterations that are in the log already"
     )
     either.add_argument(
         "--replay",
         action="store_true",
-        help="never train: judge what is logged; an outdated log is an error",
+        help="never train: judge the log; an out-of-date log is an error",
     )
     to.add_argument(
         "--baseline",
         metavar="REF",
-        help="the commit that the regression gate compares with (default: in a pull request the "
-        "merge base with its target branch, else HEAD)",
+        help="the commit whose log the regression gate compares with (default: in a pull request "
+        "the merge base with its target branch, else HEAD)",
     )
     to.add_argument(
         "--retrain-baseline",
         action="store_true",
-        help="where the baseline's figures are from another environment, train it here",
+        help="if the baseline's figures are from another environment, train the baseline here",
     )
     log_argument(to)
     loud = to.add_mutually_exclusive_group()
@@ -67,7 +67,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         dest="verbosity",
         const=1,
         default=0,
-        help="show every failing example",
+        help="print every failing example",
     )
     loud.add_argument(
         "-q",
@@ -75,7 +75,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         action="store_const",
         dest="verbosity",
         const=-1,
-        help="one line a loop, and one a failed gate",
+        help="print one line per loop and per failed gate",
     )
 
 
@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.loop.workspace import find_loop_files
 
     if arguments.replay and arguments.retrain_baseline:
-        raise ConfigError("--retrain-baseline and --replay exclude each other")
+        raise ConfigError("--retrain-baseline and --replay can't be combined")
     options = Options(
         retrain=arguments.retrain,
         replay=arguments.replay,
@@ -117,15 +117,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def ready(file: Path) -> LoopConfig:
-    """The loop of a file that can be run without pytest."""
+    """Read a loop file. Raises `ConfigError` for a loop that needs pytest to be scored."""
     from pytest_ftloop.config.loop_config import read_loop_file
 
     config = read_loop_file(file)
     if config.scoring.scorer == "hook":
         raise ConfigError(
-            "scorer 'hook' is a pytest hook in a conftest.py, which only pytest reads",
+            "scorer 'hook' needs pytest, which reads the hook from a conftest.py",
             where=config.locate("scoring.scorer"),
-            cure=f"Run pytest --ftloop {config.source}, or name the function: module:function.",
+            cure=f"Run pytest --ftloop {config.source}, or name a function: module:function.",
         )
     return config
 
@@ -148,31 +148,31 @@ def _result_lines(
         return
     yield ""
     judged = result.gates or result.regressions
-    yield "gates:" if judged else "gates: none, so nothing is judged"
+    yield "gates:" if judged else "gates: none, so nothing was judged"
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         yield shorten(f"  {held}  {visible(gate.message)}", width)
     for rule, verdict in result.verdicts:
         yield f"  {'holds ' if verdict.ok else 'FAILED'}  {rule.name}:"
-        said = (
+        lines = (
             verdict_lines(verdict, rule.name, width - 4)
             if verdict.ok
             else explain_verdict(result, verdict, rule, width - 4).splitlines()
         )
-        yield from (f"    {line}" for line in said)
+        yield from (f"    {line}" for line in lines)
     if result.holdout:
         yield from (f"    {line}" for line in holdout_lines(result.holdout, width - 4))
 
 
 def _tally(codes: Sequence[int]) -> str:
     """`3 loops: 1 with all gates holding, 1 with a failed gate, 1 with an error`."""
-    said = {HOLDS: "all gates holding", FAILED: "a failed gate", ERROR: "an error"}
-    counts = [f"{codes.count(code)} with {text}" for code, text in said.items() if code in codes]
+    kinds = {HOLDS: "all gates holding", FAILED: "a failed gate", ERROR: "an error"}
+    counts = [f"{codes.count(code)} with {kind}" for code, kind in kinds.items() if code in codes]
     return f"{len(codes)} loops: {', '.join(counts)}"
 
 
 def screen_progress() -> Progress:
-    """A live line on stderr where that is a terminal, else only the lines that stay."""
+    """Progress on stderr: a line that is redrawn on a terminal, else only the lasting lines."""
     from pytest_ftloop.report.live import LiveLine, StayingLines
 
     def write(text: str) -> None:
@@ -185,7 +185,7 @@ def screen_progress() -> Progress:
 COMMAND = Command(
     "run",
     "run loops as pytest --ftloop does",
-    "Run loops: train what the improvement log does not hold yet, then judge the gates.\n"
+    "Run loops: train what the improvement log lacks, then judge the gates.\n"
     "Exit code: 0 all gates hold, 1 a gate failed, 2 an error.",
     (
         "ftloop run",

@@ -1,4 +1,4 @@
-"""`ftloop schema`: the JSON schema of a loop file."""
+"""`ftloop schema`: print the JSON schema of a loop file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    del to  # it has none
+    del to  # `Command` asks for this function; the schema takes no arguments
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -27,8 +27,8 @@ def _run(arguments: argparse.Namespace) -> int:
 COMMAND = Command(
     "schema",
     "print the JSON schema of a loop file",
-    "Print the JSON schema (2020-12) of a loop file, for editors. Where the train extra is\n"
-    "installed it knows every argument of peft's LoraConfig and trl's SFTConfig.",
+    "Print the JSON schema (2020-12) of a loop file, for editors. If the train extra is\n"
+    "installed, the schema has every argument of peft's LoraConfig and trl's SFTConfig.",
     ("ftloop schema > ftloop.schema.json",),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop show`: one iteration in full; and which iteration a word on the command line means."""
+"""`ftloop show`: print one iteration in full. `chosen` resolves ITERATION, for all commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.cli.command import (
     HOLDS,
     Command,
+    can_show_blocks,
     log_argument,
     report,
-    speaks_unicode,
     terminal_width,
     where_argument,
 )
@@ -28,7 +28,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "iteration",
         metavar="ITERATION",
-        help="a number (3), an id or the start of one (3fa9), a name (003-3fa9c1d2), best or last",
+        help="a number (3), an id or its first characters (3fa9), a name (003-3fa9c1d2), best or "
+        "last",
     )
     where_argument(to)
     log_argument(to)
@@ -43,16 +44,19 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     inputs = logged.inputs
     prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
-    print(show_iteration(iteration, prompts, terminal_width(), unicode=speaks_unicode(sys.stdout)))
+    print(show_iteration(iteration, prompts, terminal_width(), unicode=can_show_blocks(sys.stdout)))
     return HOLDS
 
 
 def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
-    """The one iteration that is meant; raises with the candidates when it is none or several."""
+    """The iteration that `wanted` names, with its log.
+
+    Raises `LogError`, which lists the candidates, if it names none or several.
+    """
     known = [(iteration, logged) for logged in logs for iteration in logged.iterations]
     if not known:
         raise LogError(
-            "no iterations in the improvement log yet", cure="pytest --ftloop trains the first."
+            "the improvement log is still empty", cure="pytest --ftloop trains the first iteration."
         )
     if wanted in ("best", "last"):
         found = [
@@ -71,10 +75,12 @@ def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
         f"{it.loop}/{it.name}" if several else it.name for it, _ in (found or known)
     )
     if not found:
-        raise LogError(f"no iteration {wanted!r}", cure=f"There are {candidates}; best and last.")
+        raise LogError(
+            f"iteration {wanted!r} is not in the log", cure=f"Choose {candidates}, best or last."
+        )
     raise LogError(
-        f"iteration {wanted!r} could be {len(found)}: {candidates}",
-        cure="Write more of the id, or name the loop's file or log folder as PATH.",
+        f"iteration {wanted!r} matches {len(found)}: {candidates}",
+        cure="Write more of the id, or give the loop's file or log folder as PATH.",
     )
 
 
@@ -84,14 +90,15 @@ _MEANINGS: tuple[Callable[[Iteration, str], bool], ...] = (
     lambda it, wanted: it.fingerprint.startswith(wanted.lower()) and bool(wanted),
     lambda it, wanted: "-" in wanted and it.name.startswith(wanted.lower()),
 )
-"""What ITERATION may say, the first that fits: a name, a number, an id's or a name's start."""
+"""How ITERATION is read. The first that matches counts: a name, a number, the start of an id, the
+start of a name. A number comes before an id, which can begin with the same digits."""
 
 
 COMMAND = Command(
     "show",
     "print one iteration in full",
-    "Print everything that one record of the improvement log says: settings, metrics, curves,\n"
-    "findings, each failing example, and what was decided.",
+    "Print one record of the improvement log in full: settings, metrics, curves, findings, every\n"
+    "failing example, and the decision about what comes next.",
     ("ftloop show best", "ftloop show 3 topic.ftloop.yaml", "ftloop show 3fa9"),
     _arguments,
     _run,

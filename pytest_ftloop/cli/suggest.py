@@ -1,4 +1,4 @@
-"""`ftloop suggest`: the next adjustment and why; nothing is trained."""
+"""`ftloop suggest`: print the next adjustments and their reasons, without training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     where_argument(to)
-    to.add_argument("--json", action="store_true", help="print one JSON list, a loop an item")
+    to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
     log_argument(to)
 
 
@@ -49,15 +49,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _suggestion(logged: Logged) -> Suggestion:
-    """By the loop's file what comes after its chain; of a loop without one, what its log says."""
+    """What comes next by the loop file; without one, the decision logged last."""
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.report.suggestion import Suggestion
 
     if logged.log.view.is_empty():
         raise LogError(
-            f"no iterations in {shown_path(logged.log.folder)} yet: there is nothing to go by",
-            cure="pytest --ftloop trains the first.",
+            f"the log {shown_path(logged.log.folder)} is still empty, so nothing can be suggested",
+            cure="pytest --ftloop trains the first iteration.",
         )
     if logged.config is None:
         last = logged.last()
@@ -65,7 +65,7 @@ def _suggestion(logged: Logged) -> Suggestion:
         parent = by_id.get(last.decision.parent)
         return Suggestion(last, parent, last.decision.next, last.decision.because)
     options = Options(log_folder=logged.log.folder.parent)
-    # Nothing is scored: any scorer serves in place of pytest's hook.
+    # Nothing is scored here, so any function can take the place of pytest's scoring hook.
     outlook = Loop(logged.config, options, hook=lambda *_: False).outlook()
     return Suggestion(
         outlook.chain[-1],
@@ -78,10 +78,10 @@ def _suggestion(logged: Logged) -> Suggestion:
 
 COMMAND = Command(
     "suggest",
-    "say what to change next, and why",
-    "Say which settings the loop would change next, and why; by what is logged. Nothing is\n"
-    "trained, torch is not needed. Exit code: 0 it is said, or nothing is left to try; 1 a fault\n"
-    "stands that is not tuned around; 2 the log is empty or out of date, or another error.",
+    "print what to change next, and why",
+    "Print which settings the loop would change next, and why, from its log. Trains nothing,\n"
+    "needs no torch. Exit code: 0 a suggestion, or nothing left to try; 1 a fault that no setting\n"
+    "can cure; 2 the log is empty or out of date, or another error.",
     ("ftloop suggest", "ftloop suggest topic.ftloop.yaml --json"),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""The pytest11 entry: pytest finds its hooks and its fixture here. The code is in `entry`."""
+"""The pytest11 entry point, with the hooks and the fixture for pytest. Their code is in `entry`."""
 
 from pytest_ftloop.plugin.entry import (
     ftloop,

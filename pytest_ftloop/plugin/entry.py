@@ -1,4 +1,7 @@
-"""The pytest11 entry: options, marker, fixture. Without --ftloop nothing else is imported."""
+"""The plugin as pytest loads it: options, marker, fixture, hooks.
+
+Every pytest run imports this module, so it imports the rest of the package only with --ftloop.
+"""
 
 from __future__ import annotations
 
@@ -14,92 +17,91 @@ if TYPE_CHECKING:
     from pytest_ftloop.plugin.session import FtloopSession
 
 SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
+"""The endings of loop files, as in `config.loop_yaml`, whose import would slow every pytest run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Every option begins with --ftloop."""
+    """Add the options, which all begin with --ftloop, and the ini setting."""
     group = parser.getgroup("ftloop", "fine-tuning loops (pytest-ftloop)")
     group.addoption(
         "--ftloop",
         action="store_true",
-        help="run fine-tuning loops: collect *.ftloop.yaml (each gate is a test) and let tests use "
-        "the ftloop fixture; what the improvement log holds already is not trained again",
+        help="run fine-tuning loops: collect *.ftloop.yaml (each gate is a test), and run tests "
+        "with the ftloop fixture; iterations in the improvement log are not trained again",
     )
     group.addoption(
         "--ftloop-retrain",
         action="store_true",
-        help="train even what the improvement log holds already (implies --ftloop)",
+        help="train even iterations that are in the log already (implies --ftloop)",
     )
     group.addoption(
         "--ftloop-replay",
         action="store_true",
-        help="never train: judge what is logged, and fail when the log is out of date "
-        "(implies --ftloop; needs no torch)",
+        help="never train: judge the log, and fail if it is out of date (implies --ftloop; torch "
+        "is not needed)",
     )
     group.addoption(
         "--ftloop-iterations",
         type=_positive,
         metavar="N",
-        help="iterations at most, in place of the loop file's loop: {iterations: N}; where the CI "
-        "variable is set only the loop file's own settings are trained unless this is given",
+        help="maximum number of iterations, in place of the loop file's loop: {iterations: N}; "
+        "without it only the loop file's own settings are trained if the variable CI is set",
     )
     group.addoption(
         "--ftloop-baseline",
         metavar="REF",
-        help="compare with the log as it is at this commit, for the regression gate (default: the "
-        "ini setting ftloop_baseline, else in a pull request the merge base with its target "
-        "branch, else HEAD)",
+        help="the commit whose log the regression gate compares with (default: the ini setting "
+        "ftloop_baseline, else in a pull request the merge base with its target branch, else HEAD)",
     )
     group.addoption(
         "--ftloop-retrain-baseline",
         action="store_true",
-        help="where the baseline's figures are from another environment, train the baseline here "
-        "from its own commit, for a fair comparison (implies --ftloop)",
+        help="if the baseline's figures are from another environment, train it here, from its own "
+        "commit, for a fair comparison (implies --ftloop)",
     )
     group.addoption(
         "--ftloop-log",
         metavar="DIR",
-        help="read and write the improvement log in DIR, not beside the loop file",
+        help="the folder of the improvement log, in place of improvement_log/ beside the loop file",
     )
     group.addoption(
         "--ftloop-report",
         metavar="PATH",
-        help="write an HTML report on all loops that ran, one self-contained file (needs the "
-        "report extra)",
+        help="write one self-contained HTML file about all loops that ran (needs the report extra)",
     )
     parser.addini(
-        "ftloop_baseline", "the commit to compare with, as --ftloop-baseline", default=None
+        "ftloop_baseline", "the commit to compare with; see --ftloop-baseline", default=None
     )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Make the user's hooks known."""
+    """Declare the hooks that users can implement."""
     from pytest_ftloop.plugin import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; with --ftloop, all the rest."""
+    """Register the marker and, with --ftloop, the session that runs loops."""
     config.addinivalue_line(
         "markers", "ftloop: runs a fine-tuning loop (set on gates and on users of the fixture)"
     )
     option = config.option
     if option.ftloop_retrain and option.ftloop_replay:
-        raise pytest.UsageError("--ftloop-retrain and --ftloop-replay exclude each other")
+        raise pytest.UsageError("--ftloop-retrain and --ftloop-replay can't be combined")
     if option.ftloop_retrain_baseline and option.ftloop_replay:
-        raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay exclude each other")
+        raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay can't be combined")
     trains = option.ftloop_retrain or option.ftloop_retrain_baseline
     if option.ftloop or trains or option.ftloop_replay:
         from pytest_ftloop.plugin.session import FtloopSession
 
-        if option.ftloop_report:
+        if option.ftloop_report:  # checked now: a missing package must not show after training
             _check_report_extra()
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Loop files are read under --ftloop only; one named on the command line says so."""
+    """Collect loop files with --ftloop; without it, one that was named is a skipped test."""
     if not file_path.name.endswith(SUFFIXES):
         return None
     if _session(parent.config) is not None:
@@ -112,21 +114,21 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark users of the fixture, in time for -m."""
+    """Mark the tests that use the fixture, so that `-m ftloop` selects them."""
     if "ftloop" in getattr(item, "fixturenames", ()):
         item.add_marker("ftloop")
 
 
 @pytest.fixture
 def ftloop(request: pytest.FixtureRequest) -> LoopFactory:
-    """Make a fine-tuning loop from a loop file or from live objects; `.run()` runs it.
+    """Make a fine-tuning loop from a loop file or from Python objects; `.run()` runs it.
 
     ftloop("sentiment.ftloop.yaml"), or ftloop(model=..., train=..., eval=..., lora=LoraConfig(...),
-    training=SFTConfig(...)). Skips the test unless pytest runs with --ftloop.
+    training=SFTConfig(...)). Without --ftloop the test is skipped.
     """
     session = _session(request.config)
     if session is None:
-        pytest.skip("needs --ftloop: nothing is trained without it")
+        pytest.skip("needs --ftloop: without it nothing is trained")
     from pytest_ftloop.plugin.fixture import factory
 
     return factory(session, request)
@@ -135,22 +137,22 @@ def ftloop(request: pytest.FixtureRequest) -> LoopFactory:
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> Sequence[str] | None:
-    """A failing assert on a result's figure explains itself."""
+    """Explain a failing assert on a figure of a loop's result."""
     session: Any = _session(config)
     return session.explain(op, left, right) if session is not None else None
 
 
 class UnreadLoopFile(pytest.File):
-    """A loop file that was named without --ftloop: one skipped test, the file is not opened."""
+    """A loop file named without --ftloop: one skipped test. The file is not opened."""
 
     def collect(self) -> list[pytest.Item]:
-        """One item that says what is missing."""
+        """Yield one item, whose skip reason names the missing option."""
         return [_Unread.from_parent(self, name="needs --ftloop")]
 
 
 class _Unread(pytest.Item):
     def runtest(self) -> None:
-        pytest.skip("needs --ftloop: loop files are not read without it")
+        pytest.skip("needs --ftloop: without it loop files are not read")
 
 
 def _session(config: pytest.Config) -> FtloopSession | None:
@@ -159,7 +161,7 @@ def _session(config: pytest.Config) -> FtloopSession | None:
 
 
 def _check_report_extra() -> None:
-    """A usage error before anything is trained, where the report could not be written after."""
+    """Raise a usage error if the packages that write the report are missing."""
     from pytest_ftloop.core.errors import FtloopError
     from pytest_ftloop.report.html.page import check_extra
 

@@ -22,24 +22,24 @@ LoopFactory = Callable[..., "BoundLoop"]
 
 
 class BoundLoop:
-    """A loop of the `ftloop` fixture."""
+    """A loop in a test. The fixture's factory returns one."""
 
     def __init__(self, session: FtloopSession, config: LoopConfig) -> None:
         self._session = session
         self.config = config
 
     def run(self) -> LoopResult:
-        """Train what is not in the log yet, and return the best iteration's figures.
+        """Train what the log lacks, and return the result, with the best iteration's figures.
 
-        A loop with a `regression` gate is judged too: the result then has a `verdict`.
+        If the loop has a `regression` gate, the result also has a `verdict`.
         """
         __tracebackhide__ = True
         return self._session.run_in_test(self.config)
 
     def judge(self) -> Verdict:
-        """Run the loop if that was not done, and compare it with the last committed version.
+        """Compare the loop with the last committed version; run it first if it has not run yet.
 
-        By the loop's own `regression` gate, or by the defaults where it has none.
+        Uses the loop's `regression` gate, or one with the default settings if it has none.
         """
         __tracebackhide__ = True
         return self._session.judge_in_test(self.config)
@@ -60,7 +60,7 @@ def factory(session: FtloopSession, request: pytest.FixtureRequest) -> LoopFacto
         if not isinstance(file, str | os.PathLike | None):
             raise FtloopError(
                 f"ftloop() takes a loop file's path, found {type(file).__name__}",
-                cure="Live objects go by name: ftloop(model=..., train=..., eval=...).",
+                cure="Give Python objects by name: ftloop(model=..., train=..., eval=...).",
             )
         if file is not None:
             path = Path(file)
@@ -69,7 +69,7 @@ def factory(session: FtloopSession, request: pytest.FixtureRequest) -> LoopFacto
         known = set(from_python.__kwdefaults__ or {}) | {"name"}
         if unknown := sorted(set(settings) - known):
             raise FtloopError(
-                f"ftloop() has no setting {unknown[0]!r}",
+                f"ftloop() has no argument {unknown[0]!r}",
                 cure=did_you_mean(unknown[0], known),
             )
         settings.setdefault("name", _loop_name(request.node.name))
@@ -80,6 +80,6 @@ def factory(session: FtloopSession, request: pytest.FixtureRequest) -> LoopFacto
 
 
 def _loop_name(test: str) -> str:
-    """A folder's name from a test's (`test_sentiment[small]` -> `sentiment-small`)."""
+    """The loop's name, which is also a folder's, from a test's: `test_x[small]` -> `x-small`."""
     kept = "".join(c if c.isalnum() or c in "_.-" else "-" for c in test.removeprefix("test_"))
     return kept.strip("-.") or "loop"

@@ -1,4 +1,4 @@
-"""Where users plug in, from a conftest.py or a plugin of their own."""
+"""The hooks that users implement, in a conftest.py or in their own plugin."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ if TYPE_CHECKING:
 
 @pytest.hookspec(firstresult=True)
 def pytest_ftloop_score(output: str, expected: str, example: Mapping[str, Any]) -> bool | None:
-    """Say whether an example passes, for loops with `scoring: {scorer: hook}`.
+    """Decide whether an example passes, for loops with `scoring: {scorer: hook}`.
 
-    `output` is the model's greedy output, `expected` the example's expected text, `example` its
-    row. Return None to leave the word to the next implementation.
+    `output` is the model's greedy output and `expected` the expected text, both without outer white
+    space; `example` is the example's row. Return None to leave the decision to the next
+    implementation.
     """
 
 
 @pytest.hookspec
 def pytest_ftloop_diagnose(evidence: Evidence) -> Sequence[Finding] | None:
-    """Say what else there is to find in an iteration that was just trained.
+    """Add findings to those on an iteration that was just trained.
 
-    `evidence` is what our own rules look at (`pytest_ftloop.diagnose.Evidence`). Return findings
+    `evidence` is the input of our own rules (`pytest_ftloop.diagnose.Evidence`). Return findings
     (`pytest_ftloop.Finding`), which are logged after ours, or None.
     """
 
 
 @pytest.hookspec(firstresult=True)
 def pytest_ftloop_adjust(loop: str, chain: Sequence[Iteration]) -> Mapping[str, Any] | None:
-    """Say with which settings a loop goes on, in place of its policy.
+    """Choose the settings of a loop's next iteration, in place of its policy.
 
-    `loop` is its name, `chain` its iterations so far, oldest first. Return new values by the
-    settings' dotted names (`{"training.learning_rate": 1e-3}`), relative to the best iteration; an
-    empty mapping to end the loop; None to leave the word to the next implementation, and in the end
-    to the policy that the loop file states.
+    `loop` is the loop's name and `chain` its iterations so far, oldest first. Return a mapping of
+    settings to new values (`{"training.learning_rate": 1e-3}`); the other settings are those of the
+    best iteration. Return an empty mapping to end the loop, or None to leave the decision to the
+    next implementation and finally to the loop file's policy.
     """

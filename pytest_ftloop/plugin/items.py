@@ -1,4 +1,4 @@
-"""A loop file as pytest sees it: a collector, and one test item for each gate."""
+"""A loop file as pytest sees it: a collector with one test item per gate."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pytest_ftloop.report.properties import loop_properties, verdict_properties
 
 
 class LoopFileCollector(pytest.File):
-    """Reads the loop file (not its data) and yields its gates."""
+    """Reads a loop file, but not its data, and yields one item per gate."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item a gate; a loop without gates has one that says that it completes."""
+        """One item per gate in the order of the file; without gates, one called `completes`."""
         try:
             config = read_loop_file(self.path)
         except FtloopError as error:
@@ -29,17 +29,18 @@ class LoopFileCollector(pytest.File):
         for gate in sorted(gates, key=lambda gate: gate.line or 0) or (None,):
             name = gate.name if gate else "completes"
             kind = RegressionItem if isinstance(gate, Regression) else GateItem
-            # As text, which pytest 9.2 reads as it reads --lf's list: `[tag]` apart from the name.
+            # pytest 9.2 parses an id given as text like the list of --lf, `[tag]` apart from the
+            # name. Otherwise --lf would not recognise the item.
             nodeid = f"{self.nodeid}::{name}"
             yield kind.from_parent(self, name=name, nodeid=nodeid, loop=config, gate=gate)
 
 
 class GateFailedError(Exception):
-    """A gate does not hold; carries the explanation."""
+    """A gate does not hold. The message is the whole explanation."""
 
 
 class LoopItem(pytest.Item):
-    """A test of a loop file. The first that runs trains the loop; the others find it trained."""
+    """A test of a loop file. The first item that runs trains the loop for all of them."""
 
     def __init__(self, *, loop: LoopConfig, gate: Gate | Regression | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -47,7 +48,7 @@ class LoopItem(pytest.Item):
         self.add_marker("ftloop")
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """A failed gate and a user's mistake are texts; only our bugs show a traceback."""
+        """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""
         if isinstance(excinfo.value, GateFailedError | FtloopError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
@@ -58,14 +59,14 @@ class LoopItem(pytest.Item):
 
 
 class RegressionItem(LoopItem):
-    """The gate against the last committed version: nothing is compared unless it runs."""
+    """A regression gate. The comparison with the baseline is made only if this item runs."""
 
     def __init__(self, *, gate: Regression, **kwargs: Any) -> None:
         super().__init__(gate=gate, **kwargs)
         self.gate = gate
 
     def runtest(self) -> None:
-        """Run the loop if need be, then judge its best iteration."""
+        """Run the loop unless it has run, and compare its best iteration with the baseline."""
         session = session_of(self.config)
         verdict = session.judge_once(self.loop, self.gate)
         result = session.run_once(self.loop)
@@ -78,20 +79,20 @@ class RegressionItem(LoopItem):
 
 
 class GateItem(LoopItem):
-    """A threshold on one metric; without a gate, whether the loop completes."""
+    """A threshold on one metric. Without a gate it only checks that the loop completes."""
 
     def __init__(self, *, gate: Gate | None, **kwargs: Any) -> None:
         super().__init__(gate=gate, **kwargs)
         self.gate = gate
 
     def runtest(self) -> None:
-        """Run the loop if need be, then judge this gate."""
+        """Run the loop unless it has run, and check this gate."""
         result = session_of(self.config).run_once(self.loop)
-        judged = None
+        checked = None
         if self.gate is not None:
-            judged = next(r for r in result.gates if r.gate == self.gate)
-        self.user_properties += loop_properties(result, judged)
-        if judged is not None and not judged.passed:
+            checked = next(r for r in result.gates if r.gate == self.gate)
+        self.user_properties += loop_properties(result, checked)
+        if checked is not None and not checked.passed:
             from pytest_ftloop.report.explain import explain_gate
 
-            raise GateFailedError(explain_gate(result, judged))
+            raise GateFailedError(explain_gate(result, checked))

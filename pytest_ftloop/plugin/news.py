@@ -1,5 +1,6 @@
-"""What pytest prints of the loops that ran, brought from each worker of pytest-xdist to the one
-process that prints: plain values only.
+"""The lines that pytest prints about loops, sent from xdist workers to the process that prints.
+
+News travels with pytest's test reports, so it consists of plain values.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Key = tuple[str, str]
 
 
 def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
-    """The summary of a loop that ran; `file` is empty for one made in Python."""
+    """The summary of a loop that ran. `file` is empty for a loop made in Python."""
     new = len(result.trained) + len(result.restored)
     ignored = ignored_by_git(files_to_commit(result))
     lines = summary(result, verbosity, width, ignored=ignored)
@@ -35,8 +36,8 @@ def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> Ne
 def news_of_verdict(
     result: LoopResult, rule: Regression, verdict: Verdict, notes: Sequence[str], width: int
 ) -> News:
-    """The verdict of one regression gate, and the notes that came with it."""
-    # What a failed gate rests on is in its own explanation already.
+    """The verdict of one regression gate, and the notes that judging added."""
+    # The explanation of the failed test shows the evidence already.
     shown = verdict_lines if verdict.ok else head_lines
     lines = shown(verdict, rule.name, width)
     if rule.tag is None and result.holdout:
@@ -47,13 +48,13 @@ def news_of_verdict(
 
 @dataclass
 class Board:
-    """The news of all loops, in the process that prints them."""
+    """Collects the news of all loops in the process that prints it."""
 
     runs: dict[Key, News] = field(default_factory=dict)
     verdicts: dict[Key, dict[str, list[str]]] = field(default_factory=dict)
 
     def add(self, news: Iterable[News]) -> None:
-        """Keep these news; of two processes' news of one loop, those of the one that trained."""
+        """Add news. If several processes ran a loop, the one that trained most of it counts."""
         for one in news:
             key = (one["log_folder"], one["start"])
             if "verdict" in one:

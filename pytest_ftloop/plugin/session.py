@@ -1,4 +1,4 @@
-"""One pytest run with --ftloop: runs and judges each loop once, and prints what came of it."""
+"""One pytest run with --ftloop: runs and judges each loop once, and prints the results."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ran:
-    """A loop that ran in this process, and its result so far: judging adds verdicts to it."""
+    """A loop that ran in this process, and its result, which is replaced when it is judged."""
 
     loop: Loop
     result: LoopResult
 
 
 class FtloopSession:
-    """The plugin's state, and the hooks that only matter with --ftloop.
+    """The plugin's state, and the hooks that matter only with --ftloop.
 
-    More than ten methods, because pytest calls five of them by name.
+    It has more than ten methods because pytest calls four of them by name, and because loops of
+    files (shared by their gates) and loops of tests are run and judged by separate methods.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.options = options_of(config)
         self._shared: dict[int, Ran | Exception] = {}
-        self._loops: list[LoopConfig] = []  # kept, so that no other object gets the id of one
+        self._loops: list[LoopConfig] = []  # keeps them alive: a freed object's id can be reused
         self._of_test: dict[int, Ran] = {}
         self._news: list[News] = []
         self._board = Board()
@@ -61,22 +62,22 @@ class FtloopSession:
     # --- running and judging ---------------------------------------------------------------------
 
     def run_once(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop that several tests share, the gates of a file: once, also when it fails."""
+        """The result of a loop file, which its gates share. An error is raised for each gate."""
         return self._ran_once(loop).result
 
     def judge_once(self, loop: LoopConfig, rule: Regression) -> Verdict:
-        """Judge a loop that several tests share by one of its regression gates."""
+        """The verdict on a loop file by one of its regression gates."""
         return self._judge(self._ran_once(loop), rule)
 
     def run_in_test(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop of the fixture's, and judge it by its own regression gates."""
+        """Run a loop of the fixture, and judge it by its own regression gates."""
         ran = self._of_test[id(loop)] = self._run(loop)
         if ran.result.regressions:
             ran.result = ran.loop.judge(ran.result)
         return ran.result
 
     def judge_in_test(self, loop: LoopConfig) -> Verdict:
-        """The verdict of a loop of the fixture's on the whole eval set."""
+        """The verdict on a loop of the fixture, on the whole eval set."""
         if id(loop) not in self._of_test:
             self.run_in_test(loop)
         ran = self._of_test[id(loop)]
@@ -89,7 +90,7 @@ class FtloopSession:
             self._loops.append(loop)
             try:
                 self._shared[id(loop)] = self._run(loop)
-            except Exception as error:  # noqa: BLE001 - raised below, for each who asks
+            except Exception as error:  # noqa: BLE001 - raised below, for every gate
                 self._shared[id(loop)] = error
         known = self._shared[id(loop)]
         if isinstance(known, Exception):
@@ -97,8 +98,8 @@ class FtloopSession:
         return known
 
     def _run(self, config: LoopConfig) -> Ran:
-        """Run a loop, and keep the news of it."""
-        self._under_way = config.name  # stays set when interrupted: that is no Exception
+        """Run a loop, and keep its summary for the end of the pytest run."""
+        self._under_way = config.name  # stays set after Ctrl-C, which is not an Exception
         loop = Loop(
             config,
             self.options,
@@ -109,7 +110,8 @@ class FtloopSession:
         )
         try:
             ran = Ran(loop, loop.run())
-            verbosity = getattr(self.config.option, "verbose", 0)  # the reporter's own option
+            # Without the terminal plugin (-p no:terminal) the option does not exist.
+            verbosity = getattr(self.config.option, "verbose", 0)
             file = str(config.file) if config.lines else ""
             self._news.append(news_of_run(ran.result, file, verbosity, self._width()))
         except Exception:
@@ -121,7 +123,7 @@ class FtloopSession:
         return ran
 
     def _judge(self, ran: Ran, rule: Regression) -> Verdict:
-        """The verdict by one gate, made once; keeps the news of it."""
+        """The verdict by one gate, computed once. Its lines are kept for the end of the run."""
         verdicts = dict(ran.result.verdicts)
         if rule in verdicts:
             return verdicts[rule]
@@ -135,9 +137,10 @@ class FtloopSession:
     # --- hooks -----------------------------------------------------------------------------------
 
     def explain(self, op: str, left: object, right: object) -> list[str] | None:
-        """The first lines of a failing comparison with a figure; the rest goes below the test.
+        """The first two lines that explain a failing comparison with a figure.
 
-        pytest cuts a comparison's explanation to eight lines.
+        pytest cuts an explanation to eight lines, so the rest becomes a section of the test's
+        report.
         """
         lines = explain_comparison(op, left, right)
         if lines is None:
@@ -149,7 +152,7 @@ class FtloopSession:
     def pytest_runtest_makereport(
         self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """A user's mistake is shown as text; news of loops travels with the report (xdist)."""
+        """Show a user's mistake as text, and attach explanations and news to the report."""
         report = yield
         if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
             report.longrepr = str(call.excinfo.value)
@@ -159,17 +162,17 @@ class FtloopSession:
             texts = filter(None, [*self._explanations, *failed])
             report.sections += [("ftloop", text) for text in texts]
         self._explanations, self._of_test = [], {}
-        if self._news:
+        if self._news:  # an xdist worker sends reports to the process that prints, and nothing else
             report.ftloop = self._news  # type: ignore[attr-defined]
             self._news = []
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect the news that came with a report."""
+        """Collect the news in a report, in the process that prints."""
         self._board.add(getattr(report, "ftloop", ()))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the HTML report, in the process that knows of all loops."""
+        """Write the HTML report, in the one process that knows all loops."""
         if self._report is None or hasattr(self.config, "workerinput"):
             return
         from pytest_ftloop.report.html.gather import of_told, write_page
@@ -177,7 +180,7 @@ class FtloopSession:
         try:
             loops = [
                 self._compared(self._reported[key])
-                if key in self._reported  # else a worker of pytest-xdist ran it
+                if key in self._reported  # else it ran in an xdist worker: only its log is here
                 else of_told(Path(key[0]), news["file"], self.options)
                 for key, news in sorted(self._board.runs.items())
             ]
@@ -188,7 +191,7 @@ class FtloopSession:
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.USAGE_ERROR
             return
-        done = f"written to {shown_path(self._report)}" if loops else "no loop ran: not written"
+        done = f"written to {shown_path(self._report)}" if loops else "not written: no loop ran"
         self._report_line = f"ftloop report: {done}"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -202,15 +205,15 @@ class FtloopSession:
         if self._under_way:
             terminalreporter.line(
                 f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "
-                "improvement log, and the next pytest --ftloop goes on from there"
+                "improvement log, and the next pytest --ftloop continues from them"
             )
 
-    # --- inner -----------------------------------------------------------------------------------
+    # --- helpers ---------------------------------------------------------------------------------
 
     def _compared(self, ran: Ran) -> LoopReport:
-        """What the page shows of a loop; one that no gate judged is compared, and nothing logged.
+        """A loop for the HTML page. If no gate judged it, it is compared now, without logging.
 
-        Where the comparison is in error (no such commit, a shallow clone), the page says so.
+        If the comparison fails (the commit is missing, the clone is shallow), the page shows why.
         """
         from pytest_ftloop.report.html.gather import of_result
 
@@ -243,7 +246,7 @@ class FtloopSession:
                 reporter._tw._file.write(text)
                 reporter._tw._file.flush()
 
-        def under() -> str:
+        def under() -> str:  # pytest's unfinished line, which the live line restores at its end
             line: str = reporter._tw._current_line
             return line
 
@@ -252,14 +255,14 @@ class FtloopSession:
 
 
 def session_of(config: pytest.Config) -> FtloopSession:
-    """The session registered for this pytest run."""
+    """The session that `pytest_configure` registered for this run."""
     session = config.pluginmanager.get_plugin("ftloop-session")
     assert isinstance(session, FtloopSession)
     return session
 
 
 def options_of(config: pytest.Config) -> Options:
-    """The loop's options from pytest's."""
+    """The options of loops, from those of pytest."""
     option = config.option
     worker = getattr(config, "workerinput", {})
     return Options(

@@ -1,4 +1,4 @@
-"""The hooks that users implement in a conftest.py, as plain functions for the loop."""
+"""The user's hooks as plain functions, so that the loop need not know pytest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def score_hook(config: pytest.Config) -> Callable[[Example, str], bool] | None:
-    """The user's `pytest_ftloop_score` as a scorer; None where nobody implements it."""
+    """The user's `pytest_ftloop_score` as a scorer; None if nobody implements it."""
     hook = config.hook.pytest_ftloop_score
     if not hook.get_hookimpls():
         return None
@@ -33,7 +33,7 @@ def score_hook(config: pytest.Config) -> Callable[[Example, str], bool] | None:
 
 
 def adjust_hook(config: pytest.Config, loop: str) -> Adjust | None:
-    """The user's `pytest_ftloop_adjust` for this loop; None where nobody implements it."""
+    """The user's `pytest_ftloop_adjust` for this loop; None if nobody implements it."""
     hook = config.hook.pytest_ftloop_adjust
     if not hook.get_hookimpls():
         return None
@@ -41,14 +41,15 @@ def adjust_hook(config: pytest.Config, loop: str) -> Adjust | None:
 
 
 def diagnose_hook(config: pytest.Config) -> Diagnose | None:
-    """The user's `pytest_ftloop_diagnose`; None where nobody implements it."""
+    """The user's `pytest_ftloop_diagnose`; None if nobody implements it."""
     found = config.hook.pytest_ftloop_diagnose.get_hookimpls()
-    plugins = list(dict.fromkeys(impl.plugin for impl in reversed(found)))  # as pluggy calls
+    # Reversed, the list is in the order in which pluggy calls: the last registered first.
+    plugins = list(dict.fromkeys(impl.plugin for impl in reversed(found)))
     if not plugins:
         return None
 
     def findings(evidence: Evidence) -> list[Finding]:
-        # One plugin at a time, so that a mistake can be traced to one.
+        # One plugin at a time, so that an error message can name the plugin at fault.
         return [f for plugin in plugins for f in _diagnosed_by(config, plugin, plugins, evidence)]
 
     return findings

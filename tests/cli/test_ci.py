@@ -110,7 +110,7 @@ def test_training_that_fails(repo: Project, capfd: Capture) -> None:
     assert 3 == main(["ci", "--train"])
     captured = capfd.readouterr()
     assert "broken" in captured.out
-    assert "pytest ended with 4" in captured.err
+    assert "training failed: pytest exited with 4" in captured.err
 
 
 def test_fail_on(repo: Project, capfd: Capture) -> None:
@@ -173,7 +173,7 @@ def test_page_is_left_out(repo: Project, capsys: Capture, monkeypatch: pytest.Mo
     """Without what the HTML page needs the rest is written, and it says so."""
     monkeypatch.setitem(sys.modules, "pytest_ftloop.report.html.gather", None)
     assert 0 == main(["ci"])
-    assert "note: report.html is left out: " in capsys.readouterr().err
+    assert "note: report.html was not written: " in capsys.readouterr().err
     names = {path.name for path in (repo.path / "ftloop-ci").iterdir()}
     assert {"report.json", "summary.md"} == names
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.cli import COMMANDS, main
+from pytest_ftloop.cli import main
+from pytest_ftloop.cli.main import COMMANDS
 from pytest_ftloop.config.schema import loop_file_schema
 from pytest_ftloop.core.records import Cost, Evaluation, Run
 from pytest_ftloop.log import ImprovementLog
@@ -239,7 +240,7 @@ sys.exit(main(["run"]))
     assert 130 == process.returncode
     told, _, last = err.rstrip("\n").rpartition("\n")
     assert told.startswith("ftloop sentiment: warning small-eval-set: ")
-    assert last.startswith("interrupted; finished iterations are")
+    assert last.startswith("interrupted: finished iterations are")
     assert "Traceback" not in err
 
 
@@ -284,7 +285,7 @@ def test_run_with_a_failed_gate(make_loop: Any, trained: list[str], capsys: Capt
 def test_run_without_gates(make_loop: Any, trained: list[str], capsys: Capture) -> None:
     """A loop without gates completes, and says that nothing was judged."""
     assert 0 == main(["run", str(make_loop(text=LOOP.splitlines()[0]))])
-    assert "gates: none, so nothing is judged" in capsys.readouterr().out
+    assert "gates: none, so nothing was judged" in capsys.readouterr().out
 
 
 def test_run_all_loops_of_a_folder(
@@ -354,7 +355,7 @@ def test_run_never_retrains_the_baseline_in_a_replay(loops: Loops, capsys: Captu
     """--replay trains nothing: together with --retrain-baseline it is 2."""
     loops.version()
     assert 2 == main(["run", "--replay", "--retrain-baseline"])
-    assert "--retrain-baseline and --replay exclude each other" in capsys.readouterr().err
+    assert "--retrain-baseline and --replay can't be combined" in capsys.readouterr().err
 
 
 def test_run_retrain(make_loop: Any, trained: list[str]) -> None:
@@ -396,7 +397,7 @@ def test_run_with_pytests_hook(make_loop: Any, trained: list[str], capsys: Captu
     file = make_loop(text=LOOP + "scoring: {scorer: hook}\n")
     assert 2 == main(["run", str(file)])
     err = capsys.readouterr().err
-    assert err.startswith(f"{file}:4: scorer 'hook' is a pytest hook")
+    assert err.startswith(f"{file}:4: scorer 'hook' needs pytest")
     assert f"Run pytest --ftloop {file}" in err
     assert [] == trained
 
@@ -551,14 +552,16 @@ def test_show_by_the_start_of_an_id(
     assert 0 == main(["show", "3fA", file])
     assert capsys.readouterr().out.startswith("iteration 002-3fa9c1d2")
     assert 2 == main(["show", "3f", file])
-    assert "could be 2: 002-3fa9c1d2, 003-3fb00000" in capsys.readouterr().err
+    assert "matches 2: 002-3fa9c1d2, 003-3fb00000" in capsys.readouterr().err
 
 
 def test_show_unknown(make_loop: Any, fill: Any, capsys: Capture) -> None:
     """An unknown iteration is an error that lists what there is."""
     fill(0.9, 0.4)
     assert 2 == main(["show", "7", str(make_loop())])
-    expected = "no iteration '7'\n  There are 001-00000001, 002-00000002; best and last.\n"
+    expected = (
+        "iteration '7' is not in the log\n  Choose 001-00000001, 002-00000002, best or last.\n"
+    )
     assert ("", expected) == capsys.readouterr()
 
 
@@ -568,7 +571,7 @@ def test_show_number_of_two(tmp_path: Path, fill: Any, capsys: Capture) -> None:
     fill(0.9, loop="other")
     for wanted in ("1", "best"):
         assert 2 == main(["show", wanted, str(tmp_path)])
-        expected = "could be 2: other/001-00000001, sentiment/001-00000001"
+        expected = "matches 2: other/001-00000001, sentiment/001-00000001"
         assert expected in capsys.readouterr().err
     assert 0 == main(["show", "best", str(tmp_path / "improvement_log" / "other")])
 

@@ -100,7 +100,7 @@ def test_no_pull_request(
     """A push without a pull request is no failure: nothing is done."""
     event(content)
     assert 0 == main(["comment", str(report)])
-    assert "no open pull request belongs to this run" in capsys.readouterr().out
+    assert "this run belongs to no open pull request" in capsys.readouterr().out
     assert [] == github.comments
 
 

@@ -177,7 +177,7 @@ def test_damaged_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
         (["--max-regression", "1"], "--max-regression: wanted a number between 0 and 1, found 1"),
         (["no-such-branch"], "no commit 'no-such-branch' in the git repository"),
         (["HEAD..no-such"], "no commit 'no-such' in the git repository"),
-        (["a", "b"], "found 'a' and 'b', which are neither"),
+        (["a", "b"], "'a' and 'b' are neither files nor folders"),
         (["HEAD....HEAD"], "wanted one commit or a range of two, found 'HEAD....HEAD'"),
         (["HEAD", "--baseline", "HEAD"], "the baseline is named twice"),
         (["missing.ftloop.yaml"], "no such file or folder: missing.ftloop.yaml"),

@@ -248,10 +248,10 @@ def test_broken_github(github: FakeGitHub) -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (401, "401: no\n  GITHUB_TOKEN is not valid"),
+        (401, "401: no\n  GITHUB_TOKEN is invalid"),
         (403, "403: no\n  GITHUB_TOKEN needs the permission pull-requests: write in owner/name"),
         (404, "404: no\n  GITHUB_TOKEN needs the permission pull-requests: write in owner/name"),
-        (301, "301: no\n  owner/name was moved"),
+        (301, "301: no\n  owner/name has moved"),
         (422, "422: no"),
     ],
 )
@@ -277,7 +277,7 @@ def test_no_github() -> None:
 def test_answer_that_is_no_json(github: FakeGitHub) -> None:
     """What is no answer of GitHub is told."""
     github.refusals.append((200, {}, b"<html>"))
-    with pytest.raises(GitHubError, match="no JSON"):
+    with pytest.raises(GitHubError, match="not JSON"):
         client(github, GITHUB_GRAPHQL_URL="").sticky_comment(7, body())
 
 

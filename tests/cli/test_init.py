@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.cli import STARTER, main
+from pytest_ftloop.cli import main
+from pytest_ftloop.cli.init import STARTER
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core import files
 from pytest_ftloop.loop.inputs import Inputs

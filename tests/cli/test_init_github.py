@@ -90,7 +90,7 @@ def test_refuses_to_replace(repo: GitRepo, capsys: Capture) -> None:
 def test_gpu_alone(repo: GitRepo, capsys: Capture) -> None:
     """--gpu says nothing of a loop to start from."""
     assert 2 == main(["init", "--gpu"])
-    assert "--gpu: wanted together with --github" in capsys.readouterr().err
+    assert "--gpu works only with --github" in capsys.readouterr().err
 
 
 def test_examples_are_what_is_written() -> None:

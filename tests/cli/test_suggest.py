@@ -110,7 +110,7 @@ def test_an_empty_log(loops: Loops, suggest: Suggest) -> None:
     code, out, err = suggest()
     assert (2, "") == (code, out)
     assert "no iterations in improvement_log/x yet" in err
-    assert "pytest --ftloop trains the first." in err
+    assert "pytest --ftloop trains the first iteration." in err
 
 
 def test_an_outdated_log(loops: Loops, suggest: Suggest) -> None:

@@ -6,7 +6,7 @@ import argparse
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from pytest_ftloop import cli
+from pytest_ftloop.cli.main import parser
 from pytest_ftloop.plugin import entry as plugin
 
 if TYPE_CHECKING:
@@ -36,5 +36,5 @@ def ini_settings() -> list[str]:
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:
-    actions = cli.parser()._actions
+    actions = parser()._actions
     return dict(next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction)))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop import cli
+from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, FAILED, HOLDS, INTERRUPTED, STALE
+from pytest_ftloop.cli.main import COMMANDS
 from tests.docs.offered import subparsers
 from tests.docs.pages import PAGES, REFERENCE, TEXTS, blocks, names, section, tables, ticked, words
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 def test_commands() -> None:
     """Each command has a section, in order, and there is no other."""
     found = re.findall(r"^### ftloop (\w+)$", REFERENCE, re.MULTILINE)
-    assert [command.name for command in cli.COMMANDS] == found
+    assert [command.name for command in COMMANDS] == found
 
 
-@pytest.mark.parametrize("command", [command.name for command in cli.COMMANDS])
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_command_options(command: str) -> None:
     """A command's section has each of its options and arguments, and no other option."""
     text = section(REFERENCE, f"ftloop {command}")
@@ -52,5 +53,5 @@ def test_no_page_names_a_command_that_does_not_exist(page: str) -> None:
 
 def test_exit_codes() -> None:
     """The table has each exit code of the command, and no other."""
-    codes = [cli.HOLDS, cli.FAILED, cli.ERROR, cli.STALE, cli.INTERRUPTED, cli.BROKEN_PIPE]
+    codes = [HOLDS, FAILED, ERROR, STALE, INTERRUPTED, BROKEN_PIPE]
     assert codes == [int(row[0]) for row in tables(section(REFERENCE, "Exit codes"))[0]]

@@ -142,7 +142,7 @@ def test_gates_of_a_loop_from_settings(project: Project) -> None:
     [
         ("'y.ftloop.yaml'", "y.ftloop.yaml: can't be read: No such file", "x.ftloop.yaml"),
         ("'train.jsonl'", "train.jsonl:2: not YAML: ", ""),
-        (f"{SETTINGS}, trainig={{}}", "ftloop() has no setting 'trainig'", "mean 'training'?"),
+        (f"{SETTINGS}, trainig={{}}", "ftloop() has no argument 'trainig'", "mean 'training'?"),
         (
             "'x.ftloop.yaml', lora={}",
             "ftloop() takes a loop file or settings, found both: x.ftloop.yaml and lora",

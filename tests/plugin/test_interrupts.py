@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 HINT = (
     "ftloop: x was interrupted; its finished iterations are in the improvement log, and the next "
-    "pytest --ftloop goes on from there"
+    "pytest --ftloop continues from them"
 )
 
 

@@ -41,7 +41,9 @@ def test_fixture_skips(project: Project) -> None:
     project.write("test_loop.py", "def test_x(ftloop):\n    ftloop('missing.ftloop.yaml').run()\n")
     result = project.run("-rs")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*test_loop.py*needs --ftloop: nothing is trained*"])
+    result.stdout.fnmatch_lines(
+        ["SKIPPED*test_loop.py*needs --ftloop: without it nothing is trained*"]
+    )
 
 
 @pytest.mark.parametrize("name", ["x.ftloop.yaml", "broken.ftloop.yml"])
@@ -50,7 +52,7 @@ def test_named_loop_file_is_one_skipped_item(project: Project, name: str) -> Non
     project.write("broken.ftloop.yml", "{")
     result = project.run("-rs", name)
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["SKIPPED*needs --ftloop: loop files are not read without it"])
+    result.stdout.fnmatch_lines(["SKIPPED*needs --ftloop: without it loop files are not read"])
     assert [] == project.trained()
 
 

@@ -45,7 +45,7 @@ def test_nothing_ran(project: Project) -> None:
     """Where no loop ran no file is written, and that is said."""
     project.write("test_plain.py", "def test_plain():\n    pass\n")
     result = project.run("--ftloop", "--ftloop-report", "page.html", "test_plain.py")
-    result.stdout.fnmatch_lines(["ftloop report: no loop ran: not written"])
+    result.stdout.fnmatch_lines(["ftloop report: not written: no loop ran"])
     assert "page.html" not in project.files()
 
 

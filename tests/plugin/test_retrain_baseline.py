@@ -288,7 +288,9 @@ def test_not_in_a_replay(gated: Project) -> None:
     """Together with --ftloop-replay it is a usage error."""
     result = gated.run(OPTION, "--ftloop-replay")
     assert pytest.ExitCode.USAGE_ERROR == result.ret
-    result.stderr.fnmatch_lines(["*--ftloop-retrain-baseline and --ftloop-replay exclude each*"])
+    result.stderr.fnmatch_lines(
+        ["*--ftloop-retrain-baseline and --ftloop-replay can't be combined*"]
+    )
 
 
 def test_loop_made_in_python(moved: Project) -> None:

@@ -119,7 +119,7 @@ def test_staged_and_a_range(hooked: Loops, capsys: Capture) -> None:
     assert 0 == main(["diff", "--staged"])
     assert state == hooked.state()
     assert 2 == main(["gate", "--staged", "HEAD~1..HEAD"])
-    assert "--staged: what is judged is named twice" in capsys.readouterr().err
+    assert "the candidate is named twice: --staged and HEAD" in capsys.readouterr().err
 
 
 def test_index_of_another_repository(
