@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, whenever the process is ended."""
+"""Write files and folders completely or not at all, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file; text as UTF-8, its line ends as they are. Raises `OSError`."""
+    """Write a file atomically; text as UTF-8, with its line breaks. Raises `OSError`."""
     with replacing(path) as making, making.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
@@ -20,18 +20,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to make a file or a folder at, which takes its place at the end.
+    """A temporary path next to `path`, for a new file or folder that replaces it at the end.
 
-    Where the block raises, what was at `path` stays and what was made is removed. A killed process
-    may leave a hidden `.*.tmp` behind. Raises `OSError`.
+    If the block raises, `path` keeps its content and the new file or folder is removed. A killed
+    process may leave a hidden `.*.tmp` behind. Raises `OSError`.
     """
-    # Named by process and thread: no two of them ever write at one path.
+    # The process and thread in the name keep two writers from using the same path.
     hidden = f".{path.name}.{os.getpid()}.{threading.get_ident()}"
     making, before = path.with_name(f"{hidden}.tmp"), path.with_name(f"{hidden}.old")
     try:
         yield making
         try:
-            if making.is_dir() and path.exists():  # unlike a file, a folder replaces no other one
+            if making.is_dir() and path.exists():  # a folder can't replace another one, as a file can
                 path.rename(before)
             making.replace(path)
         except BaseException:

@@ -25,18 +25,18 @@ from types import ModuleType
 from pytest_ftloop.core.errors import Location
 
 _loaded: dict[Path, dict[str, ModuleType]] = {}
-"""By folder, the top-level modules that were imported from it."""
+"""The top-level modules that were imported from each folder, by name."""
 
 _displaced: dict[Path, dict[str, ModuleType]] = {}
-"""By folder, modules that left `sys.modules` because others have their names there."""
+"""The modules of each folder that are not in `sys.modules`, where others have their names."""
 
 
 @dataclass(frozen=True)
 class FolderModules:
-    """The top-level modules in a folder, by name; also the finder that imports them.
+    """The names of the top-level modules in a folder; also the finder that imports them.
 
-    `own` are imported from the folder. `taken` are not, since their name belongs to another
-    module, whose place is the value.
+    Modules in `own` are imported from the folder. Those in `taken` are not, since an installed
+    module has the name; the value is the place of that one.
     """
 
     path: Path
@@ -45,9 +45,9 @@ class FolderModules:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Have imports find the folder's own modules; afterwards `sys.modules` is as it was.
+        """Let imports find the folder's own modules.
 
-        Modules of the folder stay in it, unless another folder's have these names.
+        Afterwards they stay in `sys.modules`, unless the names belong to modules of others.
         """
         aside = _pop(self._names_of_others())
         for name, module in _displaced.pop(self.path, {}).items():
@@ -69,13 +69,11 @@ class FolderModules:
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # noqa: ARG002 - a finder is called with it
     ) -> ModuleSpec | None:
-        """Where an own module is, as the import system asks it."""
+        """The spec of an own module, as the import system asks for it."""
         return _spec_in(self.path, name) if path is None and name in self.own else None
 
     def ambiguous_import(self) -> tuple[Location, str] | None:
-        """The first import of a `taken` name in the own modules imported so far; None: there is
-        none.
-        """
+        """The first place where an own module imports a `taken` name, with that name, or None."""
         if not self.taken:
             return None
         modules = {name: m for name, m in sys.modules.items() if _top(name) in self.own}
@@ -86,11 +84,17 @@ class FolderModules:
         return None
 
     def _names_of_others(self) -> set[str]:
-        """The own names that stand for other modules, and what other folders' loops imported.
+        """The own names under which other modules are imported, and the names of other loops'.
 
-        What `sys.path` leads to as well belongs to no folder alone, and stays.
+        Modules that are on `sys.path` as well may be used by any loop, and are left out.
         """
-        names = {n for n in self.own if n in sys.modules and not _is_in(self.path, sys.modules[n])}
+        mine = _loaded.get(self.path, {})
+        present = {name: sys.modules[name] for name in self.own if name in sys.modules}
+        names = {
+            name
+            for name, module in present.items()
+            if mine.get(name) is not module and not _is_in(self.path, module)
+        }
         for path, modules in _loaded.items():
             if path != self.path:
                 names |= {
@@ -119,12 +123,12 @@ def own_modules(folder: Path | None) -> FolderModules:
             else:
                 own.add(name)
         elif spec and not other and not _has_file(PathFinder.find_spec(name)):
-            own.add(name)  # a folder without __init__.py: any module with a file goes before it
+            own.add(name)  # a folder without __init__.py, to which Python prefers any other module
     return FolderModules(path, frozenset(own), taken)
 
 
 def source_of(module: str, folder: Path) -> Path | None:
-    """The file of a module in the folder, or else of an installed one; it is not imported."""
+    """The file of a module in the folder, or else of an installed one, without importing it."""
     top, *rest = module.split(".")
     with own_modules(folder).in_use():
         try:
@@ -147,14 +151,14 @@ def _spec_in(folder: Path, name: str) -> ModuleSpec | None:
     spec = PathFinder.find_spec(name, [str(folder)])
     if spec is None or spec.origin:
         return spec
-    # A folder without __init__.py: Python would extend it by others of its name on sys.path.
+    # A folder without __init__.py, which Python would extend by namesakes on sys.path.
     alone = ModuleSpec(name, None, is_package=True)
     alone.submodule_search_locations = [str(folder / name)]
     return alone
 
 
 def _place_of_installed(name: str) -> str | None:
-    """Where a module of Python's own or an installed one is; None where there is none."""
+    """The place of a standard or installed module of this name; None if there is none."""
     if name in sys.stdlib_module_names:
         return "Python's standard library"
     folders = [p for p in sys.path if Path(p).name in {"site-packages", "dist-packages"}]
@@ -167,7 +171,7 @@ def _has_file(spec: ModuleSpec | None) -> bool:
 
 
 def _is_in(folder: Path, module: ModuleType) -> bool:
-    """Whether a top-level module is the folder's, and all of it."""
+    """Whether a top-level module, with all of its parts, is directly in the folder."""
     places = [*getattr(module, "__path__", ())] or [getattr(module, "__file__", None) or "/"]
     return all(Path(place).parent.resolve() == folder for place in places)
 
@@ -178,7 +182,7 @@ def _is_on_path(name: str, module: ModuleType) -> bool:
 
 
 def _pop(tops: Iterable[str]) -> dict[str, ModuleType]:
-    """Take these top-level modules, and all below them, out of `sys.modules`."""
+    """Remove these top-level modules and their submodules from `sys.modules`."""
     names = set(tops)
     found = [name for name in sys.modules if _top(name) in names] if names else []
     return {name: sys.modules.pop(name) for name in found}
