@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield making
         try:
-            if making.is_dir() and path.exists():  # a folder can't replace another one, as a file can
+            if making.is_dir() and path.exists():  # unlike a file, it can't replace one
                 path.rename(before)
             making.replace(path)
         except BaseException:
