@@ -41,13 +41,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pytest_ftloop.gate.judging import IN_DOUBT, SEEDS_IN_DOUBT
-
 from pytest_ftloop.cli import main as ftloop
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.records import ID_LENGTH, Iteration, SeedRole, SeedRun, Settings
 from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences
+from pytest_ftloop.gate.comparison import IN_DOUBT, SEEDS_IN_DOUBT
 from pytest_ftloop.gate.statistic import Prior, SeedNoise, paired_test, pool, replicates
 from pytest_ftloop.gate.student_t import survival
 from pytest_ftloop.log import FOLDER, ImprovementLog
@@ -336,7 +335,7 @@ class Answer:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the tool would train more seeds, as `judging.is_in_doubt` says."""
+        """Whether the tool would train more seeds, as `comparison.is_in_doubt` decides."""
         judged = (*self.verdict["changes"], *self.verdict["slide"])
         return any(survival(c["change"] / c["se"], c["df"]) <= IN_DOUBT for c in judged)
 

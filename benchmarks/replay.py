@@ -47,7 +47,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import scoring_identity
 from pytest_ftloop.gate.compare import Side, compare
-from pytest_ftloop.gate.standing import heads
+from pytest_ftloop.gate.judgements import current_judgements
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs, data_facts
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
@@ -292,18 +292,17 @@ def iteration(
 
 
 def judge(log: ImprovementLog, chain: Sequence[Iteration]) -> None:
-    """The gate's judgement of the last iteration, in the place of the last one that passed."""
-    known = log.view.judgements()
-    standing = heads(known)
+    """The gate's judgement of the last iteration. It replaces the last one that passed."""
+    current = current_judgements(log.view.judgements())
     new = chain[-1]
-    if not standing:
+    if not current:
         log.append_judgement(
             Judgement("topic", new.id, None, "gate", "first", True, "nothing before it", ())
         )
         return
-    old = next(i for i in chain if i.id == standing[0].candidate)
+    old = next(i for i in chain if i.id == current[0].candidate)
     verdict = compare(Side(new, (new,)), Side(old, (old,)), None, (), Regression())
-    over = tuple(head.name for head in standing) if verdict.ok else ()
+    over = tuple(judgement.name for judgement in current) if verdict.ok else ()
     log.append_judgement(
         Judgement(
             "topic",
@@ -320,13 +319,13 @@ def judge(log: ImprovementLog, chain: Sequence[Iteration]) -> None:
 
 
 def add_seed_runs(root: Path) -> None:
-    """`ftloop calibrate` of what stands in the log, committed."""
+    """`ftloop calibrate` of the accepted iteration, committed."""
     rng = random.Random(1)
     config = read_loop_file(root / "topic.ftloop.yaml")
     inputs = Inputs.of(config, None)
     log = ImprovementLog(root / "improvement_log/topic")
-    standing = heads(log.view.judgements())[0].candidate
-    known = next(iteration for iteration in log.read() if iteration.id == standing)
+    accepted = current_judgements(log.view.judgements())[0].candidate
+    known = next(iteration for iteration in log.read() if iteration.id == accepted)
     runs = Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
     for seed in range(known.seed + 1, known.seed + CALIBRATION_SEEDS):
         evaluation = runs.evaluation(1)

@@ -97,10 +97,10 @@ def _what_follows(iteration: Iteration, logged: Logged) -> str:
 def _accept(iteration: Iteration, logged: Logged) -> str:
     """Log that the iteration is the baseline from now on, in place of all earlier ones."""
     from pytest_ftloop.core.records import Judgement
-    from pytest_ftloop.gate.standing import heads
+    from pytest_ftloop.gate.judgements import current_judgements
 
-    standing = heads(logged.log.view.judgements())
-    if [(head.candidate, head.by) for head in standing] == [(iteration.id, "hand")]:
+    current = current_judgements(logged.log.view.judgements())
+    if [(judgement.candidate, judgement.by) for judgement in current] == [(iteration.id, "hand")]:
         return f"iteration {iteration.name} is accepted already"
     judgement = Judgement(
         loop=iteration.loop,
@@ -110,7 +110,7 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
         kind="accepted",
         passed=True,
         because="accepted by hand",
-        over=tuple(head.name for head in standing),
+        over=tuple(replaced.name for replaced in current),
     )
     kept = logged.log.append_judgement(judgement)
     file = shown_path(logged.log.files(kept)[0])

@@ -1,1 +1,1 @@
-"""A committed log and a candidate to a verdict. Trains nothing."""
+"""Judge a candidate: by the thresholds of its gates, and against the committed log."""

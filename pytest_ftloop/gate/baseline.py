@@ -1,4 +1,4 @@
-"""What a candidate is compared with: the log as the last committed version has it."""
+"""Find the baseline: the version in the committed log that a candidate is compared with."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from pathlib import Path, PurePosixPath
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import Iteration
+from pytest_ftloop.gate.judgements import anchor_of, baseline_of
 from pytest_ftloop.gate.reference import Reference, is_request, reference
-from pytest_ftloop.gate.standing import anchor_of, baseline_of
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, below, folders_of_records
 
 NOTHING_COMMITTED = frozenset({"no-git", "no-repository", "no-commit", "outside"})
-"""Where git has nothing to compare with. That is said, and is no error, but where a change is to be
-judged that the CI system knows the base of: a checkout without git must not pass for a first one.
+"""Kinds of git error that mean there is nothing to compare with.
+
+Normally that is reported and passes. It is an error in a pull or merge request, whose base the CI
+system knows: there a checkout without git must not pass for a first version.
 """
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The committed log that a candidate is judged by, or why there is none.
+    """The committed log that a candidate is compared with, or why there is none.
 
-    `shown` says which commit. `iteration` is what its log stands for, `anchor` the best iteration
-    ever accepted (None where that is the same, or none was). `why_none` is empty when there is an
-    iteration; `is_first` says that a log was never committed, so nothing can have got worse.
-    `was_stated` is whether the user named the commit, which may be older than the log.
+    `shown` names its commit for people. `iteration` is the version to compare with, `anchor` the
+    best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
+    is empty if there is an iteration. `is_first`: this loop's log was never committed, so nothing
+    can have got worse. `was_stated`: the user named the commit, which may be older than the log.
     """
 
     shown: str = ""
@@ -51,10 +53,10 @@ def find_baseline(
     stated: str | None,
     env: Mapping[str, str] | None = None,
 ) -> Baseline:
-    """The baseline of a loop whose log is in `log_folder` (`improvement_log/<loop>`).
+    """Find the baseline of the loop whose log is in `log_folder` (`improvement_log/<loop>`).
 
-    `iterations` are those in the log now: by them the log of a loop that was renamed or moved is
-    found. Raises `GitError` for a stated ref, or a pull request's base, that is not there.
+    `iterations` are those in the log now: they identify the log of a loop that was renamed or
+    moved. Raises `GitError` if a stated ref, or the base of a pull request, does not exist.
     """
     env = os.environ if env is None else env
     try:
@@ -69,8 +71,9 @@ def find_baseline(
         why = f"no log of {log_folder.name} at {found.shown}"
         if _is_uncommitted(repository, log_folder):
             why += f"; {shown_path(log_folder)} is not committed"
-        if gone := _gone(repository, blobs):
-            why += f"; gone since then: {gone}"
+        # A loop under a new name whose log was not moved along looks like a first version.
+        if gone := _deleted_logs(repository, blobs):
+            why += f"; deleted since then: {gone}"
         return Baseline(
             shown=found.shown,
             commit=found.commit,
@@ -83,7 +86,7 @@ def find_baseline(
 
 
 def baseline_in(view: LogView, metric: str, found: Reference, folder: PurePosixPath) -> Baseline:
-    """What the log at a commit stands for."""
+    """The baseline and the anchor in the log at a commit."""
     iterations, judgements = view.iterations(), view.judgements()
     iteration = baseline_of(iterations, judgements, metric)
     anchor = anchor_of(iterations, judgements, metric)
@@ -99,13 +102,15 @@ def _log_at(
     loop_folder: Path,
     iterations: Sequence[Iteration],
 ) -> tuple[Mapping[PurePosixPath, str], PurePosixPath | None]:
-    """The commit's files and the folder of the loop's log among them; None where it has none."""
-    # A log written elsewhere (--ftloop-log) is compared with the one beside the loop all the same,
-    # and one that is a symlink now with the folder that was there: nobody escapes by that.
+    """The commit's files, and the folder of the loop's log among them; None if it has none."""
+    # The folder beside the loop counts even if the log is written elsewhere (--ftloop-log) or a
+    # symlink is in its place now: neither may be a way round the comparison.
     for place in _places(repository, log_folder, loop_folder):
         blobs = repository.files(found.commit, place)
         if place in folders_of_records(blobs):
             return blobs, place
+    # Not in any known place: a loop was renamed or moved if a log shares its iterations, unless
+    # another loop still writes that log, which was then copied.
     blobs = repository.files(found.commit)
     ids = frozenset(iteration.id for iteration in iterations)
     shared = {
@@ -118,32 +123,33 @@ def _log_at(
 
 
 def _places(repository: Repository, log_folder: Path, loop_folder: Path) -> Iterator[PurePosixPath]:
-    """Where a commit may have the log, from the repository's root."""
+    """The folders that may hold the log in a commit, relative to the repository's root."""
     for place in (log_folder, loop_folder / FOLDER / log_folder.name):
         try:
             yield repository.relative(place)
         except GitError as error:
             if error.kind != "outside":
                 raise
+    # The same again without following a symlink at the log's own place.
     with suppress(GitError):
         yield repository.relative(loop_folder) / FOLDER / log_folder.name
 
 
 def _is_in_use(log_folder: Path) -> bool:
-    """Whether another loop file writes this log: then it was copied, not renamed or moved."""
+    """Whether a loop file beside this log still writes it."""
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.config.loop_yaml import files_in
 
     beside = log_folder.parent.parent
     for file in files_in(beside) if beside.is_dir() else ():
-        with suppress(FtloopError):  # a broken loop file is told where it is run
+        with suppress(FtloopError):  # a broken loop file is reported when it is run
             if read_loop_file(file).name == log_folder.name:
                 return True
     return False
 
 
-def _gone(repository: Repository, blobs: Mapping[PurePosixPath, str]) -> str:
-    """The logs of a commit that are no more: a loop under a new name may be one of them."""
+def _deleted_logs(repository: Repository, blobs: Mapping[PurePosixPath, str]) -> str:
+    """The logs of a commit whose folders no longer exist, three at most."""
     folders = sorted(map(str, folders_of_records(blobs)))
     gone = [folder for folder in folders if not (repository.root / folder).is_dir()]
     more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""

@@ -1,6 +1,6 @@
-"""Compare a loop's best iteration with the baseline, with more seeds where that is in doubt.
+"""Compare a loop's best iteration with the baseline, with more seeds if the result is in doubt.
 
-The statistic itself is pure (`compare`); this module gathers its input and logs its verdict.
+The statistic itself is pure (`compare`). This module collects its input and logs its verdict.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from pytest_ftloop.core.runs import (
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
-from pytest_ftloop.gate.standing import RAISING, heads
+from pytest_ftloop.gate.judgements import RAISES_ANCHOR, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import ImprovementLog, verify
 
 IN_DOUBT = 0.20
-"""A p-value up to this is worth more seeds. It spares work, and adds no false alarm: a candidate
-that passes on one seed could only have failed later."""
+"""The p-value of a worse figure up to which more seeds are trained. Above it one seed is enough,
+which saves training and adds no false alarm: more seeds could only make that candidate fail."""
 
 SEEDS_IN_DOUBT = 3
-"""Seeds that a candidate in doubt is judged by."""
+"""Seeds by which a candidate in doubt is judged. Two more trainings remove two thirds of the seed's
+variance on the candidate's side; each further one removes less."""
 
 
 TrainSeeds = Callable[[Iteration, int, SeedRole], Sequence[SeedRun]]
-"""Trains an iteration until it has so many runs; gives those that were added."""
+"""Trains an iteration with more seeds until it has that many runs, and returns the new ones."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate and the baseline that it is compared with.
+    """A candidate and its baseline: compares them, and logs the judgement.
 
-    `train_seeds` is None where nothing may be trained. `retrain_baseline` trains the baseline in
-    the candidate's environment, where that was asked for.
+    `train_seeds` is None if nothing may be trained. `retrain_baseline` trains the baseline in the
+    candidate's environment; None unless the user asked for it.
     """
 
     log: ImprovementLog
@@ -52,7 +53,7 @@ class Comparison:
     retrain_baseline: Callable[[Comparison], None] | None = None
 
     def verdict(self, rule: Regression) -> Verdict:
-        """The verdict, after training two more seeds when one is not enough to tell."""
+        """The verdict by the gate's rule, after training two more seeds if it is in doubt."""
         is_missing = self.baseline.iteration is not None and not self.baseline_runs()
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
@@ -63,7 +64,7 @@ class Comparison:
         return verdict
 
     def baseline_runs(self) -> tuple[Measured, ...]:
-        """The baseline's runs in the candidate's environment; none where it has to be trained."""
+        """The baseline's runs in the candidate's environment; empty if it was not trained there."""
         baseline = self.baseline.iteration
         if baseline is None:
             return ()
@@ -71,15 +72,21 @@ class Comparison:
         return in_environment(old.runs, self.candidate.environment)
 
     def keep(self, verdict: Verdict) -> Judgement | None:
-        """Log the verdict, unless it is there already, nothing was compared, or a hand decided."""
+        """Log the verdict as a judgement. None if there is nothing new to log.
+
+        That is if the candidate is the baseline, the user accepted it by hand, nothing was
+        compared, or the log has the same judgement already.
+        """
         baseline = self.baseline.iteration
         if baseline is not None and baseline.fingerprint == self.candidate.fingerprint:
             return None
-        if verdict.ok and self._stands_by_hand:
+        if verdict.ok and self._is_accepted_by_hand:
             return None
         known = self.log.view.judgements()
+        # Without a repository, or at a stated commit older than the log, a missing baseline does
+        # not make the candidate the first version.
         if baseline is None and (not self.baseline.is_first or self.baseline.was_stated):
-            return None  # no repository, or a commit older than the log: no first version
+            return None
         is_first = baseline is None and verdict.ok
         judgement = Judgement(
             loop=self.candidate.loop,
@@ -89,7 +96,7 @@ class Comparison:
             kind="first" if is_first else verdict.kind,
             passed=verdict.ok,
             because="nothing was committed before it" if is_first else verdict.because,
-            over=tuple(head.name for head in heads(known)) if verdict.ok else (),
+            over=tuple(j.name for j in current_judgements(known)) if verdict.ok else (),
             verdict=_without_names(verdict),
         )
         if _is_known(judgement, known):
@@ -97,15 +104,18 @@ class Comparison:
         return self.log.append_judgement(judgement)
 
     def holdout(self, verdict: Verdict) -> HoldoutReport | None:
-        """What the holdout shows of the candidate; None where it was not opened for it."""
+        """The holdout's report on the candidate; None if it was not opened for it."""
         uses = self.log.view.holdout_uses()
         if not any(use.iteration == self.candidate.id for use in uses):
             return None
-        judgements = self.by_this_eval_set()
+        judgements = self._judgements_by_eval_set()
         return report_of(self.candidate, uses, verdict, self.baseline.iteration, judgements)
 
-    def by_this_eval_set(self) -> tuple[Judgement, ...]:
-        """The judgements of iterations that were measured on the candidate's eval set."""
+    def _judgements_by_eval_set(self) -> tuple[Judgement, ...]:
+        """The judgements of iterations that were measured on the candidate's eval set.
+
+        Those of iterations that are no longer in the log count too: they wore it out all the same.
+        """
         view = self.log.view
         sets = {i.id: i.data.get("eval", {}).get("sha256") for i in view.iterations()}
         own = self.candidate.data.get("eval", {}).get("sha256")
@@ -114,7 +124,8 @@ class Comparison:
     def _compared(self, rule: Regression) -> Verdict:
         candidate, baseline = self.candidate, self.baseline.iteration
         if why := why_incomplete(candidate):
-            # Also where there is nothing to compare with, or the committed version is as broken.
+            # Checked first: an incomplete candidate must not pass because there is nothing to
+            # compare with, or because the committed version is just as incomplete.
             return Verdict(
                 kind="incomplete",
                 ok=False,
@@ -131,7 +142,7 @@ class Comparison:
             return Verdict(
                 kind="unchanged",
                 ok=True,
-                because=f"it is the version at {self.baseline.shown} itself",
+                because=f"it is the version committed at {self.baseline.shown}",
                 candidate=candidate.name,
                 baseline=baseline.name,
                 against=self.baseline.shown,
@@ -147,25 +158,25 @@ class Comparison:
         old, new = self._sides(baseline, iterations, seed_runs)
         anchor = self.baseline.anchor
         if anchor is not None and self._is_one_group(anchor):
-            anchor = None  # the same settings again: nothing but chance is between them
+            anchor = None  # the same settings: only chance can differ
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
         return self._accepted(replace(verdict, against=self.baseline.shown))
 
     def _accepted(self, verdict: Verdict) -> Verdict:
-        """The verdict, passing where the user accepted the candidate whatever it is."""
-        if verdict.ok or verdict.kind == "incomplete" or not self._stands_by_hand:
+        """The verdict, made passing if the user accepted the candidate by hand."""
+        if verdict.ok or verdict.kind == "incomplete" or not self._is_accepted_by_hand:
             return verdict
         return replace(verdict, ok=True, because=f"accepted by hand; {verdict.because}")
 
     @property
-    def _stands_by_hand(self) -> bool:
-        standing = heads(self.log.view.judgements())
-        return any(j.by == "hand" and j.candidate == self.candidate.id for j in standing)
+    def _is_accepted_by_hand(self) -> bool:
+        current = current_judgements(self.log.view.judgements())
+        return any(j.by == "hand" and j.candidate == self.candidate.id for j in current)
 
     @property
     def _logged(self) -> tuple[tuple[Iteration, ...], tuple[SeedRun, ...]]:
-        """All iterations and seed runs, of the log as it is now and of the baseline's commit."""
+        """The iterations and seed runs of the log as it is now and at the baseline's commit."""
         view = self.baseline.view
         views = (self.log.view,) if view is None else (self.log.view, view)
         iterations = tuple(iteration for each in views for iteration in each.iterations())
@@ -180,10 +191,11 @@ class Comparison:
         iterations: Sequence[Iteration],
         seed_runs: Sequence[SeedRun],
     ) -> tuple[Side, Side]:
-        """Baseline and candidate with their runs. None of these stands on both sides.
+        """Baseline and candidate with their runs, each run on one side only.
 
-        Where both have the same settings, a run is the candidate's that was trained for it, or was
-        trained in its environment when the baseline was not, and not to stand for the baseline.
+        If both have the same settings, a run counts as the candidate's if it was trained for the
+        candidate; or if it was trained in the candidate's environment, the baseline was not, and
+        the run was not meant as the baseline's (`--ftloop-retrain-baseline`).
         """
         candidate = self.candidate
         if not self._is_one_group(baseline):
@@ -200,7 +212,7 @@ class Comparison:
                 return False
             if candidate.id == baseline.id:
                 return moved and is_here
-            # Calibration may have trained the candidate's seed for the baseline before.
+            # `ftloop calibrate` may have trained the candidate's seed for the baseline before.
             return run.iteration == candidate.id or run.fingerprint == candidate.fingerprint
 
         own = [run for run in seed_runs if is_candidates(run)]
@@ -210,14 +222,14 @@ class Comparison:
 
 
 def is_in_doubt(verdict: Verdict) -> bool:
-    """Whether a metric looks worse enough that more seeds could turn out to prove it."""
+    """Whether a metric may be worse, so that more seeds could prove a regression."""
     judged: tuple[Change, ...] = (*verdict.changes, *verdict.slide)
     return any(change.test.p_worse <= IN_DOUBT for change in judged)
 
 
 def is_accepted(judgement: Judgement) -> bool:
-    """Whether a judgement makes its iteration one that the holdout is opened for."""
-    return judgement.passed and (judgement.by == "hand" or judgement.kind in RAISING)
+    """Whether a judgement accepts its iteration, so that the holdout is opened for it."""
+    return judgement.passed and (judgement.by == "hand" or judgement.kind in RAISES_ANCHOR)
 
 
 def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regression) -> Verdict:
@@ -234,7 +246,7 @@ def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regressi
 
 
 def _is_the_same(candidate: Iteration, baseline: Iteration) -> bool:
-    """Whether both are one training: equal settings and data, and equal figures too."""
+    """Whether both are the same training: same settings and data, and the same figures."""
     return (
         candidate.fingerprint == baseline.fingerprint
         and candidate.metrics == baseline.metrics
@@ -243,14 +255,14 @@ def _is_the_same(candidate: Iteration, baseline: Iteration) -> bool:
 
 
 def _without_names(verdict: Verdict) -> dict[str, object]:
-    """The verdict's record without what the judgement says itself."""
-    said = {"kind", "ok", "because", "candidate", "baseline"}
-    return {key: value for key, value in verdict.as_record().items() if key not in said}
+    """The verdict's record without the keys that the judgement has itself."""
+    own = {"kind", "ok", "because", "candidate", "baseline"}
+    return {key: value for key, value in verdict.as_record().items() if key not in own}
 
 
 def _is_known(judgement: Judgement, known: Sequence[Judgement]) -> bool:
-    """Whether a judgement says again what stands, or what failed before."""
-    standing = heads(known)
+    """Whether the log has this judgement already, as its only current one or as a failed one."""
+    current = current_judgements(known)
     same = [
         other
         for other in known
@@ -265,4 +277,5 @@ def _is_known(judgement: Judgement, known: Sequence[Judgement]) -> bool:
     ]
     if not judgement.passed:
         return bool(same)
-    return len(standing) == 1 and standing[0] in same
+    # Two current judgements (a merge) are still to be replaced by one.
+    return len(current) == 1 and current[0] in same

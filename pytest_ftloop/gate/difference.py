@@ -1,4 +1,4 @@
-"""What differs between two iterations: settings, data, figures, examples, findings, cost."""
+"""The difference of two iterations: settings, data, verdict, examples, findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_ftloop.gate.verdict import Verdict
 
 @dataclass(frozen=True)
 class SettingChange:
-    """One setting, or fact of model, data or scoring, that differs; None where it is not stated."""
+    """A setting, or a fact of model, data or scoring, that differs; None if one side lacks it."""
 
     name: str
     before: Any
@@ -21,7 +21,7 @@ class SettingChange:
 
 @dataclass(frozen=True)
 class Flip:
-    """An example that one side passes and the other fails; what each side said."""
+    """An example that one side passes and the other fails, with the output of each."""
 
     id: str
     tags: tuple[str, ...]
@@ -35,8 +35,8 @@ class Flip:
 class Difference:
     """A candidate beside its baseline, for a reviewer.
 
-    `verdict` compares them. `came` and `went` are findings that only the candidate, or only the
-    baseline, has. `before` and `after` are the two iterations.
+    `before` and `after` are the two iterations, `verdict` their comparison. `came` holds the
+    findings that only the candidate has, `went` those that only the baseline has.
     """
 
     loop: str
@@ -51,7 +51,7 @@ class Difference:
 
     @property
     def is_empty(self) -> bool:
-        """Whether both are one training."""
+        """Whether both sides are the same training."""
         return self.before.fingerprint == self.after.fingerprint and not self.verdict.changes
 
 
@@ -61,7 +61,7 @@ def difference(
     verdict: Verdict,
     examples: Mapping[str, Example],
 ) -> Difference:
-    """What a reviewer wants to know of a candidate. `examples` give the prompts, by id."""
+    """Collect what differs. `examples`, by id, supply the prompts."""
     old, new = ({row.id: row for row in it.examples} for it in (before, after))
 
     def flips(ids: tuple[str, ...]) -> tuple[Flip, ...]:
@@ -82,8 +82,9 @@ def difference(
 
 
 def setting_changes(before: Iteration, after: Iteration) -> tuple[SettingChange, ...]:
-    """Every stated setting that differs, and of model, scoring and data what does."""
+    """Every stated setting, and every fact of model, scoring and data, that differs."""
     old, new = _stated(before), _stated(after)
+    # LoRA and training settings first: they are what an adjustment changes.
     names = sorted({*old, *new}, key=lambda name: (not name.startswith(("lora", "training")), name))
     return tuple(
         SettingChange(name, old.get(name), new.get(name))
@@ -98,7 +99,7 @@ def _stated(iteration: Iteration) -> dict[str, Any]:
     found |= {f"scoring.{name}": value for name, value in iteration.scoring.items()}
     found["model"] = iteration.model
     for role, facts in iteration.data.items():
-        # Where the file lies does not matter, what it says does.
+        # Data is compared by its content: moving a file changes nothing.
         found[f"data.{role}"] = f"{facts.get('rows')} rows, {str(facts.get('sha256'))[:8]}"
     return found
 

@@ -1,7 +1,7 @@
-"""The holdout: opened once for each accepted iteration, told in one line, never decided by.
+"""The holdout: opened once per accepted iteration, reported in one line, used for no decision.
 
-Nothing that adjusts gets to see it: it is loaded after an iteration was accepted, and what the log
-keeps of it are figures without any text. The diagnosis compares those with the eval set's.
+No adjustment sees it: it is loaded after an iteration was accepted, and the log keeps its figures
+without any text. The diagnosis compares those with the eval set's.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences, is_figure
 from pytest_ftloop.gate.verdict import Change, Verdict
 
 ALARM_Z = 2.0
-"""From here on a gain that the holdout does not show is told as an alarm: with an honest gain it
-happens once in 44 times."""
+"""Standard errors by which the gain on the eval set must exceed that on the holdout to raise the
+alarm. A gain that is real on both does so once in 44 times."""
 
 WORN_USES = 20
-"""Openings after which a holdout is told to be worn: at 5% each, one would mislead by now."""
+"""Openings after which a holdout is reported as worn: if each misleads with a chance of 5%, one is
+expected to have done so."""
 
-METRICS = ("eval_loss", "pass_rate")
+HOLDOUT_METRICS = ("eval_loss", "pass_rate")
+"""Metrics that are compared between eval set and holdout, and reported."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """One metric's gain on the eval set beside that on the holdout; above 0 is better.
+    """One metric's gain on the eval set and on the holdout. Above 0 is better.
 
-    `z` is the difference of both in its standard errors, of the examples alone: the seed moves both
-    sets together.
+    `z` is the difference of the two, in standard errors. Those are of the examples alone, because
+    the training seed moves both sets together.
     """
 
     metric: str
@@ -39,17 +41,17 @@ class Gain:
 
     @property
     def alarms(self) -> bool:
-        """Whether the gain on the eval set can't be one on other examples."""
+        """Whether the eval set gained so much more that the gain is not one on other examples."""
         return self.on_eval > 0 and self.z > ALARM_Z
 
 
 @dataclass(frozen=True)
 class HoldoutReport:
-    """What the holdout says of an iteration.
+    """An iteration's figures on the holdout, and whether its gain appears there too.
 
-    `metrics` are its figures there. `reference` names the accepted iteration before it, None where
-    the holdout was never opened before. `uses` counts the openings of a holdout of this content,
-    this one included; `judged` the judgements by the eval set so far.
+    `reference` names the accepted iteration that it is compared with; None if the holdout was not
+    opened for that one. `uses` counts the openings of a holdout with this content, this one
+    included; `judged` counts the judgements that used the eval set.
     """
 
     iteration: str
@@ -62,17 +64,17 @@ class HoldoutReport:
 
     @property
     def alarm(self) -> bool:
-        """Whether a gain does not hold."""
+        """Whether a gain on the eval set does not appear on the holdout."""
         return any(gain.alarms for gain in self.gains)
 
     @property
     def holdout_is_worn(self) -> bool:
-        """Whether the holdout was opened too often to be blind."""
+        """Whether the holdout was opened too often to be unbiased."""
         return self.uses >= WORN_USES
 
     @property
     def eval_set_is_worn(self) -> bool:
-        """Whether one of the judgements by this eval set is expected to be luck by now."""
+        """Whether one of the judgements that used this eval set is expected to be wrong by now."""
         return self.judged * self.alpha >= 1
 
 
@@ -83,7 +85,7 @@ def report_of(
     baseline: Iteration | None,
     judgements: Sequence[Judgement],
 ) -> HoldoutReport | None:
-    """What the openings logged so far say of an iteration; None where it was not opened for it."""
+    """The report on an iteration, from the openings logged; None if there is none for it."""
     own = next((use for use in uses if use.iteration == iteration.id), None)
     if own is None:
         return None
@@ -93,7 +95,7 @@ def report_of(
     gains = () if before is None else _gains(before, own, verdict)
     return HoldoutReport(
         iteration=iteration.name,
-        metrics={name: own.metrics[name] for name in METRICS if name in own.metrics},
+        metrics={name: own.metrics[name] for name in HOLDOUT_METRICS if name in own.metrics},
         reference=baseline.name if before is not None and baseline is not None else None,
         gains=gains,
         uses=sum(_is_of_the_same_set(use, own) for use in uses),
@@ -107,8 +109,9 @@ def _gains(before: HoldoutUse, after: HoldoutUse, verdict: Verdict) -> tuple[Gai
         return ()
     if dict(before.scoring) != dict(after.scoring):
         return ()
-    told = (_gain(change, before, after) for change in verdict.changes if change.metric in METRICS)
-    return tuple(gain for gain in told if gain is not None)
+    changes = [change for change in verdict.changes if change.metric in HOLDOUT_METRICS]
+    gains = (_gain(change, before, after) for change in changes)
+    return tuple(gain for gain in gains if gain is not None)
 
 
 def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:
@@ -122,16 +125,17 @@ def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:
     worse = [b - a for a, b in values]
     if not all(map(is_figure, worse)):
         return None
-    told = differences(worse)
+    found = differences(worse)
     of_eval = _example_variance(change)
-    error = math.sqrt(told.variance / told.n + of_eval)
-    on_eval, on_holdout = -change.test.change, -told.mean
+    error = math.sqrt(found.variance / found.n + of_eval)
+    # Both are changes with higher = worse; a gain is their negative.
+    on_eval, on_holdout = -change.test.change, -found.mean
     z = (on_eval - on_holdout) / error if error else 0.0
     return Gain(change.metric, on_eval, on_holdout, z)
 
 
 def _example_variance(change: Change) -> float:
-    """The part of a change's squared standard error that the examples bring."""
+    """The part of a change's squared standard error that is due to the examples."""
     test = change.test
     seeds = (1 / test.k_baseline + 1 / test.k_candidate) * test.tau**2
     return max(test.se**2 - seeds, 0.0)

@@ -1,4 +1,4 @@
-"""Which commit is the standard that a candidate is compared with."""
+"""Find the commit whose log holds the baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNRELATED = frozenset({"shallow", "no-merge-base"})
 
 @dataclass(frozen=True)
 class Reference:
-    """The commit that is the standard, how to print it, and what made it the standard."""
+    """The commit to compare with, how to print it, and how it was chosen."""
 
     commit: str
     shown: str
@@ -28,7 +28,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Range:
-    """Two commits to compare. A base of None is the default one, a head of None the files now."""
+    """Two commits to compare. Base None: the default one. Head None: the files as they are now."""
 
     base: str | None
     head: str | None
@@ -38,7 +38,7 @@ class Range:
 
 @dataclass(frozen=True)
 class _Request:
-    """What a CI system says of the change under review; '' where it does not say."""
+    """The change under review, as the CI system describes it; '' for what it leaves out."""
 
     name: str
     target: str
@@ -46,13 +46,13 @@ class _Request:
     base: str
     """A commit of that branch."""
     base_is_exact: bool
-    """Whether `base` is where the change starts, rather than the branch's tip at some time."""
+    """Whether the change starts at `base`; else `base` is the branch's tip at some time."""
 
 
 def reference(repository: Repository, stated: str | None, env: Mapping[str, str]) -> Reference:
-    """The stated ref; else where a pull or merge request starts; else the last commit.
+    """The stated ref; else the commit where a pull or merge request starts; else the last commit.
 
-    Only a ref that was not stated is looked for in the CI system's environment `env`.
+    The CI system's environment `env` is read only if no ref was stated.
     """
     if stated is not None:
         return _stated(repository, stated)
@@ -64,12 +64,12 @@ def reference(repository: Repository, stated: str | None, env: Mapping[str, str]
 
 
 def is_request(env: Mapping[str, str]) -> bool:
-    """Whether the CI system says that this is a pull, merge or queued change to another branch."""
+    """Whether this is a change to another branch: a pull or merge request, or a queued one."""
     return bool(_github(env) or _gitlab(env))
 
 
 def split_range(text: str) -> Range:
-    """`BASE`, `BASE..HEAD`, `BASE..`, `..HEAD`, or `A...B` for their merge base and B."""
+    """Read `BASE`, `BASE..HEAD`, `BASE..`, `..HEAD`, or `A...B` (their merge base, and B)."""
     match = _RANGE.fullmatch(text)
     base, dots, head = match.group("base", "dots", "head") if match else (text, "", "")
     wrong = (
@@ -89,22 +89,23 @@ def split_range(text: str) -> Range:
 
 
 def _stated(repository: Repository, stated: str) -> Reference:
-    # '..' is in no name of a branch or tag; in braces it is text or a date to search for.
+    # No branch or tag has '..' in its name. In braces (`HEAD^{/fix..}`) it is text to search for.
     if not stated.strip() or ".." in stated.partition("{")[0]:
         raise ConfigError(
             f"wanted one commit, branch or tag as the baseline, found {stated!r}",
-            cure="Name one, such as main or HEAD~1; without the option it is the last commit, "
-            "in a pull request the merge base.",
+            cure="Name one, such as main or HEAD~1. Without the option the baseline is the last "
+            "commit, or the merge base in a pull request.",
         )
     commit = repository.resolve(stated)
     return Reference(commit, _shown(stated, commit), "stated")
 
 
 def _start_of(repository: Repository, request: _Request) -> Reference:
-    """Where a change starts: the merge base with the target branch, or the base commit told.
+    """The commit where a change starts.
 
-    A base that is exact goes first; else the branch does, and a base that has no common history
-    with HEAD here (a checkout of single commits) is taken as it is.
+    That is the base commit that the CI system states, if it is exact; else the merge base with the
+    target branch; else that with the base commit, or, in a checkout of single commits without a
+    common history, the base commit itself.
     """
     base = _find(repository, request.base) if _SHA.fullmatch(request.base) else None
     if base and request.base_is_exact:
@@ -130,7 +131,7 @@ def _start_of(repository: Repository, request: _Request) -> Reference:
 
 def _base(request: _Request, commit: str) -> Reference:
     name = f"base of the {request.name}"
-    return Reference(commit, _shown(name, commit), f"the {name}, as the CI system tells it")
+    return Reference(commit, _shown(name, commit), f"the {name}, as the CI system states it")
 
 
 def _merge_base(repository: Repository, request: _Request, ref: str) -> Reference:
@@ -141,7 +142,7 @@ def _merge_base(repository: Repository, request: _Request, ref: str) -> Referenc
 
 
 def _branches(repository: Repository, target: str) -> Iterator[str]:
-    """Where a branch may be: fetched from `origin`, from another remote, or a local one."""
+    """The refs that may hold a branch: fetched from `origin` or another remote, then local."""
     if target:
         for remote in repository.remotes():
             yield f"refs/remotes/{remote}/{target}"
@@ -198,9 +199,9 @@ def _gitlab(env: Mapping[str, str]) -> _Request | None:
 
 
 def _event(env: Mapping[str, str]) -> dict[str, Any]:
-    """What GitHub tells of the event; nothing when its file is missing or broken.
+    """GitHub's description of the event; empty if its file is missing or broken.
 
-    The file is a second source only, and not there in every container a job runs in.
+    It only adds to the environment variables, and some containers that run a job lack the file.
     """
     try:
         event = json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_bytes())

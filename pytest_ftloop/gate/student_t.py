@@ -1,7 +1,7 @@
-"""Student's t for real degrees of freedom, without scipy: importing it would cost 0.3 s.
+"""Student's t for real degrees of freedom, without scipy, whose import takes a second or more.
 
 Relative errors are below 1e-10 for 0.5 to 1e7 degrees of freedom and tails down to 1e-12
-(tests/compare/test_student_t.py holds it against scipy).
+(tests/compare/test_student_t.py compares with scipy).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import math
 from statistics import NormalDist
 
 LARGE_DF = 300.0
-"""From here Hill's normal approximation is exact to 1e-12, and faster than a continued fraction."""
+"""Degrees of freedom from which Hill's normal approximation is used: there it is exact to 1e-12,
+and faster than a continued fraction."""
 
 LARGEST_LOG = 700.0
-"""Of a float, about: a quantile beyond is infinite (with less than 0.1 degrees of freedom)."""
+"""Largest log of a quantile, about that of the largest float. A quantile beyond counts as infinite,
+which happens below 0.1 degrees of freedom."""
 
 
 def survival(t: float, df: float) -> float:
@@ -37,10 +39,10 @@ def quantile(p: float, df: float) -> float:
 
 
 def _exceeded_with(tail: float, df: float, start: float) -> float:
-    """The t > 0 with P(T > t) = tail, by Newton's method on ln P over ln t.
+    """The t > 0 with P(T > t) = tail, by Newton's method on ln P as a function of ln t.
 
     The density of ln T, T > 0, is log-concave, so ln P is concave in ln t: from any start, every
-    step after the first comes nearer from the right.
+    step after the first approaches the solution from the right.
     """
     log_t, log_tail = math.log(start), math.log(tail)
     for _ in range(100):
@@ -78,12 +80,12 @@ def _log_density(t: float, df: float) -> float:
 def _log_sum(t: float, df: float) -> float:
     """Log of 1 + t^2 / df."""
     ratio = t / math.sqrt(df)
-    # The square of a large ratio may overflow, and the 1 beside it is lost anyway.
+    # The square of a large ratio may overflow, and adding 1 to it makes no difference.
     return math.log1p(ratio * ratio) if ratio < 1e8 else 2 * math.log(ratio)
 
 
 def _log_beta(a: float) -> float:
-    """Log of B(a, 1/2); by Stirling's series where a difference of lgammas loses digits."""
+    """Log of B(a, 1/2). For a large a by Stirling's series: a difference of lgammas loses digits."""
     half = 0.5 * math.log(math.pi)
     if a < LARGE_DF / 2:
         return math.lgamma(a) + half - math.lgamma(a + 0.5)

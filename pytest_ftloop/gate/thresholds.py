@@ -1,4 +1,4 @@
-"""Judge an iteration's figures by the thresholds of its gates."""
+"""Check an iteration's figures against the thresholds of its gates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate and the figure it was judged by; no figure (None) is a failure."""
+    """A gate, the figure it was checked with (None if it is missing), and whether it holds."""
 
     gate: Gate
     value: float | None
@@ -26,20 +26,20 @@ class GateResult:
         """One line: `eval_loss 3.5123, wanted <= 3.4`."""
         gate = self.gate
         if self.value is None:
-            return f"{gate.name} has no figure: {_why_missing(gate)}"
+            return f"{gate.name} is missing: {_why_missing(gate)}"
         figure = format_figure(gate.name, self.value)
         if math.isfinite(self.value) and self._reads_otherwise(figure):
             figure = exact_figure(gate.metric, self.value)
         return f"{gate.name} {figure}, wanted {gate.op} {exact_figure(gate.metric, gate.bound)}"
 
     def _reads_otherwise(self, figure: str) -> bool:
-        """Whether the rounded figure would contradict the verdict (89.96% shown as 90.0%)."""
+        """Whether the rounded figure would contradict the result (89.96% shown as 90.0%)."""
         read = parse_number(figure.rstrip("%"), percent=figure.endswith("%"))
         return OPERATORS[self.gate.op](read, self.gate.bound) is not self.passed
 
 
 def check_gates(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
-    """Each gate's result, in order. A figure that is missing, NaN or infinite is a failure."""
+    """Check each gate, in order. A figure that is missing, NaN or infinite fails."""
     return tuple(_check(gate, metrics.get(gate.name)) for gate in gates)
 
 
@@ -50,7 +50,7 @@ def _check(gate: Gate, value: float | None) -> GateResult:
 
 def _why_missing(gate: Gate) -> str:
     if gate.tag is None:
-        return f"the iteration recorded no {gate.metric}"
+        return "the iteration did not record it"
     if gate.metric in OF_TRAIN_SAMPLE:
         return f"no eval example, or none of the train sample, is tagged {gate.tag!r}"
     return f"no eval example is tagged {gate.tag!r}"

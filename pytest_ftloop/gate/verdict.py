@@ -1,4 +1,4 @@
-"""The verdict on a candidate: what it is compared with, every figure it rests on, what it says."""
+"""The verdict on a candidate, with what it was compared with and every figure behind it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ Kind = Literal["improved", "unchanged", "regressed", "inconclusive", "not compar
 MetricKind = Literal["improved", "unchanged", "regressed", "inconclusive"]
 
 FAILING: frozenset[str] = frozenset({"regressed", "incomplete"})
-"""Verdicts that always fail; of the others those that the user asked for."""
-
-STRICT = ("inconclusive", "not comparable")
-"""Verdicts that fail when asked to."""
+"""Verdicts that always fail. A gate's `fail_on` may add others."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of candidate and baseline on their common examples.
+    """One metric of candidate and baseline, on their common examples.
 
-    `baseline` and `candidate` are the metric's own figures, the mean over the seeds. `test` has
-    the change with higher = worse. `p` is that of the direction it went in, after Holm's correction
-    for the metrics judged together. `decide` says what would settle an inconclusive change.
+    `baseline` and `candidate` are the metric's own figures, as means over the seeds. In `test` a
+    change above 0 is worse, whatever the metric. `p` is that of the direction of the change, after
+    Holm's correction over the metrics tested together. `decide` states how many seeds or examples
+    would settle an inconclusive change.
     """
 
     metric: str
@@ -44,7 +42,7 @@ class Change:
         return f"{figures} ({change_text(self.metric, self.candidate - self.baseline)})"
 
     def as_record(self) -> dict[str, Any]:
-        """The figures as the log keeps them."""
+        """The figures as plain values, for the log."""
         return {
             "metric": self.metric,
             "kind": self.kind,
@@ -65,12 +63,12 @@ class Change:
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What the gate says of a candidate.
+    """The result of comparing a candidate with its baseline.
 
-    `candidate`, `baseline` and `anchor` are names of iterations (`003-3fa9c1d2`), None where there
-    is none. `against` says which commit the baseline is from. `changes` decide, `tags` and `runs`
-    (figures of whole runs) are told beside them, `slide` are the changes against the anchor.
-    `common` of `total` examples were compared. `fixed` and `broken` are ids of examples.
+    `candidate`, `baseline` and `anchor` are names of iterations (`003-3fa9c1d2`), or None.
+    `against` names the baseline's commit for people. `changes` decide; `tags`, and `runs` (figures
+    of whole runs), are only reported. `slide` holds the changes against the anchor. `common` of
+    `total` examples were compared. `fixed` and `broken` are ids of examples.
     """
 
     kind: Kind
@@ -97,16 +95,16 @@ class Verdict:
         return f"{self.kind}: {self.because}"
 
     def __repr__(self) -> str:
-        """The same: it is what `assert best.verdict.ok, best.verdict` shows."""
+        """As `str`, because `assert best.verdict.ok, best.verdict` shows it."""
         return str(self)
 
     def change(self, metric: str) -> Change | None:
-        """The change of one metric, of the whole set or of a tag."""
+        """The change of one metric, such as `eval_loss` or `pass_rate[negation]`, if tested."""
         found = (c for c in (*self.changes, *self.tags, *self.runs) if c.metric == metric)
         return next(found, None)
 
     def as_record(self) -> dict[str, Any]:
-        """Everything it rests on, as the log keeps it: no path, no commit, no time."""
+        """The verdict as plain values, for the log: without commit, path or time."""
         return {
             "kind": self.kind,
             "ok": self.ok,
@@ -127,17 +125,17 @@ class Verdict:
 
 
 def change_text(metric: str, difference: float) -> str:
-    """`+0.0491`, `-5.8 points`: a difference in the metric's own direction."""
+    """`+0.0491`, `-5.8 points`: a difference between two of the metric's own figures."""
     if split_name(metric)[0] in {"pass_rate", "token_accuracy"}:
         return f"{round(100 * difference, 1) + 0.0:+.1f} points"
     return f"{round(difference, 4) + 0.0:+.4f}"  # + 0.0: no -0.0000
 
 
 def amount_text(metric: str, amount: float) -> str:
-    """`0.0491`, `5.8 points`: the size of a change, whichever way it goes."""
+    """`0.0491`, `5.8 points`: the size of a change, without its sign."""
     return change_text(metric, abs(amount)).lstrip("+")
 
 
 def is_better(metric: str, new: float, old: float) -> bool:
-    """Whether a figure moved in its good direction."""
+    """Whether a figure improved."""
     return METRICS[split_name(metric)[0]].improved(new, old)

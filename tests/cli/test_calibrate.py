@@ -93,10 +93,10 @@ def test_gate_is_sharper(loops: Loops, calibrate: Any, capsys: Capture) -> None:
     loops.train()
     capsys.readouterr()
     assert 0 == main(["gate"])
-    assert "seed noise is hardly measured yet" in capsys.readouterr().out
+    assert "too few seeds to measure the seed noise" in capsys.readouterr().out
     calibrate()
     main(["gate"])
-    assert "hardly measured" not in capsys.readouterr().out
+    assert "too few seeds" not in capsys.readouterr().out
 
 
 def test_several_loops(loops: Loops, calibrate: Any) -> None:

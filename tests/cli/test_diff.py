@@ -80,7 +80,7 @@ def test_unchanged(loops: Loops, diff: Any) -> None:
     code, out, _ = diff()
     assert 0 == code
     assert out.startswith("x: unchanged\n")
-    assert "it is the version at HEAD (" in out
+    assert "it is the version committed at HEAD (" in out
     assert "settings, data and model: unchanged" in out
 
 
@@ -143,7 +143,7 @@ def test_data_and_scoring(loops: Loops, diff: Any) -> None:
     assert "\n  scoring.scorer exact -> contains\n" in out
     text = " ".join(out.split())
     assert "note: eval set changed: 3 of 4 examples compared (1 changed, 1 gone)" in text
-    assert "scoring changed: pass_rate is not compared" in text
+    assert "pass_rate is not compared: scoring changed" in text
 
 
 @pytest.mark.parametrize("format_", ["text", "markdown", "json"])

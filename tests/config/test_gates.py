@@ -229,13 +229,13 @@ def test_judge_missing() -> None:
         ("pass_rate", "> 66.6%", 0.6664, "pass_rate 66.64%, wanted > 66.6%"),
         ("eval_loss", "<= 3.4", math.nan, "eval_loss nan, wanted <= 3.4"),
         ("perplexity", "<= 9", math.inf, "perplexity inf, wanted <= 9"),
-        ("pass_rate[x]", ">= 0", None, "pass_rate[x] has no figure: no eval example is tagged 'x'"),
-        ("eval_loss", "<= 3", None, "eval_loss has no figure: the iteration recorded no eval_loss"),
+        ("pass_rate[x]", ">= 0", None, "pass_rate[x] is missing: no eval example is tagged 'x'"),
+        ("eval_loss", "<= 3", None, "eval_loss is missing: the iteration did not record it"),
         (
             "overfit_gap[x]",
             "<= 3",
             None,
-            "overfit_gap[x] has no figure: no eval example, or none of the train sample, is tagged"
+            "overfit_gap[x] is missing: no eval example, or none of the train sample, is tagged"
             " 'x'",
         ),
     ],

@@ -213,7 +213,7 @@ def test_log_that_is_gone(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> Non
     anew.append(BETTER)
     baseline = find(anew, repo.root)
     assert baseline.is_first
-    assert baseline.why_none.endswith(f"; gone since then: {LOG}")
+    assert baseline.why_none.endswith(f"; deleted since then: {LOG}")
 
 
 def test_ignored_log(repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:

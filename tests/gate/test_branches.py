@@ -25,7 +25,7 @@ from pytest_ftloop.core.records import Cost, HoldoutUse, Iteration, SeedRun
 from pytest_ftloop.core.runs import runs_of
 from pytest_ftloop.gate.baseline import find_baseline
 from pytest_ftloop.gate.comparison import Comparison
-from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, LogView
 from pytest_ftloop.log.files import CommitFiles, below
@@ -293,15 +293,15 @@ def everything_in(view: LogView) -> str:
     return repr([[(k, k.tag) for k in kept], [getattr(k, "steps", ()) for k in kept], tables])
 
 
-def standing_in(view: LogView) -> tuple[str | None, ...]:
-    """Names of the baseline, the anchor and the heads, and the runs that stand for the baseline."""
+def current_in(view: LogView) -> tuple[str | None, ...]:
+    """Names of the baseline, the anchor, the current judgements, and the baseline's runs."""
     iterations, judgements = view.iterations(), view.judgements()
     baseline = baseline_of(iterations, judgements, METRIC)
     anchor = anchor_of(iterations, judgements, METRIC)
     runs = runs_of(baseline, iterations, view.seed_runs()) if baseline else ()
     return (
         *(found and f"{found.name}-{found.tag}" for found in (baseline, anchor)),
-        *(head.name for head in heads(judgements)),
+        *(head.name for head in current_judgements(judgements)),
         *(run.tag for run in runs),
     )
 
@@ -340,19 +340,19 @@ def test_branches_merge_in_any_order_to_one_log(history: History) -> None:
         assert blobs_of(repo, repo.head) == union  # of every branch every file, as it was
 
         view = view_of(repo, union)
-        said, standing = everything_in(view), standing_in(view)
-        event(f"{len(heads(view.judgements()))} heads")
+        said, current = everything_in(view), current_in(view)
+        event(f"{len(current_judgements(view.judgements()))} current judgements")
         for name in BRANCHES:
             assert_holds(view, view_of(repo, files[name]))
         repo.git("-c", "core.autocrlf=true", "checkout-index", "--all", "--prefix=crlf/")
         for checkout in (repo.root, repo.root / "crlf"):
             there = ImprovementLog(checkout / FOLDER_OF_LOOP).view
-            assert (everything_in(there), standing_in(there)) == (said, standing)
+            assert (everything_in(there), current_in(there)) == (said, current)
         assert all(b"\r\n" in path.read_bytes() for path in (repo.root / "crlf").rglob("*.yaml"))
 
 
 def assert_holds(merged: LogView, branch: LogView) -> None:
-    """Whatever the log of a branch says is said by that of the merge; its heads or their heirs."""
+    """The merged log has all that a branch's has; its judgements are current, or replaced."""
     for what in ("seed_runs", "judgements", "holdout_uses"):
         of_merge, of_branch = (
             {repr((k, k.tag)) for k in getattr(v, what)()} for v in (merged, branch)
@@ -360,6 +360,6 @@ def assert_holds(merged: LogView, branch: LogView) -> None:
         assert of_branch <= of_merge
     fingerprints = {iteration.fingerprint for iteration in merged.iterations()}
     assert {iteration.fingerprint for iteration in branch.iterations()} <= fingerprints
-    standing = {head.name for head in heads(merged.judgements())}
+    standing = {head.name for head in current_judgements(merged.judgements())}
     replaced = {name for j in merged.judgements() if j.passed for name in j.over}
-    assert {head.name for head in heads(branch.judgements())} <= standing | replaced
+    assert {head.name for head in current_judgements(branch.judgements())} <= standing | replaced

@@ -53,7 +53,7 @@ def judged(
     others: Sequence[Iteration] = (),
     anchor: Iteration | None = None,
 ) -> Verdict:
-    """The verdict as `Judging` asks for it."""
+    """The verdict as `Comparison` asks for it."""
     iterations = [old, new, *others]
 
     def side(iteration: Iteration) -> Side:
@@ -77,7 +77,7 @@ def kinds(verdict: Verdict) -> dict[str, str]:
 
 
 def test_same_figures() -> None:
-    """Nothing changed: unchanged, and it says from where on a drop would have been found."""
+    """Nothing changed: unchanged, and it states the smallest regression that would be detected."""
     old = run_of(1)
     quiet = [fake_seed_run(old, seed) for seed in range(43, 47)]
     verdict = judged(old, fake_measured(2, old.examples), seed_runs=quiet)
@@ -85,7 +85,7 @@ def test_same_figures() -> None:
     for change in verdict.changes:
         assert pytest.approx(change.baseline, abs=1e-12) == change.candidate
         assert pytest.approx(0.0, abs=1e-12) == change.test.change
-    assert "200 examples, 1 against 5 seeds: a drop of " in verdict.because
+    assert "200 examples, 1 seed against 5: a regression of " in verdict.because
 
 
 def test_large_drop() -> None:
@@ -159,7 +159,7 @@ def test_inconclusive_says_what_decides() -> None:
     """Nothing is proven, yet more than max_regression is possible: it says how to settle it."""
     verdict = judged(run_of(1), run_of(2, 1.02))
     assert ("inconclusive", True) == (verdict.kind, verdict.ok)
-    assert "nothing is proven, but it could be worse by 0." in verdict.because
+    assert "no regression is proven, but it could be worse by up to 0." in verdict.because
     assert "more than max_regression (5%) allows" in verdict.because
     assert verdict.because.endswith(" would decide")
     lenient = replace(RULE, max_regression=0.5)
@@ -248,7 +248,7 @@ def test_nothing_in_common() -> None:
     new = fake_measured(2, fake_table(losses(), start=500))
     verdict = judged(run_of(1), new)
     assert ("not comparable", True) == (verdict.kind, verdict.ok)
-    assert "no example in common with the baseline" == verdict.because
+    assert "no example is in common with the baseline" == verdict.because
     assert (0, N) == (verdict.common, verdict.total)
 
 
@@ -302,7 +302,7 @@ def test_scoring_changed() -> None:
     """The pass rate is left out, with the flips, and said so; the loss is compared."""
     verdict = judged(run_of(1), run_of(2, 1.25, range(50), scoring={"scorer": "contains"}))
     assert ["eval_loss"] == [change.metric for change in verdict.changes]
-    assert "scoring changed: pass_rate is not compared" in verdict.notes
+    assert "pass_rate is not compared: scoring changed" in verdict.notes
     assert ((), ()) == (verdict.fixed, verdict.broken)
     assert "regressed" == verdict.kind
 
@@ -315,7 +315,7 @@ def test_tokens_changed() -> None:
     assert {"pass_rate": "regressed"} == kinds(verdict)
     assert () == verdict.runs
     for name in ("eval_loss", "token_accuracy", "overfit_gap"):
-        assert f"the tokens of the examples changed: {name} is not compared" in verdict.notes
+        assert f"{name} is not compared: the tokens of the examples changed" in verdict.notes
 
 
 def test_nothing_left_to_compare() -> None:
@@ -323,7 +323,7 @@ def test_nothing_left_to_compare() -> None:
     rows = fake_table(losses(5.0), tokens=7)
     verdict = judged(run_of(1), fake_measured(2, rows, scoring={"scorer": "contains"}))
     assert ("not comparable", True) == (verdict.kind, verdict.ok)
-    assert "eval_loss is not compared; scoring changed: pass_rate is" in verdict.because
+    assert "the examples changed; pass_rate is not compared: scoring changed" in verdict.because
 
 
 def test_environment_changed() -> None:
@@ -411,14 +411,14 @@ def test_gap_whose_noise_is_unknown() -> None:
     """Until the seed noise is measured a gap proves nothing, and it says what measures it."""
     verdict = judged(run_of(1), with_figure(run_of(2), overfit_gap=0.9), GAP)
     assert ("not comparable", ()) == (verdict.kind, verdict.changes)
-    assert "its seed noise is not measured yet (ftloop calibrate)" in verdict.because
+    assert "its seed noise is not measured yet (run ftloop calibrate)" in verdict.because
 
 
 def test_power_without_examples() -> None:
     """Of figures of whole runs the number of examples says nothing."""
     old = run_of(1)
     verdict = judged(old, run_of(2), GAP, seed_runs=calibrated(old))
-    assert power_text(verdict.changes).startswith("1 against 5 seeds: a drop of ")
+    assert power_text(verdict.changes).startswith("1 seed against 5: a regression of ")
 
 
 @pytest.mark.parametrize("value", [math.nan, None])
@@ -432,7 +432,7 @@ def test_missing_gap(value: float | None) -> None:
     assert f"{lacking.name}: it has no figure overfit_gap" == verdict.because
     verdict = judged(lacking, whole, replace(GAP, metrics=("overfit_gap", "eval_loss")))
     assert ["eval_loss"] == [change.metric for change in verdict.changes]
-    assert "the baseline has no figure overfit_gap: overfit_gap is not compared" in verdict.notes
+    assert "overfit_gap is not compared: the baseline lacks overfit_gap" in verdict.notes
 
 
 def test_gap_of_a_changed_eval_set() -> None:
@@ -443,7 +443,10 @@ def test_gap_of_a_changed_eval_set() -> None:
     rule = replace(RULE, metrics=("eval_loss", "overfit_gap"))
     verdict = judged(old, new, rule, seed_runs=calibrated(old))
     assert ["eval_loss"] == [change.metric for change in verdict.changes]
-    assert "it is one of the whole eval set, which changed: overfit_gap" in str(verdict.notes)
+    assert (
+        "overfit_gap is not compared: it is a figure of the whole eval set, which changed"
+        in verdict.notes
+    )
     assert ["train_loss"] == [change.metric for change in verdict.runs]
 
 
@@ -506,7 +509,7 @@ def test_tag_that_nothing_common_has() -> None:
     """Where no common example has the tag there is nothing to judge by."""
     verdict = judged(tagged(1), tagged(2), Regression("regression[rare]"))
     assert ("not comparable", True) == (verdict.kind, verdict.ok)
-    assert "no common example tagged rare with the baseline" == verdict.because
+    assert "no example tagged rare is in common with the baseline" == verdict.because
 
 
 # the anchor

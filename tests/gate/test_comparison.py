@@ -23,7 +23,7 @@ from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import compare
 from pytest_ftloop.gate.comparison import IN_DOUBT, Comparison, is_accepted, is_in_doubt
 from pytest_ftloop.gate.holdout import report_of
-from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.loop import Loop
@@ -374,7 +374,7 @@ def test_version_itself(tmp_path: Path) -> None:
     """The committed version judged against itself: unchanged, without any statistics."""
     verdict = Case(tmp_path).comparison(OLD, seeds="fake").verdict(RULE)
     assert ("unchanged", True, ()) == (verdict.kind, verdict.ok, verdict.changes)
-    assert "it is the version at HEAD (1234567) itself" == verdict.because
+    assert "it is the version committed at HEAD (1234567)" == verdict.because
     assert (N, N) == (verdict.common, verdict.total)
 
 
@@ -416,7 +416,7 @@ def test_broken_first_version(tmp_path: Path) -> None:
     kept = comparison.keep(verdict)
     assert kept is not None
     assert ("incomplete", False) == (kept.kind, kept.passed)
-    assert () == heads(comparison.log.view.judgements())
+    assert () == current_judgements(comparison.log.view.judgements())
 
 
 def test_no_repository(tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_passing_judgement_takes_the_place_of_what_stood(tmp_path: Path) -> None
     first = fake_judgement(OLD, kind="first")
     case = Case(tmp_path, committed=(OLD, first))
     comparison = case.comparison(CLEAR)
-    (standing,) = heads(comparison.log.view.judgements())
+    (standing,) = current_judgements(comparison.log.view.judgements())
     verdict = comparison.verdict(RULE)
     kept = comparison.keep(verdict)
     assert kept is not None
@@ -456,7 +456,7 @@ def test_passing_judgement_takes_the_place_of_what_stood(tmp_path: Path) -> None
         kept.because,
     )
     assert (standing.name,) == kept.over
-    (found,) = heads(comparison.log.view.judgements())
+    (found,) = current_judgements(comparison.log.view.judgements())
     assert kept == replace(found, verdict=kept.verdict)
     assert verdict.as_record()["changes"][0]["p"] == pytest.approx(
         found.verdict["changes"][0]["p"], rel=1e-4
@@ -470,7 +470,8 @@ def test_failing_judgement_is_kept_and_stands_for_nothing(tmp_path: Path) -> Non
     kept = comparison.keep(comparison.verdict(RULE))
     assert kept is not None
     assert (False, "regressed", ()) == (kept.passed, kept.kind, kept.over)
-    assert [OLD.id] == [head.candidate for head in heads(comparison.log.view.judgements())]
+    current = current_judgements(comparison.log.view.judgements())
+    assert [OLD.id] == [judgement.candidate for judgement in current]
 
 
 @pytest.mark.parametrize("candidate", [WORSE, CLEAR, DOUBTFUL], ids=lambda it: it.id)

@@ -316,7 +316,7 @@ class TestGitLab:
         assert Reference(
             hosted.start,
             f"base of the merge request ({hosted.start[:7]})",
-            "the base of the merge request, as the CI system tells it",
+            "the base of the merge request, as the CI system states it",
         ) == found  # fmt: skip
 
     @pytest.mark.parametrize("base", ["", "1" * 40, "--output=x"])

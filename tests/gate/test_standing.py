@@ -1,4 +1,4 @@
-"""What stands of all judgements in a log: the baseline and the anchor."""
+"""The baseline and the anchor, by the judgements in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.gate.standing import anchor_of, baseline_of, heads
+from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_nothing_judged() -> None:
     assert D is stands()
     assert stands(iterations=()) is None
     assert anchors() is None
-    assert () == heads(())
+    assert () == current_judgements(())
 
 
 def test_best_by_the_loops_metric() -> None:
@@ -51,10 +51,10 @@ def test_best_by_the_loops_metric() -> None:
     assert other is baseline_of([one, other], [], "pass_rate")
 
 
-def test_line_has_one_head() -> None:
-    """The last passing judgement stands, better or not."""
+def test_line_has_one_current_judgement() -> None:
+    """The last passing judgement is the baseline, better or not."""
     second = fake_judgement(C, FIRST, kind="unchanged")
-    assert (second,) == heads([FIRST, second])
+    assert (second,) == current_judgements([FIRST, second])
     assert C is stands(FIRST, second)
 
 
@@ -63,26 +63,26 @@ def test_rejected_judgements_change_nothing(kind: str) -> None:
     """A failing judgement takes nobody's place, whatever it names and however good it looks."""
     rejected = fake_judgement(D, FIRST, kind=kind, passed=False)
     after = fake_judgement(B, rejected, kind="unchanged", passed=False)
-    assert (FIRST,) == heads([FIRST, rejected, after])
+    assert (FIRST,) == current_judgements([FIRST, rejected, after])
     assert A is stands(FIRST, rejected, after)
     assert A is anchors(FIRST, rejected, after)
 
 
-def test_head_over_a_rejected_one() -> None:
-    """What names a rejected judgement in its place still stands itself."""
+def test_judgement_over_a_rejected_one() -> None:
+    """A judgement that names a rejected one as replaced is current itself."""
     rejected = fake_judgement(D, FIRST, kind="regressed")
     head = fake_judgement(B, rejected, kind="improved")
-    assert {FIRST.name, head.name} == {h.name for h in heads([FIRST, rejected, head])}
+    assert {FIRST.name, head.name} == {h.name for h in current_judgements([FIRST, rejected, head])}
     assert B is anchors(FIRST, rejected, head)
 
 
 def test_merged_branches() -> None:
-    """Two branches have two heads: the better one stands, until a judgement takes both places."""
+    """Two branches have two current judgements: the better counts, until one replaces both."""
     left, right = fake_judgement(B, FIRST), fake_judgement(C, FIRST, kind="unchanged")
-    assert (left, right) == heads([right, FIRST, left])
+    assert (left, right) == current_judgements([right, FIRST, left])
     assert B is stands(FIRST, left, right) is stands(right, FIRST, left)
     after = fake_judgement(C, left, right, kind="unchanged")
-    assert (after,) == heads([FIRST, left, right, after])
+    assert (after,) == current_judgements([FIRST, left, right, after])
     assert C is stands(FIRST, left, right, after)
     assert B is anchors(FIRST, left, right, after)
 
@@ -112,7 +112,7 @@ def test_starting_anew(anew: dict[str, Any]) -> None:
 
 
 def test_missing_iterations() -> None:
-    """A candidate whose record is gone is passed over: another head, else the best there is."""
+    """A candidate whose record is gone is passed over: another current one, else the best."""
     gone = fake_judgement("ffffffff", FIRST)
     other = fake_judgement(C, FIRST, kind="unchanged")
     assert C is stands(FIRST, gone, other)
@@ -122,15 +122,16 @@ def test_missing_iterations() -> None:
 
 
 def test_missing_judgement() -> None:
-    """A judgement whose predecessor is gone is a head with what the log still has."""
+    """A judgement whose predecessor is gone is current with what the log still has."""
     gone = fake_judgement(B, FIRST)
     after = fake_judgement(C, gone, kind="unchanged")
-    assert (FIRST, after) == tuple(sorted(heads([FIRST, after]), key=lambda j: j.candidate))
+    current = current_judgements([FIRST, after])
+    assert (FIRST, after) == tuple(sorted(current, key=lambda j: j.candidate))
     assert A is anchors(FIRST, after)
 
 
 def test_broken_figures_do_not_stand() -> None:
-    """Of two heads the one with a figure stands, never the NaN."""
+    """Of two current judgements the one with a figure counts, never the NaN."""
     broken = fake_iteration(9, metrics=fake_metrics(math.nan))
     one, other = fake_judgement(C, FIRST), fake_judgement(broken, FIRST, kind="not comparable")
     assert C is stands(FIRST, one, other, iterations=(*ALL, broken))
@@ -162,7 +163,7 @@ def test_order_of_reading_is_irrelevant(history: Any, chance: Any) -> None:
     iterations, judgements = history
     mixed = chance.sample(iterations, len(iterations))
     turned = chance.sample(judgements, len(judgements))
-    assert heads(judgements) == heads(turned)
+    assert current_judgements(judgements) == current_judgements(turned)
     assert stands(*judgements, iterations=iterations) is stands(*turned, iterations=mixed)
     assert anchors(*judgements, iterations=iterations) is anchors(*turned, iterations=mixed)
 
@@ -179,9 +180,9 @@ def test_any_history_has_a_baseline(history: Any) -> None:
 
 
 @given(histories())
-def test_passing_judgement_of_all_heads_stands_alone(history: Any) -> None:
+def test_judgement_that_replaces_all_current_ones_is_alone(history: Any) -> None:
     """What takes the place of every head is what the log stands for."""
     _, judgements = history
-    last = fake_judgement(A, *heads(judgements), kind="unchanged")
-    assert (last,) == heads([*judgements, last])
+    last = fake_judgement(A, *current_judgements(judgements), kind="unchanged")
+    assert (last,) == current_judgements([*judgements, last])
     assert A is stands(*judgements, last, iterations=(A,))

@@ -122,7 +122,10 @@ def test_unchanged(gated: Project) -> None:
     result = gated.run("--ftloop")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["-*- ftloop x -*-", "regression: unchanged against HEAD (*): it is the version at HEAD (*"]
+        [
+            "-*- ftloop x -*-",
+            "regression: unchanged against HEAD (*): it is the version committed at HEAD *",
+        ]
     )
     assert ([], before) == (gated.trained(), gated.files())
 

@@ -154,7 +154,7 @@ def test_explain_gate_without_a_figure() -> None:
     """A missing figure is a failure and says why it is missing."""
     gate = Gate("pass_rate[irony]", ">=", 0.8)
     lines = explain_gate(fake_result(), GateResult(gate, None, passed=False)).splitlines()
-    assert "pass_rate[irony] has no figure: no eval example is tagged 'irony'" == lines[0]
+    assert "pass_rate[irony] is missing: no eval example is tagged 'irony'" == lines[0]
     assert "the figure is missing, so no condition on it holds" == lines[2]
     assert "  *  3  -  num_train_epochs 1 -> 3" in lines
 

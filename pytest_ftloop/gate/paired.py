@@ -1,0 +1,111 @@
+"""The runs of both sides, on the examples that all of them share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+from pytest_ftloop.core.records import ExampleResult
+from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
+from pytest_ftloop.gate.statistic import Replicates, replicates
+
+Groups = Sequence[Sequence[Measured]]
+"""Runs that differ only in their seed, group by group: what the log knows of the seed noise."""
+
+
+@dataclass(frozen=True)
+class PairedRuns:
+    """The baseline's runs (`old`) and the candidate's (`new`), on the common examples `ids`.
+
+    `groups` are the log's groups of runs that differ only in their seed.
+    """
+
+    old: Sequence[Measured]
+    new: Sequence[Measured]
+    groups: Groups
+    ids: Sequence[str]
+
+    @property
+    def run_df(self) -> int:
+        """Degrees of freedom of the seed noise of whole runs."""
+        return sum(len(group) - 1 for group in self.groups)
+
+    @property
+    def same_scoring(self) -> bool:
+        """Whether both sides were scored in the same way."""
+        return dict(self.old[0].scoring) == dict(self.new[0].scoring)
+
+    @cached_property
+    def same_tokens(self) -> bool:
+        """Whether each example has as many tokens on both sides, as with the same tokenizer."""
+        runs = (*self.old, *self.new)
+        return len({tuple(row.tokens for row in self.rows(run)) for run in runs}) == 1
+
+    @property
+    def loss_level(self) -> float:
+        """The baseline's eval loss: the unit of a relative change. 0 if it is not finite."""
+        level = self.old[0].metrics.get("eval_loss", 0.0)
+        return level if is_figure(level) else 0.0
+
+    def rows(self, run: Measured, ids: Sequence[str] | None = None) -> list[ExampleResult]:
+        """A run's rows of the given examples, by default of all common ones, in their order."""
+        table = self._tables[id(run)]
+        return [table[id_] for id_ in (self.ids if ids is None else ids)]
+
+    def has_tokens(self, name: str, ids: Sequence[str]) -> bool:
+        """Whether the examples have the tokens that a metric is a mean over."""
+        return name == "pass_rate" or sum(row.tokens for row in self.rows(self.new[0], ids)) > 0
+
+    def flips(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ids of the fixed examples and of the broken ones.
+
+        An example counts if most seeds of each side agree with the flip, and so does each side's
+        first run, because reports show that run's output.
+        """
+        if not self.same_scoring:
+            return (), ()
+        before, after = self._pass_shares(self.old), self._pass_shares(self.new)
+        first, now = self._pass_shares(self.old[:1]), self._pass_shares(self.new[:1])
+        rows = list(zip(self.ids, before, after, first, now, strict=True))
+        fixed = tuple(i for i, old, new, was, is_ in rows if old < 0.5 < new and was < is_)
+        broken = tuple(i for i, old, new, was, is_ in rows if new < 0.5 < old and is_ < was)
+        return fixed, broken
+
+    def replicates(self, metric: ExampleMetric, ids: Sequence[str]) -> list[Replicates]:
+        """The groups' replicates of a metric, on the given examples.
+
+        A group of an older eval set may lack some of them. It counts if it has at least half.
+        """
+        found = []
+        for group in self.groups:
+            runs = [run for run in group if self._is_scored_alike(run, metric)]
+            tables = [self._tables[id(run)] for run in runs]
+            everywhere = set(ids).intersection(*tables)
+            shared = [i for i in ids if i in everywhere]
+            if len(runs) > 1 and 2 * len(shared) >= len(ids):
+                values = [metric.values([table[i] for i in shared]) for table in tables]
+                if all(all(map(is_figure, run_values)) for run_values in values):
+                    found.append(replicates(values))
+        return found
+
+    @cached_property
+    def _tables(self) -> Mapping[int, Mapping[str, ExampleResult]]:
+        """Each run's rows by example. Runs are not hashable, so the keys are their identities."""
+        runs = (*self.old, *self.new, *chain.from_iterable(self.groups))
+        return {id(run): {row.id: row for row in run.examples} for run in runs}
+
+    def _is_scored_alike(self, run: Measured, metric: ExampleMetric) -> bool:
+        return metric.name != "pass_rate" or dict(run.scoring) == dict(self.new[0].scoring)
+
+    def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
+        """The share of the runs that pass it, per example."""
+        tables = [[row.passed is True for row in self.rows(run)] for run in runs]
+        return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
+
+
+def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:
+    """Each example's mean over the seeds: (k, n) -> (n,)."""
+    return [math.fsum(values) / len(values) for values in zip(*runs, strict=True)]
