@@ -1,7 +1,7 @@
 """Student's t for real degrees of freedom, without scipy, whose import takes a second or more.
 
 Relative errors are below 1e-10 for 0.5 to 1e7 degrees of freedom and tails down to 1e-12
-(tests/compare/test_student_t.py compares with scipy).
+(tests/gate/test_student_t.py compares with scipy).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _log_sum(t: float, df: float) -> float:
 
 
 def _log_beta(a: float) -> float:
-    """Log of B(a, 1/2). For a large a by Stirling's series: a difference of lgammas loses digits."""
+    """Log of B(a, 1/2); for a large a by Stirling's series, as lgamma's difference loses digits."""
     half = 0.5 * math.log(math.pi)
     if a < LARGE_DF / 2:
         return math.lgamma(a) + half - math.lgamma(a + 0.5)
