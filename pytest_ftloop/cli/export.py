@@ -78,7 +78,7 @@ def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
 
     def card(base: BaseModel, has_tokenizer: bool) -> str:
         facts = Facts(
-            base=base.said,
+            base=base.description,
             hub_id=base.hub_id,
             tokenizer=has_tokenizer,
             merged=merged,

@@ -1,1 +1,1 @@
-"""An output to pass or fail, and the evaluator that measures examples (torch)."""
+"""Measure examples with a model (`evaluator`, torch), and decide which pass (`scorers`)."""

@@ -1,8 +1,8 @@
-"""TORCH: an adapter becomes per-example results.
+"""TORCH: measure examples with a model: losses, and greedy outputs if the scorer needs text.
 
-One forward pass gives each example's summed loss, token count and top-1 tokens. The eval loss is
-their exact token mean, the same whatever the batch size (a mean of batch means is not). Greedy
-generation, where the scorer needs it, is batched by prompt length.
+One forward pass gives the summed loss, token count and top-1 count of each example. The eval loss
+is their exact mean over tokens, which does not depend on the batch size, as a mean of batch means
+does.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.scorers import Scorer, score_by_choice, score_by_loss
 
 ID_COLUMN = "ftloop_id"
-"""The column that carries an example's id through trl's preparation."""
+"""The column for an example's id in the rows that trl tokenises."""
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One prepared example: `input_ids` and `labels` (-100 where no loss counts), same length."""
+    """One tokenised example: `input_ids` and `labels` of equal length; a label -100 has no loss."""
 
     id: str
     input_ids: list[int]
@@ -40,9 +40,9 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures a causal language model, leaving its mode and all random states as they were.
+    """Measures a causal language model, and leaves its mode and all random states unchanged.
 
-    `model` must be one that SFTTrainer prepared (trl's fused LM head). `autocast` opens the
+    `model` must be one that SFTTrainer prepared, with trl's fused LM head. `autocast` opens the
     trainer's mixed-precision context. `batch_size` is in examples.
     """
 
@@ -54,7 +54,7 @@ class Evaluator:
     def losses(
         self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
     ) -> tuple[ExampleResult, ...]:
-        """Loss, tokens and top-1 tokens of each example, in the order of `examples`."""
+        """The loss, token count and top-1 count of each example, in the order of `examples`."""
         collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
         found: dict[str, tuple[float, int, int]] = {}
         with measuring(self.model), self.autocast():
@@ -71,11 +71,12 @@ class Evaluator:
     def generate(
         self, examples: Sequence[Example], max_new_tokens: int, progress: Progress
     ) -> dict[str, str]:
-        """Each example's greedy output, without special tokens and outer white space, by id."""
+        """The greedy output of each example by id, without special tokens and outer white space."""
         prompts = [(e, self._prompt_ids(e)) for e in examples]
         room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         outputs: dict[str, str] = {}
-        # A prompt without room for all new tokens goes alone: it must not shorten its neighbours'.
+        # A prompt that leaves less room than the limit is a batch of its own: in a common batch its
+        # lower limit would cut the outputs of the others.
         tight = [[pair] for pair in prompts if len(pair[1]) + max_new_tokens > room]
         roomy = [pair for pair in prompts if len(pair[1]) + max_new_tokens <= room]
         batches = [*tight, *_batches(roomy, self.batch_size, key=lambda pair: len(pair[1]))]
@@ -85,8 +86,8 @@ class Evaluator:
                 limit = int(min(max_new_tokens, room - longest))
                 if limit < 1:
                     raise DataError(
-                        f"the prompt of example {batch[0][0].id!r} has {longest} tokens; the model "
-                        f"takes {room} in all, so nothing can be generated",
+                        f"the prompt of example {batch[0][0].id!r} has {longest} tokens, and the "
+                        f"model takes {room} in total, so it can't generate any",
                         where=batch[0][0].where,
                         cure="Shorten the prompt, or use the scorer 'loss' or 'choice'.",
                     )
@@ -118,7 +119,7 @@ class Evaluator:
             return {
                 row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)
             }
-        # The figures do not depend on the batch, so half a batch at a time gives the same.
+        # Out of memory. An example's figures do not depend on its batch, so halves give the same.
         torch.cuda.empty_cache()
         half = len(rows) // 2
         return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
@@ -126,7 +127,7 @@ class Evaluator:
     def _batch_outputs(self, batch: Sequence[tuple[Example, list[int]]], limit: int) -> list[str]:
         longest = max(len(ids) for _, ids in batch)
         pad = self._pad_id()
-        # Left padding: every prompt must end where its output begins.
+        # Padded on the left, because every prompt must end where its output begins.
         ids = torch.tensor([[pad] * (longest - len(p)) + p for _, p in batch])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for _, p in batch])
         device = self.model.device
@@ -149,7 +150,7 @@ class Evaluator:
         return self._batch_outputs(batch[:half], limit) + self._batch_outputs(batch[half:], limit)
 
     def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
-        """Greedy, whatever sampling the base model's own generation config asks for."""
+        """A greedy config. The base model's own may ask for sampling, which is not reproducible."""
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
@@ -162,7 +163,7 @@ class Evaluator:
         )
 
     def _prompt_ids(self, example: Example) -> list[int]:
-        """The prompt as given at inference: tokenised alone, by the template if it has one."""
+        """The prompt's tokens as at inference: without the answer, by the chat template if any."""
         prompt: Any = example.row.get("prompt")
         if prompt is None:
             prompt = example.row["messages"][:-1]
@@ -191,7 +192,7 @@ def scored(
     choices: Choices | None,
     progress: Progress,
 ) -> tuple[ExampleResult, ...]:
-    """The results with `passed` and `output`, by the scorer asked for."""
+    """The results with `passed` and `output` set, by the scorer that `scoring` names."""
     if scoring.scorer == "loss":
         return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
     if choices is not None:
@@ -206,16 +207,19 @@ def scored(
 
 
 def default_new_tokens(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> int:
-    """Room for the longest expected text and half as much again, 8 to 512 tokens."""
+    """The limit of new tokens: 1.5 times the longest expected text, between 8 and 512.
+
+    The margin lets an output that continues after the expected text fail the scorer `exact`.
+    """
     longest = max((len(tokenizer(e.expected or "")["input_ids"]) for e in examples), default=0)
     return min(max(8, longest + longest // 2), 512)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Every example's candidates as rows of their own; `of` maps an example id to them in order.
+    """The candidates of the `choice` scorer, each one a row: an example with that answer.
 
-    `of[id]` is a tuple of (row id, candidate text).
+    `of` maps an example's id to its candidates in order, as (row id, candidate text).
     """
 
     examples: tuple[Example, ...]
@@ -245,10 +249,10 @@ def _scored_by_choice(
 
 @contextlib.contextmanager
 def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, then mode and every random state as they were.
+    """Switch to evaluation mode without gradients; restore mode and all random states afterwards.
 
-    Bit-identical training depends on it: a data loader or a sampled dropout mask in between would
-    shift all later steps.
+    Training must be bit-identical with and without an evaluation in between. A single random number
+    drawn here would shift every later batch and dropout mask.
     """
     was_training = model.training
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -267,7 +271,10 @@ def _rng_devices() -> list[int]:
 
 
 def _batches(rows: Sequence[Any], size: int, key: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Batches of rows of like length, the longest first: least padding, and memory fails early."""
+    """Yield batches of similar length, the longest first.
+
+    Similar lengths need little padding; with the longest first, memory runs out at once or never.
+    """
     ordered = sorted(rows, key=key, reverse=True)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]

@@ -1,6 +1,6 @@
-"""How an example passes: the scorers by name, and the user's own function or hook, guarded.
+"""Scorers decide whether an example passes: the built-in ones, and the user's function or hook.
 
-`loss` and `choice` read the model's probabilities (`score_by_loss`, `score_by_choice`); every other
+`loss` and `choice` use the model's probabilities (`score_by_loss`, `score_by_choice`); every other
 scorer reads the generated text (`load_scorer`).
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from inspect import unwrap
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from pytest_ftloop.config.scoring import (
     Scoring,
@@ -27,17 +27,14 @@ from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
 
-if TYPE_CHECKING:
-    pass
-
-
 Scorer = Callable[[Example, str], bool]
 """(example, generated output) -> whether the example passes."""
 
 SIGNATURE = ("output", "expected", "example")
-"""What a user's scoring function is called with."""
+"""The parameters of a user's scoring function."""
 
 _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
+"""JSON in a Markdown fence, as chat models write it."""
 
 
 def load_scorer(
@@ -47,11 +44,11 @@ def load_scorer(
     folder: Path | None = None,
     where: Location | None = None,
 ) -> Scorer:
-    """The scorer of generated text that `scoring` names, its settings checked.
+    """Load the scorer of generated text that `scoring` names, and check its settings.
 
-    `hook` stands for the scorer `hook`; `folder` is where `module:function` is looked for first;
-    `where` is the place of the setting. A built-in scorer raises its ScoringError for a faulty
-    example whatever the output is, so `scorer(example, "")` finds one before training.
+    `hook` is used for the scorer `hook`. A module of `module:function` is searched for in `folder`
+    first. `where` is the place of the setting, for errors. A built-in scorer raises ScoringError
+    for a faulty example with any output, so that `scorer(example, "")` finds it before training.
     """
     check_scoring(scoring, where=where)
     name = scoring.scorer
@@ -82,19 +79,19 @@ def load_scorer(
 
 
 def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:
-    """Whether the mean loss per token is at most the threshold. A NaN or no tokens: not passed."""
+    """Whether the mean loss per token is at most the threshold. NaN, or no token, does not pass."""
     return result.mean_loss <= loss_threshold(scoring, None)
 
 
 def score_by_choice(
     log_likelihoods: Sequence[float], candidates: Sequence[str], expected: str
 ) -> tuple[bool, str]:
-    """Whether the likeliest candidate is the expected one, and which candidate it is.
+    """Whether the most likely candidate is the expected one, and which candidate it is.
 
-    Each figure is a candidate's log-likelihood summed over its tokens, given the prompt: the
-    model's own probability of saying just that, with no correction for length. A figure that is
-    not finite never wins, and where none is finite nothing is chosen (`""`). Ties go to the first.
-    Candidate and expected text are compared without surrounding whitespace.
+    Each figure is a candidate's log-likelihood given the prompt, summed over its tokens: the
+    model's own probability of exactly that answer, not corrected for length. A figure that is not
+    finite never wins; if none is finite, the choice is `""`. Of equals the first wins. Outer white
+    space does not count.
     """
     chosen: tuple[float, str] | None = None
     for figure, candidate in zip(log_likelihoods, candidates, strict=True):
@@ -134,7 +131,7 @@ def _regex(scoring: Scoring) -> Scorer:
                 f"scorer 'regex': the expected text of example {example.id!r} is not a valid"
                 f" pattern: {error}",
                 where=example.where,
-                cure="Mend the expected text, or give one pattern for all: scoring: {pattern: ...}",
+                cure="Fix the expected text, or set one pattern for all: scoring: {pattern: ...}",
             ) from error
 
     return passes
@@ -150,7 +147,7 @@ def _json(scoring: Scoring) -> Scorer:
                 f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
                 f" found {_short(text)}: {described(error)}",
                 where=example.where,
-                cure="Mend the expected text, or choose another scorer.",
+                cure="Fix the expected text, or choose another scorer.",
             ) from error
         try:
             found = _parse_json(output)
@@ -162,7 +159,10 @@ def _json(scoring: Scoring) -> Scorer:
 
 
 def _guarded(name: str, score: Callable[[Example, str], object], file: str | None = None) -> Scorer:
-    """A user's scorer that gives a bool or a ScoringError. BaseExceptions pass through."""
+    """Wrap a user's scorer so that it returns a bool or raises ScoringError.
+
+    An exception that is not an `Exception`, such as Ctrl-C, passes through.
+    """
 
     def passes(example: Example, output: str) -> bool:
         try:
@@ -180,7 +180,7 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
             raise ScoringError(
                 f"scorer {name!r}: wanted True or False on example {example.id!r}, found {found}",
                 where=example.where,
-                cure="Return a bool; compare a score with your own threshold.",
+                cure="Return a bool, for example by comparing a score with a threshold.",
             )
         return passed
 
@@ -188,7 +188,7 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
 
 
 def _as_bool(result: object) -> bool | None:
-    """The result as a bool where it is one, 0 or 1; numpy's own bool and integers count."""
+    """The result as a bool if it is a bool, 0 or 1, also of numpy; otherwise None."""
     numpy_bool = type(result).__module__ == "numpy" and type(result).__name__ in {"bool", "bool_"}
     if numpy_bool or (isinstance(result, Integral) and result in (0, 1)):
         return bool(result)
@@ -204,8 +204,9 @@ def _parse_json(text: str) -> Any:
 
 
 def _same_json(left: Any, right: Any) -> bool:
-    """Equality of JSON values: 1 and 1.0 are the same number, true and 1 are not the same."""
-    pairs = [(left, right)]  # a stack, not recursion: the depth of an output is the model's choice
+    """Whether JSON values are equal: 1 equals 1.0, but not true."""
+    # A stack, not recursion: a model can write JSON that is nested too deep to recurse.
+    pairs = [(left, right)]
     while pairs:
         a, b = pairs.pop()
         if isinstance(a, dict) and isinstance(b, dict):
@@ -222,7 +223,7 @@ def _same_json(left: Any, right: Any) -> bool:
 
 
 def row_of(example: Example) -> dict[str, Any]:
-    """The example as a user's scorer gets it: its row, with its id and tags."""
+    """The example for a user's scorer: its row, with its id and tags."""
     return {"id": example.id, "tags": list(example.tags), **example.row}
 
 
@@ -231,7 +232,7 @@ def _expected(example: Example, scoring: Scoring) -> str:
         raise ScoringError(
             f"scorer {scoring.scorer!r}: wanted an expected text, example {example.id!r} has none",
             where=example.where,
-            cure="Give the data a prompt and a completion (or messages), or use the scorer loss.",
+            cure="Add a prompt and a completion, or messages, to the data; or use the scorer loss.",
         )
     return example.expected
 
@@ -243,7 +244,7 @@ def _expected_not_empty(example: Example, scoring: Scoring) -> str:
             f"scorer {scoring.scorer!r}: the expected text of example {example.id!r} is empty, so"
             " any output would pass",
             where=example.where,
-            cure="Mend the expected text, or use the scorer exact.",
+            cure="Fix the expected text, or use the scorer exact.",
         )
     return text
 

@@ -1,1 +1,1 @@
-"""Turn the cycle until it stops."""
+"""A loop: turns the cycle (`cycle`) until it stops, then judges its best iteration (`loop`)."""

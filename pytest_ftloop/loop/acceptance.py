@@ -1,4 +1,4 @@
-"""What follows once a loop's best iteration is known: its seeds, its verdict, the holdout."""
+"""Judge the best iteration of a loop: train its seeds, compare it, measure it on the holdout."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Brings a loop's best iteration to its verdict; trains and logs what that takes.
+    """Judges the best iteration of a loop, and trains and logs what that needs.
 
-    `locked` holds the log's lock. In a replay nothing is trained and nothing is written.
+    `locked` opens a context that holds the log's lock. In a replay nothing is trained or written.
     """
 
     options: Options
@@ -41,7 +41,10 @@ class Acceptance:
     locked: Callable[[], AbstractContextManager[Path]]
 
     def complete_seeds(self, best: Iteration) -> None:
-        """Train the best iteration with as many seeds as the loop asks for."""
+        """Train the best iteration with as many seeds as the loop file sets.
+
+        Raises `StaleLogError` in a replay if runs are missing.
+        """
         config, log = self.cycle.config, self.cycle.improvement_log
         wanted = config.loop.seeds
         found = len(runs_here(log, best)) if wanted > 1 else 1
@@ -57,12 +60,12 @@ class Acceptance:
         self.train_seeds(best, wanted, "gate")
 
     def train_seeds(self, best: Iteration, wanted: int, role: SeedRole) -> None:
-        """Train the iteration until it has so many runs."""
+        """Train the iteration until it has `wanted` runs."""
         self.cycle.improvement_log.check_writable()
         self._seeds().train(best, wanted, role)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression]) -> LoopResult:
-        """The result with the verdicts of these gates, its baseline and what the holdout shows."""
+        """Add to the result the verdicts of these gates, the baseline and the holdout's report."""
         comparison = self._comparison(result.best)
         verdicts = dict(result.verdicts)
         holdout = result.holdout
@@ -79,7 +82,7 @@ class Acceptance:
         )
 
     def _keep(self, comparison: Comparison, verdict: Verdict) -> None:
-        """Log the verdict on the whole eval set, and open the holdout where it was accepted."""
+        """Log the verdict on the whole eval set; if it accepts the iteration, open the holdout."""
         if not self.options.replay:
             comparison.keep(verdict)
             self._open_holdout(comparison.candidate)
@@ -104,7 +107,7 @@ class Acceptance:
         log.check_writable()
         with self.locked():
             if comparison.baseline_runs():
-                return  # another process was first
+                return  # another process trained it while this one waited for the lock
             progress.working(f"{config.name}: training the baseline {comparison.baseline.shown}")
             try:
                 retrain_baseline(config, comparison.baseline, comparison.candidate, log)
@@ -112,9 +115,10 @@ class Acceptance:
                 progress.done()
 
     def _open_holdout(self, best: Iteration) -> HoldoutUse | None:
-        """Measure an accepted iteration on the holdout, once; None where there is nothing to do.
+        """Measure an accepted iteration on the holdout, once. None if there is nothing to measure.
 
-        Without its adapter in the cache (it was trained elsewhere) the holdout stays closed.
+        If the adapter is not in this machine's cache (it was trained elsewhere), the holdout stays
+        closed.
         """
         config, view = self.cycle.config, self.cycle.improvement_log.view
         accepted = any(j.candidate == best.id and is_accepted(j) for j in view.judgements())
@@ -145,6 +149,6 @@ class Acceptance:
 
 
 def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:
-    """The metrics of examples alone: without a train set there is no gap."""
+    """The finite metrics of these examples: without train examples there is no overfit gap."""
     figures = best_metrics(Evaluation(results, (), (), math.nan))
     return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """What trains and measures for one loop. The loop knows nothing else about training."""
+    """Trains and measures for one loop. The loop knows nothing else about training."""
 
     def train(
         self,
@@ -31,23 +31,24 @@ class Backend(Protocol):
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
     ) -> Run:
-        """Train and evaluate one iteration; save its best adapter to the folder `adapter`, if any.
+        """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
 
-        `name` identifies the run among the loop's others in experiment trackers. Given
-        `base_eval_loss` (nats per token), the untrained base is not measured again. Given `pace`,
-        a run that can no longer catch up with it is ended early.
+        `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
+        untrained base is not measured again. With `pace`, a run that can no longer reach it is
+        ended early.
         """
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
-        """Evaluate a saved adapter on these examples; train nothing."""
+        """Evaluate a saved adapter on these examples, without training."""
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
-        """What a training with these settings would record as its environment here."""
+        """The environment (device, precision, versions) that training here would record."""
 
 
 BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
+"""Makes the backend of one loop. `local` is the default; tests give a fake."""
 
 
 def local(config: LoopConfig, inputs: Inputs, progress: Progress) -> Backend:
@@ -56,7 +57,7 @@ def local(config: LoopConfig, inputs: Inputs, progress: Progress) -> Backend:
 
 
 class LocalBackend:
-    """Trains in this process with trl and peft. Imports torch on first use, loads the base once."""
+    """Trains in this process with trl and peft. Imports torch and loads the base on first use."""
 
     def __init__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> None:
         self._config, self._inputs, self._progress = config, inputs, progress
@@ -70,7 +71,7 @@ class LocalBackend:
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
     ) -> Run:
-        """See `Backend`. Raises a `TrainingError` where the training extra is not installed."""
+        """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
         return self._trainer.train(
             settings, name=name, adapter=adapter, base_eval_loss=base_eval_loss, pace=pace
         )
@@ -82,7 +83,7 @@ class LocalBackend:
         return self._trainer.measure(settings, adapter, examples)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
-        """See `Backend`. Loads no model; empty where the training extra is not installed."""
+        """See `Backend`. Loads no model. Empty if the training extra is not installed."""
         self._progress.working("loading torch")
         try:
             from pytest_ftloop.train import arguments, lora
@@ -99,7 +100,7 @@ class LocalBackend:
             from pytest_ftloop.train.lora import LoraTrainer
         except ImportError as error:
             raise TrainingError(
-                f"training needs the training extra, {error.name or error} is missing",
+                f"training needs the training extra: {error.name or error} is not installed",
                 cure='pip install "pytest-ftloop[train]"',
             ) from None
         return LoraTrainer.loaded(self._config, self._inputs.task(self._config), self._progress)

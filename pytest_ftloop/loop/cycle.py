@@ -1,4 +1,8 @@
-"""The cycle: train, evaluate, diagnose, decide, log. `turn` is one iteration of it."""
+"""One turn of the cycle: train, evaluate, diagnose, decide, log.
+
+`turn` calls the five functions of these names in this order, and so makes one iteration. What comes
+next is planned between turns, by `Planner`; `Loop` turns the cycle until nothing is planned.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +43,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cycle:
-    """What every turn of one loop shares.
+    """What all turns of one loop share.
 
-    `store` holds what earlier runs trained. `user_diagnosis` is the user's
-    `pytest_ftloop_diagnose` hook, if there is one.
+    `inputs` are the loop's examples and scorer; `backend` trains on them. `planner` chooses what
+    comes next. `store` keeps records for later runs (`FTLOOP_RECORDS`). `user_diagnosis` is the
+    user's `pytest_ftloop_diagnose` hook, if there is one.
     """
 
     config: LoopConfig
@@ -57,10 +62,11 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Turn:
-    """One planned iteration: its number, its plan, and what is logged so far.
+    """One iteration to make: its number, the plan for it, and the iterations before it.
 
-    `chain` is the loop's own course, `logged` everything in the log. `data_findings` were found
-    before the first training of this run.
+    `chain` are the iterations that led to it, the first with the loop file's own settings;
+    `logged` are all in the log, those of other chains included. `data_findings` are the findings on
+    the data, made once, before the first training.
     """
 
     number: int
@@ -70,51 +76,55 @@ class Turn:
     data_findings: tuple[Finding, ...]
 
 
-def turn(cycle: Cycle, now: Turn) -> Iteration:
-    """Turn the cycle once: the planned iteration, trained, judged by its own evidence, and logged.
+def turn(cycle: Cycle, current: Turn) -> Iteration:
+    """Make one iteration: train, evaluate, diagnose, decide, log. Returns it as logged."""
+    # Read now, so that a damaged log is an error before an hour of training, not after it.
+    from_log = _evidence_in_log(cycle.improvement_log)
 
-    A mistake in a user's hook or policy loses nothing: the iteration is logged without a decision,
-    and the next run decides.
-    """
-    beside = _beside_the_chain(cycle.improvement_log)  # a damaged file is an error before training
-    run = train(cycle, now)
-    draft = evaluate(cycle, now, run)
-    evidence = _evidence(cycle, now, run, beside)
-    draft = diagnose(draft, evidence, now.data_findings)
+    run = train(cycle, current)
+    draft = evaluate(cycle, current, run)
+    evidence = _evidence(cycle, current, run, from_log)
+    draft = diagnose(draft, evidence, current.data_findings)
     try:
         draft = _with_findings_of_user(cycle, draft, evidence)
-        draft = decide(cycle, now, draft)
+        draft = decide(cycle, current, draft)
     except BaseException:
+        # A user's hook or policy failed, or Ctrl-C was pressed. Logged without a decision, the
+        # trained iteration is not lost, and the next run decides.
         log(cycle, draft)
         raise
     return log(cycle, draft)
 
 
-def train(cycle: Cycle, now: Turn) -> Run:
-    """Train the planned settings. A `ConfigError` for settings that can't be trained."""
-    chain, plan = now.chain, now.plan
+def train(cycle: Cycle, current: Turn) -> Run:
+    """Train the planned settings, and measure the result on the eval set.
+
+    Both are one call of the backend, because the model is in its memory. Raises `ConfigError` for
+    settings that can't be trained.
+    """
+    chain, plan = current.chain, current.plan
     cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
     try:
         return cycle.backend.train(
             plan.settings,
-            name=name_of(now.number, plan.fingerprint[:ID_LENGTH]),
+            name=name_of(current.number, plan.fingerprint[:ID_LENGTH]),
             adapter=adapter_folder(plan.fingerprint),
             base_eval_loss=chain[0].base["eval_loss"] if chain else None,
             pace=_pace(cycle, chain),
         )
     except ConfigError as error:
         if not chain:
-            raise
-        raise _undecided(cycle, chain[-1], plan, error) from error
+            raise  # these are the loop file's settings: the error names their line
+        raise _take_back_decision(cycle, chain[-1], plan, error) from error
 
 
-def evaluate(cycle: Cycle, now: Turn, run: Run) -> Iteration:
-    """The run's figures as a draft of its record: nothing found, nothing decided yet."""
-    config, inputs, plan = cycle.config, cycle.inputs, now.plan
+def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
+    """Compute the figures of the run: a draft of its record, without findings and decision."""
+    config, inputs, plan = cycle.config, cycle.inputs, current.plan
     training, evaluation = run.training, run.evaluation
     return Iteration(
         loop=config.name,
-        number=now.number,
+        number=current.number,
         id=plan.fingerprint[:ID_LENGTH],
         fingerprint=plan.fingerprint,
         parent=plan.parent.id if plan.parent else None,
@@ -140,30 +150,28 @@ def evaluate(cycle: Cycle, now: Turn, run: Run) -> Iteration:
 
 
 def diagnose(draft: Iteration, evidence: Evidence, data_findings: tuple[Finding, ...]) -> Iteration:
-    """The draft with the findings of the rules."""
+    """Add the findings of our rules on the run and on the data."""
     return replace(draft, findings=diagnosis.diagnose(evidence, data_findings))
 
 
-def decide(cycle: Cycle, now: Turn, draft: Iteration) -> Iteration:
-    """The draft with what follows it, decided on what the log will hold of it.
-
-    A later run reads the log, so it would decide the same.
-    """
-    decision = cycle.planner.decide([*now.chain, as_logged(draft)], now.logged)
+def decide(cycle: Cycle, current: Turn, draft: Iteration) -> Iteration:
+    """Add the decision: to stop, or which settings to adjust for the next iteration."""
+    # Decide on the rounded figures of the log, as a later run would that reads them there.
+    decision = cycle.planner.decide([*current.chain, as_logged(draft)], current.logged)
     return replace(draft, decision=decision)
 
 
 def log(cycle: Cycle, draft: Iteration) -> Iteration:
-    """The iteration as written to the log; a decided one is also kept for later runs."""
+    """Write the iteration to the log, in place of an older record of it. Returns it as written."""
     written = cycle.improvement_log.append(draft)
     cycle.improvement_log.remove_others(written)
-    if draft.decision.kind != PENDING:
+    if draft.decision.kind != PENDING:  # a store must not hand out records without a decision
         cycle.store.keep(written, cycle.improvement_log)
     return written
 
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
-    """What is wrong with the data, reported before anything is trained."""
+    """Check the data before anything is trained; report the findings at once and return them."""
     gates: tuple[Gate | Regression, ...] = (*cycle.config.gates, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
@@ -171,8 +179,8 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     return found
 
 
-def _beside_the_chain(improvement_log: ImprovementLog) -> Mapping[str, Any]:
-    """What the diagnosis needs of a log besides the chain, as fields of its evidence."""
+def _evidence_in_log(improvement_log: ImprovementLog) -> Mapping[str, Any]:
+    """The fields of `Evidence` that come from the log: holdout uses, and the noise of the seed."""
     view = improvement_log.view
     uses = view.holdout_uses()
     ids = {use.iteration for use in uses}
@@ -183,25 +191,26 @@ def _beside_the_chain(improvement_log: ImprovementLog) -> Mapping[str, Any]:
     }
 
 
-def _evidence(cycle: Cycle, now: Turn, run: Run, beside: Mapping[str, Any]) -> Evidence:
+def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]) -> Evidence:
+    """Everything that the rules of the diagnosis may look at."""
     config, inputs = cycle.config, cycle.inputs
     return Evidence.of(
         run.training,
         best_metrics(run.evaluation),
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
-        history=now.chain,
+        history=current.chain,
         metric=config.loop.metric,
         train=inputs.train.examples,
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
         gates=(*config.gates, *config.regressions),
-        **beside,
+        **from_log,
     )
 
 
 def _with_findings_of_user(cycle: Cycle, draft: Iteration, evidence: Evidence) -> Iteration:
-    """The draft with the user's findings too; of one severity they come after ours."""
+    """Add the findings of the user's hook; within one severity they come after ours."""
     if cycle.user_diagnosis is None:
         return draft
     findings = (*draft.findings, *cycle.user_diagnosis(evidence))
@@ -209,22 +218,28 @@ def _with_findings_of_user(cycle: Cycle, draft: Iteration, evidence: Evidence) -
 
 
 def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
-    """What the next run is held against; None where the loss does not decide."""
+    """The best iteration's eval curve, which ends a hopeless run early; None if it must not.
+
+    Only a loop that is decided by its eval loss can tell early: a pass rate may still rise late.
+    """
     if not chain or cycle.config.loop.metric != "eval_loss":
         return None
     return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.gates)
 
 
-def _undecided(cycle: Cycle, last: Iteration, plan: Plan, error: ConfigError) -> ConfigError:
-    """The error for settings that were decided and can't be trained; the decision is undone.
+def _take_back_decision(
+    cycle: Cycle, last: Iteration, plan: Plan, error: ConfigError
+) -> ConfigError:
+    """Remove the decision for settings that can't be trained from the log; return the error.
 
-    Left in the log, the decision would repeat the mistake after the policy has been mended.
+    A decision left in the log would be followed again, even after the user has fixed the policy.
     """
     pending = replace(last, decision=Decision("stop", PENDING, ""))
     cycle.improvement_log.remove_others(cycle.improvement_log.append(pending))
     settings = ", ".join(f"{a.setting} {a.after}" for a in plan.adjustments)
     return ConfigError(
-        f"what was to be tried next ({settings}) can't be trained: {error.message}",
+        f"the settings chosen for the next iteration ({settings}) can't be trained: "
+        f"{error.message}",
         where=cycle.config.locate("loop.policy"),
         cure=f"{error.cure} The iterations so far are in the log.".strip(),
     )

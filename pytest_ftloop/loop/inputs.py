@@ -1,4 +1,4 @@
-"""What a loop is given: its examples, the identity of its base model, its scorer; all checked."""
+"""The inputs of a loop, loaded and checked: its examples, base model identity and scorer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_ftloop.train.task import Task, train_sample
 
 @dataclass(frozen=True)
 class Inputs:
-    """A loop's data, the identity of its model, and its scorer."""
+    """A loop's examples, the identity of its base model, its scorer (None: scored without text)."""
 
     train: DataSet
     eval: DataSet
@@ -28,7 +28,7 @@ class Inputs:
 
     @classmethod
     def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
-        """Load and check everything that needs no torch."""
+        """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`."""
         where = config.locate("data.train")
         train = data.load(config.train, "train", config.folder, config.columns, where)
         if config.split is not None:
@@ -46,12 +46,12 @@ class Inputs:
             _check_prompts(eval_)
             if config.scoring.scorer in {"contains", "regex", "json"}:
                 for example in eval_.examples:
-                    scorer(example, "")  # raises now for an example that could never be scored
+                    scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
         return cls(train, eval_, model, scorer)
 
     def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
-        """The fingerprint of an iteration with these settings."""
+        """The fingerprint of an iteration: of everything that determines weights and figures."""
         return iteration_fingerprint(
             self.model,
             settings,
@@ -63,7 +63,7 @@ class Inputs:
         )
 
     def task(self, config: LoopConfig) -> Task:
-        """What every run of the loop trains on and is measured by."""
+        """The task that every run of the loop trains on and is measured by."""
         expected = dict.fromkeys((e.expected or "").strip() for e in self.train.examples)
         return Task(
             train=self.train,
@@ -76,25 +76,25 @@ class Inputs:
         )
 
     def group(self, config: LoopConfig, settings: Settings) -> str:
-        """The fingerprint of these settings whatever their seed: what an A/A group shares."""
+        """The fingerprint without the seed. Runs that share it differ by chance alone."""
         training = {name: value for name, value in settings.training.items() if name != "seed"}
         return self.fingerprint(config, replace(settings, training=training))
 
 
 def data_facts(set_: DataSet) -> Mapping[str, Any]:
-    """What a record says of a data set: where from, how many rows, a hash of what they say."""
+    """What a record holds of a data set: its source, the number of rows, a hash of the rows."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
-    """Raise a `DataError` where the two sets, or the eval set and the scorer, do not fit."""
+    """Raise `DataError` if the two sets have different columns, or the scorer lacks a prompt."""
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(
-            "train and eval set are of different forms: "
+            "train and eval set have different columns: "
             f"{', '.join(train.examples[0].row)} and {', '.join(eval_.examples[0].row)}",
             where=eval_.examples[0].where,
-            cure="Both need the same columns.",
+            cure="Give both the same columns.",
         )
     if not has_prompt[1] and config.scoring.scorer != "loss":
         raise DataError(

@@ -1,7 +1,7 @@
 """A loop: turn the cycle until it stops, then judge the best iteration.
 
-What the log holds already is up to date and not trained again; torch is imported only when
-something has to be trained. The cycle itself is in `cycle`.
+`cycle.turn` makes one iteration. Iterations in the log are up to date and not trained again, so an
+unchanged loop never imports torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Course:
-    """A loop's iterations, and the ids of those trained for it now, and of those restored."""
+    """The loop's chain, and the ids of the iterations that this run trained or restored."""
 
     chain: tuple[Iteration, ...]
     trained: tuple[str, ...] = ()
@@ -50,9 +50,10 @@ class Course:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What would come after the chain: adjustments to `parent`; without any `because` says why.
+    """What comes after the chain: `adjustments` to the settings of the iteration `parent`.
 
-    `is_planned`: the next run trains it. Else the loop has stopped, and this is what it would try.
+    Without adjustments `because` is the reason. If `is_planned`, the next run trains them; if not,
+    the loop has stopped, and they are what it would try if it continued.
     """
 
     chain: tuple[Iteration, ...]
@@ -64,10 +65,11 @@ class Outlook:
 
 @dataclass
 class Loop:
-    """One loop, ready to run.
+    """One loop, ready to `run`, `judge`, `calibrate` or show its `outlook`.
 
-    `hook` is the user's scorer from pytest's hook; `backend` makes what trains, by default the one
-    of this machine.
+    It has more than ten methods: those four, and the parts that they share. `hook` is the scorer
+    that a user implements as a pytest hook; `adjust_hook` and `diagnose_hook` are the other hooks.
+    `backend` makes the backend, by default the one that trains in this process.
     """
 
     config: LoopConfig
@@ -80,9 +82,10 @@ class Loop:
     _begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
-        """Bring the log up to date, training what is not in it. The best iteration's figures.
+        """Train what the log lacks. Returns the chain and its best iteration.
 
-        Only one process works on a loop at a time; the others wait, then find it up to date.
+        One process trains a loop at a time; the others wait, and then find it up to date. In a
+        replay nothing is trained: a `StaleLogError` says what is missing.
         """
         cycle = self._begun = self._cycle()
         course = self._course(cycle)
@@ -91,11 +94,11 @@ class Loop:
         return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
-        """The result of `run` with a verdict for each of these regression gates.
+        """Add a verdict to the result of `run` for each of these regression gates.
 
-        Without `rules`, by the loop's own gates, or by the defaults where it has none. Trains more
-        seeds where the comparison is in doubt, logs the verdict on the whole eval set, and opens
-        the holdout for an accepted iteration; in a replay it only compares.
+        Without `rules` it uses the loop's own gates, or the default one if there are none. If the
+        comparison is in doubt, it trains more seeds. It logs the verdict on the whole eval set, and
+        measures an accepted iteration on the holdout. In a replay it only compares.
         """
         cycle = self._begun = self._begun or self._cycle()
         rules = tuple(rules) or result.regressions or (Regression(),)
@@ -103,7 +106,7 @@ class Loop:
         return replace(judged, notes=tuple(cycle.store.notes))
 
     def calibrate(self, seeds: int) -> LoopResult:
-        """Bring the log up to date, and train the best iteration until it has `seeds` runs."""
+        """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._begun = self._cycle()
         course = self._course(cycle)
         best = best_of(course.chain, self.config.loop.metric)
@@ -111,7 +114,7 @@ class Loop:
         return self._result(cycle, course, best)
 
     def outlook(self) -> Outlook:
-        """What would come next, by what is logged; trains nothing. Without a chain: stale."""
+        """What comes next by the log. Trains nothing; raises `StaleLogError` without a chain."""
         planner, logged = self._cycle().planner, self.log.read()
         chain, plan = planner.walk(logged)
         if not chain:
@@ -129,16 +132,16 @@ class Loop:
 
     @property
     def log_folder(self) -> Path:
-        """The folder that holds the log of this loop and of its neighbours."""
+        """The folder with the logs of this loop and of its neighbours, one folder per loop."""
         return self.options.log_folder or self.config.folder / FOLDER
 
     @cached_property
     def log(self) -> ImprovementLog:
-        """The log of the loop itself: one, so that each of its files is read once."""
+        """The log of this loop. Made once, so that each of its files is read once."""
         return ImprovementLog(self.log_folder / self.config.name)
 
     def _cycle(self) -> Cycle:
-        """Everything that a turn needs, with the data loaded and checked."""
+        """Load and check the data, and put together what every turn needs."""
         inputs, log = Inputs.of(self.config, self.hook), self.log
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
         explores = self.options.explore or self.options.iterations is not None
@@ -158,10 +161,10 @@ class Loop:
         return Acceptance(self.options, cycle, lambda: self._locked(cycle.improvement_log))
 
     def _course(self, cycle: Cycle) -> Course:
-        """The loop's iterations, after training what the log lacks of them."""
+        """The loop's chain, after training what the log lacks of it."""
         log = cycle.improvement_log
         if not self.options.retrain:
-            # Without the lock first: reading needs none, and most runs find nothing to do.
+            # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
             if plan is None:
                 return Course(chain)
@@ -169,6 +172,7 @@ class Loop:
                 raise _stale(self.config, log, chain)
         log.check_writable()
         with self._locked(log) as lock:
+            # Several xdist workers may ask to retrain: the first of this pytest run leaves a note.
             note = _retrained_note(lock, cycle)
             retrained = self.options.retrain and self._is_retrained(note)
             try:
@@ -181,7 +185,7 @@ class Loop:
 
     def _result(self, cycle: Cycle, course: Course, best: Iteration) -> LoopResult:
         log, config = cycle.improvement_log, self.config
-        # The best alone: the others are judged by nothing, and 200 tables take seconds to read.
+        # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
@@ -202,7 +206,7 @@ class Loop:
         )
 
     def _is_retrained(self, note: Path) -> bool:
-        """Whether this pytest run, in whichever process, has retrained this loop already."""
+        """Whether a process of this pytest run has retrained this loop already."""
         return bool(self.options.run_id) and (
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
@@ -213,11 +217,11 @@ class Loop:
 
 
 def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
-    """Turn the cycle until nothing is planned; `afresh`, nothing in the log counts as trained."""
+    """Turn the cycle until nothing is planned. With `afresh`, train logged iterations again."""
     log, planner = cycle.improvement_log, cycle.planner
     log.sweep()
     before = log.read()
-    _ = planner.policy  # a mistake in it comes before an hour of training
+    _ = planner.policy  # made now, so that a mistake in it shows before an hour of training
     logged = () if afresh else before
     trained: list[str] = []
     restored: list[str] = []
@@ -226,6 +230,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
         chain, plan = planner.walk(logged)
         if plan is None:
             return Course(chain, tuple(trained), tuple(restored))
+        # A retrained iteration keeps its number, so that its diff shows what changed.
         known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
         number = known.number if known else next_number((*before, *logged))
         if kept := _kept(cycle, plan):
@@ -233,7 +238,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
             log.remove_others(written)
             restored.append(written.id)
         else:
-            if data_findings is None:
+            if data_findings is None:  # once, and not at all if every iteration can be restored
                 data_findings = find_in_data(cycle)
             written = turn(cycle, Turn(number, plan, chain, logged, data_findings))
             trained.append(written.id)
@@ -243,7 +248,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
 
 
 def _kept(cycle: Cycle, plan: Plan) -> Iteration | None:
-    """The planned iteration as an earlier run trained it."""
+    """The planned iteration, if an earlier run trained it and the store still has it."""
     parent = plan.parent.id if plan.parent else None
     return cycle.store.iteration(
         plan.fingerprint, plan.settings, cycle.config.name, parent, plan.adjustments
@@ -253,17 +258,17 @@ def _kept(cycle: Cycle, plan: Plan) -> Iteration | None:
 def _drop_replaced(
     cycle: Cycle, before: Sequence[Iteration], retrained: Sequence[Iteration]
 ) -> None:
-    """Remove what the chain held before, once its retraining has left the old course.
+    """Remove the old chain's remaining iterations once retraining plans different settings.
 
-    Left there, iterations of two courses (and perhaps two machines) would be read as one chain.
-    Version control keeps them. Done after every iteration, so that an interrupted retraining leaves
-    no mixture either.
+    Otherwise iterations of two trainings, perhaps from two machines, would be read as one chain.
+    Version control keeps the removed ones. Called after every iteration, so that an interrupted
+    retraining does not leave a mixture either.
     """
     start = cycle.inputs.fingerprint(cycle.config, cycle.config.settings)
     old = chain_from(before, start)
     _, plan = cycle.planner.walk(retrained)
     if plan is not None and plan.fingerprint in {iteration.fingerprint for iteration in old}:
-        return  # still on the old course: the next of it is trained next
+        return  # the old chain is still being followed: its next iteration is retrained next
     kept = {iteration.id for iteration in retrained}
     for iteration in old:
         if iteration.id not in kept:
@@ -271,10 +276,11 @@ def _drop_replaced(
 
 
 def _stale(config: LoopConfig, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
+    """The error for a log that lacks an iteration, with the reason."""
     logged = log.read()
-    since = "it has no iteration yet"
+    since = "it is empty"
     if chain:
-        since = f"iteration {chain[-1].name} is not the last, the next was not trained"
+        since = f"the iteration after {chain[-1].name} is not trained yet"
     elif logged:
         since = f"settings, data, scoring or model changed since iteration {logged[-1].name}"
     return StaleLogError(
@@ -285,6 +291,6 @@ def _stale(config: LoopConfig, log: ImprovementLog, chain: Sequence[Iteration]) 
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:
-    """The file beside the lock that says which pytest run retrained the loop."""
+    """The file beside the lock that holds the id of the pytest run that last retrained the loop."""
     start = cycle.inputs.fingerprint(cycle.config, cycle.config.settings)
     return lock.with_name(f"{lock.name}.{start[:ID_LENGTH]}.retrained")

@@ -1,4 +1,4 @@
-"""How a loop is to be run, whatever its file says: the command line's part, and what CI changes."""
+"""The options of a run: what the command line sets, and what the variable CI changes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """How a loop is to be run, whatever its file says.
+    """How to run loops, besides what their files set.
 
-    `explore` False (in CI): the loop file's own settings are the only iteration that may be
-    trained. `iterations` overrides the file's number and explores in any case. `log_folder` holds
-    the log instead of the folder `improvement_log` beside the loop file. `run_id` names the
-    pytest run that several processes (xdist) share: together they retrain a loop once. `baseline`
-    is the commit to compare with, None the default one; `retrain_baseline` trains that commit's
-    iteration here where its figures are from another environment.
+    `retrain`: train even logged iterations. `replay`: train and write nothing. `explore` False (in
+    CI): only the loop file's own settings may be trained. `iterations` replaces the loop file's
+    number; with it the loop explores even in CI. `log_folder` replaces the folder `improvement_log`
+    beside the loop file. `run_id` identifies the pytest run: its processes (xdist) retrain a loop
+    once between them. `baseline` is the commit to compare with (None: the default).
+    `retrain_baseline`: train that commit's iteration here if its figures are from another
+    environment.
     """
 
     retrain: bool = False
@@ -30,5 +31,5 @@ class Options:
 
 
 def in_ci() -> bool:
-    """Whether the CI variable is set, as every CI service sets it."""
+    """Whether the variable CI is set to a true value, as every CI service does."""
     return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}

@@ -1,4 +1,4 @@
-"""What the log holds of a loop's chain already, and what is to be trained next."""
+"""Follow the logged decisions of a loop: which chain they give, and what to train next."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
 
 PENDING = "pending"
-"""The kind of decision of a record that was written before there was one."""
+"""The kind of a decision that is still to be made: the record was written before it."""
 
 RESUMABLE = frozenset({"iterations", "time"})
-"""Stops that a larger budget undoes: what would have come next is in the log."""
+"""Kinds of stops that a larger budget lifts. Their decision holds the next adjustments too."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train next: these settings, made from the parent's by the adjustments."""
+    """The next iteration to train: `settings` are those of `parent` with `adjustments` applied."""
 
     parent: Iteration | None
     adjustments: tuple[Adjustment, ...]
@@ -42,11 +42,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planner:
-    """Follows the decisions of a log.
+    """Follows the decisions in the log, and makes new ones.
 
-    `stated_limit` is how many iterations the chain may have, None for what the loop file says;
-    `explores` False: no decision to go on is followed. `adjust_hook` is the user's
-    `pytest_ftloop_adjust`, if there is one.
+    `stated_limit` is the command line's maximum length of the chain (None: use the loop file's).
+    With `explores` False a chain is followed no further than it must. `adjust_hook` is the user's
+    `pytest_ftloop_adjust`, if there is one. More than ten methods: `walk` and `decide` ask the same
+    questions (limit, time, gates, policy), each of which is one method.
     """
 
     config: LoopConfig
@@ -58,13 +59,13 @@ class Planner:
 
     @cached_property
     def policy(self) -> Policy:
-        """What says which settings come next; made when something has to be decided."""
+        """The policy that proposes the next settings, made when it is first needed."""
         return policy_of(self.config, self.adjust_hook)
 
     def limit(self, chain: Sequence[Iteration]) -> int:
-        """How many iterations the chain may have.
+        """The maximum length of the chain.
 
-        A list is gone through whatever another policy tried before it.
+        Iterations that another policy made do not count against the entries of a policy list.
         """
         if self.stated_limit is not None:
             return self.stated_limit
@@ -77,17 +78,18 @@ class Planner:
         return loop.limit + len(others)
 
     def walk(self, logged: Sequence[Iteration]) -> tuple[tuple[Iteration, ...], Plan | None]:
-        """The loop's chain as far as the log holds it, and what to train next (None: complete).
+        """The loop's chain in the log, and the plan for what to train next (None: nothing).
 
-        Where it comes to settings that another chain has trained, it goes on along that one.
+        The chain starts at the loop file's own settings and follows the decisions. If one leads to
+        settings that the log holds from another chain, those iterations join this chain.
         """
         start = self.inputs.fingerprint(self.config, self.config.settings)
-        # One that was ended for what the best had reached by then is no start: it has to be whole.
+        # An iteration that was ended early, because a better one existed, can't start a chain.
         whole = [i for i in logged if i.fingerprint != start or not ended_as_hopeless(i)]
         chain = list(chain_from(whole, start))
         if not chain:
             return (), Plan(None, (), self.config.settings, start)
-        while (decision := self._follow(chain, logged)) is not None:
+        while (decision := self._decision_to_follow(chain, logged)) is not None:
             parent = self.parent(decision, chain)
             settings = parent.settings.adjusted(decision.next)
             fingerprint = self.inputs.fingerprint(self.config, settings)
@@ -95,35 +97,38 @@ class Planner:
             found = [i for i in chain_from(logged, fingerprint) if i.id not in ids]
             if not found:
                 if any(i.fingerprint == fingerprint for i in chain):
-                    break  # a user's decision led back to where the chain has been
+                    break  # a user's policy chose settings that the chain has tried already
                 return tuple(chain), Plan(parent, decision.next, settings, fingerprint)
             chain += found
         return tuple(chain), None
 
     def parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:
-        """The iteration that a decision's adjustments are relative to."""
+        """The iteration whose settings a decision adjusts: the one it names, else the best."""
         best = adjust.parent_of_next(chain, self.config.loop.metric)
         return next((i for i in chain if decision.parent and i.id == decision.parent), best)
 
-    def _follow(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision | None:
-        """The logged decision to go on, or None when the chain is complete as it stands.
+    def _decision_to_follow(
+        self, chain: Sequence[Iteration], logged: Sequence[Iteration]
+    ) -> Decision | None:
+        """The decision to continue the chain with, or None if the chain is complete.
 
-        A decision is taken as logged. A stop is looked at again only where what it rested on has
-        changed: a larger budget, gates that held then and do not hold now, a policy that failed,
-        another policy or patience.
+        Logged decisions are followed, not made again by a newer policy. A stop is reconsidered only
+        if its reason is gone: the budget is larger, the gates no longer hold, the policy failed
+        then, or policy or patience have changed.
         """
         decision = chain[-1].decision
         if len(chain) >= self.limit(chain) or not self.explores:
             return None
         if decision.kind == "time" and not self._time_allows(chain):
             return None
-        if decision.action == "stop" and self._rested_on_something_else(decision, chain):
-            again = self.decide(chain, logged)
-            return again if again.action == "adjust" else None
+        if decision.action == "stop" and self._is_outdated(decision, chain):
+            new = self.decide(chain, logged)
+            return new if new.action == "adjust" else None
         goes_on = decision.action == "adjust" or decision.kind in RESUMABLE
         return decision if goes_on and decision.next else None
 
-    def _rested_on_something_else(self, decision: Decision, chain: Sequence[Iteration]) -> bool:
+    def _is_outdated(self, decision: Decision, chain: Sequence[Iteration]) -> bool:
+        """Whether the reasons for a logged stop no longer hold. Those for a fault always do."""
         if decision.kind == "gates" and not self._gates_hold(chain):
             return True
         return decision.kind == PENDING or (
@@ -132,16 +137,16 @@ class Planner:
 
     @property
     def _rests_on(self) -> str:
-        """Policy and patience in a few words; empty for the defaults."""
+        """The policy's hash and the patience, as the log records them; empty for the defaults."""
         loop = self.config.loop
-        usual = type(loop).model_validate({})
-        if (loop.policy, loop.patience) == (usual.policy, usual.patience):
+        default = type(loop).model_validate({})
+        if (loop.policy, loop.patience) == (default.policy, default.patience):
             return ""
         policy = loop.model_dump_json(include={"policy"})
         return f"policy {hashlib.sha256(policy.encode()).hexdigest()[:8]}, patience {loop.patience}"
 
     def decide(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> Decision:
-        """What follows the last iteration of the chain."""
+        """Decide what follows the last iteration of the chain: a stop, or the next adjustments."""
         limits = adjust.Limits(
             iterations=self.limit(chain),
             patience=self.config.loop.patience,
@@ -153,12 +158,13 @@ class Planner:
         return replace(decision, rests_on=self._rests_on if decision.action == "stop" else "")
 
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
-        """What the log knows beside the chain."""
+        """Other iterations on the same model and rows, and the noise of the seed."""
         others = tuple(i for i in logged if _same_task(i, chain[0]) and i not in chain)
         return adjust.Known(others, run_noise(logged, self.log.view.seed_runs()))
 
     def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
-        """Of the time budget, by the costs logged: the same log gives the same answer anywhere."""
+        """Seconds left of the time budget; None without one. May be negative."""
+        # By the logged costs, not by a clock, so that every machine decides the same.
         budget = self.config.loop.time_budget_s
         return None if budget is None else budget - sum(i.cost.seconds for i in chain)
 
@@ -168,12 +174,12 @@ class Planner:
 
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
         best = best_of(chain, self.config.loop.metric)
-        # A loop without gates has nothing that could hold: it goes on to a plateau or its limits.
+        # Without gates this is False, so that the loop continues to a plateau or to its limits.
         results = check_gates(self.config.gates, best.metrics)
         return bool(results) and all(result.passed for result in results)
 
 
 def _same_task(one: Iteration, other: Iteration) -> bool:
-    """Whether what one shows of its settings holds for the other: same base model, same rows."""
+    """Whether both trained the same base model on the same rows, so that settings can compare."""
     hashes = [i.data.get("train", {}).get("sha256") for i in (one, other)]
     return one.model == other.model and hashes[0] == hashes[1]

@@ -1,4 +1,4 @@
-"""Judge a loop by what is logged: nothing is trained, nothing is written, torch is not needed."""
+"""Judge a loop from its log, without training, writing, or torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 def replay(
     config: LoopConfig, options: Options, fail_on: frozenset[str] | None = None
 ) -> LoopResult:
-    """The loop as its log has it, with the verdict by each of its regression gates.
+    """The loop's result from its log, with a verdict for each of its regression gates.
 
-    A loop without such a gate is compared by the defaults, as information. `fail_on` are the kinds
-    of verdict that fail, in place of the loop file's. A `StaleLogError` where something would have
-    to be trained.
+    A loop without a regression gate gets the verdict of a default one, for information. `fail_on`
+    are the kinds of verdict that fail, in place of the loop file's. Raises `StaleLogError` if
+    something would have to be trained.
     """
     if fail_on is not None:
         strict = tuple(sorted(fail_on - {"regressed"}))
@@ -35,19 +35,19 @@ def replay(
 
 
 def replaying(config: LoopConfig, options: Options) -> Loop:
-    """The loop, ready to be replayed: running and judging it only reads its log."""
+    """The loop in replay: running and judging it only reads its log."""
     options = replace(options, replay=True, retrain=False, retrain_baseline=False)
-    # Nothing is scored in a replay: any scorer serves in place of pytest's hook.
+    # Nothing is scored in a replay, so any function can take the place of pytest's scoring hook.
     return Loop(config, options, hook=lambda *_: False)
 
 
 def gated(config: LoopConfig) -> LoopConfig:
-    """The loop with a regression gate: its own, else one with the defaults."""
+    """The loop with at least one regression gate: the default one if it has none."""
     return replace(config, regressions=config.regressions or (Regression(),))
 
 
 def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:
-    """The verdict, passing where a regression is not among what is to fail."""
+    """The verdict; a regression passes if `fail_on` is given and does not list it."""
     if fail_on is None or verdict.kind != "regressed" or "regressed" in fail_on:
         return verdict
     return replace(verdict, ok=True)

@@ -1,4 +1,4 @@
-"""What a loop's run gives back: the chain of iterations, the best of them, its figures."""
+"""The result of a loop: its chain of iterations, the best one, and that one's figures."""
 
 from __future__ import annotations
 
@@ -22,35 +22,39 @@ if TYPE_CHECKING:
 
 
 class Figure(float):
-    """A metric's value that knows where it comes from, so that a failing assert can explain it."""
+    """A metric's value with its name and result, from which a failing assert explains it."""
 
     name: str
     result: LoopResult
 
     def __new__(cls, value: float, name: str, result: LoopResult) -> Figure:
-        """A float with the metric's name (`pass_rate[negation]`) and the result it belongs to."""
+        """Make a figure of the metric `name`, such as `pass_rate[negation]`."""
         figure = super().__new__(cls, value)
         figure.name = name
         figure.result = result
         return figure
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
-        """A copy, or what travels to another process, is the plain number."""
+        """Pickle as a plain number: another process has no use for the whole result."""
         return float, (float(self),)
 
 
 @dataclass(frozen=True)
 class LoopResult:
-    """One loop's iterations as they stand in the log, and what the gates say of the best one.
+    """One loop's chain of iterations in the log, the best one, and how the gates judge it.
 
-    `chain` holds the iterations that start from the loop file's own settings, in order of number.
-    `trained` are the ids trained now, `restored` those that an earlier run trained and that were
-    taken from where it kept them (the others were up to date). `notes` is what else is to be told
-    of kept records. `files` are what to commit.
-    `examples` are the eval examples by id, for their prompts; empty when they were not loaded.
-    `regressions` are the loop's gates against the last committed version. `Loop.judge` adds a
-    verdict for each, the baseline of the comparison (None where there is none), and what the
-    holdout shows where it was opened. `log` is the log that all this was read from.
+    `chain` starts at the iteration with the loop file's own settings. `gates` are the checked
+    thresholds. `trained` are the ids of iterations that this run trained, `restored` of those it
+    took from an earlier run's store; the others were up to date. `notes` are messages about stored
+    records. `files` are the files of the chain, to commit. `examples` are the eval examples by id,
+    for their prompts. `adapter` is the best iteration's folder in the cache, None if it is not
+    there.
+
+    `regressions` are the loop's regression gates. `Loop.judge` adds a verdict for each, the
+    baseline (None: there is none), and the holdout's report if the holdout was opened. `log` is the
+    log that everything was read from.
+
+    It has more than ten methods because each metric is a property: tests read `best.eval_loss`.
     """
 
     loop: str
@@ -75,41 +79,41 @@ class LoopResult:
     def verdict(self) -> Verdict:
         """The verdict against the last committed version, on the whole eval set.
 
-        By the loop's own `regression` gate, else by the defaults. A `FtloopError` for a result that
-        was not judged yet.
+        It is that of the loop's `regression` gate, or of the default one. Raises `FtloopError` if
+        the result has not been judged.
         """
         found = next((verdict for rule, verdict in self.verdicts if rule.tag is None), None)
         if found is None:
             raise FtloopError(
                 f"the result of {self.loop} has no verdict: it was not compared with the last "
                 "committed version",
-                cure="Add `regression: {}` to its gates, or ask for it: verdict = loop.judge().",
+                cure="Add `regression: {}` to its gates, or call judge(): verdict = loop.judge().",
             )
         return found
 
     @property
     def eval_loss(self) -> Figure:
-        """Exact token-mean loss over the eval set."""
+        """Mean loss per token of the eval set, in nats."""
         return self.figure("eval_loss")
 
     @property
     def train_loss(self) -> Figure:
-        """Token-mean loss over a sample of the train set, in eval mode."""
+        """Mean loss per token of a sample of the train set, in eval mode, in nats."""
         return self.figure("train_loss")
 
     @property
     def overfit_gap(self) -> Figure:
-        """eval_loss - train_loss."""
+        """eval_loss - train_loss, in nats."""
         return self.figure("overfit_gap")
 
     @property
     def pass_rate(self) -> Figure:
-        """Share of the eval examples that passed, 0 to 1."""
+        """Fraction of the eval examples that passed, 0 to 1."""
         return self.figure("pass_rate")
 
     @property
     def token_accuracy(self) -> Figure:
-        """Share of labelled tokens that are the most likely one."""
+        """Fraction of the labelled tokens that the model ranks first, 0 to 1."""
         return self.figure("token_accuracy")
 
     @property
@@ -119,7 +123,7 @@ class LoopResult:
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """What the diagnosis says of the best iteration."""
+        """The findings of the diagnosis on the best iteration."""
         return self.best.findings
 
     @property
@@ -128,11 +132,11 @@ class LoopResult:
         return worst(self.best.examples)
 
     def slice(self, tag: str) -> Slice:
-        """The figures of the examples with this tag."""
+        """The figures of the examples with the tag `tag`."""
         return Slice(self, tag)
 
     def figure(self, name: str) -> Figure:
-        """A metric of the best iteration by name, `pass_rate` or `pass_rate[tag]`."""
+        """A metric of the best iteration by name, such as `pass_rate` or `pass_rate[tag]`."""
         if name not in self.best.metrics:
             raise FtloopError(
                 f"the best iteration {self.best.name} has no figure {name!r}",
@@ -149,7 +153,7 @@ class Slice:
     tag: str
 
     def __getattr__(self, name: str) -> Figure:
-        """A metric of the slice."""
+        """A metric of the slice by name."""
         if name not in METRICS:
-            raise AttributeError(f"a slice has no {name!r}. {did_you_mean(name, METRICS)}")
+            raise AttributeError(f"a slice has no metric {name!r}. {did_you_mean(name, METRICS)}")
         return self.result.figure(f"{name}[{self.tag}]")

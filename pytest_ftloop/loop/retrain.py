@@ -1,7 +1,7 @@
-"""Train the baseline's own commit here: its loop file, code and data, from a temporary worktree.
+"""Train the baseline on this machine from its own commit: its loop file, code and data.
 
-In a process of its own, so that modules of both commits (data functions, scorers) do not mix, and
-neither the models of both in memory.
+The commit is checked out to a temporary worktree, and trained in a separate process: the modules of
+both commits (data functions, scorers) must not mix, and memory need not hold both models.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _START = (
     "import sys; sys.path = list(filter(None, sys.path)); "
     "from pytest_ftloop.loop.retrain import main; sys.exit(main())"
 )
-"""Without the working folder on the path, which `-m` would put first."""
+"""The process's code. It drops the working folder from the path, which `-m` would put first."""
 
 
 def retrain_baseline(
     config: LoopConfig, baseline: Baseline, candidate: Iteration, log: ImprovementLog
 ) -> SeedRun:
-    """Train the baseline's settings with its commit's data, and log the run beside the candidate's.
+    """Train the baseline's settings on its commit's data, and log the run in the candidate's log.
 
-    Raises `TrainingError` when its process fails, or when the candidate's figures are not from here
-    either; `ConfigError` for a loop that can't be trained from a commit.
+    Raises `TrainingError` if the process fails, or if the candidate's figures are not from this
+    environment either; `ConfigError` for a loop that can't be trained from a commit.
     """
     iteration, folder = baseline.iteration, baseline.folder
     assert iteration is not None
@@ -50,7 +50,7 @@ def retrain_baseline(
     if not config.lines:
         raise ConfigError(
             f"the baseline of {config.name} can't be trained again: the loop is made in Python",
-            cure="--ftloop-retrain-baseline needs a loop file, which its commit has too.",
+            cure="--ftloop-retrain-baseline needs a loop file that the commit has too.",
         )
     repository = Repository.containing(config.folder)
     with repository.worktree(baseline.commit) as tree:
@@ -62,51 +62,52 @@ def retrain_baseline(
             request = _request(loop_file, iteration, config, Path(made))
             _train_apart(request, repository.root, tree)
             (run,) = ImprovementLog(Path(made)).view.seed_runs()
+            # Examples are read lazily: read them before the temporary folder is removed.
             run = replace(run, examples=tuple(run.examples))
     if changed := environment_changes(run.environment, candidate.environment):
         raise TrainingError(
-            "trained here, the baseline is from another environment than the candidate in the log "
-            f"({', '.join(changed)}): there is no fair comparison",
+            "the baseline was trained here, but the candidate in the log is from another "
+            f"environment ({', '.join(changed)}), so the comparison is not fair",
             cure="Add --ftloop-retrain, which trains the candidate here too.",
         )
     return log.append_seed_run(run)
 
 
 def main() -> int:
-    """The process that trains: reads the request, writes the run into the folder it names."""
+    """Run in the training process: read the request, write the run to the folder that it names."""
     try:
         _train(json.loads(sys.argv[1]))
     except FtloopError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130  # the parent was interrupted too, and says so
+        return 130  # the parent is interrupted too, and prints the message
     return 0
 
 
 def _loop_file(folders: Sequence[Path], name: str, config: LoopConfig, shown: str) -> Path:
-    """The file of the loop that wrote the log `<name>`, in the first of these folders with one."""
+    """The file of the loop called `name`, from the first of these folders that has it."""
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.config.loop_yaml import files_in
 
     for folder in folders:
         for file in files_in(folder) if folder.is_dir() else ():
             found = None
-            with suppress(FtloopError):  # a broken neighbour is not what is looked for
+            with suppress(FtloopError):  # another loop's file may be broken
                 found = read_loop_file(file)
             if found is None or found.name != name:
                 continue
             if found.scoring.scorer == "hook":
                 raise ConfigError(
-                    f"the baseline can't be trained: its scorer at {shown} is 'hook', which only "
-                    "pytest knows",
-                    cure="Name the function instead, as module:function, for the commits to come.",
+                    f"the baseline can't be trained: its scorer at {shown} is 'hook', which needs "
+                    "pytest",
+                    cure="For later commits, name the function instead: module:function.",
                 )
             return file
     raise ConfigError(
-        f"the baseline can't be trained: there is no loop file of {name} at {shown}",
+        f"the baseline can't be trained: {shown} has no loop file of {name}",
         where=config.locate("name"),
-        cure="Name a commit that has it with --ftloop-baseline.",
+        cure="Name a commit that has one with --ftloop-baseline.",
     )
 
 
@@ -129,7 +130,7 @@ def _request(
 
 
 def _train_apart(request: dict[str, Any], root: Path, tree: Path) -> None:
-    """Train in a process whose working folder and modules are the worktree's, not the user's."""
+    """Train in a process with the worktree's modules and working folder, not the user's."""
     here = Path.cwd().resolve()
     there = tree / here.relative_to(root) if root in (here, *here.parents) else tree
     paths = [*_mapped_paths(root, tree), os.environ.get("PYTHONPATH", "")]
@@ -148,13 +149,14 @@ def _train_apart(request: dict[str, Any], root: Path, tree: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        shown = said if done.returncode == 2 else said[-1:]
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        # 2 is our own message, shown whole; of a traceback the last line names the error.
+        shown = lines if done.returncode == 2 else lines[-1:]
         raise TrainingError("the baseline could not be trained here: " + "\n".join(shown))
 
 
 def _mapped_paths(root: Path, tree: Path) -> Iterator[str]:
-    """The repository's folders that modules are imported from, as they are in the worktree."""
+    """The folders on `sys.path` that are inside the repository, mapped to the worktree."""
     own = Path(__file__).resolve().parents[2]
     for entry in dict.fromkeys(sys.path):
         path = Path(entry).resolve()
@@ -176,7 +178,7 @@ def _train(request: dict[str, Any]) -> None:
     in_commit = read_loop_file(loop_file)
     config = with_what_git_lacks(in_commit, here)
     settings = Settings(**request["settings"])
-    # What trackers write beside the loop, or in the working folder, would go with the worktree.
+    # Trackers would write to the worktree, which is removed afterwards.
     settings = replace(settings, training={**settings.training, "report_to": "none"})
     config = replace(config, settings=settings)
     inputs = Inputs.of(config, None)
@@ -210,9 +212,9 @@ def _train(request: dict[str, Any]) -> None:
 
 
 def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
-    """A checked-out loop whose model and data that are not in git are those in the folder `here`.
+    """A checked-out loop with the model and data that git does not keep taken from `here`.
 
-    What is found there is named by its full path; the rest stays as the loop file says it.
+    They become absolute paths; all other sources stay as in the loop file.
     """
 
     def found(source: Any) -> Any:
@@ -225,10 +227,10 @@ def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
 
 
 def _check_unchanged(what: str, stated: str, now: str, then: str | None, request: Any) -> None:
-    """What git does not keep has to be what the iteration was trained with."""
+    """Raise `DataError` if a model or data set outside git has changed since the iteration."""
     if now != then:
         raise DataError(
-            f"{what} {stated} is not under version control, and not what iteration "
-            f"{request['name']} was trained with",
-            cure="Restore it, or have the commit to compare with hold it.",
+            f"{what} {stated} is not under version control, and has changed since iteration "
+            f"{request['name']} was trained",
+            cure="Restore it, or compare with a commit that contains it.",
         )

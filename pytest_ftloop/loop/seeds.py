@@ -1,4 +1,4 @@
-"""More seeds of an iteration: the same settings trained again, to know what the seed alone does."""
+"""Train an iteration with more seeds, to measure how much the seed alone moves its figures."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.cycle import Cycle
 
 CALIBRATION_SEEDS = 5
-"""Runs of one iteration that `ftloop calibrate` sees to: 4 degrees of freedom of the seed noise."""
+"""Default number of runs for `ftloop calibrate`: 4 degrees of freedom for the noise of the seed."""
 
 
 @dataclass(frozen=True)
 class SeedTrainer:
-    """Trains an iteration of a loop with other seeds, and logs each run when it is done.
+    """Trains an iteration of a loop with other seeds, and logs each run.
 
-    `locked` holds the log's lock, so that of several processes one trains a seed and the others
-    find it. What the cycle's store holds is restored, not trained.
+    `locked` opens a context that holds the log's lock: of several processes one trains a seed, the
+    others find its run. Runs in the cycle's store are restored instead.
     """
 
     cycle: Cycle
     locked: Callable[[], AbstractContextManager[Path]]
 
     def train(self, iteration: Iteration, wanted: int, role: SeedRole) -> tuple[SeedRun, ...]:
-        """Train the seeds after the iteration's own until there are `wanted` runs in all.
+        """Train the seeds after the iteration's own until it has `wanted` runs, its own included.
 
-        Where this is another environment than the iteration's, it ends after the first: such runs
-        can't stand beside the iteration.
+        Returns the new runs. If this environment is not the iteration's, ends after the first: runs
+        of another environment can't be pooled with it.
         """
         seeds = {run.seed for run in runs_here(self.cycle.improvement_log, iteration)}
         trained: list[SeedRun] = []
@@ -55,6 +55,7 @@ class SeedTrainer:
         cycle = self.cycle
         fingerprint = cycle.inputs.fingerprint(cycle.config, settings)
         with self.locked():
+            # Another process, or an earlier calibration, may have trained this seed.
             for run in cycle.improvement_log.view.seed_runs():
                 alike = decisive(run.environment) == decisive(iteration.environment)
                 if run.fingerprint == fingerprint and alike:
@@ -70,7 +71,7 @@ class SeedTrainer:
     def _trained(
         self, iteration: Iteration, settings: Settings, fingerprint: str, role: SeedRole
     ) -> SeedRun:
-        """The run with these settings, trained and logged; then kept, where that is asked for."""
+        """Train these settings, log the run, and keep it in the store."""
         cycle, seed = self.cycle, seed_of(settings)
         cycle.progress.iteration(
             f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
@@ -101,10 +102,10 @@ class SeedTrainer:
 
 
 def runs_here(log: ImprovementLog, iteration: Iteration) -> tuple[Measured, ...]:
-    """The runs of an iteration in its own environment, itself among them."""
+    """The runs of an iteration in its own environment, the iteration itself included."""
     return in_environment(runs_of(iteration, (), log.view.seed_runs()), iteration.environment)
 
 
 def with_seed(settings: Settings, seed: int) -> Settings:
-    """The same settings with another seed. A `data_seed` that is stated stays: it was fixed."""
+    """The same settings with another seed. A `data_seed` stays, because the user fixed it."""
     return replace(settings, training={**settings.training, "seed": seed})

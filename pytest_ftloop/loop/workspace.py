@@ -1,4 +1,4 @@
-"""Where loop files and improvement logs are: what a path on the command line means."""
+"""Find the loop files and improvement logs that a path on the command line means."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
 
 NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
-"""Folders without loops of the user's own, as pytest's norecursedirs; hidden ones neither."""
+"""Folders that are not searched, like pytest's norecursedirs. Hidden folders are not either."""
 
 Report = Callable[[FtloopError], object]
-"""Told of a loop file that can't be read, where its log can be looked at all the same."""
+"""Called with the error of a broken loop file: its log can be read without it."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """One loop's improvement log, and the loop file that it belongs to where that is known."""
+    """One loop's improvement log, and its loop file if there is a readable one."""
 
     log: ImprovementLog
     config: LoopConfig | None = None
@@ -37,20 +37,21 @@ class Logged:
 
     @cached_property
     def inputs(self) -> Inputs | None:
-        """The loop's data; None where it can't be loaded (any more)."""
-        from pytest_ftloop.loop.inputs import Inputs
-
+        """The loop's data; None if it can't be loaded."""
         try:
-            # A record is shown, nothing is scored: any scorer serves in place of pytest's hook.
+            # Nothing is scored here, so any function can take the place of pytest's scoring hook.
             return Inputs.of(self.config, lambda *_: False) if self.config else None
         except FtloopError:
             return None
 
     def how_to_make(self, iteration: Iteration) -> str:
-        """What trains an iteration on this machine: only those the loop's own settings lead to."""
+        """The commands that train an iteration on this machine.
+
+        A loop trains only the chain of its own settings; others have to be accepted first.
+        """
         config, inputs = self.config, self.inputs
         if config is None or inputs is None:
-            return "pytest --ftloop-retrain trains it here, run on the loop that the log is of."
+            return "Train it here: run pytest --ftloop-retrain on the loop of this log."
         train = f"pytest --ftloop-retrain {config.source}"
         start = inputs.fingerprint(config, config.settings)
         if iteration.id in {i.id for i in chain_from(self.iterations, start)}:
@@ -58,7 +59,7 @@ class Logged:
         return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
 
     def model_folder(self) -> Path | None:
-        """The folder that the loop file names as its model, whether it is there or not."""
+        """The path of the model if the loop file names a folder; it need not exist."""
         if self.config is None or not isinstance(self.config.model, str):
             return None
         return self.config.folder / self.config.model
@@ -68,7 +69,7 @@ class Logged:
         return self.iterations[-1]
 
     def best(self) -> Iteration:
-        """The best by the loop's metric: of what the loop file asks for now, else of all."""
+        """The best by the loop's metric: in the chain of the current loop file, else of all."""
         if self.config is None or self.inputs is None:
             return best_of(self.iterations, "eval_loss")
         start = self.inputs.fingerprint(self.config, self.config.settings)
@@ -77,7 +78,10 @@ class Logged:
 
 
 def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logged]:
-    """The logs that PATH means: of a loop file, of the loops in a folder, or log folders."""
+    """The logs for PATH: a loop file's, those of the loops in a folder, or log folders.
+
+    Raises `ConfigError` if there are none.
+    """
     if path.is_file():
         return _with_logs([read_loop_file(path)], (), log_folder)
     _check_folder(path)
@@ -90,11 +94,11 @@ def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logge
         return _of_folders([path], files_in(path.absolute().parent.parent), report)
     if path.absolute().name == FOLDER or any(map(_holds_records, _folders(path))):
         return _of_folders(_folders(path) or [path], files_in(path.absolute().parent), report)
-    # Loops made in Python have a log and no loop file.
+    # Loops made in Python have a log without a loop file.
     folders = [found for parent in _searched(path) for found in _folders(parent / FOLDER)]
     logs = _with_logs(_readable(_loop_files(path), report), folders, None)
     if not logs:
-        raise _nothing_found(path, "no loop file (*.ftloop.yaml) and no improvement log")
+        raise _nothing_found(path, "neither a loop file (*.ftloop.yaml) nor an improvement log")
     return logs
 
 
@@ -104,7 +108,7 @@ def _of_folders(
     report: Report,
     log_folder: Path | None = None,
 ) -> list[Logged]:
-    """These logs only, each with its loop file where it is among `files`."""
+    """The logs in exactly these folders, each with its loop file if that is among `files`."""
     wanted = {folder.resolve() for folder in folders}
     logs = _with_logs(_readable(files, report), wanted, log_folder)
     return [logged for logged in logs if logged.log.folder.resolve() in wanted]
@@ -113,7 +117,7 @@ def _of_folders(
 def _with_logs(
     configs: Iterable[LoopConfig], folders: Iterable[Path], log_folder: Path | None
 ) -> list[Logged]:
-    """The log of each loop file, then the other log folders; each once."""
+    """The log of each loop file, then those of the other folders, without duplicates."""
     logs: dict[Path, Logged] = {}
     for config in configs:
         folder = (log_folder or config.folder / FOLDER) / config.name
@@ -124,7 +128,7 @@ def _with_logs(
 
 
 def _readable(files: Iterable[Path], report: Report) -> list[LoopConfig]:
-    """The loop files, but for broken ones: those are reported, and their logs can be read yet."""
+    """Read the loop files. Broken ones are reported and skipped: their logs can still be read."""
     configs: list[LoopConfig] = []
     for file in files:
         try:
@@ -135,7 +139,10 @@ def _readable(files: Iterable[Path], report: Report) -> list[LoopConfig]:
 
 
 def find_loop_files(paths: Iterable[Path]) -> list[Path]:
-    """The loop files that the PATHs of `ftloop run` mean, each once."""
+    """The loop files for the PATHs of `ftloop run`, without duplicates.
+
+    Raises `ConfigError` for a PATH without any.
+    """
     files: dict[Path, Path] = {}
     for path in paths:
         if not path.is_file():
@@ -154,7 +161,7 @@ def _loop_files(folder: Path) -> Iterator[Path]:
 
 
 def _searched(folder: Path) -> Iterator[Path]:
-    """A folder and those below it that may hold loops of the user's own."""
+    """A folder and its subfolders, without hidden ones, build output and virtual environments."""
     for parent, names, files in os.walk(folder):
         if "pyvenv.cfg" in files and Path(parent) != folder:
             names.clear()
@@ -168,7 +175,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _holds_records(folder: Path) -> bool:
-    """Whether a folder is one loop's log. Says it by names alone: damaged files belong to it."""
+    """Whether a folder is one loop's log, by file names alone: a damaged record is still one."""
     return any(RECORD_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
 
 
@@ -180,8 +187,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _nothing_found(path: Path, what: str) -> ConfigError:
-
     return ConfigError(
-        f"{what} in {shown_path(path.absolute())}",
+        f"{what} found in {shown_path(path.absolute())}",
         cure="'ftloop init' writes a loop to start from.",
     )

@@ -1,1 +1,1 @@
-"""TORCH: one LoRA run, its early end, its adapter and the export."""
+"""Train one LoRA run (`lora`): settings, base model, early end, trackers, export. Needs torch."""

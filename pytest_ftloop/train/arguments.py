@@ -1,4 +1,4 @@
-"""TORCH: stated settings -> LoraConfig and SFTConfig; every name and type checked before use."""
+"""TORCH: make LoraConfig and SFTConfig from a loop's settings, after checking names and types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.trackers import check_trackers
 
 OWN = frozenset({"eval_strategy", "eval_steps"})
-"""Settings read by us and not handed to the trainer, whose evaluation would shift random states."""
+"""Settings that we read instead of the trainer: its own evaluation would shift random states."""
 
 AT_LEAST_ONE = frozenset(
     {
@@ -31,12 +31,14 @@ AT_LEAST_ONE = frozenset(
         "gradient_accumulation_steps",
     }
 )
+"""Settings that must be 1 or more, checked here so that the error names their line."""
 
 AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"})
+"""Settings that must be 0 or more, checked here so that the error names their line."""
 
 
 def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
-    """The LoraConfig stated, for a causal language model."""
+    """The settings' LoraConfig, for a causal language model. Raises `ConfigError`."""
     stated = dict(settings.lora)
     _check(LoraConfig, "lora", stated, locate)
     stated.setdefault("task_type", "CAUSAL_LM")
@@ -47,10 +49,10 @@ def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
 
 
 def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig:
-    """The SFTConfig stated, with a device and precision chosen where none is.
+    """The settings' SFTConfig, with device and precision chosen if they are not set.
 
-    The loop's own needs come on top: every step is logged, NaN is not filtered out of the logs,
-    the trainer neither evaluates nor prints.
+    What the loop needs overrides the settings: every step is logged, NaN stays in the logs, the
+    trainer neither evaluates nor prints. Raises `ConfigError`.
     """
     stated = dict(settings.training)
     for name, instead in REFUSED.items():
@@ -81,13 +83,13 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
     check_trackers(stated.get("report_to"), locate("training.report_to"))
     kept = {name: value for name, value in stated.items() if name not in OWN}
     if kept.get("report_to", "") is None:
-        del kept["report_to"]  # transformers would take None for a tracker's name
-    kept.pop("model_init_kwargs", None)  # used when the base was loaded
+        del kept["report_to"]  # transformers reads None as the name of a tracker
+    kept.pop("model_init_kwargs", None)  # used already, when the base was loaded
     kept = {
         "report_to": "none",
         **device_and_precision(kept),
         **kept,
-        # The checkpoints are ours (to recover from), so no folder of the user's is rotated.
+        # Checkpoints go to our temporary folder, so save_total_limit deletes none of the user's.
         "output_dir": output_dir,
         "save_strategy": "no",
         "save_total_limit": 1,
@@ -105,10 +107,10 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
 
 
 def check_policy(policy: object, start: Settings, locate: Locate) -> None:
-    """Check what a list or a sampler will make of the settings at the start of a loop.
+    """Check all settings that a policy list or sampler can choose, before anything is trained.
 
-    Before anything is trained: a misspelt name in the last entry is not found hours later. Of a
-    sampler's ranges the ends are checked. What a function returns is known only when it does.
+    Otherwise a misspelt name in the last entry would be found hours later. Of a sampler's ranges
+    the ends are checked. What a function returns can't be checked in advance.
     """
     for key, changed in _stated_by(policy):
         groups = {"lora": dict(start.lora), "training": dict(start.training)}
@@ -125,7 +127,7 @@ def check_policy(policy: object, start: Settings, locate: Locate) -> None:
 
 
 def _stated_by(policy: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Settings that a policy states, each with its key below the policy's."""
+    """Yield the settings that a policy can choose, each with its key in the loop file."""
     if isinstance(policy, list):
         yield from ((str(number), entry) for number, entry in enumerate(policy))
     elif isinstance(policy, SamplerSection):
@@ -135,10 +137,10 @@ def _stated_by(policy: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def device_and_precision(stated: Mapping[str, Any]) -> dict[str, bool]:
-    """`use_cpu`, `bf16`, `fp16` where the user states none: what this machine trains with.
+    """Values for `use_cpu`, `bf16` and `fp16` as far as the user did not set them.
 
-    CUDA: bf16 where the device has it, else fp16. MPS: fp32. Without an accelerator: fp32 on the
-    CPU (SFTConfig's own default, bf16 on a GPU, is an error there).
+    CUDA: bf16 if the device supports it, else fp16. MPS: fp32. Without an accelerator: fp32 on the
+    CPU, where SFTConfig's default of bf16 on a GPU raises an error.
     """
     cuda = torch.cuda.is_available() and not stated.get("use_cpu", False)
     chosen: dict[str, bool] = {}
@@ -151,7 +153,7 @@ def device_and_precision(stated: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def field_names(config: type) -> frozenset[str]:
-    """The names a config class accepts."""
+    """The names of the arguments that a config class accepts."""
     return frozenset(field.name for field in dataclasses.fields(config) if field.init)
 
 
@@ -177,7 +179,7 @@ def _check(config: type, group: str, stated: dict[str, Any], locate: Locate) -> 
                 cure=error.errors()[0]["msg"] + ".",
             ) from None
         if isinstance(value, str) and isinstance(checked, int | float):
-            stated[name] = checked  # a quoted number
+            stated[name] = checked  # the loop file has a quoted number
 
 
 @functools.cache
@@ -186,11 +188,11 @@ def _adapters(config: type) -> dict[str, TypeAdapter[Any]]:
     adapters: dict[str, TypeAdapter[Any]] = {}
     for name, hint in typing.get_type_hints(config).items():
         if "[number of iters]" in str(hint):
-            continue  # peft's placeholder for any number (pissa_niter_16), which no check knows
+            continue  # peft's placeholder for any number (pissa_niter_16) can't be checked
         try:
             adapters[name] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         except (PydanticUserError, TypeError):
-            continue  # a type it can't check; the config class itself has the last word
+            continue  # pydantic can't check this type; the config class itself may
     return adapters
 
 

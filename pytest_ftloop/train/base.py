@@ -1,4 +1,4 @@
-"""TORCH: the base model, loaded once a loop, lent to one run at a time and taken back clean."""
+"""TORCH: the base model, loaded once per loop, lent to one run at a time, and restored after it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pytest_ftloop.data.identity import split_revision
 
 @dataclass
 class Loan:
-    """One run's use of the base model; `keep` names base weights that the run will change."""
+    """One run's use of the base model. `keep` saves base weights that the run will change."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)
 
     def keep_trainable(self) -> None:
-        """Copy the base's own weights that are now trainable (biases, say), to put them back."""
+        """Copy the base weights that are now trainable, such as biases, to restore them later."""
         self.keep(p for p in self._own if p.requires_grad)
 
     def keep_all(self) -> None:
-        """Copy every base weight: some adapter initialisations (PiSSA, OLoRA) rewrite them."""
+        """Copy every base weight: some adapter initialisations (PiSSA, OLoRA) change them all."""
         self.keep(self._own)
 
     def keep(self, parameters: Any) -> None:
@@ -58,11 +58,11 @@ class Base:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
-        """The model and a copy of the tokenizer; afterwards the model is as it was.
+        """Lend the model and a copy of the tokenizer; afterwards the model is as it was.
 
         peft and trl change a model in many places (wrapped modules, a patched forward, hooks,
-        config fields), and peft's `unload()` gives back only some of them: `modules_to_save` and
-        trained biases stay. So every module's own state is kept and put back.
+        config fields), and peft's `unload()` restores only some of them: `modules_to_save` and
+        trained biases remain. So the state of every module is saved and restored.
         """
         loan = Loan(self.model, copy.deepcopy(self.tokenizer))
         states = [(module, _own_state(module)) for module in self.model.modules()]
@@ -88,15 +88,15 @@ def load_base(
 ) -> Base:
     """The model and tokenizer that `SFTTrainer(model=name, args=SFTConfig(**training))` would load.
 
-    `name` is a folder or a hub id, with `@revision` for a pinned one. Raises `ConfigError` for a
-    model that is neither; it calls the model `shown`.
+    `name` is a folder or a hub id, with `@revision` if it is pinned. Raises `ConfigError` if it is
+    neither; the message calls the model `shown`.
     """
     name, revision = split_revision(name)
     kwargs = dict(training.get("model_init_kwargs") or {})
     kwargs.setdefault("trust_remote_code", bool(training.get("trust_remote_code", False)))
     if revision:
         kwargs["revision"] = revision
-    # SFTTrainer seeds before it loads; a checkpoint that lacks weights gets the same random ones.
+    # SFTTrainer seeds before it loads, so that weights missing in a checkpoint are reproducible.
     set_seed(int(training.get("seed", 42)))
     try:
         model = create_model_from_path(name, **kwargs)
@@ -121,15 +121,15 @@ def load_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"no tokenizer was found for the model given (its name is {name!r})",
-            cure="Pass it: ftloop(model=model, tokenizer=tokenizer, ...).",
+            f"the given model has no tokenizer at its own name, {name!r}",
+            cure="Pass the tokenizer: ftloop(model=model, tokenizer=tokenizer, ...).",
         ) from error
 
 
 def free_memory() -> None:
-    """Drop what only cycles hold, and give it back, where an accelerator's memory is short.
+    """Collect garbage and return an accelerator's memory, which is short.
 
-    On the CPU the next regular collection does it: a full one takes longer than a step here.
+    On the CPU regular collections suffice: a full one would take longer than a training step.
     """
     if torch.cuda.is_available():
         gc.collect()
@@ -137,7 +137,7 @@ def free_memory() -> None:
 
 
 def _own_state(thing: Any) -> dict[str, Any]:
-    """The attributes of a module or config; its own containers copied, what they hold shared."""
+    """A copy of the attributes of a module or config: containers are copied, their items shared."""
     return {
         name: copy.copy(value) if isinstance(value, dict | list | set) else value
         for name, value in vars(thing).items()
@@ -145,7 +145,7 @@ def _own_state(thing: Any) -> dict[str, Any]:
 
 
 def _configs(model: PreTrainedModel) -> list[Any]:
-    """Every config object the modules of the model share, each once."""
+    """Every config object of the model's modules, without duplicates: many modules share one."""
     found: dict[int, Any] = {}
     for module in model.modules():
         for name in ("config", "generation_config"):

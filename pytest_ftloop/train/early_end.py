@@ -1,4 +1,4 @@
-"""Whether a run can still be of use: its eval curve against that of the best iteration so far."""
+"""End hopeless runs early: `Pace` compares eval curves, `Watch` looks at every training step."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 
 
 HALF = 0.5
-"""Of the planned steps must be done: before, the warmup and the first falls tell little."""
+"""Fraction of the planned steps that must be complete; before that, warm-up dominates."""
 
 BEHIND = 1.1
-"""Times the best iteration's loss after as many steps."""
+"""A run is behind if its loss is over this many times the best iteration's after as many steps."""
 
 FASTER = 2.0
-"""Times the fall since the last point, per step, that the rest of the run is thought able of."""
+"""Steepest fall that is expected of the rest of a run, in multiples of its fall per step since the
+last evaluation point."""
 
 DEEPER = 0.5
-"""Of the loss that is left after the best iteration's own fall over the same share of its run."""
+"""Lowest loss that is expected of a run, as a fraction of what it would end at if it fell like the
+best iteration over the same part of its run. 0.5 allows a fall that is twice as deep."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run is held against.
+    """The best iteration's eval curve, to compare a run with.
 
-    `evals` and `steps` are the best iteration's evaluation points and planned steps, `needed` is
-    the highest eval loss that would be of use.
+    `evals` and `steps` are that iteration's evaluation points and planned steps. `needed` is the
+    highest eval loss, in nats per token, that would be of use.
     """
 
     evals: tuple[EvalPoint, ...]
@@ -45,9 +47,9 @@ class Pace:
 
     @classmethod
     def of(cls, best: Iteration, gates: Sequence[Gate]) -> Pace | None:
-        """The pace of the best iteration so far; None where it has no curve to compare with.
+        """The pace of the best iteration so far; None if it has no curve to compare with.
 
-        Of use is what beats its eval loss, or holds a gate on the eval loss that it does not hold.
+        A run is of use if it beats that iteration's eval loss, or meets a gate on the eval loss.
         """
         evals = tuple(best.evals)
         if len(evals) < 2 or not all(math.isfinite(point.eval_loss) for point in evals):
@@ -57,13 +59,14 @@ class Pace:
         return cls(evals, int(best.facts.get("planned_steps", evals[-1].step)), needed)
 
     def hopeless(self, evals: Sequence[EvalPoint], steps: int) -> str:
-        """'' or why a run of `steps` planned steps, now at the last of `evals`, should be ended.
+        """Why to end a run of `steps` planned steps, now at the last of `evals`; '' to continue.
 
-        All must hold: half of its steps are done; its loss is over 1.1 times the best iteration's
-        after as many steps; and what is needed is out of reach both by its own curve (were it to
-        fall twice as fast as since the last point) and by the best one's (were it to fall twice
-        as deep as that did over the same share of its run, where the learning rate decays). Made on
-        recorded runs, see docs/diagnosis.md. Minimum data: two points. A NaN ends nothing here.
+        All of these must hold. Half of the steps are complete. The loss is over 1.1 times the best
+        iteration's after as many steps. The needed loss is out of reach by the run's own curve,
+        even if it fell twice as fast as since the last point; and by the best iteration's, even if
+        it fell twice as deep as that did over the same part of its run (where the learning rate
+        decays). The numbers are from recorded runs, see docs/appendix.md. Two points are needed. A
+        NaN does not end a run here; `Watch` does that.
         """
         if len(evals) < 2 or evals[-1].step < HALF * steps or evals[-1].step >= steps:
             return ""
@@ -75,6 +78,7 @@ class Pace:
         deeper = DEEPER * (min(self._at(self.steps) / by_then, 1.0) if by_then else 1.0)
         reachable = min(by_slope, last.eval_loss * deeper, min(p.eval_loss for p in evals))
         standard = self._at(last.step)
+        # Written so that a NaN makes the condition true, and the run continues.
         if not (last.eval_loss > BEHIND * standard and reachable > self.needed):
             return ""
         return (
@@ -83,7 +87,7 @@ class Pace:
         )
 
     def _at(self, step: float) -> float:
-        """The best iteration's eval loss after `step` steps, between points that of a line."""
+        """The best iteration's eval loss after `step` steps, interpolated between its points."""
         points = self.evals
         if step <= points[0].step:
             return points[0].eval_loss
@@ -95,44 +99,52 @@ class Pace:
 
 
 WINDOW = 20
-"""Steps that must agree before a run is called diverged."""
+"""Steps that must agree before a run has diverged: single steps are noisy."""
 
 TIMES_LOWEST = 2.0
-"""The mean loss of the last window, against the lowest window mean."""
+"""A run has diverged if the mean loss of the last window is over this many times the lowest one."""
 
 TIMES_START = 1.5
-"""Every loss of the last window, against the highest of the first steps."""
+"""A run has diverged if all losses of the last window are over this many times its first losses."""
 
 START = 3
-"""The first steps: the model is still (nearly) the untrained one."""
+"""Number of first losses: after three steps the model is still nearly the untrained one."""
 
 RISE = 0.5
-"""Nats: a smaller rise is not worth ending a run for."""
+"""Smallest rise of the loss, in nats, that ends a run: a smaller one may recover."""
+
+LOST = 0.5
+"""A run has diverged only if it has lost more than this fraction of what it had learned."""
 
 BAD_NORMS = 3
-"""Non-finite gradient norms in a row that end a run whose loss is finite."""
+"""Non-finite gradient norms in a row that end a run; single ones are skipped steps under fp16."""
 
 BAD_NORMS_AT_START = 8
-"""The same before any finite one: fp16 loss scaling starts too high and halves step by step."""
+"""The same before the first finite norm: fp16 loss scaling starts too high and halves each step."""
 
 FROZEN = 5
-"""Steps with exactly zero gradient and a loss of ln(vocabulary)."""
+"""Steps in a row with zero gradient and a uniform loss that end a run: nothing is learned."""
+
+UNIFORM = 0.01
+"""Largest relative distance from ln(vocabulary) of a loss that counts as uniform."""
 
 
 class Watch:
-    """Says after each step whether the run is hopeless; constant work a step.
+    """Decides after each step whether the run is hopeless, with constant work per step.
 
-    A good run stopped is a defect, a bad one stopped late costs a little time. So:
+    To end a good run is a defect; to end a bad one late costs a little time. So:
 
-    - a non-finite loss ends the run at once: the weights are lost;
-    - a non-finite gradient norm only when it repeats (3 in a row, 8 before the first finite one):
-      fp16 loss scaling gives single infinite norms in healthy runs and skips those steps;
-    - divergence needs the last 20 steps to agree. Either every loss is above every loss of the
-      lowest 20-step window, their mean twice that window's and more than half of what had been
+    - a non-finite loss ends the run at once, because the weights are lost;
+    - a non-finite gradient norm ends it only if it repeats (3 in a row, or 8 before the first
+      finite one): fp16 loss scaling gives single infinite norms in healthy runs, and skips those
+      steps;
+    - divergence ends it if the last 20 steps agree. Either every loss is above every loss of the
+      lowest 20-step window, their mean is twice that window's, and more than half of what had been
       learned is lost again; or every loss is 1.5 times the highest of the first 3 steps. Both need
-      a rise of 0.5 nats. Two windows of a healthy run separate so by chance about once in 1e11;
-    - a frozen loss needs 5 steps within 1% of ln(vocabulary) with gradient exactly 0, after a
-      gradient that was not 0 (zero from the start is a wiring fault, which the diagnosis names).
+      a rise of 0.5 nats. Two windows of a healthy run differ so much by chance once in 1e11;
+    - a frozen loss ends it after 5 steps within 1% of ln(vocabulary) with a gradient of exactly 0,
+      if the gradient was not 0 before (zero from the start is a wiring fault, which the diagnosis
+      reports).
     """
 
     def __init__(self, vocabulary: int) -> None:
@@ -148,7 +160,7 @@ class Watch:
         self._frozen = 0
 
     def see(self, step: StepLog) -> str:
-        """'' or why the run should be ended now."""
+        """Why to end the run after this step; '' to continue."""
         if not math.isfinite(step.loss):
             return f"loss is {step.loss} at step {step.step}"
         return self._norm(step) or self._freeze(step) or self._divergence(step)
@@ -165,7 +177,7 @@ class Watch:
         return f"gradient norm is {step.grad_norm} at step {step.step}, {self._bad_norms} in a row"
 
     def _freeze(self, step: StepLog) -> str:
-        uniform = abs(step.loss - self._uniform_loss) <= 0.01 * self._uniform_loss
+        uniform = abs(step.loss - self._uniform_loss) <= UNIFORM * self._uniform_loss
         self._moved = self._moved or bool(step.grad_norm)
         self._frozen = self._frozen + 1 if uniform and step.grad_norm == 0 else 0
         if not self._moved or self._frozen < FROZEN:
@@ -189,7 +201,7 @@ class Watch:
         rose = (
             smallest > self._lowest_max
             and mean > TIMES_LOWEST * self._lowest
-            and mean - self._lowest > max(RISE, 0.5 * (start - self._lowest))
+            and mean - self._lowest > max(RISE, LOST * (start - self._lowest))
         )
         if rose:
             return (

@@ -1,6 +1,6 @@
-"""An iteration's adapter from the cache as a normal PEFT folder, written whole or not at all.
+"""Export an iteration's adapter from the cache as a standard PEFT folder, whole or not at all.
 
-Files are copied, so it works without torch; only merged weights need it.
+Files are copied, so it works without torch. Only merged weights need torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 Card = Callable[[BaseModel, bool], str]
-"""The model card's text, given the base model and whether the tokenizer is exported too."""
+"""Makes the model card's text from the base model and whether the tokenizer is exported too."""
 
 CONFIG, CARD, MERGED = "adapter_config.json", "README.md", "merged"
 
@@ -39,15 +39,15 @@ TOKENIZER = (
     "*.jinja",
     "additional_chat_templates",
 )
-"""Files of a tokenizer, as the libraries name them. `tokenizer*` has sentencepiece's model too."""
+"""Patterns for the files of a tokenizer. `tokenizer*` includes the model of sentencepiece."""
 
 WRITTEN = (CONFIG, "adapter_model*", CARD, MERGED, *TOKENIZER)
-"""What an export consists of: a folder with anything else in it is never replaced."""
+"""Patterns for the files of an export. A folder with any other file is never replaced."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The folder that was written, and what the user should know about it."""
+    """The folder that was written, and notes about it for the user."""
 
     folder: Path
     notes: tuple[str, ...]
@@ -64,12 +64,12 @@ def export(
     merged: bool = False,
     force: bool = False,
 ) -> Exported:
-    """Write the adapter, its tokenizer and a model card; on request the merged weights too.
+    """Write the adapter, its tokenizer and a model card; with `merged` also the merged model.
 
-    `card` writes the text of the model card, `loop_folder` is the folder that the loop file names
-    as its model, `how_to_make` says what trains the adapter here. Raises an `FtloopError` for an
-    adapter that this machine's cache lacks, and for a folder that exists: with `force` only one
-    that an export wrote is replaced.
+    `card` makes the text of the model card. `loop_folder` is the path of the model if the loop file
+    names a folder. `how_to_make` gives the command that trains the adapter here. Raises
+    `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
+    replaces it if it is an export.
     """
     adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
@@ -87,21 +87,21 @@ def export(
         if merged:
             _merge(making, base, iteration, progress)
         _write(making / CARD, card(base, tokenizer))
-    notes = [] if base.hub_id else [f"base model: {base.said}"]
+    notes = [] if base.hub_id else [f"base model: {base.description}"]
     if not tokenizer:
-        notes.append("the tokenizer is not in it: it is the base model's own")
+        notes.append("tokenizer: not exported, use the base model's own")
     return Exported(folder, (*notes, *filter(None, [base.problem])))
 
 
 def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
-    """The adapter's folder in the cache. peft writes its config last, so it is whole with it."""
+    """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
     folder = adapter_folder(iteration.fingerprint)
     if (folder / CONFIG).is_file():
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(
-            f"iteration {iteration.name} has no adapter: no evaluation point had a finite loss",
-            cure="Export another: ftloop log lists them.",
+            f"iteration {iteration.name} has no adapter: none of its eval losses was finite",
+            cure="Export another iteration: ftloop log lists them.",
         )
     raise FtloopError(
         f"the adapter of iteration {iteration.name} is not in this machine's cache "
@@ -111,7 +111,7 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
 
 
 def _check_target(folder: Path, force: bool) -> None:
-    """Raise unless the folder may be written: nothing else that is there is ever lost."""
+    """Raise `ConfigError` unless the folder is new, empty, or an export to replace by `force`."""
     where = Location(shown_path(folder))
     if not folder.exists():
         return
@@ -122,13 +122,13 @@ def _check_target(folder: Path, force: bool) -> None:
         return
     if not force:
         raise ConfigError(
-            "exists already", where=where, cure="Name another with -o FOLDER, or give --force."
+            "exists already", where=where, cure="Name another with -o FOLDER, or add --force."
         )
     foreign = [name for name in found if not any(fnmatch(name, known) for known in WRITTEN)]
     if foreign or CONFIG not in found:
-        lacks = f"it holds {foreign[0]}" if foreign else f"it has no {CONFIG}"
+        why = f"it contains {foreign[0]}" if foreign else f"{CONFIG} is missing"
         raise ConfigError(
-            f"is not replaced: {lacks}, so it is not just an export",
+            f"is not replaced: {why}, so it is not only an export",
             where=where,
             cure="Name another folder with -o FOLDER.",
         )
@@ -136,7 +136,7 @@ def _check_target(folder: Path, force: bool) -> None:
 
 @contextmanager
 def _written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes the place of `folder` at the end, or is gone."""
+    """A folder to write to. At the end it replaces `folder`; on an error it is removed."""
     try:
         with replacing(folder) as making:
             making.mkdir(parents=True)
@@ -148,7 +148,7 @@ def _written_whole(folder: Path) -> Iterator[Path]:
 
 
 def _add_tokenizer(making: Path, base: BaseModel) -> bool:
-    """Whether the folder has the tokenizer; one of an older cache gets it from the base model."""
+    """Whether the export has a tokenizer. If the cache lacks it, copy the base model's."""
     if not (making / "tokenizer_config.json").is_file() and not base.problem:
         for file in sorted(Path(base.name).iterdir()) if Path(base.name).is_dir() else ():
             if file.is_file() and any(fnmatch(file.name, known) for known in TOKENIZER):
@@ -162,8 +162,8 @@ def _merge(making: Path, base: BaseModel, iteration: Iteration, progress: Progre
         from pytest_ftloop.train.merge import merge
     except ImportError as error:
         raise FtloopError(
-            f"merging needs the training extra, {error.name or error} is missing",
-            cure='pip install "pytest-ftloop[train]", or leave --merged out.',
+            f"merging needs the training extra: {error.name or error} is not installed",
+            cure='pip install "pytest-ftloop[train]", or omit --merged.',
         ) from None
     try:
         merge(making, making / MERGED, base, iteration.settings)

@@ -1,7 +1,7 @@
-"""TORCH: one LoRA run, read like a script: base -> SFTConfig -> SFTTrainer -> train -> figures.
+"""TORCH: one LoRA run, from the base model to its figures. `Attempt.run` reads like a script.
 
-The training is the one that a plain SFTTrainer script with the same settings and seed runs; what is
-added only watches it.
+It trains exactly as a plain SFTTrainer script with the same settings and seed does; everything that
+is added only observes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Each trainer would try to report its start to the hub, from CI as well; a user's value stands.
+# Otherwise every trainer reports its start to the hub, from CI too. Set before the hub's library is
+# imported, which reads it then. A user's own value is kept.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import datasets
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
 
 NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
-"""Loggers that hint and retry on the screen; what is an error is raised as well."""
+"""Loggers that print hints and retries. Nothing is lost without them: errors are raised as well."""
 
 
 def run_lora(
@@ -81,10 +82,10 @@ def run_lora(
 ) -> Run:
     """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
 
-    `base_eval_loss` spares measuring the untrained base again; `tracked` is what the run is called
-    where it is reported to; a run that falls behind `pace` without hope is ended. Raises
-    `ConfigError` or `DataError` for settings or data that can't train, `TrainingError` when memory
-    does not do for batch 1.
+    With `base_eval_loss` the untrained base is not measured again. `tracked` is the run's name at
+    experiment trackers. A run that can no longer reach `pace` is ended early. Raises `ConfigError`
+    or `DataError` for settings or data that can't be trained, `TrainingError` if memory does not
+    suffice for a batch of one example.
     """
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress, pace)
@@ -97,14 +98,14 @@ def run_lora(
             raise TrainingError(
                 f"out of memory outside training: {str(error).splitlines()[0]}",
                 where=task.locate("training"),
-                cure="Evaluating a single example does not fit: use a smaller model or precision.",
+                cure="A single example does not fit into memory: use a smaller model or precision.",
             ) from None
     return run
 
 
 @dataclass
 class Attempt:
-    """One try at a run. It fails only for memory; the next goes on from its last checkpoint."""
+    """One attempt at a run. If memory does not suffice, the next continues from its checkpoint."""
 
     base: Base
     task: Task
@@ -117,7 +118,7 @@ class Attempt:
     recoveries: tuple[str, ...] = ()
 
     def run(self, started: float) -> Run | None:
-        """The run, read like a script; None when the accelerator's memory did not do."""
+        """Train and evaluate, from top to bottom. None if the accelerator ran out of memory."""
         task, recorder, progress = self.task, self.recorder, self.recorder.progress
         progress.working("preparing")
         args = sft_config(self.settings, self.folder, task.locate)
@@ -142,12 +143,14 @@ class Attempt:
             if not self._train(trainer):
                 report.failed = True
                 return None
+            # A run that was ended early has stopped between evaluation points.
             if not recorder.evals or recorder.evals[-1].step != trainer.state.global_step:
                 recorder.evaluate(trainer.model, trainer.state)
 
             sample = prepared.sample_examples
             last_sample = evaluator.losses(prepared.train_sample, sample, progress)
             adapter_moved = differ(first_weights, trainable_weights(trainer.model))
+            # An iteration's result is its best point, not its last one.
             if recorder.best_step not in (0, trainer.state.global_step):
                 load_weights(trainer.model, recorder.best_weights)
                 best_sample = evaluator.losses(prepared.train_sample, sample, progress)
@@ -162,6 +165,7 @@ class Attempt:
                 prepared.choices,
                 progress,
             )
+            # Without a finite eval loss there is no best point, and so no adapter worth saving.
             if self.adapter is not None and recorder.best_step:
                 trainer.model.save_pretrained(str(self.adapter))
                 trainer.processing_class.save_pretrained(str(self.adapter))
@@ -193,7 +197,7 @@ class Attempt:
         return Run(training, evaluation, cost, environment(args))
 
     def with_half_the_batch(self) -> Attempt:
-        """The next try: half the batch, twice the accumulation, so the same examples a step."""
+        """The next attempt: half the batch, twice the accumulation: the same examples per step."""
         args = sft_config(self.settings, self.folder, self.task.locate)
         batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
         if batch == 1:
@@ -202,7 +206,7 @@ class Attempt:
                 where=self.task.locate("training"),
                 cure="Lower training.max_length, or use a smaller model, lora.r or precision.",
             )
-        # Only even halves keep the same examples in each optimiser step.
+        # An odd batch has no halves with the same examples per optimiser step: use single examples.
         half, times = (batch // 2, 2) if batch % 2 == 0 else (1, batch)
         step = self.recorder.resume_step
         recovery = (
@@ -231,14 +235,14 @@ class Attempt:
         )
 
     def _train(self, trainer: SFTTrainer) -> bool:
-        """Train to the end, from the recorder's checkpoint if it has one; False for no memory."""
+        """Train to the end, from the recorder's checkpoint if any. False if memory ran out."""
         try:
             trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
         except torch.OutOfMemoryError:
-            return False  # what the traceback holds is freed when this returns
+            return False  # not raised: a traceback would keep the tensors of the failed step alive
         except (ImportError, OSError, ValueError) as error:
             raise TrainingError(
-                f"trl, or a library that it uses, refused to train: {error}",
+                f"trl, or a library that it uses, failed to train: {error}",
                 where=self.task.locate("training"),
             ) from error
         return True
@@ -247,13 +251,13 @@ class Attempt:
 def measure(
     base: Base, task: Task, settings: Settings, adapter: Path, progress: Progress
 ) -> tuple[ExampleResult, ...]:
-    """What an adapter saved in the folder `adapter` shows on `task.eval`; nothing is trained.
+    """Evaluate the adapter saved in the folder `adapter` on `task.eval`, without training.
 
     The trainer is built as for training, so that the examples are prepared in the same way.
     """
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         args = sft_config(settings, folder, task.locate)
-        args.report_to = []
+        args.report_to = []  # nothing is trained, so no run may appear at the trackers
         with base.lent() as loan:
             trainer = build_trainer(loan, args, settings, task)
             prepared = Prepared.of(trainer, task)
@@ -278,7 +282,7 @@ def measure(
 
 
 def environment(args: SFTConfig) -> dict[str, str]:
-    """Device, precision and versions: what can move a figure though no setting changed."""
+    """Device, precision and versions: what can change a figure although no setting changed."""
     device = args.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -294,7 +298,7 @@ def environment(args: SFTConfig) -> dict[str, str]:
 
 
 def peak_memory_mib() -> float:
-    """The accelerator's peak since this was last asked, 0 on the CPU."""
+    """The accelerator's peak memory since the last call, in MiB; 0 on the CPU."""
     if not torch.cuda.is_available():
         return 0.0
     peak = torch.cuda.max_memory_allocated() / 2**20
@@ -304,7 +308,7 @@ def peak_memory_mib() -> float:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars, hints and deprecation warnings off the screen."""
+    """Hide the libraries' progress bars, hints and deprecation warnings."""
     verbosity = transformers.logging.get_verbosity()
     hf_bars = transformers.logging.is_progress_bar_enabled()
     data_bars = datasets.are_progress_bars_disabled()
@@ -341,7 +345,8 @@ class LoraTrainer:
     def loaded(cls, config: LoopConfig, task: Task, progress: Progress) -> LoraTrainer:
         """Check the loop's settings, then load its base model."""
         with quiet():
-            sft_config(config.settings, tempfile.gettempdir(), config.locate)  # mistakes come first
+            # Before the model, which can take minutes to load, so that a typo is reported at once.
+            sft_config(config.settings, tempfile.gettempdir(), config.locate)
             lora_config(config.settings, config.locate)
             check_policy(config.loop.policy, config.settings, config.locate)
             base = base_of(config, progress)
@@ -357,7 +362,7 @@ class LoraTrainer:
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
     ) -> Run:
-        """One run of the task; experiment trackers know it by `name`. See `run_lora`."""
+        """Train one run, called `name` at experiment trackers. See `run_lora`."""
         return run_lora(
             self.base,
             self.task,
@@ -372,13 +377,13 @@ class LoraTrainer:
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
-        """What a saved adapter shows on these examples. See `measure`."""
+        """Evaluate a saved adapter on these examples. See `measure`."""
         task = replace(self.task, eval=examples)
         return measure(self.base, task, settings, adapter, self.progress)
 
 
 def base_of(config: LoopConfig, progress: Progress) -> Base:
-    """A loop's base model, loaded."""
+    """Load a loop's base model, or take the live one of a loop made in Python."""
     if not isinstance(config.model, str):
         tokenizer = config.tokenizer or load_tokenizer(config.model)
         return Base(config.model, tokenizer)

@@ -1,4 +1,4 @@
-"""TORCH: an adapter merged into its base model, as full weights."""
+"""TORCH: merge an adapter into its base model, as full weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def merge(adapter: Path, folder: Path, base: BaseModel, settings: Settings) -> None:
-    """Load the clean base in the type that its weights are stored in, merge, save to `folder`.
+    """Load the base in the type that its weights are stored in, merge, save to `folder`.
 
-    Without the stated `model_init_kwargs`: a quantised base, say, can't take the weights up.
+    The loop's `model_init_kwargs` are ignored: into a quantised base, for example, peft can't
+    merge.
     """
     name = f"{base.name}@{base.revision}" if base.revision else base.name
     training: dict[str, Any] = {

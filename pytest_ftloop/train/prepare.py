@@ -1,4 +1,4 @@
-"""TORCH: a task becomes an SFTTrainer, and its data what that trainer tokenised."""
+"""TORCH: build the SFTTrainer of a task, and read from it the examples as trl tokenised them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from pytest_ftloop.train.wiring import wiring_of
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data as trl tokenised it: what is evaluated is what is trained on."""
+    """The examples as trl tokenised them, so that evaluation uses the same tokens as training.
+
+    `sample_examples` belong to the rows `train_sample`. `labelled_tokens` counts those of the train
+    set, `dropped` the train examples that trl dropped.
+    """
 
     eval: tuple[TokenRow, ...]
     train_sample: tuple[TokenRow, ...]
@@ -34,7 +38,7 @@ class Prepared:
 
     @classmethod
     def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
-        """Read it off the trainer. A `DataError` for eval examples that trl dropped."""
+        """Read the rows from the trainer. Raises `DataError` for eval examples that trl dropped."""
         rows = {
             role: tuple(
                 TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared
@@ -66,7 +70,7 @@ class Prepared:
         return cls(
             eval=rows["eval"],
             train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),
-            # What trl drops from the train set is not trained on, so not measured either.
+            # Examples that trl dropped were not trained on, so they are not measured either.
             sample_examples=tuple(e for e in task.train_sample if e.id in usable),
             choices=choices,
             # The first token of a row is never predicted.
@@ -77,14 +81,14 @@ class Prepared:
 
 
 def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -> SFTTrainer:
-    """The SFTTrainer of a plain script, which also prepares (but never evaluates) our eval sets."""
+    """The SFTTrainer of a plain script. It also tokenises our eval sets, but never evaluates."""
     lora = lora_config(settings, task.locate)
     if isinstance(lora.init_lora_weights, str) and lora.init_lora_weights != "gaussian":
-        loan.keep_all()
+        loan.keep_all()  # PiSSA, OLoRA and others take their start out of the base weights
     sets = {"eval": task.eval.examples, "train_sample": task.train_sample}
     if task.scoring.scorer == "choice":
         sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
-    args.eval_packing = False
+    args.eval_packing = False  # each example is measured on its own
     try:
         trainer = SFTTrainer(
             model=loan.model,
@@ -109,7 +113,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
         raise _refused(error, loan.model, settings, task) from error
     if len(trainer.train_dataset) == 0:
         raise DataError(
-            f"no train example has a labelled token left within max_length {args.max_length}",
+            f"max_length {args.max_length} leaves no labelled token in any train example",
             where=task.locate("training.max_length") or task.locate("data.train"),
             cure="Raise training.max_length, or shorten the prompts.",
         )
@@ -119,14 +123,14 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
 
 
 def _train_rows(task: Task, args: SFTConfig) -> list[dict[str, Any]]:
-    """The train rows with their ids, which trl leaves aside; packing has no place for them."""
+    """The train rows with an id column, which trl ignores. Packing merges rows: then without."""
     if args.packing:
         return [dict(e.row) for e in task.train.examples]
     return [{**e.row, ID_COLUMN: e.id} for e in task.train.examples]
 
 
 def choice_examples(task: Task) -> dict[str, list[Example]]:
-    """For each eval example, itself once for each candidate, in place of its expected text."""
+    """For each eval example, one copy per candidate, with it in place of the expected text."""
     groups: dict[str, list[Example]] = {}
     for example in task.eval.examples:
         expected = example.expected or ""
@@ -147,7 +151,7 @@ def choice_examples(task: Task) -> dict[str, list[Example]]:
 
 
 def _completed(example: Example, text: str) -> dict[str, Any]:
-    """The example's row with `text` as what the assistant says."""
+    """The example's row with `text` as the answer."""
     row = dict(example.row)
     if "messages" in row:
         row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": text}]
@@ -159,49 +163,52 @@ def _completed(example: Example, text: str) -> dict[str, Any]:
 
 
 def _check_context(rows: Sequence[TokenRow], trainer: SFTTrainer, task: Task) -> None:
-    """A model with learned positions can't take a longer row: an index error deep in torch."""
+    """Raise `DataError` for a row longer than the model's learned positions.
+
+    Otherwise it would be an index error deep in torch.
+    """
     room = _learned_positions(trainer.model)
     longest = max((len(row.input_ids) for row in rows), default=0)
     if room is not None and longest > room:
         row = next(row for row in rows if len(row.input_ids) == longest)
         named = {e.id: e for e in (*task.eval.examples, *task.train.examples)}.get(row.id)
         raise DataError(
-            f"an example has {longest} tokens, the model takes {room} at most",
+            f"an example has {longest} tokens, but the model takes at most {room}",
             where=named.where if named else task.locate("training.max_length"),
             cure=f"Set training.max_length: {room} or lower, or shorten the texts.",
         )
 
 
 def _learned_positions(model: Any) -> int | None:
-    """How many positions the model has embeddings for; None where positions are computed."""
+    """The number of positions with an embedding; None if the model computes positions."""
     room = getattr(model.config, "max_position_embeddings", None)
     sizes = {m.num_embeddings for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     return room if room in sizes else None
 
 
 def _usable(rows: Sequence[TokenRow]) -> frozenset[str]:
-    """Ids of the rows with a label to predict; one in the first position alone never is."""
+    """Ids of the rows with a label to predict. The first token of a row is never predicted."""
     return frozenset(row.id for row in rows if any(label != -100 for label in row.labels[1:]))
 
 
 def _all_there(rows: Sequence[TokenRow], examples: Sequence[Example], args: SFTConfig) -> None:
-    """Trl drops rows whose labels are all cut off; a figure over fewer examples would be a lie."""
+    """Raise `DataError` if trl dropped a row: a figure over fewer examples would be wrong."""
     usable = _usable(rows)
     missing = [e for e in examples if e.id not in usable]
     if missing:
         first = missing[0]
         raise DataError(
             f"{len(missing)} of {len(examples)} examples have no labelled token within max_length "
-            f"{args.max_length}, the first is {first.id!r}",
+            f"{args.max_length}; the first is {first.id!r}",
             where=first.where,
-            cure="Raise training.max_length, or shorten the prompt: such rows measure nothing.",
+            cure="Raise training.max_length, or shorten the prompt: such rows can't be measured.",
         )
 
 
 def _refused(
     error: Exception, model: Any, settings: Settings, task: Task
 ) -> ConfigError | DataError:
-    """What trl or peft raised while the trainer was built, in the user's words."""
+    """The user's mistake behind an error that trl or peft raised while building the trainer."""
     text = str(error).strip() or type(error).__name__
     if "arget modules" in text and "not found" in text:
         leaves = sorted(
@@ -215,20 +222,20 @@ def _refused(
             f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
             "model",
             where=task.locate("lora.target_modules") or task.locate("lora"),
-            cure=f"This model has: {', '.join(leaves)}. Or use all-linear.",
+            cure=f"This model has {', '.join(leaves)}. Or use all-linear.",
         )
     if isinstance(error, RuntimeError | ImportError) and "Callback requires" in text:
         return ConfigError(text, where=task.locate("training.report_to"))
     if "DataParallel" in text:
         return ConfigError(
-            "more than one GPU is visible to this one process",
-            cure="Make one visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
+            "this process sees more than one GPU",
+            cure="Make one of them visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
         )
     if _raised_in(error, "peft") or "dropout" in text:
         return ConfigError(f"peft refuses these settings: {text}", where=task.locate("lora"))
     if "chat template" in text or "chat_template" in text:
         return ConfigError(
-            f"the model's tokenizer has no chat template that fits: {text}",
+            f"the tokenizer's chat template is missing or does not fit the data: {text}",
             where=task.locate("model"),
             cure="Use an instruct model, set training.chat_template_path, or give prompt and "
             "completion as text.",
@@ -237,7 +244,7 @@ def _refused(
 
 
 def _raised_in(error: Exception, package: str) -> bool:
-    """Whether the innermost frame of an error lies in a package."""
+    """Whether an error was raised by code of a package, by its innermost frame."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

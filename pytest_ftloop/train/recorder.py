@@ -1,4 +1,4 @@
-"""TORCH: watches one run from inside the trainer: logs, evaluation points, the best adapter."""
+"""TORCH: observe one run from inside the trainer: logs, evaluation points, the best adapter."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.train_losses import TrainLosses
 
 DEFAULT_EVAL_STEPS = 10
-"""With `eval_strategy: steps` and no `eval_steps`: trl's default logging_steps."""
+"""Steps between evaluation points if `eval_strategy: steps` has no `eval_steps`, as in trl."""
 
 MIN_EVAL_POINTS = 4
-"""Evaluation points of a run that states no `eval_strategy`: one an epoch, but at least these."""
+"""Fewest evaluation points without an `eval_strategy`: enough for a curve from a single epoch."""
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Watches a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
+    """Observes a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
 
-    A checkpoint is written at every evaluation point, from which an out-of-memory error is
-    recovered: the trainer's own way to restore adapter, optimiser and random states.
+    At every evaluation point the trainer writes a checkpoint with adapter, optimiser and random
+    states; from the last one a run continues after it ran out of memory. Five of the ten methods
+    are called by the trainer.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def watch_run(
         self, trainer: SFTTrainer, evaluator: Evaluator, prepared: Prepared
     ) -> Callable[[], tuple[ExampleResult, ...]]:
-        """Watch this trainer from now on; returns how the eval set is measured."""
+        """Observe this trainer from now on. Returns the function that measures the eval set."""
         self.watch = Watch(vocabulary_size(trainer.model))
         self.steps_per_epoch = steps_per_epoch(trainer)
-        self.trainer = weakref.ref(trainer)  # after an attempt its optimiser's memory is needed
+        # Weak: after a failed attempt the memory of its optimiser must be free for the next.
+        self.trainer = weakref.ref(trainer)
         self.measure = lambda: evaluator.losses(
             prepared.eval, self.task.eval.examples, self.progress
         )
@@ -69,13 +71,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Fix the evaluation points, now that the number of steps is known."""
+        """Choose the evaluation points, now that the trainer knows the number of steps."""
         self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
 
     def on_step_begin(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Say which step the next losses belong to."""
+        """Tell `TrainLosses` the step of the losses to come."""
         self.train_losses.step = state.global_step
 
     def on_step_end(
@@ -86,7 +88,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         model: torch.nn.Module,
         **_: Any,
     ) -> None:
-        """Evaluate at the evaluation points; the last step's weights need no checkpoint."""
+        """Evaluate at an evaluation point, and save a checkpoint unless it is the last step."""
         if state.global_step in self.points:
             self.evaluate(model, state)
             self._report(control)
@@ -100,7 +102,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Remember where to go on from."""
+        """Remember the checkpoint, for an attempt after this one."""
         self.checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.resume_step = state.global_step
 
@@ -112,7 +114,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         logs: Mapping[str, float],
         **_: Any,
     ) -> None:
-        """Look at every step's loss and gradient; end a run that is beyond hope."""
+        """Check every step's loss and gradient; end a hopeless run."""
         step = step_log({**logs, "step": state.global_step})
         if step is None:
             return
@@ -122,7 +124,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def evaluate(self, model: torch.nn.Module, state: TrainerState) -> None:
-        """One evaluation point; its results and weights are kept when it is the best so far."""
+        """Measure the eval set; keep results and weights if they are the best so far."""
         results = self.measure()
         loss = token_mean_loss(results)
         best_loss = token_mean_loss(self.best) if self.best_step else math.inf
@@ -133,11 +135,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.best_step = state.global_step
             self.best_weights = trainable_weights(model)
             self.best = results
-        elif not self.best_step:
+        elif not self.best_step:  # no finite loss yet: the record still needs every example
             self.best = results
 
     def _report(self, control: TrainerControl) -> None:
-        """Hand the evaluation point to the trackers that the trainer reports to, if any."""
+        """Send the evaluation point to the trackers that the trainer reports to, if any."""
         trainer = self.trainer()
         if trainer is None or not trainer.args.report_to:
             return
@@ -146,40 +148,41 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             "eval_loss": point.eval_loss,
             "eval_mean_token_accuracy": point.token_accuracy,  # trl's own name for it
         }
-        should_log = control.should_log  # of this step's own figures, yet to come
-        # Not SFTTrainer's own, which would take what it counted for this step's train log.
+        should_log = control.should_log  # logging resets it, and this step's own log is yet to come
+        # Not SFTTrainer's log, which would use up the counts for this step's train log.
         Trainer.log(trainer, figures)
         control.should_log = should_log
 
     def rewind(self) -> None:
-        """Forget what lies after the step the next attempt goes on from."""
+        """Forget everything after the checkpoint, which the next attempt trains again."""
         self.evals = [point for point in self.evals if point.step <= self.resume_step]
         if self.best_step > self.resume_step:
             self.best_step, self.best, self.best_weights = 0, (), {}
         self.train_losses.forget_from(self.resume_step)
 
 
-def evaluation_points(stated: Mapping[str, Any], steps: int, steps_an_epoch: int) -> frozenset[int]:
-    """The steps after which the eval set is measured; the last step always is one.
+def evaluation_points(stated: Mapping[str, Any], steps: int, epoch: int) -> frozenset[int]:
+    """The steps after which the eval set is measured; the last step is always one of them.
 
-    `eval_strategy` no, epoch and steps (with `eval_steps`, a ratio below 1) mean what they mean to
-    a trainer; without it the points are spread evenly, one an epoch and at least four.
+    `epoch` is the number of steps per epoch. `eval_strategy` no, epoch and steps (with
+    `eval_steps`, below 1 a fraction of all steps) mean the same as for a trainer. Without it the
+    points are spread evenly: one per epoch, and at least `MIN_EVAL_POINTS`.
     """
     strategy = str(stated.get("eval_strategy", "auto"))
     if strategy == "no":
         return frozenset({steps})
     if strategy == "epoch":
-        return frozenset({*range(steps_an_epoch, steps + 1, steps_an_epoch), steps})
+        return frozenset({*range(epoch, steps + 1, epoch), steps})
     if strategy == "steps":
         every = float(stated.get("eval_steps") or DEFAULT_EVAL_STEPS)
         every = max(1, math.ceil(every * steps) if every < 1 else int(every))
         return frozenset({*range(every, steps + 1, every), steps})
-    count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(steps_an_epoch, 1))), steps)
+    count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(epoch, 1))), steps)
     return frozenset(round(steps * (i + 1) / count) for i in range(count))
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the adapter on the CPU (it is small)."""
+    """A copy of the trainable weights on the CPU: an adapter is small."""
     return {
         name: parameter.detach().to("cpu", copy=True)
         for name, parameter in model.named_parameters()
@@ -188,7 +191,7 @@ def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put a copied adapter back."""
+    """Restore weights that `trainable_weights` copied."""
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in weights.items():
@@ -196,12 +199,12 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) ->
 
 
 def differ(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    """Whether any weight differs."""
+    """Whether any weight of `one` differs from the same weight of `other`."""
     return any(not torch.equal(weight, other[name]) for name, weight in one.items())
 
 
 def step_log(log: Mapping[str, Any]) -> StepLog | None:
-    """A trainer's log entry as a step, if it is one."""
+    """A trainer's log entry as a step; None for other entries, such as the final summary."""
     if "loss" not in log or "learning_rate" not in log:
         return None
     norm = log.get("grad_norm")
@@ -214,9 +217,9 @@ def step_log(log: Mapping[str, Any]) -> StepLog | None:
 
 
 def steps_per_epoch(trainer: SFTTrainer) -> int:
-    """Optimiser steps in one pass over the train set, counted as the trainer counts them.
+    """Optimiser steps per pass over the train set, counted as the trainer counts them.
 
-    Computed, not asked of a data loader: making one could touch the random state.
+    Not taken from a data loader, because making one could change the random state.
     """
     args = trainer.args
     batches = len(trainer.train_dataset) / args.train_batch_size
@@ -226,10 +229,10 @@ def steps_per_epoch(trainer: SFTTrainer) -> int:
 
 
 def hidden_size(model: Any) -> int:
-    """Columns of the output projection: the width of the hidden states."""
+    """The width of the hidden states: the columns of the output projection."""
     return int(model.get_output_embeddings().weight.shape[-1])
 
 
 def vocabulary_size(model: Any) -> int:
-    """Rows of the output projection."""
+    """The size of the vocabulary: the rows of the output projection."""
     return int(model.get_output_embeddings().weight.shape[0])

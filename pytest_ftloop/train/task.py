@@ -1,4 +1,4 @@
-"""What a run trains on and is measured by, and the sample of the train set."""
+"""The task of a loop: the examples to train on and the examples, and scorer, to measure by."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pytest_ftloop.evaluate.scorers import Scorer
 
 @dataclass(frozen=True)
 class Task:
-    """What every run of a loop shares.
+    """The data and scoring that every run of a loop shares.
 
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
     are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
-    told what is wrong with the rows of a run before its first step.
+    called with the findings on a run's rows before its first step.
     """
 
     train: DataSet
@@ -32,7 +32,7 @@ class Task:
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:
-    """A sample of the train set, the same in every run: seeded, in the set's own order."""
+    """A random sample of `size` train examples, the same in every run, in the set's order."""
     if size >= len(train.examples):
         return train.examples
     chosen = sorted(random.Random(0).sample(range(len(train.examples)), size))

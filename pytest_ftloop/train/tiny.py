@@ -1,4 +1,4 @@
-"""TORCH: builds the embedded base model by its recipe, once, and keeps it in the cache."""
+"""TORCH: build the embedded base model `tiny` by its recipe, once per machine, in the cache."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}" + END + "{% endfor %}"
     "{% if add_generation_prompt %}assistant\n{% endif %}"
 )
-"""Each turn ends with the end token, and its text begins on a line, so on a token, of its own."""
+"""Each message ends with the end token. Its text starts on a new line, and so with a new token."""
 
 
 def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
-    """The folder of the embedded model; built there first if it is not cached yet.
+    """The folder of the embedded model, which is built first if the cache lacks it.
 
-    Several processes may ask at once: one builds, the others wait for it.
+    If several processes need it at once, one builds it and the others wait.
     """
     folder = cache_folder() / "tiny" / recipe_id(recipe)
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file():  # else another process built it meanwhile
             with replacing(folder) as making:
                 making.mkdir()
                 build(making, progress, recipe)
@@ -48,7 +48,7 @@ def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
 
 
 def build(folder: Path, progress: Progress, recipe: Recipe = RECIPE) -> None:
-    """Pretrain the model and save it with its tokenizer. Leaves torch's random state as it was."""
+    """Pretrain the model and save it with its tokenizer. Torch's random state stays as it was."""
     tokenizer = build_tokenizer(recipe)
     with _seeded(recipe.seed), _threads(recipe.threads):
         model = _pretrained(tokenizer, progress, recipe)
@@ -57,7 +57,7 @@ def build(folder: Path, progress: Progress, recipe: Recipe = RECIPE) -> None:
 
 
 def build_tokenizer(recipe: Recipe = RECIPE) -> PreTrainedTokenizerFast:
-    """A byte-level BPE learnt from the corpus: any text can be tokenised."""
+    """A byte-level BPE learnt from the corpus. Byte level, so that it can tokenise any text."""
     raw = Tokenizer(BPE())
     raw.pre_tokenizer = ByteLevel(add_prefix_space=False)
     raw.decoder = ByteLevelDecoder()
@@ -70,7 +70,7 @@ def build_tokenizer(recipe: Recipe = RECIPE) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    # A pad token of its own: with pad = end, masked ends would never be learnt.
+    # A separate pad token: labels of padding are masked, so with pad = end no end would be learnt.
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         bos_token=END,
@@ -128,7 +128,7 @@ def _token_stream(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Linear warmup, then a cosine to a tenth of the peak."""
+    """The learning rate at `step` relative to its peak: linear warm-up, then a cosine to 0.1."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)

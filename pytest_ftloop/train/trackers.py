@@ -1,8 +1,8 @@
-"""TORCH: experiment trackers that `training.report_to` names: each run is one of its own there.
+"""TORCH: report each run separately to the experiment trackers of `training.report_to`.
 
-What is sent, and how, is the business of the trainer's integrations. They are made for a process
-that trains once; here is what a loop needs beside: names, an end to each run whatever happens, and
-for TensorBoard a folder that outlives the trainer's temporary one.
+The trainer's integrations send the figures, but expect a process that trains once. This module adds
+what a loop needs: a name for each run, an end for each run even after an error, and for TensorBoard
+a folder that outlives the trainer's temporary one.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
-"""The module that a tracker needs, and the name to install it by where that is another one."""
+"""The module that each tracker needs, and the name of its package if it has a different one."""
 
-STANDS_IN = {"tensorboard": "tensorboardX"}
-"""A module that serves as well."""
+ALTERNATIVES = {"tensorboard": "tensorboardX"}
+"""A module that a tracker accepts in place of its own."""
 
 OURS = frozenset(
     {
@@ -67,15 +67,15 @@ OURS = frozenset(
         "trackio_static_space_id",
     }
 )
-"""Settings that say where to report to. They can't move a figure, so the loop file's own count,
-not those that an iteration was logged with."""
+"""Settings that choose where to report. They can't change a figure, so every run uses those of the
+current loop file, not those that its iteration was logged with."""
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What a run is called at the trackers: `name`, and the `folder` of TensorBoard's files.
+    """How trackers know a run: by its `name`; TensorBoard writes its files to `folder`.
 
-    `project` is stated in the loop file; the trackers' own environment variables come before it.
+    `project` is the loop file's. The trackers' own environment variables take precedence over it.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Tracked:
 
     @classmethod
     def of(cls, config: LoopConfig, name: str) -> Tracked:
-        """`sentiment/003-3fa9c1d2`; a `run_name` that is stated takes the loop's place."""
+        """Name a run `sentiment/003-3fa9c1d2`, with `run_name`, if it is set, for the loop."""
         stated = config.settings.training
         root = os.environ.get("TENSORBOARD_LOGGING_DIR")
         runs = Path(root).expanduser() if root else config.folder / "runs"
@@ -94,21 +94,21 @@ class Tracked:
 
 @dataclass
 class Report:
-    """A run while it is reported. `failed` is what trackers are told at its end."""
+    """A run that is being reported. `failed` decides the status that trackers show for it."""
 
     tracked: Tracked | None
     failed: bool = False
     trainer: SFTTrainer | None = field(default=None, repr=False)
 
     def watch(self, trainer: SFTTrainer) -> None:
-        """Before it trains: TensorBoard would write into the trainer's temporary folder."""
+        """Set TensorBoard's folder: by default it writes to the trainer's temporary one."""
         self.trainer = trainer
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and self.tracked:
                 callback.logging_dir = str(self.tracked.folder)
 
     def release(self) -> None:
-        """Keep MLflow's callback from ending a later run: as garbage it ends the active one."""
+        """Keep MLflow's callback from ending a later run: when collected it ends the active one."""
         for callback in self.trainer.callback_handler.callbacks if self.trainer else ():
             if isinstance(callback, MLflowCallback):
                 callback._auto_end_run = False
@@ -116,26 +116,26 @@ class Report:
 
 
 def settings_to_report(settings: Settings, config: LoopConfig) -> Settings:
-    """These settings, with what the loop file says now of where to report to."""
+    """These settings, with the loop file's current choice of where to report (`OURS`)."""
     kept = {name: value for name, value in settings.training.items() if name not in OURS}
     stated = {name: v for name, v in config.settings.training.items() if name in OURS}
     return replace(settings, training={**kept, **stated})
 
 
 def check_trackers(report_to: Any, where: Location | None) -> None:
-    """Raise a `ConfigError` for a tracker that does not exist, or whose library is missing."""
+    """Raise `ConfigError` for an unknown tracker, or one whose package is not installed."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     if names in ([], ["none"], ["all"]):
         return
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise ConfigError(
-                f"training.report_to: there is no tracker {name!r}",
+                f"training.report_to: unknown tracker {name!r}",
                 where=where,
                 cure=did_you_mean(name, {*INTEGRATION_TO_CALLBACK, "all", "none"}),
             )
         module, *_, package = PACKAGES.get(name, ("sys",)) * 2
-        if not any(map(_installed, {module, STANDS_IN.get(name, module)})):
+        if not any(map(_installed, {module, ALTERNATIVES.get(name, module)})):
             raise ConfigError(
                 f"training.report_to: {name} needs the package {package}, which is not installed",
                 where=where,
@@ -147,9 +147,9 @@ def check_trackers(report_to: Any, where: Location | None) -> None:
 def reported(
     args: SFTConfig, tracked: Tracked | None, where: Location | None = None
 ) -> Iterator[Report]:
-    """Report one run under its own name, and end it everywhere, whatever happens.
+    """Report one run under its own name, and end it at every tracker, also after an error.
 
-    A run that the user has under way is left to them: MLflow nests ours in it, W&B adds to it.
+    A run that the user started is not ended: MLflow nests ours in it, W&B adds ours to it.
     """
     report = Report(tracked)
     if not args.report_to:
@@ -165,9 +165,9 @@ def reported(
         report.failed = True
         if isinstance(error, Exception) and _is_trackers(error):
             raise TrainingError(
-                f"reporting to {', '.join(args.report_to)} failed: {_said(error)}",
+                f"reporting to {', '.join(args.report_to)} failed: {_first_line(error)}",
                 where=where,
-                cure="Mend what it says, or set training.report_to: none.",
+                cure="Fix that, or set training.report_to: none.",
             ) from error
         raise
     finally:
@@ -182,18 +182,19 @@ def _installed(module: str) -> bool:
         found = find_spec(module)
     except (ImportError, ValueError):
         return False
-    # A folder `wandb/` in the working folder, say, looks like a module without a file.
+    # W&B writes to a folder `wandb/`, which looks like a namespace package: a module without a
+    # file.
     return found is not None and (found.origin is not None or module == "azureml")
 
 
 def _variables(tracked: Tracked | None, before: Mapping[str, Any]) -> dict[str, str]:
-    """What the integrations read from the environment alone."""
+    """Environment variables for what the integrations can't be given otherwise."""
     project = tracked.project if tracked else None
     nested = before.get("mlflow") is not None
     variables = {"MLFLOW_NESTED_RUN": "TRUE"} if nested else {}
     if project:
         variables["WANDB_PROJECT"] = project
-        if not nested:  # a nested run belongs where the outer one is
+        if not nested:  # a nested run has to be in the experiment of the outer one
             variables["MLFLOW_EXPERIMENT_NAME"] = project
     return variables
 
@@ -214,17 +215,18 @@ _ACTIVE: Mapping[str, Callable[[Any], Any]] = {
     "trackio": lambda trackio: trackio.context_vars.current_run.get(),
     "wandb": lambda wandb: wandb.run,
 }
-"""A tracker's run under way. The others' are ended by their callbacks, or by nobody."""
+"""How to get a tracker's active run. The other trackers end runs themselves, or can't."""
 
 _END: Mapping[str, Callable[[Any, bool], Any]] = {
     "mlflow": lambda mlflow, failed: mlflow.end_run("FAILED" if failed else "FINISHED"),
     "trackio": lambda trackio, _: trackio.finish(),
     "wandb": lambda wandb, failed: wandb.finish(exit_code=int(failed)),
 }
+"""How to end a tracker's run, and whether it failed."""
 
 
 def _under_way(report_to: list[str]) -> dict[str, Any]:
-    """The run under way at each tracker; None also where its library was not imported yet."""
+    """The active run at each tracker; None if there is none, or its library is not imported."""
     return {
         name: active(sys.modules[name]) if name in sys.modules else None
         for name, active in _ACTIVE.items()
@@ -233,7 +235,7 @@ def _under_way(report_to: list[str]) -> dict[str, Any]:
 
 
 def _is_trackers(error: Exception) -> bool:
-    """Whether an error came out of an integration, or was raised by one."""
+    """Whether an error was raised in a tracker's integration, or by a library that it called."""
     if isinstance(error, FtloopError):
         return False
     frame = error.__traceback__
@@ -244,6 +246,7 @@ def _is_trackers(error: Exception) -> bool:
     return False
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message; its type if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""TORCH: each train example's loss whenever it was trained on, read off training's own forward."""
+"""TORCH: collect each train example's losses from the training's own forward passes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pytest_ftloop.core.records import Example, TrainedExample
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN
 
 KEPT_ON_DEVICE = 64
-"""Micro-batches kept before they are copied to the CPU: each copy waits for the device."""
+"""Micro-batches that wait on the device before they are copied: each copy stalls the device."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """One micro-batch as the device has it: (B, T) tokens and their mask, (B,) mean losses."""
+    """One micro-batch on the device: (B, T) tokens and mask, (B,) mean losses in nats."""
 
     step: int
     input_ids: torch.Tensor
@@ -29,13 +29,13 @@ class _Batch:
 
 
 class TrainLosses:
-    """Collects the losses of a run's train examples; training does not notice.
+    """Collects the losses of a run's train examples without an effect on training.
 
-    trl's training forward gives the log-probability of every labelled token. A forward hook takes
-    their mean over each row: no second forward, no random number, nothing in the gradient's graph.
-    A row is known by its tokens, so examples of equal tokens share their losses. Rows that are no
-    example's tokens (packed, or padding-free) are passed over: then there are no losses.
-    `step` is that of the optimiser, set by who watches the run.
+    trl's training forward returns the log-probability of every labelled token. A forward hook takes
+    their mean over each row: without a second forward, a random number, or a change to the graph.
+    Rows are identified by their tokens, so examples with equal tokens share their losses. Rows that
+    are not one example's tokens (packed or padding-free) are skipped: then there are no losses.
+    `Recorder` sets `step`, the optimiser's step.
     """
 
     def __init__(self) -> None:
@@ -48,21 +48,21 @@ class TrainLosses:
         """Collect from this trainer from now on."""
         rows = trainer.train_dataset
         if ID_COLUMN not in rows.column_names or trainer.args.torch_compile:
-            return
+            return  # packed rows have no ids, and a compiled forward must stay as it is
         self._ids = {}
-        # Arrays, not lists: of long rows these take a fraction of the time.
+        # As arrays: lists of long rows would take many times as long to make.
         for batch in rows.with_format("numpy", columns=[ID_COLUMN, "input_ids"]).iter(1000):
             for id_, tokens in zip(batch[ID_COLUMN], batch["input_ids"], strict=True):
                 self._ids.setdefault(_key(tokens), []).append(str(id_))
         trainer.model.register_forward_hook(self._collect, with_kwargs=True)
 
     def forget_from(self, step: int) -> None:
-        """Forget what was trained on after `step` steps: it will be again."""
+        """Forget losses from step `step` on: the next attempt trains these steps again."""
         self._copy()
         self._seen = [seen for seen in self._seen if seen[0] < step]
 
     def courses(self, examples: Iterable[Example]) -> tuple[TrainedExample, ...]:
-        """The losses of each example that was trained on, in the order of the steps."""
+        """The losses of each example that was trained on, in the order of steps."""
         self._copy()
         losses: dict[str, list[float]] = {}
         for _, key, loss in self._seen:
@@ -85,7 +85,7 @@ class TrainLosses:
             self._copy()
 
     def _copy(self) -> None:
-        """Bring what waits to the CPU, and keep what is known there."""
+        """Copy the waiting batches to the CPU, and keep the losses of known rows."""
         for batch in self._waiting:
             rows = zip(
                 batch.input_ids.cpu().numpy(),

@@ -1,4 +1,4 @@
-"""The base model that an adapter was trained on, found by its logged identity. Needs no torch."""
+"""Find the base model that an adapter was trained on, by its logged identity, without torch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from pytest_ftloop.data.identity import model_identity, split_revision
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The base model that an adapter was trained on, as `from_pretrained` finds it.
+    """The base model that an adapter was trained on, by the `name` that `from_pretrained` takes.
 
-    `said` is what the card calls it. `problem` is empty, or why it can't be found from here.
+    `description` describes it in a sentence for the model card. `problem` is the reason why it
+    can't be loaded on this machine, or empty.
     """
 
     name: str
-    said: str
+    description: str
     revision: str | None = None
     hub_id: str | None = None
     problem: str = ""
 
 
 def base_model(model: str, trained_on: str, loop_folder: Path | None) -> BaseModel:
-    """Where the base model with the identity `model` is.
+    """Find the base model with the logged identity `model`.
 
-    `trained_on` is what peft noted when the adapter was saved, `loop_folder` the folder that the
-    loop file names as its model, if it names one.
+    `trained_on` is the name that peft saved with the adapter. `loop_folder` is the path of the
+    model if the loop file names a folder.
     """
     kind, _, identity = model.partition(":")
     if kind == "hub":
@@ -42,41 +43,41 @@ def base_model(model: str, trained_on: str, loop_folder: Path | None) -> BaseMod
     return BaseModel(
         trained_on,
         "a model that was loaded in Python; adapter_config.json has the name it had there.",
-        problem=f"the base model was a live object in Python, {trained_on or 'without a name'}: "
-        "nothing says where it can be loaded from",
+        problem=f"the base model was an object in Python, {trained_on or 'without a name'}, so it "
+        "is unknown where to load it from",
     )
 
 
 def _tiny(recipe: str) -> BaseModel:
     folder = (cache_folder() / "tiny" / recipe).absolute()
-    said = (
+    description = (
         f"the embedded model of pytest-ftloop, recipe {recipe}, which each machine builds for "
-        "itself. adapter_config.json names its folder on the machine that exported this; elsewhere "
-        "it is another."
+        "itself. adapter_config.json names its folder on the machine that exported this adapter; "
+        "other machines have another folder."
     )
     there = (folder / "config.json").is_file()
     return BaseModel(
         str(folder),
-        said,
+        description,
         problem="" if there else f"the embedded model is not in this machine's cache ({folder})",
     )
 
 
 def _folder(identity: str, trained_on: str, loop_folder: Path | None) -> BaseModel:
-    """The first of the loop file's and peft's folders that holds the weights trained on."""
+    """The loop file's folder, else peft's: the first that still holds the weights trained on."""
     candidates = [Path(trained_on)] if trained_on else []
     if loop_folder is not None:
         candidates.insert(0, loop_folder)
-    said = (
-        "a folder of the machine that exported this, by which adapter_config.json names it; its "
+    description = (
+        "a folder on the machine that exported this adapter, named in adapter_config.json; its "
         f"identity (a hash of its files) is {identity}."
     )
     for path in candidates:
         if path.is_dir() and model_identity(str(path.absolute()), Path()) == f"folder:{identity}":
-            return BaseModel(str(path.resolve()), said)
+            return BaseModel(str(path.resolve()), description)
     return BaseModel(
         str(Path(trained_on).absolute()),
-        said,
-        problem="the folder of the base model that it was trained on is not here any more, or "
-        f"has changed ({shown_path(candidates[0]) if candidates else 'unknown'})",
+        description,
+        problem="the folder of the base model is missing or has changed since the training "
+        f"({shown_path(candidates[0]) if candidates else 'unknown'})",
     )

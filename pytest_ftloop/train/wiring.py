@@ -1,7 +1,7 @@
-"""TORCH: what trl made of the train rows: what is learned, what was cut, where answers begin.
+"""TORCH: check what trl made of the train rows: what is learned, what was cut, where answers start.
 
-Read off the train sample, each row beside the one that it would be without `max_length`. It rests
-on the labels as the collator hands them to the model, not on which settings should give them.
+Every row of the train sample is compared with the row that it would be without `max_length`. The
+labels are those that the collator passes to the model, not those that the settings should give.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from pytest_ftloop.train.task import Task
 
 UNLABELLED = -100
+"""The label of a token without a loss, as torch's cross-entropy defines it."""
 
 
 def wiring_of(trainer: SFTTrainer, task: Task) -> Wiring:
-    """The wiring of a trainer that was built for a task; nothing is trained or drawn by chance."""
+    """The wiring of a trainer that was built for a task. Trains nothing, draws no random number."""
     trained = {row.id: row for row in _token_rows(trainer.eval_dataset["train_sample"])}
     whole = trained | _uncut(trainer, task.train_sample, trained)
     if trainer.args.packing and trainer.args.packing_strategy != "bfd":
-        trained = whole  # long rows go on in another pack
+        trained = whole  # such packing does not cut: a long row continues in the next pack
     ends = _end_ids(trainer)
     seen = [_see(trainer, e, trained.get(e.id), whole[e.id], ends) for e in task.train_sample]
     return Wiring(
@@ -54,7 +55,7 @@ def wiring_of(trainer: SFTTrainer, task: Task) -> Wiring:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One example: `labels` are those it would have uncut, the others as in `Wiring`."""
+    """The wiring of one example; the fields are counted in `Wiring`. `labels` counts uncut ones."""
 
     ended: bool
     masked_end: bool
@@ -100,7 +101,7 @@ def _token_rows(prepared: datasets.Dataset) -> list[TokenRow]:
 def _uncut(
     trainer: SFTTrainer, sample: Sequence[Example], trained: Mapping[str, TokenRow]
 ) -> dict[str, TokenRow]:
-    """The rows that may have been cut, or were dropped for it, prepared anew without a limit."""
+    """The rows that may have been cut or dropped, prepared again without `max_length`."""
     limit = trainer.args.max_length
     short = {id_ for id_, row in trained.items() if limit is None or len(row.input_ids) < limit}
     doubtful = [e for e in sample if e.id not in short]
@@ -120,7 +121,8 @@ def _uncut(
 
 
 def _learned(trainer: SFTTrainer, row: TokenRow) -> list[int]:
-    """The labels of a row that reach the model, once it is padded beside a longer one."""
+    """The labels of a row that reach the model if it is padded to a longer row."""
+    # Padded, because a collator may mask every pad token, which can also be the end token.
     longer = {"input_ids": [*row.input_ids, 0], "labels": [*row.labels, 0]}
     batch = trainer.data_collator([{"input_ids": row.input_ids, "labels": row.labels}, longer])
     labels = batch["labels"].flatten()[1 : len(row.labels)]
@@ -128,7 +130,7 @@ def _learned(trainer: SFTTrainer, row: TokenRow) -> list[int]:
 
 
 def _end_ids(trainer: SFTTrainer) -> frozenset[int]:
-    """The tokens that end generation, as `Evaluator` generates."""
+    """The tokens that end generation in `Evaluator`."""
     ends = trainer.model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     return frozenset({*ends, trainer.processing_class.eos_token_id} - {None})
@@ -137,11 +139,11 @@ def _end_ids(trainer: SFTTrainer) -> frozenset[int]:
 def _answers(
     trainer: SFTTrainer, example: Example, whole: TokenRow
 ) -> tuple[list[tuple[int, int]], bool]:
-    """Where in a row the answers stand, and whether the last one splits its prompt's last token.
+    """The start and end of each answer in a row, in tokens; and whether the last prompt is split.
 
-    Start and end of each, in tokens. A prompt is split where its tokens, as they are at inference,
-    do not begin the row. None for plain text, and for messages that the template renders otherwise
-    when some are left out.
+    A prompt is split if the row does not begin with the tokens that the prompt has at inference.
+    There are no answers for plain text, nor for messages that the template refuses to render in
+    part.
     """
     found, split = [], False
     try:
@@ -156,7 +158,7 @@ def _answers(
 
 
 def _turns(trainer: SFTTrainer, example: Example) -> list[tuple[list[int], list[int] | None]]:
-    """For each answer, the tokens before it, and those up to its end; None for the row's end."""
+    """For each answer, the tokens before it and those up to its end (None: the end of the row)."""
     tokenizer, row = trainer.processing_class, example.row
 
     def rendered(messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> list[int]:
@@ -192,6 +194,6 @@ def _turns(trainer: SFTTrainer, example: Example) -> list[tuple[list[int], list[
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
+    """The number of equal tokens that two rows begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -173,7 +173,7 @@ sys.exit(main(["calibrate"]))
     finally:
         process.kill()
     assert (130, "") == (process.returncode, out)
-    assert err.startswith("interrupted; finished iterations are in the log")
+    assert err.startswith("interrupted: finished iterations are in the log")
     assert [43] == [run.seed for run in loops.log().seed_runs()]
     assert 0 == main(["calibrate"])
     assert [43, 44, 45, 46] == [run.seed for run in loops.log().seed_runs()]

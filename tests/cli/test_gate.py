@@ -111,7 +111,7 @@ def test_no_log_at_all(loops: Loops, gate: Gate) -> None:
     loops.commit()
     code, out, err = gate()
     assert (3, "") == (code, out)
-    assert "x.ftloop.yaml: the improvement log of x is out of date: it has no iteration yet" in err
+    assert "x.ftloop.yaml: the improvement log of x is out of date: it is empty" in err
 
 
 def test_missing_seeds(loops: Loops, gate: Gate) -> None:

@@ -94,7 +94,7 @@ def test_prompt_longer_than_the_model_takes_is_an_error(base: Base, task: Any) -
     """A row longer than the model's positions is an error with the cure, not an index error."""
     long = [{**rows(1, 6)[0], "prompt": "again " * 300 + "\ntopic:"}]
     overfull = task(eval=data_set([*rows(4, 2), *long], "eval"))
-    with pytest.raises(DataError, match="tokens, the model takes 256 at most"):
+    with pytest.raises(DataError, match="tokens, but the model takes at most 256"):
         run_lora(base, overfull, settings(max_steps=1, max_length=None), Silent())
 
 

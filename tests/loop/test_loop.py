@@ -390,9 +390,9 @@ def test_replay_judges_what_is_logged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("logged", "changes", "message"),
     [
-        (False, {}, "the improvement log of s is out of date: it has no iteration yet"),
+        (False, {}, "the improvement log of s is out of date: it is empty"),
         (True, {"rate": 3e-4}, "settings, data, scoring or model changed since iteration 003-"),
-        (True, {"iterations": 4}, "is not the last, the next was not trained"),
+        (True, {"iterations": 4}, "out of date: the iteration after 003-"),
     ],
     ids=["no log", "settings changed", "not finished"],
 )
@@ -517,7 +517,7 @@ def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
     ("changes", "kind", "message"),
     [
         ({"train": []}, DataError, "the train set list has no rows"),
-        ({"eval": [{"text": "t"}]}, DataError, "train and eval set are of different forms"),
+        ({"eval": [{"text": "t"}]}, DataError, "train and eval set have different columns"),
         (
             {"train": [{"text": "t"}], "eval": [{"text": "t"}]},
             DataError,

@@ -179,7 +179,10 @@ def test_data_that_changed_since(moved: Project) -> None:
     result = moved.run(OPTION)
     result.assert_outcomes(failed=1)
     text = " ".join(result.stdout.str().split())
-    assert "train train.jsonl is not under version control, and not what iteration 001-" in text
+    assert (
+        "train train.jsonl is not under version control, and has changed since iteration 001-"
+        in text
+    )
     assert [] == list(runs_of(moved))
     check_clean(moved)
 
@@ -223,8 +226,8 @@ def test_commit_without_the_loop_file(moved: Project) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "x.ftloop.yaml*: the baseline can't be trained: there is no loop file of x at HEAD (*",
-            "  Name a commit that has it with --ftloop-baseline.",
+            "x.ftloop.yaml*: the baseline can't be trained: HEAD (*) has no loop file of x",
+            "  Name a commit that has one with --ftloop-baseline.",
         ]
     )
     check_clean(moved)
@@ -242,7 +245,7 @@ def test_scorer_that_only_pytest_knows(moved: Project) -> None:
     result = moved.run(OPTION)
     result.assert_outcomes(failed=1)
     text = " ".join(result.stdout.str().split())
-    assert re.search(r"its scorer at HEAD \(\w+\) is 'hook', which only pytest knows", text)
+    assert re.search(r"its scorer at HEAD \(\w+\) is 'hook', which needs pytest", text)
 
 
 def test_candidate_from_elsewhere_too(moved: Project) -> None:
@@ -253,7 +256,7 @@ def test_candidate_from_elsewhere_too(moved: Project) -> None:
     result = moved.run(OPTION)
     result.assert_outcomes(failed=1)
     text = " ".join(result.stdout.str().split())
-    assert "another environment than the candidate in the log (device tpu -> gpu)" in text
+    assert "the candidate in the log is from another environment (device tpu -> gpu)" in text
     assert "Add --ftloop-retrain, which trains the candidate here too." in text
     moved.run(OPTION, "--ftloop-retrain").assert_outcomes(passed=1)
 

@@ -167,7 +167,7 @@ def test_the_loop_file_says_where_to_report_to(runs: Any, tmp_path: Path) -> Non
     [
         (
             "wandbb",
-            "line 3: training.report_to: there is no tracker 'wandbb'\n  Did you mean 'wandb'?",
+            "line 3: training.report_to: unknown tracker 'wandbb'\n  Did you mean 'wandb'?",
         ),
         ("wandb", "needs the package wandb, which is not installed\n  pip install wandb"),
         ("[tensorboard, comet_ml]", "needs the package tensorboard, which is not installed"),

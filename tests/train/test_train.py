@@ -309,7 +309,7 @@ def test_training_that_a_library_refuses(
         raise ImportError("bitsandbytes is not installed")
 
     monkeypatch.setattr(SFTTrainer, "create_optimizer", missing)
-    with pytest.raises(TrainingError, match="refused to train: bitsandbytes is not installed"):
+    with pytest.raises(TrainingError, match="failed to train: bitsandbytes is not installed"):
         run_lora(base, task(), settings(), Silent())
 
 
@@ -334,7 +334,7 @@ def test_train_examples_cut_off_by_max_length_are_counted(base: Base, task: Any)
 
 def test_train_set_wholly_cut_off_is_an_error(base: Base, task: Any) -> None:
     """With no label left to train on, the error says what to raise."""
-    with pytest.raises(DataError, match="no train example has a labelled token left"):
+    with pytest.raises(DataError, match="leaves no labelled token in any train example"):
         run_lora(base, task(), settings(max_length=4), Silent())
 
 
