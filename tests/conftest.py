@@ -1,4 +1,4 @@
-"""Fixtures of all tests. Nothing is written to the user's cache."""
+"""Fixtures and settings of all tests. Nothing is written to the user's cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,8 +18,25 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester", "tests.small_base"]
 
 # Before torch is imported: models this small gain nothing from a second thread, and two processes
-# with two threads each on two cores wait for each other most of the time.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# with two threads each on two cores wait for each other most of the time. One number of threads
+# also gives the same sums on each run.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Each run draws the same examples, however busy the machine; tests/fuzz.py explores with others.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("fuzz", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
+
+# Hypothesis draws now and then a constant of our modules that are imported by then: under
+# pytest-xdist not the same ones in each run.
+providers._get_local_constants = lambda: providers._local_constants  # none, or tests/fuzz.py's
 
 
 @pytest.fixture(scope="session", autouse=True)

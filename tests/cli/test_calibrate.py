@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from pytest_ftloop.cli import main
 from tests.loops import BETTER, IN_DOUBT, Loops
+from tests.processes import LONG_S, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,12 +167,9 @@ sys.exit(main(["calibrate"]))
     )
     hangs = loops.trained_file.with_name(f"{loops.trained_file.name}.hangs")
     try:
-        for _ in range(600):
-            if hangs.exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
+        wait_for(hangs, process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=LONG_S)
     finally:
         process.kill()
     assert (130, "") == (process.returncode, out)

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from pytest_ftloop.loop import backend as backends
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 from tests.loops import BETTER, WORSE, Loops
 from tests.plugin.fake_runner import FakeBackend
+from tests.processes import LONG_S
 from tests.report.markdown_rows import rows_of
 
 Capture = pytest.CaptureFixture[str]
@@ -221,7 +221,7 @@ from pytest_ftloop.cli import main
 from pytest_ftloop.loop import backend
 def train(*_, **__):
     print("READY", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 backend.LocalBackend.train = train
 sys.exit(main(["run"]))
 """
@@ -234,9 +234,8 @@ sys.exit(main(["run"]))
     )
     assert process.stdout is not None
     assert "READY\n" == process.stdout.readline()
-    time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=LONG_S)
     assert 130 == process.returncode
     told, _, last = err.rstrip("\n").rpartition("\n")
     assert told.startswith("ftloop sentiment: warning small-eval-set: ")

@@ -110,7 +110,7 @@ def test_damaged(put: Callable[[bytes], Path], content: bytes) -> None:
         read_adapter(folder)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.integers(0, len(SOUND)), put_in=st.binary(max_size=12), at=st.integers(0, 200))
 def test_any_damage(put: Callable[[bytes], Path], cut: int, put_in: bytes, at: int) -> None:
     """Whatever the bytes are: an adapter, or a `DataError`."""

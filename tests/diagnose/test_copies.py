@@ -91,9 +91,9 @@ def test_large_sets_take_seconds() -> None:
         )
 
     train, eval_ = many(20_000, "t"), many(5_000, "e")
-    began = time.perf_counter()
+    began = time.process_time()  # what other processes take does not count
     before_training(train, eval_)
-    assert time.perf_counter() - began < 20  # some 2 s on one idle core
+    assert time.process_time() - began < 20  # some 2 s
 
 
 def relabelled(rows_: list[dict[str, Any]], count: int, prefix: str) -> list[dict[str, Any]]:

@@ -486,7 +486,10 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     history=st.lists(SOUND, max_size=60) | ANYTHING | st.lists(st.dictionaries(KEYS, NUMBERS)),
     state=st.dictionaries(st.sampled_from(["global_step", "max_steps"]), NUMBERS),

@@ -23,6 +23,7 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
+from tests.processes import LONG_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -504,7 +505,7 @@ def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
         )
         for _ in range(3)
     ]
-    said = sorted(process.communicate(timeout=60)[0].split() for process in processes)
+    said = sorted(process.communicate(timeout=LONG_S)[0].split() for process in processes)
     assert ["0", "0", "3"] == [words[0] for words in said]
     assert 1 == len({tuple(words[1:]) for words in said})
 

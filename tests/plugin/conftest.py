@@ -19,6 +19,7 @@ import pytest_ftloop.report.explain  # noqa: F401
 import tests.fakes  # noqa: F401
 from tests.gitfakes import GitRepo, isolate
 from tests.plugin import fake_runner
+from tests.processes import LONG_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,7 @@ class Project:
             env=os.environ | env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LONG_S,
             check=False,
         )
 

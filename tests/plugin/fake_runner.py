@@ -19,6 +19,7 @@ import pytest
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.records import Cost, DataSet, Evaluation, Example, ExampleResult, Run
 from tests.fakes import fake_training
+from tests.processes import LONG_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,4 +111,4 @@ def note_training(loop: str, rate: float, seed: int | None = None) -> None:
         os.environ.get("FAKE_HANG", "0")
     ):
         Path(f"{file}.hangs").touch()
-        time.sleep(60)
+        time.sleep(LONG_S)

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_ftloop.log import ImprovementLog
 from tests.plugin.test_gate_items import CHAIN
+from tests.processes import LONG_S, wait_for
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Project
@@ -37,12 +37,9 @@ def end_in_iteration(project: Project, number: int, sent: int, *args: str) -> tu
     )
     hangs = project.trained_file.with_name(f"{project.trained_file.name}.hangs")
     try:
-        for _ in range(600):
-            if hangs.exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
+        wait_for(hangs, process)
         process.send_signal(sent)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=LONG_S)
     finally:
         process.kill()
     hangs.unlink()

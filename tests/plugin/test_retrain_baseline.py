@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import pytest
 from pytest_ftloop.log import ImprovementLog
 from tests.gitfakes import GitRepo, isolate
 from tests.plugin.conftest import BETTER, EVAL, GATED, ROOT, TRAIN, WORSE
+from tests.processes import LONG_S, wait_for
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import SeedRun
@@ -327,15 +327,12 @@ def test_interrupted(
     )
     hangs = moved.trained_file.with_name(f"{moved.trained_file.name}.hangs")
     try:
-        for _ in range(600):
-            if hangs.exists() or process.poll() is not None:
-                break
-            time.sleep(0.05)
+        wait_for(hangs, process)
         if whole_group:
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=LONG_S)
     finally:
         process.kill()
     assert pytest.ExitCode.INTERRUPTED == process.returncode, out
