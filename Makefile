@@ -2,19 +2,37 @@
 # versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# Two stages of .venv, each with a stamp: what trains, and with it all that the developer needs.
+TRAINS := .venv/.installed-train
 INSTALLED := .venv/.installed
 # xdist workers for the tests; training is not faster with more than the cores there are.
 WORKERS ?= 2
+# How long make fuzz explores; SECONDS=N goes before it.
+MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-policy coverage clean
+.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-policy coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(INSTALLED) ## run the loop on examples/quickstart, from nothing, with the embedded base model
-	$(BIN)/pytest --ftloop --ftloop-iterations 4 --ftloop-log .demo/improvement_log examples/quickstart
+demo: $(TRAINS) .demo/sentiment.ftloop.yaml ## run the loop on a copy of examples/quickstart, from nothing, with the embedded base model
+	@echo "== the loop, in .demo: pytest --ftloop --ftloop-iterations 4"
+	@cd .demo && { ../$(BIN)/pytest --ftloop --ftloop-iterations 4; code=$$?; }; \
+	echo "== the commands above work in .demo, a git repository of its own:"; \
+	echo "   cd .demo && . ../.venv/bin/activate"; \
+	exit $$code
+
+# A copy to play with: made once, then yours. Its own git repository can have the log, since this
+# one ignores .demo; its own pytest.ini keeps this project's settings out.
+.demo/sentiment.ftloop.yaml:
+	@echo "== a copy of examples/quickstart in .demo (make clean removes it)"
+	@mkdir -p .demo
+	@cp -R examples/quickstart/data examples/quickstart/sentiment.ftloop.yaml .demo
+	@touch .demo/pytest.ini
+	@git init -q .demo
 
 test: $(INSTALLED) ## the tests, without the slow ones
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
@@ -22,10 +40,15 @@ test: $(INSTALLED) ## the tests, without the slow ones
 test-all: $(INSTALLED) ## the tests, with the slow ones
 	$(BIN)/pytest -n $(WORKERS)
 
-lint: $(INSTALLED) ## ruff and mypy; of workflows their schemas and their security
+fuzz: $(INSTALLED) ## the property tests with fresh seeds, for MINUTES=5 or SECONDS=N; SEED=N: one round
+	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED),$(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES)))
+
+lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows by schema and for security
+	$(BIN)/python .ci/committed_files.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml examples/github/*.yml
 	$(SCHEMA) vendor.github-actions .github/actions/*/action.yml
 	$(SCHEMA) vendor.gitlab-ci --data-transform gitlab-ci examples/gitlab/.gitlab-ci.yml
@@ -62,9 +85,18 @@ coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest pl
 	$(BIN)/coverage report --skip-covered
 
 clean: ## remove the environment and what the commands left
-	rm -rf .venv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .demo build dist .*_cache .hypothesis .coverage*
 
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+$(BIN)/python:
+	@echo "== a Python environment in .venv, with $(PYTHON)"
+	$(PYTHON) -m venv .venv
+
+$(TRAINS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== the packages that train: pip downloads 0.3 GB, or 2.9 GB where it takes torch with CUDA"
+	$(PIP) -e ".[train]"
 	touch $@
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== the developer's packages: pip downloads 0.15 GB beside those that train, which make demo names"
+	$(PIP) -e ".[dev]"
+	touch $(TRAINS) $@
