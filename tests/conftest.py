@@ -38,22 +38,6 @@ settings.load_profile("same")
 # pytest-xdist not the same ones in each run.
 providers._get_local_constants = lambda: providers._local_constants  # none, or tests/fuzz.py's
 
-# Each run draws the same examples, however busy the machine; tests/fuzz.py explores with others.
-settings.register_profile(
-    "same",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile("fuzz", settings.get_profile("same"), derandomize=False)
-settings.load_profile("same")
-
-# Hypothesis draws now and then a constant of our modules that are imported by then: under
-# pytest-xdist not the same ones in each run.
-providers._get_local_constants = lambda: providers._local_constants  # none, or tests/fuzz.py's
-
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -102,11 +103,21 @@ def test_bad_arguments(argument: str) -> None:
 
 def test_the_default_run_is_the_same_each_time(tests: Path) -> None:
     """Without fuzz the same examples are drawn each time, whatever was imported before."""
+    tests.write_text(TESTS.format(bound=2**64 + 1))
+    (tests.parent / "many_constants.py").write_text(f"MANY = {list(range(10_000, 10_500))}\n")
 
     def drawn(first: str) -> list[str]:
         code = f"import sys, pytest; {first}; pytest.main(sys.argv[1:])"
-        command = [sys.executable, "-c", code, "-q", "--rootdir", tests.parent, tests]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "-qs", "--rootdir", tests.parent, tests],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(tests.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return re.findall("drawn [0-9]+", done.stdout)
 
-    assert [] != drawn("pass") == drawn("import pytest_ftloop.adjust.rules") == drawn("pass")
+    without, with_, again = drawn("pass"), drawn("import many_constants"), drawn("pass")
+    assert len(without) >= 100
+    assert without == with_ == again
