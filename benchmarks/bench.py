@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from replay import CHECK
+from checked import CHECK
 from tabulate import tabulate
 
 from pytest_ftloop.log import ImprovementLog
