@@ -50,12 +50,7 @@ gates: {{pass_rate: ">= 99%"}}
 def main() -> None:
     """Run the comparisons and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    comparisons = {
-        "evaluation": lambda: evaluation(chosen.pairs or 10),
-        "loop": lambda: loop(chosen.pairs or 3, chosen.steps),
-        "pytest": lambda: plain_pytest(chosen.pairs or 20),
-        "up-to-date": lambda: up_to_date(chosen.pairs or 10),
-    }
+    comparisons = {"evaluation": 10, "loop": 3, "pytest": 20, "up-to-date": 10}  # pairs
     parser.add_argument("what", nargs="*", help=f"of {', '.join(comparisons)} (default: all)")
     parser.add_argument("--pairs", type=int, help="pairs of each comparison")
     parser.add_argument("--steps", type=int, default=60, help="of each training (default: 60)")
@@ -63,7 +58,13 @@ def main() -> None:
     if unknown := set(chosen.what) - set(comparisons):
         parser.error(f"wanted some of {', '.join(comparisons)}, found {', '.join(unknown)}")
     for name in chosen.what or comparisons:
-        comparisons[name]()
+        pairs = chosen.pairs or comparisons[name]
+        if name == "loop":
+            loop(pairs, chosen.steps)
+        else:
+            {"evaluation": evaluation, "pytest": plain_pytest, "up-to-date": up_to_date}[name](
+                pairs
+            )
 
 
 def evaluation(pairs: int) -> None:

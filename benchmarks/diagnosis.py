@@ -91,6 +91,7 @@ def make(folder: Path, words: int, examples: int) -> None:
     import long_log
 
     from pytest_ftloop.config.loop_config import read_loop_file
+    from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.inputs import Inputs
 
@@ -108,7 +109,7 @@ def make(folder: Path, words: int, examples: int) -> None:
     inputs = Inputs.of(config, None)
     log = ImprovementLog(folder / "improvement_log/topic")
     runs = long_log.Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
-    chain: list[long_log.Iteration] = []
+    chain: list[Iteration] = []
     for number in range(1, ITERATIONS):
         made = long_log.iteration(config, inputs, chain, number, runs, number / 200)
         chain.append(log.append(made))

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 SIZES = ((100, 3), (1000, 10), (5000, 10), (5000, 12))
 """Examples and iterations."""
 RUNS = 5
-PICTURE = {"width": 1240, "height": 1350}
+WIDTH, HEIGHT = 1240, 1350
+"""Of the picture, in pixels."""
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def picture(browser: Browser, file: Path, to: Path) -> None:
     """The top of the quickstart's report."""
     loop = read_loop_file(ROOT / "examples" / "quickstart" / "sentiment.ftloop.yaml")
     write_report([replay(gated(loop), Options())], file)
-    page = browser.new_page(viewport=PICTURE, device_scale_factor=1)
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1)
     page.goto(file.as_uri())
     for plot in page.query_selector_all(".plot"):
         plot.scroll_into_view_if_needed()
