@@ -1,11 +1,13 @@
 """`make bench`: what the tool costs, each figure beside the alternative, in one run.
 
-1. per-example evaluation against `trainer.evaluate()`, same model, rows and batch size;
-2. a loop of four iterations against four separate plain scripts that also evaluate;
-3. a plain pytest run of one trivial test, with and without the plugin.
+1. evaluation: figures per example, against `trainer.evaluate()`, on one model, rows and batch size;
+2. loop: four iterations, against four plain scripts that train as many steps and also evaluate;
+3. pytest: a plain run of one trivial test, with and without the plugin;
+4. up-to-date: `pytest --ftloop` on the quickstart's committed log, against that trivial test.
 
 The two sides of a pair take turns, and the ratio is taken pair by pair: machines are noisy.
-Medians are printed with the range. Needs the embedded base model (built on first use).
+Medians are printed with the range. Needs the embedded base model (built on first use). The runs of
+3 and 4 fail when they import torch or another heavy library.
 """
 
 from __future__ import annotations
@@ -14,82 +16,143 @@ import argparse
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from checked import CHECK
 from tabulate import tabulate
+
+from pytest_ftloop.log import ImprovementLog
 
 HERE = Path(__file__).parent
 QUICKSTART = HERE.parent / "examples" / "quickstart"
+
+RATES = (5e-4, 2e-3, 4e-3, 8e-3)
+"""Learning rates of the four runs; nothing else differs between them."""
 
 LOOP = """\
 model: tiny
 data: {{train: {data}/train.jsonl, eval: {data}/eval.jsonl}}
 lora: {{r: 8, lora_alpha: 16, target_modules: all-linear}}
-training: {{learning_rate: 5.0e-4, max_steps: {steps}, per_device_train_batch_size: 8,
+training: {{learning_rate: {first}, max_steps: {steps}, per_device_train_batch_size: 8,
   activation_checkpointing: false, eval_strategy: "no"}}
-loop: {{iterations: 4, patience: 9}}
+loop: {{iterations: 4, patience: 9, policy: {policy}}}
 gates: {{pass_rate: ">= 99%"}}
 """
 
 
 def main() -> None:
-    """Run the three comparisons and print their tables."""
+    """Run the comparisons and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", default=["evaluation", "loop", "pytest"])
+    comparisons = {"evaluation": 10, "loop": 3, "pytest": 20, "up-to-date": 10}  # pairs
+    parser.add_argument("what", nargs="*", help=f"of {', '.join(comparisons)} (default: all)")
     parser.add_argument("--pairs", type=int, help="pairs of each comparison")
+    parser.add_argument("--steps", type=int, default=60, help="of each training (default: 60)")
     chosen = parser.parse_args()
-    for name in chosen.what:
-        {"evaluation": evaluation, "loop": loop, "pytest": plain_pytest}[name](chosen.pairs)
+    if unknown := set(chosen.what) - set(comparisons):
+        parser.error(f"wanted some of {', '.join(comparisons)}, found {', '.join(unknown)}")
+    for name in chosen.what or comparisons:
+        pairs = chosen.pairs or comparisons[name]
+        if name == "loop":
+            loop(pairs, chosen.steps)
+        else:
+            {"evaluation": evaluation, "pytest": plain_pytest, "up-to-date": up_to_date}[name](
+                pairs
+            )
 
 
-def evaluation(pairs: int | None) -> None:
-    """Our pass gives per-example figures; the trainer's gives one mean of batch means."""
-    out = _python([str(HERE / "evaluation.py"), str(pairs or 10)])
+def evaluation(pairs: int) -> None:
+    """Our pass gives figures per example; the trainer's gives one mean of batch means."""
+    out = _python([str(HERE / "evaluation.py"), str(pairs)])
     ours, theirs = json.loads(out.splitlines()[-1])
     _print("evaluation of 120 examples, s", "per example", ours, "trainer.evaluate()", theirs)
 
 
-def loop(pairs: int | None, steps: int = 60) -> None:
-    """Four iterations in one process, against a process each for four plain scripts."""
+def loop(pairs: int, steps: int) -> None:
+    """Four iterations in one process, against four plain scripts in a process each."""
     ours, theirs = [], []
-    for _ in range(pairs or 3):
+    for _ in range(pairs):
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "bench.ftloop.yaml"
-            file.write_text(LOOP.format(data=QUICKSTART / "data", steps=steps))
-            command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--ftloop", str(file)]
-            env = {**os.environ}
-            env.pop("CI", None)
-            ours.append(_seconds(command, env=env, fine={0, 1}, cwd=folder))
-            records = list(Path(folder).rglob("*.yaml"))
-            assert len(records) == 5, records  # the loop file and four iterations
-        script = [str(HERE / "plain_script.py"), str(QUICKSTART / "data"), str(steps)]
-        theirs.append(sum(_seconds([*script, rate]) for rate in ("5e-4", "2e-3", "4e-3", "8e-3")))
-    _print(f"four runs of {steps} steps, s", "one loop", ours, "four plain scripts", theirs)
+            ours.append(_seconds(lambda: _loop(Path(folder), steps)))
+            theirs.append(_seconds(lambda: _scripts(Path(folder), steps)))
+    _print(f"four trainings of {steps} steps, s", "one loop", ours, "four plain scripts", theirs)
 
 
-def plain_pytest(pairs: int | None) -> None:
+def _loop(folder: Path, steps: int) -> None:
+    """Run the loop, and check that it trained as many steps as the four scripts."""
+    file = folder / "bench.ftloop.yaml"
+    policy = json.dumps([{"training.learning_rate": rate} for rate in RATES[1:]])
+    data = QUICKSTART / "data"
+    file.write_text(LOOP.format(data=data, first=RATES[0], steps=steps, policy=policy))
+    _python(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--ftloop", str(file)], folder, {0, 1})
+    iterations = ImprovementLog(folder / "improvement_log" / "bench").read()
+    trained = [(i.settings.get("training.learning_rate"), i.cost.steps) for i in iterations]
+    assert trained == [(rate, steps) for rate in RATES], trained
+
+
+def _scripts(folder: Path, steps: int) -> None:
+    """Run the plain script at each rate; it fails where it does not train that many steps."""
+    for rate in RATES:
+        script = [str(HERE / "plain_script.py"), str(QUICKSTART / "data"), str(steps), str(rate)]
+        _python(script, folder)
+
+
+def plain_pytest(pairs: int) -> None:
     """A plain pytest run of one trivial test, with the plugin and without it."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "test_trivial.py").write_text("def test_trivial():\n    pass\n")
-        base = ["-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
-        without = [*base, "-p", "no:ftloop"]
-        _python(base), _python(without)
-        ours, theirs = [], []
-        for _ in range(pairs or 20):
-            # Which goes first is drawn: the second finds warmer caches.
-            order = [(ours, base), (theirs, without)]
-            random.shuffle(order)
-            for times, command in order:
-                times.append(_seconds(command))
+    with tempfile.TemporaryDirectory() as made:
+        folder = _trivial(Path(made))
+        base = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_trivial.py"]
+        ours, theirs = _in_turns(
+            pairs,
+            lambda: _python(base, folder),
+            lambda: _python([*base, "-p", "no:ftloop"], folder),
+        )
     _print("plain pytest, s", "with the plugin", ours, "-p no:ftloop", theirs)
     more = [1000 * (one - other) for one, other in zip(ours, theirs, strict=True)]
     print(f"  the plugin costs {statistics.median(more):.1f} ms (median of {len(more)} pairs)\n")
+
+
+def up_to_date(pairs: int) -> None:
+    """`pytest --ftloop` where nothing is to be trained, against a plain run of one trivial test."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = _trivial(Path(made))
+        shutil.copytree(QUICKSTART, folder / "quickstart")
+        base = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        ours, theirs = _in_turns(
+            pairs,
+            lambda: _python([*base, "--ftloop", "quickstart"], folder),
+            lambda: _python([*base, "test_trivial.py"], folder),
+        )
+    _print("an up-to-date loop, s", "pytest --ftloop", ours, "a trivial test", theirs)
+
+
+def _trivial(folder: Path) -> Path:
+    """The folder, with a trivial test and what looks for heavy imports."""
+    (folder / "test_trivial.py").write_text("def test_trivial():\n    pass\n")
+    (folder / "checked").mkdir()
+    (folder / "checked" / "sitecustomize.py").write_text(CHECK)
+    return folder
+
+
+def _in_turns(
+    pairs: int, ours: Callable[[], object], theirs: Callable[[], object]
+) -> tuple[list[float], list[float]]:
+    """The seconds of each, after one run of both that warms the caches up."""
+    ours(), theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(pairs):
+        # Which goes first is drawn: the second finds warmer caches.
+        order = [(times[0], ours), (times[1], theirs)]
+        random.shuffle(order)
+        for of_side, run in order:
+            of_side.append(_seconds(run))
+    return times
 
 
 def _print(title: str, one: str, ones: list[float], other: str, others: list[float]) -> None:
@@ -101,23 +164,26 @@ def _print(title: str, one: str, ones: list[float], other: str, others: list[flo
     print(f"{title}\n{tabulate(rows, tablefmt='plain', floatfmt='.3f')}\n", flush=True)
 
 
-def _seconds(command: list[str], **how: Any) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
-    _python(command, **how)
+    run()
     return time.perf_counter() - started
 
 
-def _python(
-    command: list[str],
-    *,
-    env: dict[str, str] | None = None,
-    fine: frozenset[int] | set[int] = frozenset({0}),
-    cwd: str | None = None,
-) -> str:
+def _python(command: list[str], folder: Path | None = None, fine: set[int] | None = None) -> str:
+    """What a Python process printed that ended with one of the exit codes `fine` (default: 0)."""
+    env = {name: value for name, value in os.environ.items() if name != "CI"}
+    if folder is not None:
+        env["PYTHONPATH"] = str(folder / "checked")
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, check=False
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=folder,
+        check=False,
     )
-    if done.returncode not in fine:
+    if done.returncode not in (fine or {0}):
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
 

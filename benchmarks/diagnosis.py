@@ -1,12 +1,11 @@
 """`make bench-diagnosis`: how long all rules take after ten iterations with 5,000 examples.
 
 The history is made up: 5,000 train and 5,000 eval examples, nine iterations in a log, the tenth
-to be diagnosed; once with prompts of a few words that come again and again, then with longer ones
-of 8,000 words, of which, as in any language, some are much more frequent than others. Each run is
-a fresh process, which reads the data and the log as a loop does, then imports and runs the
-diagnosis; the log's tables are read when a rule first asks for them, so that counts. Exits 1 when
-import and rules take over two seconds in the median, or when one of the heavy libraries was
-imported.
+to be diagnosed; once with prompts of few words, which recur often, then with longer ones of 8,000
+words, some of them much more frequent than others, as in any language. Each run is a fresh process,
+which reads the data and the log as a loop does, then imports and runs the diagnosis; the log's
+tables are read when a rule first asks for them, so that counts. Exits 1 when import and rules take
+over two seconds of processor time in the median, or when a heavy library was imported.
 
     python benchmarks/diagnosis.py [--runs 5]
 """
@@ -30,7 +29,7 @@ EXAMPLES = 5_000
 PASSES = 3
 MOST_S = 2.0
 PROMPTS = {"12 to 40": 0, "60": 60, "200": 200}
-"""Words of a prompt; 0: as `replay.row` makes them."""
+"""Words of a prompt; 0: as `long_log.row` makes them."""
 VOCABULARY = [f"w{number}" for number in range(8_000)]
 FREQUENCIES = [1 / (number + 10) for number in range(8_000)]
 STAGES = (
@@ -46,24 +45,29 @@ def main() -> int:
     """Make the history, diagnose it in fresh processes, print the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="default: 5000")
+    parser.add_argument("--smoke", action="store_true", help="one run, 100 examples, one prompt")
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.once:
-        print(json.dumps(timed(chosen.once)))
+        print(json.dumps(timed(chosen.once, chosen.examples)))
         return 0
-    print(f"{ITERATIONS} iterations, {EXAMPLES} eval and train examples: processor s")
-    took = [measured(said, words, chosen.runs) for said, words in PROMPTS.items()]
+    runs, examples, prompts = chosen.runs, chosen.examples, PROMPTS
+    if chosen.smoke:
+        runs, examples, prompts = 1, 100, {"12 to 40": 0}
+    print(f"{ITERATIONS} iterations, {examples} eval and train examples: processor s")
+    took = [measured(shown, words, runs, examples) for shown, words in prompts.items()]
     return 1 if max(took) > MOST_S else 0
 
 
-def measured(said: str, words: int, count: int) -> float:
+def measured(shown: str, words: int, count: int, examples: int) -> float:
     """Print what prompts of so many words cost; the seconds of import and all rules."""
     with tempfile.TemporaryDirectory() as temporary:
-        make(Path(temporary), words)
-        runs = [fresh(Path(temporary)) for _ in range(count)]
+        make(Path(temporary), words, examples)
+        runs = [fresh(Path(temporary), examples) for _ in range(count)]
     times = {stage: [run["seconds"][stage] for run in runs] for stage in STAGES}
     times["import and rules"] = [sum(run["seconds"][s] for s in STAGES[2:]) for run in runs]
-    print(f"prompts of {said} words {'':12} median (range)")
+    print(f"prompts of {shown} words {'':12} median (range)")
     for stage, seconds in times.items():
         middle = statistics.median(seconds)
         print(f"  {stage:32} {middle:6.3f} ({min(seconds):.3f} to {max(seconds):.3f})")
@@ -72,29 +76,30 @@ def measured(said: str, words: int, count: int) -> float:
     return took
 
 
-def fresh(folder: Path) -> dict[str, Any]:
+def fresh(folder: Path, examples: int) -> dict[str, Any]:
     """What one fresh process measured."""
-    command = [sys.executable, __file__, "--once", str(folder)]
+    command = [sys.executable, __file__, "--once", str(folder), "--examples", str(examples)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
-def make(folder: Path, words: int) -> None:
+def make(folder: Path, words: int, examples: int) -> None:
     """Data and a log of all iterations but the last, which is kept beside it."""
-    import replay
+    import long_log
 
     from pytest_ftloop.config.loop_config import read_loop_file
+    from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.inputs import Inputs
 
     rng = random.Random(0)
     (folder / "data").mkdir()
-    (folder / "topic.ftloop.yaml").write_text(replay.LOOP)
+    (folder / "topic.ftloop.yaml").write_text(long_log.loop_text(ITERATIONS))
     for role in ("train", "eval"):
-        rows = [replay.row(role, number, rng) for number in range(EXAMPLES)]
+        rows = [long_log.row(role, number, rng) for number in range(examples)]
         if words:
             prompts = (" ".join(rng.choices(VOCABULARY, FREQUENCIES, k=words)) for _ in rows)
             rows = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts, strict=True)]
@@ -103,11 +108,12 @@ def make(folder: Path, words: int) -> None:
     config = read_loop_file(folder / "topic.ftloop.yaml")
     inputs = Inputs.of(config, None)
     log = ImprovementLog(folder / "improvement_log/topic")
-    runs = replay.Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
-    chain: list[replay.Iteration] = []
+    runs = long_log.Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
+    chain: list[Iteration] = []
     for number in range(1, ITERATIONS):
-        chain.append(log.append(replay.iteration(config, inputs, chain, number, runs)))
-    last = replay.iteration(config, inputs, chain, ITERATIONS, runs)
+        made = long_log.iteration(config, inputs, chain, number, runs, number / 200)
+        chain.append(log.append(made))
+    last = long_log.iteration(config, inputs, chain, ITERATIONS, runs, ITERATIONS / 200)
     losses = [
         (example.id, tuple(rng.uniform(0, 2) ** 3 / 4 for _ in range(PASSES)))
         for example in inputs.train.examples
@@ -115,7 +121,7 @@ def make(folder: Path, words: int) -> None:
     (folder / "last.pickle").write_bytes(pickle.dumps((last, tuple(last.examples), losses)))
 
 
-def timed(folder: Path) -> dict[str, object]:
+def timed(folder: Path, examples: int) -> dict[str, object]:
     """Each stage's seconds, and the kinds of findings, in this process."""
     from time import process_time as now
 
@@ -164,11 +170,11 @@ def timed(folder: Path) -> dict[str, object]:
     marks.append(now())
     found = diagnose(evidence, of_data)
     marks.append(now())
-    from replay import HEAVY
+    from checked import HEAVY
 
     heavy = [name for name in HEAVY if name in sys.modules]
     assert not heavy, f"imported: {heavy}"
-    assert all(len(iteration.examples) == EXAMPLES for iteration in history)
+    assert all(len(iteration.examples) == examples for iteration in history)
     seconds = [after - before for before, after in pairwise(marks)]
     return {
         "seconds": dict(zip(STAGES, seconds, strict=True)),

@@ -1,4 +1,7 @@
-"""Times our evaluation and the trainer's in turns on one model; prints both lists as JSON."""
+"""Time our evaluation and the trainer's in turns on one model; print both lists of seconds as JSON.
+
+python benchmarks/evaluation.py PAIRS
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from pytest_ftloop.train.arguments import sft_config
 from pytest_ftloop.train.base import load_base
 from pytest_ftloop.train.lora import quiet
 from pytest_ftloop.train.prepare import Prepared, build_trainer
-from pytest_ftloop.train.task import Task, train_sample
 from pytest_ftloop.train.tiny import tiny_folder
 
 PAIRS = int(sys.argv[1])
@@ -24,9 +26,7 @@ FILE = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftl
 
 config = read_loop_file(FILE)
 inputs = Inputs.of(config, None)
-task = Task(
-    inputs.train, inputs.eval, train_sample(inputs.train, 256), config.scoring, inputs.scorer
-)
+task = inputs.task(config)
 with quiet(), tempfile.TemporaryDirectory() as folder:
     base = load_base(str(tiny_folder(Silent())), {}, None)
     args = sft_config(config.settings, folder, task.locate)

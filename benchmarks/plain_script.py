@@ -42,6 +42,7 @@ trainer = SFTTrainer(
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
 )
 trainer.train()
+assert trainer.state.global_step == STEPS
 eval_loss = trainer.evaluate()["eval_loss"]
 train_loss = trainer.evaluate(sets["train"].shuffle(seed=0).select(range(256)))["eval_loss"]
 

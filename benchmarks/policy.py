@@ -15,9 +15,7 @@ folder, so that a second run only reads.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
-import json
 import math
 import pickle
 import statistics
@@ -25,34 +23,45 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tasks
+from kept import VERSIONS, KeptBackend, Trial
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.metrics import token_mean_loss
-from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.records import DataSet, EvalPoint, Iteration, Settings
-from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.core.records import EvalPoint, Iteration, Settings
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.report.markdown import markdown_table
 from pytest_ftloop.train.early_end import Pace
 
-RATES = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
-EPOCHS = (1, 2, 3, 5, 8, 12, 20)
-ITERATIONS = 5
 TINY_ROWS = 32
-VERSIONS = "-".join(f"{name}{version(name)}" for name in ("torch", "transformers", "trl", "peft"))
-"""What was trained with others is trained again."""
+MOST_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is compared: a grid, iterations of the rules, seeds to measure the noise of.
+
+    `starts` are indices of `starts_of`, `others` names of `policies`.
+    """
+
+    starts: Sequence[int] = range(12)
+    others: Sequence[str] = ("random", "TPE", "GP", "halving")
+    seeds: int = 5
+    iterations: int = 5
+    rates: Sequence[float] = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2)
+    epochs: Sequence[float] = (1, 2, 3, 5, 8, 12, MOST_EPOCHS)
+
+
+SMOKE = Plan((0,), ("random", "halving"), seeds=2, iterations=2, rates=(4e-3,), epochs=(1, 2))
+"""The smallest comparison, for a test; its figures mean nothing."""
 
 
 def settings(rate: float, epochs: float, **more: Any) -> Settings:
-    """LoRA as most would begin, at this learning rate and for these epochs."""
+    """Common LoRA settings, with this learning rate and these epochs."""
     lora = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "lora_dropout": 0.0}
     training = {
         "learning_rate": float(f"{rate:.3g}"),
@@ -65,64 +74,29 @@ def settings(rate: float, epochs: float, **more: Any) -> Settings:
     return Settings(lora=lora, training=training)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One training of a task, kept: what the loop gets of it, and the loss on the holdout."""
-
-    run: Any
-    holdout_loss: float
-
-
 class Trainer:
-    """Trains each settings of each task once, whoever asks."""
+    """Trains each settings of each task once, whichever loop asks."""
 
     def __init__(self, kept: Path) -> None:
         self.kept = kept
-        self.trained = 0
-        self._runners: dict[str, Any] = {}
+        self._backends: dict[str, KeptBackend] = {}
 
-    def trial(self, task: tasks.Task, wanted: Settings, name: str = "trial") -> Trial:
+    @property
+    def trained(self) -> int:
+        """How many trainings were not kept yet."""
+        return sum(backend.trained for backend in self._backends.values())
+
+    def backend(self, task: tasks.Task) -> KeptBackend:
+        """The backend of all loops of a task."""
+        if task.name not in self._backends:
+            folder = self.kept / VERSIONS / task.name
+            config = config_of(task, settings(1e-3, 1), Path.cwd())
+            self._backends[task.name] = KeptBackend(folder, config)
+        return self._backends[task.name]
+
+    def trial(self, task: tasks.Task, wanted: Settings) -> Trial:
         """The trial of these settings."""
-        path = self._path(task, wanted)
-        if not path.is_file():
-            self._train(task, wanted, path, name)
-        return Trial(*pickle.loads(path.read_bytes()))  # written by this very program
-
-    def runner(self, task: tasks.Task) -> Any:
-        """What a loop is given in place of the runner that trains each time."""
-
-        return lambda *_: lambda wanted, *_, **__: self.trial(task, wanted).run
-
-    def _train(self, task: tasks.Task, wanted: Settings, path: Path, name: str) -> None:
-        from pytest_ftloop.loop.backend import lora_measure, lora_runner
-
-        config = config_of(task, wanted, Path.cwd())
-        inputs = Inputs.of(config, None)
-        if task.name not in self._runners:
-            self._runners[task.name] = lora_runner(inputs, config, Silent())
-        with tempfile.TemporaryDirectory() as folder:
-            adapter = Path(folder)
-            run = self._runners[task.name](wanted, adapter, None, name=name)
-            loss = math.nan
-            if run.training.best_step:
-                held = DataSet("holdout", "", _examples(config, task), "")
-                results = lora_measure(inputs, config, held, wanted, adapter, Silent())
-                loss = token_mean_loss(results)
-        self.trained += 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, pickle.dumps((run, loss)))
-
-    def _path(self, task: tasks.Task, wanted: Settings) -> Path:
-        said = json.dumps(
-            [task.model, task.train, task.eval, task.holdout, wanted.lora, wanted.training],
-            sort_keys=True,
-        )
-        return (
-            self.kept
-            / VERSIONS
-            / task.name
-            / f"{hashlib.sha256(said.encode()).hexdigest()[:20]}.pickle"
-        )
+        return self.backend(task).trial(wanted)
 
 
 def config_of(task: tasks.Task, start: Settings, folder: Path, **loop: Any) -> LoopConfig:
@@ -134,15 +108,12 @@ def config_of(task: tasks.Task, start: Settings, folder: Path, **loop: Any) -> L
         model=task.model,
         train=list(task.train),
         eval=list(task.eval),
+        holdout=list(task.holdout),
         lora=dict(start.lora),
         training=dict(start.training),
         scoring={"scorer": "loss", "threshold": 0.5},
-        loop={"iterations": ITERATIONS, "patience": 99, **loop},
+        loop={"patience": 99, **loop},
     )
-
-
-def _examples(config: LoopConfig, task: tasks.Task) -> Any:
-    return Inputs.of(replace(config, eval=list(task.holdout)), None).eval.examples
 
 
 # --- starts --------------------------------------------------------------------------------------
@@ -177,15 +148,15 @@ def starts_of(task: tasks.Task, best: Settings) -> list[Start]:
     ]
 
 
-def grid(trainer: Trainer, task: tasks.Task) -> tuple[Settings, Trial]:
-    """The settings with the lowest eval loss of the grid, and what they gave."""
-    wanted = [settings(rate, epochs) for epochs in EPOCHS for rate in RATES]
+def grid(trainer: Trainer, task: tasks.Task, plan: Plan) -> tuple[Settings, Trial]:
+    """The settings with the lowest eval loss of the grid, and their trial."""
+    wanted = [settings(rate, epochs) for epochs in plan.epochs for rate in plan.rates]
     tried = [(s, trainer.trial(task, s)) for s in wanted]
     return min(tried, key=lambda pair: eval_loss(pair[1]))
 
 
 def eval_loss(trial: Trial) -> float:
-    """The loss that everyone here chooses by; infinite for a run that has none."""
+    """The loss that every policy chooses by; infinite for a run that has none."""
     losses = [p.eval_loss for p in trial.run.training.evals if math.isfinite(p.eval_loss)]
     return min(losses, default=math.inf)
 
@@ -194,10 +165,10 @@ def eval_loss(trial: Trial) -> float:
 
 
 def space(start: Start) -> dict[str, Any]:
-    """What the samplers search: learning rate and epochs, and what else is wrong at the start."""
+    """What the samplers search: learning rate, epochs, and what else is wrong at the start."""
     found: dict[str, Any] = {
         "training.learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
-        "training.num_train_epochs": {"low": 1, "high": max(EPOCHS), "log": True},
+        "training.num_train_epochs": {"low": 1, "high": MOST_EPOCHS, "log": True},
     }
     wider = {
         "lora.r": {"low": 1, "high": 64, "log": True},
@@ -208,7 +179,7 @@ def space(start: Start) -> dict[str, Any]:
 
 
 def policies(start: Start, seed: int) -> dict[str, Any]:
-    """The loop section's policy of each alternative; Optuna's model from the second trial on."""
+    """The loop section's policy of each alternative; Optuna models from the second proposal on."""
 
     def sampler(name: str, **options: Any) -> dict[str, Any]:
         return {"sampler": name, "seed": seed, "space": space(start), "options": options}
@@ -225,23 +196,22 @@ def policies(start: Start, seed: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a policy reached from a start."""
+    """What a policy reached from a start, the steps it used, and its iterations."""
 
     holdout_loss: float
     steps: int
     chain: tuple[Iteration, ...]
 
 
-def play(trainer: Trainer, start: Start, policy: Any, steps: int | None) -> Outcome:
-    """Run the loop from a start: `ITERATIONS`, or until at least as many steps are used."""
+def play(trainer: Trainer, start: Start, policy: Any, limit: int, steps: int = 0) -> Outcome:
+    """Run the loop from a start: `limit` iterations, and on until at least `steps` are used."""
     with tempfile.TemporaryDirectory() as folder:
-        limit = ITERATIONS if steps is None else 1
         while True:
             config = config_of(start.task, start.settings, Path(folder), policy=policy)
-            runner = trainer.runner(start.task)
-            result = Loop(config, Options(iterations=limit), runner=runner).run()
+            backend = trainer.backend(start.task)
+            result = Loop(config, Options(iterations=limit), backend=backend).run()
             used = sum(iteration.cost.steps for iteration in result.chain)
-            if steps is None or used >= steps or len(result.chain) < limit:
+            if used >= steps or len(result.chain) < limit:
                 break
             limit += 1
         best = trainer.trial(start.task, result.best.settings)
@@ -257,7 +227,7 @@ def seed_noise(trainer: Trainer, task: tasks.Task, wanted: Settings, seeds: int)
     return statistics.stdev(losses) / statistics.fmean(losses)
 
 
-# --- what is said --------------------------------------------------------------------------------
+# --- tables ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -289,33 +259,33 @@ class Line:
     def at_least(self, other: str) -> bool:
         """Whether the rules are ahead of another policy, or equal within the seed's noise.
 
-        That is how far two runs lie apart of which each has the noise of one.
+        The noise is that of a difference of two runs.
         """
         return self._at_most(self.others[other], self.noise * math.sqrt(2))
 
     def at_least_strictly(self, other: str) -> bool:
-        """The same by the noise of one run alone."""
+        """The same by the noise of one run."""
         return self._at_most(self.others[other], self.noise)
 
     def _at_most(self, loss: float, noise: float) -> bool:
         return self.rules <= loss * (1 + noise)
 
 
-def lines(
-    trainer: Trainer, task: tasks.Task, others: Sequence[str], seeds: int, which: Sequence[int]
-) -> Iterator[Line]:
-    """A task's starts, played."""
-    best, _ = grid(trainer, task)
-    starts = {n: start for n, start in enumerate(starts_of(task, best)) if n in which}
+def lines(trainer: Trainer, task: tasks.Task, plan: Plan) -> Iterator[Line]:
+    """A task's starts, each with what every policy reached from it."""
+    best, _ = grid(trainer, task, plan)
+    starts = {n: start for n, start in enumerate(starts_of(task, best)) if n in plan.starts}
     parts = {start.task.name: start.task for start in starts.values()}
-    grids = {name: grid(trainer, part) for name, part in parts.items()}
-    noise = {name: seed_noise(trainer, part, grids[name][0], seeds) for name, part in parts.items()}
+    grids = {name: grid(trainer, part, plan) for name, part in parts.items()}
+    noise = {
+        name: seed_noise(trainer, part, grids[name][0], plan.seeds) for name, part in parts.items()
+    }
     for number, start in starts.items():
-        ours = play(trainer, start, "rules", None)
+        ours = play(trainer, start, "rules", plan.iterations)
         theirs = {
-            name: play(trainer, start, policy, ours.steps).holdout_loss
+            name: play(trainer, start, policy, 1, ours.steps).holdout_loss
             for name, policy in policies(start, seed=1000 * number).items()
-            if name in others
+            if name in plan.others
         }
         line = Line(
             start=start,
@@ -331,7 +301,7 @@ def lines(
 
 
 def report(found: Sequence[Line], others: Sequence[str]) -> Iterator[str]:
-    """The table, and how often the rules reach and beat what."""
+    """The table, and how often the rules reach the grid's best and beat the others."""
     heads = ["task", "start", "steps", "start's loss", "grid's best", "rules", "closed", *others]
     rows = []
     for line in found:
@@ -367,10 +337,10 @@ def _share(line: Line) -> str:
 
 
 def early_ends(kept: Path) -> Iterator[str]:
-    """What `Pace` would end: every kept run of a task held against every other as the best."""
+    """What `Pace` would end, with each kept run of a task compared with each other as the best."""
     worse = better = ended = wrong = saved = planned = 0
     for folder in sorted(path for path in (kept / VERSIONS).iterdir() if path.is_dir()):
-        runs = [Trial(*pickle.loads(f.read_bytes())) for f in sorted(folder.glob("*.pickle"))]
+        runs = [pickle.loads(file.read_bytes()) for file in sorted(folder.glob("*.pickle"))]
         sound = [trial for trial in runs if math.isfinite(eval_loss(trial))]
         for best, run in itertools.permutations(sound, 2):
             pace = Pace(best.run.training.evals, best.run.training.planned_steps, eval_loss(best))
@@ -396,31 +366,40 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help="routing, hotel, banking (with --csv)")
     parser.add_argument("--kept", type=Path, default=Path(".bench/policy"), help="the trainings")
     parser.add_argument("--csv", type=Path, help="of banking: a file with text,category")
-    parser.add_argument("--seeds", type=int, default=5, help="to measure the seed's noise")
+    parser.add_argument("--seeds", type=int, default=Plan.seeds, help="to measure the noise by")
     parser.add_argument(
-        "--starts",
-        type=int,
-        nargs="*",
-        default=range(12),
-        metavar="N",
-        help="of each task's 0 to 11",
+        "--starts", type=int, nargs="*", default=Plan.starts, metavar="N", help="of each, 0 to 11"
     )
-    parser.add_argument("--others", nargs="*", default=["random", "TPE", "GP", "halving"])
-    parser.add_argument("--early", action="store_true", help="what of the kept runs is ended early")
+    parser.add_argument("--others", nargs="*", default=Plan.others)
+    parser.add_argument("--early", action="store_true", help="which kept runs would end early")
+    parser.add_argument("--smoke", action="store_true", help="a few steps from one start")
     chosen = parser.parse_args()
     if chosen.early:
         print("\n".join(early_ends(chosen.kept)))
         return
     trainer = Trainer(chosen.kept)
+    plan = SMOKE if chosen.smoke else Plan(chosen.starts, chosen.others, chosen.seeds)
     found: list[Line] = []
+    for task in [small_task()] if chosen.smoke else tasks_of(chosen):
+        found += lines(trainer, task, plan)
+    print("\n".join(report(found, plan.others)))
+
+
+def tasks_of(chosen: argparse.Namespace) -> Iterator[tasks.Task]:
+    """The tasks asked for."""
     for name in chosen.tasks or (["hotel", "banking"] if chosen.csv else ["hotel"]):
-        made = {
-            "routing": tasks.routing,
-            "hotel": tasks.hotel,
-            "banking": lambda: tasks.banking(chosen.csv, INTENTS),
-        }[name]()
-        found += lines(trainer, made, chosen.others, chosen.seeds, chosen.starts)
-    print("\n".join(report(found, chosen.others)))
+        if name == "banking":
+            if chosen.csv is None:
+                sys.exit("banking: wanted --csv FILE, banking77's train.csv")
+            yield tasks.banking(chosen.csv, INTENTS)
+        else:
+            yield {"routing": tasks.routing, "hotel": tasks.hotel}[name]()
+
+
+def small_task() -> tasks.Task:
+    """Sixteen rows of `hotel`."""
+    task = tasks.hotel(16, 8)
+    return replace(task, name="hotel-16", holdout=task.holdout[:8])
 
 
 INTENTS = (
@@ -432,7 +411,8 @@ INTENTS = (
     "transfer_into_account",
     "transfer_not_received_by_recipient",
 )
-"""Of banking77, drawn at random: none of those on which rules were chosen or mended."""
+"""Of banking77, drawn at random; none of those by which rules were chosen or mended."""
+
 
 if __name__ == "__main__":
     main()

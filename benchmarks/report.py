@@ -3,9 +3,9 @@
     python benchmarks/report.py                            # a table of figures
     python benchmarks/report.py --picture docs/report.png  # the README's picture: the quickstart's
 
-Needs the dev extra, and Chromium on the PATH or named by FTLOOP_CHROMIUM. Opened means: parsed,
-laid out, and the table of examples made; drawn means: the first plots are drawn too, by a reader
-who goes there at once.
+Needs the dev extra, and Chromium on the PATH or named by FTLOOP_CHROMIUM. Opened: the page is
+parsed and laid out, and the table of examples is made. Drawn: the first plots are there too, for a
+reader who scrolls to them at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from pytest_ftloop import Loop, Options, read_loop_file  # noqa: E402
+from pytest_ftloop import Options, read_loop_file  # noqa: E402
+from pytest_ftloop.loop.replay import gated, replay  # noqa: E402
 from pytest_ftloop.report.html.gather import write_page, write_report  # noqa: E402
 from pytest_ftloop.report.markdown import markdown_table  # noqa: E402
 from tests.report.fakes_html import big_report  # noqa: E402
@@ -35,20 +36,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SIZES = ((100, 3), (1000, 10), (5000, 10), (5000, 12))
+"""Examples and iterations."""
 RUNS = 5
-PICTURE = {"width": 1240, "height": 1350}
+WIDTH, HEIGHT = 1240, 1350
+"""Of the picture, in pixels."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write a picture instead")
+    parser.add_argument("--smoke", action="store_true", help="the smallest report, opened once")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         file = Path(folder) / "report.html"
         if arguments.picture:
             picture(browser, file, arguments.picture)
         else:
-            figures(browser, file)
+            figures(browser, file, *((SIZES[:1], 1) if arguments.smoke else (SIZES, RUNS)))
 
 
 @contextmanager
@@ -62,15 +66,15 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def figures(browser: Browser, file: Path) -> None:
-    """One row a size."""
+def figures(browser: Browser, file: Path, sizes: Sequence[tuple[int, int]], runs: int) -> None:
+    """Print one row per size."""
     rows = []
-    for examples, iterations in SIZES:
+    for examples, iterations in sizes:
         loop = big_report(examples, iterations)
         start = time.perf_counter()
         write_page([loop], file)
         written_s = time.perf_counter() - start
-        opened_s, drawn_s = zip(*(opened(browser, file) for _ in range(RUNS)), strict=True)
+        opened_s, drawn_s = zip(*(opened(browser, file) for _ in range(runs)), strict=True)
         seconds = (written_s, median(opened_s), median(drawn_s))
         size_mb = f"{file.stat().st_size / 1e6:.1f}"
         rows.append([f"{examples:,} x {iterations}", size_mb, *(f"{s:.2f}" for s in seconds)])
@@ -96,8 +100,8 @@ def opened(browser: Browser, file: Path) -> tuple[float, float]:
 def picture(browser: Browser, file: Path, to: Path) -> None:
     """The top of the quickstart's report."""
     loop = read_loop_file(ROOT / "examples" / "quickstart" / "sentiment.ftloop.yaml")
-    write_report([Loop(loop, Options(replay=True)).run()], file)
-    page = browser.new_page(viewport=PICTURE, device_scale_factor=1)
+    write_report([replay(gated(loop), Options())], file)
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1)
     page.goto(file.as_uri())
     for plot in page.query_selector_all(".plot"):
         plot.scroll_into_view_if_needed()

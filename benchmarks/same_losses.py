@@ -1,10 +1,10 @@
 """Per-step losses of a loop's iterations beside those of a plain SFTTrainer script.
 
-    python benchmarks/same_losses.py [LOOP_FILE] [--iterations 1 3]
+    python benchmarks/same_losses.py [LOOP_FILE] [--iterations 3]
 
-The loop runs as pytest --ftloop runs it (evaluating in between, one base model for all); then each
-plain script runs in a process of its own with that iteration's settings, on the loop's data.
-Exits 1 when any step's loss differs in any bit.
+The loop runs as pytest --ftloop runs it (evaluating in between, one base model for all). Then, for
+its first and its last iteration, a plain script runs in a process of its own, with the iteration's
+settings and the loop's data. Exits 1 when any step's loss differs in any bit.
 """
 
 from __future__ import annotations
@@ -14,69 +14,88 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.progress import Progress, Silent
-from pytest_ftloop.loop.backend import Runner
+from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Run, Settings
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart" / "sentiment.ftloop.yaml"
 
 
 def main() -> int:
-    """Run both sides and print the table."""
+    """Run both sides and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", type=Path, default=QUICKSTART)
-    parser.add_argument("--iterations", nargs="+", type=int, default=[1, 3])
+    parser.add_argument("--iterations", type=int, default=3, help="at most (default: 3)")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.plain:
-        print(json.dumps(plain(read_loop_file(chosen.file), json.loads(chosen.plain))))
-        return 0
     config = read_loop_file(chosen.file)
-    ours = loop_losses(config, max(chosen.iterations))
+    if chosen.plain:
+        print(json.dumps(plain(config, json.loads(chosen.plain))))
+        return 0
+    recorder = Recorder()
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(iterations=chosen.iterations, log_folder=Path(folder), retrain=True)
+        Loop(config, options, backend=recorder).run()
+    trained = list(enumerate(recorder.trained, 1))
     same = True
-    for number in chosen.iterations:
-        settings, losses = ours[number - 1]
-        command = [__file__, str(chosen.file), "--plain", json.dumps(settings)]
-        done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=True
-        )
-        wanted = json.loads(done.stdout.splitlines()[-1])
-        same &= wanted == losses
-        show(number, settings, losses, wanted)
+    for number, ours in trained[:1] + trained[1:][-1:]:
+        losses = in_a_process(chosen.file, ours.settings)
+        # A run that the loop ends early has fewer steps; those that it has must be the same.
+        wanted = losses[: len(ours.losses)] if ours.ended_early else losses
+        same &= wanted == ours.losses
+        show(number, ours, wanted)
     return 0 if same else 1
 
 
-def loop_losses(config: LoopConfig, iterations: int) -> list[tuple[dict[str, Any], list[float]]]:
-    """Settings and every step's loss of each iteration of the loop."""
-    from pytest_ftloop.train import lora as train
+@dataclass(frozen=True)
+class Trained:
+    """One run of the loop: the stated settings, and the loss of each step in nats per token."""
 
-    seen: list[tuple[dict[str, Any], list[float]]] = []
+    settings: dict[str, dict[str, Any]]
+    losses: list[float]
+    ended_early: str
 
-    def recording(inputs: Inputs, config: LoopConfig, progress: Progress) -> Runner:
-        run = train.runner(inputs, config, progress)
 
-        def recorded(
-            settings: Any, adapter: Path, base_eval_loss: float | None, *, name: str
-        ) -> Any:
-            done = run(settings, adapter, base_eval_loss, name=name)
-            stated = {"lora": dict(settings.lora), "training": dict(settings.training)}
-            seen.append((stated, [step.loss for step in done.training.steps]))
-            return done
+@dataclass
+class Recorder:
+    """Makes this machine's backend, and keeps what each of its runs showed."""
 
-        return recorded
+    trained: list[Trained] = field(default_factory=list)
 
-    with tempfile.TemporaryDirectory() as folder:
-        options = Options(iterations=iterations, log_folder=Path(folder))
-        Loop(config, options, Silent(), runner=recording).run()
-    return seen
+    def __call__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> LocalBackend:
+        trained = self.trained
+
+        class Recorded(LocalBackend):
+            def train(self, settings: Settings, **how: Any) -> Run:
+                run = super().train(settings, **how)
+                stated = {"lora": dict(settings.lora), "training": dict(settings.training)}
+                losses = [step.loss for step in run.training.steps]
+                trained.append(Trained(stated, losses, run.training.ended_early))
+                return run
+
+        return Recorded(config, inputs, progress)
+
+
+def in_a_process(file: Path, settings: dict[str, Any]) -> list[float]:
+    """The losses of the plain script, run in a process of its own."""
+    command = [sys.executable, __file__, str(file), "--plain", json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"the plain script failed:\n{done.stderr[-3000:]}")
+    losses: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return losses
 
 
 def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
@@ -91,19 +110,20 @@ def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
 
     rows = [dict(example.row) for example in Inputs.of(config, None).train.examples]
     folder = config.folder / config.model
-    model = str(tiny_folder(Silent()) if config.model == "tiny" else folder)
+    name = str(tiny_folder(Silent())) if config.model == "tiny" else config.model
+    model = str(folder) if folder.is_dir() else name
+    device = {"use_cpu": not torch.cuda.is_available(), "bf16": torch.cuda.is_available()}
     with tempfile.TemporaryDirectory() as out:
+        watched = {
+            "output_dir": out,
+            "logging_steps": 1,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "report_to": "none",
+        }
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(
-                output_dir=out,
-                use_cpu=not torch.cuda.is_available(),
-                bf16=torch.cuda.is_available(),
-                logging_steps=1,
-                save_strategy="no",
-                report_to="none",
-                **settings["training"],
-            ),
+            args=SFTConfig(**{**device, **settings["training"], **watched}),
             train_dataset=Dataset.from_list(rows),
             processing_class=AutoTokenizer.from_pretrained(model),
             peft_config=LoraConfig(**settings["lora"], task_type="CAUSAL_LM"),
@@ -112,14 +132,18 @@ def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]
 
 
-def show(number: int, settings: dict[str, Any], ours: list[float], plain_: list[float]) -> None:
+def show(number: int, ours: Trained, wanted: list[float]) -> None:
     """Some steps side by side, and how many of all are equal to the last bit."""
-    rate = settings["training"].get("learning_rate")
-    equal = sum(a == b for a, b in zip(ours, plain_, strict=False))
-    print(f"\niteration {number}, learning_rate {rate:g}: {equal} of {len(plain_)} steps identical")
-    last = len(plain_) - 1
-    steps = sorted({0, 1, 2, last // 4, last // 2, 3 * last // 4, last - 1, last})
-    rows = [(str(step + 1), repr(ours[step]), repr(plain_[step])) for step in steps]
+    rate = ours.settings["training"].get("learning_rate")
+    equal = sum(a == b for a, b in zip(ours.losses, wanted, strict=False))
+    print(f"\niteration {number}, learning_rate {rate}: {equal} of {len(wanted)} steps identical")
+    if ours.ended_early:
+        print(f"the loop ended it early: {ours.ended_early}")
+    last = min(len(wanted), len(ours.losses)) - 1
+    steps = sorted(
+        {0, 1, 2, last // 4, last // 2, 3 * last // 4, last - 1, last} & {*range(last + 1)}
+    )
+    rows = [(str(step + 1), repr(ours.losses[step]), repr(wanted[step])) for step in steps]
     heads = ("step", "this loop", "plain script")
     print(tabulate(rows, heads, "plain", stralign="right", disable_numparse=True))
 

@@ -1,0 +1,125 @@
+"""Each benchmark runs at its smallest, in a process of its own as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "benchmarks"
+LOOP = """\
+model: tiny
+data: {{train: {data}/train.jsonl, eval: {data}/eval.jsonl}}
+lora: {{r: 4, lora_alpha: 8}}
+training: {{learning_rate: 1.0e-3, max_steps: 3, per_device_train_batch_size: 4}}
+scoring: {{scorer: loss, threshold: 1.0}}
+loop: {{patience: 9, policy: [{{training.learning_rate: 2.0e-3}}]}}
+"""
+
+
+def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
+    """What a benchmark printed on standard output; it ended with exit code 0."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "script", ["bench.py", "faults.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"]
+)
+def test_benchmark_that_trains_starts(script: str) -> None:
+    """It can be imported, and explains its options."""
+    assert "usage:" in benchmark(script, "--help")
+
+
+def test_gate_is_simulated() -> None:
+    """Ten trials per cell hold the bounds, which allow for their own error."""
+    assert "All 103 bounds hold" in benchmark("gate.py", "--trials", "10")
+
+
+def test_long_log_is_judged() -> None:
+    """A made-up log is judged by every command, each of which exits 0 without a heavy library."""
+    printed = benchmark("replay.py", "--smoke")
+    for command in ("pytest --ftloop-replay", "ftloop gate", "ftloop diff"):
+        assert command in printed
+
+
+def test_long_log_is_diagnosed() -> None:
+    """A made-up log is diagnosed within the limit, and something is found."""
+    assert "never-passed" in benchmark("diagnosis.py", "--smoke").partition("found: ")[2]
+
+
+@pytest.mark.slow
+def test_costs_are_compared() -> None:
+    """Both sides of each comparison run, and the two sides of the loop train as many steps."""
+    printed = benchmark("bench.py", "--pairs", "1", "--steps", "2")
+    assert printed.count("ratio") == 4
+
+
+@pytest.mark.slow
+def test_losses_are_the_same_as_in_a_plain_script(tmp_path: Path) -> None:
+    """Each step's loss of the first and of the last iteration is that of a plain script."""
+    file = tmp_path / "small.ftloop.yaml"
+    file.write_text(LOOP.format(data=ROOT / "examples" / "quickstart" / "data"))
+    printed = benchmark("same_losses.py", str(file))
+    assert printed.count("3 of 3 steps identical") == 2
+
+
+@pytest.mark.slow
+def test_planted_faults_are_trained_once(tmp_path: Path) -> None:
+    """A second run reads what the first one trained, and prints the same tables."""
+    arguments = ("faults.py", "--smoke", "--kept", str(tmp_path))
+    first = benchmark(*arguments)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pickle")}
+    assert len(kept) == 4  # three versions that are accepted, then a healthy case
+    assert first == benchmark(*arguments)
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pickle")}
+
+
+@pytest.mark.slow
+def test_planted_slices_are_looked_for() -> None:
+    """All three tables are printed."""
+    printed = benchmark("slices.py", "--smoke")
+    for head in ("planted groups", "nothing planted", "wrong labels"):
+        assert head in printed
+
+
+@pytest.mark.slow
+def test_policies_are_compared(tmp_path: Path) -> None:
+    """The rules, random search and halving are played from one start."""
+    printed = benchmark("policy.py", "--smoke", "--kept", str(tmp_path))
+    assert "| random | halving |" in printed
+    assert "hotel-16" in printed
+
+
+@pytest.mark.slow
+def test_real_runs_are_judged_pairwise(tmp_path: Path) -> None:
+    """Sixteen trainings are judged by the real command, which never errs."""
+    printed = benchmark("real_gate.py", "--smoke", "--runs", str(tmp_path))
+    assert "16 runs trained" in printed
+    assert ", 0 errors." in printed
+
+
+@pytest.mark.slow
+def test_report_is_opened() -> None:
+    """The HTML report is written and opened, where there is a Chromium."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    from tests.report.test_html_browser import find_chromium
+
+    with sync_playwright() as playwright:
+        if find_chromium(playwright.chromium.executable_path) is None:
+            pytest.skip("no Chromium: install one, or name it by FTLOOP_CHROMIUM")
+    assert "100 x 3" in benchmark("report.py", "--smoke")
