@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from pytest_ftloop.core.metrics import METRICS, format_figure, split_name
+from pytest_ftloop.core.chain import best_of
+from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.noise import better_beyond_noise, noise
 from pytest_ftloop.core.records import HOPELESS, ExampleResult, Finding, HoldoutUse, Iteration
 from pytest_ftloop.core.runs import (
@@ -43,11 +44,10 @@ def plateau(e: Evidence) -> Finding | None:
     """
     figures = [*(i.metrics for i in e.history), e.metrics]
     values = [of.get(e.metric, math.nan) for of in figures]
-    finite = [value for value in values[:-2] if math.isfinite(value)]
-    if not finite:
+    earlier = e.history[:-1]
+    before = best_of(earlier, e.metric).metrics.get(e.metric, math.nan) if earlier else math.nan
+    if not math.isfinite(before):
         return None
-    better = METRICS[split_name(e.metric)[0]].better
-    before = min(finite) if better == "lower" else max(finite)
     if any(better_beyond_noise(e.metric, value, before, e.run_noise) for value in values[-2:]):
         return None
     return Finding(
