@@ -34,16 +34,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, pool
 from pytest_ftloop.core.runs import Differences
-from pytest_ftloop.gate.statistic import (
-    PairedTest,
-    Prior,
-    Replicates,
-    SeedNoise,
-    paired_test,
-    pool,
-    prior_for,
-)
+from pytest_ftloop.gate.statistic import PairedTest, paired_test, prior_for
 from pytest_ftloop.report.markdown import markdown_table
 
 Array = NDArray[Any]

@@ -46,9 +46,10 @@ from pytest_ftloop.gate.judging import IN_DOUBT, SEEDS_IN_DOUBT
 from pytest_ftloop.cli import main as ftloop
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.noise import Prior, SeedNoise, pool, replicates
 from pytest_ftloop.core.records import ID_LENGTH, Iteration, SeedRole, SeedRun, Settings
 from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences
-from pytest_ftloop.gate.statistic import Prior, SeedNoise, paired_test, pool, replicates
+from pytest_ftloop.gate.statistic import paired_test
 from pytest_ftloop.gate.student_t import survival
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.chain import best_of, rank_key
-from pytest_ftloop.core.noise import UNMEASURED, better_beyond_noise
+from pytest_ftloop.core.noise import UNMEASURED, SeedNoise, better_beyond_noise
 from pytest_ftloop.core.records import Adjustment, Finding, Iteration, Settings
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ Adjustments = tuple[Adjustment, ...]
 class Known:
     """What the log knows besides the chain.
 
-    `iterations` are others with the same base model and train rows; `noise` is how much the seed
-    alone changes each metric, as far as that was measured (`core.noise.run_noise`).
+    `iterations` are others with the same base model and train rows; `seed_noise` is the measured
+    seed noise by metric (`core.noise.measured_noise`).
     """
 
     iterations: tuple[Iteration, ...] = ()
-    noise: Mapping[str, float] = field(default_factory=lambda: UNMEASURED)
+    seed_noise: Mapping[str, SeedNoise] = field(default_factory=lambda: UNMEASURED)
 
 
 NOTHING = Known()
@@ -217,7 +217,7 @@ def gained(
     if new == old:
         metric = "eval_loss"
         new, old = figure(iteration, metric), figure(best, metric)
-    return better_beyond_noise(metric, new, old, known.noise)
+    return better_beyond_noise(metric, new, old, known.seed_noise)
 
 
 def figure(iteration: Iteration, metric: str) -> float:

@@ -7,12 +7,20 @@ decide; tags beside them at 5%; the anchor at half the gate's alpha, so that a s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
 from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.noise import (
+    Prior,
+    Replicates,
+    SeedNoise,
+    measured_noise,
+    pool,
+    replicates,
+)
 from pytest_ftloop.core.records import ExampleResult, Iteration
 from pytest_ftloop.core.runs import (
     EXAMPLE_METRICS,
@@ -32,15 +40,10 @@ from pytest_ftloop.core.runs import (
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
     PairedTest,
-    Prior,
-    Replicates,
-    SeedNoise,
     examples_to_decide,
     holm_adjusted,
     paired_test,
-    pool,
     prior_for,
-    replicates,
     run_level_test,
     seeds_to_decide,
 )
@@ -264,13 +267,16 @@ class _Judge:
         return fixed, broken
 
     def noise_notes(self, changes: Sequence[Change]) -> tuple[str, ...]:
-        """What the verdict supposes instead of knowing."""
-        if all(change.test.nu >= 4 for change in changes):
+        """What the verdict assumes of the seed noise where hardly any is measured yet."""
+        if all(change.test.nu >= CALIBRATED_DF for change in changes):
             return ()
-        assumed = ", ".join(f"{amount_text(c.metric, c.test.tau)} in {c.metric}" for c in changes)
+        names, known = [change.metric for change in changes], measured_noise(self.groups)
+        measured = _amounts((name, known[name].sd) for name in names if name in known)
+        assumed = _amounts((change.metric, change.test.tau) for change in changes)
+        so_far = f"hardly measured yet ({measured})" if measured else "not measured yet"
         return (
-            f"seed noise is hardly measured yet and taken as {assumed}; ftloop calibrate measures "
-            "it, and smaller drops are found then",
+            f"seed noise is {so_far} and assumed to be {assumed}; ftloop calibrate measures it, "
+            "and smaller drops are found then",
         )
 
     # --- one metric ------------------------------------------------------------------------------
@@ -416,6 +422,11 @@ def _what_decides(
     if noise.df < CALIBRATED_DF and told.n > 1:
         return "ftloop calibrate measures the seed noise, and tells what would decide"
     return "no number of seeds would decide"
+
+
+def _amounts(of: Iterable[tuple[str, float]]) -> str:
+    """`0.0061 in eval_loss, 2.0 points in pass_rate`."""
+    return ", ".join(f"{amount_text(metric, amount)} in {metric}" for metric, amount in of)
 
 
 def _seed_means(runs: Sequence[Sequence[float]]) -> list[float]:
