@@ -35,17 +35,10 @@ from gate_draws import (
     RateDraws,
 )
 
+from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, pool
 from pytest_ftloop.core.runs import Differences
 from pytest_ftloop.gate.comparison import IN_DOUBT
-from pytest_ftloop.gate.statistic import (
-    PairedTest,
-    Prior,
-    Replicates,
-    SeedNoise,
-    paired_test,
-    pool,
-    prior_for,
-)
+from pytest_ftloop.gate.statistic import PairedTest, paired_test, prior_for
 from pytest_ftloop.report.markdown import markdown_table
 
 ALPHA = 0.01

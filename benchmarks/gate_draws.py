@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_ftloop.gate.statistic import Replicates
+from pytest_ftloop.core.noise import Replicates
 
 Array = NDArray[Any]
 Metric = Literal["loss", "rate"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checked import CHECK
-from pytest_ftloop.gate.standing import heads
 
 from pytest_ftloop.adjust import parent_of_next
 from pytest_ftloop.config.gates import Regression
@@ -35,6 +34,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import scoring_identity
 from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.judgements import current_judgements
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs, data_facts
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
@@ -226,7 +226,7 @@ def iteration(
 def judge(log: ImprovementLog, chain: Sequence[Iteration]) -> None:
     """Log the gate's judgement of the last iteration, over the last one that passed."""
     known = log.view.judgements()
-    standing = heads(known)
+    standing = current_judgements(known)
     new = chain[-1]
     if not standing:
         log.append_judgement(
@@ -257,7 +257,7 @@ def add_seed_runs(root: Path) -> None:
     config = read_loop_file(root / "topic.ftloop.yaml")
     inputs = Inputs.of(config, None)
     log = ImprovementLog(root / "improvement_log/topic")
-    standing = heads(log.view.judgements())[0].candidate
+    standing = current_judgements(log.view.judgements())[0].candidate
     known = next(iteration for iteration in log.read() if iteration.id == standing)
     runs = Runs(inputs.eval.examples, inputs.train.examples[:256], rng)
     for seed in range(known.seed + 1, known.seed + CALIBRATION_SEEDS):

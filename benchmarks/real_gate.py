@@ -46,10 +46,11 @@ from real_gate_runs import (
 )
 
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.noise import Prior, SeedNoise, pool, replicates
 from pytest_ftloop.core.records import Iteration, SeedRun
 from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences
 from pytest_ftloop.gate.comparison import SEEDS_IN_DOUBT
-from pytest_ftloop.gate.statistic import Prior, SeedNoise, paired_test, pool, replicates
+from pytest_ftloop.gate.statistic import paired_test
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS
 from pytest_ftloop.report.markdown import markdown_table
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import best_metrics
+from pytest_ftloop.core.noise import SeedNoise
 from pytest_ftloop.core.records import (
     Adjustment,
     Cost,
@@ -249,6 +250,11 @@ def fake_seed_run(
         "cost": iteration.cost,
     }
     return SeedRun(seed=seed, examples=rows, **(defaults | fields))
+
+
+def fake_noise(**sds: float) -> dict[str, SeedNoise]:
+    """The measured seed noise by metric, as standard deviations known from a thousand runs."""
+    return {metric: SeedNoise(sd * sd, 0.0, 1000) for metric, sd in sds.items()}
 
 
 def fake_judgement(

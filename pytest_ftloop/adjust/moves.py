@@ -35,10 +35,10 @@ from pytest_ftloop.adjust.state import (
     family,
     figure,
     has,
-    rank_key,
     rate_of,
     times,
 )
+from pytest_ftloop.core.chain import rank_key
 from pytest_ftloop.core.records import Adjustment, Finding, Iteration, ended_as_hopeless
 
 if TYPE_CHECKING:

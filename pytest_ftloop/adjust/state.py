@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.chain import best_of
-from pytest_ftloop.core.metrics import METRICS, split_name
-from pytest_ftloop.core.noise import UNMEASURED, better_beyond_noise
+from pytest_ftloop.core.chain import best_of, rank_key
+from pytest_ftloop.core.noise import UNMEASURED, SeedNoise, better_beyond_noise
 from pytest_ftloop.core.records import Adjustment, Finding, Iteration, Settings
 
 if TYPE_CHECKING:
@@ -83,12 +82,12 @@ Adjustments = tuple[Adjustment, ...]
 class Known:
     """What the log knows besides the chain.
 
-    `iterations` are others with the same base model and train rows; `noise` is how much the seed
-    alone changes each metric, as far as that was measured (`core.noise.run_noise`).
+    `iterations` are others with the same base model and train rows; `seed_noise` is the measured
+    seed noise by metric (`core.noise.measured_noise`).
     """
 
     iterations: tuple[Iteration, ...] = ()
-    noise: Mapping[str, float] = field(default_factory=lambda: UNMEASURED)
+    seed_noise: Mapping[str, SeedNoise] = field(default_factory=lambda: UNMEASURED)
 
 
 NOTHING = Known()
@@ -200,10 +199,10 @@ class State:
 def parent_of_next(chain: Sequence[Iteration], metric: str) -> Iteration:
     """The iteration that the next adjustments start from: the best one so far.
 
-    If no figure is finite, it is the last one.
+    If no figure is finite, there is no best: it is the last one, with the latest adjustments.
     """
-    sound = [i for i in chain if math.isfinite(figure(i, metric))]
-    return best_of(sound, metric) if sound else chain[-1]
+    best = best_of(chain, metric)
+    return best if math.isfinite(figure(best, metric)) else chain[-1]
 
 
 def gained(
@@ -218,7 +217,7 @@ def gained(
     if new == old:
         metric = "eval_loss"
         new, old = figure(iteration, metric), figure(best, metric)
-    return better_beyond_noise(metric, new, old, known.noise)
+    return better_beyond_noise(metric, new, old, known.seed_noise)
 
 
 def figure(iteration: Iteration, metric: str) -> float:
@@ -270,13 +269,6 @@ def steps_of(iteration: Iteration) -> int:
 def rate_of(iteration: Iteration) -> float:
     """The learning rate of an iteration."""
     return float(value_of(iteration, RATE))
-
-
-def rank_key(iteration: Iteration, metric: str) -> tuple[float, float]:
-    """A sort key, lower is better: the figure, then the eval loss; NaN last."""
-    sign = 1 if METRICS[split_name(metric)[0]].better == "lower" else -1
-    figures = (sign * figure(iteration, metric), figure(iteration, "eval_loss"))
-    return tuple(math.inf if math.isnan(f) else f for f in figures)  # type: ignore[return-value]
 
 
 def canonical(settings: Settings, without: Iterable[str] = ()) -> str:

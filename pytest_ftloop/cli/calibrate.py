@@ -34,6 +34,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import ready, screen_progress
+    from pytest_ftloop.core.noise import measured_noise
+    from pytest_ftloop.core.runs import groups_of
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
     from pytest_ftloop.loop.seeds import runs_here
@@ -47,8 +49,9 @@ def _run(arguments: argparse.Namespace) -> int:
         loop = Loop(ready(file), options, screen_progress())
         result = loop.calibrate(arguments.seeds)
         runs = runs_here(loop.log, result.best)
-        width = terminal_width()
-        lines = [*noise_lines(result, runs, width), *note_lines(result.notes, width)]
+        view, width = loop.log.view, terminal_width()
+        measured = measured_noise(groups_of(view.iterations(), view.seed_runs()))
+        lines = [*noise_lines(result, runs, measured, width), *note_lines(result.notes, width)]
         print("\n".join(lines), flush=True)
         return HOLDS
 

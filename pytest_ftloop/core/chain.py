@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import METRICS
-from pytest_ftloop.core.records import Iteration
+from pytest_ftloop.core.metrics import METRICS, split_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_ftloop.core.records import ExampleResult, Iteration
 
@@ -41,16 +39,22 @@ def next_number(iterations: Iterable[Iteration]) -> int:
 def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
     """The best iteration by a metric; of equal ones that with the lower eval loss, then the first.
 
-    Early pass rates are often all 0. A missing or NaN figure is worse than any other.
+    Early pass rates are often all 0, so the loss decides. A figure that is missing, NaN or infinite
+    is worse than any other. ValueError for an empty chain.
     """
-    return min(chain, key=lambda i: (_rank(i, metric), _rank(i, "eval_loss")))
+    return min(chain, key=lambda iteration: rank_key(iteration, metric))
 
 
-def _rank(iteration: Iteration, metric: str) -> float:
+def rank_key(iteration: Iteration, metric: str) -> tuple[float, float]:
+    """The key of `best_of`: the figure, then the eval loss, lower is better; infinity for none."""
+    return _badness(iteration, metric), _badness(iteration, "eval_loss")
+
+
+def _badness(iteration: Iteration, metric: str) -> float:
     value = iteration.metrics.get(metric, math.nan)
-    if math.isnan(value):
+    if not math.isfinite(value):
         return math.inf
-    return value if METRICS[metric].better == "lower" else -value
+    return value if METRICS[split_name(metric)[0]].better == "lower" else -value
 
 
 def worst(examples: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:

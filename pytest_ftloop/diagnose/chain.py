@@ -1,7 +1,7 @@
 """Rules over the chain of iterations: what one run alone can't show.
 
 Common to all. Figures of two iterations differ by chance too, so only a difference beyond the noise
-of their metric counts (`noise`: measured by the log's seed runs, else believed). A figure that is
+of their metric counts (`least_change`: by the log's seed runs, else believed). A figure that is
 NaN or missing is no progress, and no rule fires on it.
 """
 
@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from pytest_ftloop.core.metrics import METRICS, format_figure, split_name
-from pytest_ftloop.core.noise import better_beyond_noise, noise
+from pytest_ftloop.core.chain import best_of
+from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.noise import SeedNoise, better_beyond_noise, least_change
 from pytest_ftloop.core.records import HOPELESS, ExampleResult, Finding, HoldoutUse, Iteration
 from pytest_ftloop.core.runs import (
     EXAMPLE_METRICS,
@@ -38,17 +39,17 @@ def plateau(e: Evidence) -> Finding | None:
     """No more progress over the last iterations.
 
     Signal: the best of the loop's metric moved by no more than noise in the last 2 of at least 3
-    iterations. Threshold: `noise`. Source: practice, whose remedy differs with the train loss.
-    Minimum data: a finite figure before the last 2. NaN: such an iteration brings no progress.
+    iterations. Threshold: `least_change`. Source: practice, whose remedy differs with the train
+    loss. Minimum data: a finite figure before the last 2. NaN: such an iteration brings no
+    progress.
     """
     figures = [*(i.metrics for i in e.history), e.metrics]
     values = [of.get(e.metric, math.nan) for of in figures]
-    finite = [value for value in values[:-2] if math.isfinite(value)]
-    if not finite:
+    earlier = e.history[:-1]
+    before = best_of(earlier, e.metric).metrics.get(e.metric, math.nan) if earlier else math.nan
+    if not math.isfinite(before):
         return None
-    better = METRICS[split_name(e.metric)[0]].better
-    before = min(finite) if better == "lower" else max(finite)
-    if any(better_beyond_noise(e.metric, value, before, e.run_noise) for value in values[-2:]):
+    if any(better_beyond_noise(e.metric, value, before, e.seed_noise) for value in values[-2:]):
         return None
     return Finding(
         kind="plateau",
@@ -60,7 +61,8 @@ def plateau(e: Evidence) -> Finding | None:
         evidence={
             "best": before,
             "iterations": len(values),
-            "noise": noise(e.metric, before, e.run_noise),
+            "least_change": least_change(e.metric, before, e.seed_noise),
+            **({"seed_noise": e.seed_noise[e.metric].sd} if e.metric in e.seed_noise else {}),
         },
         remedy=(
             "The train loss still falls: more data, or more regularisation."
@@ -93,7 +95,7 @@ def capacity(e: Evidence) -> Finding | None:
     too_fast = any(step.learning_rate > HIGH_RATE for step in e.steps)
     if epochs < 2 or not train_loss > floor or too_fast or not _flat_after_a_fall(losses):
         return None
-    if any(_explains(other, parameters, train_loss, e.run_noise) for other in e.history):
+    if any(_explains(other, parameters, train_loss, e.seed_noise) for other in e.history):
         return None
     return Finding(
         kind="capacity",
@@ -117,10 +119,10 @@ def eval_worn_out(e: Evidence) -> Finding | None:
 
     Signal: since the holdout last improved beyond noise, the loop's metric improved on the eval set
     beyond noise, and by over 2 standard errors (of the examples, which both sides share) more than
-    on the holdout. Threshold: `noise`, and the z of the holdout's own report. Source: practice; an
-    adaptively chosen best is biased (Dwork et al. 2015, "The reusable holdout"). Minimum data: two
-    openings of one holdout for iterations with one eval set, two common examples in each. NaN: such
-    an opening is left out.
+    on the holdout. Threshold: `least_change`, and the z of the holdout's own report. Source:
+    practice; an adaptively chosen best is biased (Dwork et al. 2015, "The reusable holdout").
+    Minimum data: two openings of one holdout for iterations with one eval set, two common examples
+    in each. NaN: such an opening is left out.
     """
     openings = _openings(e)
     if len(openings) < 2:
@@ -128,10 +130,10 @@ def eval_worn_out(e: Evidence) -> Finding | None:
     metric, last = openings[-1].metric, openings[-1]
     peak = openings[0]
     for opening in openings[1:]:
-        if better_beyond_noise(metric, opening.on_holdout, peak.on_holdout, e.run_noise):
+        if better_beyond_noise(metric, opening.on_holdout, peak.on_holdout, e.seed_noise):
             peak = opening
     z = _gains_apart(peak, last)
-    if not better_beyond_noise(metric, last.on_eval, peak.on_eval, e.run_noise) or z <= WORN_Z:
+    if not better_beyond_noise(metric, last.on_eval, peak.on_eval, e.seed_noise) or z <= WORN_Z:
         return None
 
     def course(old: float, new: float) -> str:
@@ -183,7 +185,7 @@ def _train_falls(e: Evidence, losses: Sequence[float]) -> bool:
     """Whether the train loss of one of the last 2 is lower than any before, beyond noise."""
     before = min((loss for loss in losses[:-2] if math.isfinite(loss)), default=math.nan)
     return not math.isnan(before) and any(
-        better_beyond_noise("train_loss", loss, before, e.run_noise) for loss in losses[-2:]
+        better_beyond_noise("train_loss", loss, before, e.seed_noise) for loss in losses[-2:]
     )
 
 
@@ -196,7 +198,7 @@ def _flat_after_a_fall(losses: Sequence[float]) -> bool:
 
 
 def _explains(
-    other: Iteration, parameters: int, train_loss: float, measured: Mapping[str, float]
+    other: Iteration, parameters: int, train_loss: float, measured: Mapping[str, SeedNoise]
 ) -> bool:
     """Whether an iteration shows that it is not the number of parameters that keeps it so high."""
     its, its_loss = other.facts.get("trainable_parameters"), other.metrics.get("train_loss")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
 
@@ -67,10 +67,10 @@ def broken(e: Evidence, earlier: Sequence[dict[tuple[str, str], bool]]) -> Findi
     Source: none needed, it is a count. Minimum data: one earlier iteration with a figure of the
     loop's metric that scored some of the same examples. NaN: no figure that could be.
     """
-    place = _best(e)
-    if place is None:
+    best = best_of(e.history, e.metric)
+    if not math.isfinite(best.metrics.get(e.metric, math.nan)):
         return None
-    best, before = e.history[place], earlier[place]
+    before = next(rows for i, rows in zip(e.history, earlier, strict=True) if i is best)
     now = {key: passed for key, passed in _scored(e.results).items() if key in before}
     broke = sorted(id_ for (id_, c), passed in now.items() if not passed and before[id_, c])
     fixed = sorted(id_ for (id_, c), passed in now.items() if passed and not before[id_, c])
@@ -158,14 +158,6 @@ def _of_courses(
 
 def _scored(results: Sequence[ExampleResult]) -> dict[tuple[str, str], bool]:
     return {(r.id, r.content): r.passed for r in results if r.passed is not None}
-
-
-def _best(e: Evidence) -> int | None:
-    """The place in the history of the best iteration by the loop's metric, the first of equals."""
-    sign = 1 if METRICS[e.metric].better == "lower" else -1
-    figures = [sign * i.metrics.get(e.metric, math.nan) for i in e.history]
-    known = [place for place, figure in enumerate(figures) if math.isfinite(figure)]
-    return min(known, key=figures.__getitem__, default=None)
 
 
 def _examples(count: int) -> str:

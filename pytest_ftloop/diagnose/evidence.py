@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_ftloop.config.gates import Gate, Regression
+    from pytest_ftloop.core.noise import SeedNoise
     from pytest_ftloop.core.records import (
         EvalPoint,
         Example,
@@ -39,10 +40,10 @@ class Evidence:
     `metric` is the one that the loop chooses by. `history`: the iterations of the same chain
     before this one, oldest first. `train` and `eval` are the examples themselves, `results` what
     each eval example showed at the best point, `gates` what is asked of them, `holdout` the
-    openings of the holdout so far and `opened` the iterations it was opened for. `run_noise` is how
-    far the seed alone moves each metric, where the log has measured it (`noise.run_noise`). The
-    other fields are those of `Training`. What is not known (curves of another trainer come without
-    data) is empty or None, and rules that need it stay silent.
+    openings of the holdout so far and `opened` the iterations it was opened for. `seed_noise` is
+    the measured seed noise by metric (`measured_noise`), empty without seed runs. The other fields
+    are those of `Training`. What is not known (curves of another trainer come without data) is
+    empty or None, and rules that need it stay silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -69,7 +70,7 @@ class Evidence:
     gates: tuple[Gate | Regression, ...] = ()
     holdout: tuple[HoldoutUse, ...] = ()
     opened: tuple[Iteration, ...] = ()
-    run_noise: Mapping[str, float] = field(default_factory=dict)
+    seed_noise: Mapping[str, SeedNoise] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import fmean
 
-from pytest_ftloop.core.noise import noise
+from pytest_ftloop.core.noise import least_change
 from pytest_ftloop.core.records import EvalPoint, Finding
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
 from pytest_ftloop.diagnose.windows import (
@@ -111,7 +111,7 @@ def overconfidence(e: Evidence) -> Finding | None:
     since = [point.token_accuracy for point in e.evals if point.step > best.step]
     tokens = sum(row.tokens for row in e.results)
     error = math.sqrt(best.token_accuracy * (1 - best.token_accuracy) / tokens) if tokens else 0.0
-    limit = max(0.005, noise("token_accuracy", best.token_accuracy, e.run_noise), error)
+    limit = max(0.005, least_change("token_accuracy", best.token_accuracy, e.seed_noise), error)
     rise = last.token_accuracy - best.token_accuracy
     # Written so that a NaN on either side is silent.
     if not (rise > limit and fmean(since) - best.token_accuracy > limit / 2):
@@ -220,7 +220,8 @@ def _rise(e: Evidence) -> bool:
     """
     lowest = _lowest(e)
     after = [point.eval_loss for point in e.evals[e.evals.index(lowest) + 1 :]]
-    limit = max(0.03 * lowest.eval_loss, 0.01, noise("eval_loss", lowest.eval_loss, e.run_noise))
+    noise = least_change("eval_loss", lowest.eval_loss, e.seed_noise)
+    limit = max(0.03 * lowest.eval_loss, 0.01, noise)
     return (
         bool(after)
         and after[-1] - lowest.eval_loss > limit
@@ -244,7 +245,7 @@ def _what_train_did(e: Evidence, step: int) -> str:
 
 def _is_wide(e: Evidence, gap: float, train_loss: float) -> bool:
     """Whether a gap is too wide, and no longer that of an eval loss which is still falling."""
-    limit = max(0.1, 0.25 * train_loss, noise("overfit_gap", gap, e.run_noise))
+    limit = max(0.1, 0.25 * train_loss, least_change("overfit_gap", gap, e.seed_noise))
     points = [point for point in e.evals if point.step > 0]
     return len(points) >= 2 and gap > limit and not _eval_still_falls(e, gap)
 

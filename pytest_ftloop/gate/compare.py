@@ -8,10 +8,11 @@ too, so that many small losses in a row are noticed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, pool
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.core.runs import (
     EXAMPLE_METRICS,
@@ -31,12 +32,9 @@ from pytest_ftloop.gate.paired import Groups, PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
     PairedTest,
-    Prior,
-    SeedNoise,
     examples_to_decide,
     holm_adjusted,
     paired_test,
-    pool,
     prior_for,
     run_level_test,
     seeds_to_decide,
@@ -153,7 +151,7 @@ def _against(
         total=total,
         fixed=fixed,
         broken=broken,
-        notes=(*notes, *_noise_notes(changes)),
+        notes=(*notes, *_noise_notes(changes, groups)),
     )
 
 
@@ -324,15 +322,23 @@ def power_text(changes: Sequence[Change]) -> str:
     return f"{of_examples}{seeds}: a regression of {regressions} would be detected"
 
 
-def _noise_notes(changes: Sequence[Change]) -> tuple[str, ...]:
-    """What the verdict assumes of the seed noise, while too few replicates measure it."""
+def _noise_notes(changes: Sequence[Change], groups: Groups) -> tuple[str, ...]:
+    """What the verdict assumes of the seed noise, while too few seeds measure it."""
     if all(change.test.nu >= CALIBRATED_DF for change in changes):
         return ()
-    assumed = ", ".join(f"{amount_text(c.metric, c.test.tau)} in {c.metric}" for c in changes)
+    names, known = [change.metric for change in changes], measured_noise(groups)
+    measured = _amounts((name, known[name].sd) for name in names if name in known)
+    assumed = _amounts((change.metric, change.test.tau) for change in changes)
+    so_far = f" (so far {measured})" if measured else ""
     return (
-        f"the log has too few seeds to measure the seed noise, so it is assumed to be {assumed}; "
-        "ftloop calibrate measures it, so that smaller regressions are detected",
+        f"the log has too few seeds to measure the seed noise{so_far}, so it is assumed to be "
+        f"{assumed}; ftloop calibrate measures it, so that smaller regressions are detected",
     )
+
+
+def _amounts(of: Iterable[tuple[str, float]]) -> str:
+    """`0.0061 in eval_loss, 2.0 points in pass_rate`."""
+    return ", ".join(f"{amount_text(metric, amount)} in {metric}" for metric, amount in of)
 
 
 def _what_decides(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
-from pytest_ftloop.gate.statistic import Replicates, replicates
 
 Groups = Sequence[Sequence[Measured]]
 """Runs that differ only in their seed, group by group: what the log knows of the seed noise."""

@@ -4,21 +4,23 @@ Pure Python on sufficient statistics, so that the gate and its simulation (bench
 the same formulas. Everywhere higher is worse: a loss, or 1 - pass. A variance without another word
 has the divisor n - 1.
 
-The decomposition of the variance into examples, seeds and their interaction: Bouthillier et al.
-2021, "Accounting for variance in machine learning benchmarks"; paired differences over examples:
-Miller 2024, "Adding error bars to evals". The degrees of freedom of a sum of variances:
-Satterthwaite 1946; a variance shrunk to a prior: Smyth 2004 (limma).
+The seed noise comes from core.noise. The decomposition of the variance into examples, seeds and
+their interaction: Bouthillier et al. 2021, "Accounting for variance in machine learning
+benchmarks"; paired differences over examples: Miller 2024, "Adding error bars to evals". The
+degrees of freedom of a sum of variances: Satterthwaite 1946; a variance shrunk to a prior: Smyth
+2004 (limma).
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_ftloop.core.runs import Differences, mean_of, require_finite, variance_of
+from pytest_ftloop.core.noise import Prior, SeedNoise, noise_of, shrunk
+from pytest_ftloop.core.runs import Differences, mean_of, require_finite
 from pytest_ftloop.gate.student_t import quantile, survival
 
 CONFIDENCE = 0.95
@@ -36,46 +38,11 @@ MOST_EXAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Replicates:
-    """k runs of the same settings with different seeds (an A/A group) on n common examples.
-
-    `run_variance` is the variance of the k run means, `interaction` the mean square of seed x
-    example. One run (k = 1) says nothing: both are 0.
-    """
-
-    k: int
-    n: int
-    run_variance: float
-    interaction: float
-
-
-@dataclass(frozen=True)
-class SeedNoise:
-    """What A/A groups say together, with `df` degrees of freedom.
-
-    `variance` estimates the variance of a run's true mean, without bias: it may be below 0.
-    `interaction` is the pooled mean square of seed x example.
-    """
-
-    variance: float
-    interaction: float
-    df: int
-
-
-@dataclass(frozen=True)
-class Prior:
-    """A standard deviation of run means believed before any replicate, worth `df` of them."""
-
-    tau: float
-    df: float
-
-
-@dataclass(frozen=True)
 class PairedTest:
     """A change (mean difference candidate - baseline; above 0 is worse) beside its uncertainty.
 
-    `se` and `df` are those of its t-test, `tau` the standard deviation of run means that it
-    assumes (shrunk to the prior), `nu` the degrees of freedom of the replicates behind `tau`,
+    `se` and `df` are those of its t-test, `tau` the assumed seed noise (shrunk to the prior, as a
+    standard deviation of run means), `nu` the degrees of freedom of the replicates behind `tau`,
     `alpha` the level at which a change is detectable. `n` counts the common examples (0 for a
     figure of whole runs), `k_baseline` and `k_candidate` the seeds.
     """
@@ -125,47 +92,6 @@ class PairedTest:
         return math.copysign(math.inf, self.change) if self.change else 0.0
 
 
-def replicates(runs: Sequence[Sequence[float]]) -> Replicates:
-    """An A/A group from its values (k, n): a row is a run, a column an example.
-
-    The interaction is the residual mean square of the two-way table without replication, with
-    (k-1)(n-1) degrees of freedom; 0 for one example, whose interaction can't be told from the seed
-    noise. ValueError for no run, rows of different length, NaN or infinity.
-    """
-    k, n = len(runs), len(runs[0]) if runs else 0
-    if any(len(run) != n for run in runs):
-        raise ValueError(f"wanted runs on the same examples, found {[len(run) for run in runs]}")
-    for run in runs or [[]]:
-        require_finite(run)
-    if k == 1:
-        return Replicates(k, n, 0.0, 0.0)
-    run_means = [mean_of(run) for run in runs]
-    if n == 1:
-        return Replicates(k, n, variance_of(run_means), 0.0)
-    overall = mean_of(run_means)
-    squares: list[float] = []
-    for example in zip(*runs, strict=True):
-        centre = mean_of(example) - overall
-        residuals = [value - mean - centre for value, mean in zip(example, run_means, strict=True)]
-        squares += [residual * residual for residual in residuals]
-    return Replicates(k, n, variance_of(run_means), math.fsum(squares) / ((k - 1) * (n - 1)))
-
-
-def pool(groups: Iterable[Replicates]) -> SeedNoise:
-    """The seed noise of all A/A groups, each weighted with its k - 1; zeros for no replicates.
-
-    A run mean also varies with its own seed x example interaction, MS / n: taken out here, since
-    the examples' differences bring it into the test.
-    """
-    told = [group for group in groups if group.k > 1]
-    nu = sum(group.k - 1 for group in told)
-    if not nu:
-        return SeedNoise(0.0, 0.0, 0)
-    variance = math.fsum((g.k - 1) * (g.run_variance - g.interaction / g.n) for g in told) / nu
-    interaction = math.fsum((g.k - 1) * g.interaction for g in told) / nu
-    return SeedNoise(variance, interaction, nu)
-
-
 def prior_for(metric: Literal["loss", "rate"], level: float, nu: int) -> Prior:
     """The prior of a metric whose baseline stands at `level`: 1% of a loss, 1 point of a rate.
 
@@ -213,7 +139,7 @@ def run_level_test(
     """
     require_finite(baseline)
     require_finite(candidate)
-    noise = pool(replicates([[value] for value in group]) for group in groups)
+    noise = noise_of(groups)
     change = mean_of(candidate) - mean_of(baseline)
     return _compare(change, 0.0, 0, (len(baseline), len(candidate)), noise, prior, alpha)
 
@@ -302,7 +228,7 @@ def _compare(
         raise ValueError(f"wanted seeds, 0 < alpha < 1, a prior, found {seeds}, {alpha}, {prior}")
     c = 1 / seeds[0] + 1 / seeds[1]
     total = prior.df + noise.df
-    seed_variance = (prior.df * prior.tau * prior.tau + noise.df * max(noise.variance, 0.0)) / total
+    seed_variance = shrunk(noise, prior)
     squared_se = sampling + c * seed_variance
     # tau's estimate came from run means, which vary with the interaction too.
     doubt = seed_variance + (noise.df / total * noise.interaction / n if n else 0.0)

@@ -15,7 +15,7 @@ from pytest_ftloop import diagnose as diagnosis
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.metrics import best_metrics, final_metrics
-from pytest_ftloop.core.noise import run_noise
+from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import (
     ID_LENGTH,
     Decision,
@@ -25,6 +25,7 @@ from pytest_ftloop.core.records import (
     facts_of,
     name_of,
 )
+from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.data.identity import scoring_identity
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
@@ -187,7 +188,7 @@ def _evidence_in_log(improvement_log: ImprovementLog) -> Mapping[str, Any]:
     return {
         "holdout": uses,
         "opened": tuple(i for i in view.iterations() if i.id in ids),
-        "run_noise": run_noise(view.iterations(), view.seed_runs()),
+        "seed_noise": measured_noise(groups_of(view.iterations(), view.seed_runs())),
     }
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pytest_ftloop import adjust
 from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.core.chain import best_of, chain_from
-from pytest_ftloop.core.noise import run_noise
+from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import ended_as_hopeless
+from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
 
@@ -160,7 +161,8 @@ class Planner:
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
         """Other iterations on the same model and rows, and the noise of the seed."""
         others = tuple(i for i in logged if _same_task(i, chain[0]) and i not in chain)
-        return adjust.Known(others, run_noise(logged, self.log.view.seed_runs()))
+        groups = groups_of(logged, self.log.view.seed_runs())
+        return adjust.Known(others, measured_noise(groups))
 
     def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
         """Seconds left of the time budget; None without one. May be negative."""

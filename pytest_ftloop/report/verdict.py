@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from statistics import stdev
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.runs import mean_of
 from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.core.noise import SeedNoise
     from pytest_ftloop.core.records import ExampleResult
     from pytest_ftloop.core.runs import Measured
     from pytest_ftloop.gate.holdout import Gain, HoldoutReport
@@ -83,18 +84,22 @@ def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
     return lines
 
 
-def noise_lines(result: LoopResult, runs: Sequence[Measured], width: int = WIDTH) -> list[str]:
-    """The spread of an iteration's figures over its seeds."""
+def noise_lines(
+    result: LoopResult,
+    runs: Sequence[Measured],
+    measured: Mapping[str, SeedNoise],
+    width: int = WIDTH,
+) -> list[str]:
+    """An iteration's figures over its seeds, and the seed noise that is measured in the log."""
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
     seeds = ", ".join(str(run.seed) for run in sorted(runs, key=lambda run: run.seed))
     lines += paragraph(f"{plural(len(runs), 'run')}, seeds {seeds}", width, "  ", "    ")
     for name in ("eval_loss", "pass_rate", "overfit_gap"):
         values = [run.metrics[name] for run in runs if name in run.metrics]
-        if len(values) > 1 and all(map(math.isfinite, values)):
-            spread = amount_text(name, stdev(values))
+        if name in measured and values and all(map(math.isfinite, values)):
             ends = f"{format_figure(name, min(values))} to {format_figure(name, max(values))}"
-            mean = format_figure(name, math.fsum(values) / len(values))
-            text = f"{name}: mean {mean}, standard deviation {spread}, from {ends}"
+            noise = f"seed noise {amount_text(name, measured[name].sd)}"
+            text = f"{name}: mean {format_figure(name, mean_of(values))}, from {ends}, {noise}"
             lines += paragraph(text, width, "  ", "    ")
     return lines
 

@@ -18,6 +18,7 @@ from tests.fakes import (
     fake_finding,
     fake_iteration,
     fake_metrics,
+    fake_noise,
     fake_training,
 )
 
@@ -123,7 +124,7 @@ class TestDecide:
         """Where the seed alone moves the loss by 5%, a gain of 2% is none."""
         losses = (1.0, 1.1, 0.98)
         chain = [iteration(n, loss, rate=n * 1e-3) for n, loss in enumerate(losses, start=1)]
-        known = Known(noise={"eval_loss": 0.05})
+        known = Known(seed_noise=fake_noise(eval_loss=0.05))
         assert ("plateau", "adjust") == (
             decide(chain, False, LIMITS, known=known).kind,
             decide(chain, False, LIMITS).kind,

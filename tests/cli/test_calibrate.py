@@ -40,7 +40,7 @@ def calibrate(
 
 
 def test_four_more_seeds(loops: Loops, calibrate: Any) -> None:
-    """Four more seeds are trained and logged, and their spread is told."""
+    """Four more seeds are trained and logged, and the seed noise is told."""
     loops.version()
     code, out, err = calibrate()
     assert (0, "") == (code, err)
@@ -49,8 +49,8 @@ def test_four_more_seeds(loops: Loops, calibrate: Any) -> None:
     assert re.fullmatch(
         r"x: iteration 001-[0-9a-f]{8}\n"
         r"  5 runs, seeds 42, 43, 44, 45, 46\n"
-        r"  eval_loss: mean 1\.6800, standard deviation 0\.0126, from 1\.6640 to 1\.6960\n"
-        r"  pass_rate: mean 60\.0%, standard deviation 0\.0 points, from 60\.0% to 60\.0%\n"
+        r"  eval_loss: mean 1\.6800, from 1\.6640 to 1\.6960, seed noise 0\.0126\n"
+        r"  pass_rate: mean 60\.0%, from 60\.0% to 60\.0%, seed noise 0\.0 points\n"
         r"  overfit_gap: mean 0\.1300, .*\n",
         out,
     )
@@ -93,7 +93,9 @@ def test_gate_is_sharper(loops: Loops, calibrate: Any, capsys: Capture) -> None:
     loops.train()
     capsys.readouterr()
     assert 0 == main(["gate"])
-    assert "too few seeds to measure the seed noise" in capsys.readouterr().out
+    assert "too few seeds to measure the seed noise, so it is assumed to be" in (
+        capsys.readouterr().out
+    )
     calibrate()
     main(["gate"])
     assert "too few seeds" not in capsys.readouterr().out

@@ -19,6 +19,7 @@ from tests.fakes import (
     fake_iteration,
     fake_measured,
     fake_metrics,
+    fake_noise,
     fake_table,
     fake_training,
 )
@@ -98,8 +99,9 @@ class TestPlateau:
         """What the seed was measured to move the figure by counts, not what is believed."""
         gained = evidence(2.0, 1.0, 1.0, 0.97)
         assert None is plateau(gained)
-        found = plateau(replace(gained, run_noise={"eval_loss": 0.05}))
-        assert 0.05 == found.evidence["noise"]
+        found = plateau(replace(gained, seed_noise=fake_noise(eval_loss=0.05)))
+        assert pytest.approx(0.05) == found.evidence["seed_noise"]
+        assert pytest.approx(0.05 * math.sqrt(2), rel=0.01) == found.evidence["least_change"]
 
     def test_remedy_where_train_still_falls(self):
         """Where the train loss goes on falling more data is wanted, not a look at the gate."""
@@ -218,8 +220,8 @@ class TestEvalWornOut:
     def test_gain_within_noise(self):
         """A gain on the eval set that is noise is no gain."""
         assert None is eval_worn_out(opened((1.0, 0.995), (1.1, 1.1), spread=0.001))
-        measured = {"eval_loss": 0.2}
-        assert None is eval_worn_out(opened((1.0, 0.85), (1.1, 1.1), run_noise=measured))
+        measured = fake_noise(eval_loss=0.2)
+        assert None is eval_worn_out(opened((1.0, 0.85), (1.1, 1.1), seed_noise=measured))
 
     def test_examples_that_differ_much(self):
         """Where the examples scatter so much that chance explains it, it is silent."""

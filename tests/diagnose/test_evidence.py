@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_new_log_has_measured_nothing(tmp_path: Path) -> None:
     """Without seed runs and openings there is no noise and no holdout; the chain grows."""
     found = seen(tmp_path)
     assert [0, 1, 2] == [len(of.history) for of in found]
-    assert [({}, (), ())] * 3 == [(of.run_noise, of.holdout, of.opened) for of in found]
+    assert [({}, (), ())] * 3 == [(of.seed_noise, of.holdout, of.opened) for of in found]
     assert all(of.train and of.eval and of.results for of in found)
 
 
@@ -49,7 +50,8 @@ def test_what_the_log_has_measured(tmp_path: Path) -> None:
     loop.log.append_holdout_use(fake_holdout_use(fake_measured(99, ()), iteration.examples))
     (second, third) = seen(tmp_path)
     for of in (second, third):
-        assert of.run_noise["eval_loss"] > 0.1
+        half = first.metrics["eval_loss"] / 2
+        assert math.sqrt(2) * half == pytest.approx(of.seed_noise["eval_loss"].sd, abs=1e-5)
         assert 2 == len(of.holdout)
         assert [iteration.id] == [opened.id for opened in of.opened]
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
 from tests.diagnose.fakes_curves import DECAY, accurate, evidence, kinds
-from tests.fakes import fake_example, fake_metrics
+from tests.fakes import fake_example, fake_metrics, fake_noise
 
 
 class TestOscillation:
@@ -194,9 +194,9 @@ class TestOverfitting:
         """A rise or a gap that the seed alone may bring is none."""
         rising = evidence(DECAY, (0.9, 0.3, 0.28, 0.31), train_loss=0.25)
         wide = evidence(DECAY, (0.3, 0.26, 0.25, 0.25), 5, 0.01)
-        for of, noise in ((rising, {"eval_loss": 0.3}), (wide, {"overfit_gap": 0.3})):
+        for of, noise in ((rising, fake_noise(eval_loss=0.1)), (wide, fake_noise(overfit_gap=0.3))):
             assert overfitting(of).kind == "overfitting"
-            assert None is overfitting(replace(of, run_noise=noise))
+            assert None is overfitting(replace(of, seed_noise=noise))
 
 
 class TestOverconfidence:
@@ -225,8 +225,8 @@ class TestOverconfidence:
         """A rise that the seed alone may bring is none: of the loss, or of the accuracy."""
         of = accurate((0.9, 0.5, 0.6, 0.7), (0.7, 0.75, 0.757, 0.757))
         assert overconfidence(of)
-        for noise in ({"token_accuracy": 0.05}, {"eval_loss": 0.5}):
-            assert None is overconfidence(replace(of, run_noise=noise))
+        for noise in (fake_noise(token_accuracy=0.05), fake_noise(eval_loss=0.5)):
+            assert None is overconfidence(replace(of, seed_noise=noise))
 
     def test_few_tokens(self):
         """Of 30 tokens two more that are right are no rise of accuracy."""

@@ -9,19 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, pool, replicates
 from pytest_ftloop.core.runs import Differences, differences
 from pytest_ftloop.gate.statistic import (
     PairedTest,
-    Prior,
-    Replicates,
-    SeedNoise,
     examples_to_decide,
     holm,
     holm_adjusted,
     paired_test,
-    pool,
     prior_for,
-    replicates,
     run_level_test,
     seeds_to_decide,
 )

@@ -276,20 +276,18 @@ def test_flaky_by_seed_or_back_and_forth() -> None:
     assert {("back", "back"), ("seed", "seed")} == found
 
 
-def test_noise_is_own_or_borrowed() -> None:
-    """An iteration with seeds has its own noise, one without borrows it, a lone loop has none."""
+def test_the_seed_noise_of_the_log_is_around_every_iteration() -> None:
+    """An iteration with seeds has their mean, one without its figure; the noise is the log's."""
     one = replace(fake_iteration(1, metrics=fake_metrics(2.0)), group="a")
     two = replace(fake_iteration(2, metrics=fake_metrics(1.0)), group="b")
     runs = [seed_run(two, 43, fake_metrics(1.2)), seed_run(two, 44, fake_metrics(1.1))]
     assert (None, None) == spreads("eval_loss", (one, two), (one, two), ())
-    borrowed, own = spreads("eval_loss", (one, two), (one, two), runs)
-    assert borrowed is not None
-    assert own is not None
-    assert (True, False) == (borrowed.is_borrowed, own.is_borrowed)
-    assert math.isclose(0.1, own.sd)
-    assert math.isclose(0.1, borrowed.sd)
-    assert math.isclose(1.1, own.mean)
-    assert 2.0 == borrowed.mean
+    alone, repeated = spreads("eval_loss", (one, two), (one, two), runs)
+    assert alone is not None
+    assert repeated is not None
+    assert ((2.0,), (1.0, 1.2, 1.1)) == (alone.values, repeated.values)
+    assert [2.0, 1.1] == pytest.approx([alone.mean, repeated.mean])
+    assert [0.1, 0.1] == pytest.approx([alone.sd, repeated.sd])
 
 
 def test_a_baseline_outside_the_log_is_shown_too() -> None:

@@ -26,7 +26,7 @@ from pytest_ftloop.report.verdict import (
     noise_lines,
     verdict_lines,
 )
-from tests.fakes import fake_measured, fake_seed_run, fake_table
+from tests.fakes import fake_measured, fake_noise, fake_seed_run, fake_table
 from tests.report.fakes_report import fake_result
 from tests.report.hostile import NASTY, hostile_results
 
@@ -176,19 +176,21 @@ def test_alarm_and_wear() -> None:
 
 
 def test_seed_noise() -> None:
-    """Runs, seeds, and each figure's mean, spread and range."""
+    """Runs, seeds, each figure's mean and range, and the seed noise of the log; none of a NaN."""
     rows = [fake_table([1.0 + n / 10] * 4, [0][:n]) for n in (0, 1)]
     one = fake_measured(1, rows[0])
-    lines = noise_lines(result_of(one), [fake_seed_run(one, 43, rows[1]), one], 100)
+    noise = fake_noise(eval_loss=0.0707, pass_rate=0.177, overfit_gap=0)
+    lines = noise_lines(result_of(one), [fake_seed_run(one, 43, rows[1]), one], noise, 100)
     assert [
         "sentiment: iteration 001-00000001",
         "  2 runs, seeds 42, 43",
-        "  eval_loss: mean 1.0500, standard deviation 0.0707, from 1.0000 to 1.1000",
-        "  pass_rate: mean 87.5%, standard deviation 17.7 points, from 75.0% to 100.0%",
-        "  overfit_gap: mean 0.1000, standard deviation 0.0000, from 0.1000 to 0.1000",
+        "  eval_loss: mean 1.0500, from 1.0000 to 1.1000, seed noise 0.0707",
+        "  pass_rate: mean 87.5%, from 75.0% to 100.0%, seed noise 17.7 points",
+        "  overfit_gap: mean 0.1000, from 0.1000 to 0.1000, seed noise 0.0000",
     ] == lines
     broken = replace(one, metrics={"eval_loss": math.nan})
-    assert 2 == len(noise_lines(result_of(one), [one, broken], 100))
+    assert [] == noise_lines(result_of(one), [one, broken], fake_noise(eval_loss=1), 100)[2:]
+    assert [] == noise_lines(result_of(one), [one], {}, 100)[2:]
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=50)

@@ -259,7 +259,7 @@
     const hover = metric.values.map((value, place) => {
       if (value === null || value === undefined) return "";
       const noise = metric.noise[place];
-      const spread = noise ? ` (noise ${noise.runs.length > 1 ? `of ${noise.runs.length} seeds` : "of other iterations"}: ± ${isRate(name) ? `${(100 * noise.sd).toFixed(1)} points` : figure(noise.sd)})` : "";
+      const spread = noise ? ` (seed noise ± ${isRate(name) ? `${(100 * noise.sd).toFixed(1)} points` : figure(noise.sd)})` : "";
       return plotText(`iteration ${data.iterations[place].label}, ${title} ${say(name, value)}${spread}`);
     });
     return {
@@ -319,10 +319,10 @@
 
   function noiseText(data) {
     const noise = data.metrics.eval_loss.noise;
-    if (!noise.some(Boolean)) return "No run was repeated with another seed, so the noise of the seed is unknown: ftloop calibrate measures it.";
-    const own = noise.flatMap((spread, place) => (spread && spread.runs.length > 1 ? [`${data.iterations[place].label} (${spread.runs.length} seeds)`] : []));
-    const borrowed = noise.some((spread) => spread && spread.runs.length < 2);
-    return `Band: mean ± one standard deviation over seeds, of iteration ${own.join(", ")}${borrowed ? "; the others have one run each and use the pooled standard deviation" : ""}. Small dots are single runs.`;
+    if (!noise.some(Boolean)) return "No run was repeated with another seed, so the seed noise is not measured: ftloop calibrate measures it.";
+    const repeated = noise.flatMap((spread, place) => (spread && spread.runs.length > 1 ? [`${data.iterations[place].label} (${spread.runs.length} seeds)`] : []));
+    const means = repeated.length ? `, around the mean of iteration ${repeated.join(", ")}` : "";
+    return `Band: ± the measured seed noise, one standard deviation pooled over the log${means}. Small dots are single runs.`;
   }
 
   // --- curves ----------------------------------------------------------------------------------
