@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest_ftloop.gate.standing import baseline_of
 
 from pytest_ftloop.adjust import Rules, parent_of_next
 from pytest_ftloop.core.chain import best_of
@@ -16,6 +15,7 @@ from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.diagnose import Evidence
 from pytest_ftloop.diagnose.chain import plateau
 from pytest_ftloop.diagnose.courses import findings
+from pytest_ftloop.gate.judgements import baseline_of
 from tests.fakes import fake_example, fake_iteration, fake_metrics, fake_training
 
 Figures = dict[str, float]

@@ -14,7 +14,7 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.fakes import fake_finding, fake_holdout_use, fake_measured, fake_metrics, fake_seed_run
-from tests.loop.test_loop import config
+from tests.loop.loop_cases import config
 
 
 def seen(folder: Path, **options: object) -> list[Evidence]:

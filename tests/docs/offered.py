@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.main import parser
 from pytest_ftloop.plugin import entry as plugin
-
-if TYPE_CHECKING:
-    pass
 
 
 def options() -> dict[str, str]:

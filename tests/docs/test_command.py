@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +11,6 @@ from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, FAILED, HOLDS, INTERRU
 from pytest_ftloop.cli.main import COMMANDS
 from tests.docs.offered import subparsers
 from tests.docs.pages import PAGES, REFERENCE, TEXTS, blocks, names, section, tables, ticked, words
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_commands() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -15,11 +15,7 @@ from pytest_ftloop.log.table import COLUMNS
 from pytest_ftloop.loop.loop import Loop
 from tests.docs.pages import LOG, names, section, tables, ticked
 from tests.fake_backend import FakeBackend
-from tests.loop.test_loop import config as fake_loop
-
-if TYPE_CHECKING:
-    pass
-
+from tests.loop.loop_cases import config as fake_loop
 
 OPEN = {"metrics", "final", "base", "facts", "environment"}
 """Keys of a record whose content other tables list, or the user names."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,9 +11,6 @@ from pytest_ftloop.plugin import entry as plugin
 from pytest_ftloop.plugin import hookspecs
 from tests.docs.offered import ini_settings, options
 from tests.docs.pages import PACKAGE, PAGES, REFERENCE, TEXTS, names, section, tables, ticked
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_pytest_options() -> None:

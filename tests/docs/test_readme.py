@@ -17,7 +17,7 @@ from pytest_ftloop.loop.options import Options
 from pytest_ftloop.report.text import summary
 from tests.docs.pages import LOGGED, QUICKSTART, ROOT, TEXTS
 from tests.fake_backend import FakeBackend
-from tests.loop.test_loop import config as fake_loop
+from tests.loop.loop_cases import config as fake_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import math
-import random
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import pytest_ftloop.gate.comparison as comparison_module
-from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.cache import adapter_folder
-from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.records import Cost, DataSet, Evaluation, ExampleResult, Run, SeedRun
-from pytest_ftloop.data import examples as data_module
+from pytest_ftloop.core.records import Cost, SeedRun
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import compare
 from pytest_ftloop.gate.comparison import IN_DOUBT, Comparison, is_accepted, is_in_doubt
 from pytest_ftloop.gate.holdout import report_of
 from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.log.kept import Store
-from pytest_ftloop.loop.loop import Loop
-from pytest_ftloop.loop.options import Options
-from pytest_ftloop.loop.seeds import SeedTrainer
-from tests.fake_backend import fake_run
 from tests.fakes import (
     fake_example,
     fake_holdout_use,
@@ -37,34 +25,19 @@ from tests.fakes import (
     fake_measured,
     fake_seed_run,
     fake_table,
-    fake_training,
 )
-from tests.gitfakes import GitRepo, isolate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_ftloop.core.records import Iteration, Settings
+    from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.gate.compare import Side
     from pytest_ftloop.gate.verdict import Verdict
-    from pytest_ftloop.loop.inputs import Inputs
-    from pytest_ftloop.loop.result import LoopResult
+from tests.gate.comparison_cases import ELSEWHERE, OLD, N, log_of, losses, put, run_of
 
-N = 200
 RULE = Regression(metrics=("eval_loss",))
-ELSEWHERE = {"device": "cuda", "torch": "2.13.0"}
 
 
-def losses(mean: float, noise: int, n: int = N) -> list[float]:
-    shared, own = random.Random(0), random.Random(noise)
-    return [mean * (shared.uniform(0.5, 1.5) + 0.02 * own.gauss(0, 1)) for _ in range(n)]
-
-
-def run_of(number: int, mean: float = 1.0, **fields: Any) -> Iteration:
-    return fake_measured(number, fake_table(losses(mean, number)), **fields)
-
-
-OLD = run_of(1)
 WORSE, DOUBTFUL, CLEAR = run_of(2, 1.4), run_of(3, 1.045), run_of(4, 0.98)
 
 
@@ -85,19 +58,6 @@ class FakeSeeds:
             for n in range(1 + len(known), wanted)
         )
         return tuple(self.log.append_seed_run(run) for run in runs)
-
-
-def log_of(folder: Path, *kept: Any) -> ImprovementLog:
-    log = ImprovementLog(folder / "improvement_log" / "sentiment")
-    for one in kept:
-        put(log, one)
-    return log
-
-
-def put(log: ImprovementLog, kept: Any) -> Any:
-    if isinstance(kept, SeedRun):
-        return log.append_seed_run(kept)
-    return log.append(kept) if hasattr(kept, "decision") else log.append_judgement(kept)
 
 
 def against(log: ImprovementLog, **fields: Any) -> Baseline:
@@ -207,88 +167,6 @@ def test_nothing_is_trained_where_nothing_may_be(tmp_path: Path) -> None:
     """Without a trainer, as in a replay, one seed has to do."""
     verdict = Case(tmp_path).comparison(DOUBTFUL).verdict(RULE)
     assert 1 == verdict.changes[0].test.k_candidate
-
-
-# the seed trainer itself
-
-
-@dataclass
-class SeedBackend:
-    """Trains in no time; `noise` moves the loss with the seed."""
-
-    environment: Mapping[str, str] = field(
-        default_factory=lambda: {"device": "cpu", "torch": "2.13.0"}
-    )
-    seeds: list[int] = field(default_factory=list)
-    adapters: list[Path | None] = field(default_factory=list)
-
-    def train(self, settings: Settings, *, adapter: Path | None = None, **_: Any) -> Run:
-        seed = settings.training["seed"]
-        self.seeds.append(seed)
-        self.adapters.append(adapter)
-        rows = fake_table(losses(1.0, seed, 5))
-        return Run(
-            fake_training(), Evaluation(rows, rows, rows, 6.0), Cost(1.0, 1, 1), self.environment
-        )
-
-
-class FakeInputs:
-    """Only what tells settings apart."""
-
-    def fingerprint(self, config: Any, settings: Settings) -> str:
-        return f"{settings.training['seed']:064x}"
-
-    def group(self, config: Any, settings: Settings) -> str:
-        return "group-1"
-
-
-def trainer_of(log: ImprovementLog, runner: SeedBackend) -> SeedTrainer:
-    config = from_python(
-        folder=log.folder,
-        source="x.py",
-        name="sentiment",
-        train=[{"prompt": "p", "completion": "c"}],
-        eval=[{"prompt": "p", "completion": "c"}],
-    )
-    cycle = SimpleNamespace(
-        config=config,
-        inputs=FakeInputs(),
-        improvement_log=log,
-        backend=runner,
-        store=Store(),
-        progress=Silent(),
-    )
-    return SeedTrainer(cycle, lambda: nullcontext(log.folder))  # type: ignore[arg-type]
-
-
-def test_seeds_after_the_iterations_own(tmp_path: Path) -> None:
-    """The missing seeds are trained, each once, and logged when it is done."""
-    log, runner = log_of(tmp_path, OLD), SeedBackend()
-    runs = trainer_of(log, runner).train(OLD, 3, "gate")
-    assert [43, 44] == runner.seeds == [run.seed for run in runs]
-    assert [(OLD.id, "gate", "group-1")] * 2 == [
-        (run.iteration, run.role, run.group) for run in log.view.seed_runs()
-    ]
-    assert () == trainer_of(log, runner).train(OLD, 3, "gate")
-    assert [45, 46] == [run.seed for run in trainer_of(log, runner).train(OLD, 5, "calibration")]
-    assert [None] * 4 == runner.adapters
-
-
-def test_seed_that_another_process_trained(tmp_path: Path) -> None:
-    """What is in the log when the lock is held is taken from there."""
-    log, runner = log_of(tmp_path, OLD), SeedBackend()
-    trainer = trainer_of(log, runner)
-    first = trainer.train(OLD, 2, "gate")
-    # Named after another iteration of the same settings: found by its fingerprint.
-    assert first == trainer.train(replace(OLD, id="ffffffff", group=""), 2, "gate")
-    assert [43] == runner.seeds
-
-
-def test_seeds_of_another_machine(tmp_path: Path) -> None:
-    """What is trained elsewhere can't stand beside the iteration: it ends after the first."""
-    log, runner = log_of(tmp_path, OLD), SeedBackend(ELSEWHERE)
-    runs = trainer_of(log, runner).train(OLD, 5, "gate")
-    assert ([43], [ELSEWHERE]) == (runner.seeds, [dict(run.environment) for run in runs])
 
 
 # which runs stand on which side
@@ -552,205 +430,3 @@ def test_wear_counts_judgements_by_this_eval_set(tmp_path: Path) -> None:
     everything = report_of(CLEAR, uses, verdict, None, comparison.log.view.judgements())
     assert everything is not None
     assert 3 == everything.judged
-
-
-# the holdout, and nothing of it anywhere else
-
-SECRET = "the holdout says xyzzy"
-TRAIN = [{"id": f"t{n}", "prompt": f"p{n}", "completion": f"c{n}"} for n in range(6)]
-EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}"} for n in range(8)]
-HOLDOUT = [
-    {"id": f"h{n}", "prompt": f"{SECRET} {n}", "completion": f" {SECRET} too {n}", "tags": "x"}
-    for n in range(4)
-]
-
-
-@dataclass
-class LabBackend:
-    """The lab's backend: what it is asked for happened in the lab."""
-
-    lab: Lab
-    config: Any
-    inputs: Inputs
-    progress: Any
-
-    def train(self, settings: Settings, *, name: str, adapter: Path | None = None, **_: Any) -> Run:
-        self.lab.happened.append("train")
-        if adapter is not None:
-            adapter.mkdir(parents=True, exist_ok=True)
-        return fake_run(self.inputs, settings, self.environment(settings))
-
-    def measure(self, settings: Any, adapter: Path, examples: DataSet) -> tuple[ExampleResult, ...]:
-        self.lab.happened.append("measure")
-        return tuple(
-            ExampleResult(
-                e.id, e.content, e.tags, 8.0, 4, 2, True, e.expected or "", f"{SECRET}, it answers"
-            )
-            for e in examples.examples
-        )
-
-    def environment(self, settings: Any) -> Mapping[str, str]:
-        return {"device": "cpu"}
-
-
-@dataclass
-class Lab:
-    """A loop in a repository, trained and measured in no time; what happened, in order."""
-
-    folder: Path
-    happened: list[str] = field(default_factory=list)
-
-    def loop(self, *, holdout: Any = HOLDOUT, rate: float = 2e-4, **options: Any) -> Loop:
-        config = from_python(
-            folder=self.folder,
-            source="test_x.py",
-            name="s",
-            train=TRAIN,
-            eval=EVAL,
-            holdout=holdout,
-            lora={"r": 8, "lora_alpha": 16},
-            training={"learning_rate": rate, "num_train_epochs": 2},
-            loop={"iterations": 3, "patience": 9},
-            gates={"regression": {}},
-        )
-        return Loop(config, Options(**options), backend=lambda *given: LabBackend(self, *given))
-
-    def judged(self, **options: Any) -> LoopResult:
-        """The loop, run and judged."""
-        loop = self.loop(**options)
-        return loop.judge(loop.run())
-
-    def files(self) -> dict[str, bytes]:
-        root = self.folder / "improvement_log"
-        return {
-            path.relative_to(root).as_posix(): path.read_bytes()
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-        }
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Every loading of the holdout is noted; nothing else may load it."""
-    isolate(monkeypatch)
-    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
-    found = Lab(GitRepo.init(tmp_path / "project").root)
-    load = data_module.load
-
-    def noted(source: Any, role: str, *arguments: Any, **more: Any) -> Any:
-        if role == "holdout":
-            found.happened.append("load")
-        else:
-            assert source is not HOLDOUT
-        return load(source, role, *arguments, **more)
-
-    monkeypatch.setattr(data_module, "load", noted)
-    return found
-
-
-def commit(lab: Lab) -> None:
-    GitRepo(lab.folder).commit()
-
-
-def test_holdout_is_loaded_after_everything_was_decided(lab: Lab) -> None:
-    """Trained, diagnosed, decided, logged and judged first; only then loaded and measured."""
-    loop = lab.loop()
-    result = loop.run()
-    assert ["train"] * 3 == lab.happened
-    before = lab.files()
-    assert loop.judge(result).verdict.ok
-    assert ["train"] * 3 + ["load", "measure"] == lab.happened
-    after = lab.files()
-    assert before == {name: content for name, content in after.items() if name in before}
-    new = sorted(after.keys() - before.keys())
-    assert ["holdout", "holdout", "verdicts"] == [name.split("/")[1] for name in new]
-
-
-def test_holdout_changes_nothing_else(tmp_path: Path, lab: Lab) -> None:
-    """With and without a holdout the records, decisions and judgements are the same bytes."""
-    other = Lab(GitRepo.init(tmp_path / "without").root)
-    results = [lab.judged(), other.judged(holdout=None)]
-    commit(lab)
-    commit(other)
-    results += [lab.judged(rate=1.6e-3), other.judged(rate=1.6e-3, holdout=None)]
-    verdicts = [result.verdict for result in results]
-    assert verdicts[0].as_record() == verdicts[1].as_record()
-    assert verdicts[2].as_record() == verdicts[3].as_record()
-    with_it = {name: text for name, text in lab.files().items() if "/holdout/" not in name}
-    assert other.files() == with_it
-    for one, two in ((results[0], results[1]), (results[2], results[3])):
-        assert [(i.findings, i.decision) for i in one.chain] == [
-            (i.findings, i.decision) for i in two.chain
-        ]
-
-
-def test_log_holds_no_text_of_the_holdout(lab: Lab) -> None:
-    """No prompt, expected text or answer of it is in any file of the log."""
-    lab.judged()
-    assert "measure" in lab.happened
-    files = lab.files()
-    assert any("/holdout/" in name for name in files)
-    for name, content in files.items():
-        assert b"xyzzy" not in content, name
-
-
-def test_holdout_is_opened_once(lab: Lab) -> None:
-    """Run again, the opening is in the log; the next accepted iteration opens it again."""
-    for _ in range(2):
-        result = lab.judged()
-        assert result.verdict.ok
-    assert 1 == lab.happened.count("measure")
-    commit(lab)
-    assert lab.judged().verdict.ok
-    assert 1 == lab.happened.count("measure")
-    report = result.holdout
-    assert report is not None
-    assert (1, None) == (report.uses, report.reference)
-    assert pytest.approx(2.0) == report.metrics["eval_loss"]
-
-
-def test_holdout_stays_closed_for_what_merely_passes(lab: Lab) -> None:
-    """Unchanged is no acceptance."""
-    lab.judged()
-    commit(lab)
-    again = lab.judged(rate=1.59e-3, iterations=1)
-    assert again.verdict.kind in {"unchanged", "inconclusive"}
-    assert again.verdict.ok
-    assert 1 == lab.happened.count("measure")
-    assert again.holdout is None
-
-
-def test_holdout_stays_closed_without_a_gate_or_in_a_replay(lab: Lab) -> None:
-    """Nobody asked for a verdict; or one may be said, and nothing be opened."""
-    lab.loop().run()
-    replayed = lab.judged(replay=True)
-    assert replayed.verdict.ok
-    assert replayed.holdout is None
-    assert ["train"] * 3 == lab.happened
-
-
-def test_holdout_stays_closed_without_the_adapter(lab: Lab) -> None:
-    """What was trained elsewhere can't be measured here."""
-    loop = lab.loop()
-    result = loop.run()
-    adapter_folder(result.best.fingerprint).rmdir()
-    assert loop.judge(result).verdict.ok
-    assert ["train"] * 3 == lab.happened
-
-
-def test_escalation_never_in_a_replay(lab: Lab) -> None:
-    """A candidate in doubt is judged by the seeds there are; a run that trains takes three."""
-    lab.loop(rate=1.6e-3, iterations=1).run()
-    commit(lab)
-    loop = lab.loop(rate=1.5e-3, iterations=1)
-    loop.run()
-    trained = lab.happened.count("train")
-    verdict = lab.judged(rate=1.5e-3, iterations=1, replay=True).verdict
-    assert is_in_doubt(verdict)
-    assert trained == lab.happened.count("train")
-    verdict = lab.judged(rate=1.5e-3, iterations=1).verdict
-    assert trained + 2 == lab.happened.count("train")
-    assert 3 == verdict.changes[0].test.k_candidate
-    before = lab.files()
-    assert verdict == lab.judged(rate=1.5e-3, iterations=1).verdict
-    assert before == lab.files()

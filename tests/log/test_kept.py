@@ -19,7 +19,7 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.log.records import iterations, seed_runs
-from tests.loop.test_loop import config, contents
+from tests.loop.loop_cases import config, contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable

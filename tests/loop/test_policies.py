@@ -20,7 +20,7 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.fakes import fake_finding, fake_iteration, fake_metrics
-from tests.loop.test_loop import config
+from tests.loop.loop_cases import config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

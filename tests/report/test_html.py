@@ -9,91 +9,29 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
-
-from pytest_ftloop import Loop, Options, read_loop_file
-from pytest_ftloop.cli import main
 from pytest_ftloop.config.gates import parse_gate
-from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.gate.thresholds import check_gates
-from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop.backend import LocalBackend
-from pytest_ftloop.loop.replay import gated, replay
-from pytest_ftloop.report.html import loop_report, page
+from pytest_ftloop.report.html import loop_report
 from pytest_ftloop.report.html.examples import columns, flaky_keys
-from pytest_ftloop.report.html.gather import of_result, write_report
+from pytest_ftloop.report.html.gather import of_result
 from pytest_ftloop.report.html.loop_report import LoopReport, left_out, shown
 from pytest_ftloop.report.html.noise import spreads
 from pytest_ftloop.report.html.page import loop_data, render, to_script_json
-from pytest_ftloop.report.html.views import loop_view
 from tests.fakes import fake_example, fake_iteration, fake_metrics
-from tests.loops import WORSE
-from tests.report.fakes_html import HOSTILE, big_report, fake_verdict, odd_report
+from tests.report.fakes_html import big_report, fake_verdict
 from tests.report.fakes_report import fake_chain, fake_result, nan_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.loop.result import LoopResult
-    from tests.loops import Loops
-
-QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "sentiment.ftloop.yaml"
-
-
-class Page(HTMLParser):
-    """A parsed page: its elements in order, its text, and the content of its scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
-        self.policy = ""
-        self._in = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._in = tag
-        if tag == "script":
-            self.scripts.append((dict(attrs), ""))
-        if dict(attrs).get("http-equiv") == "Content-Security-Policy":
-            self.policy = dict(attrs)["content"] or ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._in == "script":
-            attrs, before = self.scripts[-1]
-            self.scripts[-1] = (attrs, before + data)
-        elif self._in != "style" and data.strip():
-            self.words.append(data.strip())
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def shape(self) -> list[tuple[str, list[str]]]:
-        """Elements and the names of their attributes: all that a text must not change."""
-        return [(tag, sorted(attrs)) for tag, attrs in self.elements]
-
-    def data(self, index: int = 0) -> dict[str, Any]:
-        """The data of one loop."""
-        found: dict[str, Any] = next(
-            json.loads(text) for attrs, text in self.scripts if attrs.get("id") == f"data-{index}"
-        )
-        return found
+from tests.report.html_cases import Page, status
 
 
 @pytest.fixture(scope="module")
@@ -323,20 +261,6 @@ def test_two_of_one_number_are_told_apart() -> None:
     assert 2 == len(set(labels))
 
 
-# --- status --------------------------------------------------------------------------------------
-
-
-def status(**fields: Any) -> tuple[str, str]:
-    chain = fake_chain()
-    made = of_result(fake_result(chain, gates=()))
-    return status_of(replace(made, **({"is_gated": True} | fields)))
-
-
-def status_of(report: LoopReport) -> tuple[str, str]:
-    view = loop_view(report, 0)["status"]
-    return view["word"], view["tone"]
-
-
 def test_status() -> None:
     """One word says whether the loop holds: by its gates and its verdict, if that is a gate."""
     chain = fake_chain()
@@ -356,150 +280,3 @@ def test_status() -> None:
     assert ("Passed", "good") == status(gates=holds)
     gates = fake_result(chain).gates
     assert ("Failed", "bad") == status(gates=gates, verdicts=(("regression", better),))
-
-
-# --- hostile texts -------------------------------------------------------------------------------
-
-
-def test_hostile_texts_do_not_change_the_page() -> None:
-    """Whatever the texts are, the page's elements and attributes are those of plain ones."""
-    assert len(HOSTILE) > 200
-    plain = [f"plain {number}" for number in range(len(HOSTILE))]
-    hostile_page = Page(render([odd_report(HOSTILE)]))
-    assert Page(render([odd_report(plain)])).shape == hostile_page.shape
-    names = {name for _, attrs in hostile_page.elements for name in attrs}
-    assert [] == [name for name in names if name.startswith("on")]
-    assert 1 == sum(not attrs for attrs, _ in hostile_page.scripts)
-
-
-def test_hostile_texts_arrive_whole() -> None:
-    """The data holds each text as it was written, control characters and all."""
-    texts = Page(render([odd_report(HOSTILE)])).data()["examples"]["texts"]
-    assert set() == set(HOSTILE) - set(texts)
-
-
-def test_no_control_or_direction_mark_is_in_the_text() -> None:
-    """In the page's own text nothing can turn the direction or move the cursor."""
-    text = Page(render([odd_report(HOSTILE)])).text
-    assert [] == [c for c in text if not c.isprintable()]
-    assert r"\u202egnp.exe" in text
-
-
-# --- files and the command -----------------------------------------------------------------------
-
-
-def quickstart() -> LoopResult:
-    return Loop(read_loop_file(QUICKSTART), Options(replay=True)).run()
-
-
-def test_quickstart(tmp_path: Path) -> None:
-    """The quickstart's committed log gives a page with its iterations, examples and prompts."""
-    file = tmp_path / "reports" / "page.html"
-    write_report([quickstart()], file)
-    parsed = Page(file.read_text(encoding="utf-8"))
-    data = parsed.data()
-    numbers = [str(iteration.number) for iteration in quickstart().chain]
-    assert numbers == [it["label"] for it in data["iterations"]][-len(numbers) :]
-    assert 120 == len(data["examples"]["ids"])
-    assert "negation" in data["examples"]["tagNames"]
-    assert any("sentiment:" in text for text in data["examples"]["texts"])
-    assert [["<=", 0.38]] == data["metrics"]["eval_loss"]["gates"]
-    assert [file] == list(file.parent.iterdir())
-
-
-def test_a_report_writes_nothing_into_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is judged for a report may neither train, nor log a verdict, nor open the holdout."""
-
-    def forbidden(*_: object, **__: object) -> None:
-        pytest.fail("a report trained or wrote")
-
-    for name in ("append", "append_judgement", "append_seed_run", "append_holdout_use"):
-        monkeypatch.setattr(ImprovementLog, name, forbidden)
-    for name in ("train", "measure"):
-        monkeypatch.setattr(LocalBackend, name, forbidden)
-    result = replay(gated(read_loop_file(QUICKSTART)), Options())
-    assert of_result(result).verdicts[0][1].kind in {"unchanged", "improved", "not comparable"}
-
-
-def test_the_page_has_the_verdict_that_the_command_gives(
-    loops: Loops,
-) -> None:
-    """`--fail-on` without `regressed` passes a regression, on the page as in the exit code."""
-    loops.version()
-    loops.write(rate=WORSE)
-    loops.train()
-    config = read_loop_file(loops.root / "x.ftloop.yaml")
-    failed = of_result(replay(gated(config), Options()))
-    passed = of_result(replay(gated(config), Options(), frozenset({"inconclusive"})))
-    assert ("Failed", "bad") == status_of(failed)
-    assert "Failed" != status_of(passed)[0]
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`ftloop report` writes the file that is named, and says so."""
-    file = tmp_path / "x.html"
-    assert 0 == main(["report", str(QUICKSTART), "-o", str(file)])
-    assert re.fullmatch(r"wrote .*x\.html: 1 loop, \d\.\d MB\n", capsys.readouterr().out)
-    assert "sentiment" in Page(file.read_text(encoding="utf-8")).text
-
-
-def test_command_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without -o the file is ftloop-report.html, here."""
-    monkeypatch.chdir(tmp_path)
-    assert 0 == main(["report", str(QUICKSTART)])
-    assert ["ftloop-report.html"] == [path.name for path in tmp_path.iterdir()]
-
-
-def copied(tmp_path: Path) -> Path:
-    import shutil
-
-    folder = tmp_path / "copy"
-    shutil.copytree(QUICKSTART.parent, folder)
-    return folder
-
-
-def test_an_outdated_log_is_shown_with_a_note(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where the settings changed since, the page has what is logged and says that it is old."""
-    file = copied(tmp_path) / QUICKSTART.name
-    text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("num_train_epochs: 6", "num_train_epochs: 7"), encoding="utf-8")
-    page_file = tmp_path / "x.html"
-    assert 0 == main(["report", str(file), "-o", str(page_file)])
-    assert "is out of date" in capsys.readouterr().err
-    assert "is out of date" in Page(page_file.read_text(encoding="utf-8")).text
-
-
-def test_a_loop_made_in_python_is_shown(tmp_path: Path) -> None:
-    """A log without a loop file is in the page too, alone or beside others."""
-    folder = copied(tmp_path)
-    (folder / QUICKSTART.name).unlink()
-    page_file = tmp_path / "x.html"
-    assert 0 == main(["report", str(folder), "-o", str(page_file)])
-    parsed = Page(page_file.read_text(encoding="utf-8"))
-    assert 120 == len(parsed.data()["examples"]["ids"])
-    assert "sentiment" in parsed.text
-
-
-def test_nothing_to_report_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder without loop files and logs is an error, and no file is written."""
-    assert 2 == main(["report", str(tmp_path), "-o", str(tmp_path / "x.html")])
-    assert "no loop file" in capsys.readouterr().err
-    assert [] == list(tmp_path.iterdir())
-
-
-def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A folder in the file's place is an error that names it."""
-    assert 2 == main(["report", str(QUICKSTART), "-o", str(tmp_path)])
-    assert "the report can't be written" in capsys.readouterr().err
-
-
-def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the libraries one line says what to install."""
-    monkeypatch.setattr(page, "find_spec", lambda name: None if name == "plotly" else object())
-    with pytest.raises(FtloopError) as caught:
-        render([])
-    assert 'the HTML report needs plotly\n  pip install "pytest-ftloop[report]"' == str(
-        caught.value
-    )
