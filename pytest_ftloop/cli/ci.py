@@ -192,6 +192,7 @@ def _write(
             f"--out: {shown_path(folder)} can't be written: {error.strerror}"
         ) from None
     results = [outcome.result for outcome in loops if outcome.result is not None]
+    # The page needs the report extra. Without it the other files are still worth having.
     try:
         from pytest_ftloop.report.html.gather import write_report
 

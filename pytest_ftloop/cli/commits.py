@@ -96,11 +96,13 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         raise ConfigError(
             f"the candidate is named twice: --staged and {named.head}", cure="Give one of them."
         )
+    # Most calls judge the current files: these need no checkout, and not even a repository.
     if named.head is None and not named.merge_base and not arguments.staged:
         yield Candidates(tuple(find_loop_files(paths)), named.base, log)
         return
     repository = Repository.containing(paths[0])
     head = repository.staged() if arguments.staged else named.head
+    # Resolved before the checkout, in which HEAD is the candidate itself.
     if named.merge_base:
         base = repository.merge_base(named.base or "HEAD", named.head or "HEAD")
     else:
@@ -125,6 +127,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         try:
             files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
             in_tree = None if log is None else tree / log
+            # In a commit hook an interrupted loop must not keep the user from committing.
             explore = not arguments.staged
             yield Candidates(tuple(files), base, in_tree, repository.root, tree, explore)
         finally:

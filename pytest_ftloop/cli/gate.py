@@ -163,6 +163,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
             changes[name] = value
 
     def change(config: LoopConfig) -> LoopConfig:
+        # By name, so that a gate of the command line replaces the loop file's on the same metric.
         gates = {**{gate.name: gate for gate in config.gates}, **stated}
         rules = config.regressions or (Regression(),)
         return replace(

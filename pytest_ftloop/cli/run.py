@@ -100,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     def run(file: Path) -> int:
         loop = Loop(ready(file), options, progress)
         result = loop.run()
-        trained_notes = result.notes
+        trained_notes = result.notes  # judging adds its own, which are printed with the verdicts
         if result.regressions:
             result = loop.judge(result)
         lines = _result_lines(result, trained_notes, arguments.verbosity, width)

@@ -109,6 +109,7 @@ class Evaluator:
             if len(rows) == 1:
                 raise
         else:
+            # In double precision, so that the padding of the batch does not change the sum.
             loss = -out.log_probs.double().sum(1)
             figures = zip(
                 loss.tolist(),
@@ -151,6 +152,7 @@ class Evaluator:
 
     def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
         """A greedy config. The base model's own may ask for sampling, which is not reproducible."""
+        # Chat models end a turn with a token of their own, besides the tokenizer's end token.
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
@@ -209,7 +211,7 @@ def scored(
 def default_new_tokens(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> int:
     """The limit of new tokens: 1.5 times the longest expected text, between 8 and 512.
 
-    The margin lets an output that continues after the expected text fail the scorer `exact`.
+    The margin shows an output that continues after the expected text, which must not pass `exact`.
     """
     longest = max((len(tokenizer(e.expected or "")["input_ids"]) for e in examples), default=0)
     return min(max(8, longest + longest // 2), 512)

@@ -38,7 +38,7 @@ class Inputs:
             eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
         check_forms(config, train, eval_)
         check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
-        scorer = None
+        scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")

@@ -79,16 +79,16 @@ class Loop:
     backend: BackendFactory | None = None
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None
-    _begun: Cycle | None = field(default=None, init=False, repr=False)
+    _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
         """Train what the log lacks. Returns the chain and its best iteration.
 
         One process trains a loop at a time; the others wait, and then find it up to date. In a
-        replay nothing is trained: a `StaleLogError` says what is missing.
+        replay nothing is trained: `StaleLogError` names what is missing.
         """
-        cycle = self._begun = self._cycle()
-        course = self._course(cycle)
+        cycle = self._cycle_begun = self._cycle()
+        course = self._bring_up_to_date(cycle)
         best = best_of(course.chain, self.config.loop.metric)
         self._acceptance(cycle).complete_seeds(best)
         return self._result(cycle, course, best)
@@ -100,15 +100,15 @@ class Loop:
         comparison is in doubt, it trains more seeds. It logs the verdict on the whole eval set, and
         measures an accepted iteration on the holdout. In a replay it only compares.
         """
-        cycle = self._begun = self._begun or self._cycle()
+        cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         rules = tuple(rules) or result.regressions or (Regression(),)
         judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
-        cycle = self._begun = self._cycle()
-        course = self._course(cycle)
+        cycle = self._cycle_begun = self._cycle()
+        course = self._bring_up_to_date(cycle)
         best = best_of(course.chain, self.config.loop.metric)
         self._acceptance(cycle).train_seeds(best, seeds, "calibration")
         return self._result(cycle, course, best)
@@ -122,9 +122,11 @@ class Loop:
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
+        # The loop has stopped. Its decision holds what it would try, and after a fault nothing.
         if decision.next or decision.kind == "fault":
             parent = planner.parent(decision, chain)
             return Outlook(chain, parent, decision.next, decision.because)
+        # A stop without adjustments: ask the policy, which may have changed since.
         known = planner.known(chain, logged)
         proposal = planner.policy.propose(chain, self.config.loop.metric, known)
         because = proposal.because or decision.because
@@ -144,6 +146,7 @@ class Loop:
         """Load and check the data, and put together what every turn needs."""
         inputs, log = Inputs.of(self.config, self.hook), self.log
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
+        # In CI one iteration is trained, with the loop file's own settings, unless N is given.
         explores = self.options.explore or self.options.iterations is not None
         limit = self.options.iterations if explores else 1
         return Cycle(
@@ -160,8 +163,8 @@ class Loop:
     def _acceptance(self, cycle: Cycle) -> Acceptance:
         return Acceptance(self.options, cycle, lambda: self._locked(cycle.improvement_log))
 
-    def _course(self, cycle: Cycle) -> Course:
-        """The loop's chain, after training what the log lacks of it."""
+    def _bring_up_to_date(self, cycle: Cycle) -> Course:
+        """Train what the log lacks of the loop's chain, and return the chain."""
         log = cycle.improvement_log
         if not self.options.retrain:
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
@@ -212,6 +215,7 @@ class Loop:
         )
 
     def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
+        """A context that holds the log's lock, and gives the lock's file."""
         waiting = f"{self.config.name}: waiting for another process"
         return locked(log.folder, lambda: self.progress.working(waiting))
 
@@ -278,13 +282,13 @@ def _drop_replaced(
 def _stale(config: LoopConfig, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
     """The error for a log that lacks an iteration, with the reason."""
     logged = log.read()
-    since = "it is empty"
+    reason = "it is empty"
     if chain:
-        since = f"the iteration after {chain[-1].name} is not trained yet"
+        reason = f"the iteration after {chain[-1].name} is not trained yet"
     elif logged:
-        since = f"settings, data, scoring or model changed since iteration {logged[-1].name}"
+        reason = f"settings, data, scoring or model changed since iteration {logged[-1].name}"
     return StaleLogError(
-        f"the improvement log of {config.name} is out of date: {since}",
+        f"the improvement log of {config.name} is out of date: {reason}",
         where=config.locate("name"),
         cure=f"Run pytest --ftloop and commit {FOLDER}/.",
     )

@@ -46,9 +46,10 @@ class Planner:
     """Follows the decisions in the log, and makes new ones.
 
     `stated_limit` is the command line's maximum length of the chain (None: use the loop file's).
-    With `explores` False a chain is followed no further than it must. `adjust_hook` is the user's
-    `pytest_ftloop_adjust`, if there is one. More than ten methods: `walk` and `decide` ask the same
-    questions (limit, time, gates, policy), each of which is one method.
+    With `explores` False no decision is followed: the chain is what the log links to its start.
+    `adjust_hook` is the user's `pytest_ftloop_adjust`, if there is one. More than ten methods:
+    `walk` and `decide` ask the same questions (limit, time, gates, policy), each of which is one
+    method.
     """
 
     config: LoopConfig
@@ -120,6 +121,7 @@ class Planner:
         decision = chain[-1].decision
         if len(chain) >= self.limit(chain) or not self.explores:
             return None
+        # The budget may have grown since the stop; otherwise it still holds.
         if decision.kind == "time" and not self._time_allows(chain):
             return None
         if decision.action == "stop" and self._is_outdated(decision, chain):

@@ -136,6 +136,7 @@ def _train_apart(request: dict[str, Any], root: Path, tree: Path) -> None:
     paths = [*_mapped_paths(root, tree), os.environ.get("PYTHONPATH", "")]
     env = {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        # Absolute, because the process has another working folder.
         "FTLOOP_CACHE": str(cache_folder().absolute()),
     }
     done = subprocess.run(

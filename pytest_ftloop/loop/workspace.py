@@ -85,12 +85,12 @@ def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logge
     if path.is_file():
         return _with_logs([read_loop_file(path)], (), log_folder)
     _check_folder(path)
-    if log_folder is not None:
+    if log_folder is not None:  # --log: one folder holds the logs of all loops below PATH
         _check_folder(log_folder)
         return _of_folders(
             _folders(log_folder) or [log_folder], _loop_files(path), report, log_folder
         )
-    if _holds_records(path):
+    if _holds_records(path):  # one loop's log: its loop file is beside the improvement_log folder
         return _of_folders([path], files_in(path.absolute().parent.parent), report)
     if path.absolute().name == FOLDER or any(map(_holds_records, _folders(path))):
         return _of_folders(_folders(path) or [path], files_in(path.absolute().parent), report)

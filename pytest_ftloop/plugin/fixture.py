@@ -1,4 +1,4 @@
-"""The `ftloop` fixture: a loop from a file or from live objects."""
+"""The `ftloop` fixture: makes a loop from a loop file or from Python objects."""
 
 from __future__ import annotations
 

@@ -75,6 +75,7 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
                 f"training.{name}: wanted 0 or more, found {stated[name]}",
                 where=locate(f"training.{name}"),
             )
+    # A positive max_steps overrides num_train_epochs, so only both together train nothing.
     if stated.get("num_train_epochs", 1) <= 0 and stated.get("max_steps", -1) <= 0:
         raise ConfigError(
             f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",

@@ -139,6 +139,7 @@ class Attempt:
                 with trainer.model.disable_adapter():
                     self.base_eval_loss = token_mean_loss(eval_losses())
 
+            # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
             if not self._train(trainer):
                 report.failed = True

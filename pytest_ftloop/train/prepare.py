@@ -101,6 +101,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             processing_class=loan.tokenizer,
             peft_config=lora,
         )
+    # trl and peft document no errors for wrong settings: `_refused` finds out which setting it was.
     except (
         ValueError,
         TypeError,
@@ -117,7 +118,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             where=task.locate("training.max_length") or task.locate("data.train"),
             cure="Raise training.max_length, or shorten the prompts.",
         )
-    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(PrinterCallback)  # it would print every log entry
     loan.keep_trainable()
     return trainer
 

@@ -74,6 +74,7 @@ def _see(
     whole: TokenRow,
     ends: frozenset[int],
 ) -> _Seen:
+    # `prepared` are the labels that trl made; `learned` are those that the collator leaves.
     learned = _learned(trainer, trained) if trained else []
     prepared = [label for label in trained.labels[1:] if label != UNLABELLED] if trained else []
     answers, split = _answers(trainer, example, whole)

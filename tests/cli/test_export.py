@@ -130,7 +130,7 @@ def test_export_of_the_best(case: Any, capsys: Capture) -> None:
         config_of(made.made)[key] for key in ("base_model_name_or_path", "revision")
     )
     out = capsys.readouterr().out
-    assert f"wrote {made.made.name}: the adapter and a model card of iteration" in out
+    assert f"wrote {made.made.name}: the adapter and the model card of iteration" in out
     assert "the embedded model of pytest-ftloop" in out
 
 

@@ -68,7 +68,7 @@ def test_figure_that_is_not_there() -> None:
         caught.value
     )
     assert "Did you mean 'pass_rate[negation]'?" == caught.value.cure
-    with pytest.raises(AttributeError, match=r"no 'passrate'\. Did you mean 'pass_rate'"):
+    with pytest.raises(AttributeError, match=r"no metric 'passrate'\. Did you mean 'pass_rate'"):
         _ = result().slice("negation").passrate
     assert not hasattr(result().slice("negation"), "__deepcopy__")
 

@@ -272,7 +272,7 @@ def test_temporary_files_and_global_states_are_left_alone(
         ({}, {"learning_rte": 1}, "Did you mean 'learning_rate'?"),
         ({}, {"learning_rate": "fast"}, "training.learning_rate: wanted float, found 'fast'"),
         ({}, {"lr_scheduler_type": "cosin"}, "cosin is not a valid"),
-        ({}, {"auto_find_batch_size": True}, "goes on from its last"),
+        ({}, {"auto_find_batch_size": True}, "continues from its last evaluation point"),
         ({}, {"push_to_hub": True}, "publish the adapter of the best one yourself"),
         ({}, {"deepspeed": "x.json"}, "one process"),
         ({}, {"seed": -1}, "training.seed: wanted 0 or more, found -1"),
