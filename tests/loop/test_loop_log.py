@@ -131,7 +131,7 @@ def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
         (
             {"data": {"split": {"fraction": 0.99}}, "eval": None},
             DataError,
-            "splitting 6 of 6 train examples off leaves none",
+            "splitting off 6 of 6 train examples leaves none to train on",
         ),
     ],
 )
