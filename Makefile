@@ -54,7 +54,7 @@ lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows
 	$(SCHEMA) vendor.gitlab-ci --data-transform gitlab-ci examples/gitlab/.gitlab-ci.yml
 	$(BIN)/zizmor --offline --quiet .github examples/github
 
-bench: $(INSTALLED) ## timings side by side: evaluation, four iterations, a plain pytest run
+bench: $(INSTALLED) ## timings side by side: evaluation, four trainings, a plain pytest run, an up-to-date loop
 	$(BIN)/python benchmarks/bench.py
 
 bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (two minutes)

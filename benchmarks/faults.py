@@ -1,4 +1,4 @@
-"""`make bench-faults`: is the right finding reported where a fault is planted, and no error else?
+"""`make bench-faults`: is a planted fault among the first findings, a healthy run without error?
 
 Each fault is made as a user would make it: in the rows, the settings, the template or the machine.
 The product's own loop then trains the embedded base model on it. The right finding should be among

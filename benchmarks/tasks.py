@@ -22,7 +22,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Task:
-    """A task's rows: what is trained on, chosen by, and looked at in the end only."""
+    """A task's rows: to train on, to choose by, and to measure once at the end."""
 
     name: str
     model: str
@@ -36,7 +36,7 @@ class Task:
 
 
 def sentiment(train: int = 160, eval_: int = 100, seed: int = 0, model: str = "tiny") -> Task:
-    """The quickstart's messages, all three of its files mixed."""
+    """The quickstart's messages, its three files mixed."""
     rows: list[Row] = []
     for file in ("train", "eval", "holdout"):
         lines = (QUICKSTART / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -48,13 +48,13 @@ def sentiment(train: int = 160, eval_: int = 100, seed: int = 0, model: str = "t
 
 
 def routing(train: int = 160, eval_: int = 100, seed: int = 0, noise: float = 0.04) -> Task:
-    """Which team of a shop a request goes to."""
+    """The team of a shop that a request is for."""
     rows = _requests(TEAMS, ("I", "we", "since Monday I"), THINGS, "team", seed, noise)
     return _split("routing", "tiny", rows, train, eval_, seed)
 
 
 def hotel(train: int = 160, eval_: int = 100, seed: int = 0, noise: float = 0.04) -> Task:
-    """What a hotel guest's message is about."""
+    """The subject of a hotel guest's message."""
     rows = _requests(WISHES, ("please,", "hello,", "excuse me,"), ROOMS, "about", seed, noise)
     return _split("hotel", "tiny", rows, train, eval_, seed)
 
@@ -67,7 +67,7 @@ def _requests(
     seed: int,
     noise: float,
 ) -> list[Row]:
-    """Every opener with every phrase and end; the phrase alone tells the label.
+    """Every opener with every phrase and end; the phrase alone decides the label.
 
     A share `noise` of the completions is another label, as in labels that people gave.
     """
@@ -88,7 +88,7 @@ def _requests(
 def banking(
     file: Path, intents: Sequence[str], train: int = 160, eval_: int = 100, model: str = "tiny"
 ) -> Task:
-    """Some intents of a CSV file with the columns text and category.
+    """Some intents from a CSV file with the columns text and category.
 
     Questions of up to `LONGEST` characters: a few long ones would make each step three times as
     long.
@@ -103,7 +103,7 @@ def banking(
             if row["category"] in intents and len(row["text"].strip()) <= LONGEST
         ]
     if not rows:
-        raise SystemExit(f"{file} has no row of {', '.join(intents)}")
+        raise SystemExit(f"{file} has none of the intents {', '.join(intents)}")
     return _split("banking", model, rows, train, eval_, 0)
 
 
