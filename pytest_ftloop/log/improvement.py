@@ -183,7 +183,9 @@ class LogView:
 class ImprovementLog:
     """The log of one loop: the folder `<log folder>/<loop>`.
 
-    A file is read once, so a command makes one of these for each log and hands it down.
+    A file is read once, so a command makes one of these for each log and hands it down. It has more
+    than ten methods because nothing else writes to the folder: one appends each of the four kinds
+    of record, the others sweep, remove and verify.
     """
 
     folder: Path
