@@ -272,11 +272,10 @@ class Iteration:
     `metrics` are the figures of the best evaluation point, by name and by `name[tag]`; `final`
     those of the last one; `base` those of the untrained base model. `facts` are counts and events
     of the training (steps, best_step, trainable_parameters, ...). `failing` are the ids of the eval
-    examples that did not pass. `examples`, `failing`, `findings` and the curves `steps` and
-    `evals` may be read from their file only when first looked at. `group` is the fingerprint of its
-    settings whatever the seed: iterations and seed runs of one group differ by chance only (empty
-    in records of schema 1). `tag` tells its files from another training of the same settings (see
-    `log`).
+    examples that did not pass. `examples` may be read from their file only when first looked at.
+    `group` is the fingerprint of its settings whatever the seed: iterations and seed runs of one
+    group differ by chance only (empty in records of schema 1). `tag` tells its files from another
+    training of the same settings (see `log`).
     """
 
     loop: str
@@ -293,10 +292,10 @@ class Iteration:
     final: Mapping[str, float]
     base: Mapping[str, float]
     facts: Mapping[str, Any]
-    steps: Sequence[StepLog]
-    evals: Sequence[EvalPoint]
-    findings: Sequence[Finding]
-    failing: Sequence[str]
+    steps: tuple[StepLog, ...]
+    evals: tuple[EvalPoint, ...]
+    findings: tuple[Finding, ...]
+    failing: tuple[str, ...]
     decision: Decision
     environment: Mapping[str, str]
     cost: Cost

@@ -1,9 +1,10 @@
 """A record's text as plain data: what YAML makes of it, within bounds, each mistake at its line.
 
-PyYAML takes 11 ms for a record of 10 kB, of which 400 are read in a replay of 200 iterations. So a
-text that has the shape we write, one key a line, is read here line by line in 0.4 ms; any other
-one, edited by hand or damaged, through PyYAML's events in 5 ms. Both mean the same: what a plain
-scalar is (a number, a text, null) PyYAML's own resolver says in either.
+PyYAML takes 5 ms for a record of 10 kB, and a replay reads one per iteration. So a text in the
+shape that we write is read line by line in 0.7 ms; any other text, edited or damaged, through
+PyYAML's events in 2.4 ms. Both give the same: PyYAML's own resolver decides in either what a plain
+scalar is (a number, a text, null). The parsers in Rust and C++ take 0.5 to 0.7 ms too, but read
+YAML 1.2, in which 1e5 is a number and not an id.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 MOST_CHARACTERS = 16 * 1024**2
-"""A longer record is refused; one with 100,000 failing examples has 1.5 million."""
+"""A longer record is refused. One with 100,000 failing examples has about a million."""
 
 MOST_LEVELS = 64
-"""A record nested deeper is refused. Ours have 6 levels; a setting may hold some more."""
+"""A record nested deeper is refused. Ours have up to 6 levels, and a setting may hold more."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -110,13 +111,16 @@ def kind(value: object) -> str:
             return "nothing"
         case bool():
             return str(value).lower()
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return _cut(repr(value), 60)
 
 
 def shown(path: KeyPath) -> str:
-    """A path as people write it, `curve.train[3]`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
+    """A path as people write it, `curve.train[3]`; a key that can't be printed is quoted."""
+    steps = [
+        f"[{step}]" if isinstance(step, int) else f".{step if step.isprintable() else repr(step)}"
+        for step in path
+    ]
+    return _cut("".join(steps)[1:], 200)
 
 
 def line_of(text: str, path: KeyPath) -> int | None:
@@ -216,7 +220,7 @@ def _resolved(plain: str) -> Any:
     tag = _RESOLVER.resolve(yaml.ScalarNode, plain, (True, False))
     if tag not in _SCALARS:
         raise TextError(
-            f"wanted a text, a number, true, false or null, found {plain!r} without quotes"
+            f"wanted a text, a number, true, false or null, found {kind(plain)} without quotes"
         )
     try:
         return _SCALARS[tag](SafeConstructor(), yaml.ScalarNode(tag, plain))
@@ -254,7 +258,7 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath) -> Any:
     if event.anchor is not None:
         raise error("wanted no anchors and aliases (& and *), which no record has")
     if event.tag is not None:
-        raise error(f"wanted no tags, which no record has, found {event.tag}")
+        raise error(f"wanted no tags, which no record has, found {kind(event.tag)}")
     if isinstance(event, yaml.ScalarEvent):
         if not event.implicit[0]:
             return event.value
@@ -275,9 +279,13 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath) -> Any:
         if not isinstance(key, str):
             raise error(f"wanted a text as key, found {kind(key)}")
         if key in mapping:
-            raise error(f"wanted each key once, found {key} twice")
+            raise error(f"wanted each key once, found {kind(key)} twice")
         mapping[key] = _node(next(events), events, (*path, key))
     return mapping
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _line(event: Any) -> int:

@@ -251,7 +251,7 @@ CPU = "  device: cpu"
             "wanted [step, epoch, eval_loss, token_accuracy] as the first row, found a list",
         ),
         (CPU, f"{CPU}\n  threads: 2", "environment.threads", "wanted a text, found 2"),
-        (CPU, f"{CPU}\n  device: gpu", "environment", "wanted each key once, found device twice"),
+        (CPU, f"{CPU}\n  device: gpu", "environment", "wanted each key once, found 'device' twice"),
         (CPU, "  1: cpu", "environment", "wanted a text as key, found 1"),
         ("model: tiny", "model: &m tiny", "model", NO_ANCHORS),
         ("model: tiny", "model: *m", "model", NO_ANCHORS),
@@ -259,7 +259,7 @@ CPU = "  device: cpu"
             "model: tiny",
             "model: !!str tiny",
             "model",
-            "wanted no tags, which no record has, found tag:yaml.org,2002:str",
+            "wanted no tags, which no record has, found 'tag:yaml.org,2002:str'",
         ),
     ],
 )

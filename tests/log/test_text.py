@@ -295,6 +295,15 @@ def test_hostile_text_takes_no_time(long: str) -> None:
     assert 1 == len(read(long))
 
 
+def test_message_is_one_short_line() -> None:
+    """Whatever a key holds: terminals and workflows read it."""
+    key = "\\e[31m\\n::error::" + "x" * 1000
+    with pytest.raises(TextError) as caught:
+        read(f'"{key}": {{a: 2024-01-01}}\n')
+    assert caught.value.why.isprintable()
+    assert 320 > len(caught.value.why)
+
+
 def test_figures_keep_every_digit() -> None:
     """They are not rounded on the way."""
     values = [0.1, -0.0, 1e-12, 123456.654321, math.inf]
