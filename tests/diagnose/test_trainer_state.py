@@ -226,7 +226,7 @@ def test_a_loss_that_is_none_of_a_language_model(put: Put, key: str) -> None:
     """Of a preference or reward only NaN is looked for, and that is said."""
     run = read_state(put(*[train(n, 5.0, **{key: 0.1}) for n in range(1, 50)]))
     assert [] == kinds(run)
-    assert "no language model's" in run.notes[0]
+    assert "not a language model's" in run.notes[0]
 
 
 def test_a_loss_below_zero(put: Put) -> None:
@@ -447,7 +447,7 @@ def test_no_text(tmp_path: Path) -> None:
     """A file that is no text says so; one that is gone too."""
     path = tmp_path / "training_args.bin"
     path.write_bytes(b"\x80\x02\xff\xfe")
-    with pytest.raises(DataError, match="found no UTF-8 text"):
+    with pytest.raises(DataError, match="found text that is not UTF-8"):
         read_state(path)
     with pytest.raises(DataError, match="can't be read: No such file"):
         read_state(tmp_path / "gone.json")
