@@ -1,4 +1,4 @@
-"""Diagnosis: from what one iteration showed to findings, each with its evidence and remedy."""
+"""Diagnose one iteration: from its evidence to findings, each with figures and a remedy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "before_training", "by_severity", "diagnose"]
 
-# A root cause makes its symptoms meaningless: what a broken run's curve looks like says nothing.
 _CURVE = {
     *("diverged", "not-learning", "underfit", "oscillation", "overfitting", "overconfidence"),
     *("converged", "capacity", "plateau"),
 }
-# Nor which examples such a model fails.
 _EXAMPLES = {"failing-slice", "confusion", "mislabelled"}
 SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
@@ -33,16 +31,19 @@ SUPPRESSES = {
     "capacity": {"converged"},
     "plateau": {"converged"},
 }
+"""The findings that each cause hides. They are its symptoms: the shape of a broken run's curve, or
+which examples its model fails, says nothing more, and a remedy for them would be the wrong one."""
 
 
 def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> tuple[Finding, ...]:
-    """All findings, errors first, then in the order of the rules; symptoms of another left out.
+    """All findings, errors first, then in the order of the rules, without symptoms of others.
 
-    `of_data` are those of the data, where they are known already: they take the longest to find.
+    `of_data` are the findings of `before_training`, if known: they take the longest to find.
     """
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
     found += data.findings(evidence, of_data)
-    found += dynamics.findings(evidence)  # before the curves: wrong labels look like overfitting
+    # Before the curves, as wrong labels that are memorised look like overfitting there.
+    found += dynamics.findings(evidence)
     found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
     found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
@@ -51,5 +52,5 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
 
 
 def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors first, then warnings; those of one severity in the order in which they come."""
+    """Sort findings, errors first and infos last; within one severity the order stays."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))

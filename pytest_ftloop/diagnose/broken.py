@@ -1,4 +1,4 @@
-"""Rules over the curves of a run that broke: errors, whatever else its curves show."""
+"""Rules on runs that broke: non-finite losses, divergence, nothing to learn from."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ from pytest_ftloop.diagnose.windows import (
     window_size,
 )
 
-LOST = 8.0
-"""Nats of a model that knows nothing: ln(3,000), fewer tokens than any usual vocabulary has."""
+GUESSING_LOSS = 8.0
+"""Loss per token, in nats, above which a model knows no more than one that guesses: ln(3,000), and
+usual vocabularies have more than 3,000 tokens."""
 
 
 def non_finite(e: Evidence) -> Finding | None:
-    """A NaN or infinite loss or gradient.
+    """A loss or gradient became NaN or infinite.
 
-    Signal: a non-finite train or eval loss, also one that the trainer's filter logged as 0 (the
-    gradient norm beside it is NaN, or where none is logged the loss fell at once from over 0.1 to
-    exactly 0 for 3 entries or more, to the end); a run ended for it; or a non-finite gradient norm
-    in half of the last 10 steps or more (single ones are fp16 loss scaling at work: those steps are
-    skipped and the run is healthy). Source: what the trainer logs for such runs, measured. Minimum
-    data: one step or one evaluation point; three for the gradient norm. NaN: this rule's matter.
+    Signal, any of:
+
+    - a train or eval loss that is not finite;
+    - a train loss of 0 that is a NaN hidden by the trainer's filter: the gradient norm beside it is
+      NaN, or, if none is logged, the loss fell at once from over 0.1 to exactly 0 and stayed there
+      for at least 3 entries, to the end;
+    - a run that was ended for a non-finite value;
+    - a non-finite gradient norm in at least half of the last 10 steps. A single one is normal with
+      fp16: loss scaling skips such steps, and the run is healthy.
+
+    Source: what the trainer logs for such runs, measured. Minimum data: one step or one evaluation
+    point; three steps for the gradient norm. NaN: is what this rule reports.
     """
     losses = [step.step for step in e.steps if not math.isfinite(step.loss)]
     norms = [s.step for s in e.steps if s.grad_norm is not None and not math.isfinite(s.grad_norm)]
@@ -37,14 +44,15 @@ def non_finite(e: Evidence) -> Finding | None:
     last = [s.step for s in e.steps[-10:]]
     norms_stay = len(last) >= 3 and sum(step in last for step in norms) >= max(3, len(last) / 2)
     ended = e.ended_early.startswith(("loss is", "gradient norm is"))
-    # A filter that hides NaN losses (the trainer's default) leaves the gradient norm to tell first.
+    # By default the trainer's filter hides NaN losses, so the gradient norm shows them first.
     stay = norms if norms_stay or ended else [s.step for s in e.steps if _is_filtered(s)]
     zeros = [step.step for step in _zeros_to_the_end(e)]
     if not (losses or evals or stay or zeros or ended):
         return None
-    told = {"train loss": losses, "eval loss": evals, "gradient norm": stay, "zeros": zeros}
+    # Name what happened first: the rest follows from it.
+    signs = {"train loss": losses, "eval loss": evals, "gradient norm": stay, "zeros": zeros}
     what, where = min(
-        ((name, steps[0]) for name, steps in told.items() if steps),
+        ((name, steps[0]) for name, steps in signs.items() if steps),
         key=lambda first: first[1],
         default=("gradient norm", e.steps[-1].step if e.steps else 0),
     )
@@ -52,8 +60,8 @@ def non_finite(e: Evidence) -> Finding | None:
         kind="non-finite",
         severity="error",
         message=(
-            f"The train loss fell at once to exactly 0 at step {where} of {e.planned_steps}, "
-            "which is how a trainer's filter logs NaN."
+            f"The train loss fell to exactly 0 at step {where} of {e.planned_steps} and stayed "
+            "there, which is how a trainer's filter logs NaN."
             if what == "zeros"
             else f"The {what} became NaN or infinite at step {where} of {e.planned_steps}."
         ),
@@ -64,27 +72,33 @@ def non_finite(e: Evidence) -> Finding | None:
             "eval_losses": len(evals),
         },
         remedy=(
-            "Lower the learning rate 10 times and warm up over the first 5 to 10% of the steps; "
-            "keep max_grad_norm at 1.0, and train in bf16 or fp32 rather than fp16."
+            "Lower the learning rate by a factor of 10 and warm up over the first 5 to 10% of the "
+            "steps; keep max_grad_norm at 1.0, and train in bf16 or fp32 rather than fp16."
         ),
     )
 
 
 def diverged(e: Evidence) -> Finding | None:
-    """The loss went up and stayed up.
+    """The loss rose and stayed high.
 
-    Signal, any of: the run was ended for it; the mean train loss of the last window is over 1.5
-    times the lowest window's, by more than 0.25 nats and 5 standard errors (so neither batch noise
-    nor the wobble of a memorised, tiny loss counts); train and eval both end over 1.1 times the
-    untrained base's eval loss, and train above its first losses or both over twice the base's; the
-    last window is over twice the first loss (the first update may destroy), by 2 nats and 5
-    standard errors, and not below the untrained base's; the last 5 losses within 1% of
-    ln(vocabulary) with gradient exactly 0; a log that begins after the first step with a loss over
-    8 nats and gradient exactly 0 throughout. A gradient norm over 10 times its median is given as
-    evidence only: healthy runs spike too. Windows: a tenth of the run, 3 to 10 steps. Source: runs
-    with absurd learning rates, measured. Minimum data: 6 finite losses, 3 where the untrained
-    base's loss is known, 2 of a log that begins late. NaN: those steps are left out, `non_finite`
-    tells of them.
+    Signal, any of (a window is a tenth of the run, 3 to 10 steps):
+
+    - the run was ended for it;
+    - the mean train loss of the last window is over 1.5 times the lowest window's, by more than
+      0.25 nats and 5 standard errors: neither batch noise nor the variation of a tiny, memorised
+      loss counts;
+    - train and eval loss both end over 1.1 times the untrained base's eval loss, and the train loss
+      is above its first values, or both are over twice the base's;
+    - the last window is over twice the first loss, by 2 nats and 5 standard errors, and over 1.1
+      times the untrained base's: the very first update can destroy the model;
+    - the last 5 losses are within 1% of ln(vocabulary), with a gradient of exactly 0;
+    - the log begins after the first step, and throughout the loss is over 8 nats and the gradient
+      exactly 0.
+
+    A gradient norm far above its median is only evidence, as healthy runs have spikes too. Source:
+    runs with absurd learning rates, measured. Minimum data: 6 finite losses; 3 if the untrained
+    base's loss is known; 2 if the log begins late. NaN: those steps are left out, and `non_finite`
+    reports them.
     """
     losses = finite_losses(e)
     if e.ended_early.startswith(("diverged", "the loss froze")):
@@ -99,15 +113,15 @@ def diverged(e: Evidence) -> Finding | None:
 
 
 def no_signal(e: Evidence) -> Finding | None:
-    """Nothing to learn from, or nothing that could learn: a data or wiring fault, never tuned.
+    """There is nothing to learn from, or nothing that could learn. Not tunable.
 
-    Signal, any of: no labelled token; no trainable parameter; a learning rate of 0 at every step;
-    loss exactly 0 at every step; gradient exactly 0 at every step; the adapter never moved. "Every"
-    step, because a memorised set logs losses of 0.0 late in a healthy run. The last four need 2
-    steps, and finite losses and gradients (a NaN run moves nothing either, and is `non_finite`).
-    Where the loss `moved`, learning rate and gradient were only not logged: layerwise optimizers
-    log a gradient of 0, Adafactor with relative steps a learning rate of 0. Source: faults of
-    wiring, measured. Unknown numbers (None): silent.
+    Signal, any of: no labelled token; no trainable parameter; at every step a learning rate of 0, a
+    loss of exactly 0, or a gradient of exactly 0; no weight of the adapter moved. It must be every
+    step, because a healthy run logs losses of 0.0 late if it memorises its set. The last four need
+    2 steps, and finite losses and gradients: a NaN run moves nothing either, and is `non_finite`.
+    If the loss `moved`, a learning rate or gradient of 0 is only what was logged: layerwise
+    optimizers log that gradient, Adafactor with relative steps that learning rate. Source: faults
+    of wiring, measured. Unknown numbers (None): silent.
     """
     if e.labelled_tokens == 0:
         return _no_signal(
@@ -142,7 +156,7 @@ def no_signal(e: Evidence) -> Finding | None:
     if all(norm == 0 for norm in norms) and not moved(e) and not _lost_before_the_log(e):
         return _no_signal(
             "the gradient was exactly 0 at every step",
-            "Check that the adapter lies between the loss and the data (lora.target_modules).",
+            "Check that the forward pass uses the modules of the adapter (lora.target_modules).",
             figures,
         )
     if not e.adapter_moved:
@@ -155,12 +169,12 @@ def no_signal(e: Evidence) -> Finding | None:
 
 
 def _is_filtered(step: StepLog) -> bool:
-    """Whether a loss of 0 is a NaN that the trainer's filter hid: its gradient tells."""
+    """Whether a loss of 0 is a NaN hidden by the trainer's filter: the gradient is NaN too."""
     return step.loss == 0 and step.grad_norm is not None and math.isnan(step.grad_norm)
 
 
 def _zeros_to_the_end(e: Evidence) -> list[StepLog]:
-    """The last steps, of loss 0 without a gradient norm, where nothing led down to that."""
+    """The last steps, if their loss is 0 without a gradient norm and it fell to that at once."""
     zeros = list(takewhile(lambda s: s.loss == 0 and s.grad_norm is None, reversed(e.steps)))
     before = e.steps[-len(zeros) - 1].loss if len(zeros) < len(e.steps) else 0.0
     return zeros[::-1] if len(zeros) >= 3 and before > 0.1 else []
@@ -185,13 +199,14 @@ def _worse_than_untrained(e: Evidence, losses: list[float]) -> Finding | None:
         return None
     last = tail_mean(losses)
     both = min(last, final) if math.isfinite(final) else math.nan
-    # A train set may be harder than the eval set: train must have risen, unless both are far off.
+    # A train set may be harder than the eval set, so a train loss above the base's eval loss is
+    # no sign by itself: it must have risen, unless both losses are far off.
     error = relative_noise(losses) * math.sqrt(1 + 1 / window_size(losses))
     over_first = math.log(max(last, 1e-6) / max(losses[0], 1e-6)) > max(math.log(1.1), 2 * error)
     rose = over_first or last > fmean(losses[:2]) or both > max(2 * base, base + 1)
     if not (both > 1.1 * base and rose):
         return None
-    reason = f"training made the model worse: eval loss {final:.2f}, untrained {base:.2f}"
+    reason = f"training made the model worse: eval loss {final:.2f}, {base:.2f} before training"
     lowest = min(window_means(losses, window_size(losses)))
     return _diverged(e, reason, min(lowest, base), last)
 
@@ -217,11 +232,11 @@ def _froze(e: Evidence, losses: list[float]) -> Finding | None:
         and all(s.grad_norm == 0 and abs(s.loss - uniform) <= 0.01 * uniform for s in last)
         and any(s.grad_norm for s in e.steps)
     ):
-        reason = f"the loss froze at {losses[-1]:.2f}, ln(vocabulary), with zero gradient"
+        reason = f"the loss froze at ln(vocabulary), {losses[-1]:.2f}, with zero gradient"
     elif _lost_before_the_log(e):
         reason = (
-            f"the loss stands at {losses[-1]:.2f} with zero gradient from the first entry of the "
-            f"log on, step {e.steps[0].step}: the run diverged before it"
+            f"the loss is {losses[-1]:.2f} with zero gradient from the log's first entry on, step "
+            f"{e.steps[0].step}: the run diverged before it"
         )
     else:
         return None
@@ -230,13 +245,13 @@ def _froze(e: Evidence, losses: list[float]) -> Finding | None:
 
 
 def _lost_before_the_log(e: Evidence) -> bool:
-    """Whether the log begins after the first step, and all was lost by then."""
+    """Whether the log begins after the first step, and the model had diverged by then."""
     losses = finite_losses(e)
     return (
         len(losses) >= 2
         and e.steps[0].step > 1
         and all(step.grad_norm == 0 for step in e.steps)
-        and min(losses) > LOST
+        and min(losses) > GUESSING_LOSS
         and not min(losses) <= 1.1 * e.untrained_loss
     )
 
@@ -251,7 +266,7 @@ def _diverged(e: Evidence, reason: str, lowest: float, last: float) -> Finding:
         severity="error",
         message=f"{reason[:1].upper()}{reason[1:]}.",
         evidence=evidence,
-        remedy="Lower the learning rate 3 to 10 times, or add warmup.",
+        remedy="Lower the learning rate by a factor of 3 to 10, or add warmup.",
     )
 
 

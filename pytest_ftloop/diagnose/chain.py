@@ -1,8 +1,8 @@
-"""Rules over the chain of iterations: what one run alone can't show.
+"""Rules on the chain of iterations: what a single run can't show.
 
-Common to all. Figures of two iterations differ by chance too, so only a difference beyond the noise
-of their metric counts (`least_change`: by the log's seed runs, else believed). A figure that is
-NaN or missing is no progress, and no rule fires on it.
+Common to all: figures of two iterations also differ by chance, so only a difference beyond the
+noise of their metric counts (`least_change`: measured by the log's seed runs, else assumed). A
+figure that is NaN or missing counts as no progress, and no rule fires on it.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ from pytest_ftloop.diagnose.windows import finite_losses, last_quarters, quarter
 
 Rule = Callable[[Evidence], Finding | None]
 
-HIGH_RATE = 1e-2
-"""LoRA's best learning rates lie below: above, a loss may stay high because no step lands."""
+OVERSHOOTING_RATE = 1e-2
+"""Learning rate above which a high loss is not put down to a small adapter: the best rates for LoRA
+are lower, and above it the loss may stay high because every step overshoots."""
 
 WORN_Z = 2.0
-"""Standard errors by which the gains on eval set and holdout must differ, as for its report."""
+"""Standard errors by which the gain on the eval set must exceed that on the holdout, as for the
+alarm of the holdout's report."""
 
 
 def plateau(e: Evidence) -> Finding | None:
-    """No more progress over the last iterations.
+    """The last iterations brought no progress.
 
-    Signal: the best of the loop's metric moved by no more than noise in the last 2 of at least 3
-    iterations. Threshold: `least_change`. Source: practice, whose remedy differs with the train
-    loss. Minimum data: a finite figure before the last 2. NaN: such an iteration brings no
+    Signal: the best value of the loop's metric moved by no more than noise in the last 2 of at
+    least 3 iterations. Threshold: `least_change`. Source: practice; the remedy depends on
+    whether the train loss still falls. Minimum data: a finite figure before the last 2. NaN: counts as no
     progress.
     """
     figures = [*(i.metrics for i in e.history), e.metrics]
@@ -65,26 +67,29 @@ def plateau(e: Evidence) -> Finding | None:
             **({"seed_noise": e.seed_noise[e.metric].sd} if e.metric in e.seed_noise else {}),
         },
         remedy=(
-            "The train loss still falls: more data, or more regularisation."
+            "The train loss still falls: add data, or regularise more."
             if _train_falls(e, [of.get("train_loss", math.nan) for of in figures])
-            else "Settings have little left to give: look at the failing examples, add data, or "
+            else "Other settings will gain little: look at the failing examples, add data, or "
             "relax the gate."
         ),
     )
 
 
 def capacity(e: Evidence) -> Finding | None:
-    """The adapter is too small for what it is to hold.
+    """The adapter is too small for its train set.
 
-    Signal, all of: fewer trainable parameters than labelled tokens in the train set; two epochs or
-    more; the train loss learned something (a fifth of its start), then went flat (from the second
-    quarter of the steps to the last it fell by less than a fifth of its whole fall, or two standard
-    errors: at too low a learning rate it is over a third) and stays high (the train loss over a
-    fifth of the untrained base's, and over 0.2 nats). Not where another cause explains it: a
-    learning rate over 1e-2, or an iteration of the chain that did better with as few parameters, or
-    no better with more. Source: practice ("no fewer parameters than completion tokens to absorb"),
-    thresholds by runs measured. Minimum data: 12 steps, a train loss in eval mode. Unknown or NaN:
-    silent.
+    Signal, all of:
+
+    - fewer trainable parameters than labelled tokens in the train set, and at least two epochs;
+    - the train loss fell by a fifth of its start, then levelled off: from the second quarter of the
+      steps to the last it fell by less than a fifth of its whole fall, or two standard errors (at
+      too low a learning rate that is over a third);
+    - it stays high: over a fifth of the untrained base's, and over 0.2 nats;
+    - nothing else explains it, such as a learning rate over 1e-2, or an iteration of the chain that
+      did better with as few parameters, or no better with more.
+
+    Source: practice ("no fewer parameters than completion tokens to absorb"); thresholds from
+    measured runs. Minimum data: 12 steps, a train loss in eval mode. Unknown or NaN: silent.
     """
     losses, train_loss = finite_losses(e), e.metrics.get("train_loss", math.nan)
     parameters, tokens = e.trainable_parameters, e.labelled_tokens
@@ -92,7 +97,7 @@ def capacity(e: Evidence) -> Finding | None:
         return None
     epochs = e.steps[-1].step / max(e.steps_per_epoch, 1)
     floor = max(0.2, 0.2 * (e.base_eval_loss if math.isfinite(e.base_eval_loss) else losses[0]))
-    too_fast = any(step.learning_rate > HIGH_RATE for step in e.steps)
+    too_fast = any(step.learning_rate > OVERSHOOTING_RATE for step in e.steps)
     if epochs < 2 or not train_loss > floor or too_fast or not _flat_after_a_fall(losses):
         return None
     if any(_explains(other, parameters, train_loss, e.seed_noise) for other in e.history):
@@ -101,7 +106,7 @@ def capacity(e: Evidence) -> Finding | None:
         kind="capacity",
         severity="info",
         message=(
-            f"The train loss went flat at {train_loss:.3f}: the adapter has {parameters} "
+            f"The train loss levelled off at {train_loss:.3f}: the adapter has {parameters} "
             f"parameters for {tokens} labelled tokens."
         ),
         evidence={
@@ -110,24 +115,25 @@ def capacity(e: Evidence) -> Finding | None:
             "train_loss": train_loss,
             "train_last": last_quarters(losses)[1],
         },
-        remedy="Double lora.r (with lora.lora_alpha), and adapt all-linear target modules.",
+        remedy="Double lora.r and lora.lora_alpha, and set lora.target_modules to all-linear.",
     )
 
 
 def eval_worn_out(e: Evidence) -> Finding | None:
-    """The eval set is worn out: choosing by it improves it alone, not the model.
+    """The eval set is worn out: choosing by it improves its own figure, not the model.
 
     Signal: since the holdout last improved beyond noise, the loop's metric improved on the eval set
-    beyond noise, and by over 2 standard errors (of the examples, which both sides share) more than
-    on the holdout. Threshold: `least_change`, and the z of the holdout's own report. Source:
-    practice; an adaptively chosen best is biased (Dwork et al. 2015, "The reusable holdout").
-    Minimum data: two openings of one holdout for iterations with one eval set, two common examples
-    in each. NaN: such an opening is left out.
+    beyond noise, and by over 2 standard errors (of the examples, which both iterations share) more
+    than on the holdout. Threshold: `least_change`, and the z of the holdout's report. Source:
+    practice; a best that was chosen adaptively is biased (Dwork et al. 2015, "The reusable holdout"). Minimum
+    data: two openings of one holdout, for iterations with one eval set, with two common examples
+    each. NaN: such an opening is left out.
     """
     openings = _openings(e)
     if len(openings) < 2:
         return None
     metric, last = openings[-1].metric, openings[-1]
+    # Compare with the last real progress: before it the gains on the eval set were not in vain.
     peak = openings[0]
     for opening in openings[1:]:
         if better_beyond_noise(metric, opening.on_holdout, peak.on_holdout, e.seed_noise):
@@ -155,16 +161,16 @@ def eval_worn_out(e: Evidence) -> Finding | None:
             "z": z,
             "openings": len(openings),
         },
-        remedy="Choose by a new eval set: this one has been fitted by choosing among iterations.",
+        remedy="Use a new eval set: choosing among iterations has fitted them to this one.",
         tunable=False,
     )
 
 
 def hopeless(e: Evidence) -> Finding | None:
-    """The run was ended because it could not be of use any more; see `pace`.
+    """The run was ended early because it could no longer become the best iteration.
 
-    Signal, thresholds and minimum data are those of `Pace.hopeless`, which ended it. NaN: it ends
-    nothing there.
+    Signal, thresholds and minimum data are those of `Pace.hopeless`, which ended it. NaN: does not
+    end a run.
     """
     if not e.ended_early.startswith(HOPELESS):
         return None
@@ -174,7 +180,7 @@ def hopeless(e: Evidence) -> Finding | None:
         severity="info",
         message=f"The run was ended early: {e.ended_early.removeprefix(HOPELESS + ': ')}.",
         evidence={"steps": done, "planned_steps": e.planned_steps, "saved": e.planned_steps - done},
-        remedy="Nothing: its settings count as tried, and the best iteration stays the best.",
+        remedy="None: its settings count as tried, and the best iteration stays the best.",
     )
 
 
@@ -182,7 +188,7 @@ RULES: tuple[Rule, ...] = (plateau, capacity, eval_worn_out, hopeless)
 
 
 def _train_falls(e: Evidence, losses: Sequence[float]) -> bool:
-    """Whether the train loss of one of the last 2 is lower than any before, beyond noise."""
+    """Whether the train loss of one of the last 2 iterations is a new low, beyond noise."""
     before = min((loss for loss in losses[:-2] if math.isfinite(loss)), default=math.nan)
     return not math.isnan(before) and any(
         better_beyond_noise("train_loss", loss, before, e.seed_noise) for loss in losses[-2:]
@@ -200,7 +206,7 @@ def _flat_after_a_fall(losses: Sequence[float]) -> bool:
 def _explains(
     other: Iteration, parameters: int, train_loss: float, measured: Mapping[str, SeedNoise]
 ) -> bool:
-    """Whether an iteration shows that it is not the number of parameters that keeps it so high."""
+    """Whether another iteration shows that the number of parameters is not what keeps it high."""
     its, its_loss = other.facts.get("trainable_parameters"), other.metrics.get("train_loss")
     if not isinstance(its, int) or its_loss is None or math.isnan(its_loss):
         return False
@@ -210,7 +216,7 @@ def _explains(
 
 @dataclass(frozen=True)
 class _Opening:
-    """The holdout opened for an iteration, and the figures of the metric that is chosen by."""
+    """One opening of the holdout for an iteration, with both figures of the loop's metric."""
 
     iteration: Iteration
     use: HoldoutUse
@@ -226,7 +232,7 @@ class _Opening:
 
 
 def _openings(e: Evidence) -> list[_Opening]:
-    """The openings that are comparable with the last one, in the order of their iterations."""
+    """The openings that are comparable with the last one, in the order of the iterations."""
     metric = e.metric if e.metric in EXAMPLE_METRICS else "eval_loss"
     by_id = {iteration.id: iteration for iteration in e.opened}
     found = [_Opening(by_id[u.iteration], u, metric) for u in e.holdout if u.iteration in by_id]
@@ -242,7 +248,7 @@ def _measured_as(opening: _Opening) -> tuple[object, ...]:
 
 
 def _gains_apart(before: _Opening, after: _Opening) -> float:
-    """By how many standard errors the gain on the eval set is above that on the holdout."""
+    """The standard errors by which the gain on the eval set exceeds that on the holdout."""
     metric = EXAMPLE_METRICS[after.metric]
     on_eval = _worse(metric, before.iteration.examples, after.iteration.examples)
     on_holdout = _worse(metric, before.use.examples, after.use.examples)
@@ -255,7 +261,7 @@ def _gains_apart(before: _Opening, after: _Opening) -> float:
 def _worse(
     metric: ExampleMetric, before: Sequence[ExampleResult], after: Sequence[ExampleResult]
 ) -> Differences | None:
-    """How much worse each common example became; None for fewer than two, or without a figure."""
+    """How much worse the common examples became; None for fewer than two, or if one is NaN."""
     old, new = ({row.id: row for row in rows} for rows in (before, after))
     ids = [i for i in sorted(old.keys() & new.keys()) if old[i].content == new[i].content]
     if len(ids) < 2:
@@ -264,6 +270,7 @@ def _worse(
     worse = [b - a for a, b in zip(*values, strict=True)]
     if not all(map(is_figure, worse)):
         return None
-    told = differences(worse)
-    # No flip among n examples is not proof that none can flip: one is supposed, as by the gate.
-    return replace(told, variance=max(told.variance, 1 / told.n if metric.unit == "rate" else 0.0))
+    found = differences(worse)
+    # That none of n examples flipped does not prove that none can: assume one, as the gate does.
+    least = 1 / found.n if metric.unit == "rate" else 0.0
+    return replace(found, variance=max(found.variance, least))

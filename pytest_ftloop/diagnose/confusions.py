@@ -1,4 +1,4 @@
-"""Confusions: one label answered with another."""
+"""Confusions: examples of one label that are answered with another."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
-from pytest_ftloop.diagnose.groups import MOST_LABELS, has_labels, listed, short
+from pytest_ftloop.diagnose.groups import IDS_PER_GROUP, MOST_LABELS, has_labels, listed, short
 
 if TYPE_CHECKING:
     from pytest_ftloop.diagnose.evidence import Evidence
 
-LEAST = 5
-"""Times that one label is answered with another."""
+FEWEST_CONFUSED = 5
+"""Fewest examples of a label, answered with one other label, that are a confusion: fewer are single
+errors."""
 
-SHARE = 0.3
-"""Of the label's examples that are answered so."""
+CONFUSED_SHARE = 0.3
+"""Smallest share of a label's examples, answered with one other label, that is a confusion: with a
+smaller share that label is one of several wrong answers."""
 
-MOST = 3
-"""Confusions shown."""
+MOST_CONFUSIONS = 3
+"""Maximum number of confusions that are reported, the most frequent first: with many labels a weak
+model confuses nearly all."""
 
-EXAMPLES = 3
-"""Ids shown of a confusion."""
-
-FORM = " ,:;!?\"'`*()[]{}<>"
-"""What stands around an answer without being part of it."""
+PUNCTUATION = " ,:;!?\"'`*()[]{}<>"
+"""Characters around an answer that are not part of it."""
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
-    """`confusion`: examples that expect one label are often answered with one other.
+    """`confusion`: examples that expect one label are often answered with one other label.
 
-    Signal: among failing examples, how often each (expected, output) occurs. Threshold: 5 times and
-    30% of the examples that expect it; the most frequent first. Source: practice; below that it
-    is an error or two. Minimum data: expected texts and outputs that are each at most 100 different
-    ones, expected ones with 5 examples each on average. NaN: no figure that could be.
+    Signal: among failing examples, how often each pair (expected, output) occurs. Threshold: 5
+    times, and in 30% of the examples with that label. Source: practice; fewer are single errors.
+    Minimum data: at most 100 different expected texts, with 5 examples each on average, and at most
+    100 different outputs. NaN: does not occur, as these are counts.
     """
     outputs = {row.output for row in e.results if row.output}
     if not has_labels([row.expected for row in e.results]) or len(outputs) > MOST_LABELS:
@@ -45,10 +45,11 @@ def findings(e: Evidence) -> tuple[Finding, ...]:
     often = [
         (count, pair)
         for pair, count in said.items()
-        if count >= LEAST and count >= SHARE * asked[pair[0]]
+        if count >= FEWEST_CONFUSED and count >= CONFUSED_SHARE * asked[pair[0]]
     ]
     often.sort(key=lambda found: (-found[0], found[1]))
-    return tuple(_finding(e, *pair, count, asked[pair[0]]) for count, pair in often[:MOST])
+    often = often[:MOST_CONFUSIONS]
+    return tuple(_finding(e, *pair, count, asked[pair[0]]) for count, pair in often)
 
 
 def same_but_for_form(one: str, other: str) -> bool:
@@ -58,8 +59,9 @@ def same_but_for_form(one: str, other: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    # A point before a figure is a part of it.
-    return " ".join(text.replace("_", " ").split()).casefold().lstrip(FORM).rstrip(FORM + ".")
+    # Full stops are stripped at the end only: at the beginning one may belong to a number (.5).
+    line = " ".join(text.replace("_", " ").split()).casefold()
+    return line.lstrip(PUNCTUATION).rstrip(PUNCTUATION + ".")
 
 
 def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) -> Finding:
@@ -67,11 +69,11 @@ def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) ->
         r for r in e.results if r.passed is False and (r.expected, r.output) == (expected, output)
     ]
     wanted, said = short(expected), short(output)
-    ids = listed(sorted(row.id for row in rows), EXAMPLES)
+    ids = listed(sorted(row.id for row in rows), IDS_PER_GROUP)
     return Finding(
         kind="confusion",
         severity="info",
-        message=f"'{wanted}' is answered '{said}' in {count} of {asked}: {ids}.",
+        message=f"'{wanted}' is answered with '{said}' in {count} of {asked} examples: {ids}.",
         evidence={
             "expected": wanted,
             "output": said,
@@ -80,10 +82,10 @@ def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) ->
             "ids": ids,
         },
         remedy=(
-            "They differ only in case, white space or punctuation: see how the train completions "
+            "They differ only in case, white space or punctuation: check how the train completions "
             f"write '{wanted}', or let both pass (scoring.ignore_case, or a scorer of your own)."
             if same_but_for_form(expected, output)
-            else f"Add train examples that tell '{wanted}' from '{said}', or check whether the "
-            "labels do."
+            else f"Add train examples that distinguish '{wanted}' from '{said}', or check whether "
+            "the labels do."
         ),
     )

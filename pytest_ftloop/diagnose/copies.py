@@ -1,4 +1,4 @@
-"""Rules over examples that recur: in both sets, in one, or with another completion."""
+"""Rules on examples that occur more than once: in both sets, in one, or with other completions."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from pytest_ftloop.core.records import Example, Finding
-from pytest_ftloop.diagnose.affixes import FIXED, fixed_prefix, fixed_suffix
+from pytest_ftloop.diagnose.affixes import TEMPLATE_SHARE, fixed_prefix, fixed_suffix
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.labels import labels_of
-from pytest_ftloop.diagnose.naming import pairs_of, said_of, some
+from pytest_ftloop.diagnose.naming import pairs_of, some, texts_of
 from pytest_ftloop.diagnose.similar import Text, can_compare, folded, neighbours
 
 MOST_COMPARED = 3_000_000
-"""Pairs of an eval and a train example that are compared for near duplicates: some seconds. With
-more, a seeded sample of the eval examples is looked at, of 20,000 train examples 150."""
+"""Maximum number of pairs of an eval and a train example that are compared for near duplicates,
+which takes some seconds. With more pairs a seeded sample of the eval examples is compared: 150 of
+them with 20,000 train examples."""
 
 
 def leak(e: Evidence) -> Finding | None:
-    """Eval examples are train examples.
+    """Eval examples are in the train set.
 
-    Signal: prompt and completion are the same but for outer white space. Error from 10% of the eval
-    examples on: the pass rate may be too high by so much, twice the drop that a regression gate
-    rules out by default; under 1% an info; else, and with fewer than 10 eval examples, a warning.
-    Source: the figure itself, a bound on the pass rate's error. Minimum data: one example each.
+    Signal: prompt and completion are the same except for outer white space. An error from 10% of
+    the eval examples on, as the pass rate may be too high by that much, twice the drop that a
+    regression gate rules out by default; an info under 1%; else, and with fewer than 10 eval
+    examples, a warning. Source: the figure itself, a bound on the pass rate's error. Minimum data:
+    one example each.
     """
-    train = {said_of(x): x.id for x in reversed(e.train)}
-    leaked = [(x.id, train[said_of(x)]) for x in e.eval if said_of(x) in train]
+    train = {texts_of(x): x.id for x in reversed(e.train)}
+    leaked = [(x.id, train[texts_of(x)]) for x in e.eval if texts_of(x) in train]
     if not leaked:
         return None
     share = len(leaked) / len(e.eval)
@@ -40,7 +42,7 @@ def leak(e: Evidence) -> Finding | None:
             f"{pairs_of(leaked)}."
         ),
         evidence={"eval_examples": len(leaked), "eval_share": share},
-        remedy="Take them out of the train set, or split the data anew after removing duplicates.",
+        remedy="Remove them from the train set, or remove duplicates and split the data again.",
         tunable=False,
     )
 
@@ -48,40 +50,40 @@ def leak(e: Evidence) -> Finding | None:
 def contradictions(e: Evidence) -> Finding | None:
     """The same prompt has different completions.
 
-    Signal: prompts equal but for case and white space with completions that differ by more; only
-    completions up to 60 characters count, as a longer text may be told in many ways. In the train
-    set the rows beyond each prompt's commonest completion can't be right as well; an eval example
-    contradicts when the train set has its prompt, never with its completion. From 1% and 2 rows on;
-    error in a set of labels from 20% on. Source: the figure itself, a bound on what can be learned.
-    Minimum data: 2 rows of either kind.
+    Signal: the prompts differ only in case and white space, the completions in more. Only
+    completions of up to 60 characters count, because a longer text can be put in many ways. In the
+    train set, the rows without their prompt's most frequent completion are contradictions, as only
+    one can be learned. An eval example is one if the train set has its prompt, but never with its
+    completion. Threshold: 1% and 2 rows of either set; an error from 20% on in a set of labels.
+    Source: the figure itself, a bound on what can be learned. Minimum data: 2 rows of either set.
     """
-    said: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    completions: defaultdict[str, Counter[str]] = defaultdict(Counter)
     ids: dict[tuple[str, str], str] = {}
     for x in e.train:
         prompt, answer = folded(x.prompt_text), folded(x.expected or "")
         if prompt and 0 < len(answer) <= 60:
-            said[prompt][answer] += 1
+            completions[prompt][answer] += 1
             ids.setdefault((prompt, answer), x.id)
-    split = {prompt: answers for prompt, answers in said.items() if len(answers) > 1}
+    split = {prompt: answers for prompt, answers in completions.items() if len(answers) > 1}
     wrong = sum(answers.total() - max(answers.values()) for answers in split.values())
     against = [
-        (x.id, ids[prompt, next(iter(said[prompt]))])
+        (x.id, ids[prompt, next(iter(completions[prompt]))])
         for x in e.eval
-        if (prompt := folded(x.prompt_text)) in said
+        if (prompt := folded(x.prompt_text)) in completions
         and 0 < len(answer := folded(x.expected or "")) <= 60
-        and answer not in said[prompt]
+        and answer not in completions[prompt]
     ]
     of_train, of_eval = wrong / max(len(e.train), 1), len(against) / max(len(e.eval), 1)
     if not (wrong >= 2 and of_train >= 0.01) and not (len(against) >= 2 and of_eval >= 0.01):
         return None
     pairs = [tuple(ids[prompt, answer] for answer in list(split[prompt])[:2]) for prompt in split]
     parts = [
-        f"{wrong} of {len(e.train)} train examples have the prompt of another and a different "
-        f"completion ({pairs_of(pairs)})"
+        f"{wrong} of {len(e.train)} train examples have the same prompt as another one and a "
+        f"different completion ({pairs_of(pairs)})"
         if wrong
         else "",
-        f"{len(against)} of {len(e.eval)} eval examples have a train example's prompt and a "
-        f"different completion ({pairs_of(against)})"
+        f"{len(against)} of {len(e.eval)} eval examples have the same prompt as a train example "
+        f"and a different completion ({pairs_of(against)})"
         if against
         else "",
     ]
@@ -95,20 +97,21 @@ def contradictions(e: Evidence) -> Finding | None:
             "eval_examples": len(against),
             "eval_share": of_eval,
         },
-        remedy="Decide which completion is right; only one of them can be learned.",
+        remedy="Decide which completion is right: only one per prompt can be learned.",
         tunable=False,
     )
 
 
 def near_duplicates(e: Evidence) -> Finding | None:
-    """Eval examples are train examples but for a few characters.
+    """Eval examples differ from train examples in only a few characters.
 
-    Signal: 10% of the eval examples, 3 at least, have a train example whose prompt shares 95% of
-    the characters (case, white space and what the template adds aside) and whose completion shares
-    90%; exact ones are `leak`'s. Prompts under 20 characters count only if equal so far. Of longer
-    ones than 128 characters both ends are compared, of large sets a seeded sample. Source: of 500
-    subsets of banking77, whose questions are often alike, none has 10%. Minimum data: 10 examples
-    each. Without the library rapidfuzz (of the extra `train`) an info says that none were sought.
+    Signal: for 10% of the eval examples, at least 3, there is a train example whose prompt shares
+    95% of the characters (not counting case, white space and what the template adds) and whose
+    completion shares 90%. Exact copies are left to `leak`. Prompts under 20 characters must be the
+    same in that sense. Of prompts over 128 characters the two ends are compared, of large sets a
+    seeded sample. Source: of 500 subsets of banking77, whose questions are often similar, none
+    reaches 10%. Minimum data: 10 examples each. Without the library rapidfuzz (in the extra
+    `train`) an info reports that the search was not possible.
     """
     if min(len(e.train), len(e.eval)) < 10:
         return None
@@ -116,13 +119,14 @@ def near_duplicates(e: Evidence) -> Finding | None:
         return Finding(
             kind="near-duplicates",
             severity="info",
-            message="Near duplicates were not sought: the library RapidFuzz is not installed.",
+            message="Near duplicates were not searched for: RapidFuzz is not installed.",
             evidence={"compared": 0},
             remedy='Install it: pip install "pytest-ftloop[train]".',
             tunable=False,
         )
-    exact = {said_of(x) for x in e.train}
-    asked = [x for x in e.eval if said_of(x) not in exact]
+    exact = {texts_of(x) for x in e.train}
+    asked = [x for x in e.eval if texts_of(x) not in exact]
+    # A sample is enough for a share of 10%. It is seeded, so that the finding is the same again.
     most = max(100, MOST_COMPARED // len(e.train))
     if len(asked) > most:
         asked = random.Random(0).sample(asked, most)
@@ -135,34 +139,34 @@ def near_duplicates(e: Evidence) -> Finding | None:
         kind="near-duplicates",
         severity="warning",
         message=(
-            f"{len(pairs)} of {len(asked)} eval examples compared are train examples but for a few "
-            f"characters: {pairs_of(pairs)}."
+            f"{len(pairs)} of {len(asked)} eval examples compared differ from a train example in "
+            f"only a few characters: {pairs_of(pairs)}."
         ),
         evidence={"eval_examples": len(pairs), "eval_share": share, "compared": len(asked)},
-        remedy="Keep copies of one example in one set: split by groups, or remove near duplicates.",
+        remedy="Keep similar examples in one set: split by groups, or remove near duplicates.",
         tunable=False,
     )
 
 
 def duplicates(e: Evidence) -> Finding | None:
-    """Train examples that stand in the set more than once.
+    """The train set has many copies of the same examples.
 
-    Signal: 10% of the rows repeat an earlier one, prompt and completion the same but for outer
-    white space: such a set is smaller than it looks, and its epochs are more. Source: practice
-    (copies by a faulty join or by resampling). Minimum data: 10 rows.
+    Signal: 10% of the rows repeat an earlier one, with the same prompt and completion except for
+    outer white space. Such a set is smaller than it looks, and trains more epochs than stated.
+    Source: practice (copies from a faulty join or from resampling). Minimum data: 10 rows.
     """
-    counts = Counter(map(said_of, e.train))
+    counts = Counter(map(texts_of, e.train))
     repeats = len(e.train) - len(counts)
     if len(e.train) < 10 or repeats < 0.1 * len(e.train):
         return None
     commonest, times = counts.most_common(1)[0]
-    ids = [x.id for x in e.train if said_of(x) == commonest]
+    ids = [x.id for x in e.train if texts_of(x) == commonest]
     return Finding(
         kind="duplicates",
         severity="warning",
         message=(
-            f"{repeats} of {len(e.train)} train examples repeat an earlier one; the commonest "
-            f"occurs {times} times ({some(ids)})."
+            f"{repeats} of {len(e.train)} train examples repeat an earlier one; the most frequent "
+            f"one occurs {times} times ({some(ids)})."
         ),
         evidence={
             "repeats": repeats,
@@ -170,15 +174,19 @@ def duplicates(e: Evidence) -> Finding | None:
             "distinct": len(counts),
             "most": times,
         },
-        remedy="Remove the copies; train more epochs where more weight on all examples is meant.",
+        remedy="Remove the copies. To train longer on all examples, raise the number of epochs.",
         tunable=False,
     )
 
 
 def _varying(examples: Sequence[Example], like: Sequence[Example]) -> list[Text]:
-    """The examples without what the template of others adds to each prompt."""
+    """The examples without the part of the prompt that is from the template of `like`.
+
+    It is the same in all prompts, and would make short ones look similar.
+    """
     prompts = [x.prompt_text for x in like]
-    start, end = len(fixed_prefix(prompts, FIXED)), len(fixed_suffix(prompts, FIXED))
+    start = len(fixed_prefix(prompts, TEMPLATE_SHARE))
+    end = len(fixed_suffix(prompts, TEMPLATE_SHARE))
     return [
         Text(x.id, prompt[start : max(len(prompt) - end, start)], x.expected or "")
         for x in examples

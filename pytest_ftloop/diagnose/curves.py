@@ -1,9 +1,9 @@
-"""All rules over the curves of one iteration, in the order in which they are asked.
+"""All rules on the curves of one iteration, in their order.
 
-Common to all. Of the train loss means of windows of steps are compared, see `windows`. The eval
-loss is an exact mean over the same examples each time: small changes of it count. Where a figure
-is NaN or missing, `non_finite` speaks or the rule stays silent: no other rule fires on a NaN.
-"Practice" is published LoRA practice, "measured" are runs recorded for tests/diagnose.
+Common to all: train losses are compared as means over windows of steps, see `windows`. The eval
+loss is an exact mean over the same examples each time, so small changes count. No rule but
+`non_finite` fires on a figure that is NaN or missing. As a source, "practice" means published LoRA
+practice, and "measured" means runs that were recorded for tests/diagnose.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Rule = Callable[[Evidence], Finding | None]
 
 
 def out_of_memory(e: Evidence) -> Finding | None:
-    """Out of memory was met and survived.
+    """The run ran out of memory and recovered.
 
-    Signal: the training names a recovery. The result is unaffected but for rounding. Source: the
-    run's own record, so there is no threshold, no minimum of data and no NaN.
+    Signal: the training recorded a recovery, which changes results by rounding only. Threshold,
+    source, minimum data and NaN do not apply: it is a record of the run.
     """
     if not e.recoveries:
         return None
@@ -31,17 +31,18 @@ def out_of_memory(e: Evidence) -> Finding | None:
     return Finding(
         kind="out-of-memory",
         severity="info",
-        message=f"The run met the memory limit {times}: {'; '.join(e.recoveries)}.",
+        message=f"The run ran out of memory {times} and recovered: {'; '.join(e.recoveries)}.",
         evidence={"recoveries": len(e.recoveries), "last": e.recoveries[-1]},
         remedy=(
-            "State the smaller training.per_device_train_batch_size and the larger "
-            "training.gradient_accumulation_steps, so that no run starts with the failure."
+            "Set the smaller training.per_device_train_batch_size and the larger "
+            "training.gradient_accumulation_steps in the loop file, so that no run begins with "
+            "this failure."
         ),
     )
 
 
 RULES: tuple[Rule, ...] = (
-    out_of_memory,  # of all infos the one that was certainly met
+    out_of_memory,  # the first of the infos, as it is a fact and not a conclusion
     no_signal,
     non_finite,
     diverged,

@@ -1,4 +1,4 @@
-"""Findings of the user's own code: checked, so that a log holds none that can't be read back."""
+"""Findings of the user's own code. They are checked, so that the log can be read back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_ftloop.diagnose.evidence import Evidence
 NAME = "pytest_ftloop_diagnose"
 
 Diagnose = Callable[[Evidence], Sequence[Finding]]
-"""The user's findings of one iteration, after ours."""
+"""Returns the user's findings on one iteration. They follow the package's own."""
 
 
 def asked(plugin: str, ask: Callable[[], object]) -> tuple[Finding, ...]:
-    """What a plugin's implementation of the hook returns; a `ConfigError` names the plugin."""
+    """The findings that a plugin's hook returns. A `ConfigError` for a mistake names the plugin."""
     try:
         found = ask()
     except Exception as error:
@@ -35,7 +35,7 @@ def asked(plugin: str, ask: Callable[[], object]) -> tuple[Finding, ...]:
 
 
 def _why_wrong(finding: object) -> str:
-    """What is wanted in the place of something; empty for a sound finding."""
+    """What was wanted instead, and what was found; empty for a valid finding."""
     if not isinstance(finding, Finding):
         return f"a pytest_ftloop.Finding, found {type(finding).__name__}"
     for name in ("kind", "message", "remedy"):
@@ -57,5 +57,5 @@ def _why_wrong(finding: object) -> str:
 def _mistake(plugin: str, text: str) -> ConfigError:
     return ConfigError(
         f"{NAME} of {plugin}: {text}",
-        cure="Return a list of pytest_ftloop.Finding, or None where there is nothing to say.",
+        cure="Return a list of pytest_ftloop.Finding, or None if there are none.",
     )

@@ -1,12 +1,13 @@
-"""Rules over the data: what is wrong with the examples themselves, before anything is trained.
+"""Rules on the data: faults of the examples themselves.
 
-Common to all. They read the examples alone, so they speak before a long run as well as after it,
-and no figure can be NaN. Without examples, or with fewer than a rule needs, it stays silent. The
-prompt of a plain text is the text. No finding is tunable. An error ends the loop, so it is one that
-makes the figures meaningless.
+Common to all: they read only the examples, so they report before a long run as well as after it,
+and no figure can be NaN. With fewer examples than it needs, a rule is silent. The prompt of a plain
+text is the text. No finding is tunable. An error ends the loop, so it is a fault that makes the
+figures meaningless.
 
-Here are the rules on how examples are written; those on examples that recur are in `copies`, those
-on sets of labels in `labels`, that on the eval set's size in `eval_size`.
+This module has the rules on how examples are written. Those on examples that occur more than once
+are in `copies`, those on sets of labels in `labels`, the one on the size of the eval set in
+`eval_size`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from statistics import fmean
 from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.affixes import (
-    FIXED,
+    TEMPLATE_SHARE,
     edges,
     fixed_prefix,
     fixed_suffix,
@@ -37,15 +38,15 @@ def before_training(
     eval_: tuple[Example, ...],
     gates: tuple[Gate | Regression, ...] = (),
 ) -> tuple[Finding, ...]:
-    """What the data alone shows, errors first."""
+    """The findings that the data alone gives, errors first."""
     return found_by(RULES, train=train, eval=eval_, gates=gates)
 
 
 def findings(e: Evidence, known: tuple[Finding, ...] | None = None) -> tuple[Finding, ...]:
-    """What all rules find.
+    """The findings of all rules; `known` are those from before training.
 
-    Of what is `known` from before training only the eval set's size is judged again, now by what
-    its examples showed: the others take the longest to find, and give the same.
+    Of the known ones only the rule on the eval set's size is applied again, as it now has the
+    results of the examples. The others would give the same, and take the longest.
     """
     if known is None:
         return tuple(finding for rule in RULES if (finding := rule(e)))
@@ -54,14 +55,14 @@ def findings(e: Evidence, known: tuple[Finding, ...] | None = None) -> tuple[Fin
 
 
 def template_mismatch(e: Evidence) -> Finding | None:
-    """Train and eval examples are written by different templates.
+    """Train and eval examples are written with different templates.
 
-    Signal: 95% of one set's prompts begin, or end, alike (`intent:` on a line of its own, a system
-    message), and under half of the other's do; what the others lack must be more than the end of a
-    sentence or two letters, or be white space. Or the same of the marks and spaces around the
-    completions. Error where under 5% of the other set's prompts do: it is asked something else than
-    was trained. Source: practice; no false alarm in 500 subsets of banking77 or in the quickstart.
-    Minimum data: 10 examples each.
+    Signal: 95% of one set's prompts begin or end alike (`intent:` on a line of its own, a system
+    message), and under half of the other set's do. The part that the other set lacks must be white
+    space, or more than the end of a sentence or two letters. Or the same of the marks and spaces
+    around the completions. An error if under 5% of the other set's prompts have it: the model is
+    then asked what it was not trained on. Source: practice; no false alarm in 500 subsets of
+    banking77 or in the quickstart. Minimum data: 10 examples each.
     """
     if min(len(e.train), len(e.eval)) < 10:
         return None
@@ -72,21 +73,21 @@ def template_mismatch(e: Evidence) -> Finding | None:
             ("end", fixed_suffix, missing_suffix, str.endswith),
             ("begin", fixed_prefix, missing_prefix, str.startswith),
         ):
-            affix = fixed(sets[one], FIXED)
+            affix = fixed(sets[one], TEMPLATE_SHARE)
             share = fmean(has(prompt, affix) for prompt in sets[other])
             if share < 0.5 and is_of_template(missing(affix, sets[other])):
-                what = f"prompts {where} with {quoted(affix, keep_end=where == 'end')}"
-                return _template_mismatch(one, other, what, share, severe=share < 0.05)
+                how = f"{where} with {quoted(affix, keep_end=where == 'end')}"
+                return _mismatch(one, other, "prompts", how, share, severe=share < 0.05)
     return _other_edges(e)
 
 
 def empty_completions(e: Evidence) -> Finding | None:
-    """Completions without any text.
+    """Completions are empty.
 
-    Signal: the completion, or the last message, is white space or characters that show nothing
-    (zero width), in 1% of either set's examples and 2 of them. An empty answer may be meant
-    ("nothing found"), so it is an error only where half of a set has one. Source: practice. Minimum
-    data: 2 such examples.
+    Signal: the completion, or the last message, is only white space or invisible characters (zero
+    width), in 1% of a set's examples and at least 2. An empty answer may be intended ("nothing
+    found"), so it is an error only if half of a set has one. Source: practice. Minimum data: 2 such
+    examples.
     """
     empty = {
         role: [x.id for x in examples if x.expected is not None and is_blank(x.expected)]
@@ -94,12 +95,12 @@ def empty_completions(e: Evidence) -> Finding | None:
     }
     total = {"train": len(e.train), "eval": len(e.eval)}
     shares = {role: len(ids) / max(total[role], 1) for role, ids in empty.items()}
-    told = [role for role, ids in empty.items() if len(ids) >= 2 and shares[role] >= 0.01]
-    if not told:
+    affected = [role for role, ids in empty.items() if len(ids) >= 2 and shares[role] >= 0.01]
+    if not affected:
         return None
     parts = [
         f"{len(empty[role])} of {total[role]} {role} examples ({some(empty[role])})"
-        for role in told
+        for role in affected
     ]
     return Finding(
         kind="empty-completions",
@@ -111,7 +112,7 @@ def empty_completions(e: Evidence) -> Finding | None:
             "eval_examples": len(empty["eval"]),
             "eval_share": shares["eval"],
         },
-        remedy="Fill in the completions, or leave these rows out.",
+        remedy="Fill in the completions, or remove these rows.",
         tunable=False,
     )
 
@@ -129,19 +130,21 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _template_mismatch(one: str, other: str, what: str, share: float, *, severe: bool) -> Finding:
+def _mismatch(one: str, other: str, what: str, how: str, share: float, *, severe: bool) -> Finding:
+    """The finding that one set's prompts or completions (`what`) begin or end so (`how`)."""
+    few = f"only {share:.0%}" if share else "none"
     return Finding(
         kind="template-mismatch",
         severity="error" if severe else "warning",
-        message=f"The {one} {what}; of the {other} ones {share:.0%} do.",
-        evidence={"set": one, "share_of_other": share, "what": what},
+        message=f"The {one} {what} {how}; {few} of the {other} {what} do.",
+        evidence={"set": one, "share_of_other": share, "what": f"{what} {how}"},
         remedy="Build the examples of both sets with the same template.",
         tunable=False,
     )
 
 
 def _other_edges(e: Evidence) -> Finding | None:
-    """The marks and spaces around completions: one set's are fixed, and not the other's."""
+    """A mismatch in the marks and spaces around completions: fixed in one set, not in the other."""
     for place, where in ((0, "begin"), (1, "end")):
         found = {
             role: Counter(edges(x.expected)[place] for x in examples if x.expected)
@@ -152,8 +155,8 @@ def _other_edges(e: Evidence) -> Finding | None:
                 continue
             marks, count = found[one].most_common(1)[0]
             share = found[other][marks] / found[other].total()
-            if count >= FIXED * found[one].total() and share < 0.5:
+            if count >= TEMPLATE_SHARE * found[one].total() and share < 0.5:
                 with_ = f"with {quoted(marks)}" if marks else "without marks or spaces"
-                what = f"completions {where} {with_}"
-                return _template_mismatch(one, other, what, share, severe=False)
+                how = f"{where} {with_}"
+                return _mismatch(one, other, "completions", how, share, severe=False)
     return None

@@ -1,4 +1,4 @@
-"""Training dynamics: train examples that look mislabelled by how they were learned."""
+"""Training dynamics: find mislabelled train examples by how they were learned."""
 
 from __future__ import annotations
 
@@ -14,51 +14,54 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import TrainedExample
     from pytest_ftloop.diagnose.evidence import Evidence
 
-PASSES = 3
-"""Times that an example was trained on, at least: the first says nothing, the model is untaught."""
+FEWEST_PASSES = 3
+"""Fewest times that an example must have been trained on. The first pass does not count, as the
+model has learned nothing yet, and a mean needs at least two."""
 
-LEARNED = 0.75
-"""The median confidence from which on a low one means something: the rest was learned well. A
-doubted example with as much in its last pass was learned in the end, so it may only be hard."""
+LEARNED_CONFIDENCE = 0.75
+"""Median confidence from which on a low one is a sign of a wrong label: the other examples were
+learned well. A doubted example that reaches it in its last pass was learned in the end, so it may
+just be hard."""
 
-LOW = 0.5
-"""An example's confidence, as a share of the median, below which its label is doubted."""
+DOUBTED_SHARE = 0.5
+"""Confidence, as a share of the median, below which an example's label is doubted: from trainings
+with planted wrong labels (benchmark `slices.py`)."""
 
-BETWEEN, TIMES_BETWEEN = 0.7, 2
-"""Wrong labels stand apart, hard examples shade into the rest: up to this share of the median there
-are no more than so many times the doubted ones."""
+BETWEEN_SHARE, TIMES_BETWEEN = 0.7, 2
+"""Wrong labels are apart from the other examples, hard ones are not. So the examples between
+`DOUBTED_SHARE` and this share of the median may be at most this many times the doubted ones."""
 
-LEAST = 3
-"""Doubted examples: one or two are as likely hard ones."""
+FEWEST_DOUBTED = 3
+"""Fewest doubted examples for a finding: one or two are as likely to be hard."""
 
-MOST_SHARE = 0.2
-"""Of the examples: with more of them doubted it is the model that has not learned."""
+MOST_DOUBTED_SHARE = 0.2
+"""Largest share of doubted examples: if there are more, the model has not learned the task."""
 
-EXAMPLES = 20
-"""Trained examples, below which there is no rest to speak of."""
+FEWEST_TRAINED = 20
+"""Fewest examples that the median needs to represent the others."""
 
 IDS = 10
-"""Ids that the finding names, the least confident first."""
+"""Ids that the finding names, the least confident first: about as many as one checks by hand."""
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
-    """The doubted labels, if there are any."""
+    """The finding on doubted labels, if any are."""
     found = mislabelled(e)
     return (found,) if found else ()
 
 
 def mislabelled(e: Evidence) -> Finding | None:
-    """Train examples that the model keeps contradicting while it learns the others well.
+    """The model keeps contradicting some train examples while it learns the others well.
 
-    Signal: an example's confidence is the geometric mean probability of its tokens, averaged over
-    the times it was trained on but the first; steadily low, it is hard or wrong. Threshold: below
-    half of the median, which is 0.75 or more; 3 such examples, no more than 20% of all, and at
-    most twice as many between half and 70% of the median, as hard examples would lie. Those that
-    the last pass learned (0.75 or more) vary much: wrong labels learned by heart look so, but hard
-    examples too, so they are counted apart. Source: dataset cartography (Swayamdipta et al., 2020:
-    low confidence and low variability are often label errors); the figures from the benchmark
-    `slices.py`. Minimum data: 20 examples that were trained on 3 times each. NaN: an example with
-    a loss that is not finite is left out.
+    Signal: the confidence in an example is the geometric mean probability of its tokens, averaged
+    over all passes but the first. If it stays low, the example is hard or wrongly labelled.
+    Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples, at
+    most 20% of all; and between half and 70% of the median, where hard examples are, at most twice
+    as many. Those that the last pass learned (0.75 or more) may be wrong labels learned by heart,
+    or hard examples, so they are counted separately. Source: dataset cartography (Swayamdipta et
+    al., 2020: low confidence with low variability is often a label error); the figures are from
+    the benchmark `slices.py`. Minimum data: 20 examples, each trained on 3 times. NaN: an example
+    with a loss that is not finite is left out.
     """
     confidence = confidences(e)
     doubted = doubted_ids(confidence)
@@ -66,7 +69,7 @@ def mislabelled(e: Evidence) -> Finding | None:
         return None
     middle, highest = median(confidence.values()), confidence[doubted[-1]]
     passes = {x.id: probabilities(x) for x in e.trained if x.id in confidence}
-    late = sum(passes[id_][-1] >= LEARNED for id_ in doubted)
+    late = sum(passes[id_][-1] >= LEARNED_CONFIDENCE for id_ in doubted)
     ids = listed(doubted, IDS)
     looks = f"mislabelled or hard (the last pass learned {late})" if late else "mislabelled"
     return Finding(
@@ -74,8 +77,8 @@ def mislabelled(e: Evidence) -> Finding | None:
         severity="warning",
         message=(
             f"{len(doubted)} of {len(confidence)} train examples look {looks}: the model gives "
-            f"their tokens a probability of {highest:.2f} or less, against {middle:.2f} in the "
-            f"median: {ids}."
+            f"their tokens a probability of {highest:.2f} or less, against a median of "
+            f"{middle:.2f}: {ids}."
         ),
         evidence={
             "doubted": len(doubted),
@@ -87,32 +90,37 @@ def mislabelled(e: Evidence) -> Finding | None:
             "learned_last": late,
             "ids": ids,
         },
-        remedy="Check the labels of these train examples: mend the wrong ones, or drop them."
-        + (" Where the label is right, the example is hard: keep it." if late else ""),
+        remedy="Check the labels of these train examples: correct the wrong ones, or drop them."
+        + (" If a label is right, the example is hard: keep it." if late else ""),
         tunable=False,
     )
 
 
 def confidences(e: Evidence) -> dict[str, float]:
-    """Each example's confidence by id, of those trained on often enough."""
+    """The confidence in each example that was trained on often enough, by id."""
     return {
         example.id: fmean(probabilities(example))
         for example in e.trained
-        if len(example.losses) >= PASSES and all(map(math.isfinite, example.losses))
+        if len(example.losses) >= FEWEST_PASSES and all(map(math.isfinite, example.losses))
     }
 
 
 def probabilities(example: TrainedExample) -> list[float]:
-    """The geometric mean probability of its tokens each time but the first."""
+    """The geometric mean probability of an example's tokens in each pass but the first."""
     return [math.exp(-loss) for loss in example.losses[1:]]
 
 
 def doubted_ids(confidence: Mapping[str, float]) -> list[str]:
-    """Whose labels are doubted, the least confident first; nobody's where that says nothing."""
-    if len(confidence) < EXAMPLES or (middle := median(confidence.values())) < LEARNED:
+    """The ids whose labels are doubted, the least confident first; none if that can't be judged."""
+    if len(confidence) < FEWEST_TRAINED:
         return []
-    low = sorted((c, id_) for id_, c in confidence.items() if c < LOW * middle)
-    between = sum(LOW * middle <= c < BETWEEN * middle for c in confidence.values())
+    middle = median(confidence.values())
+    if middle < LEARNED_CONFIDENCE:
+        return []
+    limit = DOUBTED_SHARE * middle
+    low = sorted((c, id_) for id_, c in confidence.items() if c < limit)
+    between = sum(limit <= c < BETWEEN_SHARE * middle for c in confidence.values())
     if between > TIMES_BETWEEN * len(low):
         return []
-    return [id_ for _, id_ in low] if LEAST <= len(low) <= MOST_SHARE * len(confidence) else []
+    is_few = FEWEST_DOUBTED <= len(low) <= MOST_DOUBTED_SHARE * len(confidence)
+    return [id_ for _, id_ in low] if is_few else []

@@ -1,4 +1,4 @@
-"""The rule over the eval set's size: whether it can show what the gates ask."""
+"""The rule on the size of the eval set: whether it can show what the gates require."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from pytest_ftloop.diagnose.naming import LONGEST_NAME, plural
 
 Unit = Literal["points", "nats", ""]
 
-FEW = 20
-"""Fewer eval examples: each moves a mean by over 5%, and their spread itself is hardly known."""
+FEW_EXAMPLES = 20
+"""Number of eval examples below which a gate on a mean is too weak: each example is more than 5% of
+it, and their spread is hardly known."""
 
-WIDEST = 0.1
-"""Half width of a rate's 95% interval."""
+MOST_HALF_WIDTH = 0.1
+"""Largest half width of a gated pass rate's 95% interval. Beyond 10 points either way the rate
+shows large changes only."""
 
-Z = 1.96
-"""Standard errors to either side of a mean: 95%."""
+Z_95 = 1.96
+"""Half width of a 95% interval, in standard errors."""
 
 _MEAN_OF = {
     "eval_loss": "eval_loss",
@@ -31,29 +33,34 @@ _MEAN_OF = {
     "overfit_gap": "eval_loss",  # less a mean over train examples, which has an error of its own
     "token_accuracy": "token_accuracy",
 }
-"""The metrics that rest on a mean over the eval examples, beside the pass rate; and on which."""
+"""The metrics that rest on a mean over the eval examples, and which mean; without the pass rate."""
 
 
 def small_eval_set(e: Evidence) -> Finding | None:
-    """The eval set can't show what the gates ask.
+    """The eval set is too small to show what the gates require.
 
-    Signal: for a gate on the pass rate, the 95% half width of a rate at its bound (Wilson) is over
-    10 points, or the tag has under 20 examples; for a regression gate on the pass rate, a drop of
-    `max_regression` could not be ruled out with 95% though only one example in 20 flipped from run
-    to run; for any other gate on a figure of the eval set, under 20 examples. What difference such
-    a gate can show is known after training: 1.96 standard errors of the mean. A warning where the
-    whole eval set has under 20 examples, as a few of them then decide a gate; else an info, as the
-    training is none the worse for it. Source: the statistics of a rate and of a mean. Minimum data:
-    none; a spread needs 2 examples. NaN: without a finite loss of each example no difference is
-    told.
+    Signal, by the kind of gate:
+
+    - pass rate: the 95% half width of a rate at the gate's bound (Wilson) is over 10 points; or,
+      for a tag, it has under 20 examples;
+    - regression gate on the pass rate: a drop of `max_regression` could not be ruled out with 95%
+      confidence even if only one example in 20 flipped between runs;
+    - any other figure of the eval set: under 20 examples. Which difference they can show is known
+      after training: 1.96 standard errors of the mean.
+
+    A warning if the whole eval set has under 20 examples, because a few then decide a gate; else an
+    info, as the training itself is not affected. Source: the statistics of a rate and of a mean.
+    Minimum data: none; a spread needs 2 examples. NaN: unless each example has a finite loss, no
+    difference is stated.
     """
     weak = [found for gate in e.gates if (found := _weakness(gate, e))]
     if not weak:
         return None
+    # Name the gate with the fewest examples: what helps it helps the others too.
     least = min(weak, key=lambda found: (found.examples, -found.width))
     return Finding(
         kind="small-eval-set",
-        severity="warning" if len(e.eval) < FEW else "info",
+        severity="warning" if len(e.eval) < FEW_EXAMPLES else "info",
         message=f"The gate {least.gate} rests on {plural(least.examples, 'eval example')}"
         f"{least.consequence}.",
         evidence={
@@ -62,14 +69,17 @@ def small_eval_set(e: Evidence) -> Finding | None:
             "gates": len(weak),
             **({"half_width": least.width} if least.width else {}),
         },
-        remedy="Add eval examples: four times as many show half the difference.",
+        remedy="Add eval examples: four times as many can show half the difference.",
         tunable=False,
     )
 
 
 @dataclass(frozen=True)
 class _Weakness:
-    """A gate that rests on too few examples; `width` is the difference they show, 0 if unknown."""
+    """A gate that rests on too few examples.
+
+    `width` is the smallest difference that they can show, in `unit`; 0 if it is unknown.
+    """
 
     gate: str
     examples: int
@@ -78,9 +88,9 @@ class _Weakness:
 
     @property
     def consequence(self) -> str:
-        """What follows, to be read after how many examples there are."""
+        """What follows from the number of examples: the end of the finding's message."""
         if not self.width:
-            return f": with under {FEW} a few of them decide it"
+            return f": with fewer than {FEW_EXAMPLES}, a few of them decide it"
         if self.unit == "points":
             return f", too few to show a difference under {100 * self.width:.0f} points"
         return f", too few to show a difference under {self.width:.2g} {self.unit}".rstrip()
@@ -92,39 +102,44 @@ def _weakness(gate: Gate | Regression, e: Evidence) -> _Weakness | None:
     if not count:
         return None
     if isinstance(gate, Regression):
+        # Flips of one example in 20 have a variance of 0.05; 1.645: one-sided 95%, as in the gate.
         width = 1.645 * math.sqrt(0.05 / count)
         if "pass_rate" in gate.metrics and width > gate.max_regression:
             return _Weakness(name, count, width, "points")
         of_means = any(metric in _MEAN_OF for metric in gate.metrics)
-        return _Weakness(name, count) if of_means and count < FEW else None
+        return _Weakness(name, count) if of_means and count < FEW_EXAMPLES else None
     if gate.metric == "pass_rate":
         width = _wilson_half_width(gate.bound, count)
-        small = count < FEW if gate.tag else width > WIDEST
+        # A tag is a part of the set, so a wide interval is normal: only a handful is too few.
+        small = count < FEW_EXAMPLES if gate.tag else width > MOST_HALF_WIDTH
         return _Weakness(name, count, width, "points") if small else None
-    if gate.metric not in _MEAN_OF or count >= FEW:
+    if gate.metric not in _MEAN_OF or count >= FEW_EXAMPLES:
         return None
     rows = [row for row in e.results if gate.tag is None or gate.tag in row.tags]
     return _Weakness(name, count, *_resolved(gate.metric, rows))
 
 
 def _wilson_half_width(rate: float, count: int) -> float:
-    return Z * math.sqrt(rate * (1 - rate) / count + (Z / count) ** 2 / 4) / (1 + Z**2 / count)
+    """Half width of Wilson's 95% interval of a rate, which is sound for few examples too."""
+    z = Z_95
+    return z * math.sqrt(rate * (1 - rate) / count + (z / count) ** 2 / 4) / (1 + z**2 / count)
 
 
 def _resolved(metric: str, rows: Sequence[ExampleResult]) -> tuple[float, Unit]:
-    """How small a difference the rows show: 1.96 standard errors of their token mean; 0: unknown.
+    """The smallest difference that the rows can show: 1.96 standard errors of their token mean.
 
-    Of a mean by token an example's part is what it brings beyond the mean of so many tokens.
+    In a mean per token, an example's contribution is what it adds beyond the mean loss of as many
+    tokens. 0 if unknown.
     """
     mean_of = EXAMPLE_METRICS[_MEAN_OF[metric]]
     values = mean_of.values(rows)
     if len(values) < 2 or not all(map(is_figure, values)):
         return 0.0, ""
     mean, tokens = math.fsum(values) / len(values), sum(row.tokens for row in rows) / len(rows)
-    told = differences(
+    found = differences(
         [v - mean * row.tokens / tokens for v, row in zip(values, rows, strict=True)]
     )
-    width = Z * math.sqrt(told.variance / told.n)
+    width = Z_95 * math.sqrt(found.variance / found.n)
     if metric == "perplexity":
         width *= perplexity(mean)
         return (width, "") if is_figure(width) else (0.0, "")

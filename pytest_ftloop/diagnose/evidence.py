@@ -1,4 +1,4 @@
-"""What the rules look at: one iteration's curves and figures, and the chain before it."""
+"""The input of the rules: one iteration's curves and figures, and the chain before it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 Figures = dict[str, "float | int | str"]
-"""What a finding rests on, by name."""
+"""The figures behind a finding, by name."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One iteration as the diagnosis sees it.
+    """Everything that the rules can use to diagnose one iteration.
 
-    `metrics` are the figures of the best evaluation point, `final` those of the last one.
-    `metric` is the one that the loop chooses by. `history`: the iterations of the same chain
-    before this one, oldest first. `train` and `eval` are the examples themselves, `results` what
-    each eval example showed at the best point, `gates` what is asked of them, `holdout` the
-    openings of the holdout so far and `opened` the iterations it was opened for. `seed_noise` is
-    the measured seed noise by metric (`measured_noise`), empty without seed runs. The other fields
-    are those of `Training`. What is not known (curves of another trainer come without data) is
-    empty or None, and rules that need it stay silent.
+    `metrics` are the figures at the best evaluation point, `final` those at the last one. `metric`
+    is the one that the loop chooses by. `history` are the earlier iterations of the same chain,
+    oldest first. `train` and `eval` are the examples, `results` the result of each eval example at
+    the best point, `gates` the loop's gates. `holdout` are the openings of the holdout so far,
+    `opened` the iterations it was opened for. `seed_noise` is the measured seed noise by
+    metric (`core.noise.measured_noise`), empty without seed runs. The other fields are those of
+    `Training`. What is unknown (curves of another trainer come without data) is empty or None, and
+    the rules that need it are silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -83,7 +83,7 @@ class Evidence:
         metric: str = "eval_loss",
         **others: Any,
     ) -> Evidence:
-        """The evidence of a training and its figures; `others` are fields as they are."""
+        """The evidence of a training and its figures; `others` are further fields, by name."""
         return cls(
             steps=training.steps,
             evals=training.evals,
@@ -110,14 +110,16 @@ class Evidence:
     def measured_train(self) -> bool:
         """Whether the train losses of `metrics` and `final` were measured in eval mode.
 
-        Our own evaluation does, and has results; of another trainer's run they are logged ones.
+        Our own evaluation does that, and has results. Another trainer's run has only logged losses,
+        which are of train mode.
         """
         return bool(self.results)
 
     def results_of(self, iteration: Iteration) -> tuple[ExampleResult, ...]:
-        """What an earlier iteration's examples showed; nothing where its table can't be read.
+        """The results of an earlier iteration's examples; empty if its table can't be read.
 
-        The iteration being diagnosed is not in the log yet: a damaged table must not lose it.
+        It is no error, because the iteration being diagnosed is not in the log yet and a damaged
+        table of another one must not lose it.
         """
         try:
             return tuple(iteration.examples)
@@ -126,7 +128,7 @@ class Evidence:
 
     @property
     def eval_curve(self) -> tuple[tuple[int, float], ...]:
-        """(step, eval loss), the untrained base first where it is known and was not evaluated."""
+        """(step, eval loss) per evaluation point, from step 0 if the untrained base's is known."""
         points = tuple((point.step, point.eval_loss) for point in self.evals)
         if math.isfinite(self.base_eval_loss) and not (points and points[0][0] == 0):
             return ((0, self.base_eval_loss), *points)
@@ -134,7 +136,7 @@ class Evidence:
 
     @property
     def untrained_loss(self) -> float:
-        """The untrained base's eval loss, stated or evaluated before the first step; else NaN."""
+        """The untrained base's eval loss, given or evaluated before the first step; else NaN."""
         curve = self.eval_curve
         return curve[0][1] if curve and curve[0][0] == 0 else math.nan
 
@@ -143,7 +145,7 @@ Rule = Callable[[Evidence], Finding | None]
 
 
 def found_by(rules: Iterable[Rule], **known: Any) -> tuple[Finding, ...]:
-    """What the rules find, errors first; `known` are those fields of the evidence that are."""
+    """The findings of these rules, errors first, from the fields of the evidence that are known."""
     evidence = Evidence(
         steps=(),
         evals=(),

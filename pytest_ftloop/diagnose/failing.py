@@ -1,4 +1,4 @@
-"""Which examples fail and what they share: slices, confusions, courses over the iterations."""
+"""Rules on failing examples: what they share, and how they changed over the iterations."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
-    """What it finds, the most telling first."""
+    """All findings on failing examples, the most informative first."""
     return (*slices.findings(e), *confusions.findings(e), *courses.findings(e))

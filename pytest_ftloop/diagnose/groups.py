@@ -1,4 +1,4 @@
-"""Which groups of examples there are: by tag, expected text, length, words of the prompt."""
+"""Group examples by tag, expected text, length, and words of the prompt."""
 
 from __future__ import annotations
 
@@ -17,30 +17,36 @@ _V = TypeVar("_V", str, tuple[str, str])
 Kind = Literal["tag", "label", "length", "word", "pair"]
 
 KINDS: tuple[Kind, ...] = ("tag", "label", "length", "word", "pair")
-"""The simplest first: of two names for the same examples it is preferred."""
+"""The kinds of group, simplest first: of two groups with the same examples the simpler is named."""
 
 SUPPORT = 5
-"""Examples that a group has at least; and that it leaves out, which it is compared with."""
+"""Fewest examples in a group, and fewest outside it: with fewer, no difference between the two can
+be told from chance."""
 
 MOST_LABELS = 100
-"""Expected texts are labels where there are no more of them, and each has `SUPPORT` on average."""
+"""Maximum number of different expected texts that are labels; each also occurs `SUPPORT` times on
+average. More are open answers, which don't form groups."""
 
 QUANTILES = (0.1, 0.25)
-"""The shortest and the longest texts that are groups, as shares of all."""
+"""Shares of the examples that are the groups of the shortest, and of the longest, texts."""
 
-WORDS, FEWEST_WORDS = 120_000, 32
-"""Words looked at in the whole eval set, as the time grows with them: of each prompt as many as
-that allows, or 32, half of them at its start and half at its end."""
+MOST_WORDS, FEWEST_WORDS = 120_000, 32
+"""Maximum number of words examined in the whole eval set, as the time grows with it, and the fewest
+per prompt all the same. Of a longer prompt half are from its beginning and half from its end."""
 
-SHOWN, SHOWN_ID = 40, 70
-"""Characters of a user's text in a group's name; of an example's id."""
+SHOWN_TEXT, SHOWN_ID = 40, 70
+"""Maximum number of characters of a user's text in a group's name, and of an example's id, so that
+a finding stays readable."""
+
+IDS_PER_GROUP = 3
+"""Maximum number of ids that a finding names per slice or confusion, as there may be several."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What an example can be grouped by.
+    """The properties by which an example can be grouped.
 
-    `runs` are the neighbouring words of its prompt that are looked at, `length` is all its words.
+    `runs` are the examined words of its prompt, in runs of neighbours; `length` counts all words.
     """
 
     tags: tuple[str, ...]
@@ -50,30 +56,30 @@ class Traits:
 
     @classmethod
     def of_result(cls, result: ExampleResult, example: Example | None, most: int) -> Traits:
-        """Those of an eval example; without the example itself its prompt is not known."""
+        """The traits of an eval example. Without the example itself its prompt is unknown."""
         prompt = example.prompt_text if example else ""
         return cls(result.tags, result.expected, runs_of(prompt, most), count_words(prompt))
 
     @classmethod
     def of_example(cls, example: Example, most: int) -> Traits:
-        """Those of any example."""
+        """The traits of a train example."""
         prompt, expected = example.prompt_text, (example.expected or "").strip()
         return cls(example.tags, expected, runs_of(prompt, most), count_words(prompt))
 
     @property
     def words(self) -> Iterator[str]:
-        """The words that are looked at."""
+        """The examined words."""
         return chain.from_iterable(self.runs)
 
     @property
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Each two of them that are neighbours."""
+        """The pairs of neighbouring words."""
         return chain.from_iterable(map(pairwise, self.runs))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Examples that share something; `holds` says which, `name` what it is called."""
+    """Examples that share a trait. `holds` is True for those in the group."""
 
     kind: Kind
     name: str
@@ -82,21 +88,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Members:
-    """A group, and the places of its members among the examples asked about."""
+    """A group, and the places of its members in the list of examples."""
 
     group: Group
     places: tuple[int, ...]
 
 
 def words_each(count: int) -> int:
-    """How many words are looked at of each of so many prompts."""
-    return max(FEWEST_WORDS, WORDS // max(count, 1))
+    """The maximum number of words to examine per prompt, for so many prompts."""
+    return max(FEWEST_WORDS, MOST_WORDS // max(count, 1))
 
 
 def groups_of(traits: Sequence[Traits]) -> list[list[Members]]:
-    """All groups of these examples with `SUPPORT`, those of equal members together.
+    """All groups of these examples that have `SUPPORT`; those with the same members are together.
 
-    In order of `KINDS`, then of their names; so the first of equals is the simplest.
+    The order is that of `KINDS`, then of the names, so the first of those together is the simplest.
     """
     equals: dict[tuple[int, ...], list[Members]] = {}
     for find in (_tags, _labels, _lengths, _words, _pairs):
@@ -107,19 +113,19 @@ def groups_of(traits: Sequence[Traits]) -> list[list[Members]]:
 
 
 def has_labels(expected: Sequence[str], least: int = 2) -> bool:
-    """Whether expected texts are a few that repeat, at least so many."""
+    """Whether the expected texts are labels: a few that repeat, at least `least` different ones."""
     different = len(set(expected))
     return least <= different <= min(MOST_LABELS, len(expected) // SUPPORT)
 
 
-def short(text: str, most: int = SHOWN) -> str:
-    """A user's text in one short line."""
+def short(text: str, most: int = SHOWN_TEXT) -> str:
+    """A user's text in one line of at most `most` characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def listed(ids: Sequence[str], most: int) -> str:
-    """The first ids; where they are made of an example's content they may be long."""
+    """The first `most` ids, each shortened: an id may be made of the example's whole content."""
     return ", ".join(short(id_, SHOWN_ID) for id_ in ids[:most])
 
 
@@ -129,7 +135,7 @@ def _tags(traits: Sequence[Traits]) -> Iterator[Members]:
 
 
 def _labels(traits: Sequence[Traits]) -> Iterator[Members]:
-    # Of two labels, one that fails says only to which the model leans: a confusion tells that.
+    # With two labels, a group that fails only shows which one the model prefers; `confusion` does.
     if not has_labels([t.expected for t in traits], least=3):
         return
     for label, places in _places(traits, lambda t: (t.expected,)):
@@ -172,9 +178,9 @@ def _by_length(
 def _places(
     traits: Sequence[Traits], values: Callable[[Traits], Iterable[_V]]
 ) -> list[tuple[_V, tuple[int, ...]]]:
-    """Where each value occurs, of those that `SUPPORT` examples have; in the values' order.
+    """The places of each value that at least `SUPPORT` examples have, in the values' order.
 
-    Counted first, as most pairs of words are rare: places are kept of the others alone.
+    Most pairs of words are rare, so all are counted first, and places are kept of the others only.
     """
     counts = Counter(chain.from_iterable(set(values(t)) for t in traits))
     enough = {value for value, count in counts.items() if count >= SUPPORT}

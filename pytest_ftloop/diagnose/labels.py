@@ -1,6 +1,6 @@
-"""Rules over sets of labels: where a completion names a class, as in classification.
+"""Rules on sets of labels: data whose completions name a class, as in classification.
 
-A set is of labels where at least 30 examples have completions up to 60 characters of which each
+A set of labels has at least 30 examples with completions of up to 60 characters, each of which
 occurs 5 times on average.
 """
 
@@ -17,17 +17,19 @@ from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.naming import answer_of, plural, quoted
 
-LONGEST = 60
-"""Characters of a label."""
+LONGEST_LABEL = 60
+"""Maximum number of characters of a label: names of classes are short, and longer completions are
+usually sentences."""
 
 MOST_SINGLE = 0.1
-"""Share of the train examples whose completion may occur once: beyond, answers are open."""
+"""Largest share of train examples whose completion occurs only once, in a set of labels. If there
+are more, the answers are open, and unseen ones are normal."""
 
 COPIED = 0.9
-"""Share of the train examples whose completion stands in its prompt: then answers are found there,
-other ones too."""
+"""Share of the train examples with the completion in the prompt from which on the task counts as
+copying from the prompt. Then an answer can be found there without being seen in training."""
 
-# Signs, currency and separators around digits; then an exponent, or a unit up to three letters.
+# Digits with signs, currency and separators; then an exponent, or a unit of up to three letters.
 _NUMBER = re.compile(
     r"(?:[A-Z]{3} |[A-Z]{1,2}\$)?[\W_]*\d(?:[\W_]*\d)*(?:[eE][-+]?\d+)?"
     r"(?:[\W_]*[^\W\d_]{1,3})?[\W_]*"
@@ -35,20 +37,23 @@ _NUMBER = re.compile(
 
 
 def unseen_labels(e: Evidence) -> Finding | None:
-    """Eval examples expect labels that the train set does not have.
+    """Eval examples expect labels that the train set lacks.
 
-    Signal: the train set is one of labels, and eval has some that never occur in it: no training
-    teaches them. What looks like a number (an amount, a share, a time) is left out, as it can be
-    computed; so is what stands in its own prompt, where 90% of the train completions do. Where over
-    10% of the train examples have a completion that occurs once, answers are open, and nothing is
-    said; with fewer, as many unseen ones are expected as there are of those (Good and Turing), and
-    two standard errors more are chance. Error only for labels, that is for what several eval
-    examples expect: from 20% of the eval set on, or where it makes a gate on the pass rate
-    unreachable and no train completion occurs once, so that none is open. Else a warning. Source:
-    the figure itself, a bound on the pass rate; of 6,000 simulated pairs of sets drawn alike, with
-    open answers or a long tail of rare labels, 2.8% have a finding, one an error (its train set
-    did lack a label that 12% of eval expect). Minimum data: a train set of labels, 2 eval examples
-    concerned.
+    Signal: the train set is a set of labels, and the eval set has some that never occur in it, so
+    no training teaches them. These do not count:
+
+    - what looks like a number (an amount, a share, a time), as it can be computed;
+    - what occurs in its own prompt, if 90% of the train completions do;
+    - as many examples as chance explains. If some train completions occur only once, about that
+      share of the eval examples is expected to be unseen (Good and Turing), and up to two standard
+      errors more. If over 10% occur only once, answers are open, and the rule is silent.
+
+    An error only for labels that several eval examples expect: from 20% of the eval set on; or if
+    they put a gate on the pass rate out of reach, and no train completion occurs only once. Else a
+    warning. Source: the figure itself, a bound on the pass rate. Of 6,000 simulated pairs of sets
+    drawn alike, with open answers or a long tail of rare labels, 2.8% have a finding, and one an
+    error (its train set did lack a label that 12% of eval expect). Minimum data: a train set of
+    labels, and 2 such eval examples.
     """
     counts = labels_of(e.train)
     labels = Counter({label: n for label, n in counts.items() if not is_number(label)})
@@ -86,18 +91,19 @@ def unseen_labels(e: Evidence) -> Finding | None:
             "labels": len(unseen),
             "train_labels": len(labels),
         },
-        remedy="Add train examples with these labels, write them alike, or take them out of eval.",
+        remedy="Add train examples with these labels, write labels alike in both sets, or remove "
+        "these eval examples.",
         tunable=False,
     )
 
 
 def label_imbalance(e: Evidence) -> Finding | None:
-    """One label crowds out the others, or one that eval asks for hardly occurs in train.
+    """One label dominates the train set, or one that eval expects is rare in it.
 
-    Signal, in a set of labels: one label has 80% of the train examples, so that always giving it is
-    hard to beat; or a label has under a tenth of the share in train that it has in eval, or fewer
-    than 3 train examples, where it is 5% and 3 examples of eval at least. Source: practice. Minimum
-    data: a set of labels, 10 eval examples.
+    Signal, in a set of labels: one label has 80% of the train examples, so that always answering
+    with it is hard to beat; or a label with at least 5% and 3 examples of eval has fewer than 3
+    train examples, or less than a tenth of its share in eval. Source: practice. Minimum data: a set
+    of labels, 10 eval examples.
     """
     labels = labels_of(e.train)
     if not labels or len(e.eval) < 10:
@@ -121,7 +127,7 @@ def label_imbalance(e: Evidence) -> Finding | None:
         severity="warning",
         message=(
             f"The label {quoted(label)} has {count} of {len(e.train)} train examples "
-            f"({of_train:.1%}), and {of_eval:.1%} of eval."
+            f"({of_train:.1%}), and {of_eval:.1%} of the eval examples."
         ),
         evidence={
             "train_examples": count,
@@ -130,28 +136,28 @@ def label_imbalance(e: Evidence) -> Finding | None:
             "labels": len(labels),
         },
         remedy=(
-            "Add examples of the labels that are rare in train. Where the shares are meant, gate "
-            "them by tag: the overall pass rate says little."
+            "Add train examples of the rare labels. If the shares are intended, tag the labels and "
+            "gate them by tag: the overall pass rate shows little of the rare ones."
         ),
         tunable=False,
     )
 
 
 def labels_of(examples: Sequence[Example]) -> Counter[str]:
-    """How often each label occurs; empty for examples that are no set of labels."""
+    """How often each label occurs; empty if the examples are not a set of labels."""
     answers = Counter(answer for x in examples if (answer := answer_of(x)))
     if len(examples) < 30 or len(answers) > len(examples) / 5:
         return Counter()
-    return answers if all(len(answer) <= LONGEST for answer in answers) else Counter()
+    return answers if all(len(answer) <= LONGEST_LABEL for answer in answers) else Counter()
 
 
 def is_number(text: str) -> bool:
     """Whether a text is a number as people write it: `-3`, `$1,250`, `40 %`, `12:30`, `5 kg`."""
-    return len(text) <= LONGEST and _NUMBER.fullmatch(text) is not None
+    return len(text) <= LONGEST_LABEL and _NUMBER.fullmatch(text) is not None
 
 
 def _most_expected(single: int, train: int, eval_: int) -> float:
-    """How many eval examples may have an unseen completion where both sets are drawn alike."""
+    """How many eval examples may have an unseen completion if both sets are drawn alike."""
     expected = single / train * eval_
     return expected + 2 * math.sqrt(expected * (1 + eval_ / train))
 

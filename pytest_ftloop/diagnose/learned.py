@@ -1,4 +1,4 @@
-"""Rules over how far a run got: whether it learned, and whether more of the same would gain."""
+"""Rules on how far a run got: whether it learned, and whether more of the same would help."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from itertools import accumulate, pairwise
 from statistics import fmean
 
 from pytest_ftloop.core.records import Finding
-from pytest_ftloop.diagnose.broken import LOST
+from pytest_ftloop.diagnose.broken import GUESSING_LOSS
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
 from pytest_ftloop.diagnose.windows import (
     FIRST_STEPS,
-    LEARNED,
+    LEARNED_SHARE,
     at,
     batch_noise,
     eval_is_finite,
@@ -24,19 +24,21 @@ from pytest_ftloop.diagnose.windows import (
 
 
 def not_learning(e: Evidence) -> Finding | None:
-    """The run had its steps and hardly changed anything.
+    """The run hardly learned anything.
 
-    Signal: train loss fell less than 5% from the first to the last tenth of the steps (3 to 10
-    steps each), and the best eval loss is less than 5% below the untrained base's; or less than 15%
-    both, and the eval loss fell about as fast at the end as at first, see `_has_just_begun`. Eval
-    is exact, so with it train only must not contradict (by its standard error); without an eval
-    loss from before the first step train decides alone, must then fall short by a standard error,
-    and not have risen as much either. Silent where something did change: the eval loss rose by over
-    5% from its lowest or, where the base's is not known, differs by over 5% between any two points,
-    or most may have been learned before the log begins, see `_learned_before_the_log`. Silent where
-    the loss starts under 0.1: nothing was left to learn. Source: practice; runs at a learning rate
-    200 times too low, measured. Minimum data: 10 finite losses; 6 for the 5%, where the base's eval
-    loss is known. NaN: those steps are left out; with a NaN eval loss: silent.
+    Signal: from the first tenth of the steps to the last (3 to 10 steps each) the train loss fell
+    by less than 5%, and the best eval loss is less than 5% below the untrained base's; or both fell
+    by less than 15%, and the eval loss fell about as fast at the end as at first
+    (`_has_just_begun`). The eval loss is exact, so the train loss only must not contradict it, by
+    more than its standard error. If no eval loss from before the first step is known, the train
+    loss decides alone: it must be a standard error short of 5%, whether it fell or rose.
+
+    Silent if something did change: the eval loss rose by over 5% from its lowest; or the base's is
+    unknown and two points differ by over 5%; or most may have been learned before the log begins
+    (`_learned_before_the_log`). Silent too if the loss starts under 0.1, as nothing was left to
+    learn. Source: practice; runs at a learning rate 200 times too low, measured. Minimum data: 10
+    finite losses; 6 for the 5%, if the base's eval loss is known. NaN: those steps are left out;
+    with a NaN eval loss: silent.
     """
     losses, evals = finite_losses(e), [loss for _, loss in e.eval_curve]
     is_exact = len(evals) >= 2 and e.untrained_loss > 0
@@ -44,7 +46,7 @@ def not_learning(e: Evidence) -> Finding | None:
         return None
     window = window_size(losses)
     head, tail = fmean(losses[:window]), fmean(losses[-window:])
-    if head < 0.1 or span(evals[evals.index(min(evals)) :] if is_exact else evals) > LEARNED:
+    if head < 0.1 or span(evals[evals.index(min(evals)) :] if is_exact else evals) > LEARNED_SHARE:
         return None
     train_fall = 1 - tail / head
     error = batch_noise(losses) * math.sqrt(2 / window) / head
@@ -56,11 +58,12 @@ def not_learning(e: Evidence) -> Finding | None:
     }
     if is_exact:
         eval_fall = 1 - min(evals[1:]) / evals[0]
-        most = 0.15 if len(losses) >= 10 and _has_just_begun(e) else LEARNED
+        # A run that has only just begun to learn may have fallen further, and still needs more.
+        most = 0.15 if len(losses) >= 10 and _has_just_begun(e) else LEARNED_SHARE
         if not (eval_fall < most and train_fall < most + error):
             return None
         figures |= {"eval_first": evals[0], "eval_fall": eval_fall}
-    elif abs(train_fall) + error >= LEARNED or _learned_before_the_log(e, losses):
+    elif abs(train_fall) + error >= LEARNED_SHARE or _learned_before_the_log(e, losses):
         return None
     return Finding(
         kind="not-learning",
@@ -75,16 +78,16 @@ def not_learning(e: Evidence) -> Finding | None:
 
 
 def underfit(e: Evidence) -> Finding | None:
-    """Healthy, and still falling at the end: a higher learning rate or more epochs gain more.
+    """The run is healthy, and its eval loss was still falling at the end.
 
     Signal: over the last quarter of the steps the eval loss fell by more than 2% and 0.05 nats, the
-    last point is the best one, train didn't rise, and eval - train is under 0.1 nats or 25% (as for
-    `overfitting`). Eval points are interpolated; where none lies in the second half
-    before the last, the train loss must have fallen so and by two standard errors too. A quarter
-    of a decaying schedule understates what is left, hence the low bound; 0.05 nats keep a run that
-    nearly reached zero loss from being called unfinished. Minimum data: two points (the untrained
-    base counts as one); the train loss is only consulted from 8 steps on. Source: practice, and
-    measured runs at too low a learning rate. NaN eval loss: silent; NaN gap: taken as small.
+    last point is the best one, the train loss did not rise, and eval - train is under 0.1 nats or
+    25% of the train loss (as for `overfitting`). Eval points are interpolated. If none but the last
+    is in the second half, the train loss must have fallen as much, and by two standard errors. The
+    2% are low because the last quarter of a decaying schedule understates what is left; the 0.05
+    nats spare a run that nearly reached zero loss. Source: practice, and measured runs at too low a
+    learning rate. Minimum data: two points (the untrained base counts as one); the train loss is
+    used from 8 steps on. NaN eval loss: silent; NaN gap: taken as small.
     """
     curve, losses = e.eval_curve, finite_losses(e)
     if len(curve) < 2 or not eval_is_finite(e) or curve[-1][1] > min(loss for _, loss in curve):
@@ -114,19 +117,19 @@ def underfit(e: Evidence) -> Finding | None:
             "eval_fall": 1 - last / curve[0][1] if curve[0][1] else 0.0,
             "eval_fall_last_quarter": fall / before,
         },
-        remedy="Raise the learning rate 3 to 5 times, or train for more epochs.",
+        remedy="Raise the learning rate by a factor of 3 to 5, or train for more epochs.",
     )
 
 
 def converged(e: Evidence) -> Finding | None:
-    """The run came to its end: more of the same brings nothing.
+    """The run converged: more of the same brings nothing.
 
-    Signal: over the last quarter of the steps the eval loss moved less than 1% or 0.005 nats, and
-    train fell less than 5%, 0.005 nats or two standard errors. Source: practice ("plateau, train
-    flat"). Where nothing is memorised (the train loss in eval mode is over 0.2 nats, and the gap
-    within a tenth of it) the remedy is a higher learning rate: measured, the quickstart's first
-    iteration learned which labels there are and no more. Minimum data: 12 steps and an evaluation
-    point in the second half before the last. NaN: silent; a NaN gap changes no remedy.
+    Signal: over the last quarter of the steps the eval loss moved by less than 1% or 0.005 nats,
+    and the train loss fell by less than 5%, 0.005 nats or two standard errors. If nothing is
+    memorised (the train loss in eval mode is over 0.2 nats, and the gap at most a tenth of it) the
+    remedy is a higher learning rate: the quickstart's first iteration, measured, learned only which
+    labels exist. Source: practice ("plateau, train flat"). Minimum data: 12 steps, and an
+    evaluation point in the second half before the last. NaN: silent; a NaN gap changes no remedy.
     """
     losses, curve = finite_losses(e), e.eval_curve
     if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
@@ -145,11 +148,11 @@ def converged(e: Evidence) -> Finding | None:
         message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
         evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
         remedy=(
-            "More epochs at this learning rate bring little. Nothing is memorised yet, so a "
-            "learning rate 3 times higher may learn more; if not, look at the failing examples, "
-            "or at the data."
+            "More epochs at this learning rate will bring little. Nothing is memorised yet, so a "
+            "learning rate 3 times as high may learn more; if not, look at the failing examples "
+            "or the data."
             if _nothing_is_memorised(e)
-            else "More epochs bring nothing: look at the failing examples, or at the data."
+            else "More epochs will bring nothing: look at the failing examples or the data."
         ),
     )
 
@@ -157,23 +160,24 @@ def converged(e: Evidence) -> Finding | None:
 def _what_would_teach(e: Evidence, tail: float, *, is_exact: bool) -> str:
     if _only_warmed_up(e):
         return "Shorten the warmup, which is longer than the run."
-    if tail > LOST and not is_exact and e.steps[0].step > 1:
+    if tail > GUESSING_LOSS and not is_exact and e.steps[0].step > 1:
         return (
-            "A pretrained model lost all it knew before the log begins: lower the learning rate 3 "
-            "to 10 times. One trained from scratch learned nothing: raise it as much."
+            "If the model was pretrained, it lost all it knew before the log begins: lower the "
+            "learning rate by a factor of 3 to 10. If it is trained from scratch, it learned "
+            "nothing: raise the learning rate by as much."
         )
     return (
-        "Raise the learning rate 3 to 10 times; then more epochs, lora.target_modules all-linear, "
-        "a higher rank."
+        "Raise the learning rate by a factor of 3 to 10. If that is not enough: more epochs, "
+        "lora.target_modules all-linear, a higher rank."
     )
 
 
 def _learned_before_the_log(e: Evidence, losses: list[float]) -> bool:
     """Whether most may have been learned before the first logged entry, or within its mean.
 
-    It is past the first 20 steps (an earlier part of the run is missing, or the mean of as many
-    hides what they learned), or the second entry is at once 1% and 5 standard deviations lower.
-    Not while the learning rate only rises: learning then lies ahead.
+    So if that entry is after step 20 (an earlier part of the run is missing, or a mean over so many
+    steps hides what they learned), or if the second entry is lower by 1% and 5 standard deviations.
+    Not if the learning rate only rises, as learning is then still to come.
     """
     first = e.steps[0].step
     if first <= 1 or _only_warmed_up(e):
@@ -188,10 +192,10 @@ def _nothing_is_memorised(e: Evidence) -> bool:
 
 
 def _has_just_begun(e: Evidence) -> bool:
-    """Whether the eval loss fell in the second half of the learning by 2/3 of that in the first.
+    """Whether the eval loss fell in the second half of the run by 2/3 of its fall in the first.
 
-    Learning that gets anywhere slows down. Halves of the sum of the learning rates: a decaying
-    schedule slows any run down, and a warmup hurries it.
+    A run that learns much slows down. The halves are those of the summed learning rates, because a
+    decaying schedule slows any run down, and a warmup delays it.
     """
     curve, rates = e.eval_curve, list(accumulate(step.learning_rate for step in e.steps))
     if not rates or not rates[-1] > 0:

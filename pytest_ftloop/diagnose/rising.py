@@ -1,4 +1,4 @@
-"""Rules over losses that rise again: too high a learning rate, or a train set learned by heart."""
+"""Rules on losses that rise again: too high a learning rate, or a train set learned by heart."""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ from pytest_ftloop.diagnose.windows import (
 )
 
 FAR_TOO_HIGH = 0.05
-"""A learning rate five times above the highest that LoRA is trained well with."""
+"""Learning rate from which on a high, flat eval loss is blamed on it: five times the highest rate
+that is good for LoRA."""
 
-CALMER = "Lower the learning rate 2 to 5 times, warm up, or use a larger effective batch."
+CALMER = "Lower the learning rate by a factor of 2 to 5, warm up, or use a larger effective batch."
 
 
 def oscillation(e: Evidence) -> Finding | None:
     """The learning rate is too high to settle, though the run did not diverge.
 
-    Signal, any of: the mean train loss of some 5 steps was over 1.25 times that at the start (and
-    0.5 nats and 5 standard errors above it), so the run first destroyed and then relearned; a
-    quarter of the evaluation points, two at least, are peaks more than 5% and 0.05 nats above the
-    lows on both sides (a peak may last some points; a steady rise is `overfitting`); the eval
-    loss rose to the end (see `_rise`) and train rose with it, by two standard errors; or the rate
-    was 0.05 or more, and the lowest eval loss is over a fifth of the untrained base's and falls by
-    no more than a tenth in the last quarter: no step lands. The start is
-    the mean of the first 3 steps, but no more than the untrained base's loss or the first step's:
-    the first update may destroy already. Source: practice for the share of points, and a measured
-    run that learns while its eval loss wobbles at a fifth of them; runs that first destroyed,
-    measured. Minimum data: 10 steps, or 5 evaluation points, or two that rise. NaN: those steps are
-    left out; with a NaN eval loss no peak and no rise.
+    Signal, any of:
+
+    - the mean train loss of some 5 steps was over 1.25 times that at the start, and 0.5 nats and 5
+      standard errors above it: the run first destroyed the model and then relearned. The start is
+      the mean of the first 3 steps, but at most the untrained base's loss or the first step's, as
+      the very first update can destroy it;
+    - a quarter of the evaluation points, at least two, are peaks, more than 5% and 0.05 nats above
+      the lows on both sides. A peak may last some points; a steady rise is `overfitting`;
+    - the eval loss rose to the end (see `_rise`), and the train loss rose with it, by two standard
+      errors;
+    - the learning rate was 0.05 or more, and the lowest eval loss is over a fifth of the untrained
+      base's and falls by at most a tenth in the last quarter: every step overshoots.
+
+    Source: for the share of points, practice and a measured run that learns although a fifth of its
+    points are peaks; for the rest, measured runs. Minimum data: 10 steps, or 5 evaluation points,
+    or two that rise. NaN: those steps are left out; with a NaN eval loss there is no peak and no
+    rise.
     """
     return _destroyed_first(e) or _swung(e) or _both_rose(e) or _never_landed(e)
 
@@ -48,14 +54,17 @@ def oscillation(e: Evidence) -> Finding | None:
 def overfitting(e: Evidence) -> Finding | None:
     """The model learns its train set by heart.
 
-    Signal, any of: the eval loss rose to the end (see `_rise`) while train did not rise since (by
-    two standard errors: then it is `oscillation`); or at the best point eval - train is over 0.1
-    nats and over 25% of the train loss, and eval is not still falling (in the last quarter by over
-    2%, 0.01 nats and a tenth of that gap). Of the gap only what came since the start counts, see
-    `_gap_at_start`, and no less than the gap's measured noise. Practice's
-    gap / train > 0.1 alone would cry wolf: a converged run with train 0.08 and eval 0.10 has 0.25.
-    Where accuracy went on rising `overconfidence` speaks instead. Minimum data: two evaluation
-    points after the first step; a train loss in eval mode for the gap. NaN: silent.
+    Signal, any of:
+
+    - the eval loss rose to the end (see `_rise`) while the train loss did not rise. If that rose
+      too, by two standard errors, it is `oscillation`;
+    - at the best point eval - train is over 0.1 nats, 25% of the train loss and its measured noise,
+      and the eval loss hardly falls any more (in the last quarter by at most 2%, 0.01 nats or a
+      tenth of that gap). A gap that was there at the start is subtracted, see `_gap_at_start`.
+
+    If accuracy went on rising, it is `overconfidence` instead. Source: practice, whose gap / train
+    over 0.1 alone raises false alarms: a converged run with 0.08 and 0.10 has 0.25. Minimum data:
+    two evaluation points after the first step; for the gap, a train loss in eval mode. NaN: silent.
     """
     if not e.evals or not eval_is_finite(e) or overconfidence(e):
         return None
@@ -96,14 +105,15 @@ def overfitting(e: Evidence) -> Finding | None:
 
 
 def overconfidence(e: Evidence) -> Finding | None:
-    """More answers are right, and those that are wrong are wrong with more certainty.
+    """More answers are right, and the wrong ones are more certain.
 
-    Signal: the eval loss rose to the end (see `_rise`) while accuracy (of tokens, of a classifier
-    its own) rose since the loss was lowest by more than half a point, its measured noise and, where
-    the tokens are known, one standard error of an accuracy over as many; its mean since then by
-    half of that. `overfitting` is silent then: by what the model answers it is still getting
-    better. Source: practice ("eval loss up while accuracy rises: warn, don't fail"), and runs
-    measured. Minimum data: two evaluation points with their accuracy. NaN: silent.
+    Signal: the eval loss rose to the end (see `_rise`), while the accuracy (of tokens, or a
+    classifier's own) rose from the point of the lowest loss to the end, by more than half a point,
+    its measured noise and, if the number of tokens is known, one standard error of an accuracy over
+    so many; and its mean since that point by half as much. `overfitting` is silent then, because
+    the model's answers still get better. Source: practice ("eval loss up while accuracy rises:
+    warn, don't fail"), and measured runs. Minimum data: two evaluation points with accuracy. NaN:
+    silent.
     """
     if not e.evals or not eval_is_finite(e) or not _rise(e):
         return None
@@ -113,7 +123,7 @@ def overconfidence(e: Evidence) -> Finding | None:
     error = math.sqrt(best.token_accuracy * (1 - best.token_accuracy) / tokens) if tokens else 0.0
     limit = max(0.005, least_change("token_accuracy", best.token_accuracy, e.seed_noise), error)
     rise = last.token_accuracy - best.token_accuracy
-    # Written so that a NaN on either side is silent.
+    # Negated as a whole, so that a NaN on either side is silent.
     if not (rise > limit and fmean(since) - best.token_accuracy > limit / 2):
         return None
     return Finding(
@@ -134,8 +144,8 @@ def overconfidence(e: Evidence) -> Finding | None:
             "accuracy_last": last.token_accuracy,
         },
         remedy=(
-            "Where answers count, not probabilities, choose by loop.metric pass_rate and go on; "
-            "else take the best point, or train fewer epochs or at a lower learning rate."
+            "If answers matter rather than probabilities, choose by loop.metric pass_rate and go "
+            "on; else take the best point, or train fewer epochs or at a lower learning rate."
         ),
     )
 
@@ -176,8 +186,8 @@ def _both_rose(e: Evidence) -> Finding | None:
         return None
     before, since, _ = train
     return _too_fast(
-        f"Both losses rise since step {best.step}: the eval loss from {best.eval_loss:.3f} to "
-        f"{last.eval_loss:.3f}, the train loss from {before:.3f} to {since:.3f}.",
+        f"Both losses have risen since step {best.step}: the eval loss from {best.eval_loss:.3f} "
+        f"to {last.eval_loss:.3f}, the train loss from {before:.3f} to {since:.3f}.",
         {
             "best_step": best.step,
             "eval_lowest": best.eval_loss,
@@ -185,7 +195,8 @@ def _both_rose(e: Evidence) -> Finding | None:
             "train_before": before,
             "train_last": since,
         },
-        "Lower the learning rate 2 to 5 times, or let it decay (training.lr_scheduler_type).",
+        "Lower the learning rate by a factor of 2 to 5, or let it decay "
+        "(training.lr_scheduler_type).",
     )
 
 
@@ -197,9 +208,10 @@ def _never_landed(e: Evidence) -> Finding | None:
     if not lowest > max(0.2, 0.2 * e.untrained_loss) or curve[-1][1] < 0.9 * before:
         return None
     return _too_fast(
-        f"The eval loss stays at {lowest:.2f}: with a learning rate of {rate:g} no step lands.",
+        f"The eval loss stays at {lowest:.2f}: a learning rate of {rate:g} overshoots at each "
+        "step.",
         {"learning_rate": rate, "eval_lowest": lowest, "eval_last": curve[-1][1]},
-        "Lower the learning rate 10 times: LoRA's best ones lie below 1e-2.",
+        "Lower the learning rate by a factor of 10: the best ones for LoRA are below 1e-2.",
     )
 
 
@@ -216,7 +228,8 @@ def _lowest(e: Evidence) -> EvalPoint:
 def _rise(e: Evidence) -> bool:
     """Whether the eval loss ends above its lowest by more than 3%, 0.01 nats and measured noise.
 
-    Its mean since the lowest point by half of that, so one odd last point does not count.
+    Its mean since the lowest point must be above by half of that, so that one odd last point does
+    not count.
     """
     lowest = _lowest(e)
     after = [point.eval_loss for point in e.evals[e.evals.index(lowest) + 1 :]]
@@ -230,7 +243,7 @@ def _rise(e: Evidence) -> bool:
 
 
 def _train_rose(e: Evidence, step: int) -> bool:
-    """Whether the train loss after `step` is above that before it: then it is not overfitting."""
+    """Whether the train loss rose after `step`, by two standard errors."""
     train = train_since(e, step)
     return train is not None and train[1] > train[0] + 2 * train[2]
 
@@ -244,17 +257,18 @@ def _what_train_did(e: Evidence, step: int) -> str:
 
 
 def _is_wide(e: Evidence, gap: float, train_loss: float) -> bool:
-    """Whether a gap is too wide, and no longer that of an eval loss which is still falling."""
+    """Whether a gap is too wide while the eval loss hardly falls any more."""
     limit = max(0.1, 0.25 * train_loss, least_change("overfit_gap", gap, e.seed_noise))
     points = [point for point in e.evals if point.step > 0]
     return len(points) >= 2 and gap > limit and not _eval_still_falls(e, gap)
 
 
 def _gap_at_start(e: Evidence) -> float:
-    """How far the untrained base's eval loss is above the first train losses: the sets differ.
+    """How far the untrained base's eval loss is above the first train losses, as the sets differ.
 
-    Beyond two standard errors of 3 losses. Their mean is lower than the start where a run learns
-    at once, so the first counts where it is higher. 0 where either side is not known.
+    Only the part beyond two standard errors of 3 losses counts. If a run learns at once, the mean
+    of 3 losses is below the start, so the first loss counts if it is higher. 0 if either side is
+    unknown.
     """
     losses = finite_losses(e)
     if len(losses) < 3 or math.isnan(e.untrained_loss) or e.steps[0].step > FIRST_STEPS:

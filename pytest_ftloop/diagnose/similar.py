@@ -1,4 +1,4 @@
-"""Texts that differ in a few characters only, found among thousands in seconds."""
+"""Find texts that differ in only a few characters, among thousands in seconds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 SIMILAR = 95
-"""Percent of characters that the questions of near duplicates share (rapidfuzz's ratio)."""
+"""Smallest similarity of the questions of near duplicates, in percent of characters (rapidfuzz's
+ratio). See `copies.near_duplicates` for its source."""
 
 SIMILAR_ANSWERS = 90
-"""The same of their answers: `12 + 7` and `12 + 8` are near, but no duplicates."""
+"""Smallest similarity of their answers. Questions can be near without being duplicates, such as
+`12 + 7` and `12 + 8`: then the answers differ."""
 
-SHORTEST, LONGEST = 20, 128
-"""Shorter questions must be equal, as a letter may be all of a difference. Of longer ones both
-ends are compared, as the time grows with the square of the length."""
+SHORTEST_SIMILAR = 20
+"""Fewest characters of a question that is compared by similarity. Shorter ones must be equal, as a
+single letter can be the whole difference."""
+
+LONGEST_COMPARED = 128
+"""Maximum number of characters of a question that are compared, half from its beginning and half
+from its end, as the time grows with the square of the length."""
 
 
 class Text(NamedTuple):
-    """One example as it is compared."""
+    """One example in the form that is compared."""
 
     id: str
     question: str
@@ -27,14 +33,14 @@ class Text(NamedTuple):
 
 
 def can_compare() -> bool:
-    """Whether rapidfuzz, of the extra `train`, is installed."""
+    """Whether rapidfuzz is installed, which is in the extra `train`."""
     return find_spec("rapidfuzz") is not None
 
 
 def neighbours(asked: Sequence[Text], known: Sequence[Text]) -> list[tuple[str, str]]:
-    """The ids of each asked text that has a near duplicate among the known, and of that one.
+    """Find near duplicates of the asked texts among the known ones: pairs of their ids.
 
-    Case and white space do not count. It needs rapidfuzz: `can_compare`.
+    Case and white space do not count. Needs rapidfuzz, see `can_compare`.
     """
     from rapidfuzz import fuzz, process
 
@@ -46,14 +52,14 @@ def neighbours(asked: Sequence[Text], known: Sequence[Text]) -> list[tuple[str, 
         question, answer = _compared(text.question), folded(text.answer)
         if not question:
             continue
-        # Two texts share so many characters only if their lengths are near to each other.
+        # Two texts can only share that many characters if their lengths are close.
         first = bisect_left(lengths, len(question) * SIMILAR / (200 - SIMILAR))
         last = bisect_right(lengths, len(question) * (200 - SIMILAR) / SIMILAR)
         near = process.extract(
             question,
             questions[first:last],
             scorer=fuzz.ratio,
-            score_cutoff=SIMILAR if len(question) >= SHORTEST else 100,
+            score_cutoff=SIMILAR if len(question) >= SHORTEST_SIMILAR else 100,
             limit=3,
         )
         for _, _, place in near:
@@ -65,13 +71,14 @@ def neighbours(asked: Sequence[Text], known: Sequence[Text]) -> list[tuple[str, 
 
 
 def folded(text: str) -> str:
-    """A text without differences of case and white space."""
+    """A text in lower case, with single spaces."""
     return " ".join(text.casefold().split())
 
 
 def _compared(question: str) -> str:
     text = folded(question)
-    return text if len(text) <= LONGEST else text[: LONGEST // 2] + text[-LONGEST // 2 :]
+    half = LONGEST_COMPARED // 2
+    return text if len(text) <= LONGEST_COMPARED else text[:half] + text[-half:]
 
 
 def _length(pair: tuple[str, Text]) -> int:

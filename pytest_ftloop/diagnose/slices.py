@@ -1,4 +1,4 @@
-"""Slices that fail: groups of the eval set that do far worse than all other examples."""
+"""Failing slices: groups of eval examples that do far worse than all others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import (
+    IDS_PER_GROUP,
     KINDS,
     SUPPORT,
     Group,
@@ -27,64 +28,67 @@ if TYPE_CHECKING:
     from pytest_ftloop.diagnose.evidence import Evidence
 
 FALSE_DISCOVERIES = 0.05
-"""Benjamini and Hochberg's rate, over all groups of an eval set."""
+"""Largest expected share of false discoveries, over all groups of an eval set (Benjamini and
+Hochberg)."""
 
 MORE_FAIL = 0.35
-"""The least difference of the failure rates, of a slice and of the others."""
+"""Smallest difference between the failure rates of a slice and of the others, chosen from healthy
+runs of the benchmark `slices.py`."""
 
-SURELY_MORE, SURELY_TIMES, SURELY = 0.15, 4.0, 1e-6
-"""A smaller difference, so many times the others' rate, counts with so low a p-value: not one of
-ten thousand groups has it by chance, and in a small eval set no such difference can have it."""
+SURELY_MORE, SURELY_TIMES, SURE_P = 0.15, 4.0, 1e-6
+"""A smaller difference counts too if it is at least this large, the slice's rate is this many times
+the others', and p is this low. Not one of ten thousand groups has that by chance; and in a small
+eval set so small a difference can't reach that p."""
 
 MOST_OTHERS_FAIL = 0.5
-"""Where half of the others fail too, the model fails, not a slice."""
+"""Failure rate of the others from which on no slice is reported: then the model fails."""
 
 MORE_LOSS, TIMES_LOSS = 0.5, 2.0
-"""By loss: a slice's mean loss per token is so many nats, and times, above that of the others."""
+"""By loss: how many nats, and how many times, a slice's mean loss per token must be above that of
+the others."""
 
 SUPERIORITY = 0.8
-"""By loss: the chance that one of the slice has a higher loss than one of the others."""
+"""By loss: the smallest chance that an example of the slice has a higher loss than one of the
+others. It keeps a few extreme losses from making a slice."""
 
-LEAST = 5
-"""Failing examples, and passing ones, below which the failure rate tells groups nothing apart."""
+FEWEST_EACH = 5
+"""Fewest failing, and fewest passing, examples with which failure rates are compared. With fewer no
+group could stand out, and losses are compared instead."""
 
-ALIKE = 0.8
-"""Jaccard index from which on two groups are two names of one slice."""
+SAME_SLICE = 0.8
+"""Jaccard index from which on two groups are two names for one slice."""
 
-MOST = 3
-"""Slices shown."""
+MOST_SLICES = 3
+"""Maximum number of slices that are reported, as the worst ones are to be looked at first."""
 
-LEARNED = 0.8
-"""Mean confidence in a slice's train examples, when last trained on, from which they are learned:
-0.95 to 0.99 where planted wrong labels were, 0.37 to 0.77 where training lacked, or where labels
-contradict each other."""
-
-EXAMPLES = 3
-"""Ids shown of a slice, the highest loss first."""
+SLICE_LEARNED_CONFIDENCE = 0.8
+"""Mean confidence in a slice's train examples, in their last pass, from which on they count as
+learned. Measured: 0.95 to 0.99 with planted wrong labels; 0.37 to 0.77 if more training was needed
+or labels contradicted each other."""
 
 
 class Measure(Protocol):
-    """How examples are compared: by whether they fail, or by their loss."""
+    """How groups of examples are compared: by failures, or by loss."""
 
     def __len__(self) -> int:
         """How many examples there are."""
 
     def figures(self, members: Sequence[int]) -> tuple[float, float]:
-        """The failure rate or mean loss of the members, and of the others."""
+        """The failure rate, or mean loss, of the members and of the others."""
 
     def p(self, members: Sequence[int]) -> float:
-        """The chance that a blind choice of members is as bad as they are."""
+        """The chance that members chosen at random are as bad as these."""
 
     def is_worse(self, members: Sequence[int]) -> bool:
-        """Whether the members are so much worse that it is worth saying."""
+        """Whether the difference is large enough to be reported."""
 
     def without(self, places: frozenset[int]) -> Measure:
-        """The same of the examples at other places."""
+        """The same measure without the examples at these places."""
 
 
 @dataclass(frozen=True)
 class Failures:
-    """By failure rate, with Fisher's exact test; `failed` by place."""
+    """Compare by failure rate, with Fisher's exact test. `failed` is by place."""
 
     failed: Mapping[int, bool]
 
@@ -97,7 +101,7 @@ class Failures:
         return sum(self.failed.values())
 
     def figures(self, members: Sequence[int]) -> tuple[float, float]:
-        """Shares that fail."""
+        """The failure rate of the members and of the others."""
         inside = self._inside(members)
         others = len(self.failed) - len(members)
         return inside / len(members), (self._failing - inside) / others
@@ -107,16 +111,16 @@ class Failures:
         return fisher_exact(self._inside(members), len(members), self._failing, len(self.failed))
 
     def is_worse(self, members: Sequence[int]) -> bool:
-        """Most of the others pass, and `MORE_FAIL` more of them fail, or `SURELY_MORE` do."""
+        """Whether most of the others pass, and the difference is large, or smaller and certain."""
         inside, others = self.figures(members)
         if others >= MOST_OTHERS_FAIL or inside - others < SURELY_MORE:
             return False
         if inside - others >= MORE_FAIL:
             return True
-        return inside >= SURELY_TIMES * others and self.p(members) <= SURELY
+        return inside >= SURELY_TIMES * others and self.p(members) <= SURE_P
 
     def without(self, places: frozenset[int]) -> Failures:
-        """The other examples."""
+        """The same measure without the examples at these places."""
         return Failures({n: failed for n, failed in self.failed.items() if n not in places})
 
     def _inside(self, members: Sequence[int]) -> int:
@@ -125,7 +129,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Losses:
-    """By loss per token, with Mann and Whitney's test; `losses` by place."""
+    """Compare by loss per token, with Mann and Whitney's test. `losses` is by place."""
 
     losses: Mapping[int, float]
 
@@ -146,7 +150,7 @@ class Losses:
         return {place: number for number, place in enumerate(self.losses)}
 
     def figures(self, members: Sequence[int]) -> tuple[float, float]:
-        """Means of the examples' losses per token."""
+        """The mean loss per token of the members and of the others."""
         inside = math.fsum(self.losses[place] for place in members)
         others = len(self.losses) - len(members)
         return inside / len(members), (self._total - inside) / others
@@ -156,23 +160,24 @@ class Losses:
         return self._ranks.mann_whitney([self._numbers[place] for place in members])
 
     def is_worse(self, members: Sequence[int]) -> bool:
-        """Their mean is `MORE_LOSS` and `TIMES_LOSS` above, and most of them lie above most."""
+        """Whether their mean is far above, and most of them are above most of the others."""
         inside, others = self.figures(members)
         if inside - others < MORE_LOSS or inside < TIMES_LOSS * others:
             return False
         return self._ranks.superiority([self._numbers[n] for n in members]) >= SUPERIORITY
 
     def without(self, places: frozenset[int]) -> Losses:
-        """The other examples."""
+        """The same measure without the examples at these places."""
         return Losses({n: loss for n, loss in self.losses.items() if n not in places})
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A group that does worse than the others: the places of its members, and their figures.
+    """A group that does worse than the others, with its figures.
 
-    `places` and `others` leave out the examples of slices named before it. `also` are other names
-    of nearly the same examples.
+    `inside` is the figure of the members at `places`, `others` that of the other examples; both are
+    without the examples of slices named before. `also` are other names for nearly the same
+    examples.
     """
 
     group: Group
@@ -184,12 +189,13 @@ class Slice:
 
 
 def failing_slices(e: Evidence) -> tuple[Slice, ...]:
-    """The worst groups of the eval set, at most `MOST`; a later one is worse without the earlier.
+    """The worst groups of the eval set, at most `MOST_SLICES`.
 
-    Every group with `SUPPORT` is tested once. Of the discoveries those with a large effect remain:
-    among thousands of examples a small difference is certain, but not worth a word. The lowest
-    p-value is named first, by the simplest group with nearly the same examples. Then the rest is
-    tested without these, so that a word that only comes with a failing tag is not named as well.
+    Every group is tested once. Of the discoveries, those with a large effect remain: among
+    thousands of examples a small difference is certain, but not important. The one with the lowest
+    p-value comes first, under the name of the simplest group with nearly the same examples. The
+    rest is then tested without these examples, so that a word which only occurs with a failing tag
+    is not named too.
     """
     measure = measure_of(e.results)
     if measure is None:
@@ -208,10 +214,10 @@ def failing_slices(e: Evidence) -> tuple[Slice, ...]:
 
 
 def measure_of(results: Sequence[ExampleResult]) -> Measure | None:
-    """By failures, where some fail and some pass; else by loss. None where a loss is not finite."""
+    """By failures if enough fail and enough pass; else by loss. None if a loss is not finite."""
     failed = [result.passed is False for result in results]
     is_scored = all(result.passed is not None for result in results)
-    if is_scored and LEAST <= sum(failed) <= len(failed) - LEAST:
+    if is_scored and FEWEST_EACH <= sum(failed) <= len(failed) - FEWEST_EACH:
         return Failures(dict(enumerate(failed)))
     losses = [result.mean_loss for result in results]
     if len(losses) < 2 * SUPPORT or not all(map(math.isfinite, losses)):
@@ -222,13 +228,13 @@ def measure_of(results: Sequence[ExampleResult]) -> Measure | None:
 def _named(found: Sequence[Members], measure: Measure, cutoff: float) -> tuple[Slice, ...]:
     named: list[Slice] = []
     taken: frozenset[int] = frozenset()
-    while len(named) < MOST:
+    while len(named) < MOST_SLICES:
         candidates = [c for m in found if (c := _candidate(m, measure, taken, cutoff))]
         if not candidates:
             break
         best = min(candidates, key=lambda c: (c.p, _order(c.group)))
         alike = sorted(
-            (c for c in candidates if _jaccard(c.places, best.places) >= ALIKE),
+            (c for c in candidates if _jaccard(c.places, best.places) >= SAME_SLICE),
             key=lambda c: _order(c.group),
         )
         named.append(replace(alike[0], also=tuple(c.group.name for c in alike[1:])))
@@ -240,7 +246,7 @@ def _named(found: Sequence[Members], measure: Measure, cutoff: float) -> tuple[S
 def _candidate(
     members: Members, measure: Measure, taken: frozenset[int], cutoff: float
 ) -> Slice | None:
-    """The group without the examples taken, if most are left and they still do worse."""
+    """The group without the examples already taken, if most are left and they still do worse."""
     left = tuple(place for place in members.places if place not in taken)
     if not SUPPORT <= len(left) <= len(measure) - SUPPORT or len(left) < len(members.places) / 2:
         return None
@@ -262,14 +268,14 @@ def _jaccard(one: Sequence[int], other: Sequence[int]) -> float:
 def findings(e: Evidence) -> tuple[Finding, ...]:
     """`failing-slice`: a group of eval examples fails far more often than the others.
 
-    Signal: Fisher's exact test of the failures; where (nearly) all pass or all fail, the rank test
-    of Mann and Whitney on the loss per token; one-sided, with at most 5% false discoveries over all
-    groups (Benjamini and Hochberg). Threshold: the failure rate is 35 points above that of the
-    others, of which most pass, or 15 points and 4 times with p up to 1e-6; or the mean loss is
-    twice theirs and 0.5 nats above, in 80% of pairs.
-    Source: FIELD's table; the effect from healthy runs of the benchmark `slices.py`. Minimum data:
-    5 examples in the slice and 5 others, for the failure rate 5 failing and 5 passing ones. NaN: a
-    loss that is not finite silences the test by loss.
+    Signal: Fisher's exact test on the failures; if (nearly) all examples pass or all fail, Mann and
+    Whitney's rank test on the loss per token. Both are one-sided, with at most 5% false discoveries
+    over all groups (Benjamini and Hochberg). Threshold: most of the others pass, and the failure
+    rate is 35 points above theirs, or 15 points and 4 times as high with p up to 1e-6; by loss, the
+    mean is twice theirs and 0.5 nats above, in 80% of pairs. Source: practice; the sizes are from
+    healthy runs of the benchmark `slices.py`. Minimum data: 5 examples in the slice and 5 others;
+    for the failure rate 5 failing and 5 passing ones. NaN: with a loss that is not finite, losses
+    are not compared.
     """
     named = failing_slices(e)
     most = words_each(len(e.results))
@@ -294,7 +300,7 @@ def _finding(e: Evidence, found: Slice, in_train: Sequence[str]) -> Finding:
         what: found.inside,
         f"others_{what}": found.others,
         "p": f"{found.p:.1e}",
-        "ids": listed(shown, EXAMPLES),
+        "ids": listed(shown, IDS_PER_GROUP),
         "iterations_seen": seen,
         "iterations": iterations,
     }
@@ -314,7 +320,7 @@ def _finding(e: Evidence, found: Slice, in_train: Sequence[str]) -> Finding:
         evidence=evidence,
         remedy=_remedy(e, found, len(in_train), confidence),
     )
-    # Bad in this iteration alone, of several: perhaps its own luck.
+    # Only an info if earlier iterations did not show it: it may be chance.
     return replace(finding, severity="info") if seen == 1 < iterations else finding
 
 
@@ -322,12 +328,13 @@ def _remedy(e: Evidence, found: Slice, in_train: int, confidence: float) -> str:
     name = found.group.name
     if not e.train:
         return f"Look at the train examples {name}: are there enough, and are their labels right?"
+    # Under a third of its share in eval: what the slice lacks is examples.
     if in_train < len(e.train) * len(found.places) / len(e.results) / 3:
         return f"Add train examples {name}: there are {in_train} of {len(e.train)}."
     these = f"the {in_train} train examples {name}"
     if math.isnan(confidence):
         return f"Check the labels of {these}; if they are right, add more such examples."
-    if confidence >= LEARNED:
+    if confidence >= SLICE_LEARNED_CONFIDENCE:
         return f"Check the labels of {these}: the model learned them, so they teach something else."
     return (
         f"T{these[1:]} are not learned either: train longer, add more of them, or look "
@@ -336,13 +343,13 @@ def _remedy(e: Evidence, found: Slice, in_train: int, confidence: float) -> str:
 
 
 def _confidence(e: Evidence, ids: frozenset[str]) -> float:
-    """The mean confidence in these train examples when they were last trained on; NaN: unknown."""
+    """The mean confidence in these train examples in their last pass; NaN if unknown."""
     last = [example.losses[-1] for example in e.trained if example.id in ids]
     return fmean(math.exp(-loss) for loss in last) if last else math.nan
 
 
 def _seen(e: Evidence, found: Slice) -> tuple[int, int]:
-    """In how many iterations, this one included, the slice did worse; and of how many."""
+    """The number of iterations, with this one, in which the slice did worse, and that had it."""
     members = {(e.results[place].id, e.results[place].content) for place in found.places}
     by_rate = isinstance(measure_of(e.results), Failures)
     seen = iterations = 1

@@ -1,4 +1,4 @@
-"""The tests that tell a failing group from chance, with nothing but `math`."""
+"""Tests that distinguish a failing group from chance. Without scipy, whose import is slow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import groupby
 
 
 def fisher_exact(inside: int, size: int, failing: int, total: int) -> float:
-    """The chance of `inside` or more failing examples in a group of `size` drawn blindly.
+    """The chance of at least `inside` failing examples in a group of `size` drawn at random.
 
-    Of `total` examples `failing` fail: the upper tail of the hypergeometric distribution, which is
-    Fisher's exact test, one-sided.
+    Of `total` examples `failing` fail. This is the upper tail of the hypergeometric distribution,
+    that is Fisher's exact test, one-sided.
     """
     passing = total - failing
     low, high = max(0, size - passing), min(size, failing)
@@ -40,14 +40,17 @@ def _log_choose(n: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of some values, once for many tests; equal values share their mean rank."""
+    """The ranks of values, computed once for many tests. Equal values share their mean rank.
+
+    `ties` is the sum of t^3 - t over the sets of t equal values, for the variance of the test.
+    """
 
     ranks: tuple[float, ...]
     ties: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Ranks:
-        """Rank them; no NaN."""
+        """Rank the values, which must not be NaN."""
         ranks, ties, below = [0.0] * len(values), 0.0, 0
         order = sorted(range(len(values)), key=values.__getitem__)
         for _, equal in groupby(order, key=values.__getitem__):
@@ -60,15 +63,15 @@ class Ranks:
         return cls(tuple(ranks), ties)
 
     def superiority(self, members: Sequence[int]) -> float:
-        """The chance that a member's value is above another's, ties half: U / (n m)."""
+        """The chance that a member's value is above a non-member's: U / (n m). Ties count half."""
         size, rest = len(members), len(self.ranks) - len(members)
         return self._u(members) / (size * rest)
 
     def mann_whitney(self, members: Sequence[int]) -> float:
-        """The chance of the members' ranks, or higher ones, by a blind draw.
+        """The chance that members drawn at random have such high ranks, or higher ones.
 
         Mann and Whitney's test, one-sided: the normal approximation with corrections for ties and
-        continuity, good from about 5 members on.
+        continuity, which is good from about 5 members on.
         """
         size, total = len(members), len(self.ranks)
         rest = total - size
@@ -84,9 +87,9 @@ class Ranks:
 
 
 def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Which tests are discoveries when a share `rate` of those may be false (Benjamini, Hochberg).
+    """Which tests are discoveries if a share `rate` of them may be false (Benjamini, Hochberg).
 
-    It holds where the tests are independent or go together, as those of overlapping groups do.
+    Valid if the tests are independent or positively correlated, as those of overlapping groups are.
     """
     cutoff = -1.0
     for rank, p in enumerate(sorted(p_values), start=1):

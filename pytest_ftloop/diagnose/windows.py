@@ -1,9 +1,10 @@
-"""Means of a run's steps, and how noisy they are: what the rules on curves are reckoned with.
+"""Means over windows of a run's steps, and their noise: the arithmetic of the rules on curves.
 
-A train loss is the mean of one noisy batch, so only means of windows of steps are compared, and a
-window's standard error is judged by the step-to-step jumps: their median, so that neither a trend
-nor a spike inflates it. In a log of another trainer a step is a logged entry, the mean of as many
-steps as were taken since the one before: fewer, calmer values, of which the same holds.
+A train loss is the mean of one noisy batch, so only means over windows of steps are compared. The
+standard error of a window is estimated from the jumps between neighbouring steps, by their median,
+so that neither a trend nor a spike inflates it. In the log of another trainer a step is a logged
+entry, which is the mean over the steps since the last entry: fewer and calmer values, but the same
+arithmetic.
 """
 
 from __future__ import annotations
@@ -20,64 +21,68 @@ if TYPE_CHECKING:
 
 
 FIRST_STEPS = 20
-"""A log that begins within as many still shows the start: trl logs every 10 steps by default."""
+"""Latest step at which a log may begin and still show the start of the run: trl logs every 10 steps
+by default."""
 
-LEARNED = 0.05
-"""Share of the loss that must have moved for a run to have learned anything."""
+LEARNED_SHARE = 0.05
+"""Smallest relative change of a loss that counts as learning. Measured runs at a learning rate 200
+times too low stay below it."""
 
 
 def finite_losses(e: Evidence) -> list[float]:
-    """The train losses, without those that are NaN or infinite."""
+    """The train losses that are neither NaN nor infinite."""
     return [step.loss for step in e.steps if math.isfinite(step.loss)]
 
 
 def eval_is_finite(e: Evidence) -> bool:
-    """Whether every evaluation point has a finite loss; also where there is none."""
+    """Whether every evaluation point has a finite loss; True if there is none."""
     return all(math.isfinite(point.eval_loss) for point in e.evals)
 
 
 def window_size(losses: Sequence[float]) -> int:
-    """A tenth of the run, 3 to 10 steps."""
+    """The size of a window: a tenth of the run, 3 to 10 steps."""
     return max(3, min(10, len(losses) // 10))
 
 
 def window_means(losses: Sequence[float], size: int) -> list[float]:
-    """Mean of each run of `size` steps, of the logs: one odd batch does not lift it far."""
+    """The geometric mean of each `size` neighbouring steps, which one odd batch hardly raises."""
     logs = [math.log(max(loss, 1e-6)) for loss in losses]
     count = max(1, len(logs) - size + 1)
     return [math.exp(fmean(logs[i : i + size])) for i in range(count)] if logs else []
 
 
 def tail_mean(losses: Sequence[float]) -> float:
-    """Mean of the last window; NaN without a loss."""
+    """The mean of the last window; NaN without a loss."""
     return fmean(losses[-window_size(losses) :]) if losses else math.nan
 
 
 def last_quarters(losses: Sequence[float]) -> tuple[float, float]:
-    """Means of the third and of the last quarter of at least 4 steps."""
+    """The means of the third quarter and of the last one, of at least 4 steps."""
     quarter = len(losses) // 4
     return fmean(losses[-2 * quarter : -quarter]), fmean(losses[-quarter:])
 
 
 def quarter_error(losses: Sequence[float]) -> float:
-    """Standard error of the difference of two quarters' means."""
+    """The standard error of the difference between the means of two quarters."""
     return batch_noise(losses) * math.sqrt(2 / (len(losses) // 4))
 
 
 def batch_noise(losses: Sequence[float]) -> float:
-    """Standard deviation of one batch's loss, from the median jump between neighbours."""
+    """The standard deviation of one batch's loss, from the median jump between neighbours."""
     if len(losses) < 2:
         return math.inf
+    # 1.4826: of a normal distribution, the standard deviation over the median absolute deviation;
+    # sqrt(2): a jump is the difference of two batches.
     return 1.4826 * median(abs(new - old) for old, new in pairwise(losses)) / math.sqrt(2)
 
 
 def relative_noise(losses: Sequence[float]) -> float:
-    """The same of the loss's log: batch noise grows with the loss."""
+    """`batch_noise` of the log of the losses, as the noise grows with the loss."""
     return batch_noise([math.log(max(loss, 1e-6)) for loss in losses])
 
 
 def at(curve: Sequence[tuple[int, float]], step: float) -> float:
-    """The eval loss at `step`, interpolated; that of the first point for earlier steps."""
+    """The eval loss at `step`, interpolated between points; before the first point, that one's."""
     earlier = curve[0]
     for point in curve:
         if point[0] >= step:
@@ -89,10 +94,10 @@ def at(curve: Sequence[tuple[int, float]], step: float) -> float:
 
 
 def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
-    """The mean train loss up to `step`, the mean at the end, and the standard error between them.
+    """The mean train loss up to `step`, that at the end, and the standard error of the difference.
 
-    Where the losses of the train sample in eval mode are known at both places, these: they are
-    exact, and half a percent is taken for their error. None where there is no loss before or after.
+    If the train sample was measured in eval mode at both places, these losses are returned, with an
+    error of half a percent: they are exact. None without a loss before or after.
     """
     if e.measured_train and step == e.best_step < e.steps[-1].step:
         best, last = (of.get("train_loss", math.nan) for of in (e.metrics, e.final))
@@ -111,9 +116,9 @@ def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
 def moved(e: Evidence) -> bool:
     """Whether the train loss moved by over 10% and 5 standard errors, or the eval loss by over 5%.
 
-    Something did learn then, whatever the log says of gradient and learning rate.
+    Then the model did learn, whatever gradient and learning rate were logged.
     """
-    if eval_is_finite(e) and span([loss for _, loss in e.eval_curve]) > LEARNED:
+    if eval_is_finite(e) and span([loss for _, loss in e.eval_curve]) > LEARNED_SHARE:
         return True
     losses = finite_losses(e)
     if len(losses) < 10:
@@ -124,13 +129,14 @@ def moved(e: Evidence) -> bool:
 
 
 def span(losses: Sequence[float]) -> float:
-    """How far the highest is above the lowest, as a share of the lowest; 0 for fewer than two."""
+    """The highest loss over the lowest, less 1; 0 for fewer than two."""
     lowest = min(losses, default=0.0)
     return max(losses) / lowest - 1 if lowest > 0 else 0.0
 
 
 def swings(losses: Sequence[float]) -> int:
-    """Peaks, of one point or more, by over 5% and 0.05 nats above the lows on both sides."""
+    """The number of peaks, of one point or more, over 5% and 0.05 nats above the lows around."""
+    # `low` is the lowest loss since the last peak, `top` the height of a peak that is not over yet.
     found, low, top = 0, math.inf, -math.inf
     for loss in losses:
         if top < low:

@@ -1,10 +1,10 @@
-"""Rules over the wiring: what trl made of the rows before the model saw them.
+"""Rules on the wiring: what trl made of the rows before the model saw them.
 
-Common to all. They rest on the tokens and labels of the train sample as they are trained on
-(`records.Wiring`), so a fault is found whichever setting, template or tokenizer is to blame. All
-are counts: none can be NaN. Without a wiring (a log of an older version, curves of another trainer)
-or without the rows a rule is about, it stays silent. No finding is tunable. That the adapter
-matches no module, or that a chat template is missing, is an error before training.
+Common to all: they read the tokens and labels of the train sample as the model is trained on them
+(`records.Wiring`), so they find a fault in a setting, a template or a tokenizer alike. All figures
+are counts, so none can be NaN. Without a wiring (a log of an older version, curves of another
+trainer), or without the rows that a rule is about, it is silent. No finding is tunable. An adapter
+that matches no module and a missing chat template are no findings, but errors before training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 
 
 def before_training(wiring: Wiring) -> tuple[Finding, ...]:
-    """What a run's rows show before its first step, errors first."""
+    """The findings on a run's rows before its first step, errors first."""
     return found_by(RULES, wiring=wiring)
 
 
@@ -24,10 +24,10 @@ def truncated_labels(e: Evidence) -> Finding | None:
     """`max_length` cuts off what should be learned.
 
     Signal: 1% of the train rows lose their end to it, or 5% of the labelled tokens are cut, or trl
-    dropped 1% of the examples, as no label was left. Error where over half the rows lose their end
-    and the scorer reads generated text, or where over half the examples are dropped; else a
-    warning. Source: the figures themselves; trl's default max_length is 1024 tokens. Minimum data:
-    one row.
+    dropped 1% of the examples because no label was left. An error if over half of the rows lose
+    their end and the scorer reads generated text, or if over half of the examples are dropped; else
+    a warning. Source: the figures themselves; trl's default max_length is 1024 tokens. Minimum
+    data: one row.
     """
     w = e.wiring
     if w is None or not w.sampled:
@@ -37,7 +37,7 @@ def truncated_labels(e: Evidence) -> Finding | None:
     if ends < 0.01 and labels < 0.05 and dropped < 0.01:
         return None
     parts = [
-        f"max_length {w.max_length} cuts {w.cut} of {w.sampled} train rows looked at: "
+        f"max_length {w.max_length} cuts {w.cut} of the {w.sampled} train rows examined: "
         f"{labels:.0%} of the labelled tokens, and the end of {w.lost_ends} rows, are lost"
     ]
     if w.dropped:
@@ -61,12 +61,12 @@ def truncated_labels(e: Evidence) -> Finding | None:
 def unlearnt_end(e: Evidence) -> Finding | None:
     """No example teaches the model to stop.
 
-    Signal: over half the train rows have no labelled token that ends generation (end of text, end
-    of turn), other than by `max_length`, and the scorer reads generated text. Error where no row
-    has one and the model did not learn the task all the same (pass rate under 50%), else, and
-    before training, a warning. That the pad token is the end token is no fault in itself: trl masks
-    pads by their place. It is named where the collator does take the ends' labels. Source: the
-    labels themselves. Minimum data: one row.
+    Signal: the scorer reads generated text, and over half of the train rows have no labelled token
+    that ends generation (end of text, end of turn), not counting ends lost to `max_length`. An
+    error if no row has one and the model did not learn the task all the same (pass rate under 50%);
+    else, and before training, a warning. A pad token that equals the end token is not a fault by
+    itself, as trl masks padding by position. It is named as the cause if the collator masked the
+    ends' labels. Source: the labels themselves. Minimum data: one row.
     """
     w = e.wiring
     if w is None or not w.sampled or not w.generates:
@@ -89,7 +89,7 @@ def unlearnt_end(e: Evidence) -> Finding | None:
         kind="unlearnt-end",
         severity="error" if worthless else "warning",
         message=(
-            f"In {missing} of {w.sampled} train rows no token that ends an answer is learned"
+            f"In {missing} of {w.sampled} train rows no token that ends an answer is trained on"
             f"{why}: the model never learns to stop."
         ),
         evidence={"rows": w.sampled, "without_end": missing, "masked_ends": w.masked_ends},
@@ -101,10 +101,10 @@ def unlearnt_end(e: Evidence) -> Finding | None:
 def prompt_in_loss(e: Evidence) -> Finding | None:
     """The loss is mostly about prompts.
 
-    Signal: over half of the labelled tokens belong to prompts, as trl trains on all of `messages`
-    unless told otherwise, and on all of prompt and completion with completion_only_loss false. Then
-    eval_loss and train_loss are mostly about prompts too. It may be meant: a warning. Source:
-    the majority. Minimum data: one row with a prompt.
+    Signal: over half of the labelled tokens belong to prompts. By default trl trains on all of
+    `messages`, and with completion_only_loss false on the prompt too; then eval_loss and train_loss
+    are mostly about prompts as well. It may be intended, so it is a warning. Source: half is where
+    prompts outweigh answers. Minimum data: one row with a prompt.
     """
     w = e.wiring
     if w is None or w.prompt_labels <= 0.5 * w.labels:
@@ -118,19 +118,19 @@ def prompt_in_loss(e: Evidence) -> Finding | None:
         ),
         evidence={"labels": w.labels, "prompt_labels": w.prompt_labels},
         remedy=(
-            "Set training.assistant_only_loss: true for messages, leave completion_only_loss out "
-            "for prompt and completion; or give the last answer as completion."
+            "For messages set training.assistant_only_loss: true, or give the last answer as "
+            "completion; for prompt and completion leave training.completion_only_loss out."
         ),
         tunable=False,
     )
 
 
 def split_prompt(e: Evidence) -> Finding | None:
-    """In training the prompt ends in other tokens than when the model is asked.
+    """The prompt's last tokens differ between training and generation.
 
-    Signal: in over half of the train rows the prompt's own tokens do not begin the row: its last
-    ones merge with the completion (a space at its end does that), or the chat template renders it
-    otherwise. Source: trl warns of it once a run. Minimum data: one row with a prompt.
+    Signal: over half of the train rows do not begin with the tokens of the prompt alone: its last
+    ones merge with the completion (as a space at its end does), or the chat template renders it
+    differently. Source: trl warns of it, once per run. Minimum data: one row with a prompt.
     """
     w = e.wiring
     if w is None or w.split_prompts <= 0.5 * w.sampled:
@@ -140,12 +140,12 @@ def split_prompt(e: Evidence) -> Finding | None:
         severity="warning",
         message=(
             f"In {w.split_prompts} of {w.sampled} train rows the prompt ends in other tokens than "
-            "without its completion: the model is asked something else than was trained."
+            "without its completion: the model is asked something that it was not trained on."
         ),
         evidence={"rows": w.sampled, "split_prompts": w.split_prompts},
         remedy=(
-            "End prompts without white space and begin completions with it, or use a chat template "
-            "that renders a prompt alone as it does with its answer."
+            "Put white space at the beginning of completions, not at the end of prompts; or use a "
+            "chat template that renders a prompt alike with and without its answer."
         ),
         tunable=False,
     )

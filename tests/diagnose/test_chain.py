@@ -107,7 +107,7 @@ class TestPlateau:
         """Where the train loss goes on falling more data is wanted, not a look at the gate."""
         of = evidence(1.0, 1.0, 1.0)
         learns = replace(of, metrics=fake_metrics(1.0, train_loss=0.5))
-        assert "more data" in plateau(learns).remedy
+        assert "add data, or regularise more" in plateau(learns).remedy
         assert "gate" in plateau(of).remedy
 
     def test_hides_convergence(self):
@@ -122,11 +122,11 @@ class TestPlateau:
 
 class TestCapacity:
     def test_message(self):
-        """It says where the loss went flat, and how many parameters hold how many tokens."""
+        """It states where the loss levelled off, and how many parameters hold how many tokens."""
         found = capacity(real("too-small"))
         assert (
-            "The train loss went flat at 3.847: the adapter has 2048 parameters for 3872 labelled "
-            "tokens."
+            "The train loss levelled off at 3.847: the adapter has 2048 parameters for 3872 "
+            "labelled tokens."
         ) == found.message
         assert "info" == found.severity
 

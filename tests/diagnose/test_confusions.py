@@ -31,7 +31,10 @@ def test_a_confusion_has_its_counts_and_ids() -> None:
     (finding,) = found(
         ("card lost", "card stolen", 7), ("card lost", "card lost", 2), ("other", "other", 9)
     )
-    assert "'card lost' is answered 'card stolen' in 7 of 9: e000, e001, e002." == finding.message
+    assert (
+        "'card lost' is answered with 'card stolen' in 7 of 9 examples: e000, e001, e002."
+        == finding.message
+    )
     assert "info" == finding.severity
     assert {
         "expected": "card lost",
@@ -90,7 +93,9 @@ def test_an_answer_in_another_form_is_no_other_label(expected: str, output: str)
 def test_a_sign_that_means_something_is_another_label(expected: str, output: str) -> None:
     """A minus, a decimal point, or punctuation that is all of the answer."""
     (finding,) = found((expected, output, 9), ("b", "b", 9))
-    assert finding.remedy.startswith(f"Add train examples that tell '{expected}' from '{output}'")
+    assert finding.remedy.startswith(
+        f"Add train examples that distinguish '{expected}' from '{output}'"
+    )
 
 
 def test_long_answers_are_cut() -> None:

@@ -69,7 +69,7 @@ def test_near_duplicates_without_rapidfuzz(monkeypatch: pytest.MonkeyPatch) -> N
     near = edited(EVAL, 100, prompt=typo, id=lambda i: f"near-{i}")
     finding = found(TRAIN + near, EVAL)["near-duplicates"]
     assert "info" == finding.severity
-    assert "Near duplicates were not sought" in finding.message
+    assert "Near duplicates were not searched for" in finding.message
     assert "pytest-ftloop[train]" in finding.remedy
 
 

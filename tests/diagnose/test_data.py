@@ -74,7 +74,10 @@ def test_some_prompts_of_another_template() -> None:
     mixed = ended(EVAL[:60], "\nlabel:") + EVAL[60:]
     finding = found(TRAIN, mixed)["template-mismatch"]
     assert "warning" == finding.severity
-    assert finding.message == r"The train prompts end with '\nintent:'; of the eval ones 40% do."
+    assert (
+        finding.message
+        == r"The train prompts end with '\nintent:'; only 40% of the eval prompts do."
+    )
     assert {} == found(TRAIN, ended(EVAL[:40], "\nlabel:") + EVAL[40:])
 
 
@@ -115,7 +118,10 @@ def test_questions_are_no_template() -> None:
 @pytest.mark.parametrize(
     ("completion", "words"),
     [
-        (lambda c: c.strip(), "The train completions begin with ' '; of the eval ones 0% do."),
+        (
+            lambda c: c.strip(),
+            "The train completions begin with ' '; none of the eval completions do.",
+        ),
         (lambda c: f"{c}.", "The train completions end without marks or spaces"),
         (lambda c: f'{{"intent": "{c.strip()}"}}', "The train completions begin with ' '"),
     ],

@@ -47,7 +47,7 @@ def test_what_the_last_pass_learned_may_only_be_hard() -> None:
     assert "6 of 106 train examples look mislabelled or hard (the last pass learned 6): " in (
         finding.message
     )
-    assert finding.remedy.endswith("Where the label is right, the example is hard: keep it.")
+    assert finding.remedy.endswith("If a label is right, the example is hard: keep it.")
     assert 6 == finding.evidence["learned_last"]
     assert finding.evidence["variability"] == pytest.approx(0.385, abs=0.001)
     assert finding.evidence["median_variability"] == pytest.approx(0.123, abs=0.001)
@@ -57,7 +57,7 @@ def test_what_stays_low_looks_mislabelled() -> None:
     """Low confidence and a low variability: nobody learned these."""
     (finding,) = findings(evidence(*[LEARNED] * 60, *[WRONG] * 3))
     assert "3 of 63 train examples look mislabelled: " in finding.message
-    assert "Check the labels of these train examples: mend the wrong ones, or drop them." == (
+    assert "Check the labels of these train examples: correct the wrong ones, or drop them." == (
         finding.remedy
     )
     assert 0 == finding.evidence["learned_last"]

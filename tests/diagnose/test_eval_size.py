@@ -90,7 +90,7 @@ def test_means_of_too_few_examples(gate: tuple[str, str], count: int, said: bool
     if finding:
         assert "warning" == finding.severity
         assert f"The gate {gate[0]} rests on {count} eval example" in finding.message
-        assert finding.message.endswith(": with under 20 a few of them decide it.")
+        assert finding.message.endswith(": with fewer than 20, a few of them decide it.")
 
 
 def test_losses_of_the_train_sample_rest_on_no_eval_example() -> None:
@@ -103,7 +103,10 @@ def test_regression_of_a_loss() -> None:
     of_loss = Regression(metrics=("eval_loss",))
     assert "small-eval-set" not in found(TRAIN, EVAL[:20], of_loss)
     finding = found(TRAIN, EVAL[:19], of_loss)["small-eval-set"]
-    assert "The gate regression rests on 19 eval examples: with under" in finding.message
+    assert (
+        "The gate regression rests on 19 eval examples: with fewer than 20, a few"
+        in finding.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_results_that_tell_no_difference(results: list[ExampleResult]) -> None:
     for gate in (("eval_loss", "<= 1"), ("perplexity", "<= 3")):
         finding = small(9, gate, results=results)
         assert finding is not None
-        assert finding.message.endswith(": with under 20 a few of them decide it.")
+        assert finding.message.endswith(": with fewer than 20, a few of them decide it.")
 
 
 def test_by_tag_only_its_examples_count() -> None:

@@ -176,7 +176,7 @@ class TestConverged:
         """Level at a high loss without a gap, the remedy is a higher learning rate."""
         losses = [1 + 4 * math.exp(-n / 8) for n in range(100)]
         found = converged(evidence(losses, (1.1, 1.05, 1.05, 1.05), train_loss=train_loss))
-        assert raise_it == ("a learning rate 3 times higher" in found.remedy)
+        assert raise_it == ("a learning rate 3 times as high" in found.remedy)
 
     def test_memorised_to_the_end(self):
         """Level at nearly no loss, a higher learning rate is not the remedy."""

@@ -57,7 +57,9 @@ class TestOscillation:
         of = evidence(losses, (1.1, 1.05, 1.25, 1.5), math.nan, 1.0)
         (found,) = diagnose(of)
         assert ("oscillation", "warning") == (found.kind, found.severity)
-        assert found.message.startswith("Both losses rise since step 50: the eval loss from 1.050")
+        assert found.message.startswith(
+            "Both losses have risen since step 50: the eval loss from 1.050"
+        )
 
     def test_steady_rise(self):
         """An eval loss that rises steadily overfits: it does not swing."""
@@ -81,7 +83,7 @@ class TestNeverLanded:
     def test_a_high_flat_loss(self):
         """Where the others learn to a tenth of it, no step lands."""
         found = oscillation(self.run((2.8, 2.3, 2.05, 2.07)))
-        assert found.message.startswith("The eval loss stays at 2.05: with a learning rate of 0.1")
+        assert found.message.startswith("The eval loss stays at 2.05: a learning rate of 0.1 ")
 
     @pytest.mark.parametrize(
         ("evals", "rate"),

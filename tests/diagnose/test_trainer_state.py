@@ -182,7 +182,7 @@ def test_a_loss_that_is_none_of_a_language_model(put: Put, key: str) -> None:
     """Of a preference or reward only NaN is looked for, and that is said."""
     run = read_state(put(*[train(n, 5.0, **{key: 0.1}) for n in range(1, 50)]))
     assert [] == kinds(run)
-    assert "no language model's" in run.notes[0]
+    assert "not a language model's" in run.notes[0]
 
 
 def test_a_loss_below_zero(put: Put) -> None:

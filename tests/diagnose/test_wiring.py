@@ -62,7 +62,7 @@ def test_unlearnt_end(fields: dict[str, Any], severity: str | None) -> None:
     found = findings(wiring(**fields), pass_rate=0.1)
     assert severity == (found[0].severity if found else None)
     if severity:
-        assert "no token that ends an answer is learned" in found[0].message
+        assert "no token that ends an answer is trained on" in found[0].message
 
 
 def test_unlearnt_end_of_a_model_that_passes() -> None:

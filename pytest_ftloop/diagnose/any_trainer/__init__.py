@@ -1,1 +1,1 @@
-"""Read what any trainer left: `trainer_state.json` and adapter files, without torch."""
+"""Read the output of any Hugging Face trainer: `trainer_state.json` and adapter files."""

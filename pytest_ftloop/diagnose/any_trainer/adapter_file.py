@@ -1,7 +1,7 @@
-"""An adapter as peft saved it, read without torch: how many parameters, and did they ever move.
+"""Read an adapter that peft saved, without torch: its number of parameters, and whether they moved.
 
-A safetensors file begins with the length of its header (8 bytes, little endian), then the header
-(JSON: of each tensor dtype, shape and where its bytes are), then the tensors.
+A safetensors file begins with the length of its header (8 bytes, little endian). Then comes the
+header (JSON: per tensor the dtype, the shape and the place of its bytes), then the tensors.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 FIRST_ZERO = ("lora_B", "lora_embedding_B")
-"""Parts of the names of what LoRA starts at zero: while these are, the adapter does nothing."""
+"""Parts of the names of the tensors that LoRA initialises with zeros. As long as they are zero, the
+adapter changes nothing."""
 
 LONGEST_HEADER = 100_000_000
-"""The format's own limit, in bytes."""
+"""Maximum length of a header, in bytes: the limit of the safetensors format."""
 
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A saved adapter. `moved` is None where it has no LoRA-B, `rank` where no one rank is stated.
+    """A saved adapter.
 
-    `parameters` counts all that was saved: what peft saves is what it trains. Without any, the file
-    holds empty tensors, and says nothing of the training.
+    `parameters` counts all that was saved, as peft saves what it trains. If it is 0, the tensors in
+    the file are empty and show nothing of the training. `moved` is None if there is no LoRA-B,
+    `rank` is None unless the configuration states a single one.
     """
 
     parameters: int
@@ -41,7 +43,7 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter | None:
-    """The adapter in a checkpoint's folder; None where there is none, a `DataError` for damage."""
+    """Read the adapter in a checkpoint's folder; None if there is none. DataError if damaged."""
     path = folder / WEIGHTS
     try:
         with path.open("rb") as file:
@@ -58,24 +60,25 @@ def read_adapter(folder: Path) -> Adapter | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        said = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or error
         raise DataError(
-            f"the adapter can't be read: {said}", where=Location(shown_path(path))
+            f"the adapter can't be read: {why}", where=Location(shown_path(path))
         ) from None
     return Adapter(parameters, moved if first_zero else None, _rank(folder / CONFIG))
 
 
 Tensor = tuple[list[int], tuple[int, int]]
+"""The shape of a tensor, and the span of its bytes after the header."""
 
 
 def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
-    """Where the tensors' bytes start, and of each its shape and its bytes, from there."""
+    """The place where the bytes of the tensors start, and the tensors by name."""
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes in a file of {size}: truncated?")
     header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     start = 8 + length
     return start, dict(_tensors(header, size - start))
 
@@ -87,9 +90,9 @@ def _tensors(header: Mapping[str, Any], size: int) -> Iterator[tuple[str, Tensor
         of = facts if isinstance(facts, dict) else {}
         shape, span = of.get("shape"), of.get("data_offsets")
         if not _are_counts(shape) or not _are_counts(span) or len(span) != 2:
-            raise ValueError(f"its header says nothing sound of {name[:80]!r}")
+            raise ValueError(f"its header has no valid shape and place for {name[:80]!r}")
         if not span[0] <= span[1] <= size:
-            raise ValueError(f"{name[:80]!r} goes beyond the file's end: truncated?")
+            raise ValueError(f"{name[:80]!r} extends beyond the end of the file: truncated?")
         yield name, (shape, (span[0], span[1]))
 
 
@@ -98,7 +101,7 @@ def _are_counts(value: object) -> TypeGuard[list[int]]:
 
 
 def _is_nonzero(file: BinaryIO, start: int, size: int) -> bool:
-    """Whether any byte differs from 0; read in pieces, to the first that does."""
+    """Whether any byte is not 0. Reads in pieces, up to the first such byte."""
     file.seek(start)
     while size > 0:
         piece = file.read(min(size, _CHUNK))
@@ -109,7 +112,7 @@ def _is_nonzero(file: BinaryIO, start: int, size: int) -> bool:
 
 
 def _rank(path: Path) -> int | None:
-    """The rank that the adapter's configuration states, where that can be read."""
+    """The rank that the adapter's configuration states; None if it can't be read."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""What any Hugging Face trainer logged: `trainer_state.json` to the evidence of a diagnosis.
+"""Read what any Hugging Face trainer logged: from `trainer_state.json` to the diagnosis's evidence.
 
-Read as text, without torch; `training_args.bin` beside it is a pickle, which is never loaded.
+It is read as text, without torch. `training_args.bin` beside it is a pickle and is never loaded.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ STATE = "trainer_state.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,15})")
 
 MOST_STEPS = 10**15
+"""Maximum number of steps that is accepted: a larger one is damage, and as a float loses digits."""
 
 FEW_LOSSES = 12
-"""Below, most rules on the train loss are silent."""
+"""Number of train losses below which most rules on them are silent: then a note says so."""
 
 _EVAL_LOSS = re.compile(r"eval_(?:(.+)_)?loss")
 _ACCURACIES = ("mean_token_accuracy", "accuracy")
@@ -46,11 +47,11 @@ Entry = dict[str, Any]
 class TrainerRun:
     """One run as its trainer logged it.
 
-    `source` is the file; `step` of `planned_steps` were taken, in `epochs` epochs; `seconds` are
-    None before the end. `steps` are the logged train losses: each is the mean over the steps since
-    the one before. `evals` are the evaluation points of each eval set, one alone is named "".
-    `likelihood` False: the loss is that of a reward or preference, which no rule on a language
-    model's loss fits. `notes` say what could not be looked at, and why.
+    `source` is the file. `step` of `planned_steps` steps were taken, in `epochs` epochs; `seconds`
+    is None before the end. `steps` are the logged train losses, each the mean over the steps since
+    the last entry. `evals` are the evaluation points per eval set; a single set is named "".
+    `likelihood` is False if the loss is not a language model's but that of a reward or preference,
+    which the rules don't fit. `notes` state what could not be checked, and why.
     """
 
     source: str
@@ -66,12 +67,12 @@ class TrainerRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Rounded; 1 where no epoch was logged."""
+        """Steps per epoch, rounded; 1 if no epoch was logged."""
         share = self.step / self.epochs if self.epochs > 0 else 1.0
         return max(1, round(min(share, MOST_STEPS)))
 
     def evidence(self, eval_set: str = "") -> Evidence:
-        """What the diagnosis looks at; of several eval sets one at a time."""
+        """The evidence of the run with one of its eval sets."""
         points = self.evals.get(eval_set, ())
         finite = [point for point in points if math.isfinite(point.eval_loss)]
         best = min(finite, key=lambda point: point.eval_loss, default=None)
@@ -90,11 +91,11 @@ class TrainerRun:
         )
 
     def _figures(self, point: EvalPoint | None) -> dict[str, float]:
-        """The figures at a point.
+        """The figures at an evaluation point.
 
-        The train loss is the mean over the epoch that led to it, of every train example once; in
-        train mode and with the weights on the way, so it is rather too high, and the gap too small.
-        NaN where no epoch was logged: one entry is one batch, perhaps.
+        The train loss is the mean over the epoch before it, so over every train example once. It is
+        of train mode and of weights that were still changing, so it is rather too high and the gap
+        too small. NaN if no epoch was logged, as a single entry may be a single batch.
         """
         if point is None:
             return {}
@@ -110,7 +111,7 @@ class TrainerRun:
 
 
 def findings_of(run: TrainerRun) -> tuple[Finding, ...]:
-    """What the diagnosis finds, errors first; of one of several eval sets, which one is said."""
+    """The findings, errors first. If only some of several eval sets have one, it names the set."""
     of_sets = {name: _found(run, name) for name in run.evals or [""]}
     everywhere = [found for found in next(iter(of_sets.values())) if _in_all(found, of_sets)]
     found = list(everywhere)
@@ -125,11 +126,11 @@ def findings_of(run: TrainerRun) -> tuple[Finding, ...]:
 
 
 def read_newest(path: Path) -> TrainerRun | None:
-    """The newest run that PATH means: a file, a checkpoint, or a folder of checkpoints.
+    """Read the newest run at a path: a file, a checkpoint, or a folder of checkpoints.
 
-    None for a folder without a state. Of a folder's own state and those of its checkpoints the one
-    with most steps counts; one that can't be used is passed over, with a note, where an older one
-    can. A checkpoint without a state (a save that was interrupted) is passed over too.
+    Of a folder's own state and those of its checkpoints, the one with most steps counts. If it
+    can't be used but an older one can, that one is read, with a note. A checkpoint without a state
+    (its save was interrupted) is passed over. None for a folder without any state.
     """
     if path.is_file():
         return read_state(path)
@@ -148,7 +149,7 @@ def read_newest(path: Path) -> TrainerRun | None:
 
 
 def states_in(folder: Path) -> Iterator[Path]:
-    """The states of a folder and of its checkpoints, the newest first; its own before others."""
+    """The states of a folder and of its checkpoints, newest first; of equal ones its own first."""
     own = folder / STATE
     at_own = _steps_of(own) if own.is_file() else -1
     for step, checkpoint in _checkpoints(folder):
@@ -162,7 +163,7 @@ def states_in(folder: Path) -> Iterator[Path]:
 
 
 def read_state(path: Path) -> TrainerRun:
-    """A run from its state, and from the adapter beside it. A `DataError` says what is wrong."""
+    """Read a run from its state and the adapter beside it. DataError if the state can't be used."""
     state = _load(path)
     history = state.get("log_history")
     if not isinstance(history, list):
@@ -204,7 +205,7 @@ def _found(run: TrainerRun, eval_set: str) -> tuple[Finding, ...]:
 
 
 def _as_trainers_say(remedy: str) -> str:
-    """A remedy in the words of any trainer: there is no loop file to change."""
+    """A remedy without names of the loop file, which another trainer's run does not have."""
     return _OURS.sub("", remedy).replace("loop.metric pass_rate", "accuracy")
 
 
@@ -213,7 +214,7 @@ def _in_all(finding: Finding, of_sets: Mapping[str, Sequence[Finding]]) -> bool:
 
 
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in a folder, the newest first."""
+    """The checkpoints in a folder, newest first, with their steps."""
     try:
         names = [child.name for child in folder.iterdir()]
     except OSError as error:
@@ -229,17 +230,19 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        said = error.strerror or type(error).__name__
-        raise DataError(f"can't be read: {said}", where=where, cure=_CURE) from None
+        why = error.strerror or type(error).__name__
+        raise DataError(f"can't be read: {why}", where=where, cure=_CURE) from None
     except json.JSONDecodeError as error:
         at = Location(shown_path(path), error.lineno)
-        said = f"wanted JSON, found a mistake or its end: {error.msg}"
-        raise DataError(said, where=at, cure=f"{_CURE} A truncated one: an older one.") from None
+        what = f"wanted JSON, found invalid or incomplete text: {error.msg}"
+        cure = f"{_CURE} If the file is truncated, name an older one."
+        raise DataError(what, where=at, cure=cure) from None
     except UnicodeDecodeError:
-        raise DataError("wanted JSON, found no UTF-8 text", where=where, cure=_CURE) from None
+        what = "wanted JSON, found text that is not UTF-8"
+        raise DataError(what, where=where, cure=_CURE) from None
     except (ValueError, RecursionError) as error:
-        said = f"wanted a trainer's state, found JSON that can't be read: {error}"
-        raise DataError(said, where=where, cure=_CURE) from None
+        what = f"wanted a trainer's state, found JSON that can't be read: {error}"
+        raise DataError(what, where=where, cure=_CURE) from None
     if not isinstance(state, dict) or "log_history" not in state:
         found = "none" if isinstance(state, dict) else _kind(state)
         raise DataError(
@@ -249,7 +252,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _entry(item: object, name: str, path: Path) -> Entry:
-    """One entry with the figures that are read of it, as numbers; the rest as it is."""
+    """One entry of the log, with the figures that are used checked and converted to float."""
     if not isinstance(item, dict):
         raise _wrong(path, name, "an object", item)
     entry: Entry = dict(item)
@@ -266,7 +269,7 @@ def _entry(item: object, name: str, path: Path) -> Entry:
 
 
 def _figures_in(item: Mapping[str, Any]) -> list[str]:
-    """The keys that are read; what else a trainer or its user logs may be anything."""
+    """The keys that are used. The other ones may hold anything a trainer or its user logs."""
     sets = _eval_names(item)
     read = [_eval_key(of, what) for of in (*sets, "") for what in ("loss", *_ACCURACIES)]
     return [key for key in dict.fromkeys((*_FIGURES, *read)) if key in item]
@@ -290,7 +293,7 @@ def _count(of: Mapping[str, Any], key: str, path: Path, name: str) -> int:
 
 
 def _stated(state: Mapping[str, Any], key: str) -> int:
-    """A number of steps; 0 where none is stated (-1 means none): the log then tells."""
+    """A number of steps; 0 if none is stated (-1 means none): then the log's last step counts."""
     value = state.get(key)
     return int(value) if _is_count(value) else 0
 
@@ -301,7 +304,7 @@ def _is_count(value: object) -> TypeGuard[int | float]:
 
 
 def _steps_of(path: Path) -> int:
-    """The steps that a state says were taken; of a damaged one most: it is told of first."""
+    """The steps that a state states as taken. A damaged one counts as newest, to be reported."""
     try:
         return _stated(_load(path), "global_step")
     except DataError:
@@ -325,10 +328,14 @@ def _kind(value: object) -> str:
 
 
 def _as_it_went_on(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries with a loss, by step. Where training went back, what was logged then counts."""
+    """The entries with a loss, by step.
+
+    If training was resumed from an earlier step, the entries from there on replace the older ones.
+    """
     kept: list[Entry] = []
     for entry in entries:
         if "loss" in entry:
+            # A train loss at an earlier step than the last: the run was resumed there.
             while kept and kept[-1]["step"] > entry["step"]:
                 kept.pop()
             before = len(kept)
@@ -356,10 +363,10 @@ def _steps(entries: Sequence[Entry]) -> tuple[StepLog, ...]:
 
 
 def _evals(entries: Sequence[Entry]) -> dict[str, tuple[EvalPoint, ...]]:
-    """The points of each eval set.
+    """The evaluation points per eval set.
 
-    The first at a step counts: a later one is of other weights (load_best_model_at_end), or of
-    another set that `evaluate` was given.
+    The first one at a step counts. A later one is of other weights (load_best_model_at_end), or of
+    another set that was passed to `evaluate`.
     """
     sets: dict[str, dict[int, EvalPoint]] = {}
     for entry in entries:
@@ -375,9 +382,9 @@ def _evals(entries: Sequence[Entry]) -> dict[str, tuple[EvalPoint, ...]]:
 
 
 def _eval_names(entry: Mapping[str, Any]) -> list[str]:
-    """The eval sets that an entry is of: "" for the only one, else their names.
+    """The names of the eval sets that an entry is about; "" for a single set.
 
-    A metric of the user's may end in loss too; what was evaluated has its own runtime.
+    A user's own metric may end in `loss` too, but only an eval set has a runtime.
     """
     found = [match for key in entry if (match := _EVAL_LOSS.fullmatch(key))]
     names = [match[1] or "" for match in found]
@@ -391,9 +398,9 @@ def _eval_key(name: str, what: str) -> str:
 
 
 def _accuracy(entry: Entry, name: str) -> float:
-    """Of tokens, which trl logs under one name for all eval sets, or else whatever was logged.
+    """The token accuracy, which trl logs under one name for all eval sets; else any accuracy.
 
-    NaN where that is no share.
+    NaN if it is missing, or not between 0 and 1.
     """
     keys = [_eval_key(of, what) for of in (name, "") for what in _ACCURACIES]
     found: float = next((entry[key] for key in keys if key in entry), math.nan)
@@ -405,7 +412,7 @@ def _is_likelihood(
     steps: Sequence[StepLog],
     evals: Mapping[str, Sequence[EvalPoint]],
 ) -> bool:
-    """Whether the loss can be a language model's: never below 0, and no reward beside it."""
+    """Whether the loss can be a language model's: it is never below 0, and no reward is logged."""
     keys = {key for entry in entries for key in entry}
     rewards = any("reward" in key or key.startswith(_OBJECTIVES) for key in keys)
     losses = [step.loss for step in steps]
@@ -414,9 +421,9 @@ def _is_likelihood(
 
 
 def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
-    """The adapter beside a state, else that of the newest checkpoint below it.
+    """The adapter beside a state, else that of the newest checkpoint below it, and notes.
 
-    One that can't be read is told, and the curves count all the same.
+    If it can't be read, a note says why, as the curves can be diagnosed without it.
     """
     newest = [checkpoint for _, checkpoint in _checkpoints(folder)[:1]]
     try:
@@ -427,7 +434,7 @@ def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
 
 
 def _pad_is_end(path: Path) -> list[str]:
-    """A note where the tokenizer beside a state has one token for padding and end."""
+    """A note if the tokenizer beside a state pads with its end token."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -437,8 +444,8 @@ def _pad_is_end(path: Path) -> list[str]:
     if not isinstance(pad, str) or pad != end:
         return []
     return [
-        f"the tokenizer pads with its end token {pad[:40]}: a collator that masks padding by the "
-        "token, as DataCollatorForLanguageModeling does, never teaches where to end"
+        f"the tokenizer pads with its end token {pad[:40]}: if the collator masks padding by that "
+        "token, as DataCollatorForLanguageModeling does, the model never learns to stop"
     ]
 
 
@@ -446,7 +453,7 @@ def _emptiness(adapter: Adapter | None) -> list[str]:
     if adapter is None or adapter.parameters:
         return []
     return [
-        "the adapter was saved empty, as some versions do under DeepSpeed ZeRO-3: its file holds "
+        "the adapter was saved empty, as some versions do under DeepSpeed ZeRO-3: its file has "
         "nothing to load"
     ]
 
@@ -462,20 +469,20 @@ def _notes(
         )
     if not likelihood:
         notes.append(
-            "the loss is no language model's (rewards beside it, or below 0): only NaN and "
-            "infinity were looked for"
+            "the loss is not a language model's (it is below 0, or rewards are logged): only NaN "
+            "and infinity were checked"
         )
     if len(steps) < FEW_LOSSES:
         logged = "no train loss is" if not steps else f"only {len(steps)} train losses are"
         if len(steps) == 1:
             logged = "only 1 train loss is"
-        notes.append(f"{logged} logged: most rules need 12 (logging_steps=1)")
+        notes.append(f"{logged} logged: most rules need {FEW_LOSSES} (set logging_steps=1)")
     if not evals:
-        notes.append("nothing was evaluated: overfitting can't be seen (eval_strategy)")
+        notes.append("nothing was evaluated, so overfitting can't be seen (set eval_strategy)")
     first = min([s.step for s in steps[:1]] + [points[0].step for points in evals.values()])
     if likelihood and first > FIRST_STEPS:
         notes.append(
-            f"the log begins at step {first}: what was learned before can't be seen "
-            "(logging_steps=10, eval_on_start)"
+            f"the log begins at step {first}, so what was learned before can't be seen (set "
+            "logging_steps=10 and eval_on_start)"
         )
     return notes
