@@ -3,7 +3,8 @@
 There are two quantities:
 
 - The **measured** seed noise (`SeedNoise.sd`) is the standard deviation of a run's figure within
-  A/A groups (runs that differ in the seed only), pooled over the log. All reports print this one.
+  A/A groups (runs that differ in the seed only), pooled over the log. Reports print this one; the
+  gate's note also states the assumed one.
 - The **assumed** seed noise (`shrunk`) is the measured variance shrunk towards a prior, because a
   few runs may agree by chance. Decisions use this one: the gate with its own prior, the policy and
   the diagnosis through `least_change`.

@@ -41,8 +41,8 @@ def plateau(e: Evidence) -> Finding | None:
     """The last iterations brought no progress.
 
     Signal: the best value of the loop's metric moved by no more than noise in the last 2 of at
-    least 3 iterations. Threshold: `least_change`. Source: practice; the remedy depends on
-    whether the train loss still falls. Minimum data: a finite figure before the last 2. NaN: counts as no
+    least 3 iterations. Threshold: `least_change`. Source: practice; the remedy depends on whether
+    the train loss still falls. Minimum data: a finite figure before the last 2. NaN: counts as no
     progress.
     """
     figures = [*(i.metrics for i in e.history), e.metrics]
@@ -125,9 +125,9 @@ def eval_worn_out(e: Evidence) -> Finding | None:
     Signal: since the holdout last improved beyond noise, the loop's metric improved on the eval set
     beyond noise, and by over 2 standard errors (of the examples, which both iterations share) more
     than on the holdout. Threshold: `least_change`, and the z of the holdout's report. Source:
-    practice; a best that was chosen adaptively is biased (Dwork et al. 2015, "The reusable holdout"). Minimum
-    data: two openings of one holdout, for iterations with one eval set, with two common examples
-    each. NaN: such an opening is left out.
+    practice; a best that was chosen adaptively is biased (Dwork et al. 2015, "The reusable
+    holdout"). Minimum data: two openings of one holdout, for iterations with one eval set, with two
+    common examples each. NaN: such an opening is left out.
     """
     openings = _openings(e)
     if len(openings) < 2:

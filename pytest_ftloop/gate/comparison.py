@@ -26,8 +26,8 @@ from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import ImprovementLog, verify
 
 IN_DOUBT = 0.20
-"""The p-value of a worse figure up to which more seeds are trained. Above it one seed is enough,
-which saves training and adds no false alarm: more seeds could only make that candidate fail."""
+"""More seeds are trained if a metric's p-value for getting worse is at most this. Above it they are
+spared, which adds no false alarm: they could only fail a candidate that now passes."""
 
 SEEDS_IN_DOUBT = 3
 """Seeds by which a candidate in doubt is judged. Two more trainings remove two thirds of the seed's
@@ -53,7 +53,10 @@ class Comparison:
     retrain_baseline: Callable[[Comparison], None] | None = None
 
     def verdict(self, rule: Regression) -> Verdict:
-        """The verdict by the gate's rule, after training two more seeds if it is in doubt."""
+        """The verdict by the gate's rule, after training up to 3 seeds of a candidate in doubt.
+
+        Before that the baseline is trained, if that was asked for and it has no run here.
+        """
         is_missing = self.baseline.iteration is not None and not self.baseline_runs()
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
@@ -74,8 +77,8 @@ class Comparison:
     def keep(self, verdict: Verdict) -> Judgement | None:
         """Log the verdict as a judgement. None if there is nothing new to log.
 
-        That is if the candidate is the baseline, the user accepted it by hand, nothing was
-        compared, or the log has the same judgement already.
+        That is if the candidate is the baseline, the user accepted it by hand, there is no baseline
+        though this is not a first version, or the log has the same judgement already.
         """
         baseline = self.baseline.iteration
         if baseline is not None and baseline.fingerprint == self.candidate.fingerprint:
@@ -83,8 +86,8 @@ class Comparison:
         if verdict.ok and self._is_accepted_by_hand:
             return None
         known = self.log.view.judgements()
-        # Without a repository, or at a stated commit older than the log, a missing baseline does
-        # not make the candidate the first version.
+        # Without a repository, or at a stated commit older than the log, no baseline does not mean
+        # that this is the first version.
         if baseline is None and (not self.baseline.is_first or self.baseline.was_stated):
             return None
         is_first = baseline is None and verdict.ok
@@ -114,7 +117,7 @@ class Comparison:
     def _judgements_by_eval_set(self) -> tuple[Judgement, ...]:
         """The judgements of iterations that were measured on the candidate's eval set.
 
-        Those of iterations that are no longer in the log count too: they wore it out all the same.
+        Those of iterations that are no longer in the log count too: they used the eval set.
         """
         view = self.log.view
         sets = {i.id: i.data.get("eval", {}).get("sha256") for i in view.iterations()}
@@ -193,9 +196,9 @@ class Comparison:
     ) -> tuple[Side, Side]:
         """Baseline and candidate with their runs, each run on one side only.
 
-        If both have the same settings, a run counts as the candidate's if it was trained for the
-        candidate; or if it was trained in the candidate's environment, the baseline was not, and
-        the run was not meant as the baseline's (`--ftloop-retrain-baseline`).
+        If both have the same settings, a run is the candidate's in two cases: it was trained for
+        the candidate; or the environment changed since the baseline, and it was trained in the new
+        one. A run of `--ftloop-retrain-baseline` is always the baseline's.
         """
         candidate = self.candidate
         if not self._is_one_group(baseline):
@@ -261,7 +264,10 @@ def _without_names(verdict: Verdict) -> dict[str, object]:
 
 
 def _is_known(judgement: Judgement, known: Sequence[Judgement]) -> bool:
-    """Whether the log has this judgement already, as its only current one or as a failed one."""
+    """Whether the log has this judgement already.
+
+    A passing one is known if it equals the only current one, a failing one if it equals any.
+    """
     current = current_judgements(known)
     same = [
         other

@@ -1,4 +1,4 @@
-"""A record's text as plain data: what YAML makes of it, within bounds, each mistake at its line.
+"""Parse a record's YAML into plain data. Size and depth are limited; an error names its line.
 
 PyYAML takes 5 ms for a record of 10 kB, and a replay reads one per iteration. So a text in the
 shape that we write is read line by line in 0.7 ms; any other text, edited or damaged, through
@@ -38,7 +38,7 @@ _SCALARS: Any = {
 }
 """What a plain scalar may be. A date or a merge key (`<<`) is never written."""
 
-# The shape that we write. Whatever else it is, PyYAML reads it.
+# The shape that we write. Text of any other shape goes to PyYAML.
 _PRINTABLE = re.compile(
     "[\n -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]+"
 )

@@ -1,4 +1,4 @@
-"""The seam between the loop and what trains: the protocol, and the backend of this machine."""
+"""What the loop asks of a backend, and the backend that trains in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Trains and measures for one loop. The loop knows nothing else about training."""
+    """Trains and measures for one loop.
+
+    The examples, the scorer and the model are in the `Inputs` and the `LoopConfig` that its factory
+    is given; both may hold live Python objects. Retrying after out of memory and reporting what is
+    wrong with the rows (`Task.found`) are the backend's own business.
+    """
 
     def train(
         self,
@@ -33,6 +38,8 @@ class Backend(Protocol):
     ) -> Run:
         """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
 
+        `adapter` is a folder of this machine: the holdout and `ftloop export` read it there. Raises
+        a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
         `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
         untrained base is not measured again. With `pace`, a run that can no longer reach it is
         ended early.
@@ -44,7 +51,10 @@ class Backend(Protocol):
         """Evaluate a saved adapter on these examples, without training."""
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
-        """The environment (device, precision, versions) that training here would record."""
+        """The environment (device, precision, versions) that training with these settings records.
+
+        It must equal `Run.environment`, or nothing that an earlier run trained is restored.
+        """
 
 
 BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]

@@ -120,7 +120,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
 
 
 def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
-    """Compute the figures of the run: a draft of its record, without findings and decision."""
+    """Put the run's results into a draft record, without findings or decision."""
     config, inputs, plan = cycle.config, cycle.inputs, current.plan
     training, evaluation = run.training, run.evaluation
     return Iteration(
@@ -157,7 +157,7 @@ def diagnose(draft: Iteration, evidence: Evidence, data_findings: tuple[Finding,
 
 def decide(cycle: Cycle, current: Turn, draft: Iteration) -> Iteration:
     """Add the decision: to stop, or which settings to adjust for the next iteration."""
-    # Decide on the rounded figures of the log, as a later run would that reads them there.
+    # Decide on the figures as rounded in the log, because a later run reads those.
     decision = cycle.planner.decide([*current.chain, as_logged(draft)], current.logged)
     return replace(draft, decision=decision)
 
@@ -181,7 +181,7 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
 
 
 def _evidence_in_log(improvement_log: ImprovementLog) -> Mapping[str, Any]:
-    """The fields of `Evidence` that come from the log: holdout uses, and the noise of the seed."""
+    """The fields of `Evidence` that come from the log: holdout uses and the seed noise."""
     view = improvement_log.view
     uses = view.holdout_uses()
     ids = {use.iteration for use in uses}
@@ -211,7 +211,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
 
 
 def _with_findings_of_user(cycle: Cycle, draft: Iteration, evidence: Evidence) -> Iteration:
-    """Add the findings of the user's hook; within one severity they come after ours."""
+    """Add the findings of the user's hook. At equal severity ours come first."""
     if cycle.user_diagnosis is None:
         return draft
     findings = (*draft.findings, *cycle.user_diagnosis(evidence))
@@ -219,9 +219,9 @@ def _with_findings_of_user(cycle: Cycle, draft: Iteration, evidence: Evidence) -
 
 
 def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
-    """The best iteration's eval curve, which ends a hopeless run early; None if it must not.
+    """The best iteration's eval curve, which ends a hopeless run early; None if none may be.
 
-    Only a loop that is decided by its eval loss can tell early: a pass rate may still rise late.
+    Only where the loop chooses by eval loss can a run be given up: a pass rate may still rise late.
     """
     if not chain or cycle.config.loop.metric != "eval_loss":
         return None
@@ -231,7 +231,7 @@ def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
 def _take_back_decision(
     cycle: Cycle, last: Iteration, plan: Plan, error: ConfigError
 ) -> ConfigError:
-    """Remove the decision for settings that can't be trained from the log; return the error.
+    """Remove from the log a decision whose settings can't be trained; return the error.
 
     A decision left in the log would be followed again, even after the user has fixed the policy.
     """

@@ -82,7 +82,7 @@ class Loop:
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
-        """Train what the log lacks. Returns the chain and its best iteration.
+        """Train what the log lacks, also of the loop's seeds. Returns the chain and its best.
 
         One process trains a loop at a time; the others wait, and then find it up to date. In a
         replay nothing is trained: `StaleLogError` names what is missing.
@@ -96,9 +96,9 @@ class Loop:
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
 
-        Without `rules` it uses the loop's own gates, or the default one if there are none. If the
-        comparison is in doubt, it trains more seeds. It logs the verdict on the whole eval set, and
-        measures an accepted iteration on the holdout. In a replay it only compares.
+        Without `rules` it uses the loop's own regression gates, or the default one if there are
+        none. If the comparison is in doubt, it trains more seeds. It logs the verdict on the whole
+        eval set, and measures an accepted iteration on the holdout. In a replay it only compares.
         """
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         rules = tuple(rules) or result.regressions or (Regression(),)
@@ -114,7 +114,10 @@ class Loop:
         return self._result(cycle, course, best)
 
     def outlook(self) -> Outlook:
-        """What comes next by the log. Trains nothing; raises `StaleLogError` without a chain."""
+        """What comes next, according to the log. Trains nothing.
+
+        Raises a `StaleLogError` where the log has no chain.
+        """
         planner, logged = self._cycle().planner, self.log.read()
         chain, plan = planner.walk(logged)
         if not chain:
@@ -122,7 +125,7 @@ class Loop:
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
-        # The loop has stopped. Its decision holds what it would try, and after a fault nothing.
+        # The loop has stopped. Its decision lists what it would try; after a fault, nothing.
         if decision.next or decision.kind == "fault":
             parent = planner.parent(decision, chain)
             return Outlook(chain, parent, decision.next, decision.because)

@@ -161,7 +161,7 @@ class Planner:
         return replace(decision, rests_on=self._rests_on if decision.action == "stop" else "")
 
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
-        """Other iterations on the same model and rows, and the noise of the seed."""
+        """Other iterations on the same model and rows, and the seed noise."""
         others = tuple(i for i in logged if _same_task(i, chain[0]) and i not in chain)
         groups = groups_of(logged, self.log.view.seed_runs())
         return adjust.Known(others, measured_noise(groups))

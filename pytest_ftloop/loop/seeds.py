@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.cycle import Cycle
 
 CALIBRATION_SEEDS = 5
-"""Default number of runs for `ftloop calibrate`: 4 degrees of freedom for the noise of the seed."""
+"""Default number of runs for `ftloop calibrate`: 4 degrees of freedom for the seed noise."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_verdicts() -> None:
 
 def test_operators() -> None:
     """Each operator of a gate is named."""
-    assert set(OPERATORS) == {s for s in ticked(section(REFERENCE, "Gates")) if s[0] in "<>"}
+    assert set(OPERATORS) == {s for s in ticked(section(REFERENCE, "Gates")) if s[0] in "<>=!"}
 
 
 SET_BESIDE = ("report_to",)
