@@ -135,6 +135,7 @@ def no_signal(e: Evidence) -> Finding | None:
             "Check lora.target_modules: its names must match modules of this model.",
             {"trainable_parameters": 0},
         )
+    # A single step proves nothing, and a NaN run moves no weight either: `non_finite` reports that.
     norms = [step.grad_norm for step in e.steps]
     if len(e.steps) < 2 or not all(math.isfinite(s.loss) for s in e.steps):
         return None
@@ -153,6 +154,7 @@ def no_signal(e: Evidence) -> Finding | None:
             "Check that the labels are the completion's tokens.",
             figures,
         )
+    # A run that diverged before the log begins has no gradient either: that is `diverged`.
     if all(norm == 0 for norm in norms) and not moved(e) and not _lost_before_the_log(e):
         return _no_signal(
             "the gradient was exactly 0 at every step",

@@ -95,6 +95,7 @@ def capacity(e: Evidence) -> Finding | None:
     parameters, tokens = e.trainable_parameters, e.labelled_tokens
     if not parameters or not tokens or parameters >= tokens or len(losses) < 12:
         return None
+    # In the first epoch all rows are new, so the loss does not show what the adapter can hold.
     epochs = e.steps[-1].step / max(e.steps_per_epoch, 1)
     floor = max(0.2, 0.2 * (e.base_eval_loss if math.isfinite(e.base_eval_loss) else losses[0]))
     too_fast = any(step.learning_rate > OVERSHOOTING_RATE for step in e.steps)

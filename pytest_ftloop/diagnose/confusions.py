@@ -38,18 +38,18 @@ def findings(e: Evidence) -> tuple[Finding, ...]:
     outputs = {row.output for row in e.results if row.output}
     if not has_labels([row.expected for row in e.results]) or len(outputs) > MOST_LABELS:
         return ()
-    asked = Counter(row.expected for row in e.results)
-    said = Counter(
+    expected = Counter(row.expected for row in e.results)
+    answered = Counter(
         (row.expected, row.output) for row in e.results if row.passed is False and row.output
     )
     often = [
         (count, pair)
-        for pair, count in said.items()
-        if count >= FEWEST_CONFUSED and count >= CONFUSED_SHARE * asked[pair[0]]
+        for pair, count in answered.items()
+        if count >= FEWEST_CONFUSED and count >= CONFUSED_SHARE * expected[pair[0]]
     ]
     often.sort(key=lambda found: (-found[0], found[1]))
     often = often[:MOST_CONFUSIONS]
-    return tuple(_finding(e, *pair, count, asked[pair[0]]) for count, pair in often)
+    return tuple(_finding(e, *pair, count, expected[pair[0]]) for count, pair in often)
 
 
 def same_but_for_form(one: str, other: str) -> bool:
@@ -64,28 +64,28 @@ def _plain(text: str) -> str:
     return line.lstrip(PUNCTUATION).rstrip(PUNCTUATION + ".")
 
 
-def _finding(e: Evidence, expected: str, output: str, count: int, asked: int) -> Finding:
+def _finding(e: Evidence, expected: str, output: str, count: int, examples: int) -> Finding:
     rows = [
         r for r in e.results if r.passed is False and (r.expected, r.output) == (expected, output)
     ]
-    wanted, said = short(expected), short(output)
+    wanted, actual = short(expected), short(output)
     ids = listed(sorted(row.id for row in rows), IDS_PER_GROUP)
     return Finding(
         kind="confusion",
         severity="info",
-        message=f"'{wanted}' is answered with '{said}' in {count} of {asked} examples: {ids}.",
+        message=f"'{wanted}' is answered with '{actual}' in {count} of {examples} examples: {ids}.",
         evidence={
             "expected": wanted,
-            "output": said,
+            "output": actual,
             "count": count,
-            "examples": asked,
+            "examples": examples,
             "ids": ids,
         },
         remedy=(
             "They differ only in case, white space or punctuation: check how the train completions "
             f"write '{wanted}', or let both pass (scoring.ignore_case, or a scorer of your own)."
             if same_but_for_form(expected, output)
-            else f"Add train examples that distinguish '{wanted}' from '{said}', or check whether "
-            "the labels do."
+            else f"Add train examples that distinguish '{wanted}' from '{actual}', or check "
+            "whether the labels do."
         ),
     )

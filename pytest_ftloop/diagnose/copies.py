@@ -65,6 +65,7 @@ def contradictions(e: Evidence) -> Finding | None:
             completions[prompt][answer] += 1
             ids.setdefault((prompt, answer), x.id)
     split = {prompt: answers for prompt, answers in completions.items() if len(answers) > 1}
+    # At least so many rows can't be learned, whichever completion the model settles on.
     wrong = sum(answers.total() - max(answers.values()) for answers in split.values())
     against = [
         (x.id, ids[prompt, next(iter(completions[prompt]))])

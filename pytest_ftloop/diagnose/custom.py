@@ -15,10 +15,10 @@ Diagnose = Callable[[Evidence], Sequence[Finding]]
 """Returns the user's findings on one iteration. They follow the package's own."""
 
 
-def asked(plugin: str, ask: Callable[[], object]) -> tuple[Finding, ...]:
+def findings_of_hook(plugin: str, call: Callable[[], object]) -> tuple[Finding, ...]:
     """The findings that a plugin's hook returns. A `ConfigError` for a mistake names the plugin."""
     try:
-        found = ask()
+        found = call()
     except Exception as error:
         raise ConfigError(
             f"{NAME} of {plugin} raised {described(error)}",

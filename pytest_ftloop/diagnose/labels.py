@@ -73,6 +73,7 @@ def unseen_labels(e: Evidence) -> Finding | None:
     if count < 2 or count <= _most_expected(single, len(e.train), len(e.eval)):
         return None
     share = sum(n for n in unseen.values() if n > 1) / len(e.eval)
+    # Unseen labels fail for certain, so the pass rate can't exceed 1 - share.
     unreachable = single == 0 and any(
         isinstance(gate, Gate) and gate.name == "pass_rate" and gate.bound > 1 - share
         for gate in e.gates
@@ -112,6 +113,7 @@ def label_imbalance(e: Evidence) -> Finding | None:
     label, count = labels.most_common(1)[0]
     of_train, of_eval = count / len(e.train), wanted[label] / len(e.eval)
     if of_train < 0.8:
+        # Among those that eval asks for often enough to matter, the most frequent one is named.
         rare = [
             label
             for label, n in wanted.most_common()

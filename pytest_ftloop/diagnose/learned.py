@@ -46,6 +46,7 @@ def not_learning(e: Evidence) -> Finding | None:
         return None
     window = window_size(losses)
     head, tail = fmean(losses[:window]), fmean(losses[-window:])
+    # After its lowest point the eval loss may have risen again: then the model did change.
     if head < 0.1 or span(evals[evals.index(min(evals)) :] if is_exact else evals) > LEARNED_SHARE:
         return None
     train_fall = 1 - tail / head
@@ -101,6 +102,7 @@ def underfit(e: Evidence) -> Finding | None:
     if len(losses) >= 8:
         third, fourth = last_quarters(losses)
         error = 2 * quarter_error(losses)
+        # Between two distant points the eval loss is a guess: then the train loss has to agree.
         coarse = curve[-2][0] < 0.5 * curve[-1][0]
         if fourth > third + error or (coarse and third - fourth < max(0.05, 0.02 * third, error)):
             return None
@@ -135,6 +137,7 @@ def converged(e: Evidence) -> Finding | None:
     if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
         return None
     last, step = curve[-1][1], curve[-1][0]
+    # Between two distant points the eval loss before the last quarter would be a guess.
     if curve[-2][0] < 0.5 * step:
         return None
     before = at(curve, 0.75 * step)

@@ -290,6 +290,7 @@ def _finding(e: Evidence, found: Slice, in_train: Sequence[str]) -> Finding:
     name, rows = found.group.name, [e.results[place] for place in found.places]
     rows.sort(key=lambda row: (-row.mean_loss, row.id))
     by_rate = isinstance(measure_of(e.results), Failures)
+    # By rate, name examples that fail: a passing one with a high loss would confuse.
     shown = [row.id for row in rows if not by_rate or row.passed is False]
     seen, iterations = _seen(e, found)
     confidence = _confidence(e, frozenset(in_train))

@@ -42,6 +42,7 @@ def truncated_labels(e: Evidence) -> Finding | None:
     ]
     if w.dropped:
         parts.append(f"trl dropped {w.dropped} of {w.examples} train examples")
+    # A lost end matters most if text is generated: the model then never learns to stop.
     return Finding(
         kind="truncated-labels",
         severity="error" if dropped > 0.5 or (ends > 0.5 and w.generates) else "warning",
@@ -71,6 +72,7 @@ def unlearnt_end(e: Evidence) -> Finding | None:
     w = e.wiring
     if w is None or not w.sampled or not w.generates:
         return None
+    # Rows whose end was cut off are reported by `truncated_labels`.
     missing = w.sampled - w.ended - w.lost_ends
     if missing <= 0.5 * w.sampled:
         return None

@@ -153,6 +153,7 @@ class Comparison:
                 common=len(candidate.examples),
                 total=len(candidate.examples),
             )
+        # Its record is about to be believed, so its table must be the one it was written with.
         stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
         verify(baseline, self.baseline.view.files.shown(f"{stem}.yaml"))
         iterations, seed_runs = self._logged
@@ -218,6 +219,7 @@ class Comparison:
             # `ftloop calibrate` may have trained the candidate's seed for the baseline before.
             return run.iteration == candidate.id or run.fingerprint == candidate.fingerprint
 
+        # A run on both sides would make them look more alike than they are.
         own = [run for run in seed_runs if is_candidates(run)]
         others = [run for run in iterations if not is_candidates(run)]
         old = runs_of(baseline, others, [run for run in seed_runs if not is_candidates(run)])

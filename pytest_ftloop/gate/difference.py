@@ -67,6 +67,7 @@ def difference(
     def flips(ids: tuple[str, ...]) -> tuple[Flip, ...]:
         return tuple(_flip(old[i], new[i], examples.get(i)) for i in ids if i in old and i in new)
 
+    # By kind: messages have figures in them, which always differ.
     kinds = [{finding.kind for finding in it.findings} for it in (before, after)]
     return Difference(
         loop=after.loop,

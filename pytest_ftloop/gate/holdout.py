@@ -99,6 +99,7 @@ def report_of(
         reference=baseline.name if before is not None and baseline is not None else None,
         gains=gains,
         uses=sum(_is_of_the_same_set(use, own) for use in uses),
+        # Only the gate chooses by the eval set's figures: an acceptance by hand does not wear it.
         judged=sum(judgement.by == "gate" for judgement in judgements),
         alpha=verdict.alpha,
     )

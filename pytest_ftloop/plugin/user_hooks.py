@@ -65,4 +65,4 @@ def _diagnosed_by(
         answers = hook(evidence=evidence)
         return answers[0] if answers else None
 
-    return diagnosis.asked(manager.get_name(plugin) or repr(plugin), ask)
+    return diagnosis.findings_of_hook(manager.get_name(plugin) or repr(plugin), ask)

@@ -141,7 +141,7 @@ def test_an_empty_log(loops: Loops, capsys: Capture) -> None:
         ("gone", "gone: no such file or folder"),
         ("empty", "empty: neither a trainer_state.json, in it or in a checkpoint, nor a loop file"),
         ("broken", "broken/checkpoint-3/trainer_state.json:1: wanted JSON"),
-        ("bytes.json", "bytes.json: wanted JSON, found no UTF-8 text"),
+        ("bytes.json", "bytes.json: wanted JSON, found text that is not UTF-8"),
         ("other.json", "other.json: wanted a trainer's state with log_history, found none"),
         ("bad.ftloop.yaml", "bad.ftloop.yaml"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_ftloop.core.errors import ConfigError
-from pytest_ftloop.diagnose.custom import asked
+from pytest_ftloop.diagnose.custom import findings_of_hook
 from tests.fakes import fake_finding
 
 OWN = fake_finding("too-rude", "warning", evidence={"rude": 3, "share": 0.1, "worst": "e7"})
@@ -21,7 +21,7 @@ OWN = fake_finding("too-rude", "warning", evidence={"rude": 3, "share": 0.1, "wo
 )
 def test_findings(said: object, expected: tuple[object, ...]) -> None:
     """A list of findings is taken as it is; None says that there is nothing to say."""
-    assert expected == asked("my_plugin", lambda: said)
+    assert expected == findings_of_hook("my_plugin", lambda: said)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_findings(said: object, expected: tuple[object, ...]) -> None:
 def test_mistakes(said: Any, phrase: str) -> None:
     """Anything else is an error that names the plugin and what was wanted."""
     with pytest.raises(ConfigError) as caught:
-        asked("my_plugin", lambda: said)
+        findings_of_hook("my_plugin", lambda: said)
     assert "pytest_ftloop_diagnose of my_plugin: " in str(caught.value)
     assert phrase in str(caught.value)
 
@@ -57,4 +57,4 @@ def test_an_exception_names_the_plugin_and_the_place() -> None:
         raise KeyError("rude")
 
     with pytest.raises(ConfigError, match=r"of my_plugin raised KeyError: 'rude'\n.*test_custom"):
-        asked("my_plugin", ask)
+        findings_of_hook("my_plugin", ask)

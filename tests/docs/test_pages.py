@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.config.loop_config import read_loop_file as read_loop
-from pytest_ftloop.diagnose.custom import asked
+from pytest_ftloop.diagnose.custom import findings_of_hook
 from tests.docs.offered import options, subparsers
 from tests.docs.pages import (
     LOGGED,
@@ -75,7 +75,7 @@ def test_shown_hook_finds() -> None:
     diagnose = defined("pytest_ftloop_diagnose")
     rows = [fake_example("e1", output="yes"), fake_example("e2", output="")]
     (found,) = diagnose(evidence=SimpleNamespace(results=rows))
-    assert (found,) == asked("conftest.py", lambda: [found])
+    assert (found,) == findings_of_hook("conftest.py", lambda: [found])
     assert ("empty-outputs", "e2") == (found.kind, found.evidence["first"])
     assert None is diagnose(evidence=SimpleNamespace(results=rows[:1]))
 

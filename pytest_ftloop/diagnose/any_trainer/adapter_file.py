@@ -55,6 +55,7 @@ def read_adapter(folder: Path) -> Adapter | None:
                 for name, (_, span) in sorted(tensors.items())
                 if any(part in name for part in FIRST_ZERO)
             ]
+            # Empty tensors (DeepSpeed ZeRO-3 saves such) don't show whether the adapter moved.
             first_zero = [(a, b) for a, b in first_zero if b > a]
             moved = any(_is_nonzero(file, start + a, b - a) for a, b in first_zero)
     except FileNotFoundError:

@@ -178,6 +178,7 @@ def read_state(path: Path) -> TrainerRun:
             where=Location(shown_path(path)),
             cure="Train with logging_steps=1 and an eval_strategy, and save a checkpoint.",
         )
+    # If the state has no number of steps, the log's last entry counts.
     step = max(_stated(state, "global_step"), *(entry["step"] for entry in logged))
     likelihood = _is_likelihood(entries, steps, evals)
     adapter, damage = _adapter(path.parent)
@@ -228,6 +229,7 @@ def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def _load(path: Path) -> dict[str, Any]:
     where = Location(shown_path(path))
     try:
+        # -sig: some editors add a byte order mark.
         state = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         why = error.strerror or type(error).__name__
