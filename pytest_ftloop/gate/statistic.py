@@ -144,11 +144,6 @@ def run_level_test(
     return _compare(change, 0.0, 0, (len(baseline), len(candidate)), noise, prior, alpha)
 
 
-def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Which hypotheses Holm's step-down rejects, with at most `alpha` of any false rejection."""
-    return tuple(p <= alpha for p in holm_adjusted(p_values))
-
-
 def holm_adjusted(p_values: Sequence[float]) -> tuple[float, ...]:
     """Holm's adjusted p-values (Holm 1979): each is rejected at every alpha from its value up."""
     if not all(0 <= p <= 1 for p in p_values):

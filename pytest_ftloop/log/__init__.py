@@ -1,7 +1,7 @@
 """The improvement log: its records and tables, how they are written and read, and their order."""
 
 from pytest_ftloop.core.chain import chain_from, next_number
-from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable, write_atomically
+from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable
 from pytest_ftloop.log.improvement import FOLDER, ImprovementLog, LogView, verify
 from pytest_ftloop.log.record import as_logged
 
@@ -16,5 +16,4 @@ __all__ = [
     "next_number",
     "unwritable",
     "verify",
-    "write_atomically",
 ]

@@ -71,20 +71,6 @@ def _names(folder: Path, prefix: str, *, deeper: bool) -> Iterator[str]:
                 yield from _names(folder / entry.name, f"{prefix}{entry.name}/", deeper=False)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whenever the process is ended."""
-    # Named by process, so two of them never write one temporary file; hidden from `read`.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def unwritable(folder: Path, error: OSError) -> LogError:
     """The error for a log folder that can't be written."""
     return LogError(

@@ -25,6 +25,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.metrics import best_metrics, split_name
 from pytest_ftloop.core.records import (
     Evaluation,
@@ -40,7 +41,6 @@ from pytest_ftloop.log.files import (
     FolderFiles,
     damaged,
     unwritable,
-    write_atomically,
 )
 from pytest_ftloop.log.record import (
     from_text,

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration, SeedRun, Settings
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
-from pytest_ftloop.log import ImprovementLog, as_logged, write_atomically
+from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.log.files import damaged
 from pytest_ftloop.log.writing import tag_of
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import HoldoutUse, Iteration, Judgement, SeedRun, Settings
-from pytest_ftloop.log import ImprovementLog, as_logged, improvement, write_atomically
+from pytest_ftloop.log import ImprovementLog, as_logged, improvement
 from pytest_ftloop.log.record import iteration_of
 from pytest_ftloop.log.table import examples_csv
 from pytest_ftloop.log.writing import CURVE_STEPS, thinned, to_yaml
