@@ -82,13 +82,20 @@ def test_path_that_is_not_there(command: list[str], tmp_path: Path, capsys: Capt
     assert ("", f"{tmp_path}/no: no such file or folder\n") == capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", [["run"], ["log"], ["show", "1"]])
-def test_nothing_found(command: list[str], tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (["run"], "no loop file (*.ftloop.yaml) found in "),
+        (["log"], "neither a loop file (*.ftloop.yaml) nor an improvement log found in "),
+        (["show", "1"], "neither a loop file (*.ftloop.yaml) nor an improvement log found in "),
+    ],
+)
+def test_nothing_found(command: list[str], wanted: str, tmp_path: Path, capsys: Capture) -> None:
     """A folder without loops is an error that says how to begin."""
     assert 2 == main([*command, str(tmp_path)])
     out, err = capsys.readouterr()
     assert "" == out
-    assert "no loop file (*.ftloop.yaml)" in err
+    assert f"{wanted}{tmp_path}\n" in err
     assert "'ftloop init'" in err
 
 

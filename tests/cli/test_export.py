@@ -217,7 +217,7 @@ def test_base_in_a_folder(case: Any, tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     (folder / "config.json").write_text('{"changed": 1}')
     assert 0 == main(["export", "1", "-o", "two"])
-    assert "has changed (models/base)" in capsys.readouterr().out
+    assert "has changed since the training (models/base)" in capsys.readouterr().out
     assert 2 == main(["export", "1", "-o", "three", "--merged"])
     assert "can't be merged: the folder of the base model" in capsys.readouterr().err
 
@@ -297,11 +297,13 @@ def test_nothing_is_replaced(case: Any, capsys: Capture) -> None:
     assert "mine" != (made.made / "README.md").read_text()
     (made.made / ".git").mkdir()
     assert 2 == main(["export", "--force"])
-    assert "is not replaced: it holds .git" in capsys.readouterr().err
+    assert "is not replaced: it contains .git" in capsys.readouterr().err
     assert (made.made / ".git").is_dir()
 
 
-@pytest.mark.parametrize(("files", "said"), [((), ""), (("README.md",), "it has no adapter_conf")])
+@pytest.mark.parametrize(
+    ("files", "said"), [((), ""), (("README.md",), "adapter_config.json is missing")]
+)
 def test_force_is_for_exports(case: Any, capsys: Capture, files: Any, said: str) -> None:
     """--force does not replace the working folder, a repository or a folder of documents."""
     made = case()
@@ -390,6 +392,6 @@ def test_export_without_torch(case: Any, without_torch: dict[str, str]) -> None:
     assert (0, "") == (done.returncode, done.stderr)
     done = subprocess.run([*command, "--merged", "-o", "m"], check=False, **options)  # type: ignore[call-overload]
     assert 2 == done.returncode
-    assert "merging needs the training extra, " in done.stderr
+    assert "merging needs the training extra: " in done.stderr
     assert 'pip install "pytest-ftloop[train]"' in done.stderr
     assert not (made.folder / "m").exists()

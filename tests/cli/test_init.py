@@ -123,7 +123,7 @@ def test_names_the_missing_extra(
     monkeypatch.setattr("pytest_ftloop.config.schema.TRAIN_EXTRA", ("json", "no_such_module"))
     main(["init", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "to train (no_such_module missing):" in out
+    assert "to install what training needs (no_such_module):" in out
     assert out.index('pip install "pytest-ftloop[train]"') < out.index("pytest --ftloop")
 
 

@@ -109,7 +109,7 @@ def test_an_empty_log(loops: Loops, suggest: Suggest) -> None:
     loops.write()
     code, out, err = suggest()
     assert (2, "") == (code, out)
-    assert "no iterations in improvement_log/x yet" in err
+    assert "the log improvement_log/x is still empty" in err
     assert "pytest --ftloop trains the first iteration." in err
 
 

@@ -177,7 +177,7 @@ MISTAKES = [
         "no completion", "eval.jsonl", rows({"prompt": "p", "completion": ""}), "eval.jsonl:1"
     ),
     data_mistake(
-        "other form", "eval.jsonl", rows({"text": "t", "tags": "negation"}), "different forms"
+        "other form", "eval.jsonl", rows({"text": "t", "tags": "negation"}), "different columns"
     ),
     data_mistake(
         "mixed forms", "eval.jsonl", rows(*EVAL, {"text": "t"}), "eval.jsonl:6: ", "mixes form"

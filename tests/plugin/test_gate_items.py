@@ -277,7 +277,7 @@ def test_replay_of_a_stale_log(project: Project, logged: bool) -> None:
     since = (
         "settings, data, scoring or model changed since iteration 003-*"
         if logged
-        else "it has no iter*"
+        else "it is empty*"
     )
     result.stdout.fnmatch_lines(
         [

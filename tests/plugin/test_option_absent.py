@@ -116,7 +116,7 @@ def test_markers_and_help(project: Project) -> None:
     """--markers, --fixtures and --help show what there is."""
     project.run("--markers").stdout.fnmatch_lines(["@pytest.mark.ftloop: runs a fine-tuning loop*"])
     project.run("--fixtures").stdout.fnmatch_lines(
-        ["ftloop -- *", "*Make a fine-tuning loop from a loop file or from live objects*"]
+        ["ftloop -- *", "*Make a fine-tuning loop from a loop file or from Python objects*"]
     )
     text = project.run("--help").stdout.str()
     group = text.partition("fine-tuning loops (pytest-ftloop):")[2].partition("\n\n")[0]
