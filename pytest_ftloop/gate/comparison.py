@@ -153,7 +153,7 @@ class Comparison:
                 common=len(candidate.examples),
                 total=len(candidate.examples),
             )
-        # Its record is about to be believed, so its table must be the one it was written with.
+        # A baseline whose figures were edited would let a worse candidate pass.
         stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
         verify(baseline, self.baseline.view.files.shown(f"{stem}.yaml"))
         iterations, seed_runs = self._logged
