@@ -61,7 +61,7 @@ def test_no_text(tmp_path: Path) -> None:
     """A file that is no text says so; one that is gone too."""
     path = tmp_path / "training_args.bin"
     path.write_bytes(b"\x80\x02\xff\xfe")
-    with pytest.raises(DataError, match="found no UTF-8 text"):
+    with pytest.raises(DataError, match="found text that is not UTF-8"):
         read_state(path)
     with pytest.raises(DataError, match="can't be read: No such file"):
         read_state(tmp_path / "gone.json")
