@@ -138,7 +138,7 @@ def checked(
             )
         )
     if parsed is not None:
-        mistakes += _not_finite(parsed, locate)
+        mistakes += _wrong_numbers(parsed, locate)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -193,7 +193,8 @@ def _regression(name: str, stated: object, locate: Any) -> Regression:
     )
 
 
-def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
+def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
+    """NaN and infinity, and a seed that can't be counted on from: more seeds are the next ones."""
     stated = [
         (f"{g}.{name}", v) for g in ("lora", "training") for name, v in getattr(parsed, g).items()
     ]
@@ -203,6 +204,8 @@ def _not_finite(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
     for key, value in stated:
         if isinstance(value, float) and not math.isfinite(value):
             yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
+        elif key.endswith("training.seed") and type(value) is not int:
+            yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
 
 
 def _is_gates(values: Mapping[str, Any]) -> bool:

@@ -246,4 +246,6 @@ def _path(error: ErrorDetails, said: Mapping[str, Any]) -> KeyPath:
 def _wanted(error: ErrorDetails) -> str:
     if error["type"] == "literal_error":
         return str(error["ctx"]["expected"])
+    if error["type"] == "greater_than_equal":
+        return f"a whole number, at least {error['ctx']['ge']}"
     return _WANTED.get(error["type"]) or error["msg"]

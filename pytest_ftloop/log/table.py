@@ -23,7 +23,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-_PASSED = {"yes": True, "no": False}
+_PASSED = {"yes": True, "no": False, "": None}
 
 
 class ExampleTable(Sequence[ExampleResult]):
@@ -51,7 +51,7 @@ class ExampleTable(Sequence[ExampleResult]):
             if hashlib.sha256(text.encode()).hexdigest() != self._sha256:
                 why = "it differs from what its record was made with"
                 raise damaged(self._files.shown(self._name), why)
-            self._rows = tuple(_rows_of(text))
+            self._rows = tuple(_rows_of(text, self._files.shown(self._name)))
         return self._rows
 
 
@@ -69,23 +69,30 @@ def examples_csv(examples: Iterable[ExampleResult]) -> str:
     return out.getvalue()
 
 
-def _rows_of(text: str) -> Iterator[ExampleResult]:
+def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
+    """The rows of a table; a `LogError` that names its file and line for one that is not ours."""
     allow_long_cells()
     rows = csv.reader(io.StringIO(text, newline=""))
-    next(rows, None)
-    said = _text if "\\" in text else str  # nearly always nothing is escaped
-    for id_, content, tags, loss, tokens, correct, passed, expected, output in rows:
-        yield ExampleResult(
-            said(id_),
-            content,
-            _tags(tags),
-            float(loss),
-            int(tokens),
-            int(correct),
-            _PASSED.get(passed),
-            said(expected),
-            said(output),
-        )
+    if (header := tuple(next(rows, ()))) != COLUMNS:
+        wanted, found = ",".join(COLUMNS), ",".join(header)[:80]
+        raise damaged(shown, f"wanted the columns {wanted}, found {found}", 1)
+    unescaped = _text if "\\" in text else str  # nearly always nothing is escaped
+    try:
+        for id_, content, tags, loss, tokens, correct, passed, expected, output in rows:
+            yield ExampleResult(
+                unescaped(id_),
+                content,
+                _tags(tags),
+                float(loss),
+                int(tokens),
+                int(correct),
+                _PASSED[passed],
+                unescaped(expected),
+                unescaped(output),
+            )
+    except (ValueError, KeyError, csv.Error) as error:
+        why = f"no row of a table: {str(error)[:80]}"
+        raise damaged(shown, why, rows.line_num) from None
 
 
 @lru_cache(maxsize=1024)

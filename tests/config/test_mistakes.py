@@ -64,6 +64,12 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     ),
     "key that is no text": (DATA + "1: 2\n", 2, "unknown key '1'\n  Valid names: "),
     "key that is a list": (DATA + "? [a, b]\n: c\n", 2, "wanted text as a key, found a sequence"),
+    "seed as a text": (
+        DATA + "training:\n  seed: '7'\n",
+        3,
+        "training.seed: wanted a whole number, found '7'",
+    ),
+    "no seed": (DATA + "training: {seed: null}\n", 2, "training.seed: wanted a whole number"),
     "no data": (
         "model: gpt2\n",
         1,

@@ -249,14 +249,14 @@ MISTAKES = [
     ),
     log_mistake("record cut", "yaml", "\ndata:", "\ndata: [", "improvement_log/x/003-", "damaged"),
     log_mistake(
-        "record's key", "yaml", "fingerprint:", "fingerprnt:", "KeyError", "git checkout -- "
+        "record's key", "yaml", "\nfingerprint:", "\nfingerprnt:", "fingerpr", "git checkout -- "
     ),
     log_mistake(
         "record's figure",
         "yaml",
         "\nmetrics:\n  eval_loss: ",
         "\nmetrics:\n  eval_loss: about ",
-        "damaged log file: ValueError",
+        "damaged log file: metrics.eval_loss: wanted a number, found 'about",
         "Restore it (git checkout -- improvement_log/x/003-",
     ),
     log_mistake(

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from tests.plugin.conftest import Project
 from tests.plugin.regression_cases import FAILED, gates, judged, log_of
 
+READS_A_COMMIT = {"ls-tree", "cat-file"}
+"""What a comparison asks git, and the hint of what to commit does not."""
+ASKS_FOR_VERDICT = """
+def test_x(ftloop):
+    verdict = ftloop("x.ftloop.yaml").judge()
+    assert verdict.ok, verdict
+"""
 USES_VERDICT = """\
 def test_x(ftloop):
     best = ftloop("x.ftloop.yaml").run()
@@ -259,20 +266,32 @@ def test_from_a_test(gated: Project) -> None:
 
 
 def test_from_a_test_without_the_gate(gated: Project) -> None:
-    """A loop without the gate is judged by its defaults, when its verdict is asked for."""
+    """A loop without the gate is judged by its defaults, when `judge()` asks for its verdict."""
     gates(gated, "  eval_loss: '<= 9'\n")
-    gated.write("test_x.py", USES_VERDICT)
+    gated.write("test_x.py", ASKS_FOR_VERDICT)
     gated.rate(WORSE)
     gated.run("--ftloop", "x.ftloop.yaml").assert_outcomes(passed=1)
     assert [("first", True)] == judged(gated)
-    gated.run("--ftloop", "test_x.py").assert_outcomes(failed=1)
+    result = gated.run("--ftloop", "test_x.py")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["regression: regressed against HEAD *"])
+
+
+def test_result_that_was_not_judged(gated: Project) -> None:
+    """A result has no verdict where nothing was compared: the error says how to get one."""
+    gates(gated, "  eval_loss: '<= 9'\n")
+    gated.write("test_x.py", USES_VERDICT)
+    result = gated.run("--ftloop", "test_x.py")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the result of x has no verdict*", "*verdict = loop.judge()*"])
 
 
 def test_test_that_fails_otherwise(gated: Project) -> None:
-    """A verdict that passes, or that was not asked for, is not explained."""
+    """A gate that fails is explained below any test of its loop that fails, one that holds not."""
     gated.write("test_x.py", "def test_x(ftloop):\n    ftloop('x.ftloop.yaml').run()\n    assert 0")
-    gated.rate(WORSE)
     gated.run("--ftloop", "test_x.py").stdout.no_fnmatch_line("regression: *")
+    gated.rate(WORSE)
+    gated.run("--ftloop", "test_x.py").stdout.fnmatch_lines(["regression: regressed *"])
 
 
 # what did not run is not judged
@@ -286,12 +305,12 @@ def test_test_that_fails_otherwise(gated: Project) -> None:
 def test_gate_that_does_not_run(
     gated: Project, git_calls: list[str], args: tuple[str, ...]
 ) -> None:
-    """A gate that is deselected is not judged: no verdict is written, git is not asked."""
+    """A gate that is deselected is not judged: no verdict is written, no commit is read."""
     gates(gated, "  regression: {}\n  eval_loss: '<= 9'\n")
     gated.rate(WORSE)
     before = verdict_files(gated)
     result = gated.run("--ftloop", *args)
-    assert (0, []) == (result.ret, git_calls)
+    assert (0, set()) == (result.ret, READS_A_COMMIT & set(git_calls))
     assert before == verdict_files(gated)
     assert ([] if "--collect-only" in args else ["x 0.0002"]) == gated.trained()
     result.stdout.no_fnmatch_line("regression: *against*")
@@ -301,7 +320,7 @@ def test_last_failed(gated: Project, git_calls: list[str]) -> None:
     """--lf of another gate does not judge this one."""
     gates(gated, "  regression: {}\n  eval_loss: '<= 0.1'\n")
     gated.run("--ftloop").assert_outcomes(passed=1, failed=1)
-    assert git_calls
+    assert set(git_calls) >= READS_A_COMMIT
     git_calls.clear()
     gated.run("--ftloop", "--lf").assert_outcomes(failed=1)
     assert [] == git_calls
@@ -310,7 +329,10 @@ def test_last_failed(gated: Project, git_calls: list[str]) -> None:
 def test_loop_without_the_gate(
     project: Project, monkeypatch: pytest.MonkeyPatch, git_calls: list[str]
 ) -> None:
-    """A loop without a regression gate asks git nothing."""
+    """A loop without a regression gate reads no commit; up to date, it asks git nothing."""
+    project.run("--ftloop").assert_outcomes(passed=2)
+    assert set() == READS_A_COMMIT & set(git_calls)
+    git_calls.clear()
     project.run("--ftloop").assert_outcomes(passed=2)
     assert [] == git_calls
 

@@ -298,7 +298,8 @@ def test_not_in_a_replay(gated: Project) -> None:
 
 def test_loop_made_in_python(moved: Project) -> None:
     """A loop without a loop file can't be trained from a commit, and says so."""
-    settings = "train='train.jsonl', eval='eval.jsonl', loop={'iterations': 1}, name='y'"
+    settings = "train='train.jsonl', eval='eval.jsonl', loop={'iterations': 1}, "
+    settings += "gates={'regression': {}}, name='y'"
     moved.write(
         "test_y.py",
         f"def test_y(ftloop):\n    best = ftloop({settings}).run()\n    assert best.verdict.ok\n",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import pytest_ftloop
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.progress import Silent
@@ -70,6 +69,6 @@ def test_precision_that_is_stated(tmp_path: Path) -> None:
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the light install nothing is of this environment: it could not be trained here."""
     monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
-    monkeypatch.delattr(pytest_ftloop, "train", raising=False)
+    monkeypatch.delattr("pytest_ftloop.train.lora", raising=False)
     loop = config(tmp_path)
     assert {} == environment(loop)
