@@ -61,7 +61,7 @@ def fake_evals(
 
 def fake_training(
     losses: Iterable[float] | None = None,
-    evals: Sequence[float] | tuple[EvalPoint, ...] = (2.0, 1.5, 1.4, 1.38),
+    evals: Sequence[float | EvalPoint] = (2.0, 1.5, 1.4, 1.38),
     *,
     steps: tuple[StepLog, ...] | None = None,
     epochs: float = 2.0,
@@ -72,10 +72,8 @@ def fake_training(
         steps = fake_steps(
             [1.3 + 3 * math.exp(-n / 15) for n in range(100)] if losses is None else losses
         )
-    points = (
-        tuple(evals)
-        if evals and isinstance(evals[0], EvalPoint)
-        else fake_evals(evals, len(steps), epochs)
+    points = tuple(point for point in evals if isinstance(point, EvalPoint)) or fake_evals(
+        [loss for loss in evals if not isinstance(loss, EvalPoint)], len(steps), epochs
     )
     finite = [point for point in points if math.isfinite(point.eval_loss)]
     defaults: dict[str, Any] = {
