@@ -92,7 +92,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(TRAINS): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "== the packages that train: pip downloads 0.3 GB, or 2.9 GB where it takes torch with CUDA"
+	@echo "== the packages that train: pip downloads 0.3 GB, or several times as much where it takes torch with CUDA"
 	$(PIP) -e ".[train]"
 	touch $@
 
