@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
@@ -136,6 +137,43 @@ def has_figure(run: Measured, name: str) -> bool:
 def is_figure(value: float) -> bool:
     """Whether a value can be calculated with: not NaN, and below `LARGEST`."""
     return abs(value) < LARGEST
+
+
+def named_alike(
+    rows: Sequence[ExampleResult], names: Sequence[ExampleResult]
+) -> Sequence[ExampleResult]:
+    """The rows, each with the id that `names` has for its content: ids are only labels.
+
+    A content that occurs several times is paired in the order of the rows, equal ids first. A row
+    whose content `names` lacks keeps its id; if that now belongs to another row, it gets marks
+    (`a'`).
+    """
+    here, there = ([(row.id, row.content) for row in side] for side in (rows, names))
+    if here == there:
+        return rows  # nearly always
+    kept, known = set(here) & set(there), set(here)
+    free: dict[str, list[str]] = defaultdict(list)
+    for id_, content in there:
+        if (id_, content) not in known:
+            free[content].append(id_)
+    new_ids = [
+        id_ if (id_, content) in kept else free[content].pop(0) if free[content] else None
+        for id_, content in here
+    ]
+    taken, named = set(new_ids), []
+    for row, new in zip(rows, new_ids, strict=True):
+        id_ = row.id if new is None else new
+        while new is None and id_ in taken:
+            id_ += "'"
+        taken.add(id_)
+        named.append(row if id_ == row.id else replace(row, id=id_))
+    return tuple(named)
+
+
+def with_names_of(run: Measured, names: Sequence[ExampleResult]) -> Measured:
+    """The run with the ids that `names` has for its examples; itself if those are its own."""
+    rows = named_alike(run.examples, names)
+    return run if rows is run.examples else replace(run, examples=rows)
 
 
 @dataclass(frozen=True)

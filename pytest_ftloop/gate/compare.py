@@ -27,6 +27,7 @@ from pytest_ftloop.core.runs import (
     is_figure,
     rows_of,
     why_incomplete,
+    with_names_of,
 )
 from pytest_ftloop.gate.paired import Groups, PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
@@ -114,6 +115,13 @@ def _against(
         if why := why_incomplete(run):
             return verdict("not comparable", f"the baseline {_run_name(run)}: {why}")
 
+    # Ids are labels: an example is the same if its content is.
+    names = new.runs[0].examples
+    old, new = (
+        replace(side, runs=tuple(with_names_of(run, names) for run in side.runs))
+        for side in (old, new)
+    )
+    groups = [[with_names_of(run, names) for run in group] for group in groups]
     common = Common.of(old.runs, new.runs)
     ids, total, notes = common.ids, len(new.iteration.examples), []
     eval_changed = bool(common.changed or common.only_baseline or common.only_candidate)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
+from pytest_ftloop.core.runs import named_alike
 from pytest_ftloop.gate.verdict import Verdict
 
 
@@ -62,7 +63,8 @@ def difference(
     examples: Mapping[str, Example],
 ) -> Difference:
     """Collect what differs. `examples`, by id, supply the prompts."""
-    old, new = ({row.id: row for row in it.examples} for it in (before, after))
+    old = {row.id: row for row in named_alike(before.examples, after.examples)}
+    new = {row.id: row for row in after.examples}
 
     def flips(ids: tuple[str, ...]) -> tuple[Flip, ...]:
         return tuple(_flip(old[i], new[i], examples.get(i)) for i in ids if i in old and i in new)

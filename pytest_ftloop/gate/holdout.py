@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_ftloop.core.records import ExampleResult, HoldoutUse, Iteration, Judgement
-from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences, is_figure
+from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences, is_figure, named_alike
 from pytest_ftloop.gate.verdict import Change, Verdict
 
 ALARM_Z = 2.0
@@ -117,7 +117,8 @@ def _gains(before: HoldoutUse, after: HoldoutUse, verdict: Verdict) -> tuple[Gai
 
 def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:
     metric = EXAMPLE_METRICS[change.metric]
-    old, new = _by_id(before.examples), _by_id(after.examples)
+    old = _by_id(named_alike(before.examples, after.examples))
+    new = _by_id(after.examples)
     ids = sorted(old.keys() & new.keys())
     rows = [[table[i] for i in ids] for table in (old, new)]
     if len(ids) < 2:
@@ -143,7 +144,11 @@ def _example_variance(change: Change) -> float:
 
 
 def _is_of_the_same_set(one: HoldoutUse, other: HoldoutUse) -> bool:
-    return bool(one.data.get("sha256") == other.data.get("sha256"))
+    if one.data.get("sha256") == other.data.get("sha256"):
+        return True
+    # Renamed ids change the hash, but they are not other examples.
+    rows = [sorted(row.content for row in use.examples) for use in (one, other)]
+    return rows[0] == rows[1]
 
 
 def _by_id(rows: Sequence[ExampleResult]) -> dict[str, ExampleResult]:

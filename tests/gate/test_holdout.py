@@ -25,7 +25,7 @@ from tests.fakes import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.core.records import HoldoutUse, Judgement
+    from pytest_ftloop.core.records import ExampleResult, HoldoutUse, Judgement
     from pytest_ftloop.gate.verdict import Verdict
 
 N = 100
@@ -112,6 +112,10 @@ def test_z_is_the_difference_in_its_standard_errors() -> None:
     assert pytest.approx(wanted) == gain.z
 
 
+def other_texts(rows: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:
+    return tuple(replace(row, content=f"{row.content}2") for row in rows)
+
+
 @pytest.mark.parametrize(("z", "alarms"), [(1.99, False), (2.0, False), (2.01, True)])
 def test_alarm_above_two(z: float, alarms: bool) -> None:
     """Exactly two standard errors are none yet."""
@@ -127,6 +131,8 @@ def test_alarm_above_two(z: float, alarms: bool) -> None:
 )
 def test_another_holdout(change: dict[str, Any]) -> None:
     """What was measured otherwise is not compared: its figures stand alone."""
+    if "data" in change:
+        change = change | {"examples": other_texts(fake_table(losses(1.0, 4)))}
     found = report(1.0, **change)
     assert () == found.gains
     assert not found.alarm
@@ -158,6 +164,18 @@ def test_holdout_that_says_nothing(rows: Any) -> None:
     assert "eval_loss" not in {gain.metric for gain in found.gains}
 
 
+def test_renamed_ids_are_the_same_holdout() -> None:
+    """Another hash over the same texts: the gains are compared, and the openings go on counting."""
+    rows = fake_table(losses(1.0, 4))
+    named = tuple(replace(row, id=f"new-{row.id}") for row in reversed(rows))
+    before, after = (
+        report(1.0, examples=rows),
+        report(1.0, examples=named, data={"sha256": "d" * 16}),
+    )
+    assert before.gains
+    assert before == after
+
+
 def test_only_metrics_of_examples() -> None:
     """A gate on the overfit gap has no gain on the holdout, which has no train set."""
     assert () == report(0.6, verdict=verdict_of(Regression(metrics=("overfit_gap",)))).gains
@@ -174,7 +192,8 @@ def test_worn_holdout() -> None:
 
     assert not report(0.6, uses=uses(WORN_USES - 3)).holdout_is_worn
     assert report(0.6, uses=uses(WORN_USES - 2)).holdout_is_worn
-    renewed = report(0.6, uses=uses(WORN_USES, data={"sha256": "older"}))
+    older = {"data": {"sha256": "older"}, "examples": other_texts(OLD.examples)}
+    renewed = report(0.6, uses=uses(WORN_USES, **older))
     assert (2, False) == (renewed.uses, renewed.holdout_is_worn)
 
 
