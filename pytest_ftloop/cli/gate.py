@@ -138,7 +138,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
 
     A loop without a regression gate gets one with the default settings.
     """
-    from pytest_ftloop.config.gates import Regression, parse_gate
+    from pytest_ftloop.config.gates import DEFAULT_REGRESSION, parse_gate
 
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
@@ -165,7 +165,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
     def change(config: LoopConfig) -> LoopConfig:
         # By name, so that a gate of the command line replaces the loop file's on the same metric.
         gates = {**{gate.name: gate for gate in config.gates}, **stated}
-        rules = config.regressions or (Regression(),)
+        rules = config.regressions or (DEFAULT_REGRESSION,)
         return replace(
             config,
             gates=tuple(gates.values()),

@@ -71,6 +71,7 @@ class Regression:
     probability of a false alarm. A drop below `min_regression` never fails; unless a drop of
     `max_regression` can be ruled out, the verdict is inconclusive. Both are relative to the loss,
     and absolute for rates. `fail_on` names verdicts that fail besides regressed and incomplete.
+    `stated` is False for the gate that judges a loop which states none.
     """
 
     name: str = "regression"
@@ -80,11 +81,16 @@ class Regression:
     metrics: tuple[str, ...] = ("eval_loss", "pass_rate")
     fail_on: tuple[str, ...] = ()
     line: int | None = None
+    stated: bool = True
 
     @property
     def tag(self) -> str | None:
         """The tag, or None for the whole eval set."""
         return split_name(self.name)[1]
+
+
+DEFAULT_REGRESSION = Regression(stated=False)
+"""Judges a loop that states no regression gate."""
 
 
 def parse_gate(name: str, condition: object, where: Location | None = None) -> Gate:

@@ -23,7 +23,7 @@ from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
-from pytest_ftloop.log import ImprovementLog, verify
+from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 
 IN_DOUBT = 0.20
 """More seeds are trained if a metric's p-value for getting worse is at most this. Above it they are
@@ -61,10 +61,30 @@ class Comparison:
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
         verdict = self._compared(rule)
-        if self.train_seeds is not None and is_in_doubt(verdict):
-            more = self.train_seeds(self.candidate, SEEDS_IN_DOUBT, "gate")
-            return self._compared(rule) if more else verdict
-        return verdict
+        if not is_in_doubt(verdict):
+            return verdict
+        if self.train_seeds is None:
+            return self._with_the_seeds_that_decide(verdict, rule)
+        more = self.train_seeds(self.candidate, SEEDS_IN_DOUBT, "gate")
+        return self._compared(rule) if more else verdict
+
+    def _with_the_seeds_that_decide(self, verdict: Verdict, rule: Regression) -> Verdict:
+        """A verdict in doubt where nothing may be trained: incomplete if the log lacks the seeds.
+
+        Else a regression would pass once the seeds that proved it were not committed. A default
+        rule, which no loop file states, trains none, so the log need not have them.
+        """
+        seeds = min(change.test.k_candidate for change in _judged(verdict))
+        decides = seeds >= SEEDS_IN_DOUBT or not rule.stated
+        if decides or not verdict.ok or self._is_accepted_by_hand:
+            return verdict
+        against = self.baseline.commit[:7]
+        because = (
+            f"in doubt, and the log has {seeds} of the {SEEDS_IN_DOUBT} seeds that decide "
+            f"({verdict.because}); run pytest --ftloop --ftloop-baseline {against} and commit "
+            f"{FOLDER}/ with its seeds/"
+        )
+        return replace(verdict, kind="incomplete", ok=False, because=because)
 
     def baseline_runs(self) -> tuple[Measured, ...]:
         """The baseline's runs in the candidate's environment; empty if it was not trained there."""
@@ -228,8 +248,12 @@ class Comparison:
 
 def is_in_doubt(verdict: Verdict) -> bool:
     """Whether a metric may be worse, so that more seeds could prove a regression."""
-    judged: tuple[Change, ...] = (*verdict.changes, *verdict.slide)
-    return any(change.test.p_worse <= IN_DOUBT for change in judged)
+    return any(change.test.p_worse <= IN_DOUBT for change in _judged(verdict))
+
+
+def _judged(verdict: Verdict) -> tuple[Change, ...]:
+    """The changes that decide: against the baseline and against the anchor."""
+    return (*verdict.changes, *verdict.slide)
 
 
 def is_accepted(judgement: Judgement) -> bool:

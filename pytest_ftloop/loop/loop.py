@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_folder, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, next_number
@@ -101,7 +101,7 @@ class Loop:
         eval set, and measures an accepted iteration on the holdout. In a replay it only compares.
         """
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
-        rules = tuple(rules) or result.regressions or (Regression(),)
+        rules = tuple(rules) or result.regressions or (DEFAULT_REGRESSION,)
         judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 

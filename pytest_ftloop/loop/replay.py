@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION
 from pytest_ftloop.loop.loop import Loop
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def replaying(config: LoopConfig, options: Options) -> Loop:
 
 def gated(config: LoopConfig) -> LoopConfig:
     """The loop with at least one regression gate: the default one if it has none."""
-    return replace(config, regressions=config.regressions or (Regression(),))
+    return replace(config, regressions=config.regressions or (DEFAULT_REGRESSION,))
 
 
 def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:

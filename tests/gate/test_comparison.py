@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pytest_ftloop.gate.comparison as comparison_module
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.core.records import Cost, SeedRun
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import compare
@@ -145,7 +145,7 @@ def test_doubt_is_settled(tmp_path: Path) -> None:
     noise = [fake_seed_run(OLD, 42 + n, fake_table(losses(1.0, 70 + n))) for n in range(1, 5)]
     case = Case(tmp_path, committed=(OLD, *noise))
     alone = case.comparison(replace(DOUBTFUL)).verdict(replace(RULE, alpha=1e-4))
-    assert "regressed" != alone.kind
+    assert "incomplete" == alone.kind
     comparison = case.comparison(DOUBTFUL)
     seeds = FakeSeeds(comparison.log)
     assert (
@@ -163,10 +163,24 @@ def test_three_seeds_are_not_trained_again(tmp_path: Path) -> None:
     assert 2 == len(comparison.log.view.seed_runs())
 
 
-def test_nothing_is_trained_where_nothing_may_be(tmp_path: Path) -> None:
-    """Without a trainer, as in a replay, one seed has to do."""
-    verdict = Case(tmp_path).comparison(DOUBTFUL).verdict(RULE)
+def test_seeds_that_decide_are_missing(tmp_path: Path) -> None:
+    """Where nothing may be trained, a doubt that the gate's seeds would settle is incomplete."""
+    comparison = Case(tmp_path).comparison(DOUBTFUL)
+    verdict = comparison.verdict(RULE)
+    assert ("incomplete", False) == (verdict.kind, verdict.ok)
+    assert "the log has 1 of the 3 seeds that decide" in verdict.because
     assert 1 == verdict.changes[0].test.k_candidate
+    # A gate that no loop file states trained none.
+    assert "incomplete" != comparison.verdict(DEFAULT_REGRESSION).kind
+    # With the seeds it is judged.
+    FakeSeeds(comparison.log).train(DOUBTFUL, 3, "gate")
+    assert "incomplete" != comparison.verdict(RULE).kind
+
+
+@pytest.mark.parametrize("candidate", [CLEAR, OLD])
+def test_without_doubt_one_seed_is_complete(tmp_path: Path, candidate: Iteration) -> None:
+    """What is not in doubt needs no more seeds."""
+    assert Case(tmp_path).comparison(candidate).verdict(RULE).ok
 
 
 # which runs stand on which side
@@ -366,7 +380,8 @@ def test_keeping_twice_writes_nothing_new(tmp_path: Path, candidate: Iteration) 
 def test_merged_branches_are_joined(tmp_path: Path) -> None:
     """After a merge the next judgement takes both places, once."""
     left, right = fake_judgement(CLEAR, kind="improved"), fake_judgement(OLD, kind="first")
-    comparison = Case(tmp_path, committed=(OLD, right), now=[CLEAR, left]).comparison(DOUBTFUL)
+    case = Case(tmp_path, committed=(OLD, right), now=[CLEAR, left])
+    comparison = case.comparison(DOUBTFUL, seeds="fake")
     kept = comparison.keep(comparison.verdict(RULE))
     assert kept is not None
     assert 2 == len(kept.over)

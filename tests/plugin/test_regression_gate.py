@@ -356,16 +356,16 @@ def test_replay_judges_and_writes_nothing(gated: Project, rate: str) -> None:
     assert lines[:1] == [n for n in result.stdout.lines if n.startswith("regression: ")][:1]
 
 
-def test_replay_trains_no_seeds(gated: Project) -> None:
-    """A candidate in doubt is judged by what the log holds, where nothing may be trained."""
+def test_replay_without_the_seeds_that_decide(gated: Project) -> None:
+    """A candidate in doubt is incomplete, and fails, where nothing may be trained."""
     gated.rate(IN_DOUBT)
     gated.run("--ftloop", "-k", "nothing")
     gates(gated, "  eval_loss: '<= 9'\n")
     gated.run("--ftloop")
     gated.edit("x.ftloop.yaml", "  eval_loss: '<= 9'\n", "  regression: {}\n")
     result = gated.run("--ftloop-replay")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["regression: inconclusive against HEAD *"])
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["regression: incomplete against HEAD *", "*1 of the 3 seeds*"])
     assert ["x 0.00088"] == gated.trained()
 
 
