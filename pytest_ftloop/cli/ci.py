@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -15,20 +16,20 @@ from pytest_ftloop.cli.command import (
     ERROR,
     FAILED,
     HOLDS,
-    STALE,
     Command,
     log_argument,
     paths_argument,
     report,
     terminal_width,
 )
-from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, StaleLogError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, StaleLogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.loop.result import LoopResult
     from pytest_ftloop.report.pull_request import LoopOutcome, LoopSection, PullRequestReport
 
 REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "junit.xml"
@@ -100,23 +101,44 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
     """
     from pytest_ftloop.cli.commits import Candidates
     from pytest_ftloop.cli.gate import parse_fail_on
-    from pytest_ftloop.loop.workspace import find_loop_files
 
     fail_on = parse_fail_on(arguments.fail_on)
-    found = Candidates(tuple(find_loop_files(arguments.paths)), arguments.baseline, arguments.log)
+    found = Candidates.of(arguments.paths, arguments.baseline, log=arguments.log)
+    found.check_names()
     loops = {file: _judge(found, file, fail_on) for file in found.files}
     stale = [file for file, outcome in loops.items() if outcome.is_stale]
     trained = _train(stale, arguments) if stale and arguments.train else HOLDS
     if arguments.train:
         loops |= {file: replace(_judge(found, file, fail_on), trained=True) for file in stale}
+    outcomes = (*loops.values(), *_rest(found, loops))
+    if not outcomes:
+        found.check_not_empty()
     codes = [trained]
-    for index, outcome in enumerate(loops.values()):
+    for index, outcome in enumerate(outcomes):
         codes.append(HOLDS if arguments.stale_ok and outcome.is_stale else _code(outcome))
         if outcome.result is None:
             print(outcome.error, file=errors, flush=True)
         else:
             print("\n".join([*([""] if index else []), *_lines(outcome)]), flush=True)
-    return max(codes), tuple(loops.values())
+    return max(codes), outcomes
+
+
+def _rest(found: Candidates, loops: Mapping[Path, LoopOutcome]) -> Iterator[LoopOutcome]:
+    """The outcomes of loops without a loop file, and of those that nothing judges any more."""
+    from pytest_ftloop.report.pull_request import LoopOutcome
+
+    done: list[LoopResult | Path] = []
+    for file, outcome in loops.items():
+        if outcome.result is not None:
+            done.append(outcome.result)
+        with suppress(FtloopError):  # a loop file that can't be read writes no log
+            done.append(found.log_folder(found.read(file)))
+    for source, judged in found.rest(done):
+        name = Path(source).name
+        if isinstance(judged, FtloopError):
+            yield LoopOutcome(name, source, error=judged)
+        else:
+            yield LoopOutcome(judged.loop, source, judged)
 
 
 def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> LoopOutcome:
@@ -138,10 +160,10 @@ def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> Loo
 
 
 def _code(outcome: LoopOutcome) -> int:
-    from pytest_ftloop.cli.gate import exit_code
+    from pytest_ftloop.cli.gate import error_code, exit_code
 
     if outcome.result is None:
-        return STALE if isinstance(outcome.error, LogError) else ERROR
+        return ERROR if outcome.error is None else error_code(outcome.error)
     return exit_code(outcome.result)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cli.command import log_argument
-from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.reference import Range
     from pytest_ftloop.loop.options import Options
+    from pytest_ftloop.loop.result import LoopResult
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Candidates:
 
     `log` is the folder given by `--log`, in the same commit as the files. If a commit is judged,
     `root` is the repository's folder and `tree` its temporary checkout. Without `explore` a loop
-    whose logged chain could go on counts as up to date, as in CI.
+    whose logged chain could go on counts as up to date, as in CI. `scope` are the folders that were
+    searched, `empty` those of them without a loop file.
     """
 
     files: tuple[Path, ...]
@@ -35,6 +37,62 @@ class Candidates:
     root: Path | None = None
     tree: Path | None = None
     explore: bool = True
+    scope: tuple[Path, ...] = ()
+    empty: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], base: str | None, **fields: Any) -> Candidates:
+        """The candidates below these paths."""
+        from pytest_ftloop.loop.workspace import search_loop_files
+
+        files, empty = search_loop_files(paths)
+        scope = tuple(path for path in paths if path.is_dir())
+        return cls(tuple(files), base, scope=scope, empty=tuple(empty), **fields)
+
+    def check_names(self) -> None:
+        """Raise a `ConfigError` where two loops write one log."""
+        from pytest_ftloop.config.loop_config import read_loop_file
+        from pytest_ftloop.config.loop_yaml import files_in
+        from pytest_ftloop.loop.workspace import check_log_folders
+
+        beside = [file for folder in {f.parent for f in self.files} for file in files_in(folder)]
+        configs = []
+        for file in dict.fromkeys(path.resolve() for path in (*self.files, *beside)):
+            with suppress(FtloopError):  # a broken loop file is reported when it is judged
+                configs.append(read_loop_file(Path(os.path.relpath(file))))
+        check_log_folders(configs, self.log)
+
+    def rest(
+        self, done: Sequence[LoopResult | Path]
+    ) -> Iterator[tuple[str, LoopResult | FtloopError]]:
+        """What else is to be judged in these folders, once their loop files are `done`.
+
+        Those are the logs without a loop file, each with its result, and those that nothing judges
+        any more, each with an `UnjudgedError`. A loop that raised is given by its log's folder.
+        """
+        from pytest_ftloop.loop.census import Census, judged_from_log
+
+        options, results = self.options(), list(done)
+        census = Census.of(self.scope, results, options)
+        for log in census.without_loop_file():
+            source = shown_path(log.folder)
+            results.append(log.folder)
+            try:
+                results.append(result := judged_from_log(log, options))
+                yield source, result
+            except FtloopError as error:
+                yield source, error
+        if len(results) > len(done):  # one of these may continue a log that was moved
+            census = Census.of(self.scope, results, options)
+        for unjudged in census.unjudged():
+            yield unjudged.log, unjudged
+
+    def check_not_empty(self) -> None:
+        """Raise a `ConfigError` for a path without a loop file."""
+        from pytest_ftloop.loop.workspace import nothing_to_run
+
+        if self.empty:
+            raise nothing_to_run(self.empty[0])
 
     def read(self, file: Path) -> LoopConfig:
         """Read a loop file; data and models that git lacks are taken from the working tree."""
@@ -48,6 +106,12 @@ class Candidates:
         return with_what_git_lacks(
             config, self.root / config.folder.resolve().relative_to(self.tree)
         )
+
+    def log_folder(self, config: LoopConfig) -> Path:
+        """The folder of a loop's log."""
+        from pytest_ftloop.log import FOLDER
+
+        return (self.log or config.folder / FOLDER) / config.name
 
     def options(self) -> Options:
         """The options to replay these loops with."""
@@ -83,7 +147,6 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     """The candidates of the command line; a named HEAD is checked out while they are used."""
     from pytest_ftloop.core.git import GitError, Repository
     from pytest_ftloop.gate.reference import Range, reference
-    from pytest_ftloop.loop.workspace import find_loop_files
 
     stated, paths = _split(arguments.where)
     if stated and arguments.baseline:
@@ -98,7 +161,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         )
     # Most calls judge the current files: these need no checkout, and not even a repository.
     if named.head is None and not named.merge_base and not arguments.staged:
-        yield Candidates(tuple(find_loop_files(paths)), named.base, log)
+        yield Candidates.of(paths, named.base, log=log)
         return
     repository = Repository.containing(paths[0])
     head = repository.staged() if arguments.staged else named.head
@@ -113,7 +176,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
                 raise
             base = head  # before the first commit there is nothing else to compare with
     if head is None:
-        yield Candidates(tuple(find_loop_files(paths)), base, log)
+        yield Candidates.of(paths, base, log=log)
         return
     inside = [repository.relative(path) for path in paths]
     if log is not None:  # a log inside the repository is read in the commit, another one as it is
@@ -125,11 +188,13 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         # Messages show paths relative to the working folder: so they look as the user wrote them.
         os.chdir(below if below.is_dir() else tree)
         try:
-            files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
+            paths = [Path(os.path.relpath(tree / path)) for path in inside]
             in_tree = None if log is None else tree / log
             # In a commit hook an interrupted loop must not keep the user from committing.
             explore = not arguments.staged
-            yield Candidates(tuple(files), base, in_tree, repository.root, tree, explore)
+            yield Candidates.of(
+                paths, base, log=in_tree, root=repository.root, tree=tree, explore=explore
+            )
         finally:
             os.chdir(here)
 

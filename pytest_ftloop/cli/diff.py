@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
-from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
-from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.cli.commits import candidates, commit_arguments
+from pytest_ftloop.core.errors import FtloopError, LogError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from pytest_ftloop.gate.difference import Difference
+    from pytest_ftloop.loop.result import LoopResult
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -24,16 +25,33 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.loop.replay import replay
     from pytest_ftloop.report import diff as report
 
     found: list[Difference] = []
+    done: list[LoopResult | Path] = []
 
     def one(file: Path) -> int:
-        found.append(_difference(wanted, file))
+        config = wanted.read(file)
+        done.append(wanted.log_folder(config))
+        result = replay(config, wanted.options())
+        done.append(result)
+        found.append(_difference(result))
+        return HOLDS
+
+    def rest(judged: LoopResult | FtloopError) -> int:
+        if isinstance(judged, FtloopError):
+            raise judged
+        if judged.baseline is not None:
+            found.append(_difference(judged))
         return HOLDS
 
     with candidates(arguments) as wanted:
+        wanted.check_names()
         codes = list(each(wanted.files, one))
+        codes += each((judged for _, judged in wanted.rest(done)), rest)
+        if not codes:
+            wanted.check_not_empty()
     most = None if arguments.all else report.MOST_FLIPS
     if arguments.format == "json":
         print(report.to_json([report.as_record(diff) for diff in found]))
@@ -44,11 +62,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return max(codes)
 
 
-def _difference(wanted: Candidates, file: Path) -> Difference:
+def _difference(result: LoopResult) -> Difference:
     from pytest_ftloop.gate.difference import difference
-    from pytest_ftloop.loop.replay import replay
 
-    result = replay(wanted.read(file), wanted.options())
     verdict, baseline = result.verdict, result.baseline
     if baseline is None:
         raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cli.command import ERROR, FAILED, HOLDS, STALE, Command, report, terminal_width
@@ -13,6 +13,7 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from pytest_ftloop.config.gates import Gate
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -66,33 +67,68 @@ def _run(arguments: argparse.Namespace) -> int:
     change, fail_on = _overrides(arguments), parse_fail_on(arguments.fail_on)
     codes: list[int] = []
     records: list[dict[str, Any]] = []
+
+    def tell(source: str, judged: LoopResult | FtloopError) -> None:
+        if isinstance(judged, FtloopError):
+            report(judged)
+            code, record, lines = error_code(judged), {"source": source, "error": str(judged)}, []
+        else:
+            code, record = exit_code(judged), _record(judged)
+            lines = loop_lines(judged, terminal_width())
+        if not arguments.json and lines:
+            print("\n".join([*([""] if codes else []), *lines]), flush=True)
+        codes.append(code)
+        records.append({**record, "exit_code": code})
+
     with candidates(arguments) as found:
-        for index, file in enumerate(found.files):
-            try:
-                code, record, lines = _judge(change(found.read(file)), found, fail_on)
-            except FtloopError as error:
-                report(error)
-                code, lines = STALE if isinstance(error, LogError) else ERROR, []
-                record = {"source": shown_path(file), "error": str(error)}
-            codes.append(code)
-            records.append({**record, "exit_code": code})
-            if not arguments.json and lines:
-                print("\n".join([*([""] if index else []), *lines]), flush=True)
+        found.check_names()
+        done: list[LoopResult | Path] = []
+        for file in found.files:
+            judged = _judged(file, found, change, fail_on)
+            done += judged.done
+            tell(shown_path(file), judged.result)
+        for source, result in found.rest(done):
+            tell(source, result)
+        if not codes and not (arguments.staged or arguments.stale_only):
+            found.check_not_empty()
     if arguments.json:
         print(to_json(records))
+    elif not codes:
+        print("nothing to judge: no loop file, and no improvement log")
     forgiven = {FAILED} if arguments.stale_only else set()
     forgiven |= {FAILED, STALE} if arguments.report_only else set()
-    return max(HOLDS if code in forgiven else code for code in codes)
+    return max((HOLDS if code in forgiven else code for code in codes), default=HOLDS)
 
 
-def _judge(
-    config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
-) -> tuple[int, dict[str, Any], list[str]]:
-    """Judge one loop. Returns its exit code, its record for JSON, its lines for the terminal."""
+@dataclass(frozen=True)
+class Judged:
+    """A loop file's result or error, and what `Candidates.rest` has to know of it."""
+
+    result: LoopResult | FtloopError
+    done: tuple[LoopResult | Path, ...]
+
+
+def _judged(
+    file: Path,
+    found: Candidates,
+    change: Callable[[LoopConfig], LoopConfig],
+    fail_on: frozenset[str] | None,
+) -> Judged:
     from pytest_ftloop.loop.replay import replay
 
-    result = replay(config, found.options(), fail_on)
-    record = {
+    done: tuple[LoopResult | Path, ...] = ()
+    try:
+        config = change(found.read(file))
+        done = (found.log_folder(config),)
+        result = replay(config, found.options(), fail_on)
+    except FtloopError as error:
+        return Judged(error, done)
+    return Judged(result, (*done, result))
+
+
+def _record(result: LoopResult) -> dict[str, Any]:
+    """A loop's result for JSON."""
+    return {
         "loop": result.loop,
         "source": result.source,
         "iteration": result.best.name,
@@ -102,12 +138,12 @@ def _judge(
         ],
         "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in result.verdicts],
     }
-    return exit_code(result), record, loop_lines(result, terminal_width())
 
 
 def loop_lines(result: LoopResult, width: int) -> list[str]:
     """One loop as terminal text: every gate, and the evidence of a failed one."""
     from pytest_ftloop.report.escape import shorten, visible
+    from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
@@ -121,7 +157,16 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
             lines += ["FAILED", explain_verdict(result, verdict, rule, width)]
     if result.holdout:
         lines += holdout_lines(result.holdout, width)
-    return lines
+    return [*lines, *note_lines(result.notes, width)]
+
+
+def error_code(error: FtloopError) -> int:
+    """The exit code for a loop that could not be judged."""
+    from pytest_ftloop.gate.standards import UnjudgedError
+
+    if isinstance(error, UnjudgedError):
+        return FAILED
+    return STALE if isinstance(error, LogError) else ERROR
 
 
 def exit_code(result: LoopResult) -> int:

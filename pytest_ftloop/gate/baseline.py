@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
@@ -13,6 +13,7 @@ from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.gate.judgements import anchor_of, baseline_of
 from pytest_ftloop.gate.reference import Reference, is_request, reference
+from pytest_ftloop.gate.standards import Standards
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, below, folders_of_records
 
@@ -32,6 +33,7 @@ class Baseline:
     best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
     is empty if there is an iteration. `is_first`: this loop's log was never committed, so nothing
     can have got worse. `was_stated`: the user named the commit, which may be older than the log.
+    `notes` are what a verdict has to say of it.
     """
 
     shown: str = ""
@@ -43,6 +45,7 @@ class Baseline:
     why_none: str = ""
     is_first: bool = False
     was_stated: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def find_baseline(
@@ -82,7 +85,11 @@ def find_baseline(
             was_stated=stated is not None,
         )
     view = LogView(CommitFiles(repository, found.commit, folder, below(blobs, folder)))
-    return baseline_in(view, metric, found, folder)
+    baseline = baseline_in(view, metric, found, folder)
+    if folder.name == log_folder.name:
+        return baseline
+    note = f"{log_folder.name} continues {folder.name}: it is compared with the log of that"
+    return replace(baseline, notes=(*baseline.notes, note))
 
 
 def baseline_in(view: LogView, metric: str, found: Reference, folder: PurePosixPath) -> Baseline:
@@ -109,17 +116,32 @@ def _log_at(
         blobs = repository.files(found.commit, place)
         if place in folders_of_records(blobs):
             return blobs, place
-    # Not in any known place: a loop was renamed or moved if a log shares its iterations, unless
-    # another loop still writes that log, which was then copied.
-    blobs = repository.files(found.commit)
+    standards = Standards.at(repository, found)
+    return standards.blobs, _moved_from(standards, iterations)
+
+
+def _moved_from(standards: Standards, iterations: Sequence[Iteration]) -> PurePosixPath | None:
+    """The log that a loop without one at the commit continues: it was renamed or moved.
+
+    That is one that shares its iterations, or one on the same eval examples whose loop is gone. A
+    log that another loop still writes is neither: it was copied.
+    """
     ids = frozenset(iteration.id for iteration in iterations)
-    shared = {
-        folder: len(ids & known)
-        for folder, known in folders_of_records(blobs).items()
-        if ids & known and not _is_in_use(repository.root / folder)
-    }
-    moved = max(shared, key=lambda folder: (shared[folder], str(folder)), default=None)
-    return blobs, moved
+    root = standards.repository.root
+    free = [folder for folder in standards.folders if not _is_in_use(root / folder)]
+    shared = {folder: len(ids & standards.folders[folder]) for folder in free}
+    moved = max(free, key=lambda folder: (shared[folder], str(folder)), default=None)
+    if moved is not None and shared[moved]:
+        return moved
+    gone = [
+        folder
+        for folder in free
+        if (standards.had_loop_file(folder) or not (root / folder).is_dir())
+        and not standards.is_retired(folder)
+    ]
+    if not gone or not iterations:
+        return None
+    return standards.continued_by({row.content for row in iterations[-1].examples}, gone)
 
 
 def _places(repository: Repository, log_folder: Path, loop_folder: Path) -> Iterator[PurePosixPath]:

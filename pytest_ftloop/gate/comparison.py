@@ -172,6 +172,7 @@ class Comparison:
                 alpha=rule.alpha,
                 common=len(candidate.examples),
                 total=len(candidate.examples),
+                notes=self.baseline.notes,
             )
         # A baseline whose figures were edited would let a worse candidate pass.
         stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
@@ -185,7 +186,8 @@ class Comparison:
             anchor = None  # the same settings: only chance can differ
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
-        return self._accepted(replace(verdict, against=self.baseline.shown))
+        notes = (*self.baseline.notes, *verdict.notes)
+        return self._accepted(replace(verdict, against=self.baseline.shown, notes=notes))
 
     def _accepted(self, verdict: Verdict) -> Verdict:
         """The verdict, made passing if the user accepted the candidate by hand."""

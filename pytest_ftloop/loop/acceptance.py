@@ -78,6 +78,7 @@ class Acceptance:
             result,
             verdicts=tuple(verdicts.items()),
             baseline=comparison.baseline.iteration,
+            standard=comparison.baseline,
             holdout=holdout,
         )
 

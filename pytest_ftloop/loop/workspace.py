@@ -143,16 +143,52 @@ def find_loop_files(paths: Iterable[Path]) -> list[Path]:
 
     Raises `ConfigError` for a PATH without any.
     """
+    found, empty = search_loop_files(paths)
+    if empty:
+        raise nothing_to_run(empty[0])
+    return found
+
+
+def search_loop_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The loop files for these PATHs, without duplicates, and the PATHs that have none."""
     files: dict[Path, Path] = {}
+    empty: list[Path] = []
     for path in paths:
         if not path.is_file():
             _check_folder(path)
         found = [path] if path.is_file() else list(_loop_files(path))
         if not found:
-            raise _nothing_found(path, "no loop file (*.ftloop.yaml)")
+            empty.append(path)
         for file in found:
             files.setdefault(file.resolve(), file)
-    return list(files.values())
+    return list(files.values()), empty
+
+
+def nothing_to_run(path: Path) -> ConfigError:
+    """The error for a PATH without a loop file."""
+    return _nothing_found(path, "no loop file (*.ftloop.yaml)")
+
+
+def log_folders(scope: Iterable[Path], log_folder: Path | None) -> list[Path]:
+    """The folders of all logs below these folders, or in the one that `--log` names."""
+    parents = [log_folder] if log_folder else [p / FOLDER for s in scope for p in _searched(s)]
+    found = (folder for parent in parents for folder in _folders(parent))
+    return list(dict.fromkeys(folder for folder in found if _holds_records(folder)))
+
+
+def check_log_folders(configs: Iterable[LoopConfig], log_folder: Path | None) -> None:
+    """Raise a `ConfigError` where two loop files have one name, and so one log."""
+    writers: dict[Path, LoopConfig] = {}
+    for config in configs:
+        folder = ((log_folder or config.folder / FOLDER) / config.name).resolve()
+        other = writers.setdefault(folder, config)
+        if other is not config and other.file.resolve() != config.file.resolve():
+            raise ConfigError(
+                f"wanted a log for each loop, found two loops that write {shown_path(folder)}: "
+                f"this one and {other.source}",
+                where=config.locate("name"),
+                cure="Give one of them another name (name: ...), or another log folder.",
+            )
 
 
 def _loop_files(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,154 @@
+"""What a command has to judge besides its loop files: other logs, and logs that nothing judges.
+
+A loop made in Python has a log without a loop file. A command that does not run pytest judges it
+from its log alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+from pytest_ftloop.core.chain import best_of, chain_from
+from pytest_ftloop.core.errors import LogError, shown_path
+from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.gate.baseline import NOTHING_COMMITTED, find_baseline
+from pytest_ftloop.gate.comparison import Comparison
+from pytest_ftloop.gate.reference import is_request, reference
+from pytest_ftloop.gate.standards import Standards, UnjudgedError
+from pytest_ftloop.log import FOLDER, ImprovementLog
+from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.loop.workspace import log_folders
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.gate.baseline import Baseline
+    from pytest_ftloop.loop.options import Options
+
+WITHOUT_LOOP_FILE = (
+    "no loop file: judged from its log alone; pytest --ftloop-replay runs the test that makes it"
+)
+
+
+@dataclass(frozen=True)
+class Census:
+    """The logs below some folders (`scope`), of which the loops of `judged` logs are done.
+
+    `standards` are the logs at the base; None where nothing is committed.
+    """
+
+    scope: Sequence[Path]
+    judged: Collection[Path]
+    options: Options
+    standards: Standards | None
+
+    @classmethod
+    def of(
+        cls, scope: Sequence[Path], results: Iterable[LoopResult | Path], options: Options
+    ) -> Census:
+        """The logs in these folders, given the results of the loops there, or their log folders."""
+        standards = _standards(scope, options) if scope else None
+        judged: set[Path] = set()
+        for result in results:
+            if isinstance(result, Path):
+                judged.add(result.resolve())
+                continue
+            judged.add(result.log_folder.resolve())
+            standard = result.standard
+            if standards is not None and standard is not None and standard.folder is not None:
+                judged.add((standards.repository.root / standard.folder).resolve())
+        return cls(tuple(scope), frozenset(judged), options, standards)
+
+    def without_loop_file(self) -> Iterator[ImprovementLog]:
+        """The logs that exist and that no loop file writes, now or at the base."""
+        standards = self.standards
+        for folder in log_folders(self.scope, self.options.log_folder):
+            if folder.resolve() in self.judged:
+                continue
+            if standards is not None:
+                place = standards.repository.relative(folder)
+                known = place in standards.folders
+                if standards.is_retired(place) or (known and standards.had_loop_file(place)):
+                    continue
+            yield ImprovementLog(folder)
+
+    def unjudged(self, *, python: bool = True) -> tuple[UnjudgedError, ...]:
+        """What has a log at the base, and is not judged now.
+
+        Without `python` that includes logs without a loop file, which a pytest run has to judge.
+        """
+        if self.standards is None:
+            return ()
+        scope = list(self.scope)
+        if scope and self.options.log_folder is not None:
+            scope.append(self.options.log_folder)
+        gone = self.standards.unjudged(scope, self.judged, python=python)
+        return tuple(map(self.standards.error, gone))
+
+
+def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
+    """The result of a loop without a loop file, by the default regression gate.
+
+    The candidate is the best iteration of those that the base's log lacks; if it has them all, its
+    baseline. A `LogError` says that the log is damaged.
+    """
+    iterations = log.read()
+    if not iterations:
+        raise LogError(f"the log in {shown_path(log.folder)} has no iteration")
+    home = log.folder.parent
+    home = home.parent if home.name == FOLDER else home
+    standard = find_baseline(log.folder, home, iterations, "eval_loss", options.baseline)
+    candidate = _candidate(iterations, standard)
+    verdict = Comparison(log, candidate, standard).verdict(DEFAULT_REGRESSION)
+    log.verify(candidate)
+    chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
+    return LoopResult(
+        loop=candidate.loop,
+        source=shown_path(log.folder),
+        chain=chain,
+        best=candidate,
+        gates=(),
+        trained=(),
+        log_folder=log.folder,
+        files=tuple(path for iteration in chain for path in log.files(iteration)),
+        notes=(WITHOUT_LOOP_FILE,),
+        regressions=(DEFAULT_REGRESSION,),
+        verdicts=((DEFAULT_REGRESSION, verdict),),
+        baseline=standard.iteration,
+        standard=standard,
+        log=log,
+    )
+
+
+def _standards(scope: Sequence[Path], options: Options) -> Standards | None:
+    try:
+        repository = Repository.containing(scope[0])
+        return Standards.at(repository, reference(repository, options.baseline, os.environ))
+    except GitError as error:
+        stated = options.baseline is not None or is_request(os.environ)
+        if error.kind in NOTHING_COMMITTED and not stated:
+            return None
+        raise
+
+
+def _candidate(iterations: Sequence[Iteration], standard: Baseline) -> Iteration:
+    known = standard.view.iterations() if standard.view else ()
+    names = {(iteration.fingerprint, iteration.tag) for iteration in known}
+    new = [i for i in iterations if (i.fingerprint, i.tag) not in names]
+    here = {iteration.id: iteration for iteration in iterations}
+    if not new and standard.iteration is not None and standard.iteration.id in here:
+        return here[standard.iteration.id]
+    return best_of(new or iterations, "eval_loss")
+
+
+def _start(iterations: Sequence[Iteration], of: Iteration) -> Iteration:
+    """The first iteration of the chain that leads to one."""
+    by_id, seen = {iteration.id: iteration for iteration in iterations}, {of.id}
+    while of.parent in by_id and of.parent not in seen:
+        of = by_id[of.parent]
+        seen.add(of.id)
+    return of
