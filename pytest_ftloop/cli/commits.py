@@ -70,10 +70,16 @@ class Candidates:
         Those are the logs without a loop file, each with its result, and those that nothing judges
         any more, each with an `UnjudgedError`. A loop that raised is given by its log's folder.
         """
+        from pytest_ftloop.core.git import GitError
         from pytest_ftloop.loop.census import Census, judged_from_log
 
         options, results = self.options(), list(done)
-        census = Census.of(self.scope, results, options)
+        try:
+            census = Census.of(self.scope, results, options)
+        except GitError:
+            if not self.files:  # else each loop file was an error for the same reason
+                raise
+            return
         for log in census.without_loop_file():
             source = shown_path(log.folder)
             results.append(log.folder)
