@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import (
@@ -16,7 +17,6 @@ from pytest_ftloop.core.errors import ConfigError, shown_path
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.loop.workspace import Logged
@@ -31,15 +31,24 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         help="also make it the baseline of later comparisons, whatever the regression gate found: "
         "writes a file in improvement_log/ to commit",
     )
+    to.add_argument(
+        "--retire",
+        type=Path,
+        metavar="LOG",
+        help="give up the loop of this log (improvement_log/NAME): later comparisons do not miss "
+        "it; writes a file in the log to commit",
+    )
     log_argument(to)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pathlib import Path
 
     from pytest_ftloop.cli.show import chosen
     from pytest_ftloop.loop.workspace import find_logs
 
+    if arguments.retire is not None:
+        print(_retire(arguments.retire))
+        return HOLDS
     wanted, path = arguments.iteration, arguments.path
     if wanted and path == Path() and Path(wanted).exists():  # `ftloop accept examples/quickstart`
         wanted, path = "best", Path(wanted)
@@ -115,6 +124,36 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
     kept = logged.log.append_judgement(judgement)
     file = shown_path(logged.log.files(kept)[0])
     return f"accepted iteration {iteration.name}: commit {file}"
+
+
+def _retire(folder: Path) -> str:
+    """Log that a loop is given up, so that a comparison does not miss it."""
+    from pytest_ftloop.core.records import Judgement
+    from pytest_ftloop.gate.judgements import RETIRED, current_judgements
+    from pytest_ftloop.log import ImprovementLog
+
+    log = ImprovementLog(folder)
+    iterations = log.read()
+    if not iterations:
+        raise ConfigError(
+            f"--retire: wanted the folder of a loop's log, found none in {shown_path(folder)}",
+            cure=f"If the log was deleted, restore it first: git checkout main -- {folder}",
+        )
+    current = current_judgements(log.view.judgements())
+    if any(judgement.kind == RETIRED for judgement in current):
+        return f"{folder.name} is given up already"
+    judgement = Judgement(
+        loop=iterations[-1].loop,
+        candidate=current[-1].candidate if current else iterations[-1].id,
+        baseline=None,
+        by="hand",
+        kind=RETIRED,
+        passed=True,
+        because="given up by hand",
+        over=tuple(replaced.name for replaced in current),
+    )
+    kept = log.append_judgement(judgement)
+    return f"gave up {folder.name}: commit {shown_path(log.files(kept)[0])}"
 
 
 def _shown(value: object) -> str:

@@ -47,6 +47,13 @@ class Baseline:
     was_stated: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> Path | None:
+        """Where the log is, or was, in the working tree; None if there is none."""
+        if self.view is None or self.folder is None or not isinstance(self.view.files, CommitFiles):
+            return None
+        return self.view.files.repository.root / self.folder
+
 
 def find_baseline(
     log_folder: Path,

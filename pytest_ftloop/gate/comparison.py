@@ -21,7 +21,7 @@ from pytest_ftloop.core.runs import (
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
-from pytest_ftloop.gate.judgements import RAISES_ANCHOR, current_judgements
+from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 
@@ -198,7 +198,10 @@ class Comparison:
     @property
     def _is_accepted_by_hand(self) -> bool:
         current = current_judgements(self.log.view.judgements())
-        return any(j.by == "hand" and j.candidate == self.candidate.id for j in current)
+        return any(
+            j.by == "hand" and j.kind != RETIRED and j.candidate == self.candidate.id
+            for j in current
+        )
 
     @property
     def _logged(self) -> tuple[tuple[Iteration, ...], tuple[SeedRun, ...]]:

@@ -22,6 +22,10 @@ RESETS_ANCHOR = frozenset({"first", "not comparable"})
 anchor."""
 
 
+RETIRED = "retired"
+"""The kind of the judgement by hand that gives a loop up: nothing has to judge it from then on."""
+
+
 def current_judgements(judgements: Sequence[Judgement]) -> tuple[Judgement, ...]:
     """The passing judgements that no other passing one replaced, by name."""
     passing = [judgement for judgement in judgements if judgement.passed]

@@ -11,13 +11,10 @@ from pathlib import Path, PurePosixPath
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.core.errors import FtloopError, LogError
 from pytest_ftloop.core.git import Repository
-from pytest_ftloop.gate.judgements import current_judgements
+from pytest_ftloop.gate.judgements import RETIRED, current_judgements
 from pytest_ftloop.gate.reference import Reference
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, FolderFiles, below, folders_of_records
-
-RETIRED = "retired"
-"""The kind of the judgement by hand that gives a loop up: nothing has to judge it from then on."""
 
 CONTINUED_SHARE = 0.5
 """A loop continues the log of one that is gone if at least this share of the smaller eval set is in
@@ -62,10 +59,14 @@ class Standards:
             for file, name in self._loop_files
         )
 
+    def was_retired(self, folder: PurePosixPath) -> bool:
+        """Whether the loop had been given up by hand at the commit."""
+        return folder in self.folders and is_retired(self.view(folder))
+
     def is_retired(self, folder: PurePosixPath) -> bool:
         """Whether the loop was given up by hand, at the commit or since then."""
-        views = (LogView(FolderFiles(self.repository.root / folder)), self.view(folder))
-        return any(map(_is_retired, views))
+        now = LogView(FolderFiles(self.repository.root / folder))
+        return is_retired(now) or self.was_retired(folder)
 
     def unjudged(
         self, scope: Sequence[Path], judged: Collection[Path], *, python: bool
@@ -128,7 +129,8 @@ def _is_beside(folder: PurePosixPath) -> bool:
     return folder.parent.name == FOLDER
 
 
-def _is_retired(view: LogView) -> bool:
+def is_retired(view: LogView) -> bool:
+    """Whether a log's loop was given up by hand."""
     with suppress(FtloopError):
         return any(j.kind == RETIRED for j in current_judgements(view.judgements()))
     return False

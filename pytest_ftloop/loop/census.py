@@ -19,7 +19,7 @@ from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.gate.baseline import NOTHING_COMMITTED, find_baseline
 from pytest_ftloop.gate.comparison import Comparison
 from pytest_ftloop.gate.reference import is_request, reference
-from pytest_ftloop.gate.standards import Standards, UnjudgedError
+from pytest_ftloop.gate.standards import Standards, UnjudgedError, is_retired
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.workspace import log_folders
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WITHOUT_LOOP_FILE = (
     "no loop file: judged from its log alone; pytest --ftloop-replay runs the test that makes it"
 )
+
+GIVEN_UP = "given up by hand: nothing judges it from the next change on"
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ class Census:
                 judged.add(result.resolve())
                 continue
             judged.add(result.log_folder.resolve())
-            standard = result.standard
-            if standards is not None and standard is not None and standard.folder is not None:
-                judged.add((standards.repository.root / standard.folder).resolve())
+            if result.standard is not None and result.standard.place is not None:
+                judged.add(result.standard.place.resolve())
         return cls(tuple(scope), frozenset(judged), options, standards)
 
     def without_loop_file(self) -> Iterator[ImprovementLog]:
-        """The logs that exist and that no loop file writes, now or at the base."""
+        """The logs that exist and that no loop file writes, now or at the base.
+
+        Of a loop that was given up since the base, too: its result says so.
+        """
         standards = self.standards
         for folder in log_folders(self.scope, self.options.log_folder):
             if folder.resolve() in self.judged:
@@ -72,7 +76,9 @@ class Census:
             if standards is not None:
                 place = standards.repository.relative(folder)
                 known = place in standards.folders
-                if standards.is_retired(place) or (known and standards.had_loop_file(place)):
+                if standards.was_retired(place):
+                    continue
+                if known and standards.had_loop_file(place) and not standards.is_retired(place):
                     continue
             yield ImprovementLog(folder)
 
@@ -115,7 +121,7 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
         trained=(),
         log_folder=log.folder,
         files=tuple(path for iteration in chain for path in log.files(iteration)),
-        notes=(WITHOUT_LOOP_FILE,),
+        notes=(GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE,),
         regressions=(DEFAULT_REGRESSION,),
         verdicts=((DEFAULT_REGRESSION, verdict),),
         baseline=standard.iteration,

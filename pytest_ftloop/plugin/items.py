@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Gate, Regression
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.plugin.session import session_of
@@ -20,13 +20,20 @@ class LoopFileCollector(pytest.File):
     """Reads a loop file, but not its data, and yields one item per gate."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item per gate in the order of the file; without gates, one called `completes`."""
+        """One item per gate in the order of the file; without gates, one called `completes`.
+
+        In a replay a loop without a regression gate is judged by the default one (as ftloop gate).
+        """
         try:
             config = read_loop_file(self.path)
         except FtloopError as error:
             raise self.CollectError(str(error)) from None
         gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
-        for gate in sorted(gates, key=lambda gate: gate.line or 0) or (None,):
+        found: list[Gate | Regression | None] = [*sorted(gates, key=lambda gate: gate.line or 0)]
+        found = found or [None]
+        if session_of(self.config).options.replay and not config.regressions:
+            found.append(DEFAULT_REGRESSION)
+        for gate in found:
             name = gate.name if gate else "completes"
             kind = RegressionItem if isinstance(gate, Regression) else GateItem
             # pytest 9.2 parses an id given as text like the list of --lf, `[tag]` apart from the

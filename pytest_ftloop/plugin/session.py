@@ -16,17 +16,23 @@ from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
+from pytest_ftloop.log import FOLDER
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.plugin.coverage import Coverage
 from pytest_ftloop.plugin.news import Board, News, news_of_run, news_of_verdict
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
+from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.explain import explain_comparison
 from pytest_ftloop.report.live import LiveLine, StayingLines
 from pytest_ftloop.report.verdict import explain_failed
 
 if TYPE_CHECKING:
     from pytest_ftloop.report.html.loop_report import LoopReport
+
+
+_QUIET = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 @dataclass
@@ -58,6 +64,8 @@ class FtloopSession:
         self._report = Path(report).absolute() if report else None
         self._reported: dict[tuple[str, str], Ran] = {}
         self._report_line = ""
+        self.coverage = Coverage()
+        self._gaps: list[str] = []
 
     # --- running and judging ---------------------------------------------------------------------
 
@@ -70,10 +78,14 @@ class FtloopSession:
         return self._judge(self._ran_once(loop), rule)
 
     def run_in_test(self, loop: LoopConfig) -> LoopResult:
-        """Run a loop of the fixture, and judge it by its own regression gates."""
+        """Run a loop of the fixture, and judge it by its own regression gates.
+
+        In a replay it is judged even if it has none: by the default gate, as `ftloop gate` does.
+        """
         ran = self._of_test[id(loop)] = self._run(loop)
-        if ran.result.regressions:
+        if ran.result.regressions or self.options.replay:
             ran.result = ran.loop.judge(ran.result)
+            self._note_standard(ran.result)
         return ran.result
 
     def judge_in_test(self, loop: LoopConfig) -> Verdict:
@@ -83,6 +95,7 @@ class FtloopSession:
         ran = self._of_test[id(loop)]
         if not any(rule.tag is None for rule, _ in ran.result.verdicts):
             ran.result = ran.loop.judge(ran.result, [Regression()])
+            self._note_standard(ran.result)
         return ran.result.verdict
 
     def _ran_once(self, loop: LoopConfig) -> Ran:
@@ -109,6 +122,7 @@ class FtloopSession:
             adjust_hook=adjust_hook(self.config, config.name),
         )
         try:
+            self.coverage.run(loop.log.folder)
             ran = Ran(loop, loop.run())
             # Without the terminal plugin (-p no:terminal) the option does not exist.
             verbosity = getattr(self.config.option, "verbose", 0)
@@ -129,10 +143,17 @@ class FtloopSession:
             return verdicts[rule]
         known = len(ran.result.notes)
         ran.result = result = ran.loop.judge(ran.result, [rule])
+        self._note_standard(result)
         verdict = dict(result.verdicts)[rule]
         notes = result.notes[known:]
         self._news.append(news_of_verdict(result, rule, verdict, notes, self._width()))
         return verdict
+
+    def _note_standard(self, result: LoopResult) -> None:
+        """Note the log that a loop was compared with: of a renamed loop it is another one."""
+        standard = result.standard
+        if standard is not None and standard.place is not None:
+            self.coverage.ran.add(str(standard.place))
 
     # --- hooks -----------------------------------------------------------------------------------
 
@@ -154,6 +175,12 @@ class FtloopSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Show a user's mistake as text, and attach explanations and news to the report."""
         report = yield
+        if self.options.replay and report.passed and report.when == "call":
+            # In a replay the verdict is a gate by itself, as for ftloop gate.
+            failed = [explain_failed(ran.result, self._width()) for ran in self._of_test.values()]
+            if any(failed):
+                report.outcome, report.longrepr = "failed", "\n\n".join(filter(None, failed))
+                self._of_test = {}
         if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
             report.longrepr = str(call.excinfo.value)
         if report.failed:
@@ -171,9 +198,34 @@ class FtloopSession:
         """Collect the news in a report, in the process that prints."""
         self._board.add(getattr(report, "ftloop", ()))
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Note the loop files that are collected, and those that write one log."""
+        loop = getattr(item, "loop", None)
+        if isinstance(loop, LoopConfig):
+            self.coverage.collect(
+                (self.options.log_folder or loop.folder / FOLDER) / loop.name, loop
+            )
+
+    def pytest_deselected(self) -> None:
+        """Note that not every test was to run."""
+        self.coverage.chosen = True
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what an xdist worker noted."""
+        if noted := getattr(node, "workeroutput", {}).get("ftloop"):
+            self.coverage.add(noted)
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the HTML report, in the one process that knows all loops."""
-        if self._report is None or hasattr(self.config, "workerinput"):
+        """Name what was not judged; write the HTML report, where all loops are known."""
+        if hasattr(self.config, "workerinput"):
+            self.config.workeroutput["ftloop"] = self.coverage.as_plain()  # type: ignore[attr-defined]
+            return
+        if not self.config.option.collectonly:
+            self._gaps, fails = self.coverage.gaps(self.config, self.options)
+            if fails and (self.options.replay or in_ci()) and session.exitstatus in _QUIET:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._report is None:
             return
         from pytest_ftloop.report.html.gather import of_told, write_page
 
@@ -200,6 +252,10 @@ class FtloopSession:
             terminalreporter.section(f"ftloop {loop}", sep="-", bold=True)
             for line in lines:
                 terminalreporter.line(line)
+        if self._gaps:
+            terminalreporter.section("ftloop: not judged", sep="-", bold=True)
+            for line in "\n".join(self._gaps).splitlines():
+                terminalreporter.line(visible(line))
         if self._report_line:
             terminalreporter.line(self._report_line)
         if self._under_way:

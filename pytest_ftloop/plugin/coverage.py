@@ -1,0 +1,98 @@
+"""Which logs a pytest run judged: a loop that has a log at the base and did not run is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
+from pytest_ftloop.loop.census import Census
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.loop.options import Options
+
+
+@dataclass
+class Coverage:
+    """The log folders of the loops that pytest collected (`collected`) and ran (`ran`).
+
+    `chosen`: tests were deselected, so what did not run was left out on purpose. `doubles` are the
+    logs that two loop files write. All but those travel from xdist workers to the process that
+    prints, as plain values.
+    """
+
+    collected: dict[str, str] = field(default_factory=dict)
+    ran: set[str] = field(default_factory=set)
+    chosen: bool = False
+    doubles: dict[str, ConfigError] = field(default_factory=dict)
+
+    def collect(self, log: Path, loop: LoopConfig) -> None:
+        """Note a loop file that pytest collected, by the folder of its log."""
+        key = str(log.resolve())
+        other = self.collected.setdefault(key, loop.source)
+        if other != loop.source:
+            self.doubles[key] = ConfigError(
+                f"wanted a log for each loop, found two loops that write {shown_path(log)}: "
+                f"this one and {other}",
+                where=loop.locate("name"),
+                cure="Give one of them another name (name: ...), or another log folder.",
+            )
+
+    def run(self, log: Path) -> None:
+        """Note a loop that runs. Raises a `ConfigError` where two loops write its log."""
+        key = str(log.resolve())
+        self.ran.add(key)
+        if key in self.doubles:
+            raise self.doubles[key]
+
+    def as_plain(self) -> dict[str, object]:
+        """For another process."""
+        return {"collected": self.collected, "ran": sorted(self.ran), "chosen": self.chosen}
+
+    def add(self, plain: dict[str, object]) -> None:
+        """What another process noted."""
+        collected, ran = plain["collected"], plain["ran"]
+        assert isinstance(collected, dict)
+        assert isinstance(ran, list)
+        self.collected |= collected
+        self.ran |= set(ran)
+        self.chosen |= bool(plain["chosen"])
+
+    def gaps(self, config: pytest.Config, options: Options) -> tuple[list[str], bool]:
+        """What to say of loops that were not judged, and whether that fails the run.
+
+        It fails in a replay and in CI, unless the user chose what to run.
+        """
+        lines = [
+            f"{source}: not judged, its tests were deselected"
+            for log, source in sorted(self.collected.items())
+            if log not in self.ran and self.chosen
+        ]
+        scope = _scope(config)
+        # Each log is judged by the test that runs its loop, so one without a loop file counts too.
+        done = {Path(log) for log in (*self.ran, *(self.collected if self.chosen else ()))}
+        try:
+            gone = Census.of(scope, done, replace(options, replay=True)).unjudged(python=False)
+        except FtloopError:
+            return lines, False  # the loops that ran were errors for the same reason
+        lines += [str(error) for error in gone]
+        if gone and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            lines.append(f"pytest searched its testpaths only: {' '.join(config.args)}")
+        return lines, bool(gone) and not self.chosen
+
+
+def _scope(config: pytest.Config) -> Sequence[Path]:
+    """The folders whose logs this run has to judge: all that it would search, or that were named.
+
+    `testpaths` narrows what pytest collects, but not what it answers for.
+    """
+    here = config.invocation_params.dir
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return [here]
+    named = [here / arg.partition("::")[0] for arg in config.args]
+    return [path for path in named if path.is_dir()]
