@@ -152,7 +152,7 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
 def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     """The candidates of the command line; a named HEAD is checked out while they are used."""
     from pytest_ftloop.core.git import GitError, Repository
-    from pytest_ftloop.gate.reference import Range, reference
+    from pytest_ftloop.gate.reference import Range, reference, reference_of
 
     stated, paths = _split(arguments.where)
     if stated and arguments.baseline:
@@ -176,7 +176,10 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         base = repository.merge_base(named.base or "HEAD", named.head or "HEAD")
     else:
         try:
-            base = reference(repository, named.base, os.environ).commit
+            if named.base is None and named.head is not None:
+                base = reference_of(repository, named.head, os.environ).commit
+            else:
+                base = reference(repository, named.base, os.environ).commit
         except GitError as error:
             if head is None or not arguments.staged or error.kind != "no-commit":
                 raise

@@ -272,6 +272,11 @@ class Repository:
         finally:
             self._discard(tree)
 
+    def query(self, *arguments: str) -> str | None:
+        """What a reading command of git prints, without the last line end; None if it fails."""
+        done = self._ask(*arguments)
+        return os.fsdecode(done.stdout).rstrip("\n") if done.returncode == 0 else None
+
     def _discard(self, tree: Path) -> None:
         # Not `worktree prune`, which forgets worktrees of the user on disks that are not mounted.
         # --force twice, since an interrupted `add` leaves its worktree locked.

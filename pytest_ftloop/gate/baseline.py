@@ -1,8 +1,7 @@
-"""Find the baseline: the version in the committed log that a candidate is compared with."""
+"""The baseline in a log at one commit: the version that a candidate is compared with."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,19 +9,13 @@ from pathlib import Path, PurePosixPath
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
-from pytest_ftloop.core.records import Iteration
-from pytest_ftloop.gate.judgements import anchor_of, baseline_of
-from pytest_ftloop.gate.reference import Reference, is_request, reference
+from pytest_ftloop.core.records import Iteration, SeedRun
+from pytest_ftloop.core.runs import Measured, decisive, environment_changes
+from pytest_ftloop.gate.judgements import IsHere, anchor_of, baseline_of
+from pytest_ftloop.gate.reference import STATED, Reference
 from pytest_ftloop.gate.standards import Standards
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, below, folders_of_records
-
-NOTHING_COMMITTED = frozenset({"no-git", "no-repository", "no-commit", "outside"})
-"""Kinds of git error that mean there is nothing to compare with.
-
-Normally that is reported and passes. It is an error in a pull or merge request, whose base the CI
-system knows: there a checkout without git must not pass for a first version.
-"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,12 @@ class Baseline:
     best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
     is empty if there is an iteration. `is_first`: this loop's log was never committed, so nothing
     can have got worse. `was_stated`: the user named the commit, which may be older than the log.
-    `notes` are what a verdict has to say of it.
+
+    `newest` is the version accepted last, if that has no run in the candidate's environment and
+    `iteration` is an older one. `is_review`: nothing states the commit, and the candidate is
+    committed already, so that there is nothing to train or to log. `context` is what a reader has
+    to know of the choice. `unlogged` says which version of the commit is the real standard, if its
+    log was never committed; then nothing can be judged.
     """
 
     shown: str = ""
@@ -45,7 +43,12 @@ class Baseline:
     why_none: str = ""
     is_first: bool = False
     was_stated: bool = False
-    notes: tuple[str, ...] = ()
+    newest: Iteration | None = None
+    is_review: bool = False
+    is_working: bool = False
+    """Whether it is the last commit, of which the candidate is a change that is not committed."""
+    context: tuple[str, ...] = ()
+    unlogged: str = ""
 
     @property
     def place(self) -> Path | None:
@@ -54,59 +57,128 @@ class Baseline:
             return None
         return self.view.files.repository.root / self.folder
 
-
-def find_baseline(
-    log_folder: Path,
-    loop_folder: Path,
-    iterations: Sequence[Iteration],
-    metric: str,
-    stated: str | None,
-    env: Mapping[str, str] | None = None,
-) -> Baseline:
-    """Find the baseline of the loop whose log is in `log_folder` (`improvement_log/<loop>`).
-
-    `iterations` are those in the log now: they identify the log of a loop that was renamed or
-    moved. Raises `GitError` if a stated ref, or the base of a pull request, does not exist.
-    """
-    env = os.environ if env is None else env
-    try:
-        repository = Repository.containing(loop_folder)
-        found = reference(repository, stated, env)
-        blobs, folder = _log_at(repository, found, log_folder, loop_folder, iterations)
-    except GitError as error:
-        if stated is None and error.kind in NOTHING_COMMITTED and not is_request(env):
-            return Baseline(why_none=error.message, is_first=error.kind == "no-commit")
-        raise
-    if folder is None:
-        why = f"no log of {log_folder.name} at {found.shown}"
-        if _is_uncommitted(repository, log_folder):
-            why += f"; {shown_path(log_folder)} is not committed"
-        # A loop under a new name whose log was not moved along looks like a first version.
-        if gone := _deleted_logs(repository, blobs):
-            why += f"; deleted since then: {gone}"
-        return Baseline(
-            shown=found.shown,
-            commit=found.commit,
-            why_none=why,
-            is_first=True,
-            was_stated=stated is not None,
+    def is_version(self, candidate: Iteration | None) -> bool:
+        """Whether it is the candidate itself: the same training with the same figures."""
+        own = self.iteration
+        return (
+            own is not None
+            and candidate is not None
+            and (own.fingerprint, own.metrics, own.environment)
+            == (candidate.fingerprint, candidate.metrics, candidate.environment)
         )
-    view = LogView(CommitFiles(repository, found.commit, folder, below(blobs, folder)))
-    baseline = baseline_in(view, metric, found, folder)
-    if folder.name == log_folder.name:
-        return baseline
-    note = f"{log_folder.name} continues {folder.name}: it is compared with the log of that"
-    return replace(baseline, notes=(*baseline.notes, note))
+
+    def of_newest(self) -> Baseline:
+        """The same log with the version accepted last, whatever its environment."""
+        if self.newest is None:
+            return self
+        return replace(self, iteration=self.newest, newest=None, context=self.context[1:])
 
 
-def baseline_in(view: LogView, metric: str, found: Reference, folder: PurePosixPath) -> Baseline:
-    """The baseline and the anchor in the log at a commit."""
+@dataclass(frozen=True)
+class Sought:
+    """The loop whose baseline is sought.
+
+    `log_folder` is its log now, `improvement_log/<loop>`. `iterations` and `seed_runs` are those in
+    it: they identify the log of a loop that was renamed or moved. `candidate` is the iteration to
+    compare. `files` are the loop file and the data: what determines the candidate beside the log.
+    """
+
+    log_folder: Path
+    loop_folder: Path
+    iterations: Sequence[Iteration]
+    metric: str
+    candidate: Iteration | None = None
+    seed_runs: Sequence[SeedRun] = ()
+    files: Sequence[Path] = ()
+
+
+def baseline_in(
+    view: LogView,
+    found: Reference,
+    folder: PurePosixPath,
+    sought: Sought,
+    without: Iteration | None = None,
+) -> Baseline:
+    """The baseline and the anchor in the log at a commit, as if it had no iteration `without`."""
     iterations, judgements = view.iterations(), view.judgements()
-    iteration = baseline_of(iterations, judgements, metric)
-    anchor = anchor_of(iterations, judgements, metric)
+    if without is not None:
+        iterations = tuple(i for i in iterations if i.id != without.id)
+        judgements = tuple(j for j in judgements if j.candidate != without.id)
+    candidate = sought.candidate
+    is_here = _is_here(view, sought, candidate) if candidate else None
+    iteration = baseline_of(iterations, judgements, sought.metric, is_here)
+    anchor = anchor_of(iterations, judgements, sought.metric, is_here)
     if anchor is not None and iteration is not None and anchor.id == iteration.id:
         anchor = None
-    return Baseline(found.shown, found.commit, folder, view, iteration, anchor)
+    newest = baseline_of(iterations, judgements, sought.metric)
+    context = (found.note,) if found.note else ()
+    if newest is None or iteration is None or newest.id == iteration.id or candidate is None:
+        newest = None
+    else:
+        changed = ", ".join(environment_changes(newest.environment, candidate.environment))
+        passed_over = f"{newest.name} was accepted later, in another environment ({changed}); "
+        passed_over += f"compared with {iteration.name}, the last one accepted in this environment"
+        context = (passed_over, *context)
+    return Baseline(
+        found.shown,
+        found.commit,
+        folder,
+        view,
+        iteration,
+        anchor,
+        was_stated=found.how == STATED,
+        newest=newest,
+        context=context,
+    )
+
+
+def _is_here(view: LogView, sought: Sought, candidate: Iteration) -> IsHere:
+    """Tells which iterations of a log have a run in the candidate's environment.
+
+    Runs of the candidate itself do not count: they would be compared with themselves.
+    """
+    here = decisive(candidate.environment)
+    logged: tuple[Measured, ...] = (*view.iterations(), *view.seed_runs(), *sought.seed_runs)
+    runs = [run for run in logged if decisive(run.environment) == here]
+    groups = {run.group for run in runs if run.group}
+    repeated = {run.iteration for run in runs if isinstance(run, SeedRun)}
+    as_baseline = {run.group for run in runs if isinstance(run, SeedRun) and run.role == "baseline"}
+
+    def is_here(iteration: Iteration) -> bool:
+        if decisive(iteration.environment) == here:
+            return True
+        if iteration.group and iteration.group == candidate.group:
+            return iteration.group in as_baseline
+        return iteration.group in groups or iteration.id in repeated
+
+    return is_here
+
+
+def baseline_at(repository: Repository, found: Reference, sought: Sought) -> Baseline:
+    """The baseline in the log at a commit, or why there is none."""
+    log_folder = sought.log_folder
+    blobs, folder = _log_at(repository, found, log_folder, sought.loop_folder, sought.iterations)
+    if folder is not None:
+        files = CommitFiles(repository, found.commit, folder, below(blobs, folder))
+        baseline = baseline_in(LogView(files), found, folder, sought)
+        if folder.name == log_folder.name:
+            return baseline
+        note = f"{log_folder.name} continues {folder.name}: it is compared with the log of that"
+        return replace(baseline, context=(*baseline.context, note))
+    why = f"no log of {log_folder.name} at {found.shown}"
+    if is_uncommitted(repository, log_folder):
+        why += f"; {shown_path(log_folder)} is not committed"
+    # A loop under a new name whose log was not moved along looks like a first version.
+    if gone := _deleted_logs(repository, blobs):
+        why += f"; deleted since then: {gone}"
+    return Baseline(
+        shown=found.shown,
+        commit=found.commit,
+        why_none=why,
+        is_first=True,
+        was_stated=found.how == STATED,
+        context=(found.note,) if found.note else (),
+    )
 
 
 def _log_at(
@@ -185,10 +257,14 @@ def _deleted_logs(repository: Repository, blobs: Mapping[PurePosixPath, str]) ->
     return ", ".join(gone[:3]) + more
 
 
-def _is_uncommitted(repository: Repository, log_folder: Path) -> bool:
-    if not log_folder.is_dir():
-        return False
+def is_uncommitted(repository: Repository, *paths: Path) -> bool:
+    """Whether any of these files and folders differs from the last commit."""
+    inside = []
+    for path in paths:
+        with suppress(GitError):  # outside the repository
+            if path.exists() and repository.relative(path):
+                inside.append(path)
     try:
-        return bool(repository.untracked_or_changed([log_folder]))
+        return bool(repository.untracked_or_changed(inside))
     except GitError:
         return False

@@ -40,7 +40,15 @@ from pytest_ftloop.gate.statistic import (
     run_level_test,
     seeds_to_decide,
 )
-from pytest_ftloop.gate.verdict import FAILING, Change, Kind, MetricKind, Verdict, amount_text
+from pytest_ftloop.gate.verdict import (
+    ENVIRONMENT_CHANGED,
+    FAILING,
+    Change,
+    Kind,
+    MetricKind,
+    Verdict,
+    amount_text,
+)
 
 TAG_ALPHA = 0.05
 """Level of the tests per tag, over all tags together (Holm). The usual 5% is enough, as these tests
@@ -110,7 +118,7 @@ def _against(
         changed = environment_changes(
             baseline.iteration.environment, candidate.iteration.environment
         )
-        return verdict("not comparable", f"environment changed ({', '.join(changed)})")
+        return verdict("not comparable", f"{ENVIRONMENT_CHANGED} ({', '.join(changed)})")
     for run in old.runs:
         if why := why_incomplete(run):
             return verdict("not comparable", f"the baseline {_run_name(run)}: {why}")

@@ -21,7 +21,7 @@ from pytest_ftloop.core.runs import (
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
-from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, current_judgements
+from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 
@@ -61,8 +61,12 @@ class Comparison:
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
         verdict = self._compared(rule)
-        if not is_in_doubt(verdict):
-            return verdict
+        if is_in_doubt(verdict):
+            verdict = self._decided(verdict, rule)
+        return replace(verdict, context=(*self.baseline.context, *verdict.context))
+
+    def _decided(self, verdict: Verdict, rule: Regression) -> Verdict:
+        """A verdict in doubt, with the seeds that decide."""
         if self.train_seeds is None:
             return self._with_the_seeds_that_decide(verdict, rule)
         more = self.train_seeds(self.candidate, SEEDS_IN_DOUBT, "gate")
@@ -97,11 +101,14 @@ class Comparison:
     def keep(self, verdict: Verdict) -> Judgement | None:
         """Log the verdict as a judgement. None if there is nothing new to log.
 
-        That is if the candidate is the baseline, the user accepted it by hand, there is no baseline
-        though this is not a first version, or the log has the same judgement already.
+        That is if the candidate is the baseline or was committed before, the user accepted it by
+        hand, there is no baseline though this is not a first version, or the log has the same
+        judgement already.
         """
         baseline = self.baseline.iteration
         if baseline is not None and baseline.fingerprint == self.candidate.fingerprint:
+            return None
+        if self.baseline.is_review:
             return None
         if verdict.ok and self._is_accepted_by_hand:
             return None
@@ -161,7 +168,7 @@ class Comparison:
             )
         if baseline is None or self.baseline.view is None:
             return _nothing_to_compare(candidate, self.baseline, rule)
-        if _is_the_same(candidate, baseline):
+        if self.baseline.is_version(candidate):
             return Verdict(
                 kind="unchanged",
                 ok=True,
@@ -172,7 +179,6 @@ class Comparison:
                 alpha=rule.alpha,
                 common=len(candidate.examples),
                 total=len(candidate.examples),
-                notes=self.baseline.notes,
             )
         # A baseline whose figures were edited would let a worse candidate pass.
         stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
@@ -186,8 +192,7 @@ class Comparison:
             anchor = None  # the same settings: only chance can differ
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
-        notes = (*self.baseline.notes, *verdict.notes)
-        return self._accepted(replace(verdict, against=self.baseline.shown, notes=notes))
+        return self._accepted(replace(verdict, against=self.baseline.shown))
 
     def _accepted(self, verdict: Verdict) -> Verdict:
         """The verdict, made passing if the user accepted the candidate by hand."""
@@ -197,11 +202,16 @@ class Comparison:
 
     @property
     def _is_accepted_by_hand(self) -> bool:
+        """Whether the user accepted the candidate in place of this baseline."""
         current = current_judgements(self.log.view.judgements())
-        return any(
-            j.by == "hand" and j.kind != RETIRED and j.candidate == self.candidate.id
+        given = [
+            j
             for j in current
-        )
+            if j.by == "hand" and j.kind != RETIRED and j.candidate == self.candidate.id
+        ]
+        baseline = self.baseline.iteration
+        covered = [covered_by(judgement) for judgement in given]
+        return any(baseline is None or not ids or baseline.id in ids for ids in covered)
 
     @property
     def _logged(self) -> tuple[tuple[Iteration, ...], tuple[SeedRun, ...]]:
@@ -279,18 +289,9 @@ def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regressi
     )
 
 
-def _is_the_same(candidate: Iteration, baseline: Iteration) -> bool:
-    """Whether both are the same training: same settings and data, and the same figures."""
-    return (
-        candidate.fingerprint == baseline.fingerprint
-        and candidate.metrics == baseline.metrics
-        and candidate.environment == baseline.environment
-    )
-
-
 def _without_names(verdict: Verdict) -> dict[str, object]:
     """The verdict's record without the keys that the judgement has itself."""
-    own = {"kind", "ok", "because", "candidate", "baseline"}
+    own = {"kind", "ok", "because", "candidate", "baseline", "context"}
     return {key: value for key, value in verdict.as_record().items() if key not in own}
 
 

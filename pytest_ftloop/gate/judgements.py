@@ -8,10 +8,14 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.records import Iteration, Judgement
+from pytest_ftloop.gate.verdict import ENVIRONMENT_CHANGED
+
+IsHere = Callable[[Iteration], bool]
+"""Whether an iteration has a run in the candidate's environment."""
 
 RAISES_ANCHOR = frozenset({"improved", "first"})
 """Kinds of judgement that can make an iteration the anchor. A passing `unchanged` does not: of many
@@ -35,29 +39,44 @@ def current_judgements(judgements: Sequence[Judgement]) -> tuple[Judgement, ...]
 
 
 def baseline_of(
-    iterations: Sequence[Iteration], judgements: Sequence[Judgement], metric: str
+    iterations: Sequence[Iteration],
+    judgements: Sequence[Judgement],
+    metric: str,
+    is_here: IsHere | None = None,
 ) -> Iteration | None:
     """The version that the next candidate is compared with: the best one judged and passed last.
 
-    If none of those iterations is in the log, or nothing was ever judged, it is the best of all
-    iterations that were not rejected. None for an empty log.
+    Of those with a run in the candidate's environment, if `is_here` tells which have one and there
+    are any. If none of the accepted iterations is in the log, or nothing was ever judged, it is the
+    best of all iterations that were not rejected. None for an empty log.
     """
-    current = [judgement.candidate for judgement in current_judgements(judgements)]
-    candidates = _named(iterations, current) or _not_rejected(iterations, judgements)
+    accepted = _accepted_here(iterations, judgements, is_here) if is_here else ()
+    current = [judgement.candidate for judgement in accepted or current_judgements(judgements)]
+    candidates = _named(iterations, current)
+    if not candidates:
+        candidates = _not_rejected(iterations, judgements)
+        candidates = tuple(filter(is_here, candidates)) or candidates
     return best_of(candidates, metric) if candidates else None
 
 
 def anchor_of(
-    iterations: Sequence[Iteration], judgements: Sequence[Judgement], metric: str
+    iterations: Sequence[Iteration],
+    judgements: Sequence[Judgement],
+    metric: str,
+    is_here: IsHere | None = None,
 ) -> Iteration | None:
-    """The best iteration ever accepted for a proven improvement, behind the current judgements.
+    """The best iteration ever accepted for a proven improvement, behind the baseline.
 
     An iteration that was accepted by hand, or had nothing comparable before it, resets the anchor:
-    iterations before it no longer count. None if nothing was accepted in one of these ways.
+    iterations before it no longer count. One that was not comparable for its environment alone
+    resets nothing: it is the first of that environment. With `is_here`, only iterations with a run
+    in the candidate's environment count. None if nothing was accepted in one of these ways.
     """
-    by_name: Mapping[str, Judgement] = {j.name: j for j in judgements if j.passed}
+    by_name = _passing(judgements)
     # Walk back from the current judgements. `seen` ends the walk even if a damaged log has a cycle.
-    waiting, seen = [judgement.name for judgement in current_judgements(judgements)], set[str]()
+    start = _accepted_here(iterations, judgements, is_here) if is_here else ()
+    waiting = [judgement.name for judgement in start or current_judgements(judgements)]
+    seen = set[str]()
     accepted: list[str] = []
     while waiting:
         name = waiting.pop()
@@ -65,13 +84,66 @@ def anchor_of(
         if judgement is None or name in seen:
             continue
         seen.add(name)
+        elsewhere = judgement.because.startswith(ENVIRONMENT_CHANGED)
         resets = judgement.by == "hand" or judgement.kind in RESETS_ANCHOR
         if resets or judgement.kind in RAISES_ANCHOR:
             accepted.append(judgement.candidate)
-        if not resets:
+        if not resets or elsewhere:
             waiting += judgement.over
     found = _named(iterations, accepted)
+    found = tuple(filter(is_here, found)) if is_here else found
     return best_of(found, metric) if found else None
+
+
+def covered_by(judgement: Judgement) -> frozenset[str]:
+    """The ids of the baselines that an acceptance by hand counts against; empty for all.
+
+    These are the baseline that it was given for, and what the log accepted before.
+    """
+    replaced = {name.partition("-")[0] for name in judgement.over}
+    return frozenset(replaced | {judgement.baseline} if judgement.baseline else replaced)
+
+
+def _accepted_here(
+    iterations: Sequence[Iteration], judgements: Sequence[Judgement], is_here: IsHere
+) -> tuple[Judgement, ...]:
+    """The latest passing judgements of iterations that have a run in this environment.
+
+    Found by walking back from the current ones. One that is behind another of them does not count.
+    """
+    by_name = _passing(judgements)
+    here = {iteration.id for iteration in iterations if is_here(iteration)}
+    waiting = [judgement.name for judgement in current_judgements(judgements)]
+    found: dict[str, Judgement] = {}
+    seen = set[str]()
+    while waiting:
+        name = waiting.pop()
+        judgement = by_name.get(name)
+        if judgement is None or name in seen:
+            continue
+        seen.add(name)
+        if judgement.candidate in here:
+            found[name] = judgement
+        else:
+            waiting += judgement.over
+    behind = _behind(found.values(), by_name)
+    return tuple(found[name] for name in sorted(found) if name not in behind)
+
+
+def _behind(judgements: Iterable[Judgement], by_name: Mapping[str, Judgement]) -> frozenset[str]:
+    """The names of all judgements that these replaced, directly or through others."""
+    waiting = [name for judgement in judgements for name in judgement.over]
+    seen = set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += by_name[name].over if name in by_name else ()
+    return frozenset(seen)
+
+
+def _passing(judgements: Sequence[Judgement]) -> Mapping[str, Judgement]:
+    return {judgement.name: judgement for judgement in judgements if judgement.passed}
 
 
 def _not_rejected(

@@ -15,6 +15,10 @@ MetricKind = Literal["improved", "unchanged", "regressed", "inconclusive"]
 FAILING: frozenset[str] = frozenset({"regressed", "incomplete"})
 """Verdicts that always fail. A gate's `fail_on` may add others."""
 
+ENVIRONMENT_CHANGED = "environment changed"
+"""What the reason of a verdict begins with where only another environment makes it not comparable.
+Judgements in the log keep it."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -88,6 +92,7 @@ class Verdict:
     fixed: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -104,7 +109,7 @@ class Verdict:
         return next(found, None)
 
     def as_record(self) -> dict[str, Any]:
-        """The verdict as plain values, for the log: without commit, path or time."""
+        """The verdict as plain values: without path or time; only `context` may name commits."""
         return {
             "kind": self.kind,
             "ok": self.ok,
@@ -121,6 +126,7 @@ class Verdict:
             "fixed": list(self.fixed),
             "broken": list(self.broken),
             "notes": list(self.notes),
+            "context": list(self.context),
         }
 
 

@@ -14,15 +14,17 @@ from pytest_ftloop.core.errors import StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.gate.baseline import find_baseline
+from pytest_ftloop.gate.baseline import Sought
 from pytest_ftloop.gate.comparison import Comparison, is_accepted
-from pytest_ftloop.log import FOLDER
+from pytest_ftloop.gate.search import find_baseline
+from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.retrain import retrain_baseline
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.cycle import Cycle
     from pytest_ftloop.loop.options import Options
@@ -90,13 +92,16 @@ class Acceptance:
 
     def _comparison(self, best: Iteration) -> Comparison:
         config, log = self.cycle.config, self.cycle.improvement_log
-        metric, stated = config.loop.metric, self.options.baseline
-        baseline = find_baseline(log.folder, config.folder, log.read(), metric, stated)
+        baseline = find_baseline(sought(config, log, best), self.options.baseline)
+        if self.options.retrain_baseline:
+            baseline = baseline.of_newest()
+        # A candidate that is committed already was judged when it was trained.
+        trains = not self.options.replay and not baseline.is_review
         return Comparison(
             log,
             best,
             baseline,
-            None if self.options.replay else self._seeds().train,
+            self._seeds().train if trains else None,
             self._retrain_baseline if self.options.retrain_baseline else None,
         )
 
@@ -147,6 +152,27 @@ class Acceptance:
                     examples=results,
                 )
             )
+
+
+def sought(config: LoopConfig, log: ImprovementLog, candidate: Iteration) -> Sought:
+    """What the baseline of a loop's iteration is found by."""
+    sources = (config.train, config.eval)
+    return Sought(
+        log.folder,
+        config.folder,
+        log.read(),
+        config.loop.metric,
+        candidate,
+        log.view.seed_runs(),
+        tuple(
+            path
+            for path in (
+                *((config.file,) if config.lines else ()),
+                *(config.folder / source for source in sources if isinstance(source, str)),
+            )
+            if path.exists()
+        ),
+    )
 
 
 def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,11 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION
 from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
-from pytest_ftloop.gate.baseline import NOTHING_COMMITTED, find_baseline
+from pytest_ftloop.core.history import parent_of
+from pytest_ftloop.gate.baseline import Sought
 from pytest_ftloop.gate.comparison import Comparison
-from pytest_ftloop.gate.reference import is_request, reference
+from pytest_ftloop.gate.reference import Reference, is_request, reference, start_of_change
+from pytest_ftloop.gate.search import NOTHING_COMMITTED, find_baseline
 from pytest_ftloop.gate.standards import Standards, UnjudgedError, is_retired
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.result import LoopResult
@@ -40,20 +42,20 @@ GIVEN_UP = "given up by hand: nothing judges it from the next change on"
 class Census:
     """The logs below some folders (`scope`), of which the loops of `judged` logs are done.
 
-    `standards` are the logs at the base; None where nothing is committed.
+    `standards` are the logs at the base; empty where nothing is committed. Where nothing states the
+    base there are two: the last commit, and the one before it or where the branch starts.
     """
 
     scope: Sequence[Path]
     judged: Collection[Path]
     options: Options
-    standards: Standards | None
+    standards: Sequence[Standards]
 
     @classmethod
     def of(
         cls, scope: Sequence[Path], results: Iterable[LoopResult | Path], options: Options
     ) -> Census:
         """The logs in these folders, given the results of the loops there, or their log folders."""
-        standards = _standards(scope, options) if scope else None
         judged: set[Path] = set()
         for result in results:
             if isinstance(result, Path):
@@ -62,6 +64,7 @@ class Census:
             judged.add(result.log_folder.resolve())
             if result.standard is not None and result.standard.place is not None:
                 judged.add(result.standard.place.resolve())
+        standards = _standards(scope[0], options) if scope else ()
         return cls(tuple(scope), frozenset(judged), options, standards)
 
     def without_loop_file(self) -> Iterator[ImprovementLog]:
@@ -69,31 +72,25 @@ class Census:
 
         Of a loop that was given up since the base, too: its result says so.
         """
-        standards = self.standards
         for folder in log_folders(self.scope, self.options.log_folder):
-            if folder.resolve() in self.judged:
-                continue
-            if standards is not None:
-                place = standards.repository.relative(folder)
-                known = place in standards.folders
-                if standards.was_retired(place):
-                    continue
-                if known and standards.had_loop_file(place) and not standards.is_retired(place):
-                    continue
-            yield ImprovementLog(folder)
+            if folder.resolve() not in self.judged and not any(
+                _is_left_behind(each, folder) for each in self.standards
+            ):
+                yield ImprovementLog(folder)
 
     def unjudged(self, *, python: bool = True) -> tuple[UnjudgedError, ...]:
         """What has a log at the base, and is not judged now.
 
         Without `python` that includes logs without a loop file, which a pytest run has to judge.
         """
-        if self.standards is None:
-            return ()
         scope = list(self.scope)
         if scope and self.options.log_folder is not None:
             scope.append(self.options.log_folder)
-        gone = self.standards.unjudged(scope, self.judged, python=python)
-        return tuple(map(self.standards.error, gone))
+        found: dict[str, UnjudgedError] = {}
+        for standards in self.standards:
+            for folder in standards.unjudged(scope, self.judged, python=python):
+                found.setdefault(str(folder), standards.error(folder))
+        return tuple(found.values())
 
 
 def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
@@ -107,8 +104,9 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
         raise LogError(f"the log in {shown_path(log.folder)} has no iteration")
     home = log.folder.parent
     home = home.parent if home.name == FOLDER else home
-    standard = find_baseline(log.folder, home, iterations, "eval_loss", options.baseline)
-    candidate = _candidate(iterations, standard)
+    sought = Sought(log.folder, home, iterations, "eval_loss", seed_runs=log.view.seed_runs())
+    candidate = _candidate(iterations, find_baseline(sought, options.baseline))
+    standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
     verdict = Comparison(log, candidate, standard).verdict(DEFAULT_REGRESSION)
     log.verify(candidate)
     chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
@@ -130,15 +128,31 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
     )
 
 
-def _standards(scope: Sequence[Path], options: Options) -> Standards | None:
+def _standards(place: Path, options: Options) -> Sequence[Standards]:
     try:
-        repository = Repository.containing(scope[0])
-        return Standards.at(repository, reference(repository, options.baseline, os.environ))
+        repository = Repository.containing(place)
+        found = reference(repository, options.baseline, os.environ)
     except GitError as error:
         stated = options.baseline is not None or is_request(os.environ)
         if error.kind in NOTHING_COMMITTED and not stated:
-            return None
+            return ()
         raise
+    commits = [found]
+    if found.is_unstated:
+        start = start_of_change(repository, found)
+        if start is None and (parent := parent_of(repository, found.commit)):
+            start = Reference(parent, f"HEAD^ ({parent[:7]})", "the commit before the last")
+        commits += [start] if start else []
+    return [Standards.at(repository, commit) for commit in commits]
+
+
+def _is_left_behind(standards: Standards, folder: Path) -> bool:
+    """Whether a log is one whose loop file is gone, or whose loop had been given up."""
+    place = standards.repository.relative(folder)
+    if standards.was_retired(place):
+        return True
+    wrote = place in standards.folders and standards.had_loop_file(place)
+    return wrote and not standards.is_retired(place)
 
 
 def _candidate(iterations: Sequence[Iteration], standard: Baseline) -> Iteration:

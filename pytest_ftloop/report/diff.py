@@ -32,7 +32,7 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     lines += paragraph(visible(verdict.because), width, "  ", "    ")
     if table := changes_table(verdict, width):
         lines += ["", *table]
-    for note in verdict.notes:
+    for note in (*verdict.context, *verdict.notes):
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
     for part in (
         _settings(diff.settings, width),
@@ -67,7 +67,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
             "`+` proven better, `!` proven worse, `?` could be worse",
             "",
         ]
-    lines += [f"- note: {inert_line(note)}" for note in verdict.notes]
+    lines += [f"- note: {inert_line(note)}" for note in (*verdict.context, *verdict.notes)]
     if diff.settings:
         changed = [(visible(c.name), _stated(c.before), _stated(c.after)) for c in diff.settings]
         lines += ["", markdown_table(("setting", "before", "after"), changed)]

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.runs import mean_of
-from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text
+from pytest_ftloop.gate.verdict import (
+    ENVIRONMENT_CHANGED,
+    Change,
+    Verdict,
+    amount_text,
+    change_text,
+)
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import plural
@@ -36,11 +42,14 @@ def verdict_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH
 
 
 def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
-    """The verdict, the commit it compares with, and the reason."""
+    """The verdict, the commit it compares with, the reason, and what to know of the baseline."""
     head = f"{visible(gate)}: {verdict.kind}"
     if verdict.against:
         head += f" against {visible(verdict.against)}"
-    return paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+    lines = paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+    for note in verdict.context:
+        lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
+    return lines
 
 
 def figure_lines(verdict: Verdict, width: int = WIDTH) -> list[str]:
@@ -179,7 +188,7 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":
         told = "ftloop calibrate trains more seeds; more eval examples help too."
-    elif verdict.because.startswith("environment changed"):
+    elif verdict.because.startswith(ENVIRONMENT_CHANGED):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
     elif verdict.baseline is None:
         told = "commit improvement_log/: the next version is compared with it."

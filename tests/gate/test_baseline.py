@@ -10,7 +10,8 @@ import pytest
 
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.git import GitError
-from pytest_ftloop.gate.baseline import Baseline, find_baseline
+from pytest_ftloop.gate.baseline import Baseline, Sought
+from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import ImprovementLog
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics, fake_seed_run, fake_table
 from tests.gitfakes import GitRepo, isolate
@@ -61,7 +62,8 @@ def find(
     stated: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Baseline:
-    return find_baseline(log.folder, loop_folder, log.read(), "eval_loss", stated, env or {})
+    sought = Sought(log.folder, loop_folder, log.read(), "eval_loss")
+    return find_baseline(sought, stated, env or {})
 
 
 def found(baseline: Baseline) -> tuple[str | None, str, str]:

@@ -23,9 +23,10 @@ from pytest_ftloop.core.chain import next_number
 from pytest_ftloop.core.git import Repository
 from pytest_ftloop.core.records import Cost, HoldoutUse, Iteration, SeedRun
 from pytest_ftloop.core.runs import runs_of
-from pytest_ftloop.gate.baseline import find_baseline
+from pytest_ftloop.gate.baseline import Sought
 from pytest_ftloop.gate.comparison import Comparison
 from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
+from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.gate.verdict import FAILING, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, LogView
 from pytest_ftloop.log.files import CommitFiles, below
@@ -150,7 +151,8 @@ class Judge:
         log = branch.log
         if (candidate := nth(log.read(), self.which)) is None:
             return
-        baseline = find_baseline(log.folder, branch.repo.root, log.read(), METRIC, None, {})
+        sought = Sought(log.folder, branch.repo.root, log.read(), METRIC)
+        baseline = find_baseline(sought, None, {})
         verdict = Verdict(
             kind=self.kind,  # type: ignore[arg-type]
             ok=self.kind not in FAILING,

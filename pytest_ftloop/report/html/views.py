@@ -149,7 +149,7 @@ def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
         "seeds": [seeds.k_baseline, seeds.k_candidate] if seeds else None,
         "fixed": len(verdict.fixed),
         "broken": len(verdict.broken),
-        "notes": list(verdict.notes),
+        "notes": [*verdict.context, *verdict.notes],
     }
 
 

@@ -138,7 +138,7 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
         gate=_cut(rule.name, NAME),
         kind=verdict.kind,
         ok=verdict.ok,
-        because=_cut(verdict.because, TEXT),
+        because=_cut(". ".join((verdict.because, *verdict.context)), TEXT),
         against=_cut(verdict.against, NAME),
         baseline=_cut(verdict.baseline, NAME) if verdict.baseline else None,
         line=rule.line,
