@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
-"""The verdicts that --fail-on accepts."""
+"""The verdicts that --fail-on accepts. The first fails in any case."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     commit_arguments(to)
-    to.add_argument(
-        "--fail-on",
-        metavar="VERDICTS",
-        help=f"the verdicts that fail, in place of the loop file's fail_on: any of "
-        f"{', '.join(FAIL_ON)}, separated by commas (default: regressed); incomplete always fails",
-    )
+    fail_on_argument(to)
     to.add_argument(
         "--gate",
         action="append",
@@ -60,6 +55,17 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
 
 
+def fail_on_argument(to: argparse.ArgumentParser) -> None:
+    """Add `--fail-on`, as `fail_on`: the text that `parse_fail_on` reads."""
+    to.add_argument(
+        "--fail-on",
+        metavar="VERDICTS",
+        help="verdicts that fail too, beside those in the loop file's fail_on: "
+        f"{' or '.join(FAIL_ON[1:])}, or both, separated by a comma; regressed and incomplete "
+        "always fail",
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.diff import to_json
 
@@ -86,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _judge(
-    config: LoopConfig, found: Candidates, fail_on: frozenset[str] | None
+    config: LoopConfig, found: Candidates, fail_on: frozenset[str]
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Judge one loop. Returns its exit code, its record for JSON, its lines for the terminal."""
     from pytest_ftloop.loop.replay import replay
@@ -138,7 +144,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
 
     A loop without a regression gate gets one with the default settings.
     """
-    from pytest_ftloop.config.gates import Regression, parse_gate
+    from pytest_ftloop.config.gates import Regression, checked_option, parse_gate
 
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
@@ -150,17 +156,9 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
             )
         stated[match[1]] = parse_gate(match[1], match[2])
     changes: dict[str, Any] = {}
-    for name, value, most in (
-        ("alpha", arguments.alpha, 0.5),
-        ("max_regression", arguments.max_regression, 1),
-    ):
-        if value is not None:
-            if not 0 < value < most:
-                option = name.replace("_", "-")
-                raise ConfigError(
-                    f"--{option}: wanted a number between 0 and {most}, found {value:g}"
-                )
-            changes[name] = value
+    for name in ("alpha", "max_regression"):
+        if (value := getattr(arguments, name)) is not None:
+            changes[name] = checked_option(name, value)
 
     def change(config: LoopConfig) -> LoopConfig:
         # By name, so that a gate of the command line replaces the loop file's on the same metric.
@@ -175,10 +173,10 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
     return change
 
 
-def parse_fail_on(stated: str | None) -> frozenset[str] | None:
-    """The verdicts that `--fail-on` lists; None if it was not given."""
+def parse_fail_on(stated: str | None) -> frozenset[str]:
+    """The verdicts that `--fail-on` lists; none if it was not given."""
     if stated is None:
-        return None
+        return frozenset()
     from pytest_ftloop.core.errors import did_you_mean
 
     kinds = [word.strip() for word in stated.split(",") if word.strip()]
@@ -200,7 +198,7 @@ COMMAND = Command(
     (
         "ftloop gate",
         "ftloop gate main..HEAD",
-        "ftloop gate --fail-on regressed,inconclusive examples",
+        "ftloop gate --fail-on inconclusive examples",
         'ftloop gate --gate "pass_rate >= 0.95" --report-only',
     ),
     _arguments,

@@ -181,6 +181,12 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "ftloop calibrate trains more seeds; more eval examples help too."
     elif verdict.because.startswith("environment changed"):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
+    elif verdict.baseline is None and verdict.against:
+        told = (
+            "put the deleted log back, under the loop's name (git mv), so that there is a version "
+            "to compare with. If the new start is intended, run ftloop accept --baseline and "
+            "commit the log."
+        )
     elif verdict.baseline is None:
         told = "commit improvement_log/: the next version is compared with it."
     else:
