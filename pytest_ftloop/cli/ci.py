@@ -276,6 +276,11 @@ def _problems(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | No
         if not threshold.passed:
             title = LABELS["failed"]
             yield section, "error", threshold.line, title, visible(threshold.message)
+    if section.gate_changes.loosened:
+        loosened = [change for change in section.gate_changes.changes if change.loosened]
+        said = [f"{each.name}: {each.before} -> {each.after}" for each in loosened[:10]]
+        message = visible("; ".join(filter(None, [section.gate_changes.unknown, *said])))
+        yield section, "warning", None, "gates loosened", message
 
 
 COMMAND = Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +46,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _difference(wanted: Candidates, file: Path) -> Difference:
+    from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.gate.difference import difference
     from pytest_ftloop.loop.replay import replay
 
-    result = replay(wanted.read(file), wanted.options())
+    config = wanted.read(file)
+    if all(rule.tag is not None for rule in config.regressions):  # compare the whole set, too
+        config = replace(config, regressions=(*config.regressions, Regression()))
+    result = replay(config, wanted.options())
     verdict, baseline = result.verdict, result.baseline
     if baseline is None:
         raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
-    return difference(baseline, result.best, verdict, result.examples)
+    changes = result.gate_changes
+    return difference(baseline, result.best, verdict, result.examples, changes)
 
 
 COMMAND = Command(

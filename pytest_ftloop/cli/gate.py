@@ -96,6 +96,7 @@ def _judge(
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Judge one loop. Returns its exit code, its record for JSON, its lines for the terminal."""
     from pytest_ftloop.loop.replay import replay
+    from pytest_ftloop.report.gate_changes import change_record
 
     result = replay(config, found.options(), fail_on)
     record = {
@@ -107,16 +108,19 @@ def _judge(
             {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
         ],
         "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in result.verdicts],
+        "gate_changes": change_record(result.gate_changes),
     }
     return exit_code(result), record, loop_lines(result, terminal_width())
 
 
 def loop_lines(result: LoopResult, width: int) -> list[str]:
-    """One loop as terminal text: every gate, and the evidence of a failed one."""
+    """One loop as terminal text: what changed in its gates, every gate, evidence of failed ones."""
     from pytest_ftloop.report.escape import shorten, visible
+    from pytest_ftloop.report.gate_changes import change_lines
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
+    lines += change_lines(result.gate_changes, width)
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         lines.append(shorten(f"{held}  {visible(gate.message)}", width))

@@ -189,6 +189,13 @@ class Repository:
             for path, content in zip(found, contents, strict=True)
         }
 
+    def differs(self, commit: str, file: Path) -> bool:
+        """Whether a file is another one now than in a commit; git's filters are applied."""
+        done = self._ask("diff", "--quiet", commit, "--", str(self.relative(file)))
+        if done.returncode not in (0, 1):
+            raise _failed(done, "diff")
+        return done.returncode == 1
+
     def last_change(self, commit: str, paths: Sequence[PurePosixPath]) -> str:
         """The last commit, from this one back, that changed one of these; empty if none did."""
         if not paths:

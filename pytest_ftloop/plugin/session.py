@@ -19,7 +19,7 @@ from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
-from pytest_ftloop.plugin.news import Board, News, news_of_run, news_of_verdict
+from pytest_ftloop.plugin.news import Board, News, news_of_changes, news_of_run, news_of_verdict
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
 from pytest_ftloop.report.explain import explain_comparison
 from pytest_ftloop.report.live import LiveLine, StayingLines
@@ -74,6 +74,7 @@ class FtloopSession:
         ran = self._of_test[id(loop)] = self._run(loop)
         if ran.result.regressions:
             ran.result = ran.loop.judge(ran.result)
+            self._news.append(news_of_changes(ran.result, self._width()))
         return ran.result
 
     def judge_in_test(self, loop: LoopConfig) -> Verdict:
@@ -110,6 +111,8 @@ class FtloopSession:
         )
         try:
             ran = Ran(loop, loop.run())
+            if not config.regressions:  # else it is done when the loop is judged
+                ran.result = loop.compare_gates(ran.result)
             # Without the terminal plugin (-p no:terminal) the option does not exist.
             verbosity = getattr(self.config.option, "verbose", 0)
             file = str(config.file) if config.lines else ""
