@@ -111,7 +111,9 @@ class FtloopSession:
         )
         try:
             ran = Ran(loop, loop.run())
-            if not config.regressions:  # else it is done when the loop is judged
+            # With a regression gate it is done when that judges the loop. Without one a run on a
+            # developer's machine asks git nothing.
+            if not config.regressions and (self.options.replay or not self.options.explore):
                 ran.result = loop.compare_gates(ran.result)
             # Without the terminal plugin (-p no:terminal) the option does not exist.
             verbosity = getattr(self.config.option, "verbose", 0)

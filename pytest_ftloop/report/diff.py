@@ -10,7 +10,7 @@ from typing import Any
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.gate.difference import Difference, Flip, SettingChange
-from pytest_ftloop.gate.verdict import Change, change_text
+from pytest_ftloop.gate.verdict import Change, change_text, seeds_text
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
 from pytest_ftloop.report.gate_changes import change_lines, change_markdown, change_record
 from pytest_ftloop.report.layout import paragraph
@@ -68,7 +68,8 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
         lines += [
             markdown_table(head, rows, right=range(2, 7)),
             "",
-            "`+` proven better, `!` proven worse, `?` could be worse",
+            "`+` proven better, `!` proven worse, `?` could be worse"
+            + (f"; now and baseline: {seeds}" if (seeds := seeds_text(verdict.changes)) else ""),
             "",
         ]
     lines += [f"- note: {inert_line(note)}" for note in verdict.notes]

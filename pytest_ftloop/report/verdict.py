@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.runs import mean_of
-from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text
+from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text, seeds_text
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import plural
@@ -120,7 +120,9 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         Column(("", "+/-"), [_amount(c, 1.0) for c in rows], right=True, drop=1),
         Column(("", "detectable"), [_amount(c, None) for c in rows], right=True, drop=2),
     ]
-    return table(columns, width)[1:]
+    seeds = seeds_text(verdict.changes)
+    said = paragraph(f"now and baseline: {seeds}", width, "  ", "    ") if seeds else []
+    return [*table(columns, width)[1:], *said]
 
 
 def explain_verdict(

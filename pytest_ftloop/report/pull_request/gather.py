@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
+from pytest_ftloop.gate.verdict import seeds_text
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -167,6 +168,7 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
         baseline=_cut(verdict.baseline, NAME) if verdict.baseline else None,
         line=rule.line,
         changes=tuple(map(_change, changes[:MOST_ROWS])),
+        seeds=seeds_text(verdict.changes),
         notes=tuple(_cut(note, TEXT) for note in verdict.notes[:MOST_ROWS]),
     )
 

@@ -252,6 +252,7 @@ def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
     head = ["", "metric", "baseline", "now", "change", "p", "detectable"]
     rows = [_change(change) for change in verdict.changes[:most]]
     table = _table(head, rows, right=range(2, 7))
+    table += f"\n\nNow and baseline: {_say(verdict.seeds, NAME)}." if verdict.seeds else ""
     return f"Gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
 
 

@@ -84,7 +84,10 @@ class ChangeRow(_Row):
 
 
 class VerdictRow(_Row):
-    """The verdict of one regression gate. `ok` is False where it fails the gate."""
+    """The verdict of one regression gate. `ok` is False where it fails the gate.
+
+    `seeds` says that the figures are means over seeds, if they are.
+    """
 
     gate: Name
     kind: Kind
@@ -94,6 +97,7 @@ class VerdictRow(_Row):
     baseline: Name | None
     line: Line | None
     changes: Annotated[tuple[ChangeRow, ...], Field(max_length=MOST_ROWS)]
+    seeds: Name = ""
     notes: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
 
 
