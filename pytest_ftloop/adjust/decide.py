@@ -57,7 +57,11 @@ def decide(
         and not (following and _expects_more(chain, best, limits.metric, known))
     ):
         return Decision(
-            "stop", "gates", "The gates hold and nothing better is expected.", following, parent
+            "stop",
+            "gates",
+            "The thresholds hold and nothing better is expected.",
+            following,
+            parent,
         )
     if not policy.exhaustive and _flat(chain, limits, known):
         value = format_figure(limits.metric, figure(best, limits.metric))

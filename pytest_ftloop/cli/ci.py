@@ -36,7 +36,7 @@ REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "juni
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    from pytest_ftloop.cli.gate import FAIL_ON
+    from pytest_ftloop.cli.gate import fail_on_argument
 
     paths_argument(to)
     stale = to.add_mutually_exclusive_group()
@@ -56,12 +56,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         help="the commit whose log the regression gate compares with (default: in a pull request "
         "the merge base with its target branch, else HEAD)",
     )
-    to.add_argument(
-        "--fail-on",
-        metavar="VERDICTS",
-        help=f"the verdicts that fail, in place of the loop file's fail_on: any of "
-        f"{', '.join(FAIL_ON)}, separated by commas (default: regressed); incomplete always fails",
-    )
+    fail_on_argument(to)
     to.add_argument(
         "--out",
         type=Path,
@@ -141,7 +136,7 @@ def _rest(found: Candidates, loops: Mapping[Path, LoopOutcome]) -> Iterator[Loop
             yield LoopOutcome(judged.loop, source, judged)
 
 
-def _judge(found: Candidates, file: Path, fail_on: frozenset[str] | None) -> LoopOutcome:
+def _judge(found: Candidates, file: Path, fail_on: frozenset[str]) -> LoopOutcome:
     from pytest_ftloop.config.loop_yaml import SUFFIXES
     from pytest_ftloop.loop.replay import gated, replay
     from pytest_ftloop.report.pull_request import LoopOutcome
@@ -303,6 +298,11 @@ def _problems(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | No
         if not threshold.passed:
             title = LABELS["failed"]
             yield section, "error", threshold.line, title, visible(threshold.message)
+    if section.gate_changes.loosened:
+        loosened = [change for change in section.gate_changes.changes if change.loosened]
+        said = [f"{each.name}: {each.before} -> {each.after}" for each in loosened[:10]]
+        message = visible("; ".join(filter(None, [section.gate_changes.unknown, *said])))
+        yield section, "warning", None, "gates loosened", message
 
 
 COMMAND = Command(
@@ -316,7 +316,7 @@ COMMAND = Command(
     (
         "ftloop ci",
         "ftloop ci --train --out report examples",
-        "ftloop ci --baseline main --fail-on regressed,inconclusive",
+        "ftloop ci --baseline main --fail-on inconclusive",
     ),
     _arguments,
     _run,

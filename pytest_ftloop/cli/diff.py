@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
@@ -25,6 +26,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.config.gates import DEFAULT_REGRESSION
     from pytest_ftloop.loop.replay import replay
     from pytest_ftloop.report import diff as report
 
@@ -34,6 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
     def one(file: Path) -> int:
         config = wanted.read(file)
         done.append(wanted.log_folder(config))
+        if all(rule.tag is not None for rule in config.regressions):  # compare the whole set, too
+            config = replace(config, regressions=(*config.regressions, DEFAULT_REGRESSION))
         result = replay(config, wanted.options())
         done.append(result)
         found.append(_difference(result))
@@ -68,7 +72,8 @@ def _difference(result: LoopResult) -> Difference:
     verdict, baseline = result.verdict, result.baseline
     if baseline is None:
         raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
-    return difference(baseline, result.best, verdict, result.examples)
+    changes = result.gate_changes
+    return difference(baseline, result.best, verdict, result.examples, changes)
 
 
 COMMAND = Command(

@@ -20,17 +20,12 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
-"""The verdicts that --fail-on accepts."""
+"""The verdicts that --fail-on accepts. The first fails in any case."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     commit_arguments(to)
-    to.add_argument(
-        "--fail-on",
-        metavar="VERDICTS",
-        help=f"the verdicts that fail, in place of the loop file's fail_on: any of "
-        f"{', '.join(FAIL_ON)}, separated by commas (default: regressed); incomplete always fails",
-    )
+    fail_on_argument(to)
     to.add_argument(
         "--gate",
         action="append",
@@ -59,6 +54,17 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "damaged",
     )
     to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
+
+
+def fail_on_argument(to: argparse.ArgumentParser) -> None:
+    """Add `--fail-on`, as `fail_on`: the text that `parse_fail_on` reads."""
+    to.add_argument(
+        "--fail-on",
+        metavar="VERDICTS",
+        help="verdicts that fail too, beside those in the loop file's fail_on: "
+        f"{' or '.join(FAIL_ON[1:])}, or both, separated by a comma; regressed and incomplete "
+        "always fail",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -112,7 +118,7 @@ def _judged(
     file: Path,
     found: Candidates,
     change: Callable[[LoopConfig], LoopConfig],
-    fail_on: frozenset[str] | None,
+    fail_on: frozenset[str],
 ) -> Judged:
     from pytest_ftloop.loop.replay import replay
 
@@ -128,6 +134,8 @@ def _judged(
 
 def _record(result: LoopResult) -> dict[str, Any]:
     """A loop's result for JSON."""
+    from pytest_ftloop.report.gate_changes import change_record
+
     return {
         "loop": result.loop,
         "source": result.source,
@@ -137,16 +145,19 @@ def _record(result: LoopResult) -> dict[str, Any]:
             {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
         ],
         "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in result.verdicts],
+        "gate_changes": change_record(result.gate_changes),
     }
 
 
 def loop_lines(result: LoopResult, width: int) -> list[str]:
-    """One loop as terminal text: every gate, and the evidence of a failed one."""
+    """One loop as terminal text: what changed in its gates, every gate, evidence of failed ones."""
     from pytest_ftloop.report.escape import shorten, visible
+    from pytest_ftloop.report.gate_changes import change_lines
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
+    lines += change_lines(result.gate_changes, width)
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
         lines.append(shorten(f"{held}  {visible(gate.message)}", width))
@@ -183,7 +194,7 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
 
     A loop without a regression gate gets one with the default settings.
     """
-    from pytest_ftloop.config.gates import DEFAULT_REGRESSION, parse_gate
+    from pytest_ftloop.config.gates import DEFAULT_REGRESSION, checked_option, parse_gate
 
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
@@ -195,17 +206,9 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
             )
         stated[match[1]] = parse_gate(match[1], match[2])
     changes: dict[str, Any] = {}
-    for name, value, most in (
-        ("alpha", arguments.alpha, 0.5),
-        ("max_regression", arguments.max_regression, 1),
-    ):
-        if value is not None:
-            if not 0 < value < most:
-                option = name.replace("_", "-")
-                raise ConfigError(
-                    f"--{option}: wanted a number between 0 and {most}, found {value:g}"
-                )
-            changes[name] = value
+    for name in ("alpha", "max_regression"):
+        if (value := getattr(arguments, name)) is not None:
+            changes[name] = checked_option(name, value)
 
     def change(config: LoopConfig) -> LoopConfig:
         # By name, so that a gate of the command line replaces the loop file's on the same metric.
@@ -220,10 +223,10 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
     return change
 
 
-def parse_fail_on(stated: str | None) -> frozenset[str] | None:
-    """The verdicts that `--fail-on` lists; None if it was not given."""
+def parse_fail_on(stated: str | None) -> frozenset[str]:
+    """The verdicts that `--fail-on` lists; none if it was not given."""
     if stated is None:
-        return None
+        return frozenset()
     from pytest_ftloop.core.errors import did_you_mean
 
     kinds = [word.strip() for word in stated.split(",") if word.strip()]
@@ -245,7 +248,7 @@ COMMAND = Command(
     (
         "ftloop gate",
         "ftloop gate main..HEAD",
-        "ftloop gate --fail-on regressed,inconclusive examples",
+        "ftloop gate --fail-on inconclusive examples",
         'ftloop gate --gate "pass_rate >= 0.95" --report-only',
     ),
     _arguments,

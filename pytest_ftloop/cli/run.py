@@ -135,10 +135,12 @@ def _result_lines(
 ) -> Iterator[str]:
     from pytest_ftloop.core.git import ignored_by_git
     from pytest_ftloop.report.escape import shorten, visible
+    from pytest_ftloop.report.gate_changes import change_lines
     from pytest_ftloop.report.text import files_to_commit, note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     ignored = ignored_by_git(files_to_commit(result))
+    yield from change_lines(result.gate_changes, width)
     yield from summary(replace(result, notes=trained_notes), verbosity, width, ignored=ignored)
     yield from note_lines(result.notes[len(trained_notes) :], width)
     if verbosity < 0:
@@ -165,9 +167,9 @@ def _result_lines(
 
 
 def _tally(codes: Sequence[int]) -> str:
-    """`3 loops: 1 with all gates holding, 1 with a failed gate, 1 with an error`."""
-    kinds = {HOLDS: "all gates holding", FAILED: "a failed gate", ERROR: "an error"}
-    counts = [f"{codes.count(code)} with {kind}" for code, kind in kinds.items() if code in codes]
+    """`3 loops: 1 passed, 1 with a failed gate, 1 with an error`."""
+    kinds = {HOLDS: "passed", FAILED: "with a failed gate", ERROR: "with an error"}
+    counts = [f"{codes.count(code)} {kind}" for code, kind in kinds.items() if code in codes]
     return f"{len(codes)} loops: {', '.join(counts)}"
 
 

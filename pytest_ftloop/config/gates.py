@@ -31,6 +31,17 @@ _RATES = frozenset({"pass_rate", "token_accuracy"})
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 """Metrics that need the sample of the train set, which may lack a tag of the eval set."""
 
+LEAST_ALPHA = 1e-4
+"""The least `alpha`. With nothing measured yet (four degrees of freedom), this one already needs a
+drop of about 37 points; with a smaller one hardly any drop could be proven."""
+
+MOST_ALPHA = 0.5
+"""`alpha` is below this: here a coin toss would fail the gate."""
+
+LARGEST_DROP = 0.5
+"""The largest `min_regression` and `max_regression`: half of the loss, or 50 points. A gate that
+lets more pass would not fail for a model that is broken."""
+
 _CONDITION = re.compile(
     r"\s*(?P<op>[<>]=?)\s*"
     r"(?P<bound>[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)"
@@ -70,7 +81,8 @@ class Regression:
     `name` is `regression`, or `regression[tag]` for the examples with a tag. `alpha` is the highest
     probability of a false alarm. A drop below `min_regression` never fails; unless a drop of
     `max_regression` can be ruled out, the verdict is inconclusive. Both are relative to the loss,
-    and absolute for rates. `fail_on` names verdicts that fail besides regressed and incomplete.
+    and absolute for rates. `fail_on` names verdicts that fail besides regressed and incomplete,
+    which always do.
     `stated` is False for the gate that judges a loop which states none.
     """
 
@@ -133,6 +145,21 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
             cure=meant if 1 < bound <= 100 and not percent else cure,
         )
     return Gate(name=name, op=op, bound=bound, line=where.line if where else None)
+
+
+def checked_option(key: str, value: float) -> float:
+    """The value of `--alpha` or `--max-regression`, within the bounds of the loop file's key."""
+    if key == "alpha":
+        fits, wanted = (
+            LEAST_ALPHA <= value < MOST_ALPHA,
+            f"from {LEAST_ALPHA:g}, below {MOST_ALPHA}",
+        )
+    else:
+        fits, wanted = 0 < value <= LARGEST_DROP, f"above 0, {LARGEST_DROP} at most"
+    if not fits:
+        option = key.replace("_", "-")
+        raise ConfigError(f"--{option}: wanted a number {wanted}, found {value:g}")
+    return value
 
 
 def regression_tag(name: str, where: Location | None) -> str | None:

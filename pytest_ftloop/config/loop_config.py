@@ -79,10 +79,14 @@ def read_loop_file(path: Path) -> LoopConfig:
     """Read and check a loop file. Raises `ConfigError` with every mistake found."""
     shown = shown_path(path)
     values, lines = loop_yaml.read(path, shown)
-    name = path.name
+    return checked(values, lines, folder=path.parent, source=shown, name=loop_name(path.name))
+
+
+def loop_name(file: str) -> str:
+    """The name of a loop whose file does not state one: the file's, without its endings."""
     for suffix in (*loop_yaml.SUFFIXES, ".yaml"):
-        name = name.removesuffix(suffix)
-    return checked(values, lines, folder=path.parent, source=shown, name=name)
+        file = file.removesuffix(suffix)
+    return file
 
 
 def checked(

@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, MOST_ALPHA
+
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
 
@@ -217,16 +219,18 @@ def _check_setting_names(names: Mapping[str, Any]) -> None:
 class RegressionSection(_Section):
     """The regression gate: not worse than the last committed version."""
 
-    alpha: float = Field(0.01, gt=0, lt=0.5, description="highest probability of a false alarm")
+    alpha: float = Field(
+        0.01, ge=LEAST_ALPHA, lt=MOST_ALPHA, description="highest probability of a false alarm"
+    )
     max_regression: float = Field(
         0.05,
         gt=0,
-        lt=1,
+        le=LARGEST_DROP,
         description="the drop that must be ruled out, relative to the loss, absolute for rates; "
         "otherwise the verdict is inconclusive",
     )
     min_regression: float = Field(
-        0.01, ge=0, lt=1, description="a smaller drop never fails, however certain it is"
+        0.01, ge=0, le=LARGEST_DROP, description="a smaller drop never fails, however certain it is"
     )
     metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
         ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"

@@ -171,13 +171,37 @@ class Repository:
             folder = self.relative(folder)
         below = [] if folder in (None, PurePosixPath()) else [f"{folder}/"]
         listed = self._run("ls-tree", "-r", "-z", "--full-tree", self.resolve(commit), "--", *below)
-        found = {}
-        for entry in listed.split(b"\0")[:-1]:
-            about, _, name = entry.partition(b"\t")
-            mode, _, blob = about.decode().split(" ")
-            if mode.startswith("100"):
-                found[PurePosixPath(os.fsdecode(name))] = blob
-        return found
+        return dict(_listed(listed))
+
+    def texts(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+        """The text of those of these files that a commit has, with `LF` line ends.
+
+        Bytes that are not UTF-8 are replaced. Two calls of git, however many files there are.
+        """
+        names = [str(path) for path in paths]
+        if not names:
+            return {}
+        listed = self._run("ls-tree", "-z", "--full-tree", self.resolve(commit), "--", *names)
+        found = dict(_listed(listed))
+        contents = self.read(list(found.values()))
+        return {
+            path: content.decode(errors="replace").replace("\r\n", "\n")
+            for path, content in zip(found, contents, strict=True)
+        }
+
+    def differs(self, commit: str, file: Path) -> bool:
+        """Whether a file is another one now than in a commit; git's filters are applied."""
+        done = self._ask("diff", "--quiet", commit, "--", str(self.relative(file)))
+        if done.returncode not in (0, 1):
+            raise _failed(done, "diff")
+        return done.returncode == 1
+
+    def last_change(self, commit: str, paths: Sequence[PurePosixPath]) -> str:
+        """The last commit, from this one back, that changed one of these; empty if none did."""
+        if not paths:
+            return ""
+        names = [str(path) for path in paths]
+        return self._run("log", "-1", "--format=%H", commit, "--", *names).decode().strip()
 
     def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
         """The contents of blobs in this order, from a single call of git."""
@@ -351,6 +375,15 @@ def _git(
         ) from None
     except OSError as error:
         raise GitError(f"git {arguments[0]}: {error.strerror}", kind="failed") from None
+
+
+def _listed(answer: bytes) -> Iterator[tuple[PurePosixPath, str]]:
+    """Path and blob of each file in the output of `ls-tree -z`; no symlinks, no submodules."""
+    for entry in answer.split(b"\0")[:-1]:
+        about, _, name = entry.partition(b"\t")
+        mode, _, blob = about.decode().split(" ")
+        if mode.startswith("100"):
+            yield PurePosixPath(os.fsdecode(name)), blob
 
 
 def _contents(answer: bytes) -> Iterator[bytes]:

@@ -24,8 +24,9 @@ class Baseline:
 
     `shown` names its commit for people. `iteration` is the version to compare with, `anchor` the
     best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
-    is empty if there is an iteration. `is_first`: this loop's log was never committed, so nothing
-    can have got worse. `was_stated`: the user named the commit, which may be older than the log.
+    is empty if there is an iteration. `is_first`: the commit has no log of this loop, so nothing
+    can have got worse, unless the loop had a log before: `had_log` says where, if one was deleted.
+    `was_stated`: the user named the commit, which may be older than the log.
 
     `newest` is the version accepted last, if that has no run in the candidate's environment and
     `iteration` is an older one. `is_review`: nothing states the commit, and the candidate is
@@ -42,6 +43,7 @@ class Baseline:
     anchor: Iteration | None = None
     why_none: str = ""
     is_first: bool = False
+    had_log: str = ""
     was_stated: bool = False
     newest: Iteration | None = None
     is_review: bool = False
@@ -171,11 +173,15 @@ def baseline_at(repository: Repository, found: Reference, sought: Sought) -> Bas
     # A loop under a new name whose log was not moved along looks like a first version.
     if gone := _deleted_logs(repository, blobs):
         why += f"; deleted since then: {gone}"
+    elif before := _deleted_before(repository, found, log_folder, sought.loop_folder):
+        gone = f"the log was deleted in {before[:7]}"
+        why += f"; {gone}"
     return Baseline(
         shown=found.shown,
         commit=found.commit,
         why_none=why,
         is_first=True,
+        had_log=gone,
         was_stated=found.how == STATED,
         context=(found.note,) if found.note else (),
     )
@@ -255,6 +261,14 @@ def _deleted_logs(repository: Repository, blobs: Mapping[PurePosixPath, str]) ->
     gone = [folder for folder in folders if not (repository.root / folder).is_dir()]
     more = f" and {len(gone) - 3} more" if len(gone) > 3 else ""
     return ", ".join(gone[:3]) + more
+
+
+def _deleted_before(
+    repository: Repository, found: Reference, log_folder: Path, loop_folder: Path
+) -> str:
+    """The last commit that touched the loop's log, which it deleted; empty if there is none."""
+    places = list(dict.fromkeys(_places(repository, log_folder, loop_folder)))
+    return repository.last_change(found.commit, places)
 
 
 def is_uncommitted(repository: Repository, *paths: Path) -> bool:

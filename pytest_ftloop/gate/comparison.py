@@ -22,7 +22,7 @@ from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
-from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
+from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 
 IN_DOUBT = 0.20
@@ -167,7 +167,7 @@ class Comparison:
                 total=len(candidate.examples),
             )
         if baseline is None or self.baseline.view is None:
-            return _nothing_to_compare(candidate, self.baseline, rule)
+            return self._accepted(_nothing_to_compare(candidate, self.baseline, rule))
         if self.baseline.is_version(candidate):
             return Verdict(
                 kind="unchanged",
@@ -277,10 +277,12 @@ def is_accepted(judgement: Judgement) -> bool:
 
 
 def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regression) -> Verdict:
-    strict = "not comparable" in rule.fail_on and not baseline.is_first
+    # A strict loop passes as a first version only if it never had a log: deleting the log, or
+    # leaving it under another name, must not be a way past the comparison.
+    is_first = baseline.is_first and not baseline.had_log
     return Verdict(
         kind="not comparable",
-        ok="not comparable" not in FAILING and not strict,
+        ok=is_first or "not comparable" not in rule.fail_on,
         because=f"{baseline.why_none}, so there is nothing to compare with yet",
         candidate=candidate.name,
         against=baseline.shown,

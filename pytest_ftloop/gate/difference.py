@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
 from pytest_ftloop.core.runs import named_alike
+from pytest_ftloop.gate.gate_changes import GateChanges
 from pytest_ftloop.gate.verdict import Verdict
 
 
@@ -37,7 +38,8 @@ class Difference:
     """A candidate beside its baseline, for a reviewer.
 
     `before` and `after` are the two iterations, `verdict` their comparison. `came` holds the
-    findings that only the candidate has, `went` those that only the baseline has.
+    findings that only the candidate has, `went` those that only the baseline has. `gate_changes`
+    is what changed in the loop's gates.
     """
 
     loop: str
@@ -49,6 +51,7 @@ class Difference:
     broken: tuple[Flip, ...]
     came: tuple[Finding, ...]
     went: tuple[Finding, ...]
+    gate_changes: GateChanges | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -61,6 +64,7 @@ def difference(
     after: Iteration,
     verdict: Verdict,
     examples: Mapping[str, Example],
+    changes: GateChanges | None = None,
 ) -> Difference:
     """Collect what differs. `examples`, by id, supply the prompts."""
     old = {row.id: row for row in named_alike(before.examples, after.examples)}
@@ -81,6 +85,7 @@ def difference(
         broken=flips(verdict.broken),
         came=tuple(f for f in after.findings if f.kind not in kinds[0]),
         went=tuple(f for f in before.findings if f.kind not in kinds[1]),
+        gate_changes=changes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,10 +40,11 @@ class Change:
 
     @property
     def text(self) -> str:
-        """`pass_rate 77.5% -> 71.7% (-5.8 points)`."""
+        """`pass_rate 77.5% -> 71.7% (-5.8 points)`, and of several seeds that it is their mean."""
         shown = f"{self.metric} {format_figure(self.metric, self.baseline)}"
         figures = f"{shown} -> {format_figure(self.metric, self.candidate)}"
-        return f"{figures} ({change_text(self.metric, self.candidate - self.baseline)})"
+        moved = change_text(self.metric, self.candidate - self.baseline)
+        return f"{figures} ({', '.join(filter(None, [moved, seeds_text([self])]))})"
 
     def as_record(self) -> dict[str, Any]:
         """The figures as plain values, for the log."""
@@ -128,6 +129,17 @@ class Verdict:
             "notes": list(self.notes),
             "context": list(self.context),
         }
+
+
+def seeds_text(changes: Sequence[Change]) -> str:
+    """`mean of 3 seeds`, `mean of 3 seeds against 1 run`; empty if each side is a single run.
+
+    Other parts of a report show the figure of a single run, so it has to be told which this is.
+    """
+    if not changes or max(seeds := (changes[0].test.k_candidate, changes[0].test.k_baseline)) == 1:
+        return ""
+    new, old = ("1 run" if k == 1 else f"mean of {k} seeds" for k in seeds)
+    return new if new == old else f"{new} against {old.replace('mean', 'the mean')}"
 
 
 def change_text(metric: str, difference: float) -> str:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.cache import adapter_folder
-from pytest_ftloop.core.errors import StaleLogError
+from pytest_ftloop.core.errors import FtloopError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.gate.baseline import Sought
 from pytest_ftloop.gate.comparison import Comparison, is_accepted
+from pytest_ftloop.gate.gate_changes import GateChanges, gate_changes
 from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.inputs import check_forms, data_facts
@@ -76,13 +77,30 @@ class Acceptance:
             if rule.tag is None:
                 self._keep(comparison, verdict)
                 holdout = comparison.holdout(verdict)
+        changes = result.gate_changes
+        if changes is None:
+            changes = gate_changes(self.cycle.config, result.best, comparison.baseline)
         return replace(
             result,
             verdicts=tuple(verdicts.items()),
             baseline=comparison.baseline.iteration,
             standard=comparison.baseline,
             holdout=holdout,
+            gate_changes=changes,
         )
+
+    def compare_gates(self, result: LoopResult) -> LoopResult:
+        """Add to the result how the gates have changed, and nothing else.
+
+        It is for a loop that nothing compares with its committed version. So an error there (a
+        shallow clone, a damaged log) is no error here: it is the reason why this is not known.
+        """
+        try:
+            baseline = self._comparison(result.best).baseline
+            found = gate_changes(self.cycle.config, result.best, baseline)
+        except FtloopError as error:
+            found = GateChanges(unknown=error.message)
+        return replace(result, gate_changes=found)
 
     def _keep(self, comparison: Comparison, verdict: Verdict) -> None:
         """Log the verdict on the whole eval set; if it accepts the iteration, open the holdout."""

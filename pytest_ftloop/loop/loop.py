@@ -105,6 +105,11 @@ class Loop:
         judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
+    def compare_gates(self, result: LoopResult) -> LoopResult:
+        """Add to the result of `run` how the gates have changed; `judge` does so too."""
+        cycle = self._cycle_begun = self._cycle_begun or self._cycle()
+        return self._acceptance(cycle).compare_gates(result)
+
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()

@@ -6,32 +6,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+from pytest_ftloop.gate.verdict import FAILING
 from pytest_ftloop.loop.loop import Loop
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
 
 
 def replay(
-    config: LoopConfig, options: Options, fail_on: frozenset[str] | None = None
+    config: LoopConfig, options: Options, fail_on: frozenset[str] = frozenset()
 ) -> LoopResult:
     """The loop's result from its log, with a verdict for each of its regression gates.
 
     A loop without a regression gate gets the verdict of a default one, for information. `fail_on`
-    are the kinds of verdict that fail, in place of the loop file's. Raises `StaleLogError` if
+    are kinds of verdict that fail beside those that the loop file names. Raises `StaleLogError` if
     something would have to be trained.
     """
-    if fail_on is not None:
-        strict = tuple(sorted(fail_on - {"regressed"}))
-        rules = tuple(replace(rule, fail_on=strict) for rule in config.regressions)
-        config = replace(config, regressions=rules)
-    loop = replaying(config, options)
-    result = loop.judge(loop.run())
-    lenient = tuple((rule, _lenient(verdict, fail_on)) for rule, verdict in result.verdicts)
-    return replace(result, verdicts=lenient)
+    loop = replaying(stricter(config, fail_on), options)
+    return loop.judge(loop.run())
 
 
 def replaying(config: LoopConfig, options: Options) -> Loop:
@@ -46,8 +40,11 @@ def gated(config: LoopConfig) -> LoopConfig:
     return replace(config, regressions=config.regressions or (DEFAULT_REGRESSION,))
 
 
-def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:
-    """The verdict; a regression passes if `fail_on` is given and does not list it."""
-    if fail_on is None or verdict.kind != "regressed" or "regressed" in fail_on:
-        return verdict
-    return replace(verdict, ok=True)
+def stricter(config: LoopConfig, fail_on: frozenset[str]) -> LoopConfig:
+    """The loop whose regression gates also fail on these kinds of verdict."""
+    more = fail_on - FAILING  # these fail anyway
+    rules = tuple(
+        replace(rule, fail_on=tuple(sorted({*rule.fail_on, *more}))) if more else rule
+        for rule in config.regressions
+    )
+    return replace(config, regressions=rules)

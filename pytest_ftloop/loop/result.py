@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
     from pytest_ftloop.gate.baseline import Baseline
+    from pytest_ftloop.gate.gate_changes import GateChanges
     from pytest_ftloop.gate.holdout import HoldoutReport
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Verdict
@@ -52,8 +53,9 @@ class LoopResult:
     there.
 
     `regressions` are the loop's regression gates. `Loop.judge` adds a verdict for each, the
-    baseline (None: there is none) and the `standard` that it was found in, and the holdout's report
-    if the holdout was opened. `log` is the log that everything was read from.
+    baseline (None: there is none), the `standard` that it was found in, the holdout's report if the
+    holdout was opened, and how the gates differ from those at the baseline's commit (None: not
+    compared). `log` is the log that everything was read from.
 
     It has more than ten methods because each metric is a property: tests read `best.eval_loss`.
     """
@@ -75,6 +77,7 @@ class LoopResult:
     baseline: Iteration | None = field(default=None, repr=False)
     standard: Baseline | None = field(default=None, repr=False, compare=False)
     holdout: HoldoutReport | None = field(default=None, repr=False)
+    gate_changes: GateChanges | None = field(default=None, repr=False)
     log: ImprovementLog | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.git import ignored_by_git
+from pytest_ftloop.report.gate_changes import change_lines
 from pytest_ftloop.report.text import files_to_commit, note_lines, summary
 from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
 
@@ -30,7 +31,13 @@ def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> Ne
     new = len(result.trained) + len(result.restored)
     ignored = ignored_by_git(files_to_commit(result))
     lines = summary(result, verbosity, width, ignored=ignored)
-    return _key_of(result) | {"new": new, "lines": lines, "file": file}
+    run = {"new": new, "lines": lines, "file": file}
+    return news_of_changes(result, width) | run
+
+
+def news_of_changes(result: LoopResult, width: int) -> dict[str, Any]:
+    """What changed in the loop's gates, as far as the result knows."""
+    return _key_of(result) | {"changes": change_lines(result.gate_changes, width)}
 
 
 def news_of_verdict(
@@ -43,7 +50,7 @@ def news_of_verdict(
     if rule.tag is None and result.holdout:
         lines += holdout_lines(result.holdout, width)
     lines += note_lines(notes, width)
-    return _key_of(result) | {"gate": rule.name, "verdict": lines}
+    return news_of_changes(result, width) | {"gate": rule.name, "verdict": lines}
 
 
 @dataclass
@@ -52,22 +59,27 @@ class Board:
 
     runs: dict[Key, News] = field(default_factory=dict)
     verdicts: dict[Key, dict[str, list[str]]] = field(default_factory=dict)
+    changes: dict[Key, list[str]] = field(default_factory=dict)
 
     def add(self, news: Iterable[News]) -> None:
         """Add news. If several processes ran a loop, the one that trained most of it counts."""
         for one in news:
             key = (one["log_folder"], one["start"])
+            if one["changes"]:
+                self.changes[key] = one["changes"]
             if "verdict" in one:
                 self.verdicts.setdefault(key, {})[one["gate"]] = one["verdict"]
+            if "lines" not in one:
                 continue
             known = self.runs.get(key)
             if known is None or one["new"] >= known["new"]:
                 self.runs[key] = one
 
     def sections(self) -> Iterable[tuple[str, list[str]]]:
-        """Each loop's name and lines: its summary, then its verdicts."""
+        """Each loop's name and lines: what changed in its gates, its summary, its verdicts."""
         for key, news in sorted(self.runs.items()):
-            lines = list(news["lines"])
+            changed = self.changes.get(key, [])
+            lines = [*changed, *([""] if changed else []), *news["lines"]]
             for verdict in self.verdicts.get(key, {}).values():
                 lines += ["", *verdict]
             yield news["loop"], lines

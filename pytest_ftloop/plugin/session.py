@@ -21,7 +21,7 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.plugin.coverage import Coverage
-from pytest_ftloop.plugin.news import Board, News, news_of_run, news_of_verdict
+from pytest_ftloop.plugin.news import Board, News, news_of_changes, news_of_run, news_of_verdict
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.explain import explain_comparison
@@ -86,6 +86,7 @@ class FtloopSession:
         if ran.result.regressions or self.options.replay:
             ran.result = ran.loop.judge(ran.result)
             self._note_standard(ran.result)
+            self._news.append(news_of_changes(ran.result, self._width()))
         return ran.result
 
     def judge_in_test(self, loop: LoopConfig) -> Verdict:
@@ -124,6 +125,10 @@ class FtloopSession:
         try:
             self.coverage.run(loop.log.folder)
             ran = Ran(loop, loop.run())
+            # With a regression gate it is done when that judges the loop. Without one a run on a
+            # developer's machine asks git nothing.
+            if not config.regressions and (self.options.replay or not self.options.explore):
+                ran.result = loop.compare_gates(ran.result)
             # Without the terminal plugin (-p no:terminal) the option does not exist.
             verbosity = getattr(self.config.option, "verbose", 0)
             file = str(config.file) if config.lines else ""

@@ -10,8 +10,9 @@ from typing import Any
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.gate.difference import Difference, Flip, SettingChange
-from pytest_ftloop.gate.verdict import Change, change_text
+from pytest_ftloop.gate.verdict import Change, change_text, seeds_text
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
+from pytest_ftloop.report.gate_changes import change_lines, change_markdown, change_record
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, format_setting, plural
@@ -30,6 +31,8 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     names = f"{visible(diff.after.name)} against {visible(diff.before.name)}"
     lines += paragraph(f"{names}{against}", width, "  ")
     lines += paragraph(visible(verdict.because), width, "  ", "    ")
+    if changed := change_lines(diff.gate_changes, width):
+        lines += ["", *changed]
     if table := changes_table(verdict, width):
         lines += ["", *table]
     for note in (*verdict.context, *verdict.notes):
@@ -56,6 +59,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
         f"Iteration {inert_line(diff.after.name)} against {inert_line(diff.before.name)}{against}: "
         f"{inert_line(verdict.because)}",
         "",
+        *change_markdown(diff.gate_changes),
     ]
     if verdict.changes:
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
@@ -64,7 +68,8 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
         lines += [
             markdown_table(head, rows, right=range(2, 7)),
             "",
-            "`+` proven better, `!` proven worse, `?` could be worse",
+            "`+` proven better, `!` proven worse, `?` could be worse"
+            + (f"; now and baseline: {seeds}" if (seeds := seeds_text(verdict.changes)) else ""),
             "",
         ]
     lines += [f"- note: {inert_line(note)}" for note in (*verdict.context, *verdict.notes)]
@@ -91,6 +96,7 @@ def as_record(diff: Difference) -> dict[str, Any]:
         "after": diff.after.name,
         "against": diff.verdict.against,
         "verdict": diff.verdict.as_record(),
+        "gate_changes": change_record(diff.gate_changes),
         "settings": [vars(change) for change in diff.settings],
         "fixed": [vars(flip) for flip in diff.fixed],
         "broken": [vars(flip) for flip in diff.broken],

@@ -20,7 +20,7 @@ RATES = frozenset({"pass_rate", "token_accuracy"})
 
 _LONGEST_SETTING = 60
 _STOPS: Mapping[str, str] = {
-    "gates": "gates hold",
+    "gates": "thresholds hold",
     "plateau": "plateau",
     "iterations": "iterations used up",
     "time": "time used up",
@@ -111,7 +111,7 @@ def distance_text(name: str, one: float, other: float) -> str:
 
 
 def decision_text(decision: Decision) -> str:
-    """`adjust`, or `stop: gates hold`."""
+    """`adjust`, or `stop: thresholds hold`."""
     if decision.action == "adjust":
         return "adjust"
     kind = _STOPS.get(decision.kind) or one_line(decision.kind, _LONGEST_SETTING)

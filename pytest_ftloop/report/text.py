@@ -53,8 +53,10 @@ def summary(
     lines += note_lines(result.notes, width)
     if verbosity < 0:
         return lines
+    # Not "all gates hold": a regression gate may fail, of which nothing is known here.
     if result.gates and all(gate.passed for gate in result.gates):
-        lines.append(shorten(f"  {plural(len(result.gates), 'gate')}, all hold", width))
+        hold = "hold" if len(result.gates) > 1 else "holds"
+        lines.append(shorten(f"  {plural(len(result.gates), 'threshold')} {hold}", width))
     last = result.chain[-1]
     if last.decision.because:
         why = f"{decision_text(last.decision)}: {visible(last.decision.because)}"

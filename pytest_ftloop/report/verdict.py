@@ -13,6 +13,7 @@ from pytest_ftloop.gate.verdict import (
     Verdict,
     amount_text,
     change_text,
+    seeds_text,
 )
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
@@ -129,7 +130,9 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         Column(("", "+/-"), [_amount(c, 1.0) for c in rows], right=True, drop=1),
         Column(("", "detectable"), [_amount(c, None) for c in rows], right=True, drop=2),
     ]
-    return table(columns, width)[1:]
+    seeds = seeds_text(verdict.changes)
+    said = paragraph(f"now and baseline: {seeds}", width, "  ", "    ") if seeds else []
+    return [*table(columns, width)[1:], *said]
 
 
 def explain_verdict(
@@ -190,6 +193,12 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "ftloop calibrate trains more seeds; more eval examples help too."
     elif verdict.because.startswith(ENVIRONMENT_CHANGED):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
+    elif verdict.baseline is None and verdict.against:
+        told = (
+            "put the deleted log back, under the loop's name (git mv), so that there is a version "
+            "to compare with. If the new start is intended, run ftloop accept --baseline and "
+            "commit the log."
+        )
     elif verdict.baseline is None:
         told = "commit improvement_log/: the next version is compared with it."
     else:

@@ -114,9 +114,9 @@ def test_training_that_fails(repo: Project, capfd: Capture) -> None:
 
 
 def test_fail_on(repo: Project, capfd: Capture) -> None:
-    """The command line says what fails, also for what was trained just now."""
+    """The command line adds to what fails, also for what was trained just now."""
     repo.rate(WORSE)
-    assert 0 == main(["ci", "--train", "--fail-on", "not-comparable"])
+    assert 1 == main(["ci", "--train", "--fail-on", "not-comparable"])
     assert 1 == main(["ci"])
     assert 2 == main(["ci", "--fail-on", "improved"])
     assert "--fail-on: unknown verdict 'improved'" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,25 @@ def test_damaged_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
         (["--gate", "eval_los <= 3"], "gate eval_los: unknown metric 'eval_los'\n  Did you mean"),
         (["--gate", "eval_loss >= 3"], "lower is better"),
         (["--gate", "regression <= 3"], "unknown metric 'regression'"),
-        (["--alpha", "0"], "--alpha: wanted a number between 0 and 0.5, found 0"),
-        (["--alpha", "0.5"], "--alpha: wanted a number between 0 and 0.5, found 0.5"),
-        (["--alpha", "nan"], "--alpha: wanted a number between 0 and 0.5, found nan"),
-        (["--max-regression", "1"], "--max-regression: wanted a number between 0 and 1, found 1"),
+        *(
+            (["--alpha", text], f"--alpha: wanted a number from 0.0001, below 0.5, found {found}")
+            for text, found in (
+                ("0", "0"),
+                ("0.5", "0.5"),
+                ("nan", "nan"),
+                ("inf", "inf"),
+                ("1e-17", "1e-17"),
+                ("1e-300", "1e-300"),
+                ("9e-5", "9e-05"),
+            )
+        ),
+        *(
+            (
+                ["--max-regression", text],
+                f"--max-regression: wanted a number above 0, 0.5 at most, found {found}",
+            )
+            for text, found in (("1", "1"), ("0", "0"), ("0.51", "0.51"), ("nan", "nan"))
+        ),
         (["no-such-branch"], "no commit 'no-such-branch' in the git repository"),
         (["HEAD..no-such"], "no commit 'no-such' in the git repository"),
         (["a", "b"], "'a' and 'b' are neither files nor folders"),
@@ -293,22 +309,53 @@ ASKED = [
 
 @pytest.mark.parametrize("kind", VERDICTS)
 def test_fail_on(gate: Gate, judged: Any, kind: str) -> None:
-    """--fail-on names the verdicts that fail, and no other does; without it the regressed do."""
+    """--fail-on only ever adds: what it names fails, and a regression fails in any case."""
     judged(kind)
     for asked in ASKED:
         code, out, _ = gate("--fail-on", asked)
         assert kind.replace("-", " ") in out
-        assert int(kind in asked.split(",")) == code, asked
+        assert int(kind == "regressed" or kind in asked.split(",")) == code, asked
     assert int(kind == "regressed") == gate()[0]
     assert 1 == gate("--fail-on", f" {kind} , regressed,")[0]
 
 
 def test_fail_on_in_the_loop_file(loops: Loops, gate: Gate, judged: Any) -> None:
-    """--fail-on takes the place of the loop file's own."""
+    """--fail-on is added to the loop file's own."""
     judged("inconclusive")
     loops.write(rate="9.9e-4", gates="{regression: {fail_on: [inconclusive]}}")
     assert 1 == gate()[0]
-    assert 0 == gate("--fail-on", "regressed")[0]
+    assert 1 == gate("--fail-on", "regressed")[0]
+    assert 1 == gate("--fail-on", "not-comparable")[0]
+
+
+RENAMES = {
+    "log deleted in the change": ("name: z\n", True),
+    "log deleted before": ("", False),
+    "named anew, log deleted before": ("name: z\n", False),
+}
+
+
+@pytest.mark.parametrize("case", RENAMES)
+def test_a_strict_loop_does_not_start_anew(loops: Loops, gate: Gate, case: str) -> None:
+    """fail_on: [not-comparable] fails where the loop's log was deleted, until it is accepted."""
+    more, at_once = RENAMES[case]
+    gates = "{regression: {fail_on: [not-comparable]}}"
+    loops.version(gates=gates)
+    shutil.rmtree(loops.root / "improvement_log")
+    if not at_once:
+        loops.commit()
+    loops.write(rate=WORSE, gates=gates, more=more)
+    loops.train()
+    code, out, _ = gate()
+    said = " ".join(out.split())
+    if case == "named anew, log deleted before":  # nothing tells this loop from a new one
+        assert 0 == code
+        return
+    assert 1 == code
+    assert "deleted since then: improvement_log/x" in said or "the log was deleted in " in said
+    assert "what to do: put the deleted log back" in said
+    assert 0 == main(["accept", "--baseline"])
+    assert (0, True) == (gate()[0], "accepted by hand" in gate()[1])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fail-on", "regressed,inconclusive,not-comparable"]])

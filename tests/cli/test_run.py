@@ -83,7 +83,7 @@ def test_run_all_loops_of_a_folder(
     assert 2 == main(["run", str(tmp_path)])
     out, err = capsys.readouterr()
     assert {"good", "strict"} == set(trained)
-    assert "3 loops: 1 with all gates holding, 1 with a failed gate, 1 with an error" in out
+    assert "3 loops: 1 passed, 1 with a failed gate, 1 with an error" in out
     assert "broken.ftloop.yaml:1: " in err
     assert "skipped" not in out + err
 

@@ -53,7 +53,11 @@ def test_readme_has_the_logged_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     said = "\n".join(plainly(summary(Loop(loop, Options(replay=True)).run(), width=80)))
     shown = marked("output: quickstart").split("\n")
-    first = next(i for i, line in enumerate(shown) if "all hold" in line)
+    first = next(
+        i
+        for i, line in enumerate(shown)
+        if "thresholds hold" in line and not line.startswith("sentiment")
+    )
     last = next(i for i, line in enumerate(shown) if line.startswith("to commit"))
     assert last - first > 10
     for part in "\n".join(plainly(shown[first:last])).split("[...]\n"):

@@ -303,6 +303,7 @@ def test_json_has_everything() -> None:
         "after",
         "against",
         "verdict",
+        "gate_changes",
         "settings",
         "fixed",
         "broken",

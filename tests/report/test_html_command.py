@@ -68,15 +68,17 @@ def test_a_report_writes_nothing_into_the_log(monkeypatch: pytest.MonkeyPatch) -
 def test_the_page_has_the_verdict_that_the_command_gives(
     loops: Loops,
 ) -> None:
-    """`--fail-on` without `regressed` passes a regression, on the page as in the exit code."""
+    """`--fail-on` fails what it names, on the page as in the exit code; a regression always."""
     loops.version()
-    loops.write(rate=WORSE)
-    loops.train()
-    config = read_loop_file(loops.root / "x.ftloop.yaml")
-    failed = of_result(replay(gated(config), Options()))
-    passed = of_result(replay(gated(config), Options(), frozenset({"inconclusive"})))
-    assert ("Failed", "bad") == status_of(failed)
-    assert "Failed" != status_of(passed)[0]
+    for rate, kind in ((WORSE, "regressed"), ("9.9e-4", "inconclusive")):
+        loops.write(rate=rate)
+        loops.train()
+        config = read_loop_file(loops.root / "x.ftloop.yaml")
+        plain = of_result(replay(gated(config), Options()))
+        strict = of_result(replay(gated(config), Options(), frozenset({"inconclusive"})))
+        assert kind == plain.verdicts[0][1].kind
+        assert (kind == "regressed") == (status_of(plain) == ("Failed", "bad"))
+        assert ("Failed", "bad") == status_of(strict)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def test_distance_text(name: str, one: float, other: float, wanted: str) -> None
     ("decision", "wanted"),
     [
         (Decision("adjust", "", "why"), "adjust"),
-        (Decision("stop", "gates", "why"), "stop: gates hold"),
+        (Decision("stop", "gates", "why"), "stop: thresholds hold"),
         (Decision("stop", "exhausted", "why"), "stop: nothing left to try"),
         (Decision("stop", "else\n", "why"), r"stop: else\n"),
         (Decision("stop", "", ""), "stop"),

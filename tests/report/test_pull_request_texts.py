@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import math
 import re
 from dataclasses import replace
@@ -237,9 +238,19 @@ def test_data_that_is_none(content: bytes) -> None:
 
 def test_newer_data_is_refused() -> None:
     """A report of a newer schema names the cure, whatever else is new in it."""
-    content = change(of([judged()]), "schema_version", 2).replace(b'"loops"', b'"new"')
-    with pytest.raises(ConfigError, match=r"schema 2.*reads schema 1\n.*Update pytest-ftloop"):
+    content = change(of([judged()]), "schema_version", 3).replace(b'"loops"', b'"new"')
+    with pytest.raises(ConfigError, match=r"schema 3.*reads schema 2\n.*Update pytest-ftloop"):
         from_json(content)
+
+
+def test_older_data_is_read() -> None:
+    """A report of schema 1, which knows nothing of changed gates and of a key, is read."""
+    record = json.loads(to_json(of([judged()])))
+    record["schema_version"] = 1
+    for loop in record["loops"]:
+        del loop["gate_changes"]
+    read = from_json(json.dumps(record).encode())
+    assert ((), "") == (read.loops[0].gate_changes.changes, read.loops[0].gate_changes.unknown)
 
 
 # --- the chart -----------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ def test_summary_of_a_loop_up_to_date_whose_gates_hold() -> None:
     held = tuple(replace(gate, passed=True) for gate in fake_result().gates)
     lines = summary(fake_result(trained=(), gates=held), 0, 100, CWD)
     assert "sentiment: 4 iterations (up to date), best 003-ab12cd33" == lines[0][:55]
-    assert "  3 gates, all hold" == lines[1]
+    assert "  3 thresholds hold" == lines[1]
     assert not [line for line in lines if "git add" in line]
 
 

@@ -68,8 +68,8 @@ def test_regression_at_a_glance(width: int) -> None:
     lines = verdict_lines(judged(), "regression", width)
     assert lines[0].startswith("regression: regressed against HEAD (1a2b3c4): ")
     said = " ".join(line.strip() for line in lines)
-    assert "eval_loss 1.1950 -> 1.6167 (+0.4217), p " in said
-    assert "pass_rate 95.0% -> 27.5% (-67.5 points), p " in said
+    assert "eval_loss 1.1950 -> 1.6167 (+0.4217, 1 run against the mean of 6 seeds), p " in said
+    assert "pass_rate 95.0% -> 27.5% (-67.5 points, 1 run against the mean of 6 seeds), p " in said
     assert all(columns_of(line) <= width for line in lines)
     table = [line.split() for line in lines if line.startswith("  !  ")]
     (loss,) = [cells for cells in table if "eval_loss" in cells]

@@ -11,7 +11,14 @@ from typing import Any
 
 from pytest_ftloop.core.metrics import format_figure, split_name
 from pytest_ftloop.core.records import Cost, Finding, Iteration
-from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text, is_better
+from pytest_ftloop.gate.verdict import (
+    Change,
+    Verdict,
+    amount_text,
+    change_text,
+    is_better,
+    seeds_text,
+)
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.phrases import (
     MISSING,
@@ -122,15 +129,14 @@ def _verdict_text(verdict: Verdict) -> str:
 
 def _gates_text(failed: int, of: int) -> str:
     if of == 1:
-        return "its gate failed" if failed else "its gate holds"
-    return f"{failed} of {of} gates failed" if failed else f"all {of} gates hold"
+        return "its threshold failed" if failed else "its threshold holds"
+    return f"{failed} of {of} thresholds failed" if failed else f"{of} of {of} thresholds hold"
 
 
 def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
     """A verdict and the figures behind it."""
     tags = [change for change in verdict.tags if change.kind != "unchanged"]
     rows = [*verdict.changes, *verdict.runs, *tags]
-    seeds = verdict.changes[0].test if verdict.changes else None
     return {
         "gate": name if is_gated else "comparison",
         "is_gated": is_gated,
@@ -146,7 +152,7 @@ def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
         "anchor": verdict.anchor,
         "common": verdict.common,
         "total": verdict.total,
-        "seeds": [seeds.k_baseline, seeds.k_candidate] if seeds else None,
+        "seeds": seeds_text(verdict.changes),
         "fixed": len(verdict.fixed),
         "broken": len(verdict.broken),
         "notes": [*verdict.context, *verdict.notes],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
+from pytest_ftloop.gate.verdict import seeds_text
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -31,6 +32,8 @@ from pytest_ftloop.report.pull_request.model import (
     ExampleRow,
     FindingRow,
     Flips,
+    GateChangeRow,
+    GateChangesRow,
     IterationRow,
     LoopSection,
     Number,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.core.errors import FtloopError
     from pytest_ftloop.core.records import Cost, Finding, Iteration
+    from pytest_ftloop.gate.gate_changes import GateChanges
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Change, Verdict
     from pytest_ftloop.loop.result import LoopResult
@@ -73,7 +77,7 @@ class LoopOutcome:
 def of(loops: Iterable[LoopOutcome]) -> PullRequestReport:
     """The report on these loops, in their order. Of too many loops it keeps the worst."""
     sections = [_section(outcome) for outcome in loops]
-    ranks = [OUTCOMES.index(section.outcome) for section in sections]
+    ranks = [(section.ok, OUTCOMES.index(section.outcome)) for section in sections]
     worst = sorted(range(len(sections)), key=lambda index: (ranks[index], index))[:MOST_LOOPS]
     kept = tuple(sections[index] for index in sorted(worst))
     return PullRequestReport(loops=kept, left_out=len(sections) - len(kept))
@@ -103,6 +107,27 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         curve=curve_of(best),
         cost=_cost(best.cost),
         cost_before=_cost(diff.before.cost) if diff else None,
+        gate_changes=_gate_changes(result.gate_changes),
+    )
+
+
+def _gate_changes(found: GateChanges | None) -> GateChangesRow:
+    """The changes in the gates; of too many it keeps those that loosen one."""
+    if found is None:
+        return GateChangesRow()
+    ordered = sorted(found.changes, key=lambda change: not change.loosened)
+    return GateChangesRow(
+        against=_cut(found.against, NAME),
+        changes=tuple(
+            GateChangeRow(
+                name=_cut(change.name, NAME),
+                before=_cut(change.before, TEXT),
+                after=_cut(change.after, TEXT),
+                loosened=change.loosened,
+            )
+            for change in ordered[:MOST_ROWS]
+        ),
+        unknown=_cut(found.unknown, TEXT),
     )
 
 
@@ -143,6 +168,7 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
         baseline=_cut(verdict.baseline, NAME) if verdict.baseline else None,
         line=rule.line,
         changes=tuple(map(_change, changes[:MOST_ROWS])),
+        seeds=seeds_text(verdict.changes),
         notes=tuple(_cut(note, TEXT) for note in verdict.notes[:MOST_ROWS]),
     )
 

@@ -71,6 +71,7 @@ _PARTS: Mapping[str, Part] = {
     "settings": lambda loop: len(loop.settings),
     "notes": lambda loop: max((len(v.notes) for v in loop.verdicts), default=0),
     "figures": lambda loop: max((len(v.changes) for v in loop.verdicts), default=0),
+    "changes of gates": lambda loop: len(loop.gate_changes.changes),
     "gates that hold": lambda loop: sum(threshold.passed for threshold in loop.thresholds),
     "gates": lambda loop: len(loop.thresholds) + len(loop.verdicts),
     "reasons": lambda loop: max(map(columns_of, _reasons(loop)), default=0),
@@ -87,10 +88,12 @@ _CUTS: Sequence[tuple[str, int]] = (
     *(("settings", most) for most in (10, 0)),
     *(("notes", most) for most in (3, 0)),
     *(("figures", most) for most in (10, 4, 0)),
+    *(("changes of gates", most) for most in (20, 5)),
     ("gates that hold", 0),
     *(("gates", most) for most in (10, 3)),
     *(("reasons", most) for most in (160, 60)),
     ("gates", 1),
+    ("changes of gates", 0),
     ("gates", 0),
 )
 """Cuts in the order in which they are made, each with the size that is left, for all loops."""
@@ -142,10 +145,12 @@ def _headline(report: PullRequestReport) -> str:
     """The outcome of all loops in one line."""
     icons = {_icon(loop) for loop in report.loops}
     icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
+    changed = any(loop.gate_changes.loosened for loop in report.loops)
+    more = ", gates loosened" if changed else ""
     if len(report.loops) == 1 and not report.left_out:
-        return f"## {icon} ftloop: {_label(report.outcome)}"
+        return f"## {icon} ftloop: {_label(report.outcome)}{more}"
     said = _counted(loop.outcome for loop in report.loops) or "nothing was judged"
-    return f"## {icon} ftloop: {plural(len(report.loops) + report.left_out, 'loop')}: {said}"
+    return f"## {icon} ftloop: {plural(len(report.loops) + report.left_out, 'loop')}: {said}{more}"
 
 
 def _counted(outcomes: Iterable[Outcome]) -> str:
@@ -162,6 +167,7 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
     blocks = [
         f"### {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
         _introduction(loop, most["reasons"]),
+        _gate_changes(loop, most),
         _gates(loop, most),
         *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
         "\n".join(f"- note: {_say(note, TEXT)}" for note in notes),
@@ -191,6 +197,27 @@ def _introduction(loop: LoopSection, width: int) -> str:
     if loop.trained:
         text += ". Trained or restored in this job: commit the log"
     return f"{text}."
+
+
+def _gate_changes(loop: LoopSection, most: Mapping[str, int]) -> str:
+    """What the change did to its own gates, before and after; what loosens one comes first."""
+    found = loop.gate_changes
+    if not found.changes and not found.unknown:
+        return ""
+    since = f" since {_say(found.against, NAME)}" if found.against else ""
+    unknown = f" Not known of the loop file: {_say(found.unknown, TEXT)}" if found.unknown else ""
+    rows = [
+        [
+            "loosened" if change.loosened else "",
+            one_line(change.name, NAME),
+            one_line(change.before, _CELL),
+            one_line(change.after, _CELL),
+        ]
+        for change in sorted(found.changes, key=lambda change: not change.loosened)
+    ]
+    title = f"**Gates changed**{since}.{unknown}"
+    shown = rows[: most["changes of gates"]]
+    return f"{title}\n\n{_table(['', 'gate', 'before', 'now'], shown)}" if shown else title
 
 
 def _sentences(error: str) -> str:
@@ -225,6 +252,7 @@ def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
     head = ["", "metric", "baseline", "now", "change", "p", "detectable"]
     rows = [_change(change) for change in verdict.changes[:most]]
     table = _table(head, rows, right=range(2, 7))
+    table += f"\n\nNow and baseline: {_say(verdict.seeds, NAME)}." if verdict.seeds else ""
     return f"Gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
 
 
@@ -342,6 +370,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[i
 def _icon(loop: LoopSection) -> str:
     if not loop.ok:
         return _FAILS
+    if loop.gate_changes.loosened:
+        return _BEWARE
     if loop.outcome == "not comparable" and not any(v.baseline for v in loop.verdicts):
         return _HOLDS  # the first version: nothing can be worse
     return _HOLDS if loop.outcome in {"unchanged", "improved"} else _BEWARE

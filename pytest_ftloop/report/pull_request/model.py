@@ -17,8 +17,8 @@ from pytest_ftloop.core.records import Severity
 from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
-SCHEMA_VERSION = 1
-"""Version of the report's format. A newer version is refused."""
+SCHEMA_VERSION = 2
+"""Version of the report's format. A newer version is refused, an older one is read."""
 
 MOST_BYTES = 32 * 1024 * 1024
 """Most bytes of a report; a larger file is not read."""
@@ -84,7 +84,10 @@ class ChangeRow(_Row):
 
 
 class VerdictRow(_Row):
-    """The verdict of one regression gate. `ok` is False where it fails the gate."""
+    """The verdict of one regression gate. `ok` is False where it fails the gate.
+
+    `seeds` says that the figures are means over seeds, if they are.
+    """
 
     gate: Name
     kind: Kind
@@ -94,6 +97,7 @@ class VerdictRow(_Row):
     baseline: Name | None
     line: Line | None
     changes: Annotated[tuple[ChangeRow, ...], Field(max_length=MOST_ROWS)]
+    seeds: Name = ""
     notes: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
 
 
@@ -145,6 +149,28 @@ class SettingRow(_Row):
     after: Text
 
 
+class GateChangeRow(_Row):
+    """Something that decides what passes, and differs from the baseline's commit."""
+
+    name: Name
+    before: Text
+    after: Text
+    loosened: bool
+
+
+class GateChangesRow(_Row):
+    """The changes in a loop's gates. `unknown` is the reason why the loop file isn't compared."""
+
+    against: Name = ""
+    changes: Annotated[tuple[GateChangeRow, ...], Field(max_length=MOST_ROWS)] = ()
+    unknown: Text = ""
+
+    @property
+    def loosened(self) -> bool:
+        """Whether something can pass now that failed before, or may."""
+        return bool(self.unknown) or any(change.loosened for change in self.changes)
+
+
 class CostRow(_Row):
     """The cost of an iteration."""
 
@@ -188,6 +214,7 @@ class LoopSection(_Row):
     curve: Curve | None = None
     cost: CostRow | None = None
     cost_before: CostRow | None = None
+    gate_changes: GateChangesRow = GateChangesRow()
 
     @property
     def outcome(self) -> Outcome:
@@ -209,7 +236,7 @@ class LoopSection(_Row):
 class PullRequestReport(_Row):
     """The loops of a run. `left_out` is the number of further loops, none of them worse."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
     left_out: Count = 0
 

@@ -1,0 +1,198 @@
+"""What a change does to its own gates: everything that can make them pass more, before and after.
+
+A gate that is loosened in the same change as the model it judges proves nothing, so every report
+shows this near the top. It fails nothing by itself: whether it is intended is for the reviewer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.config import loop_yaml
+from pytest_ftloop.config.loop_config import LoopConfig, checked, loop_name, read_loop_file
+from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.gate.reference import reference
+from pytest_ftloop.gate.row_changes import row_changes
+from pytest_ftloop.gate.rule_changes import GateChange, rule_changes
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.gate.baseline import Baseline
+
+INI_FILES = (
+    "pytest.toml",
+    ".pytest.toml",
+    "pytest.ini",
+    ".pytest.ini",
+    "pyproject.toml",
+    "tox.ini",
+    "setup.cfg",
+)
+"""The files in which pytest looks for its settings."""
+
+# Found by its name, not by the file's grammar: the setting itself, and the option in addopts.
+_STATED_BASELINE = re.compile(
+    r"""(?:^[ \t]*["']?ftloop_baseline["']?[ \t]*[=:]\s*|--ftloop-baseline["',=\s]+)"""
+    r"""["']?([^\s"',\]]+)""",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class GateChanges:
+    """What became different in a loop's gates since a commit.
+
+    `against` names the commit for people. `unknown` is the reason why the loop file of the commit
+    could not be compared, or empty.
+    """
+
+    against: str = ""
+    changes: tuple[GateChange, ...] = ()
+    unknown: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.changes or self.unknown)
+
+    @property
+    def loosened(self) -> bool:
+        """Whether something can pass now that failed before, or may."""
+        return bool(self.unknown) or any(change.loosened for change in self.changes)
+
+
+def gate_changes(config: LoopConfig, candidate: Iteration, baseline: Baseline) -> GateChanges:
+    """How the gates of a loop differ from those at the baseline's commit.
+
+    Compared are the loop files, the eval sets as the logs have them, the holdout's file, and the
+    pytest setting `ftloop_baseline`. Uncommitted changes count as committed ones do.
+    """
+    if not baseline.commit:
+        return GateChanges()
+    repository = Repository.containing(config.folder)
+    found = GateChanges(against=baseline.shown)
+    if config.lines:  # a loop made in Python has its gates in its test
+        found = _of_loop_file(repository, config, baseline)
+    rows = row_changes(baseline.iteration, candidate) if baseline.iteration else ()
+    ini = _of_ini_files(repository, config.folder, baseline)
+    return replace(found, changes=(*found.changes, *rows, *ini))
+
+
+def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline) -> GateChanges:
+    """The changes in the loop file, and in the holdout that it names."""
+    against, commit = baseline.shown, baseline.commit
+    path = repository.relative(config.file)
+    text = repository.texts(commit, [path]).get(path)
+    if text == _text_of(config.file):
+        return GateChanges(against, tuple(_of_holdout(repository, config, config, commit)))
+    try:
+        before = _before(repository, baseline, path, text)
+        # Read again: the command line may have replaced gates in `config`.
+        after = read_loop_file(config.file)
+    except ConfigError as error:
+        why = f"the loop file at {against} can't be read: {error.message}"
+        return GateChanges(against, unknown=" ".join(why.split()))
+    if before is not None:
+        changes = (*rule_changes(before, after), *_of_holdout(repository, after, before, commit))
+        return GateChanges(against, changes)
+    if baseline.folder is None:
+        return GateChanges(against)  # a new loop
+    # It had a log, so it had gates: in a file that is gone, or in a test.
+    return GateChanges(against, unknown=f"{against} has no loop file of {baseline.folder.name}")
+
+
+def _before(
+    repository: Repository, baseline: Baseline, path: PurePosixPath, text: str | None
+) -> LoopConfig | None:
+    """The loop at the baseline's commit; None if it is new.
+
+    That is the file at the same path; of a loop that was renamed or moved, the one whose log is
+    the baseline's. Raises `ConfigError` if it can't be read.
+    """
+    folder = baseline.folder
+    here = None if text is None else _parsed(text, path, baseline)
+    if folder is None or (here is not None and here.name == folder.name):
+        return here
+    beside = folder.parent.parent
+    names = [
+        file
+        for file in repository.files(baseline.commit, beside)
+        if file.parent == beside and file.name.endswith(loop_yaml.SUFFIXES)
+    ]
+    for file, other in repository.texts(baseline.commit, names).items():
+        try:
+            config = _parsed(other, file, baseline)
+        except ConfigError:  # most likely another loop's file
+            continue
+        if config.name == folder.name:
+            return config
+    return here
+
+
+def _parsed(text: str, path: PurePosixPath, baseline: Baseline) -> LoopConfig:
+    shown = f"{baseline.commit[:7]}:{path}"
+    values, lines = loop_yaml.parse(text, shown)
+    # Nothing is read relative to the folder, which need not exist any more.
+    return checked(values, lines, folder=Path(path.parent), source=shown, name=loop_name(path.name))
+
+
+def _of_holdout(
+    repository: Repository, config: LoopConfig, before: LoopConfig, commit: str
+) -> Iterator[GateChange]:
+    """Whether the rows of a holdout that is a file in the repository were edited."""
+    source = config.holdout
+    if before.holdout != source or not isinstance(source, str):
+        return
+    file = config.folder / source
+    try:
+        if file.is_file() and repository.differs(commit, file):
+            yield GateChange("data.holdout", source, f"{source}, edited", loosened=True)
+    except GitError as error:
+        if error.kind != "outside":
+            raise
+
+
+def _of_ini_files(
+    repository: Repository, folder: Path, baseline: Baseline
+) -> tuple[GateChange, ...]:
+    """The changes of `ftloop_baseline`, in every file where pytest could read it."""
+    commits = [baseline.commit]
+    if baseline.was_stated:
+        # The setting may have named that commit: compare with the start of the change too.
+        with suppress(GitError):
+            commits.append(reference(repository, None, os.environ).commit)
+    top = repository.root
+    folders = [
+        at for at in (folder.resolve(), *folder.resolve().parents) if top in (at, *at.parents)
+    ]
+    files = {repository.relative(at / name): at / name for at in folders for name in INI_FILES}
+    now = {path: _text_of(file) for path, file in files.items() if file.is_file()}
+    found: dict[str, GateChange] = {}
+    for commit in dict.fromkeys(commits):
+        for change in _stated_baselines(repository.texts(commit, files), now, files):
+            found.setdefault(change.name, change)
+    return tuple(found.values())
+
+
+def _stated_baselines(
+    before: Mapping[PurePosixPath, str],
+    now: Mapping[PurePosixPath, str],
+    paths: Iterable[PurePosixPath],
+) -> Iterator[GateChange]:
+    for path in paths:
+        old, new = (
+            ", ".join(_STATED_BASELINE.findall(texts.get(path, ""))) or "not set"
+            for texts in (before, now)
+        )
+        if old != new:
+            yield GateChange(f"ftloop_baseline in {path}", old, new, loosened=True)
+
+
+def _text_of(file: Path) -> str:
+    return file.read_bytes().decode(errors="replace").replace("\r\n", "\n")
