@@ -25,8 +25,7 @@ class Candidates:
     """The loop files to judge, and the commit to compare them with (`base`, None: the default).
 
     `log` is the folder given by `--log`, in the same commit as the files. If a commit is judged,
-    `root` is the repository's folder and `tree` its temporary checkout. Without `explore` a loop
-    whose logged chain could go on counts as up to date, as in CI.
+    `root` is the repository's folder and `tree` its temporary checkout.
     """
 
     files: tuple[Path, ...]
@@ -34,7 +33,6 @@ class Candidates:
     log: Path | None = None
     root: Path | None = None
     tree: Path | None = None
-    explore: bool = True
 
     def read(self, file: Path) -> LoopConfig:
         """Read a loop file; data and models that git lacks are taken from the working tree."""
@@ -51,11 +49,10 @@ class Candidates:
 
     def options(self) -> Options:
         """The options to replay these loops with."""
-        from pytest_ftloop.loop.options import Options, in_ci
+        from pytest_ftloop.loop.options import Options
 
         log = self.log and self.log.absolute()
-        explore = self.explore and not in_ci()
-        return Options(replay=True, explore=explore, baseline=self.base, log_folder=log)
+        return Options(replay=True, baseline=self.base, log_folder=log)
 
 
 def commit_arguments(to: argparse.ArgumentParser) -> None:
@@ -127,9 +124,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         try:
             files = find_loop_files([Path(os.path.relpath(tree / path)) for path in inside])
             in_tree = None if log is None else tree / log
-            # In a commit hook an interrupted loop must not keep the user from committing.
-            explore = not arguments.staged
-            yield Candidates(tuple(files), base, in_tree, repository.root, tree, explore)
+            yield Candidates(tuple(files), base, in_tree, repository.root, tree)
         finally:
             os.chdir(here)
 
