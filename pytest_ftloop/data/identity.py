@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.modules import source_of
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.sources import function_source, hook_source
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import DataSet, Settings
@@ -62,6 +62,9 @@ NEUTRAL = frozenset(
 )
 """Arguments of SFTConfig that can't change a figure."""
 
+SCORE_HOOK = "pytest_ftloop_score"
+"""The hook that the scorer `hook` calls."""
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
 """The files of a model's folder that its identity covers."""
 
@@ -69,14 +72,14 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
 def iteration_fingerprint(
     model: str,
     settings: Settings,
-    scoring: Scoring,
-    folder: Path,
+    scoring: Mapping[str, Any],
     train: DataSet,
     eval_: DataSet,
     train_sample: int,
 ) -> str:
     """The fingerprint of an iteration: a SHA-256 in hex.
 
+    `model` and `scoring` are their identities (`model_identity`, `scoring_identity`).
     `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
     """
     stated = {
@@ -84,7 +87,7 @@ def iteration_fingerprint(
         "model": model,
         "lora": dict(settings.lora),
         "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
-        "scoring": scoring_identity(scoring, folder),
+        "scoring": dict(scoring),
         "train": train.sha256,
         "eval": eval_.sha256,
         # A sample larger than the train set is all of it.
@@ -116,13 +119,18 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
-    """The settings of the scoring; for a user's function also a hash of its module's file."""
+    """The settings of the scoring; for a user's function or hook also a hash of its source.
+
+    The source includes the local modules that it imports. A hook of an installed plugin has none.
+    """
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
-    if ":" in scoring.scorer and (source := source_of(scoring.scorer.partition(":")[0], folder)):
-        text = source.read_bytes().replace(b"\r\n", b"\n")
-        stated["source"] = hashlib.sha256(text).hexdigest()
-    return stated
+    source = None
+    if ":" in scoring.scorer:
+        source = function_source(scoring.scorer.partition(":")[0], folder)
+    elif scoring.scorer == "hook":
+        source = hook_source(SCORE_HOOK, folder)
+    return stated | ({"source": source} if source else {})
 
 
 def _folder_digest(folder: Path) -> str:

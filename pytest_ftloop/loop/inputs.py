@@ -12,18 +12,26 @@ from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Settings
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.data.identity import iteration_fingerprint, model_identity
+from pytest_ftloop.data.identity import (
+    iteration_fingerprint,
+    model_identity,
+    scoring_identity,
+)
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
 from pytest_ftloop.train.task import Task, train_sample
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A loop's examples, the identity of its base model, its scorer (None: scored without text)."""
+    """A loop's examples, the identities of its base model and of its scoring, and its scorer.
+
+    Without a `scorer` it is scored without text.
+    """
 
     train: DataSet
     eval: DataSet
     model: str
+    scoring: Mapping[str, Any]
     scorer: Scorer | None
 
     @classmethod
@@ -48,15 +56,15 @@ class Inputs:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
-        return cls(train, eval_, model, scorer)
+        scoring = scoring_identity(config.scoring, config.folder)
+        return cls(train, eval_, model, scoring, scorer)
 
     def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint of an iteration: of everything that determines weights and figures."""
         return iteration_fingerprint(
             self.model,
             settings,
-            config.scoring,
-            config.folder,
+            self.scoring,
             self.train,
             self.eval,
             config.train_sample,

@@ -199,8 +199,9 @@ class Loop:
         is_finished = planner.explores and not planner.goes_on(course.chain)
         if is_finished and course.chain[-1].decision.next:
             cycle.store.notes.append(
-                f"the loop is finished: its file has the settings of iteration "
-                f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from there"
+                "the loop is finished: its file has the settings of iteration "
+                f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
+                "there"
             )
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
@@ -266,7 +267,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
 
 
 def _as_accepted(plan: Plan, known: Iteration | None, before: Sequence[Iteration]) -> Plan:
-    """The plan; an accepted start that is retrained keeps its parent, so the loop stays finished."""
+    """The plan, with the parent of an accepted start that is retrained: the loop stays finished."""
     if plan.parent is not None or known is None or known.parent is None:
         return plan
     parent = next((i for i in before if i.id == known.parent), None)

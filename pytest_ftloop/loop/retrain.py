@@ -171,7 +171,6 @@ def _train(request: dict[str, Any]) -> None:
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.core.metrics import best_metrics
     from pytest_ftloop.core.progress import Silent
-    from pytest_ftloop.data.identity import scoring_identity
     from pytest_ftloop.loop import backend as backends
     from pytest_ftloop.loop.inputs import Inputs, data_facts
 
@@ -202,7 +201,7 @@ def _train(request: dict[str, Any]) -> None:
             role="baseline",
             fingerprint=inputs.fingerprint(config, config.settings),
             group=request["group"],
-            scoring=scoring_identity(config.scoring, config.folder),
+            scoring=inputs.scoring,
             data=data,
             metrics=best_metrics(run.evaluation),
             environment=run.environment,

@@ -40,8 +40,7 @@ BASE: dict[str, Any] = {
         lora={"r": 8, "target_modules": ["q", "v"]},
         training={"learning_rate": 2e-4, "num_train_epochs": 1},
     ),
-    "scoring": Scoring(),
-    "folder": Path(),
+    "scoring": scoring_identity(Scoring(), Path()),
     "train": rows("a", "b", "c"),
     "eval_": rows("d"),
     "train_sample": 2,
@@ -49,6 +48,8 @@ BASE: dict[str, Any] = {
 
 
 def fingerprint(**changes: Any) -> str:
+    if isinstance(scoring := changes.get("scoring"), Scoring):
+        changes["scoring"] = scoring_identity(scoring, Path())
     return iteration_fingerprint(**{**BASE, **changes})
 
 
