@@ -28,7 +28,7 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
-from pytest_ftloop.loop.inputs import Inputs, data_facts
+from pytest_ftloop.loop.inputs import Inputs, data_facts, model_facts
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.train.early_end import Pace
 
@@ -137,7 +137,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         metrics=best_metrics(evaluation),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
-        facts=facts_of(training),
+        facts={**facts_of(training), **model_facts(config, inputs)},
         steps=training.steps,
         evals=training.evals,
         findings=(),

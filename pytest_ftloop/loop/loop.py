@@ -118,7 +118,7 @@ class Loop:
 
         Raises a `StaleLogError` where the log has no chain.
         """
-        planner, logged = self._cycle().planner, self.log.read()
+        planner, logged = self._cycle(trains=False).planner, self.log.read()
         chain, plan = planner.walk(logged)
         if not chain:
             raise _stale(self.config, self.log, chain)
@@ -145,22 +145,27 @@ class Loop:
         """The log of this loop. Made once, so that each of its files is read once."""
         return ImprovementLog(self.log_folder / self.config.name)
 
-    def _cycle(self) -> Cycle:
+    def _cycle(self, *, trains: bool = True) -> Cycle:
         """Load and check the data, and put together what every turn needs."""
+        trains = trains and not self.options.replay
         inputs, log = Inputs.of(self.config, self.hook), self.log
+        if not trains:
+            inputs = inputs.with_logged_model(self.config, log.read())
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
         may_explore = self.options.explore or self.options.iterations is not None
         explores = may_explore and not self.options.replay
         limit = self.options.iterations if explores else 1
+        store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
+        store.notes.extend(inputs.notes)
         return Cycle(
             config=self.config,
             inputs=inputs,
             improvement_log=log,
             planner=Planner(self.config, inputs, log, self.adjust_hook, limit, explores),
             backend=backend,
-            store=Store(records_folder(), backend.environment, restores=not self.options.retrain),
+            store=store,
             progress=self.progress,
             user_diagnosis=self.diagnose_hook,
         )

@@ -9,6 +9,8 @@ from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.loop.loop import Loop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.options import Options
@@ -31,7 +33,7 @@ def replay(
     loop = replaying(config, options)
     result = loop.judge(loop.run())
     lenient = tuple((rule, _lenient(verdict, fail_on)) for rule, verdict in result.verdicts)
-    return replace(result, verdicts=lenient)
+    return replace(result, verdicts=_with_notes(lenient, result.notes))
 
 
 def replaying(config: LoopConfig, options: Options) -> Loop:
@@ -44,6 +46,16 @@ def replaying(config: LoopConfig, options: Options) -> Loop:
 def gated(config: LoopConfig) -> LoopConfig:
     """The loop with at least one regression gate: the default one if it has none."""
     return replace(config, regressions=config.regressions or (Regression(),))
+
+
+def _with_notes(
+    verdicts: tuple[tuple[Regression, Verdict], ...], notes: Sequence[str]
+) -> tuple[tuple[Regression, Verdict], ...]:
+    """The verdicts; the first, which every report shows, with the notes on the whole loop."""
+    if not verdicts or not notes:
+        return verdicts
+    (rule, verdict), *others = verdicts
+    return ((rule, replace(verdict, notes=(*verdict.notes, *notes))), *others)
 
 
 def _lenient(verdict: Verdict, fail_on: frozenset[str] | None) -> Verdict:

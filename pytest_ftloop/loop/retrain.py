@@ -22,6 +22,7 @@ from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, Train
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import SeedRun, Settings
 from pytest_ftloop.core.runs import environment_changes
+from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
     """
 
     def found(source: Any) -> Any:
-        if not isinstance(source, str) or (config.folder / source).exists():
+        if not isinstance(source, str) or model_path(source, config.folder).exists():
             return source
         return str(here / source) if (here / source).exists() else source
 
