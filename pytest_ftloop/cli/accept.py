@@ -92,6 +92,7 @@ def _write(file: Path, text: str, what_follows: str) -> None:
 
 def _what_follows(iteration: Iteration, logged: Logged) -> str:
     """What the next run does now that the loop starts from this iteration's settings."""
+    from pytest_ftloop.core.chain import best_of, chain_from
     from pytest_ftloop.core.records import ended_as_hopeless
 
     if ended_as_hopeless(iteration):
@@ -100,7 +101,13 @@ def _what_follows(iteration: Iteration, logged: Logged) -> str:
     assert config is not None
     if inputs is None or inputs.fingerprint(config, iteration.settings) != iteration.fingerprint:
         return "model, data or scoring have changed since, so pytest --ftloop trains it again"
-    return "the iteration is in the log, so it is not trained again"
+    follows = "the iteration is in the log, so it is not trained again"
+    if iteration.parent is not None:
+        follows += "\nthe loop is finished; --ftloop-iterations N continues it from there"
+    best = best_of(chain_from(logged.iterations, iteration.fingerprint), config.loop.metric)
+    if best.id != iteration.id:
+        follows += f"\nthe gate judges iteration {best.name}, which was made from it and is better"
+    return follows
 
 
 def _accept(iteration: Iteration, logged: Logged) -> str:
@@ -166,7 +173,8 @@ COMMAND = Command(
     "accept",
     "write an iteration's settings into the loop file",
     "Write the settings of an iteration into the loop file, and change nothing else in it. Commit\n"
-    "the file and the log: the next run starts from these settings.",
+    "the file and the log. If the loop found these settings, it is finished: the next run judges\n"
+    "what is logged. pytest --ftloop --ftloop-iterations N continues it.",
     ("ftloop accept", "ftloop accept 3 topic.ftloop.yaml", "ftloop accept best --baseline"),
     _arguments,
     _run,

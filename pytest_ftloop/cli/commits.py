@@ -26,9 +26,8 @@ class Candidates:
     """The loop files to judge, and the commit to compare them with (`base`, None: the default).
 
     `log` is the folder given by `--log`, in the same commit as the files. If a commit is judged,
-    `root` is the repository's folder and `tree` its temporary checkout. Without `explore` a loop
-    whose logged chain could go on counts as up to date, as in CI. `scope` are the folders that were
-    searched, `empty` those of them without a loop file.
+    `root` is the repository's folder and `tree` its temporary checkout. `scope` are the
+    folders that were searched, `empty` those of them without a loop file.
     """
 
     files: tuple[Path, ...]
@@ -36,7 +35,6 @@ class Candidates:
     log: Path | None = None
     root: Path | None = None
     tree: Path | None = None
-    explore: bool = True
     scope: tuple[Path, ...] = ()
     empty: tuple[Path, ...] = ()
 
@@ -121,11 +119,10 @@ class Candidates:
 
     def options(self) -> Options:
         """The options to replay these loops with."""
-        from pytest_ftloop.loop.options import Options, in_ci
+        from pytest_ftloop.loop.options import Options
 
         log = self.log and self.log.absolute()
-        explore = self.explore and not in_ci()
-        return Options(replay=True, explore=explore, baseline=self.base, log_folder=log)
+        return Options(replay=True, baseline=self.base, log_folder=log)
 
 
 def commit_arguments(to: argparse.ArgumentParser) -> None:
@@ -199,11 +196,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         try:
             paths = [Path(os.path.relpath(tree / path)) for path in inside]
             in_tree = None if log is None else tree / log
-            # In a commit hook an interrupted loop must not keep the user from committing.
-            explore = not arguments.staged
-            yield Candidates.of(
-                paths, base, log=in_tree, root=repository.root, tree=tree, explore=explore
-            )
+            yield Candidates.of(paths, base, log=in_tree, root=repository.root, tree=tree)
         finally:
             os.chdir(here)
 

@@ -153,7 +153,6 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
     """One loop as terminal text: what changed in its gates, every gate, evidence of failed ones."""
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.gate_changes import change_lines
-    from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
@@ -168,7 +167,7 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
             lines += ["FAILED", explain_verdict(result, verdict, rule, width)]
     if result.holdout:
         lines += holdout_lines(result.holdout, width)
-    return [*lines, *note_lines(result.notes, width)]
+    return lines
 
 
 def error_code(error: FtloopError) -> int:

@@ -11,17 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.modules import source_of
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.sources import function_source, hook_source
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import DataSet, Settings
@@ -62,21 +65,37 @@ NEUTRAL = frozenset(
 )
 """Arguments of SFTConfig that can't change a figure."""
 
-_WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt", "*.jinja")
-"""The files of a model's folder that its identity covers."""
+SCORE_HOOK = "pytest_ftloop_score"
+"""The hook that the scorer `hook` calls."""
+
+_WEIGHTS = (".safetensors", ".bin")
+"""The endings of weight files, which count in subfolders too: an index may name them there."""
+
+_COUNTED = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py")
+"""The endings of the files of a model's folder that its identity covers."""
+
+_HUB_ID = re.compile(r"(?![.~])[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
+"""What can be a model of the hub. `models/base` can be that or a folder."""
+
+_SAMPLE = 4096
+"""Bytes of each sample of a large file: one block of a disk."""
+
+_SAMPLES = 16
+"""Samples of a large file that are read to see whether it is unchanged. New weights differ nearly
+everywhere, so that any of them would do; these take a millisecond."""
 
 
 def iteration_fingerprint(
     model: str,
     settings: Settings,
-    scoring: Scoring,
-    folder: Path,
+    scoring: Mapping[str, Any],
     train: DataSet,
     eval_: DataSet,
     train_sample: int,
 ) -> str:
     """The fingerprint of an iteration: a SHA-256 in hex.
 
+    `model` and `scoring` are their identities (`model_identity`, `scoring_identity`).
     `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
     """
     stated = {
@@ -84,7 +103,7 @@ def iteration_fingerprint(
         "model": model,
         "lora": dict(settings.lora),
         "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
-        "scoring": scoring_identity(scoring, folder),
+        "scoring": dict(scoring),
         "train": train.sha256,
         "eval": eval_.sha256,
         # A sample larger than the train set is all of it.
@@ -103,10 +122,20 @@ def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
         return f"live:{_live_digest(model, tokenizer)}"
     if model == "tiny":
         return f"tiny:{recipe_id()}"
-    path = folder / model
+    path = model_path(model, folder)
     if path.is_dir():
         return f"folder:{_folder_digest(path)}"
     return f"hub:{model}"
+
+
+def model_path(model: str, folder: Path) -> Path:
+    """The path of a model that is a folder; it need not exist. `~` is the user's home."""
+    return folder / os.path.expanduser(model)  # noqa: PTH111 - Path's raises for an unknown user
+
+
+def can_be_on_hub(model: str) -> bool:
+    """Whether a model's name can be that of a model on the hub."""
+    return _HUB_ID.fullmatch(model) is not None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -116,26 +145,35 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
-    """The settings of the scoring; for a user's function also a hash of its module's file."""
+    """The settings of the scoring; for a user's function or hook also a hash of its source.
+
+    The source includes the local modules that it imports. A hook of an installed plugin has none.
+    """
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
-    if ":" in scoring.scorer and (source := source_of(scoring.scorer.partition(":")[0], folder)):
-        text = source.read_bytes().replace(b"\r\n", b"\n")
-        stated["source"] = hashlib.sha256(text).hexdigest()
-    return stated
+    source = None
+    if ":" in scoring.scorer:
+        source = function_source(scoring.scorer.partition(":")[0], folder)
+    elif scoring.scorer == "hook":
+        source = hook_source(SCORE_HOOK, folder)
+    return stated | ({"source": source} if source else {})
 
 
 def _folder_digest(folder: Path) -> str:
-    """A hash of the model's files, cached by size and time since weights can be many gigabytes."""
-    paths = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-    seen = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
-    key = hashlib.sha256(json.dumps([str(folder.resolve()), seen]).encode()).hexdigest()
+    """A hash of the model's files, remembered since weights can be many gigabytes."""
+    paths = sorted(_counted(folder))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    about = [
+        str(folder.resolve()),
+        [(name, *_signs(p)) for name, p in zip(names, paths, strict=True)],
+    ]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     memo = cache_folder() / "digests" / key
     if memo.is_file():
         return memo.read_text(encoding="ascii")
     digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    for name, path in zip(names, paths, strict=True):
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -143,6 +181,32 @@ def _folder_digest(folder: Path) -> str:
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memo, digest.hexdigest()[:32])  # another process may be reading
     return digest.hexdigest()[:32]
+
+
+def _counted(folder: Path) -> Iterator[Path]:
+    """The files that a model is loaded from: not those of the checkpoints of its own training."""
+    for parent, folders, files in os.walk(folder):
+        place = Path(parent)
+        folders[:] = [f for f in folders if not f.startswith((".", "checkpoint-"))]
+        endings = _COUNTED if place == folder else _WEIGHTS
+        named = (place / file for file in files if file.endswith(endings))
+        yield from (path for path in named if path.is_file())
+
+
+def _signs(path: Path) -> Sequence[int | str]:
+    """What shows that a file is unchanged without reading all of it.
+
+    Size and time alone do not: a copy (rsync, a container's layer, a restored cache) may keep both.
+    Neither do inode and time of change on each file system, so samples of the content count too.
+    """
+    stat = path.stat()
+    sample = hashlib.sha256()
+    with FileIO(path) as file:  # without a buffer: it reads no more than it is asked for
+        for number in range(_SAMPLES):
+            file.seek(max(stat.st_size - _SAMPLE, 0) * number // (_SAMPLES - 1))
+            sample.update(file.read(_SAMPLE))
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    return (stat.st_size, *times, stat.st_dev, stat.st_ino, sample.hexdigest())
 
 
 def _live_digest(model: Any, tokenizer: Any) -> str:

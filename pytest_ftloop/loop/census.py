@@ -108,6 +108,8 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
     candidate = _candidate(iterations, find_baseline(sought, options.baseline))
     standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
     verdict = Comparison(log, candidate, standard).verdict(DEFAULT_REGRESSION)
+    note = GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE
+    verdict = replace(verdict, context=(*verdict.context, note))
     log.verify(candidate)
     chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
     return LoopResult(
@@ -119,7 +121,6 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
         trained=(),
         log_folder=log.folder,
         files=tuple(path for iteration in chain for path in log.files(iteration)),
-        notes=(GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE,),
         regressions=(DEFAULT_REGRESSION,),
         verdicts=((DEFAULT_REGRESSION, verdict),),
         baseline=standard.iteration,

@@ -26,10 +26,9 @@ from pytest_ftloop.core.records import (
     name_of,
 )
 from pytest_ftloop.core.runs import groups_of
-from pytest_ftloop.data.identity import scoring_identity
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
-from pytest_ftloop.loop.inputs import Inputs, data_facts
+from pytest_ftloop.loop.inputs import Inputs, data_facts, model_facts
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.train.early_end import Pace
 
@@ -133,12 +132,12 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         model=inputs.model,
         settings=plan.settings,
         group=inputs.group(config, plan.settings),
-        scoring=scoring_identity(config.scoring, config.folder),
+        scoring=inputs.scoring,
         data={"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)},
         metrics=best_metrics(evaluation),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
-        facts=facts_of(training),
+        facts={**facts_of(training), **model_facts(config, inputs)},
         steps=training.steps,
         evals=training.evals,
         findings=(),

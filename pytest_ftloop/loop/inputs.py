@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,21 +10,33 @@ from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.records import DataSet, Settings
+from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.data.identity import iteration_fingerprint, model_identity
+from pytest_ftloop.data.identity import (
+    SCORE_HOOK,
+    can_be_on_hub,
+    iteration_fingerprint,
+    model_identity,
+    scoring_identity,
+)
+from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
 from pytest_ftloop.train.task import Task, train_sample
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A loop's examples, the identity of its base model, its scorer (None: scored without text)."""
+    """A loop's examples, the identities of its base model and of its scoring, and its scorer.
+
+    Without a `scorer` it is scored without text. `notes` say what an identity does not cover.
+    """
 
     train: DataSet
     eval: DataSet
     model: str
+    scoring: Mapping[str, Any]
     scorer: Scorer | None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
@@ -48,15 +60,39 @@ class Inputs:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
-        return cls(train, eval_, model, scorer)
+        scoring = scoring_identity(config.scoring, config.folder)
+        return cls(train, eval_, model, scoring, scorer, _unseen(scoring))
+
+    def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
+        """These inputs with the logged identity of a model folder that is not on this machine.
+
+        A job that judges a log needs no weights. The identity is that of the iteration with the
+        loop's own settings, data and scoring; else, if only a record of this folder is there, its.
+        """
+        name = model_name(config)
+        if name is None or self.model.startswith("folder:"):
+            return self
+        fitting = [i for i in logged if i.model.startswith("folder:") and _fits(i, name)]
+        fingerprints = {
+            model: replace(self, model=model).fingerprint(config, config.settings)
+            for model in dict.fromkeys(iteration.model for iteration in fitting)
+        }
+        same = [i for i in fitting if fingerprints[i.model] == i.fingerprint]
+        found = next(reversed(same or [i for i in fitting if "model" in i.facts]), None)
+        if found is None:
+            return self
+        note = (
+            f"the model folder {config.model} is not here: its identity is taken from the log "
+            f"(iteration {found.name})"
+        )
+        return replace(self, model=found.model, notes=(*self.notes, note))
 
     def fingerprint(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint of an iteration: of everything that determines weights and figures."""
         return iteration_fingerprint(
             self.model,
             settings,
-            config.scoring,
-            config.folder,
+            self.scoring,
             self.train,
             self.eval,
             config.train_sample,
@@ -79,6 +115,34 @@ class Inputs:
         """The fingerprint without the seed. Runs that share it differ by chance alone."""
         training = {name: value for name, value in settings.training.items() if name != "seed"}
         return self.fingerprint(config, replace(settings, training=training))
+
+
+def model_name(config: LoopConfig) -> str | None:
+    """How the loop names its model, if that may be a folder: without a machine's own paths."""
+    if not isinstance(config.model, str) or config.model == "tiny":
+        return None
+    return describe(config.model, config.folder)
+
+
+def model_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
+    """What a record holds of a base model in a folder besides its identity: its name."""
+    return {"model": model_name(config)} if inputs.model.startswith("folder:") else {}
+
+
+def _fits(iteration: Iteration, name: str) -> bool:
+    """Whether an iteration's base model can be the folder of this name."""
+    # Records before this key: a name that can be on the hub may be that of another model.
+    known = iteration.facts.get("model")
+    return bool(known == name if known is not None else not can_be_on_hub(name))
+
+
+def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:
+    if scoring["scorer"] != "hook" or "source" in scoring:
+        return ()
+    return (
+        f"no conftest.py from the loop's folder upwards defines {SCORE_HOOK}: a change of the "
+        "scoring can't be seen, and pass rates are compared as if there were none",
+    )
 
 
 def data_facts(set_: DataSet) -> Mapping[str, Any]:

@@ -123,7 +123,7 @@ class Loop:
 
         Raises a `StaleLogError` where the log has no chain.
         """
-        planner, logged = self._cycle().planner, self.log.read()
+        planner, logged = self._cycle(trains=False).planner, self.log.read()
         chain, plan = planner.walk(logged)
         if not chain:
             raise _stale(self.config, self.log, chain)
@@ -150,20 +150,27 @@ class Loop:
         """The log of this loop. Made once, so that each of its files is read once."""
         return ImprovementLog(self.log_folder / self.config.name)
 
-    def _cycle(self) -> Cycle:
+    def _cycle(self, *, trains: bool = True) -> Cycle:
         """Load and check the data, and put together what every turn needs."""
+        trains = trains and not self.options.replay
         inputs, log = Inputs.of(self.config, self.hook), self.log
+        if not trains:
+            inputs = inputs.with_logged_model(self.config, log.read())
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
-        # In CI one iteration is trained, with the loop file's own settings, unless N is given.
-        explores = self.options.explore or self.options.iterations is not None
+        # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
+        # settings, unless N is given.
+        may_explore = self.options.explore or self.options.iterations is not None
+        explores = may_explore and not self.options.replay
         limit = self.options.iterations if explores else 1
+        store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
+        store.notes.extend(inputs.notes)
         return Cycle(
             config=self.config,
             inputs=inputs,
             improvement_log=log,
             planner=Planner(self.config, inputs, log, self.adjust_hook, limit, explores),
             backend=backend,
-            store=Store(records_folder(), backend.environment, restores=not self.options.retrain),
+            store=store,
             progress=self.progress,
             user_diagnosis=self.diagnose_hook,
         )
@@ -198,6 +205,14 @@ class Loop:
         log, config = cycle.improvement_log, self.config
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
+        planner = cycle.planner
+        is_finished = planner.explores and not planner.goes_on(course.chain)
+        if is_finished and course.chain[-1].decision.next:
+            cycle.store.notes.append(
+                "the loop is finished: its file has the settings of iteration "
+                f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
+                "there"
+            )
         adapter = adapter_folder(best.fingerprint)
         return LoopResult(
             loop=config.name,
@@ -208,6 +223,7 @@ class Loop:
             trained=course.trained,
             restored=course.restored,
             notes=tuple(cycle.store.notes),
+            is_finished=is_finished,
             log_folder=log.folder,
             files=tuple(path for i in course.chain for path in log.files(i)),
             examples={e.id: e for e in cycle.inputs.eval.examples},
@@ -244,6 +260,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
             return Course(chain, tuple(trained), tuple(restored))
         # A retrained iteration keeps its number, so that its diff shows what changed.
         known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
+        plan = _as_accepted(plan, known, before)
         number = known.number if known else next_number((*before, *logged))
         if kept := _kept(cycle, plan):
             written = log.append(replace(kept, number=number))
@@ -257,6 +274,14 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
         logged = (*logged, written)
         if afresh:
             _drop_replaced(cycle, before, logged)
+
+
+def _as_accepted(plan: Plan, known: Iteration | None, before: Sequence[Iteration]) -> Plan:
+    """The plan, with the parent of an accepted start that is retrained: the loop stays finished."""
+    if plan.parent is not None or known is None or known.parent is None:
+        return plan
+    parent = next((i for i in before if i.id == known.parent), None)
+    return replace(plan, parent=parent, adjustments=known.adjustments if parent else ())
 
 
 def _kept(cycle: Cycle, plan: Plan) -> Iteration | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 class Options:
     """How to run loops, besides what their files set.
 
-    `retrain`: train even logged iterations. `replay`: train and write nothing. `explore` False (in
-    CI): only the loop file's own settings may be trained. `iterations` replaces the loop file's
-    number; with it the loop explores even in CI. `log_folder` replaces the folder `improvement_log`
+    `retrain`: train even logged iterations. `replay`: train and write nothing, and plan nothing
+    after a logged chain. `explore` False (in CI): only the loop file's own settings may be trained.
+    `iterations` replaces the loop file's number; with it the loop explores even in CI, and goes on
+    after an accepted iteration. `log_folder` replaces the folder `improvement_log`
     beside the loop file. `run_id` identifies the pytest run: its processes (xdist) retrain a loop
     once between them. `baseline` is the commit to compare with (None: the default).
     `retrain_baseline`: train that commit's iteration here if its figures are from another

@@ -46,7 +46,7 @@ class Planner:
     """Follows the decisions in the log, and makes new ones.
 
     `stated_limit` is the command line's maximum length of the chain (None: use the loop file's).
-    With `explores` False no decision is followed: the chain is what the log links to its start.
+    With `explores` False (a replay, or CI) only the loop file's own settings are ever planned.
     `adjust_hook` is the user's `pytest_ftloop_adjust`, if there is one. More than ten methods:
     `walk` and `decide` ask the same questions (limit, time, gates, policy), each of which is one
     method.
@@ -69,8 +69,9 @@ class Planner:
 
         Iterations that another policy made do not count against the entries of a policy list.
         """
-        if self.stated_limit is not None:
-            return self.stated_limit
+        return self._limit_of_file(chain) if self.stated_limit is None else self.stated_limit
+
+    def _limit_of_file(self, chain: Sequence[Iteration]) -> int:
         loop = self.config.loop
         if not chain or loop.gone_through is None:
             return loop.limit
@@ -84,6 +85,8 @@ class Planner:
 
         The chain starts at the loop file's own settings and follows the decisions. If one leads to
         settings that the log holds from another chain, those iterations join this chain.
+
+        Nothing is planned after a chain that `goes_on` says is complete.
         """
         start = self.inputs.fingerprint(self.config, self.config.settings)
         # An iteration that was ended early, because a better one existed, can't start a chain.
@@ -91,18 +94,30 @@ class Planner:
         chain = list(chain_from(whole, start))
         if not chain:
             return (), Plan(None, (), self.config.settings, start)
-        while (decision := self._decision_to_follow(chain, logged)) is not None:
+        goes_on = self.goes_on(chain)
+        follow = self._decision_to_follow if goes_on else self._decision_followed
+        while (decision := follow(chain, logged)) is not None:
             parent = self.parent(decision, chain)
             settings = parent.settings.adjusted(decision.next)
             fingerprint = self.inputs.fingerprint(self.config, settings)
             ids = {iteration.id for iteration in chain}
             found = [i for i in chain_from(logged, fingerprint) if i.id not in ids]
             if not found:
-                if any(i.fingerprint == fingerprint for i in chain):
+                if not goes_on or any(i.fingerprint == fingerprint for i in chain):
                     break  # a user's policy chose settings that the chain has tried already
                 return tuple(chain), Plan(parent, decision.next, settings, fingerprint)
             chain += found
         return tuple(chain), None
+
+    def goes_on(self, chain: Sequence[Iteration]) -> bool:
+        """Whether something may be trained after this chain.
+
+        Not in a replay or in CI. Nor if the chain starts at an adjusted iteration: its settings
+        were written into the loop file (`ftloop accept`) once the loop had found them, so that loop
+        is finished. A number of iterations on the command line continues it.
+        """
+        is_accepted = chain[0].parent is not None and self.stated_limit is None
+        return self.explores and not is_accepted
 
     def parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:
         """The iteration whose settings a decision adjusts: the one it names, else the best."""
@@ -119,7 +134,7 @@ class Planner:
         then, or policy or patience have changed.
         """
         decision = chain[-1].decision
-        if len(chain) >= self.limit(chain) or not self.explores:
+        if len(chain) >= self.limit(chain):
             return None
         # The budget may have grown since the stop; otherwise it still holds.
         if decision.kind == "time" and not self._time_allows(chain):
@@ -127,8 +142,15 @@ class Planner:
         if decision.action == "stop" and self._is_outdated(decision, chain):
             new = self.decide(chain, logged)
             return new if new.action == "adjust" else None
-        goes_on = decision.action == "adjust" or decision.kind in RESUMABLE
-        return decision if goes_on and decision.next else None
+        return decision if _has_next(decision) else None
+
+    def _decision_followed(
+        self, chain: Sequence[Iteration], _: Sequence[Iteration]
+    ) -> Decision | None:
+        """The last decision as logged, if an earlier run can have followed it; none is made."""
+        decision = chain[-1].decision
+        may_follow = _has_next(decision) and len(chain) < self._limit_of_file(chain)
+        return decision if may_follow else None
 
     def _is_outdated(self, decision: Decision, chain: Sequence[Iteration]) -> bool:
         """Whether the reasons for a logged stop no longer hold. Those for a fault always do."""
@@ -181,6 +203,11 @@ class Planner:
         # Without gates this is False, so that the loop continues to a plateau or to its limits.
         results = check_gates(self.config.gates, best.metrics)
         return bool(results) and all(result.passed for result in results)
+
+
+def _has_next(decision: Decision) -> bool:
+    """Whether a decision leads to another iteration, now or with a larger budget."""
+    return bool(decision.next) and (decision.action == "adjust" or decision.kind in RESUMABLE)
 
 
 def _same_task(one: Iteration, other: Iteration) -> bool:

@@ -10,6 +10,8 @@ from pytest_ftloop.gate.verdict import FAILING
 from pytest_ftloop.loop.loop import Loop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
@@ -25,7 +27,8 @@ def replay(
     something would have to be trained.
     """
     loop = replaying(stricter(config, fail_on), options)
-    return loop.judge(loop.run())
+    result = loop.judge(loop.run())
+    return replace(result, verdicts=_with_notes(result.verdicts, result.notes))
 
 
 def replaying(config: LoopConfig, options: Options) -> Loop:
@@ -48,3 +51,13 @@ def stricter(config: LoopConfig, fail_on: frozenset[str]) -> LoopConfig:
         for rule in config.regressions
     )
     return replace(config, regressions=rules)
+
+
+def _with_notes(
+    verdicts: tuple[tuple[Regression, Verdict], ...], notes: Sequence[str]
+) -> tuple[tuple[Regression, Verdict], ...]:
+    """The verdicts; the first, which every report shows, with the notes on the whole loop."""
+    if not verdicts or not notes:
+        return verdicts
+    (rule, verdict), *others = verdicts
+    return ((rule, replace(verdict, notes=(*verdict.notes, *notes))), *others)

@@ -22,6 +22,7 @@ from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, Train
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import SeedRun, Settings
 from pytest_ftloop.core.runs import environment_changes
+from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -171,7 +172,6 @@ def _train(request: dict[str, Any]) -> None:
     from pytest_ftloop.config.loop_config import read_loop_file
     from pytest_ftloop.core.metrics import best_metrics
     from pytest_ftloop.core.progress import Silent
-    from pytest_ftloop.data.identity import scoring_identity
     from pytest_ftloop.loop import backend as backends
     from pytest_ftloop.loop.inputs import Inputs, data_facts
 
@@ -202,7 +202,7 @@ def _train(request: dict[str, Any]) -> None:
             role="baseline",
             fingerprint=inputs.fingerprint(config, config.settings),
             group=request["group"],
-            scoring=scoring_identity(config.scoring, config.folder),
+            scoring=inputs.scoring,
             data=data,
             metrics=best_metrics(run.evaluation),
             environment=run.environment,
@@ -219,7 +219,7 @@ def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
     """
 
     def found(source: Any) -> Any:
-        if not isinstance(source, str) or (config.folder / source).exists():
+        if not isinstance(source, str) or model_path(source, config.folder).exists():
             return source
         return str(here / source) if (here / source).exists() else source
 

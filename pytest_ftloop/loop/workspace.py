@@ -13,6 +13,7 @@ from pytest_ftloop.config.loop_yaml import files_in
 from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.records import Iteration
+from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
 
@@ -40,7 +41,10 @@ class Logged:
         """The loop's data; None if it can't be loaded."""
         try:
             # Nothing is scored here, so any function can take the place of pytest's scoring hook.
-            return Inputs.of(self.config, lambda *_: False) if self.config else None
+            if self.config is None:
+                return None
+            inputs = Inputs.of(self.config, lambda *_: False)
+            return inputs.with_logged_model(self.config, self.iterations)
         except FtloopError:
             return None
 
@@ -62,7 +66,7 @@ class Logged:
         """The path of the model if the loop file names a folder; it need not exist."""
         if self.config is None or not isinstance(self.config.model, str):
             return None
-        return self.config.folder / self.config.model
+        return model_path(self.config.model, self.config.folder)
 
     def last(self) -> Iteration:
         """The iteration with the highest number."""

@@ -118,9 +118,9 @@ class FtloopSession:
             config,
             self.options,
             self._progress(),
-            score_hook(self.config),
-            diagnose_hook=diagnose_hook(self.config),
-            adjust_hook=adjust_hook(self.config, config.name),
+            score_hook(self.config, config.folder),
+            diagnose_hook=diagnose_hook(self.config, config.folder),
+            adjust_hook=adjust_hook(self.config, config.folder, config.name),
         )
         try:
             self.coverage.run(loop.log.folder)

@@ -65,7 +65,7 @@ def summary(
     for part in (
         findings_lines(result, width),
         failing_examples(result, len(result.failing) if verbosity > 0 else 3, width).splitlines(),
-        next_lines(last, width),
+        next_lines(last, width, is_planned=not result.is_finished),
         commit_lines(result, width, cwd, ignored),
     ):
         lines += ["", *part] if part else []
@@ -227,12 +227,13 @@ def example_lines(
     return [shorten(line, width) for line in lines]
 
 
-def next_lines(iteration: Iteration, width: int = WIDTH) -> list[str]:
+def next_lines(iteration: Iteration, width: int = WIDTH, *, is_planned: bool = True) -> list[str]:
     """The adjustments proposed after an iteration, with the reasons."""
     decision = iteration.decision
     if not decision.next:
         return []
-    head = "next:" if decision.action == "adjust" else "would be tried next if the loop continued:"
+    is_next = is_planned and decision.action == "adjust"
+    head = "next:" if is_next else "would be tried next if the loop continued:"
     return [shorten(head, width), *adjustment_lines(decision.next, width)]
 
 

@@ -41,6 +41,7 @@ from pytest_ftloop.core.records import (
     Settings,
     Training,
 )
+from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.evaluator import Evaluator, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config
@@ -391,6 +392,6 @@ def base_of(config: LoopConfig, progress: Progress) -> Base:
     name = config.model
     if name == "tiny":
         name = str(tiny_folder(progress))
-    elif (config.folder / name).is_dir():
-        name = str(config.folder / name)
+    elif (path := model_path(name, config.folder)).is_dir():
+        name = str(path)
     return load_base(name, config.settings.training, config.locate("model"), shown=config.model)

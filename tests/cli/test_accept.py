@@ -96,11 +96,30 @@ def test_log_is_up_to_date(
     assert 3 == len(adjusted.trained())
 
 
-def test_loop_goes_on_from_there(adjusted: Loops, accept: Any) -> None:
-    """Outside CI the loop has its iterations to spend anew; what is logged is not trained again."""
-    accept()
+@pytest.mark.parametrize("wanted", ["2", "3", "best"])
+def test_loop_stays_finished(adjusted: Loops, accept: Any, capsys: Any, wanted: str) -> None:
+    """Nothing is trained after an accepted iteration, until a number of iterations is given."""
+    out = accept(wanted)[1]
+    assert "\nthe loop is finished; --ftloop-iterations N continues it from there\n" in out
+    assert (wanted == "2") == ("\nthe gate judges iteration 003-" in out)
+    capsys.readouterr()
     adjusted.train()
-    assert 5 == len(adjusted.trained()) == len(set(adjusted.trained()))
+    assert 3 == len(adjusted.trained())
+    assert 1 == main(["gate"])  # the threshold that no iteration reaches, and no 3
+    assert "\nx: iteration 003-" in f"\n{capsys.readouterr().out}"
+    main(["run"])
+    assert "  note: the loop is finished: its file has the settings of" in capsys.readouterr().out
+    adjusted.train("--iterations", "3")
+    assert 3 < len(adjusted.trained()) == len(set(adjusted.trained()))
+
+
+def test_retrained_loop_stays_finished(adjusted: Loops, accept: Any) -> None:
+    """Training the accepted iteration again leaves it the one that the loop found."""
+    accept()
+    adjusted.train("--retrain")
+    assert 4 == len(adjusted.trained())
+    adjusted.train()
+    assert 4 == len(adjusted.trained())
 
 
 @pytest.mark.parametrize("wanted", ["2", "002", "best", "last"])

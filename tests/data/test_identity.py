@@ -40,8 +40,7 @@ BASE: dict[str, Any] = {
         lora={"r": 8, "target_modules": ["q", "v"]},
         training={"learning_rate": 2e-4, "num_train_epochs": 1},
     ),
-    "scoring": Scoring(),
-    "folder": Path(),
+    "scoring": scoring_identity(Scoring(), Path()),
     "train": rows("a", "b", "c"),
     "eval_": rows("d"),
     "train_sample": 2,
@@ -49,6 +48,8 @@ BASE: dict[str, Any] = {
 
 
 def fingerprint(**changes: Any) -> str:
+    if isinstance(scoring := changes.get("scoring"), Scoring):
+        changes["scoring"] = scoring_identity(scoring, Path())
     return iteration_fingerprint(**{**BASE, **changes})
 
 
@@ -202,7 +203,7 @@ def test_model_folder_counts_by_content(write: Write, tmp_path: Path) -> None:
 def test_digest_of_a_folder_is_remembered(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights are read once: afterwards their names, sizes and times tell."""
+    """Weights are read once: afterwards a few samples of them, and their times, tell."""
     weights = write("model/model.safetensors", b"\x00" * 100)
     one = model_identity("model", tmp_path)
     opened: list[Path] = []
@@ -218,6 +219,77 @@ def test_digest_of_a_folder_is_remembered(
     os.utime(weights, (1, 1))
     assert one == model_identity("model", tmp_path)
     assert weights in opened
+
+
+def in_place(file: Path, content: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.write(content)
+
+
+def as_a_copy(file: Path, content: bytes) -> None:
+    copy = file.with_name("copy")
+    copy.write_bytes(content)
+    copy.replace(file)
+
+
+@pytest.mark.parametrize("change", [in_place, as_a_copy])
+@pytest.mark.parametrize(
+    "name",
+    "model.safetensors model-1-of-2.safetensors shards/model.safetensors pytorch_model.bin "
+    "tokenizer.json modeling_own.py".split(),
+)
+def test_a_change_that_keeps_size_and_time(
+    name: str, change: Callable[[Path, bytes], None], write: Write, tmp_path: Path
+) -> None:
+    """Changed content is found, though size and time are those of the file before."""
+    large = b"\x01" * 300_000
+    file = write(f"model/{name}", large)
+    os.utime(file, (1, 1))
+    one = model_identity("model", tmp_path)
+    change(file, b"\x02" * len(large))
+    os.utime(file, (1, 1))
+    assert one != model_identity("model", tmp_path)
+    change(file, large)
+    assert one == model_identity("model", tmp_path)
+
+
+def test_links_of_a_cache(write: Write, tmp_path: Path) -> None:
+    """A snapshot of the hub's cache has links to blobs: another blob is another model."""
+    blobs = [write(f"blobs/{n}", bytes([n]) * 100) for n in range(2)]
+    for blob in blobs:
+        os.utime(blob, (1, 1))
+    link = tmp_path / "snapshots/abc/model.safetensors"
+    link.parent.mkdir(parents=True)
+    found = []
+    for blob in (0, 1, 0):
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../../blobs/{blob}")
+        found.append(model_identity("snapshots/abc", tmp_path))
+    assert found[0] == found[2] != found[1]
+    (tmp_path / "snapshots/abc/broken.json").symlink_to("nowhere")
+    assert found[0] == model_identity("snapshots/abc", tmp_path)
+
+
+def test_what_is_no_part_of_a_model(write: Write, tmp_path: Path) -> None:
+    """Checkpoints of its own training, hidden files and configs deeper down don't count."""
+    write("model/model.safetensors", b"1")
+    one = model_identity("model", tmp_path)
+    write("model/checkpoint-10/model.safetensors", b"2")
+    write("model/.cache/model.safetensors", b"2")
+    write("model/onnx/config.json", "{}")
+    assert one == model_identity("model", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "./model", "../{}/model", "{0!s}/model", "~/model"])
+def test_how_a_folder_is_named(
+    name: str, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative, an absolute path and one from the user's home are the same model."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write("model/config.json", "{}")
+    stated = name.format(tmp_path if name.startswith("{") else tmp_path.name)
+    assert model_identity("model", tmp_path) == model_identity(stated, tmp_path)
 
 
 def test_cache_that_can_not_be_written(
