@@ -15,6 +15,7 @@ from pytest_ftloop.gate.judgements import anchor_of, baseline_of
 from pytest_ftloop.gate.reference import Reference, is_request, reference
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, below, folders_of_records
+from pytest_ftloop.log.mended import mended
 
 NOTHING_COMMITTED = frozenset({"no-git", "no-repository", "no-commit", "outside"})
 """Kinds of git error that mean there is nothing to compare with.
@@ -81,7 +82,8 @@ def find_baseline(
             is_first=True,
             was_stated=stated is not None,
         )
-    view = LogView(CommitFiles(repository, found.commit, folder, below(blobs, folder)))
+    files = CommitFiles(repository, found.commit, folder, below(blobs, folder))
+    view = mended(files, log_folder)
     return baseline_in(view, metric, found, folder)
 
 
