@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.errors import DamagedLogError
 from pytest_ftloop.core.records import Iteration, Judgement, SeedRole, SeedRun
 from pytest_ftloop.core.runs import (
     Measured,
@@ -24,6 +25,7 @@ from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, current_judgements
 from pytest_ftloop.gate.verdict import FAILING, Change, Verdict
 from pytest_ftloop.log import ImprovementLog, verify
+from pytest_ftloop.log.mended import MendedView
 
 IN_DOUBT = 0.20
 """More seeds are trained if a metric's p-value for getting worse is at most this. Above it they are
@@ -63,8 +65,8 @@ class Comparison:
         verdict = self._compared(rule)
         if self.train_seeds is not None and is_in_doubt(verdict):
             more = self.train_seeds(self.candidate, SEEDS_IN_DOUBT, "gate")
-            return self._compared(rule) if more else verdict
-        return verdict
+            verdict = self._compared(rule) if more else verdict
+        return replace(verdict, notes=(*verdict.notes, *self._damages))
 
     def baseline_runs(self) -> tuple[Measured, ...]:
         """The baseline's runs in the candidate's environment; empty if it was not trained there."""
@@ -100,7 +102,10 @@ class Comparison:
             passed=verdict.ok,
             because="nothing was committed before it" if is_first else verdict.because,
             over=tuple(j.name for j in current_judgements(known)) if verdict.ok else (),
-            verdict=_without_names(verdict),
+            # The log names no commit: these notes do.
+            verdict=_without_names(
+                replace(verdict, notes=tuple(n for n in verdict.notes if n not in self._damages))
+            ),
         )
         if _is_known(judgement, known):
             return None
@@ -140,7 +145,10 @@ class Comparison:
                 total=len(candidate.examples),
             )
         if baseline is None or self.baseline.view is None:
-            return _nothing_to_compare(candidate, self.baseline, rule)
+            return self._accepted(_nothing_to_compare(candidate, self.baseline, rule))
+        if why := self._contradiction(baseline):
+            lost = replace(self.baseline, why_none=why)
+            return self._accepted(_nothing_to_compare(candidate, lost, rule))
         if _is_the_same(candidate, baseline):
             return Verdict(
                 kind="unchanged",
@@ -153,9 +161,6 @@ class Comparison:
                 common=len(candidate.examples),
                 total=len(candidate.examples),
             )
-        # A baseline whose figures were edited would let a worse candidate pass.
-        stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
-        verify(baseline, self.baseline.view.files.shown(f"{stem}.yaml"))
         iterations, seed_runs = self._logged
         groups = groups_of(iterations, seed_runs)
 
@@ -166,6 +171,27 @@ class Comparison:
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
         return self._accepted(replace(verdict, against=self.baseline.shown))
+
+    def _contradiction(self, baseline: Iteration) -> str:
+        """Why the baseline's figures are not to be compared with; empty if they are sound.
+
+        A baseline whose figures were edited would let a worse candidate pass. A log that still has
+        the same record is an error; one that replaced it mends it.
+        """
+        record, _ = self.log.files(baseline)
+        try:
+            verify(baseline, record)
+        except DamagedLogError as error:
+            if record.name in self.log.view.names:
+                raise
+            return f"the log at {self.baseline.shown} is damaged: {error.where}: {error.why}"
+        return ""
+
+    @property
+    def _damages(self) -> tuple[str, ...]:
+        """What to tell of damaged files at the baseline's commit."""
+        view = self.baseline.view
+        return view.notes(self.baseline.shown) if isinstance(view, MendedView) else ()
 
     def _accepted(self, verdict: Verdict) -> Verdict:
         """The verdict, made passing if the user accepted the candidate by hand."""
@@ -239,10 +265,11 @@ def is_accepted(judgement: Judgement) -> bool:
 
 def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regression) -> Verdict:
     strict = "not comparable" in rule.fail_on and not baseline.is_first
+    why = baseline.why_none or f"the log at {baseline.shown} is damaged"
     return Verdict(
         kind="not comparable",
         ok="not comparable" not in FAILING and not strict,
-        because=f"{baseline.why_none}, so there is nothing to compare with yet",
+        because=f"{why}, so there is nothing to compare with yet",
         candidate=candidate.name,
         against=baseline.shown,
         alpha=rule.alpha,

@@ -117,7 +117,9 @@ def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
         raise damaged(shown, f"wanted the columns {wanted}, found {found}", 1)
     unescaped = _text if "\\" in text else str  # nearly always nothing is escaped
     try:
-        for id_, content, tags, loss, tokens, correct, passed, expected, output in rows:
+        # An editor may have left a blank line at the end.
+        for row in filter(None, rows):
+            id_, content, tags, loss, tokens, correct, passed, expected, output = row
             yield ExampleResult(
                 unescaped(id_),
                 content,

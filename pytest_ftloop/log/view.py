@@ -141,7 +141,7 @@ class LogView:
         written = as_written(text, tag) if tag else text
         kept = from_text(make, text if written is None else written, lambda: self.files.shown(name))
         if written is None:
-            why = f"it is not what was written: its content has not the hash {tag} of its name"
+            why = f"it is not what was written: the hash {tag} in its name is of other values"
             raise damaged(self.files.shown(name), why)
         return kept
 

@@ -139,7 +139,7 @@ DAMAGES = {
     ),
     "another id": (
         lambda text: text.replace("id: '00000001'", "id: '00000002'"),
-        "it is not what was written: its content has not the hash ",
+        "it is not what was written: the hash ",
     ),
     "another number": (
         lambda text: text.replace("number: 1\n", "number: 7\n"),
