@@ -66,6 +66,14 @@ class LogError(FtloopError):
     """The improvement log can't be read or written."""
 
 
+class DamagedLogError(LogError):
+    """A file of the improvement log is not what was written; `why` says how it can be seen."""
+
+    def __init__(self, why: str, *, where: Location, cure: str) -> None:
+        super().__init__(f"damaged log file: {why}", where=where, cure=cure)
+        self.why = why
+
+
 class StaleLogError(LogError):
     """The log lacks what the loop file now asks for, and training was not allowed."""
 

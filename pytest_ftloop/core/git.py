@@ -213,6 +213,22 @@ class Repository:
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
         return _contents(self._run("cat-file", "--batch", given=asked))
 
+    def filtered(self, blob: str, path: PurePosixPath, filter_: str) -> bytes:
+        """A blob as this filter of the user's git checks it out at this path.
+
+        As it is in git if there is no such filter, or if it fails.
+        """
+        with tempfile.TemporaryDirectory(prefix="ftloop-") as folder:
+            # The commit's own attributes may be gone from the files that are there now.
+            rule = Path(folder) / "attributes"
+            rule.write_text(f"* filter={filter_}\n", encoding="ascii")
+            stated = ("-c", f"core.attributesFile={rule}")
+            done = self._ask(*stated, "cat-file", "--filters", f"--path={path}", blob)
+        if done.returncode == 0:
+            return done.stdout
+        (content,) = self.read([blob])
+        return content
+
     def relative(self, path: Path) -> PurePosixPath:
         """A path on disk, relative to the repository's root; symlinks are followed."""
         try:

@@ -16,6 +16,7 @@ from pytest_ftloop.gate.reference import STATED, Reference
 from pytest_ftloop.gate.standards import Standards
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, below, folders_of_records
+from pytest_ftloop.log.mended import mended
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def baseline_at(repository: Repository, found: Reference, sought: Sought) -> Bas
     blobs, folder = _log_at(repository, found, log_folder, sought.loop_folder, sought.iterations)
     if folder is not None:
         files = CommitFiles(repository, found.commit, folder, below(blobs, folder))
-        baseline = baseline_in(LogView(files), found, folder, sought)
+        baseline = baseline_in(mended(files, log_folder), found, folder, sought)
         if folder.name == log_folder.name:
             return baseline
         note = f"{log_folder.name} continues {folder.name}: it is compared with the log of that"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.errors import DamagedLogError
 from pytest_ftloop.core.records import Iteration, Judgement, SeedRole, SeedRun
 from pytest_ftloop.core.runs import (
     Measured,
@@ -24,6 +25,7 @@ from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
 from pytest_ftloop.gate.verdict import Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
+from pytest_ftloop.log.mended import MendedView
 
 IN_DOUBT = 0.20
 """More seeds are trained if a metric's p-value for getting worse is at most this. Above it they are
@@ -63,7 +65,8 @@ class Comparison:
         verdict = self._compared(rule)
         if is_in_doubt(verdict):
             verdict = self._decided(verdict, rule)
-        return replace(verdict, context=(*self.baseline.context, *verdict.context))
+        context = (*self.baseline.context, *self._damages, *verdict.context)
+        return replace(verdict, context=context)
 
     def _decided(self, verdict: Verdict, rule: Regression) -> Verdict:
         """A verdict in doubt, with the seeds that decide."""
@@ -168,6 +171,9 @@ class Comparison:
             )
         if baseline is None or self.baseline.view is None:
             return self._accepted(_nothing_to_compare(candidate, self.baseline, rule))
+        if why := self._contradiction(baseline):
+            lost = replace(self.baseline, why_none=why)
+            return self._accepted(_nothing_to_compare(candidate, lost, rule))
         if self.baseline.is_version(candidate):
             return Verdict(
                 kind="unchanged",
@@ -180,9 +186,6 @@ class Comparison:
                 common=len(candidate.examples),
                 total=len(candidate.examples),
             )
-        # A baseline whose figures were edited would let a worse candidate pass.
-        stem = f"{baseline.name}-{baseline.tag}" if baseline.tag else baseline.name
-        verify(baseline, self.baseline.view.files.shown(f"{stem}.yaml"))
         iterations, seed_runs = self._logged
         groups = groups_of(iterations, seed_runs)
 
@@ -193,6 +196,27 @@ class Comparison:
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
         return self._accepted(replace(verdict, against=self.baseline.shown))
+
+    def _contradiction(self, baseline: Iteration) -> str:
+        """Why the baseline's figures are not to be compared with; empty if they are sound.
+
+        A baseline whose figures were edited would let a worse candidate pass. A log that still has
+        the same record is an error; one that replaced it mends it.
+        """
+        record, _ = self.log.files(baseline)
+        try:
+            verify(baseline, record)
+        except DamagedLogError as error:
+            if record.name in self.log.view.names:
+                raise
+            return f"the log at {self.baseline.shown} is damaged: {error.where}: {error.why}"
+        return ""
+
+    @property
+    def _damages(self) -> tuple[str, ...]:
+        """What to tell of damaged files at the baseline's commit."""
+        view = self.baseline.view
+        return view.notes(self.baseline.shown) if isinstance(view, MendedView) else ()
 
     def _accepted(self, verdict: Verdict) -> Verdict:
         """The verdict, made passing if the user accepted the candidate by hand."""
@@ -280,10 +304,11 @@ def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regressi
     # A strict loop passes as a first version only if it never had a log: deleting the log, or
     # leaving it under another name, must not be a way past the comparison.
     is_first = baseline.is_first and not baseline.had_log
+    why = baseline.why_none or f"the log at {baseline.shown} is damaged"
     return Verdict(
         kind="not comparable",
         ok=is_first or "not comparable" not in rule.fail_on,
-        because=f"{baseline.why_none}, so there is nothing to compare with yet",
+        because=f"{why}, so there is nothing to compare with yet",
         candidate=candidate.name,
         against=baseline.shown,
         alpha=rule.alpha,

@@ -6,18 +6,22 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_ftloop.core.cache import cache_folder
-from pytest_ftloop.core.errors import Location, LogError, shown_path
+from pytest_ftloop.core.errors import DamagedLogError, Location, LogError, shown_path
 from pytest_ftloop.core.git import Repository
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1"
+"""The start of what git has in place of a file that Git LFS keeps."""
 
 
 class Files(Protocol):
@@ -45,15 +49,13 @@ class FolderFiles:
 
     def read(self, name: str) -> str:
         """One file's text. A checkout with CRLF line ends reads the same."""
-        path = self.folder / name
         try:
-            return path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            raise damaged(self.shown(name), str(error)) from None
+            content = (self.folder / name).read_bytes()
         except OSError as error:
             raise LogError(
                 f"can't be read: {error.strerror}", where=Location(self.shown(name))
             ) from None
+        return _text_of(content, self.shown(name))
 
     def shown(self, name: str) -> str:
         """The path as the user would type it."""
@@ -80,7 +82,22 @@ def unwritable(folder: Path, error: OSError) -> LogError:
     )
 
 
-def damaged(shown: str, why: str, line: int | None = None) -> LogError:
+def _text_of(content: bytes, shown: str) -> str:
+    """A file's text with `LF` line ends, without the mark that some editors put before it."""
+    if content.startswith(POINTER):
+        raise DamagedLogError(
+            "it is a pointer of Git LFS, not the file itself",
+            where=Location(shown),
+            cure="Install git-lfs, then run git lfs install and git lfs pull (in actions/checkout: "
+            "lfs: true).",
+        )
+    try:
+        return content.decode().removeprefix("\ufeff").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise damaged(shown, str(error)) from None
+
+
+def damaged(shown: str, why: str, line: int | None = None) -> DamagedLogError:
     """The error for a file that is not what was written."""
     if re.match("[0-9a-f]{7}:", shown):
         cure = "It is committed so: name another commit with --ftloop-baseline."
@@ -89,7 +106,7 @@ def damaged(shown: str, why: str, line: int | None = None) -> LogError:
             f"Restore it (git checkout -- {shown}), or delete it with its table and run "
             "pytest --ftloop."
         )
-    return LogError(f"damaged log file: {why}", where=Location(shown, line), cure=cure)
+    return DamagedLogError(why, where=Location(shown, line), cure=cure)
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class CommitFiles:
     commit: str
     folder: PurePosixPath
     blobs: Mapping[str, str]
+    _ahead: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def names(self) -> frozenset[str]:
         """The files there are."""
@@ -107,13 +125,18 @@ class CommitFiles:
 
     def read(self, name: str) -> str:
         """One file's text."""
-        content = self._records.get(name)
+        content = self._ahead.get(name) or self._records.get(name)
         if content is None:
             (content,) = self.repository.read([self.blobs[name]])
-        try:
-            return content.decode().replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            raise damaged(self.shown(name), str(error)) from None
+        if content.startswith(POINTER):
+            content = self.repository.filtered(self.blobs[name], self.folder / name, "lfs")
+        return _text_of(content, self.shown(name))
+
+    def read_ahead(self, names: Sequence[str]) -> None:
+        """Read these files from one call of git, where they were not before."""
+        names = [name for name in names if name not in self._ahead]
+        found = self.repository.read([self.blobs[name] for name in names])
+        self._ahead.update(zip(names, found, strict=True))
 
     def shown(self, name: str) -> str:
         """The file and its commit, as git writes it: `1a2b3c4:improvement_log/x/001-....yaml`."""

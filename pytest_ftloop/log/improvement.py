@@ -15,33 +15,16 @@ the CSV is written before it.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.metrics import best_metrics, split_name
-from pytest_ftloop.core.records import (
-    Evaluation,
-    ExampleResult,
-    HoldoutUse,
-    Iteration,
-    Judgement,
-    SeedRun,
-)
-from pytest_ftloop.log.files import (
-    RECORD_NAME,
-    Files,
-    FolderFiles,
-    damaged,
-    unwritable,
-)
+from pytest_ftloop.core.records import HoldoutUse, Iteration, Judgement, SeedRun
+from pytest_ftloop.log.consistent import verify
+from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -49,7 +32,8 @@ from pytest_ftloop.log.record import (
     judgement_of,
     seed_run_of,
 )
-from pytest_ftloop.log.table import ExampleTable, examples_csv
+from pytest_ftloop.log.table import ExampleTable, Table, examples_csv, sha256_of
+from pytest_ftloop.log.view import LogView
 from pytest_ftloop.log.writing import (
     holdout_yaml,
     judgement_yaml,
@@ -64,119 +48,7 @@ if TYPE_CHECKING:
 
 FOLDER = "improvement_log"
 
-_SEED_NAME = re.compile(r"seeds/([0-9a-f]{8})-(\d+)-([0-9a-f]{4})\.yaml")
-
-_VERDICT_NAME = re.compile(r"verdicts/([0-9a-f]{8})-([0-9a-f]{8})\.yaml")
-
-_HOLDOUT_NAME = re.compile(r"holdout/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
-
 Kept = TypeVar("Kept")
-
-
-@dataclass(frozen=True)
-class LogView:
-    """What a log says, wherever its files are. Each file is read once.
-
-    `known` are the records that were read, by the names of their files.
-    """
-
-    files: Files
-    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The files there were when it was first asked for."""
-        return self.files.names()
-
-    def iterations(self) -> tuple[Iteration, ...]:
-        """All iterations, by number and id. A `LogError` names a damaged file and the cure.
-
-        One that two branches trained, each under a number of its own or with a tag of its own,
-        counts once: the lower name stands for both.
-        """
-        found: dict[str, Iteration] = {}
-        for name, match in self._matching(RECORD_NAME):
-            iteration = self._with_table(name, iteration_of, match[3] or "")
-            if f"{match[1]}-{match[2]}" != iteration.name:
-                self._says(name, iteration.name)
-            found.setdefault(iteration.fingerprint, iteration)
-        return tuple(found.values())
-
-    def seed_runs(self) -> tuple[SeedRun, ...]:
-        """All seed runs, by the iteration's id and the seed."""
-        runs = []
-        for name, match in self._matching(_SEED_NAME):
-            run = self._with_table(name, seed_run_of, match[3])
-            if (match[1], match[2]) != (run.iteration, str(run.seed)):
-                self._says(name, f"{run.iteration} with seed {run.seed}")
-            runs.append(run)
-        return tuple(sorted(runs, key=lambda run: (run.iteration, run.seed)))
-
-    def judgements(self) -> tuple[Judgement, ...]:
-        """All judgements, by name. One that was changed after it was written is damaged."""
-        found = self._matching(_VERDICT_NAME)
-        return tuple(
-            self._once(name, partial(self._judgement, name, match)) for name, match in found
-        )
-
-    def holdout_uses(self) -> tuple[HoldoutUse, ...]:
-        """All openings of the holdout, by name."""
-        found = []
-        for name, match in self._matching(_HOLDOUT_NAME):
-            use = self._with_table(name, holdout_of, match[2])
-            if use.iteration != match[1]:
-                self._says(name, use.iteration)
-            found.append(use)
-        return tuple(found)
-
-    def is_empty(self) -> bool:
-        """Whether there is no iteration in it."""
-        return next(self._matching(RECORD_NAME), None) is None
-
-    def _matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-        found = [(match, name) for name in self.names if (match := pattern.fullmatch(name))]
-
-        def order(pair: tuple[re.Match[str], str]) -> tuple[int, str]:
-            first = pair[0][1]
-            return (int(first) if pattern is RECORD_NAME else 0, pair[1])
-
-        for match, name in sorted(found, key=order):
-            yield name, match
-
-    def _says(self, name: str, other: str) -> NoReturn:
-        raise damaged(self.files.shown(name), f"it says it is {other}")
-
-    def _once(self, name: str, make: Callable[[], Kept]) -> Kept:
-        """What a file says, made of it where it is not known yet."""
-        if name not in self.known:
-            self.known[name] = make()
-        kept: Kept = self.known[name]
-        return kept
-
-    def _judgement(self, name: str, match: re.Match[str]) -> Judgement:
-        text = self.files.read(name)
-        judgement = from_text(judgement_of, text, lambda: self.files.shown(name))
-        if tag_of(text, 8) != match[2]:
-            raise damaged(self.files.shown(name), "it is not what was written")
-        if judgement.candidate != match[1]:
-            self._says(name, judgement.candidate)
-        return replace(judgement, tag=match[2])
-
-    def _with_table(self, name: str, make: Callable[[str], tuple[Kept, str]], tag: str) -> Kept:
-        """A record together with its table, of which nothing is read yet."""
-        table = f"{name.removesuffix('.yaml')}.examples.csv"
-
-        def read() -> Kept:
-            text = self.files.read(name)
-            kept, digest = from_text(make, text, lambda: self.files.shown(name))
-            rows = ExampleTable(self.files, table, digest)
-            return replace(kept, tag=tag, examples=rows)  # type: ignore[type-var]
-
-        kept = self._once(name, read)
-        if table not in self.names:
-            why = f"its table {table.rpartition('/')[2]} is missing"
-            raise damaged(self.files.shown(name), why)
-        return kept
 
 
 @dataclass(frozen=True)
@@ -203,12 +75,12 @@ class ImprovementLog:
     def append(self, iteration: Iteration) -> Iteration:
         """Write an iteration's two files and return it as it reads back, rounded as it is kept."""
         rows = examples_csv(iteration.examples)
-        return self._write_pair(iteration, to_yaml(iteration, _digest(rows)), rows, iteration_of)
+        return self._write_pair(iteration, to_yaml(iteration, sha256_of(rows)), rows, iteration_of)
 
     def append_seed_run(self, run: SeedRun) -> SeedRun:
         """Write a seed run's two files and return it as it reads back."""
         rows = examples_csv(run.examples)
-        return self._write_pair(run, seed_run_yaml(run, _digest(rows)), rows, seed_run_of)
+        return self._write_pair(run, seed_run_yaml(run, sha256_of(rows)), rows, seed_run_of)
 
     def append_judgement(self, judgement: Judgement) -> Judgement:
         """Write a judgement's file and return it with its name."""
@@ -224,10 +96,10 @@ class ImprovementLog:
         silent = tuple(replace(row, expected="", output="") for row in use.examples)
         use = replace(use, examples=silent)
         rows = examples_csv(silent)
-        return self._write_pair(use, holdout_yaml(use, _digest(rows)), rows, holdout_of)
+        return self._write_pair(use, holdout_yaml(use, sha256_of(rows)), rows, holdout_of)
 
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
-        """Raise a `LogError` where a record's figures are not those of its table of examples.
+        """Raise a `LogError` where a record's figures contradict its table or one another.
 
         A log that blocks merges must not be mended by writing a better figure into it.
         """
@@ -284,7 +156,7 @@ class ImprovementLog:
         return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
 
     def _write_pair(
-        self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, str]]
+        self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, Table]]
     ) -> Kept:
         """Write a record and its table; what was written, as it reads back.
 
@@ -293,10 +165,10 @@ class ImprovementLog:
         tag = tag_of(text)
         tagged: Any = replace(new, tag=tag)  # type: ignore[type-var]
         record, table = self.files(tagged)
-        kept, digest = from_text(make, text, lambda: shown_path(record))
+        kept, said = from_text(make, text, lambda: shown_path(record))
         self._write({table: rows, record: text})
         name = table.relative_to(self.folder).as_posix()
-        back = ExampleTable(FolderFiles(self.folder), name, digest)
+        back = ExampleTable(FolderFiles(self.folder), name, said)
         return replace(kept, tag=tag, examples=back)  # type: ignore[type-var]
 
     def _write(self, files: Mapping[Path, str]) -> None:
@@ -308,22 +180,3 @@ class ImprovementLog:
                 self._known.pop(path.relative_to(self.folder).as_posix(), None)
         except OSError as error:
             raise unwritable(self.folder, error) from None
-
-
-def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:
-    """Raise a `LogError` where a record's figures are not those of its table of examples."""
-    rows: tuple[ExampleResult, ...] = tuple(kept.examples)
-    said = best_metrics(Evaluation(rows, (), (), math.nan))
-    for name, value in said.items():
-        if split_name(name)[0] not in {"eval_loss", "pass_rate", "token_accuracy"}:
-            continue
-        found = kept.metrics.get(name, math.nan)
-        # A table's losses are rounded; each token's share of that is far below this.
-        both_nan = math.isnan(found) and math.isnan(value)
-        if not both_nan and not math.isclose(found, value, abs_tol=1e-5):
-            shown = where if isinstance(where, str) else shown_path(where)
-            raise damaged(shown, f"it says {name} {found}, its table of examples {value}")
-
-
-def _digest(rows: str) -> str:
-    return hashlib.sha256(rows.encode()).hexdigest()

@@ -27,6 +27,7 @@ from pytest_ftloop.core.records import (
     StepLog,
 )
 from pytest_ftloop.log.files import damaged
+from pytest_ftloop.log.table import Table
 from pytest_ftloop.log.text import KeyPath, TextError, kind, line_of, read
 from pytest_ftloop.log.writing import to_yaml
 
@@ -79,8 +80,8 @@ def from_text(make: Callable[[str], Kept], text: str, shown: Shown) -> Kept:
 
 
 @lru_cache(maxsize=_KNOWN)
-def iteration_of(text: str) -> tuple[Iteration, str]:
-    """An iteration, without its examples, and the hash their table must have."""
+def iteration_of(text: str) -> tuple[Iteration, Table]:
+    """An iteration, without its examples, and what their table must be."""
     from pytest_ftloop.log import models
 
     said, record = _checked(text, models.IterationRecord)
@@ -117,12 +118,12 @@ def iteration_of(text: str) -> tuple[Iteration, str]:
         group=record.group,
         schema=record.version,
     )
-    return iteration, record.examples.sha256
+    return iteration, Table(record.examples.rows, record.examples.sha256)
 
 
 @lru_cache(maxsize=_KNOWN)
-def seed_run_of(text: str) -> tuple[SeedRun, str]:
-    """A seed run, without its examples, and the hash their table must have."""
+def seed_run_of(text: str) -> tuple[SeedRun, Table]:
+    """A seed run, without its examples, and what their table must be."""
     from pytest_ftloop.log import models
 
     said, record = _checked(text, models.SeedRunRecord)
@@ -140,7 +141,7 @@ def seed_run_of(text: str) -> tuple[SeedRun, str]:
         cost=Cost(**vars(record.cost)),
         schema=record.version,
     )
-    return run, record.examples.sha256
+    return run, Table(record.examples.rows, record.examples.sha256)
 
 
 @lru_cache(maxsize=_KNOWN)
@@ -164,8 +165,8 @@ def judgement_of(text: str) -> Judgement:
 
 
 @lru_cache(maxsize=_KNOWN)
-def holdout_of(text: str) -> tuple[HoldoutUse, str]:
-    """A use of the holdout, without its examples, and the hash their table must have."""
+def holdout_of(text: str) -> tuple[HoldoutUse, Table]:
+    """A use of the holdout, without its examples, and what their table must be."""
     from pytest_ftloop.log import models
 
     said, record = _checked(text, models.HoldoutRecord)
@@ -179,7 +180,7 @@ def holdout_of(text: str) -> tuple[HoldoutUse, str]:
         environment=record.environment,
         schema=record.version,
     )
-    return use, record.examples.sha256
+    return use, Table(record.examples.rows, record.examples.sha256)
 
 
 def as_logged(iteration: Iteration) -> Iteration:

@@ -10,8 +10,9 @@ YAML 1.2, in which 1e5 is a number and not an id.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, cast
 
@@ -24,6 +25,9 @@ MOST_CHARACTERS = 16 * 1024**2
 
 MOST_LEVELS = 64
 """A record nested deeper is refused. Ours have up to 6 levels, and a setting may hold more."""
+
+Scalar = str | int | float | bool | None
+"""What an unquoted scalar may be."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -64,6 +68,20 @@ _ITEM = r"'(?:[^']|'')*'|-?[\w./(][^,:?#\[\]{}]*(?<! )"
 _ITEMS = re.compile(rf"\[(?:(?:{_ITEM})(?:, (?:{_ITEM}))*)?\]")
 _AN_ITEM = re.compile(_ITEM)
 
+# The unquoted scalars of other writers.
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+}
+_AN_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_A_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?")
+_AN_INT_OF_1_2 = re.compile(r"[-+]?[0-9]+")
+_A_FLOAT_OF_1_2 = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+
 
 KeyPath = tuple[str | int, ...]
 """Where a value is: the keys and list indexes that lead to it."""
@@ -89,12 +107,31 @@ def read(text: str) -> dict[str, Any]:
     and aliases, tags, dates, keys stated twice or that are no text, more than `MOST_CHARACTERS` or
     `MOST_LEVELS`.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise TextError(f"wanted at most {MOST_CHARACTERS} characters, found {len(text)}")
+    _check_size(text)
     try:
         return _as_written(text)
     except (_OtherShapeError, ValueError):
-        found = _document(text)
+        return _mapping(_document(text, _resolved))
+
+
+def readings(text: str) -> Iterator[dict[str, Any]]:
+    """What a text that another program wrote may say, the likeliest first.
+
+    YAML 1.1, in which we write, quotes `'yes'` and `'1:30'` and leaves `1e5` bare; in YAML 1.2 it
+    is the other way round. So a bare word that one of them takes for a text is a text; or, in the
+    second reading, whatever YAML 1.2 takes for a number is one.
+    """
+    _check_size(text)
+    for resolve in (_text_if_in_doubt, _number_if_in_doubt):
+        yield _mapping(_document(text, resolve))
+
+
+def _check_size(text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise TextError(f"wanted at most {MOST_CHARACTERS} characters, found {len(text)}")
+
+
+def _mapping(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise TextError(f"wanted keys and values, found {kind(found)}")
     return found
@@ -228,17 +265,47 @@ def _resolved(plain: str) -> Any:
         raise TextError(f"wanted a number, found {kind(plain)}") from None
 
 
+def _text_if_in_doubt(plain: str) -> Scalar:
+    """What an unquoted scalar is in YAML 1.1 and 1.2 alike; else a text."""
+    if plain in _WORDS:
+        return _WORDS[plain]
+    if _AN_INT.fullmatch(plain):
+        return _number(int, plain)
+    return _number(float, plain) if _A_FLOAT.fullmatch(plain) else plain
+
+
+def _number_if_in_doubt(plain: str) -> Scalar:
+    """What an unquoted scalar is in YAML 1.2."""
+    if plain in _WORDS:
+        return _WORDS[plain]
+    if _AN_INT_OF_1_2.fullmatch(plain):
+        return _number(int, plain)
+    return _number(float, plain) if _A_FLOAT_OF_1_2.fullmatch(plain) else plain
+
+
+def is_number_elsewhere(plain: str) -> bool:
+    """Whether YAML 1.2 takes this for a number where it is not quoted."""
+    return bool(_AN_INT_OF_1_2.fullmatch(plain) or _A_FLOAT_OF_1_2.fullmatch(plain))
+
+
+def _number(of: type[int] | type[float], plain: str) -> int | float:
+    try:
+        return of(plain)
+    except ValueError:  # more digits than Python converts
+        raise TextError(f"wanted a number, found {kind(plain)}") from None
+
+
 # any other shape
 
 
-def _document(text: str) -> Any:
-    """The one document of a text."""
+def _document(text: str, resolve: Callable[[str], Any]) -> Any:
+    """The one document of a text; `resolve` says what an unquoted scalar is."""
     try:
         events = yaml.parse(text, Loader=_Loader)
         next(events)  # the start of the stream
         if isinstance(next(events), yaml.StreamEndEvent):
             return None
-        found = _node(next(events), events, ())
+        found = _node(next(events), events, (), resolve)
         next(events)  # the end of the document
         if not isinstance(event := next(events), yaml.StreamEndEvent):
             raise TextError("wanted one document, found a second one", _line(event))
@@ -249,7 +316,7 @@ def _document(text: str) -> Any:
         raise TextError(why, mark.line + 1 if mark else None) from None
 
 
-def _node(event: Any, events: Iterator[Any], path: KeyPath) -> Any:
+def _node(event: Any, events: Iterator[Any], path: KeyPath, resolve: Callable[[str], Any]) -> Any:
     """The value that starts with an event."""
 
     def error(why: str) -> TextError:
@@ -263,7 +330,7 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath) -> Any:
         if not event.implicit[0]:
             return event.value
         try:
-            return _resolved(event.value)
+            return resolve(event.value)
         except TextError as mistake:
             raise error(mistake.why) from None
     if len(path) >= MOST_LEVELS:
@@ -271,16 +338,16 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath) -> Any:
     if isinstance(event, yaml.SequenceStartEvent):
         items: list[Any] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
-            items.append(_node(event, events, (*path, len(items))))
+            items.append(_node(event, events, (*path, len(items)), resolve))
         return items
     mapping: dict[str, Any] = {}
     while not isinstance(event := next(events), yaml.MappingEndEvent):
-        key = _node(event, events, path)
+        key = _node(event, events, path, resolve)
         if not isinstance(key, str):
             raise error(f"wanted a text as key, found {kind(key)}")
         if key in mapping:
             raise error(f"wanted each key once, found {kind(key)} twice")
-        mapping[key] = _node(next(events), events, (*path, key))
+        mapping[key] = _node(next(events), events, (*path, key), resolve)
     return mapping
 
 

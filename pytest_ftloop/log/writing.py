@@ -1,17 +1,22 @@
-"""The records of a log as YAML text: keys in a fixed order, floats rounded."""
+"""The records of a log as YAML text: keys in a fixed order, floats rounded.
+
+The text depends on a record's values alone, so that it can be written again from a file that a
+formatter has rewritten; see `as_written`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import yaml
 
-from pytest_ftloop.core.metrics import DECIMALS
+from pytest_ftloop.core.metrics import DECIMALS, METRICS, split_name
 from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
     Decision,
@@ -22,6 +27,7 @@ from pytest_ftloop.core.records import (
     SeedRun,
     StepLog,
 )
+from pytest_ftloop.log.text import TextError, is_number_elsewhere, readings
 
 CURVE_STEPS = 60
 """Steps a record keeps of the train curve; longer runs are averaged over equal windows."""
@@ -29,6 +35,43 @@ CURVE_STEPS = 60
 STEP_COLUMNS = tuple(field.name for field in fields(StepLog))
 EVAL_COLUMNS = tuple(field.name for field in fields(EvalPoint))
 """The first row of each curve, which names what is below."""
+
+_CHANGE = (
+    *("metric", "kind", "baseline", "candidate", "change", "p", "se", "df", "tau", "nu"),
+    *("upper", "detectable", "examples", "seeds"),
+)
+_KEYS: Mapping[str, Sequence[str]] = {
+    "": (
+        *("schema", "loop", "iteration", "number", "id", "seed", "role"),
+        *("candidate", "baseline", "by", "kind", "passed", "because", "over", "verdict"),
+        *("parent", "fingerprint", "group", "adjustments", "model", "settings", "scoring"),
+        *("data", "metrics", "final", "base", "facts", "curve", "findings", "failing"),
+        *("decision", "examples", "environment", "cost"),
+    ),
+    **dict.fromkeys(("adjustments", "next"), ("setting", "before", "after", "because")),
+    "settings": ("lora", "training", "scoring"),
+    "data": ("train", "eval", "source", "rows", "sha256"),
+    **dict.fromkeys(("train", "eval"), ("source", "rows", "sha256")),
+    "facts": (
+        *("steps", "planned_steps", "best_step", "steps_per_epoch", "trainable_parameters"),
+        *("labelled_tokens", "vocabulary", "width", "dropped_examples", "ended_early"),
+        "recoveries",
+    ),
+    "curve": ("train", "eval"),
+    "findings": ("kind", "severity", "message", "evidence", "remedy", "tunable"),
+    "decision": ("action", "kind", "because", "next", "parent", "rests_on"),
+    "examples": ("rows", "sha256", "common", "of"),
+    "cost": ("seconds", "steps", "tokens", "device_memory_mib"),
+    "verdict": (
+        *("anchor", "alpha", "examples", "changes", "tags", "runs", "slide", "fixed", "broken"),
+        "notes",
+    ),
+    **dict.fromkeys(("changes", "tags", "runs", "slide"), _CHANGE),
+}
+"""The order of the keys by the key that holds them; others follow, sorted."""
+
+_FIGURES = frozenset({"metrics", "final", "base"})
+"""The keys that hold figures: each metric in the order of `METRICS`, then by tag."""
 
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -48,6 +91,18 @@ def _represent_list(dumper: Any, data: list[Any]) -> Any:
 _Dumper.add_representer(list, _represent_list)
 
 
+class _SafeDumper(_Dumper):
+    """Quotes what YAML 1.2 takes for a number and YAML 1.1 for a text, such as an id `12345e67`."""
+
+
+def _represent_str(dumper: Any, data: str) -> Any:
+    style = "'" if is_number_elsewhere(data) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_SafeDumper.add_representer(str, _represent_str)
+
+
 def tag_of(text: str, length: int = 4) -> str:
     """The start of a hash of a record's text, for its file's name.
 
@@ -55,6 +110,29 @@ def tag_of(text: str, length: int = 4) -> str:
     cost at least: by the tag they write two files, and merge without a conflict.
     """
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+@lru_cache(maxsize=2048)
+def as_written(text: str, tag: str) -> str | None:
+    """The text that was written under this tag, where this text says the same; None if it doesn't.
+
+    Nearly always that is the text itself. Formatters and other YAML writers may have changed its
+    line breaks, its quotes and the order of its keys, but no value.
+    """
+    if tag_of(text, len(tag)) == tag:
+        return text
+    try:
+        candidates = (own for said in readings(text) for own in _texts_of(said))
+        return next((own for own in candidates if tag_of(own, len(tag)) == tag), None)
+    except TextError:
+        return None
+
+
+def _texts_of(said: Mapping[str, Any]) -> Iterator[str]:
+    """What we may have written for these values."""
+    yield _dump(said)
+    # Until the first release evidence was not sorted, and `12345e67` not quoted.
+    yield yaml.dump(said, Dumper=_Dumper, **_STYLE)
 
 
 def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
@@ -178,9 +256,29 @@ def thinned(steps: Sequence[StepLog], most: int = CURVE_STEPS) -> tuple[StepLog,
     return tuple(kept)
 
 
+_STYLE: Mapping[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 100}
+
+
 def _dump(record: Mapping[str, Any]) -> str:
-    text: str = yaml.dump(record, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(_in_order(record), Dumper=_SafeDumper, **_STYLE)
     return text
+
+
+def _in_order(value: Any, holder: str = "") -> Any:
+    """The value below the key `holder` with every key in its place."""
+    if isinstance(value, list):
+        return [_in_order(item, holder) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    known = _KEYS.get(holder, ())
+
+    def place(key: str) -> tuple[Any, ...]:
+        if holder in _FIGURES:
+            name, tag = split_name(key)
+            return (tag or "", list(METRICS).index(name) if name in METRICS else len(METRICS), key)
+        return (known.index(key) if key in known else len(known), key)
+
+    return {key: _in_order(value[key], key) for key in sorted(value, key=place)}
 
 
 def _decided(decision: Decision) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from pytest_ftloop.loop.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
 

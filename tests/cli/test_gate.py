@@ -121,17 +121,17 @@ def test_damaged_log(loops: Loops, gate: Gate, suffix: str) -> None:
     assert "git checkout -- " in err
 
 
-def test_damaged_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
-    """A damaged record in the commit is 3 too, named with its commit."""
+def test_newer_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
+    """A record of a newer version in the commit is 3, named with its commit: it is not damaged."""
     loops.version()
     (file,) = (loops.root / "improvement_log/x").glob("001-*[0-9a-f].yaml")
     text = file.read_text()
-    file.write_text(text.replace("fingerprint:", "fingrprint:"))
+    file.write_text(text.replace("schema: 2", "schema: 99"))
     commit = loops.commit()
     file.write_text(text)
     code, _, err = gate()
     assert 3 == code
-    assert f"{commit[:7]}:improvement_log/x/{file.name}: damaged log file" in err
+    assert f"{commit[:7]}:improvement_log/x/{file.name}: written by a newer pytest-ftloop" in err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,7 @@ from pytest_ftloop.core.git import GitError
 from pytest_ftloop.gate.baseline import Baseline, Sought
 from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.mended import MendedView
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics, fake_seed_run, fake_table
 from tests.gitfakes import GitRepo, isolate
 
@@ -362,49 +363,89 @@ def test_shallow_clone_in_a_pull_request(repo: GitRepo, tmp_path: Path) -> None:
 # damage
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [("no: [yaml", "damaged log file"), ("schema: 9\n", "newer pytest-ftloop"), ("", "damaged")],
-)
-def test_damaged_record(repo: GitRepo, text: str, why: str) -> None:
-    """It names the commit and the file, and what can be done: nothing is to be restored."""
+def test_record_of_a_newer_version(repo: GitRepo) -> None:
+    """It names the commit and the file: nothing is damaged, nothing is to be restored."""
     log = log_in(repo.root, GOOD)
     record, _ = log.files(log.read()[0])
     whole = record.read_bytes()
-    record.write_text(text)
+    record.write_text("schema: 9\n")
     commit = repo.commit()
     record.write_bytes(whole)
-    with pytest.raises(LogError, match=why) as caught:
+    with pytest.raises(LogError, match="newer pytest-ftloop") as caught:
         find(log, repo.root)
     assert f"{commit[:7]}:{LOG}/{record.name}" in str(caught.value)
     assert "git checkout" not in str(caught.value)
 
 
-def test_damaged_table(repo: GitRepo) -> None:
-    """A table that was edited by hand is told when it is looked at."""
+def damages(baseline: Baseline) -> tuple[str, ...]:
+    assert isinstance(baseline.view, MendedView)
+    return baseline.view.notes("main")
+
+
+@pytest.mark.parametrize("text", ["no: [yaml", "", "schema: 2\n"])
+def test_damaged_record(repo: GitRepo, text: str) -> None:
+    """The sound file that is there now takes its place; without one the record is absent."""
+    log = log_in(repo.root, GOOD, BETTER)
+    record, table = log.files(log.read()[1])
+    whole = record.read_bytes()
+    record.write_text(text)
+    repo.commit()
+    record.write_bytes(whole)
+    baseline = find(log, repo.root)
+    assert BETTER.id == found(baseline)[0]
+    (note,) = damages(baseline)
+    assert note.startswith(f"the log at main is damaged: {LOG}/{record.name}: ")
+    assert note.endswith("; judged with this change's repaired files")
+    for path in (record, table):
+        path.unlink()
+    baseline = find(log, repo.root)
+    assert GOOD.id == found(baseline)[0]
+    assert damages(baseline)[0].endswith("; judged without it")
+
+
+def test_all_records_damaged(repo: GitRepo) -> None:
+    """Nothing can be read, and nothing takes its place."""
     log = log_in(repo.root, GOOD)
-    _, table = log.files(log.read()[0])
+    for path in log.files(log.read()[0]):
+        path.write_text("x")
+    repo.commit()
+    shutil.rmtree(log.folder)
+    baseline = find(log_in(repo.root, BETTER), repo.root)
+    assert found(baseline)[0] is None
+    assert not baseline.is_first
+    assert damages(baseline)[0].endswith("; nothing of it can be read")
+
+
+def test_still_damaged(repo: GitRepo) -> None:
+    """What is damaged in both is an error at the file that is there now."""
+    log = log_in(repo.root, GOOD)
+    iterations = log.read()
+    record, _ = log.files(iterations[0])
+    record.write_text("x")
+    repo.commit()
+    with pytest.raises(LogError, match=f"{LOG}/{record.name}: damaged") as caught:
+        find_baseline(log.folder, repo.root, iterations, "eval_loss", None, {})
+    assert "git checkout -- " in caught.value.cure
+
+
+@pytest.mark.parametrize("damage", ["edited", "missing"])
+def test_damaged_table(repo: GitRepo, damage: str) -> None:
+    """A table gives way like a record, at the latest when it is looked at."""
+    log = log_in(repo.root, GOOD, BETTER)
+    record, table = log.files(log.read()[1])
     whole = table.read_bytes()
     table.write_bytes(whole.replace(b"yes", b"no"))
-    commit = repo.commit()
-    table.write_bytes(whole)
-    iteration = find(log, repo.root).iteration
-    assert iteration is not None
-    with pytest.raises(LogError, match=f"{commit[:7]}:{LOG}/{table.name}") as caught:
-        list(iteration.examples)
-    assert "name another commit with --ftloop-baseline" in caught.value.cure
-
-
-def test_missing_table(repo: GitRepo) -> None:
-    """A record without its table is half an iteration."""
-    log = log_in(repo.root, GOOD)
-    _, table = log.files(log.read()[0])
-    whole: Any = table.read_bytes()
-    table.unlink()
+    if damage == "missing":
+        table.unlink()
     repo.commit()
     table.write_bytes(whole)
-    with pytest.raises(LogError, match="is missing"):
-        find(log, repo.root)
+    baseline = find(log, repo.root)
+    assert baseline.iteration is not None
+    assert list(BETTER.examples) == list(baseline.iteration.examples)
+    assert damages(baseline)[0].endswith("; judged with this change's repaired files")
+    for path in (record, table):
+        path.unlink()
+    assert GOOD.id == found(find(log, repo.root))[0]
 
 
 def test_line_ends_of_a_checkout(repo: GitRepo) -> None:

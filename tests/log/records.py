@@ -122,7 +122,7 @@ iterations = st.builds(
     cost=costs,
     examples=examples,
     group=fingerprints,
-)
+).map(lambda iteration: replace(iteration, id=iteration.fingerprint[:8]))
 seed_runs = st.builds(
     SeedRun,
     loop=names,

@@ -15,6 +15,7 @@ from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log import kept as store_module
 from pytest_ftloop.log.kept import Store
+from pytest_ftloop.log.writing import tag_of
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
@@ -281,7 +282,7 @@ def not_of_this_fingerprint(record: Path) -> None:
     text = record.read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.startswith("fingerprint: "))
     edit(line, f"{line[:-1]}{'0' if line[-1] != '0' else '1'}")(record)
-    tag = store_module.tag_of(record.read_text(encoding="utf-8"))
+    tag = tag_of(record.read_text(encoding="utf-8"))
     stem = record.stem.rpartition("-")[0]
     for path, end in ((table_of(record), ".examples.csv"), (record, ".yaml")):
         path.rename(path.with_name(f"{stem}-{tag}{end}"))
@@ -331,7 +332,7 @@ def test_figure_that_is_not_of_its_table(tmp_path: Path, kept: Path) -> None:
     run(config(tmp_path, iterations=1))
     (record,) = records(kept)
     edit("  eval_loss: 1.92", "  eval_loss: 0.01")(record)
-    tag = store_module.tag_of(record.read_text(encoding="utf-8"))
+    tag = tag_of(record.read_text(encoding="utf-8"))
     for path, end in ((table_of(record), ".examples.csv"), (record, ".yaml")):
         path.rename(path.with_name(f"{record.stem.rpartition('-')[0]}-{tag}{end}"))
     result, trainer = run(config(afresh(tmp_path), iterations=1))

@@ -49,14 +49,18 @@ full = one(
 )
 KINDS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "iteration": (
-        to_yaml(full, "d" * 64), iteration_of, lambda read: to_yaml(read[0], read[1])
+        to_yaml(full, "d" * 64), iteration_of, lambda read: to_yaml(read[0], read[1].sha256)
     ),
     "seed run": (
-        seed_run_yaml(a_seed_run(), "d" * 64), seed_run_of, lambda read: seed_run_yaml(*read)
+        seed_run_yaml(a_seed_run(), "d" * 64),
+        seed_run_of,
+        lambda read: seed_run_yaml(read[0], read[1].sha256),
     ),
     "judgement": (judgement_yaml(a_judgement()), judgement_of, judgement_yaml),
     "holdout": (
-        holdout_yaml(a_holdout_use(), "d" * 64), holdout_of, lambda read: holdout_yaml(*read)
+        holdout_yaml(a_holdout_use(), "d" * 64),
+        holdout_of,
+        lambda read: holdout_yaml(read[0], read[1].sha256),
     ),
 }  # fmt: skip
 
@@ -104,7 +108,10 @@ def check(kind: str, record: Any, *paths: Steps, indent: int = 2) -> None:
         below = any(named.startswith(shown(path)) for path in paths)
         assert named in above or below or "a newer pytest-ftloop" in read.message
     else:
-        assert rounded(read) == rounded(read_or_error(make, write(read)))
+        again = read_or_error(make, write(read))
+        if isinstance(read, tuple):  # `write` has no rows to count
+            again = (again[0], replace(again[1], rows=read[1].rows))
+        assert rounded(read) == rounded(again)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -299,11 +306,10 @@ def committed() -> Sequence[Path]:
 def test_committed_record_is_written_the_same(path: Path) -> None:
     """What older versions wrote is read, and today's schema written as it was, byte for byte."""
     text = path.read_text(encoding="utf-8")
-    read, digest = iteration_of(text)
+    read, table = iteration_of(text)
     if read.schema == 2:
-        rows = yaml.safe_load(text)["examples"]["rows"]
-        whole = replace(read, examples=[None] * rows)  # only their number is written
-        assert text == to_yaml(whole, digest)
+        whole = replace(read, examples=[None] * table.rows)  # only their number is written
+        assert text == to_yaml(whole, table.sha256)
     else:
         assert (1, "") == (read.schema, read.group)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.log import FolderFiles
-from pytest_ftloop.log.table import COLUMNS, ExampleTable, examples_csv
+from pytest_ftloop.log.table import COLUMNS, ExampleTable, Table, examples_csv, sha256_of
 from tests.fakes import fake_example
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ ROWS = [fake_example("e1"), fake_example("e2")]
 
 def read(folder: Path, text: str) -> list[object]:
     (folder / "t.csv").write_text(text, encoding="utf-8")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return list(ExampleTable(FolderFiles(folder), "t.csv", digest))
+    said = Table(len(ROWS), sha256_of(text))
+    return list(ExampleTable(FolderFiles(folder), "t.csv", said))
 
 
 def test_written_table_is_read(tmp_path: Path) -> None:
