@@ -107,8 +107,10 @@ def _last_other(
             why = f"{note}, and the history of this shallow clone ends too early"
             return Baseline(why_none=f"{why} (git fetch --unshallow gets it)", is_review=True)
         if not earlier:
-            why = f"{note}, and the log has held no other version"
-            return Baseline(why_none=why, is_first=True, is_review=True)
+            why = "it is the first version: the log has held no other"
+            return Baseline(
+                found.shown, head, why_none=why, is_first=True, is_review=True, context=(note,)
+            )
         shown = f"{'HEAD^ ' if earlier == parent_of(repository, head) else ''}({earlier[:7]})"
         shown = shown.strip("()") if shown.startswith("(") else shown
         at = Reference(earlier, shown, "another version", note=_compared_with(note, shown))

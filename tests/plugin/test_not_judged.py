@@ -1,0 +1,159 @@
+"""A pytest run names the loops with a log at the base that it did not judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.conftest import BETTER, GATED, WORSE
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Project
+
+NOT_JUDGED = "x: has a log at *, and nothing judges it now (improvement_log/x)"
+IN_PYTHON = """\
+def test_m(ftloop):
+    ftloop(
+        train="train.jsonl", eval="eval.jsonl", training={{"learning_rate": {rate}}},
+        gates={gates}, loop={{"iterations": 1}},
+    ).run()
+"""
+
+
+@pytest.fixture
+def committed(gated: Project) -> Project:
+    """The loop x, trained and committed, and a test beside it."""
+    gated.run("--ftloop")
+    gated.write("tests/test_a.py", "def test_a():\n    pass\n")
+    gated.commit()
+    return gated
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")])
+def test_testpaths(committed: Project, args: tuple[str, ...]) -> None:
+    """A loop outside testpaths is named and fails a replay, which else would say nothing."""
+    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    result = committed.run("--ftloop-replay", *args)
+    assert pytest.ExitCode.TESTS_FAILED == result.ret
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([NOT_JUDGED, "pytest searched its testpaths only: tests"])
+
+
+def test_training_elsewhere(committed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that trains names it and passes on a developer's machine; in CI it fails."""
+    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    result = committed.run("--ftloop")
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines([NOT_JUDGED])
+    monkeypatch.setenv("CI", "true")
+    assert pytest.ExitCode.TESTS_FAILED == committed.run("--ftloop").ret
+
+
+@pytest.mark.parametrize("args", [("tests/test_a.py",), ("tests",), ("x.ftloop.yaml",)])
+def test_what_was_asked_for(committed: Project, args: tuple[str, ...]) -> None:
+    """Whoever names files or folders gets these, and hears of nothing else."""
+    result = committed.run("--ftloop-replay", *args)
+    assert 0 == result.ret
+    assert "not judged" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("args", [("-k", "test_a"), ("-m", "not ftloop")])
+def test_deselected(committed: Project, args: tuple[str, ...]) -> None:
+    """What was deselected is named; that was the user's choice, so it passes."""
+    result = committed.run("--ftloop-replay", *args)
+    assert 0 == result.ret
+    result.stdout.fnmatch_lines(["x.ftloop.yaml: not judged, its tests were deselected"])
+
+
+def test_deleted(committed: Project) -> None:
+    """A loop file that is gone, its log left, fails."""
+    (committed.path / "x.ftloop.yaml").unlink()
+    result = committed.run("--ftloop-replay")
+    assert pytest.ExitCode.TESTS_FAILED == result.ret
+    result.stdout.fnmatch_lines([NOT_JUDGED])
+
+
+def test_plain_pytest_says_nothing(committed: Project) -> None:
+    """Without --ftloop nothing is asked and nothing is said."""
+    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    assert "not judged" not in committed.run().stdout.str()
+
+
+def test_renamed_is_judged(committed: Project) -> None:
+    """A renamed loop is compared with its old log, which then is judged."""
+    (committed.path / "x.ftloop.yaml").rename(committed.path / "y.ftloop.yaml")
+    committed.edit("y.ftloop.yaml", "1.0e-3", BETTER)
+    committed.run("--ftloop")
+    result = committed.run("--ftloop-replay")
+    assert 0 == result.ret
+    assert "not judged" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*y continues x: *"])
+
+
+# one rule for pytest and ftloop gate
+
+
+def test_replay_without_a_regression_gate(committed: Project) -> None:
+    """A loop that states no regression gate is judged by the default one, as ftloop gate does."""
+    committed.write("x.ftloop.yaml", GATED.replace("regression: {}", "eval_loss: '<= 9'"))
+    committed.rate(WORSE)
+    committed.run("--ftloop")
+    result = committed.run("--ftloop-replay", "-v")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["x.ftloop.yaml::regression FAILED*", "regression: regressed *"])
+
+
+def test_no_second_gate(committed: Project) -> None:
+    """One that states a gate keeps to it, also if that is for a tag only."""
+    committed.edit("x.ftloop.yaml", "regression: {}", "regression[negation]: {}")
+    committed.run("--ftloop-replay", "x.ftloop.yaml").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("gates", ['{"regression": {}}', '{"eval_loss": "<= 9"}'])
+@pytest.mark.parametrize("rate", [WORSE, BETTER])
+def test_a_loop_in_python_that_asserts_nothing(gated: Project, gates: str, rate: str) -> None:
+    """In a replay the test of a loop that got worse fails, whatever it asserts."""
+    (gated.path / "x.ftloop.yaml").unlink()
+    gated.write("test_m.py", IN_PYTHON.format(rate="1.0e-3", gates=gates))
+    gated.run("--ftloop")
+    gated.commit()
+    gated.write("test_m.py", IN_PYTHON.format(rate=rate, gates=gates))
+    gated.run("--ftloop")
+    result = gated.run("--ftloop-replay")
+    if rate == BETTER:
+        result.assert_outcomes(passed=1)
+    else:
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["regression: regressed against HEAD *"])
+
+
+@pytest.mark.parametrize("how", ["deleted", "skipped"])
+def test_a_loop_in_python_that_does_not_run(gated: Project, how: str) -> None:
+    """Its log at the base is missed, whether the test is gone or skipped."""
+    (gated.path / "x.ftloop.yaml").unlink()
+    text = IN_PYTHON.format(rate="1.0e-3", gates="{}")
+    gated.write("test_m.py", text)
+    gated.write("test_a.py", "def test_a():\n    pass\n")
+    gated.run("--ftloop")
+    gated.commit()
+    if how == "deleted":
+        (gated.path / "test_m.py").unlink()
+    else:
+        gated.write("test_m.py", f"import pytest\n\n\n@pytest.mark.skip\n{text}")
+    result = gated.run("--ftloop-replay")
+    assert pytest.ExitCode.TESTS_FAILED == result.ret
+    result.stdout.fnmatch_lines(["m: has a log at HEAD *, and nothing judges it now *"])
+
+
+# two loops, one log
+
+
+@pytest.mark.parametrize("option", ["--ftloop", "--ftloop-replay"])
+def test_one_log_for_two_loops(gated: Project, option: str) -> None:
+    """Both fail, neither trains, and each names the other."""
+    gated.write("y.ftloop.yaml", f"name: x\n{GATED}")
+    result = gated.run(option)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*wanted a log for each loop, found two loops that write *"])
+    assert [] == gated.trained()
