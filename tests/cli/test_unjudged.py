@@ -1,4 +1,4 @@
-"""A loop that has a log at the base and is not judged is named, and fails; a moved one is followed."""
+"""A loop with a log at the base that is not judged is named, and fails; a moved one is followed."""
 
 from __future__ import annotations
 
