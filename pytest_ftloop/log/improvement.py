@@ -155,6 +155,10 @@ class ImprovementLog:
                 stem = f"holdout/{kept.iteration}-{kept.tag}"
         return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
 
+    def shown(self, kept: Iteration | SeedRun | Judgement | HoldoutUse) -> str:
+        """What to call a record's file in messages."""
+        return shown_path(self.files(kept)[0])
+
     def _write_pair(
         self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, Table]]
     ) -> Kept:
