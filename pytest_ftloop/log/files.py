@@ -86,7 +86,7 @@ def _text_of(content: bytes, shown: str) -> str:
     """A file's text with `LF` line ends, without the mark that some editors put before it."""
     if content.startswith(POINTER):
         raise DamagedLogError(
-            "it is a pointer of Git LFS, not the file itself",
+            "it is a pointer of Git LFS, not the file itself (git lfs pull gets it)",
             where=Location(shown),
             cure="Install git-lfs, then run git lfs install and git lfs pull (in actions/checkout: "
             "lfs: true).",

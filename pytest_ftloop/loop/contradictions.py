@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.data.identity import scoring_identity
 from pytest_ftloop.log.files import damaged
 from pytest_ftloop.log.writing import rounded
 
@@ -28,7 +27,7 @@ def check_chain(
     The chain starts at the loop file's own settings; its parents may be anywhere in the log.
     """
     logged = {iteration.id: iteration for iteration in log.read()} if chain else {}
-    scoring = rounded(scoring_identity(config.scoring, config.folder))
+    scoring = rounded(inputs.scoring)
     for number, iteration in enumerate(chain):
         stated = config.settings if number == 0 else iteration.settings
         said = (
