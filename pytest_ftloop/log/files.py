@@ -97,14 +97,14 @@ def _text_of(content: bytes, shown: str) -> str:
         raise damaged(shown, str(error)) from None
 
 
-def damaged(shown: str, why: str, line: int | None = None) -> DamagedLogError:
+def damaged(shown: str, why: str, line: int | None = None, *, cure: str = "") -> DamagedLogError:
     """The error for a file that is not what was written."""
-    if re.match("[0-9a-f]{7}:", shown):
+    if not cure and re.match("[0-9a-f]{7}:", shown):
         cure = "It is committed so: name another commit with --ftloop-baseline."
-    else:
+    elif not cure:
         cure = (
-            f"Restore it (git checkout -- {shown}), or delete it with its table and run "
-            "pytest --ftloop."
+            f"Restore it (git checkout -- {shown}, or from an earlier commit), or delete it with "
+            "its table and run pytest --ftloop."
         )
     return DamagedLogError(why, where=Location(shown, line), cure=cure)
 

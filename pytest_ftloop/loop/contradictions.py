@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.log.files import damaged
 from pytest_ftloop.log.writing import rounded
+from pytest_ftloop.loop.seeds import with_seed
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.core.records import Iteration, Settings
+    from pytest_ftloop.core.records import Iteration, SeedRun, Settings
     from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.inputs import Inputs
 
@@ -37,6 +38,12 @@ def check_chain(
         )
         for why in said:
             raise damaged(log.shown(iteration), why)
+    own = {iteration.id: iteration for iteration in chain}
+    for run in log.view.seed_runs() if chain else ():
+        # A baseline's run has the fingerprint of the commit that it was trained from.
+        if run.iteration in own and run.role != "baseline":
+            for why in _of_seed_run(run, own[run.iteration], config, inputs):
+                raise damaged(log.shown(run), why)
 
 
 def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any]) -> Iterator[str]:
@@ -71,6 +78,20 @@ def _of_settings(
     group = inputs.group(config, stated) if "seed" in stated.training else fingerprint
     if iteration.group and iteration.group != group:
         yield f"it says group {iteration.group}; by its settings it is {group}"
+
+
+def _of_seed_run(
+    run: SeedRun, iteration: Iteration, config: LoopConfig, inputs: Inputs
+) -> Iterator[str]:
+    """A run that is not of its iteration's settings with its seed."""
+    settings = with_seed(iteration.settings, run.seed)
+    if run.fingerprint != (wanted := inputs.fingerprint(config, settings)):
+        yield (
+            f"it says fingerprint {run.fingerprint}; {iteration.name} with seed {run.seed} has "
+            f"{wanted}"
+        )
+    if run.group not in (iteration.group, inputs.group(config, settings)):
+        yield f"it says group {run.group}; that of {iteration.name} is {iteration.group}"
 
 
 def _of_parent(

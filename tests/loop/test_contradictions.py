@@ -89,11 +89,22 @@ def test_forged_final_figure(tmp_path: Path) -> None:
     assert refused(tmp_path, record, iterations=1).startswith("it says final.overfit_gap 1")
 
 
+@pytest.mark.parametrize("key", ["fingerprint", "group"])
+def test_forged_seed_run(tmp_path: Path, key: str) -> None:
+    """A run that is said to be of an iteration, and is of other settings."""
+    more: dict[str, Any] = {"loop": {"iterations": 1, "seeds": 2}}
+    run(config(tmp_path, **more))
+    (record,) = (tmp_path / "improvement_log/s/seeds").glob("*.yaml")
+    record = forge(record, (f"\n{key}: ", f"\n{key}: 0ff"))
+    assert refused(tmp_path, record, **more).startswith(f"it says {key} 0ff")
+
+
 def test_rounded_settings_are_sound(tmp_path: Path) -> None:
     """A record rounds settings, the fingerprint of the loop file's own does not."""
     odd: dict[str, Any] = {
         "training": {"learning_rate": 0.000123456789, "seed": 7, "warmup_ratio": 0.0333333333333},
         "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0123456789},
+        "loop": {"iterations": 3, "patience": 9, "seeds": 2},
     }
     result, _ = run(config(tmp_path, **odd))
     again, _ = run(config(tmp_path, **odd), replay=True)
