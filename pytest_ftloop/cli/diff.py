@@ -71,7 +71,9 @@ def _difference(result: LoopResult) -> Difference:
 
     verdict, baseline = result.verdict, result.baseline
     if baseline is None:
-        raise LogError(f"{result.loop}: {verdict.because}", cure="Commit the log first.")
+        why = "; ".join((verdict.because, *verdict.context))
+        cure = "ftloop show prints the new log." if verdict.context else "Commit the log first."
+        raise LogError(f"{result.loop}: {why}", cure=cure)
     changes = result.gate_changes
     return difference(baseline, result.best, verdict, result.examples, changes)
 

@@ -304,7 +304,7 @@ def _nothing_to_compare(candidate: Iteration, baseline: Baseline, rule: Regressi
     # A strict loop passes as a first version only if it never had a log: deleting the log, or
     # leaving it under another name, must not be a way past the comparison.
     is_first = baseline.is_first and not baseline.had_log
-    why = baseline.why_none or f"the log at {baseline.shown} is damaged"
+    why = baseline.why_none or f"nothing of the log at {baseline.shown} can be read"
     return Verdict(
         kind="not comparable",
         ok=is_first or "not comparable" not in rule.fail_on,

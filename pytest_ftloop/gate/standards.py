@@ -15,6 +15,7 @@ from pytest_ftloop.gate.judgements import RETIRED, current_judgements
 from pytest_ftloop.gate.reference import Reference
 from pytest_ftloop.log import FOLDER, LogView
 from pytest_ftloop.log.files import CommitFiles, FolderFiles, below, folders_of_records
+from pytest_ftloop.log.mended import mended
 
 CONTINUED_SHARE = 0.5
 """A loop continues the log of one that is gone if at least this share of the smaller eval set is in
@@ -48,9 +49,10 @@ class Standards:
         return folders_of_records(self.blobs)
 
     def view(self, folder: PurePosixPath) -> LogView:
-        """The log in a folder, as the commit has it."""
+        """The log in a folder, as the commit has it; a damaged one as far as it can be read."""
         inside = below(self.blobs, folder)
-        return LogView(CommitFiles(self.repository, self.found.commit, folder, inside))
+        files = CommitFiles(self.repository, self.found.commit, folder, inside)
+        return mended(files, self.repository.root / folder)
 
     def had_loop_file(self, folder: PurePosixPath) -> bool:
         """Whether a loop file wrote this log at the commit; else the loop is made in Python."""

@@ -86,7 +86,7 @@ def _text_of(content: bytes, shown: str) -> str:
     """A file's text with `LF` line ends, without the mark that some editors put before it."""
     if content.startswith(POINTER):
         raise DamagedLogError(
-            "it is a pointer of Git LFS, not the file itself",
+            "it is a pointer of Git LFS, not the file itself (git lfs pull gets it)",
             where=Location(shown),
             cure="Install git-lfs, then run git lfs install and git lfs pull (in actions/checkout: "
             "lfs: true).",
@@ -97,14 +97,14 @@ def _text_of(content: bytes, shown: str) -> str:
         raise damaged(shown, str(error)) from None
 
 
-def damaged(shown: str, why: str, line: int | None = None) -> DamagedLogError:
+def damaged(shown: str, why: str, line: int | None = None, *, cure: str = "") -> DamagedLogError:
     """The error for a file that is not what was written."""
-    if re.match("[0-9a-f]{7}:", shown):
+    if not cure and re.match("[0-9a-f]{7}:", shown):
         cure = "It is committed so: name another commit with --ftloop-baseline."
-    else:
+    elif not cure:
         cure = (
-            f"Restore it (git checkout -- {shown}), or delete it with its table and run "
-            "pytest --ftloop."
+            f"Restore it (git checkout -- {shown}, or from an earlier commit), or delete it with "
+            "its table and run pytest --ftloop."
         )
     return DamagedLogError(why, where=Location(shown, line), cure=cure)
 

@@ -155,6 +155,21 @@ class ImprovementLog:
                 stem = f"holdout/{kept.iteration}-{kept.tag}"
         return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
 
+    def places(self, iteration: Iteration) -> tuple[Path, ...]:
+        """The files in which what is known of an iteration may be written, one of each kind.
+
+        The hash in their names is 0, as long as there is nothing in them.
+        """
+        seed = f"seeds/{iteration.id}-{iteration.seed + 1}-0000"
+        verdict, holdout = f"verdicts/{iteration.id}-00000000", f"holdout/{iteration.id}-0000"
+        names = [f"{stem}.yaml" for stem in (seed, verdict, holdout)]
+        names += [f"{stem}.examples.csv" for stem in (seed, holdout)]
+        return tuple(self.folder / name for name in names)
+
+    def shown(self, kept: Iteration | SeedRun | Judgement | HoldoutUse) -> str:
+        """What to call a record's file in messages."""
+        return shown_path(self.files(kept)[0])
+
     def _write_pair(
         self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, Table]]
     ) -> Kept:

@@ -156,7 +156,9 @@ class LogView:
         kept = self._once(name, read)
         if table not in self.names:
             why = f"its table {table.rpartition('/')[2]} is missing"
-            raise damaged(self.files.shown(name), why)
+            cure = "Commit that, too (a rule of git may ignore it: git check-ignore -v shows it), "
+            cure += "or delete the record and run pytest --ftloop."
+            raise damaged(self.files.shown(name), why, cure=cure)
         return kept
 
     def _rows(self, table: str, said: Table) -> ExampleTable:

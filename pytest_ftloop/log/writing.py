@@ -25,6 +25,7 @@ from pytest_ftloop.core.records import (
     Iteration,
     Judgement,
     SeedRun,
+    Settings,
     StepLog,
 )
 from pytest_ftloop.log.text import TextError, is_number_elsewhere, readings
@@ -293,6 +294,13 @@ def _decided(decision: Decision) -> dict[str, Any]:
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _plain(values[key]) for key in sorted(values)}
+
+
+def rounded(values: Any) -> Any:
+    """Settings, or other plain values, as a record keeps them."""
+    if isinstance(values, Settings):
+        return Settings(lora=_plain(values.lora), training=_plain(values.training))
+    return _plain(values)
 
 
 def _plain(value: Any) -> Any:

@@ -29,6 +29,7 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory
+from pytest_ftloop.loop.contradictions import check_chain
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.options import Options
@@ -184,6 +185,7 @@ class Loop:
         if not self.options.retrain:
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
+            check_chain(chain, self.config, cycle.inputs, log)
             if plan is None:
                 return Course(chain)
             if self.options.replay:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.chain import worst
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
+from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -52,7 +53,7 @@ def summary(
     lines = [shorten(headline(result, width), width), *gate_lines(result, width)]
     lines += note_lines(result.notes, width)
     if verbosity < 0:
-        return lines
+        return lines + (commit_lines(result, width, cwd, ignored) if ignored else [])
     # Not "all gates hold": a regression gate may fail, of which nothing is known here.
     if result.gates and all(gate.passed for gate in result.gates):
         hold = "hold" if len(result.gates) > 1 else "holds"
@@ -247,8 +248,14 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 
 
 def files_to_commit(result: LoopResult) -> tuple[Path, ...]:
-    """The log's files, where this run trained or restored something; else none."""
-    return result.files if result.trained or result.restored else ()
+    """The log's files, where this run trained or restored something; else none.
+
+    Of a loop with regression gates also one of each kind that judging may write yet.
+    """
+    if not (result.trained or result.restored):
+        return ()
+    judged = result.log.places(result.best) if result.log and result.regressions else ()
+    return (*result.files, *judged)
 
 
 def commit_lines(
@@ -262,18 +269,16 @@ def commit_lines(
     It names the log's folder in place of its files where the command exceeds one line, or where the
     loop has regression gates, which write verdicts into the log. The command is never shortened.
 
-    `git add` would refuse an ignored file: then the command is the one that shows the rule.
+    `git add` would refuse an ignored file, or pass over it: then the lines say what the commit
+    would lack, and the command is the one that shows the rules.
     """
-    files = files_to_commit(result)
+    files = result.files if result.trained or result.restored else ()
     if not files:
         return []
     here = Path.cwd() if cwd is None else cwd
-    if refused := [file for file in files if file in ignored]:
-        which = f"{len(refused)} of {plural(len(files), 'file')} to commit"
-        return [
-            shorten(f"git ignores {which}; this shows the rule:", width),
-            f"  {_command('git check-ignore -v', refused[:1], here)}",
-        ]
+    if refused := [file for file in files_to_commit(result) if file in ignored]:
+        command = _command("git check-ignore -v", one_of_each_kind(refused), here)
+        return ignored_lines(refused, command, width)
     command = _command("git add", files, here)
     if columns_of(command) + 2 > width or result.regressions:
         in_log = [file for file in result.files if result.log_folder in file.parents]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.writing import tag_of
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
@@ -56,3 +57,18 @@ def files(result: LoopResult) -> set[str]:
     """The names of the files of a chain."""
     log = ImprovementLog(result.log_folder)
     return {path.name for i in result.chain for path in log.files(i)}
+
+
+def forge(record: Path, *edits: tuple[str, str]) -> Path:
+    """Edit a record by hand and rename it to fit its hash; its new path."""
+    text = record.read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new, 1)
+    renamed = record.with_name(f"{record.stem.rpartition('-')[0]}-{tag_of(text)}.yaml")
+    record.with_name(f"{record.stem}.examples.csv").rename(
+        renamed.with_name(f"{renamed.stem}.examples.csv")
+    )
+    record.unlink()
+    renamed.write_text(text, encoding="utf-8")
+    return renamed

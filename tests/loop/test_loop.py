@@ -16,7 +16,7 @@ from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop import planner as planner_module
 from tests.fake_backend import FakeBackend
-from tests.loop.loop_cases import EVAL, TRAIN, config, contents, files, names, run
+from tests.loop.loop_cases import EVAL, TRAIN, config, contents, files, forge, names, run
 
 # training and logging
 
@@ -300,11 +300,8 @@ def test_better_figure_written_into_a_record(tmp_path: Path) -> None:
     """A figure that is not that of the record's own table is an error, also in a replay."""
     result, _ = run(config(tmp_path))
     record, _ = ImprovementLog(result.log_folder).files(result.chain[0])
-    text = record.read_text(encoding="utf-8")
     loss = result.chain[0].metrics["eval_loss"]
-    record.write_text(
-        text.replace(f"  eval_loss: {loss}", "  eval_loss: 0.01", 1), encoding="utf-8"
-    )
+    forge(record, (f"  eval_loss: {loss}", "  eval_loss: 0.01"))
     with pytest.raises(LogError, match=r"it says eval_loss 0\.01, its table of examples"):
         run(config(tmp_path), replay=True)
 

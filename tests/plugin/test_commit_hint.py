@@ -8,9 +8,11 @@ import pytest
 
 from pytest_ftloop.cli import main
 from tests.gitfakes import GitRepo, isolate
+from tests.loops import IN_DOUBT, Loops
 
 if TYPE_CHECKING:
-    from tests.loops import Loops
+    from pathlib import Path
+
     from tests.plugin.conftest import Project
 
 
@@ -38,7 +40,7 @@ def test_git_ignores_the_log(project: Project, repo: GitRepo) -> None:
     """Where git would refuse the log, the run says so, and its command names the rule."""
     project.write(".gitignore", "# not these\nimprovement_log/\n")
     head, command = hinted(project.run("--ftloop").outlines)
-    assert "git ignores 6 of 6 files to commit; this shows the rule:" == head
+    assert "mend the rules, which this shows:" == head
     assert repo.git(*command[1:]).startswith(".gitignore:2:improvement_log/")
 
 
@@ -47,6 +49,36 @@ def test_ftloop_run(loops: Loops, capsys: pytest.CaptureFixture[str]) -> None:
     loops.write()
     loops.put(".gitignore", "*.csv\n")
     main(["run"])
-    head, command = hinted(capsys.readouterr().out.splitlines())
-    assert "git ignores 1 of 2 files to commit; this shows the rule:" == head
+    lines = capsys.readouterr().out.splitlines()
+    head, command = hinted(lines)
+    assert "mend the rules, which this shows:" == head
+    assert "  tables of examples: a clone finds the log damaged" in lines
+    assert not any(line.startswith("  records: ") for line in lines)
     assert loops.repo.git(*command[1:]).startswith(".gitignore:1:*.csv")
+
+
+RULES = {
+    "seeds/": ["seeds"],
+    "verdicts": ["verdicts"],
+    "x/": ["records", "tables of examples", "seeds", "verdicts", "holdout"],
+    "*.yaml": ["records", "seeds", "verdicts", "holdout"],
+    "*.csv": ["tables of examples", "seeds", "holdout"],
+}
+
+
+@pytest.mark.parametrize("place", [".gitignore", "improvement_log/.gitignore", "global", "exclude"])
+@pytest.mark.parametrize("rule", RULES)
+def test_ignored_kinds(
+    loops: Loops, capsys: pytest.CaptureFixture[str], tmp_path: Path, rule: str, place: str
+) -> None:
+    """Each kind that a rule of any place ignores is named, also before there is a file of it."""
+    loops.write(rate=IN_DOUBT)
+    if place == "global":
+        (tmp_path / "rules").write_text(rule)
+        loops.repo.git("config", "core.excludesFile", str(tmp_path / "rules"))
+    else:
+        loops.put(".git/info/exclude" if place == "exclude" else place, rule)
+    main(["run", "-q"])
+    said = capsys.readouterr().out
+    found = [line.split(":")[0].strip() for line in said.splitlines() if line.startswith("  ")]
+    assert RULES[rule] == [kind for kind in RULES["x/"] if kind in found]

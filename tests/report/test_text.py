@@ -312,14 +312,23 @@ def test_commit_lines_never_add_more_than_the_log() -> None:
     )
 
 
-@pytest.mark.parametrize(("ignored", "count"), [(slice(1), 1), (slice(4), 4)])
-def test_commit_lines_of_files_that_git_ignores(ignored: slice, count: int) -> None:
-    """Where `git add` would refuse a file, the command shows the rule that ignores it."""
+def test_commit_lines_of_files_that_git_ignores() -> None:
+    """Where `git add` would refuse files, they are named by kind, with what shows the rules."""
     files = fake_result().files
-    assert [
-        f"git ignores {count} of 4 files to commit; this shows the rule:",
-        f"  git check-ignore -v improvement_log/sentiment/{files[0].name}",
-    ] == commit_lines(fake_result(), 100, CWD, files[ignored])
+    records = "  records: a clone has no log, so nothing is compared and all is trained again"
+    tables = "  tables of examples: a clone finds the log damaged"
+    for ignored, kinds in (
+        (files[:1], [records]),
+        (files[1:2], [tables]),
+        (files, [records, tables]),
+    ):
+        paths = " ".join(f"improvement_log/sentiment/{file.name}" for file in ignored[:2])
+        assert [
+            "git ignores files of the log, so that no commit has them:",
+            *kinds,
+            "mend the rules, which this shows:",
+            f"  git check-ignore -v {paths}",
+        ] == commit_lines(fake_result(), 100, CWD, ignored)
     assert [] == commit_lines(fake_result(trained=()), 100, CWD, files)
 
 
