@@ -235,8 +235,14 @@ def as_a_copy(file: Path, content: bytes) -> None:
 @pytest.mark.parametrize("change", [in_place, as_a_copy])
 @pytest.mark.parametrize(
     "name",
-    "model.safetensors model-1-of-2.safetensors shards/model.safetensors pytorch_model.bin "
-    "tokenizer.json modeling_own.py".split(),
+    [
+        "model.safetensors",
+        "model-1-of-2.safetensors",
+        "shards/model.safetensors",
+        "pytorch_model.bin",
+        "tokenizer.json",
+        "modeling_own.py",
+    ],
 )
 def test_a_change_that_keeps_size_and_time(
     name: str, change: Callable[[Path, bytes], None], write: Write, tmp_path: Path
