@@ -62,9 +62,9 @@ def _reasons(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) ->
     """In a word what changed, then a line for each difference."""
     if not logged:
         return ["it is empty"]
-    # The last of equally near ones: `min` takes the first.
+    # Of equally near ones the last that a loop file had the settings of: `min` takes the first.
     all_found = [(list(_differences(config, inputs, it)), it) for it in reversed(logged)]
-    found, nearest = min(all_found, key=lambda pair: len(pair[0]))
+    found, nearest = min(all_found, key=lambda pair: (len(pair[0]), pair[1].parent is not None))
     if not found and ended_as_hopeless(nearest):
         return [f"iteration {nearest.name} was ended early, and no loop can start from it"]
     if not found:
