@@ -70,6 +70,16 @@ def test_a_lax_scorer(
     assert "fixed:" not in said
 
 
+def test_gate_on_the_loss(loops: Loops, gate: Gate) -> None:
+    """A threshold may hold by the new scoring alone: that it changed is said in any case."""
+    gates = "{pass_rate: '>= 50%', regression: {metrics: [eval_loss]}}"
+    version(loops, SAME, "exact", gates, {})
+    version(loops, SAME, "contains", gates, {})
+    code, out, _ = gate("HEAD~1")
+    assert 0 == code
+    assert "scoring changed: pass rates before and now can't be compared" in " ".join(out.split())
+
+
 def test_a_helper_alone_is_changed(loops: Loops, gate: Gate) -> None:
     """Then the log is out of date, and the reason names the scorer."""
     version(loops, SAME, "mine:passes", "{regression: {}}", {"mine.py": MODULE, "rules.py": RULES})
