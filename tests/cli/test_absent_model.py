@@ -108,6 +108,19 @@ def test_commands_that_only_read(loops: Loops, capsys: Any) -> None:
     assert "the iteration is in the log, so it is not trained again" in capsys.readouterr().out
 
 
+def test_record_without_the_name(loops: Loops, gate: Gate) -> None:
+    """A record of an older version does not name the folder: its settings and data have to fit."""
+    model(loops, "models/base")
+    loops.write(more="model: models/base\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytest_ftloop.loop.cycle.model_facts", lambda *_: {})
+        loops.train()
+    shutil.rmtree(loops.root / "models")
+    assert 0 == gate()[0]
+    loops.write(rate=WORSE, more="model: models/base\n")
+    assert 3 == gate()[0]
+
+
 @pytest.mark.slow
 def test_typo_is_an_error_in_training(loops: Loops, capsys: Any, monkeypatch: Any) -> None:
     """Training needs the weights: a folder that is not there is an error with its line."""
