@@ -71,7 +71,7 @@ def test_each_loop_has_its_own(nested: Project, arguments: tuple[str, ...]) -> N
     check(nested, "a", 1.0, 7e-4)
     check(nested, "b", 0.0, 8e-4)
     assert logged(nested, "a")[0].scoring["source"] != logged(nested, "b")[0].scoring["source"]
-    nested.run("--ftloop-replay", "b", "a").assert_outcomes(passed=2)
+    nested.run("--ftloop-replay", "b", "a").assert_outcomes(passed=4)
 
 
 def test_hook_above_counts_for_all_below(nested: Project) -> None:
@@ -118,10 +118,10 @@ def test_changed_hook(nested: Project) -> None:
     """The log of that loop alone is out of date, under pytest and in ftloop gate."""
     nested.run("--ftloop")
     before = nested.trained()
-    nested.run("--ftloop-replay").assert_outcomes(passed=2)
+    nested.run("--ftloop-replay").assert_outcomes(passed=4)
     nested.edit("b/conftest.py", "return False", "return True")
     result = nested.run("--ftloop-replay")
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(
         ["*scoring changed since*", "*the code of pytest_ftloop_score, or*"]
     )
@@ -136,7 +136,7 @@ def test_fixture_beside_the_hook(nested: Project) -> None:
         text = (nested.path / folder / "conftest.py").read_text(encoding="utf-8")
         fixture = "import pytest\n\n@pytest.fixture\ndef number():\n    return 1\n"
         nested.write(f"{folder}/conftest.py", f"{fixture}{text}")
-    nested.run("--ftloop-replay").assert_outcomes(passed=2)
+    nested.run("--ftloop-replay").assert_outcomes(passed=4)
 
 
 def test_hook_that_can_not_be_seen(nested: Project, capsys: pytest.CaptureFixture[str]) -> None:
