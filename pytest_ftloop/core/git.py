@@ -203,6 +203,18 @@ class Repository:
         names = [str(path) for path in paths]
         return self._run("log", "-1", "--format=%H", commit, "--", *names).decode().strip()
 
+    def versions(self, path: PurePosixPath, most: int) -> tuple[str, ...]:
+        """The blobs of a file before and after each of its last changes, the latest first."""
+        listed = self._run(
+            "log", f"-{most}", "--format=", "--raw", "-z", "--no-abbrev", "--no-renames", "-m",
+            "--first-parent", "HEAD", "--", str(path),
+        )  # fmt: skip
+        # :<mode> <mode> <blob before> <blob> <status>
+        about = [entry.decode().split(" ") for entry in listed.split(b"\0") if entry[:1] == b":"]
+        return tuple(
+            blob for _, _, *blobs, _ in about for blob in reversed(blobs) if blob.strip("0")
+        )
+
     def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
         """The contents of blobs in this order, from a single call of git."""
         for blob in blobs:

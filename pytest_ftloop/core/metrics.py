@@ -111,6 +111,14 @@ def format_figure(name: str, value: float) -> str:
     return f"{value:.4f}"
 
 
+def number_text(value: float) -> str:
+    """A setting's value as people write it: `2e-4`, `0.05`."""
+    if not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.6g}"
+    mantissa, _, exponent = f"{value:.5e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 def _figures(
     examples: Sequence[ExampleResult], train_examples: Sequence[ExampleResult]
 ) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 It is found by reading files, without importing them and without pytest: `ftloop gate` and pytest
 find the same. A module is local if its file is beside the importing code (in the folder that its
-own import starts from), or in a folder above that in the repository, or in `src/` there. Installed
-packages and the standard library do not count.
+own import starts from), in a folder above that in the repository, in `src/` there, or in a folder
+of pytest's `pythonpath`. Installed packages and the standard library do not count.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ from pytest_ftloop.core.definitions import SourceFile
 from pytest_ftloop.core.modules import source_of
 
 CONFTEST = "conftest.py"
+
+_PYTHONPATH = re.compile(r"^pythonpath\s*=\s*(\[[^\]]*\]|.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
+"""pytest's setting `pythonpath`: a list in TOML, words in an ini file."""
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -155,11 +159,21 @@ def _found_from(root: Path, parts: Sequence[str]) -> Iterator[tuple[Path, Path]]
     """The files that an absolute import runs, from the nearest folder that has any of them."""
     if parts[0] in sys.stdlib_module_names:
         return
-    for above in _above(root):
-        for place in (above, above / "src"):
-            if files := _files(place, parts):
-                yield from ((place, file) for file in files)
-                return
+    for place in _places(root):
+        if files := _files(place, parts):
+            yield from ((place, file) for file in files)
+            return
+
+
+def _places(root: Path) -> Iterator[Path]:
+    """Where a module of the repository may be, for code whose imports start from `root`."""
+    above = _above(root)
+    yield from (place for folder in above for place in (folder, folder / "src"))
+    for folder in above:  # pytest's own setting is read only for what is in none of these
+        for name in ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+            text = _content(folder / name).decode(errors="replace")
+            for stated in _PYTHONPATH.findall(text):
+                yield from (folder / part for part in re.findall(r"[^\s\[\],\"']+", stated))
 
 
 def _files(root: Path, parts: Sequence[str]) -> list[Path]:

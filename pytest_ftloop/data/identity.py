@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -74,9 +73,6 @@ _WEIGHTS = (".safetensors", ".bin")
 _COUNTED = (*_WEIGHTS, ".json", ".model", ".txt", ".jinja", ".py")
 """The endings of the files of a model's folder that its identity covers."""
 
-_HUB_ID = re.compile(r"(?![.~])[\w.-]+(/[\w.-]+)?(@[\w.-]+)?")
-"""What can be a model of the hub. `models/base` can be that or a folder."""
-
 _SAMPLE = 4096
 """Bytes of each sample of a large file: one block of a disk."""
 
@@ -131,11 +127,6 @@ def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
 def model_path(model: str, folder: Path) -> Path:
     """The path of a model that is a folder; it need not exist. `~` is the user's home."""
     return folder / os.path.expanduser(model)  # noqa: PTH111 - Path's raises for an unknown user
-
-
-def can_be_on_hub(model: str) -> bool:
-    """Whether a model's name can be that of a model on the hub."""
-    return _HUB_ID.fullmatch(model) is not None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

@@ -187,6 +187,9 @@ class _Tests:
                 notes.append(f"{name} is not compared: {why}")
             else:
                 metrics.append(name)
+        if not self.paired.same_scoring and "pass_rate" not in self.rule.metrics:
+            # A threshold on the pass rate may hold by the new scoring alone.
+            notes.append("scoring changed: pass rates before and now can't be compared")
         return metrics, notes
 
     def changes(self, metrics: Sequence[str]) -> tuple[Change, ...]:

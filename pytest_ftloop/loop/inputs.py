@@ -14,7 +14,6 @@ from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
-    can_be_on_hub,
     iteration_fingerprint,
     model_identity,
     scoring_identity,
@@ -131,9 +130,7 @@ def model_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
 
 def _fits(iteration: Iteration, name: str) -> bool:
     """Whether an iteration's base model can be the folder of this name."""
-    # Records before this key: a name that can be on the hub may be that of another model.
-    known = iteration.facts.get("model")
-    return bool(known == name if known is not None else not can_be_on_hub(name))
+    return bool(iteration.facts.get("model", name) == name)  # older records do not name it
 
 
 def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:

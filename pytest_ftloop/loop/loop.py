@@ -17,7 +17,6 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_folder, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, next_number
-from pytest_ftloop.core.errors import StaleLogError
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.diagnose.custom import Diagnose
@@ -35,6 +34,7 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Plan, Planner
 from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.loop.stale import stale_error
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -124,10 +124,11 @@ class Loop:
 
         Raises a `StaleLogError` where the log has no chain.
         """
-        planner, logged = self._cycle(trains=False).planner, self.log.read()
+        cycle, logged = self._cycle(trains=False), self.log.read()
+        planner = cycle.planner
         chain, plan = planner.walk(logged)
         if not chain:
-            raise _stale(self.config, self.log, chain)
+            raise stale_error(self.config, cycle.inputs, logged)
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
@@ -189,7 +190,7 @@ class Loop:
             if plan is None:
                 return Course(chain)
             if self.options.replay:
-                raise _stale(self.config, log, chain)
+                raise stale_error(self.config, cycle.inputs, log.read())
         log.check_writable()
         with self._locked(log) as lock:
             # Several xdist workers may ask to retrain: the first of this pytest run leaves a note.
@@ -312,21 +313,6 @@ def _drop_replaced(
     for iteration in old:
         if iteration.id not in kept:
             cycle.improvement_log.remove(iteration)
-
-
-def _stale(config: LoopConfig, log: ImprovementLog, chain: Sequence[Iteration]) -> StaleLogError:
-    """The error for a log that lacks an iteration, with the reason."""
-    logged = log.read()
-    reason = "it is empty"
-    if chain:
-        reason = f"the iteration after {chain[-1].name} is not trained yet"
-    elif logged:
-        reason = f"settings, data, scoring or model changed since iteration {logged[-1].name}"
-    return StaleLogError(
-        f"the improvement log of {config.name} is out of date: {reason}",
-        where=config.locate("name"),
-        cure=f"Run pytest --ftloop and commit {FOLDER}/.",
-    )
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import format_figure, split_name
+from pytest_ftloop.core.metrics import format_figure, number_text, split_name
 from pytest_ftloop.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def format_setting(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, float):
-        return _number(value)
+        return number_text(value)
     if isinstance(value, (Mapping, list, tuple)):
         value = json.dumps(value, default=str, ensure_ascii=False)
     return one_line(str(value), _LONGEST_SETTING)
@@ -144,13 +144,6 @@ def _counted(value: Any, noun: str) -> str:
     if value is None:
         return ""
     return f"{format_setting(value)} {noun}{'' if value == 1 else 's'}"
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value) or value == 0 or 0.01 <= abs(value) < 1e6:
-        return f"{value:.6g}"
-    mantissa, _, exponent = f"{value:.5e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _evidence(value: float | int | str) -> str:

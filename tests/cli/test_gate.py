@@ -74,7 +74,8 @@ def test_stale(loops: Loops, gate: Gate) -> None:
     loops.write(rate=WORSE)
     code, out, err = gate()
     assert (3, "") == (code, out)
-    assert "x.ftloop.yaml: the improvement log of x is out of date: settings, data, scoring" in err
+    assert "x.ftloop.yaml: the improvement log of x is out of date: settings changed since" in err
+    assert "\n    training.learning_rate 1e-3 -> 2e-4\n" in err
     assert "Run pytest --ftloop and commit improvement_log/." in err
 
 

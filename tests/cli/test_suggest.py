@@ -119,7 +119,7 @@ def test_an_outdated_log(loops: Loops, suggest: Suggest) -> None:
     loops.write(rate=BETTER)
     code, out, err = suggest()
     assert (2, "") == (code, out)
-    assert "is out of date: settings, data, scoring or model changed since iteration 001-" in err
+    assert "is out of date: settings changed since iteration 001-" in err
     assert "Run pytest --ftloop" in err
 
 

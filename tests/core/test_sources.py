@@ -83,6 +83,27 @@ def test_local_modules_count(how: str, write: Write, tmp_path: Path) -> None:
     assert before != function_source("scorer", folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pytest.ini", "[pytest]\npythonpath = other lib/deep\n"),
+        ("tox.ini", "[pytest]\npythonpath =\n    other\n    lib/deep\naddopts = -q\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\npythonpath = [\n  'lib/deep',\n]\n"),
+        ("pyproject.toml", "[tool.pytest]\npythonpath = ['other', \"lib/deep\"]\n"),
+    ],
+)
+def test_python_path_of_pytest(file: str, text: str, write: Write, tmp_path: Path) -> None:
+    """A module in a folder that pytest's configuration names is local too."""
+    (tmp_path / ".git").mkdir()
+    write("lib/deep/helper.py", "X = 1\n")
+    write("loop/scorer.py", "import helper\n")
+    alone = function_source("scorer", tmp_path / "loop")
+    write(file, text)
+    before = function_source("scorer", tmp_path / "loop")
+    write("lib/deep/helper.py", "X = 2\n")
+    assert 3 == len({alone, before, function_source("scorer", tmp_path / "loop")})
+
+
 @pytest.mark.parametrize("imports", ["import json, re", "import yaml", "import nowhere", ""])
 def test_without_local_imports(imports: str, write: Write, tmp_path: Path) -> None:
     """Then the hash is that of the module alone, as in logs so far."""

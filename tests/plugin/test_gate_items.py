@@ -274,11 +274,7 @@ def test_replay_of_a_stale_log(project: Project, logged: bool) -> None:
     trained, before = project.trained(), project.files()
     result = project.run("--ftloop-replay")
     result.assert_outcomes(failed=2)
-    since = (
-        "settings, data, scoring or model changed since iteration 003-*"
-        if logged
-        else "it is empty*"
-    )
+    since = "settings changed since iteration 00?-*" if logged else "it is empty*"
     result.stdout.fnmatch_lines(
         [
             f"*the improvement log of x is out of date: {since}",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_ftloop.cli import main
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def test_each_loop_has_its_own(nested: Project, arguments: tuple[str, ...]) -> N
     check(nested, "a", 1.0, 7e-4)
     check(nested, "b", 0.0, 8e-4)
     assert logged(nested, "a")[0].scoring["source"] != logged(nested, "b")[0].scoring["source"]
-    nested.run("--ftloop-replay", "b", "a").assert_outcomes(passed=2)
+    nested.run("--ftloop-replay", "b", "a").assert_outcomes(passed=4)
 
 
 def test_hook_above_counts_for_all_below(nested: Project) -> None:
@@ -105,3 +106,48 @@ def test_loop_made_in_python(nested: Project) -> None:
     nested.run("--ftloop", "b", "a/test_py.py").assert_outcomes(passed=2)
     (nested.path / "a/improvement_log/a").rename(nested.path / "a/improvement_log/renamed")
     assert [1.0, 1.0] == [i.metrics["pass_rate"] for i in logged(nested, "renamed", "a")]
+
+
+LAX = """\
+def pytest_ftloop_score(output, expected, example):
+    return True
+"""
+
+
+def test_changed_hook(nested: Project) -> None:
+    """The log of that loop alone is out of date, under pytest and in ftloop gate."""
+    nested.run("--ftloop")
+    before = nested.trained()
+    nested.run("--ftloop-replay").assert_outcomes(passed=4)
+    nested.edit("b/conftest.py", "return False", "return True")
+    result = nested.run("--ftloop-replay")
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*scoring changed since*", "*the code of pytest_ftloop_score, or*"]
+    )
+    assert [0, 3] == [main(["gate", str(nested.path / folder)]) for folder in "ab"]
+    assert before == nested.trained()
+
+
+def test_fixture_beside_the_hook(nested: Project) -> None:
+    """A conftest.py has more than the hook: what scores nothing is no change of the scoring."""
+    nested.run("--ftloop")
+    for folder in "ab":
+        text = (nested.path / folder / "conftest.py").read_text(encoding="utf-8")
+        fixture = "import pytest\n\n@pytest.fixture\ndef number():\n    return 1\n"
+        nested.write(f"{folder}/conftest.py", f"{fixture}{text}")
+    nested.run("--ftloop-replay").assert_outcomes(passed=4)
+
+
+def test_hook_that_can_not_be_seen(nested: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a plugin that no conftest.py names the code is unknown, which a note says."""
+    for folder in "ab":
+        (nested.path / folder / "conftest.py").unlink()
+    nested.write("lax_plugin.py", LAX)
+    nested.pytester.syspathinsert()
+    result = nested.run("-p", "lax_plugin", "--ftloop", "a")
+    result.stdout.fnmatch_lines(["  note: no conftest.py from the loop's folder upwards defines*"])
+    assert {"scorer": "hook"} == dict(logged(nested, "a")[0].scoring)
+    capsys.readouterr()
+    assert 0 == main(["gate", str(nested.path / "a")])
+    assert "  note: no conftest.py from the loop's folder upwards" in capsys.readouterr().out

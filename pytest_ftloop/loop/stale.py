@@ -1,0 +1,180 @@
+"""Why a log is out of date: what differs from the iteration that is nearest to the loop's state."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.errors import FtloopError, LogError, StaleLogError
+from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.metrics import number_text
+from pytest_ftloop.core.records import ended_as_hopeless
+from pytest_ftloop.data import examples as data
+from pytest_ftloop.data.identity import NEUTRAL, SCORE_HOOK
+from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
+from pytest_ftloop.log import FOLDER
+from pytest_ftloop.loop.inputs import model_name
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.records import DataSet, Iteration
+    from pytest_ftloop.loop.inputs import Inputs
+
+MOST = 8
+"""Differences that are listed: after so many it is another loop, and the settings tell little."""
+
+_VERSIONS = 10
+"""Changes of a data file among which the version that was trained on is looked for."""
+
+_LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One matter in which the loop is not what an iteration was trained with.
+
+    `what` is settings, data, scoring or model. `text` says it in a line; that of data sets is made
+    by `_data_text`, since it may have to read old versions.
+    """
+
+    what: str
+    text: str
+    role: str = ""
+
+
+def stale_error(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) -> StaleLogError:
+    """The error for a log that lacks the loop file's own settings, with the reasons."""
+    return StaleLogError(
+        f"the improvement log of {config.name} is out of date: "
+        + "\n    ".join(_reasons(config, inputs, logged)),
+        where=config.locate("name"),
+        cure=f"Run pytest --ftloop and commit {FOLDER}/.",
+    )
+
+
+def _reasons(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) -> list[str]:
+    """In a word what changed, then a line for each difference."""
+    if not logged:
+        return ["it is empty"]
+    # Of equally near ones the last that a loop file had the settings of: `min` takes the first.
+    all_found = [(list(_differences(config, inputs, it)), it) for it in reversed(logged)]
+    found, nearest = min(all_found, key=lambda pair: (len(pair[0]), pair[1].parent is not None))
+    if not found and ended_as_hopeless(nearest):
+        return [f"iteration {nearest.name} was ended early, and no loop can start from it"]
+    if not found:
+        return [
+            f"something that records do not hold changed since iteration {nearest.name} "
+            "(data.train_sample, or the version of pytest-ftloop)"
+        ]
+    kinds = list(dict.fromkeys(difference.what for difference in found))
+    what = " and ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
+    lines = [
+        _data_text(config, inputs, nearest, difference.role) if difference.role else difference.text
+        for difference in found[:MOST]
+    ]
+    more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
+    return [f"{what} changed since iteration {nearest.name}", *lines, *more]
+
+
+def _differences(config: LoopConfig, inputs: Inputs, of: Iteration) -> Iterator[Difference]:
+    for group in ("lora", "training"):
+        before, after = getattr(of.settings, group), getattr(config.settings, group)
+        for name in sorted({*before, *after} - NEUTRAL):
+            if before.get(name) != after.get(name) or (name in before) != (name in after):
+                text = f"{group}.{name} {_shown(before, name)} -> {_shown(after, name)}"
+                yield Difference("settings", text)
+    for set_ in (inputs.train, inputs.eval):
+        if of.data.get(set_.role, {}).get("sha256") != set_.sha256[:16]:
+            yield Difference("data", "", set_.role)
+    same_scorer = of.scoring.get("scorer") == inputs.scoring.get("scorer")
+    for name in sorted({*of.scoring, *inputs.scoring}):
+        # Another scorer has other code, of course.
+        counts = name != "source" or same_scorer
+        if counts and of.scoring.get(name) != inputs.scoring.get(name):
+            yield Difference("scoring", _scoring_text(of.scoring, inputs.scoring, name))
+    if of.model != inputs.model:
+        before, after = _model(of.model, of.facts.get("model")), _model(inputs.model, None)
+        if inputs.model.startswith("folder:"):
+            after = _model(inputs.model, model_name(config))
+        elif "model" in of.facts:
+            after += " (no folder of this name is here)"
+        yield Difference("model", f"model {before} -> {after}")
+
+
+def _scoring_text(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:
+    if name != "source":
+        return f"scoring.{name} {_shown(before, name)} -> {_shown(after, name)}"
+    scorer = after.get("scorer")
+    code = f"the code of {SCORE_HOOK if scorer == 'hook' else scorer}"
+    if name not in before:
+        return f"scoring: {code} was not recorded"
+    return f"scoring: {code}, or a local module that it imports, changed"
+
+
+def _model(identity: str, name: object) -> str:
+    kind, _, what = identity.partition(":")
+    if kind == "hub":
+        return what
+    short = f"{kind}:{what[:8]}"
+    return f"{name} ({short})" if name else short
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "not set"
+    value = values[name]
+    if isinstance(value, float) and math.isfinite(value):
+        return number_text(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _data_text(config: LoopConfig, inputs: Inputs, of: Iteration, role: str) -> str:
+    """How a data set changed, in rows, as far as the version trained on can be found."""
+    now = inputs.train if role == "train" else inputs.eval
+    facts = of.data.get(role, {})
+    logged = str(facts.get("sha256", ""))
+    old = next((set_ for set_ in _committed(config, role) if set_.sha256[:16] == logged), None)
+    if old is not None:
+        before = rows_of_examples(old.examples)
+        return f"data.{role} {row_changes(before, rows_of_examples(now.examples))}"
+    if role == "eval":
+        with suppress(LogError):  # its table is damaged, which is said where it is needed
+            before = rows_of_results(of.examples)
+            return f"data.{role} {row_changes(before, rows_of_examples(now.examples))}"
+    return f"data.{role} {facts.get('rows', '?')} -> {len(now.examples)} rows"
+
+
+def _committed(config: LoopConfig, role: str) -> Iterator[DataSet]:
+    """The committed versions of a data set, the latest first; none if it is no file in git."""
+    source = config.train if role == "train" or config.split is not None else config.eval
+    if not isinstance(source, str | Path):
+        return
+    file = config.folder / source
+    try:
+        repository = Repository.containing(file.parent)
+        path = repository.relative(file)
+        blobs = dict.fromkeys(repository.versions(path, _VERSIONS))
+    except GitError:
+        return
+    for blob in blobs:
+        with suppress(FtloopError):  # a version that could not be trained on
+            yield _as_set(config, role, path, next(repository.read([blob])))
+
+
+def _as_set(config: LoopConfig, role: str, path: PurePosixPath, content: bytes) -> DataSet:
+    """A data set from the content that its file had."""
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
+        Path(made, path.name).write_bytes(content)
+        if config.split is None:
+            return data.load(path.name, role, Path(made), config.columns)
+        whole = data.load(path.name, "train", Path(made), config.columns)
+    kept, held = data.split_off(whole, config.split.fraction, config.split.seed)
+    return kept if role == "train" else held
