@@ -191,6 +191,7 @@ def test_outputs_and_summary(repo: Project, actions: dict[str, Path], capfd: Cap
         "stale": "false",
         "exit-code": "0",
         "report": "ftloop-ci",
+        "suffix": "",
     } == said
     assert pytest.approx(0.6) == metrics["x"]["pass_rate"]
     assert (
@@ -279,14 +280,16 @@ def test_hostile_texts_in_a_workflow(
     repo.commit()
     assert 0 == main(["ci", "--train"])
     told = commands(capfd.readouterr().out)
-    assert [("warning", "x: not comparable")] == [(o.name, o.properties["title"]) for o in told]
+    assert [("warning", "x: not comparable"), ("warning", "x: gates loosened")] == [
+        (one.name, one.properties["title"]) for one in told
+    ]
     repo.commit()
     repo.rate(WORSE)
     actions["output"].unlink()
     assert 1 == main(["ci", "--train"])
     told = commands(capfd.readouterr().out)
     assert {("error", "x: regressed")} == {(one.name, one.properties["title"]) for one in told}
-    names = ["verdict", "stale", "exit-code", "metrics", "report"]
+    names = ["verdict", "stale", "exit-code", "metrics", "report", "suffix"]
     said = outputs(actions["output"].read_text(encoding="utf-8"))
     assert names == list(said)
     assert len(json.loads(said["metrics"])["x"]) > 100
