@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "junit.xml"
 
+_APART = ("-p", "ftloop", "-p", "pytest_ftloop.plugin.apart")
+"""The plugin by its name, which counts even if `addopts` or the environment turn it off."""
+
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     from pytest_ftloop.cli.gate import fail_on_argument
@@ -180,10 +183,10 @@ def _lines(outcome: LoopOutcome) -> list[str]:
 def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
     """Train with pytest, so that hooks in the user's conftest.py are called.
 
-    Returns an exit code. A failed gate counts as success here: the gates are judged again, from the
-    log.
+    What the user's addopts select, or forbid, does not count: each file is trained. Returns an exit
+    code. A failed gate counts as success here: the gates are judged again, from the log.
     """
-    command = [sys.executable, "-m", "pytest", "--ftloop"]
+    command = [sys.executable, "-m", "pytest", *_APART, "--ftloop"]
     command += [f"--junitxml={_folder(arguments.out) / JUNIT}"]
     command += [f"--ftloop-baseline={arguments.baseline}"] if arguments.baseline else []
     command += [f"--ftloop-log={arguments.log}"] if arguments.log else []
