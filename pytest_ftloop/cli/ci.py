@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 REPORT, SUMMARY, PAGE, JUNIT = "report.json", "summary.md", "report.html", "junit.xml"
 
+_APART = ("-p", "ftloop", "-p", "pytest_ftloop.plugin.apart")
+"""The plugin by its name, which counts even if `addopts` or the environment turn it off."""
+
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     from pytest_ftloop.cli.gate import fail_on_argument
@@ -64,6 +67,12 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"the folder for {REPORT}, {SUMMARY}, {PAGE} and {JUNIT} (default: ftloop-ci)",
     )
+    to.add_argument(
+        "--key",
+        metavar="TEXT",
+        help="tells this report from those of other jobs on the same pull request, so that each "
+        "has its own comment (default: the PATHs; none for the whole repository)",
+    )
     log_argument(to)
 
 
@@ -72,20 +81,22 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report import pull_request
 
     env = os.environ
+    key = arguments.key
+    key = github.key_of(arguments.paths, env) if key is None else key.strip()
     # Errors go to stdout too: stop-commands covers one stream only.
     errors = sys.stdout if github.in_actions(env) else sys.stderr
     with github.commands_stopped(sys.stdout, env):
         try:
             code, loops = _judged(arguments, errors)
-            summary = pull_request.of(loops)
+            summary = pull_request.of(loops, key)
             _write(arguments.out, loops, summary, env, errors)
         except FtloopError as error:
             print(error, file=errors)
-            github.write_outputs(_outputs(ERROR, None, ""), env)
+            github.write_outputs(_outputs(ERROR, None, "", key), env)
             return ERROR
     for line in _annotations(summary, env, stale_ok=arguments.stale_ok):
         print(line, flush=True)
-    github.write_outputs(_outputs(code, summary, str(arguments.out)), env)
+    github.write_outputs(_outputs(code, summary, str(arguments.out), key), env)
     return code
 
 
@@ -172,10 +183,10 @@ def _lines(outcome: LoopOutcome) -> list[str]:
 def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:
     """Train with pytest, so that hooks in the user's conftest.py are called.
 
-    Returns an exit code. A failed gate counts as success here: the gates are judged again, from the
-    log.
+    What the user's addopts select, or forbid, does not count: each file is trained. Returns an exit
+    code. A failed gate counts as success here: the gates are judged again, from the log.
     """
-    command = [sys.executable, "-m", "pytest", "--ftloop"]
+    command = [sys.executable, "-m", "pytest", *_APART, "--ftloop"]
     command += [f"--junitxml={_folder(arguments.out) / JUNIT}"]
     command += [f"--ftloop-baseline={arguments.baseline}"] if arguments.baseline else []
     command += [f"--ftloop-log={arguments.log}"] if arguments.log else []
@@ -229,8 +240,13 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
-def _outputs(code: int, summary: PullRequestReport | None, folder: str) -> dict[str, str]:
-    """The step's outputs, for later steps of the workflow; without a summary it failed."""
+def _outputs(code: int, summary: PullRequestReport | None, folder: str, key: str) -> dict[str, str]:
+    """The step's outputs, for later steps of the workflow; without a summary it failed.
+
+    `suffix` makes the name of an artifact another one for each key.
+    """
+    from pytest_ftloop.cli import github
+
     sections = summary.loops if summary else ()
     return {
         "verdict": summary.outcome if summary else "error",
@@ -238,6 +254,7 @@ def _outputs(code: int, summary: PullRequestReport | None, folder: str) -> dict[
         "exit-code": str(code),
         "metrics": json.dumps(_metrics(sections), separators=(",", ":"), allow_nan=False),
         "report": folder,
+        "suffix": github.suffix_of(key),
     }
 
 

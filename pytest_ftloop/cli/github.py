@@ -6,6 +6,7 @@ environment as an argument; every variable in it is optional.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.report.escape import one_line
 
 MARKER = "<!-- pytest-ftloop -->"
-"""The first line of our comment, by which a later run finds it."""
+"""The first line of our comment, by which a later run finds it; of a report without a key."""
+
+_LONGEST_KEY = 120
+"""Most characters of a key that is made of paths; a longer one is cut, and ends with its hash."""
 
 SUMMARY_LIMIT = 1024 * 1024
 """Most bytes of a step's summary: GitHub shows nothing of a longer one."""
@@ -95,6 +99,33 @@ def in_workspace(file: str, env: Mapping[str, str]) -> str:
     """A path for an annotation: relative to the checkout if it is inside."""
     path, root = Path(file).resolve(), Path(env.get("GITHUB_WORKSPACE") or ".").resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else Path(file).as_posix()
+
+
+def key_of(paths: Iterable[Path], env: Mapping[str, str]) -> str:
+    """The key of a job that judges these paths: empty if that is the whole checkout.
+
+    Jobs that judge different parts of a repository report side by side.
+    """
+    named = sorted({in_workspace(str(path), env) for path in paths})
+    key = "" if named == ["."] else " ".join(named)
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]} {_digest(key)}"
+
+
+def marker_of(key: str) -> str:
+    """The first line of the comment of a report with this key, of which only a hash is in it."""
+    return f"<!-- pytest-ftloop {_digest(key)} -->" if key else MARKER
+
+
+def suffix_of(key: str) -> str:
+    """An ending for the name of a file or an artifact; another one for each key."""
+    if not key:
+        return ""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", key).strip("-.")[:40]
+    return f"-{plain}" if plain == key else f"-{plain}-{_digest(key)[:6]}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="replace")).hexdigest()[:16]
 
 
 def append_summary(text: str, env: Mapping[str, str]) -> None:
@@ -185,7 +216,7 @@ class GitHub:
                 raise ConfigError(f"GITHUB_API_URL: wanted an address, found {address!r}")
         return cls(url, repository, token, graphql)
 
-    def sticky_comment(self, number: int, body: str) -> tuple[str, bool]:
+    def sticky_comment(self, number: int, body: str, marker: str = MARKER) -> tuple[str, bool]:
         """Write or update our comment on a pull request; its address, and whether it was updated.
 
         A comment is ours if it begins with the marker and the token's own account wrote it.
@@ -195,7 +226,7 @@ class GitHub:
         # Retried as a whole: a request that seemed to fail may have written the comment, and a
         # second one would be posted if it were not looked for again.
         def write() -> tuple[str, bool]:
-            ours = self._ours(number, account)
+            ours = self._ours(number, account, marker)
             if ours is not None:
                 answer = self._ask("PATCH", f"issues/comments/{ours}", {"body": body})
             else:
@@ -214,13 +245,13 @@ class GitHub:
                 return _number(found.get("number"))
         return None
 
-    def _ours(self, number: int, account: str) -> int | None:
+    def _ours(self, number: int, account: str, marker: str) -> int | None:
         for page in range(1, _MOST_PAGES + 1):
             path = f"issues/{number}/comments?per_page={_PER_PAGE}&page={page}"
             comments = _dicts(self._ask("GET", path))
             for comment in comments:
                 by = _dict(comment.get("user")).get("login")
-                if by == account and _text(comment.get("body")).lstrip().startswith(MARKER):
+                if by == account and _text(comment.get("body")).lstrip().startswith(marker):
                     return _number(comment.get("id"))
             if len(comments) < _PER_PAGE:
                 break

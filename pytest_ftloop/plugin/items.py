@@ -13,7 +13,7 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Gate, Regression
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.plugin.session import session_of
-from pytest_ftloop.report.properties import loop_properties, verdict_properties
+from pytest_ftloop.report.properties import Properties, loop_properties, verdict_properties
 
 
 class LoopFileCollector(pytest.File):
@@ -54,6 +54,12 @@ class LoopItem(pytest.Item):
         self.loop, self.line = loop, gate.line if gate else None
         self.add_marker("ftloop")
 
+    def record(self, properties: Properties) -> None:
+        """Set the item's JUnit properties, in place of those of an earlier run of the same item."""
+        names = {name for name, _ in properties}
+        others = [pair for pair in self.user_properties if pair[0] not in names]
+        self.user_properties[:] = [*others, *properties]
+
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""
         if isinstance(excinfo.value, GateFailedError | FtloopError):
@@ -77,8 +83,7 @@ class RegressionItem(LoopItem):
         session = session_of(self.config)
         verdict = session.judge_once(self.loop, self.gate)
         result = session.run_once(self.loop)
-        self.user_properties += loop_properties(result)
-        self.user_properties += verdict_properties(verdict, self.gate)
+        self.record([*loop_properties(result), *verdict_properties(verdict, self.gate)])
         if not verdict.ok:
             from pytest_ftloop.report.verdict import explain_verdict
 
@@ -98,7 +103,7 @@ class GateItem(LoopItem):
         checked = None
         if self.gate is not None:
             checked = next(r for r in result.gates if r.gate == self.gate)
-        self.user_properties += loop_properties(result, checked)
+        self.record(loop_properties(result, checked))
         if checked is not None and not checked.passed:
             from pytest_ftloop.report.explain import explain_gate
 

@@ -113,6 +113,53 @@ def test_training_that_fails(repo: Project, capfd: Capture) -> None:
     assert "training failed: pytest exited with 4" in captured.err
 
 
+ADDOPTS = {
+    "selection": "-k nothing -m never --deselect x.ftloop.yaml --ignore x.ftloop.yaml --lf --sw",
+    "stops": "-x --maxfail=1",
+    "only looks": "--collect-only",
+    "only sets up": "--setup-plan",
+    "replays": "--ftloop-replay",
+    "another log": "--ftloop-log elsewhere --ftloop-baseline nowhere --ftloop-iterations 3",
+    "without the plugin": "-p no:ftloop",
+    "fixtures": "--fixtures",
+}
+
+
+@pytest.mark.parametrize("where", ["ini", "environment"])
+@pytest.mark.parametrize("case", ADDOPTS)
+def test_train_whatever_addopts_say(
+    repo: Project, monkeypatch: pytest.MonkeyPatch, case: str, where: str, capfd: Capture
+) -> None:
+    """The user's addopts select and forbid nothing: what is stale is trained."""
+    if where == "ini":
+        repo.write("pytest.ini", f"[pytest]\naddopts = {ADDOPTS[case]}\n")
+    else:
+        monkeypatch.setenv("PYTEST_ADDOPTS", ADDOPTS[case])
+    repo.rate(BETTER)
+    assert 0 == main(["ci", "--train"])
+    assert ["x 0.0016"] == repo.trained()
+    assert not (repo.path / "elsewhere").exists()
+
+
+def test_train_keeps_the_plugins_of_addopts(repo: Project, capfd: Capture) -> None:
+    """A plugin that scores, and an option of the user's conftest.py, are there in training."""
+    repo.write(
+        "scores.py", "def pytest_ftloop_score(output, expected, example):\n    return True\n"
+    )
+    repo.write(
+        "conftest.py",
+        'pytest_plugins = ["tests.plugin.fake_runner"]\n'
+        "def pytest_addoption(parser):\n    parser.addoption('--mine')\n"
+        "def pytest_configure(config):\n    assert config.getoption('--mine') == 'here'\n",
+    )
+    repo.write("pytest.ini", "[pytest]\naddopts = -p scores --mine here -k nothing\n")
+    text = (repo.path / "x.ftloop.yaml").read_text()
+    repo.write("x.ftloop.yaml", f"{text}scoring: {{scorer: hook}}\n")
+    assert 0 == main(["ci", "--train"]), capfd.readouterr()
+    report = from_json((repo.path / "ftloop-ci/report.json").read_bytes())
+    assert 1.0 == report.loops[0].metrics["pass_rate"]
+
+
 def test_fail_on(repo: Project, capfd: Capture) -> None:
     """The command line adds to what fails, also for what was trained just now."""
     repo.rate(WORSE)
@@ -191,6 +238,7 @@ def test_outputs_and_summary(repo: Project, actions: dict[str, Path], capfd: Cap
         "stale": "false",
         "exit-code": "0",
         "report": "ftloop-ci",
+        "suffix": "",
     } == said
     assert pytest.approx(0.6) == metrics["x"]["pass_rate"]
     assert (
@@ -279,14 +327,16 @@ def test_hostile_texts_in_a_workflow(
     repo.commit()
     assert 0 == main(["ci", "--train"])
     told = commands(capfd.readouterr().out)
-    assert [("warning", "x: not comparable")] == [(o.name, o.properties["title"]) for o in told]
+    assert [("warning", "x: not comparable"), ("warning", "x: gates loosened")] == [
+        (one.name, one.properties["title"]) for one in told
+    ]
     repo.commit()
     repo.rate(WORSE)
     actions["output"].unlink()
     assert 1 == main(["ci", "--train"])
     told = commands(capfd.readouterr().out)
     assert {("error", "x: regressed")} == {(one.name, one.properties["title"]) for one in told}
-    names = ["verdict", "stale", "exit-code", "metrics", "report"]
+    names = ["verdict", "stale", "exit-code", "metrics", "report", "suffix"]
     said = outputs(actions["output"].read_text(encoding="utf-8"))
     assert names == list(said)
     assert len(json.loads(said["metrics"])["x"]) > 100

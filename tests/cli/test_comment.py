@@ -172,3 +172,99 @@ def test_huge_report(tmp_path: Path, github: FakeGitHub) -> None:
     body = github.comments[0]["body"]
     assert len(body) <= len(body.encode()) < LIMIT
     assert 3 == body.count(": regressed\n\n")
+
+
+# several jobs
+
+
+def reports(folder: Path, keys: dict[str, str]) -> list[Path]:
+    """A report per folder, each with its key and a loop called like the folder."""
+    files = []
+    for name, key in keys.items():
+        file = folder / name / "report.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(to_json(of([judged(name)], key)), encoding="utf-8")
+        files.append(file)
+    return files
+
+
+KEYS = {
+    "packages": ({"a": "packages/a", "b": "packages/b"}, 2),
+    "one is the whole repository": ({"a": "", "b": "b"}, 2),
+    "equal keys": ({"a": "", "b": "", "c": ""}, 3),
+    "equal keys of paths": ({"a": "x", "b": "x"}, 2),
+    "hostile": ({"a": "--> @all <b>", "b": "x" * 200, "c": "x" * 199 + "y", "d": "\u200b"}, 4),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+@pytest.mark.parametrize("together", [True, False], ids=["one call", "a call each"])
+def test_a_comment_per_job(
+    tmp_path: Path, github: FakeGitHub, event: Any, case: str, together: bool
+) -> None:
+    """No job's comment takes the place of another's; a later run updates each."""
+    keys, count = KEYS[case]
+    event({"pull_request": {"number": 12}})
+    files = reports(tmp_path / "reports", keys)
+    if "equal" in case and not together:
+        pytest.skip("the jobs are told apart by their folders, which one call sees")
+    for _ in range(2):
+        if together:
+            assert 0 == main(["comment", str(tmp_path / "reports")])
+        else:
+            assert [0] * len(files) == [main(["comment", str(file)]) for file in files]
+    bodies = [comment["body"] for comment in github.comments]
+    assert count == len(bodies)
+    for name in keys:
+        assert 1 == sum(f"### \u274c {name}: regressed" in body for body in bodies)
+    first_lines = [body.split("\n")[0] for body in bodies]
+    assert all(line.startswith("<!-- pytest-ftloop") for line in first_lines)
+    assert all(line.endswith("-->") and 1 == line.count("--", 4) for line in first_lines)
+
+
+def test_the_whole_repository_keeps_its_comment(
+    tmp_path: Path, github: FakeGitHub, event: Any
+) -> None:
+    """A report without a key, or of an older version, updates the comment that was there."""
+    event({"pull_request": {"number": 12}})
+    (file,) = reports(tmp_path, {"a": ""})
+    assert 0 == main(["comment", str(file)])
+    old = json.loads(file.read_text())
+    old |= {"schema_version": 1}
+    del old["key"]
+    file.write_text(json.dumps(old))
+    assert 0 == main(["comment", str(file)])
+    (comment,) = github.comments
+    assert comment["body"].startswith(f"{MARKER}\n")
+
+
+def test_key_option(tmp_path: Path, github: FakeGitHub, event: Any) -> None:
+    """--key comes before the report's own."""
+    event({"pull_request": {"number": 12}})
+    (file,) = reports(tmp_path, {"a": "x"})
+    for key in ("p", "q", ""):
+        assert 0 == main(["comment", str(file), "--key", key])
+    assert [" p", " q", ""] == [
+        comment["body"].split("\n")[1].removeprefix("## \u274c ftloop").partition(":")[0]
+        for comment in github.comments
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "wanted a report.json, found none"),
+        ({f"a{n}/report.json": "{}" for n in range(21)}, "wanted 20 reports at most, found 21"),
+        ({"report.json": '{"key": "' + "x" * 201 + '"}'}, "not a report of ftloop ci: key"),
+    ],
+    ids=["none", "too many", "a long key"],
+)
+def test_reports_that_are_refused(
+    tmp_path: Path, capsys: Capture, files: dict[str, str], said: str
+) -> None:
+    """A folder without a report, or with what no job of ours writes, is an error."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert 2 == main(["comment", str(tmp_path), "--dry-run"])
+    assert said in capsys.readouterr().err

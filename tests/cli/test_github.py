@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +20,11 @@ from pytest_ftloop.cli.github import (
     append_summary,
     commands_stopped,
     in_workspace,
+    key_of,
+    marker_of,
     pull_request_of,
     read_event,
+    suffix_of,
     summary_room,
     write_outputs,
 )
@@ -29,7 +34,6 @@ from tests.workflows.github_fakes import BOT, Command, FakeGitHub, commands, out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ACTIONS = {"GITHUB_ACTIONS": "true"}
 ENCODABLE = [text.encode("utf-8", "replace").decode() for text in TEXTS]
@@ -356,3 +360,45 @@ def test_branch_with_any_name(github: FakeGitHub) -> None:
 def test_event_without_a_pull_request(github: FakeGitHub, event: dict[str, Any]) -> None:
     """An event of anything else has none."""
     assert None is pull_request_of(json.loads(json.dumps(event)), client(github))
+
+
+@pytest.mark.parametrize(
+    ("paths", "key", "suffix"),
+    [
+        (["."], "", ""),
+        (["./"], "", ""),
+        (["a"], "a", "-a"),
+        (["./a/"], "a", "-a"),
+        (["b", "a"], "a b", "-a-b-c8687a"),
+        (["a", "b", "a"], "a b", "-a-b-c8687a"),
+        (["a/b"], "a/b", "-a-b-c14cdd"),
+        ([".", "a"], ". a", "-a-9a7a5a"),
+    ],
+)
+def test_key_of_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], key: str, suffix: str
+) -> None:
+    """The key is that of the paths in any order and spelling; the whole checkout has none."""
+    monkeypatch.chdir(tmp_path)
+    found = key_of([Path(path) for path in paths], {})
+    assert key == found
+    assert suffix[:-6] == suffix_of(found)[:-6] if len(suffix) > 6 else suffix == suffix_of(found)
+
+
+def test_key_in_a_folder_of_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job with another working folder judges that folder, not the whole checkout."""
+    (tmp_path / "packages/a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "packages/a")
+    env = {"GITHUB_WORKSPACE": str(tmp_path)}
+    assert "packages/a" == key_of([Path()], env)
+    assert "packages/a/x.ftloop.yaml" == key_of([Path("x.ftloop.yaml")], env)
+
+
+def test_keys_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that look alike have names and markers of their own, and a bounded length."""
+    monkeypatch.chdir(tmp_path)
+    long = [Path("/".join(["deep"] * 50) + end) for end in "ab"]
+    keys = ["", "a", "a b", "a-b", "a/b", "a_b", *(key_of([path], {}) for path in long)]
+    assert len(keys) == len({marker_of(key) for key in keys}) == len({*map(suffix_of, keys)})
+    assert all(len(key) <= 140 for key in keys)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{0,60}", suffix_of(key)) for key in keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,10 +139,20 @@ def test_least_permissions(name: str) -> None:
     assert "actions/checkout" not in workflow(name)
 
 
+def test_merge_queue() -> None:
+    """What is required before a merge runs in a merge queue too, and may train there."""
+    for name in NAMES:
+        is_comment = name == "ftloop-comment.yml"
+        assert is_comment == ("merge_group" not in read(name)["on"])
+    assert 2 == workflow("ftloop-gpu.yml").count("github.event_name != 'pull_request'")
+    for name in ("gate.yml", "ci.yml"):
+        assert "\n  merge_group:\n" in (ROOT / ".github/workflows" / name).read_text("utf-8")
+
+
 def test_comment_finds_the_report() -> None:
     """Every gate uploads, under the name that the comment downloads, a folder with report.json."""
     (comment,) = read("ftloop-comment.yml")["jobs"].values()
-    wanted = comment["steps"][0]["with"]["name"]
+    wanted = comment["steps"][0]["with"]["pattern"]
     gates = [name for name in NAMES if name != "ftloop-comment.yml"]
     assert read("ftloop-comment.yml")["on"]["workflow_run"]["workflows"] == [
         read(name)["name"] for name in ("ftloop-replay.yml", "ftloop-gpu.yml")
@@ -154,4 +165,8 @@ def test_comment_finds_the_report() -> None:
                 if step.get("run", "").startswith("ftloop ci")
             }
             uploads = [step["with"] for step in job["steps"] if "upload-artifact" in str(step)]
-            assert [out] == [upload["path"] for upload in uploads if upload["name"] == wanted]
+            assert [out] == [
+                upload["path"]
+                for upload in uploads
+                if fnmatch(upload["name"], wanted) and "log" not in upload["name"]
+            ]

@@ -85,6 +85,34 @@ def test_verdict_of_the_regression_gate(gated: Project) -> None:
     assert {*LOOP, *METRICS} <= set(values)
 
 
+AGAIN = """\
+import pytest
+from _pytest.runner import runtestprotocol
+
+pytest_plugins = ["tests.plugin.fake_runner"]
+
+
+def pytest_runtest_protocol(item, nextitem):
+    item.user_properties.append(("mine", "kept"))
+    runtestprotocol(item, nextitem=nextitem, log=False)  # as pytest-rerunfailures does
+"""
+
+
+def test_an_item_that_runs_again(gated: Project) -> None:
+    """Each property stands once, with the last value, however often an item is run (reruns)."""
+    gated.write(
+        "x.ftloop.yaml",
+        (gated.path / "x.ftloop.yaml")
+        .read_text()
+        .replace("regression: {}", "regression: {}\n  eval_loss: '<= 9'"),
+    )
+    gated.write("conftest.py", AGAIN)
+    gated.run("--ftloop", "--junitxml=junit.xml")
+    said = properties(gated)
+    assert {"regression", "eval_loss"} == set(said)
+    assert all("kept" == values["mine"] for values in said.values())
+
+
 def test_names_are_safe(project: Project) -> None:
     """A tag's control characters and markup leave the file well-formed, also as property names."""
     tag = '<b>&"\\e[31m\\u202e'

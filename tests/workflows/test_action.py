@@ -219,7 +219,7 @@ def test_options(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     propose(loops.repo, remote, PullRequest())
     job = checkout(remote, tmp_path / "job", PullRequest())
     assert 1 == run_action(job, {"baseline": "origin/main", "path": "x.ftloop.yaml ."}).code
-    assert 0 == run_action(job, {"fail-on": "not-comparable,inconclusive"}).code
+    assert 1 == run_action(job, {"fail-on": "not-comparable,inconclusive"}).code
     assert "nowhere" in run_action(job, {"baseline": "nowhere"}).printed
     assert 2 == run_action(job, {"path": "nowhere"}).code
     assert 2 == run_action(job, {"fail-on": "improved"}).code
@@ -250,7 +250,7 @@ def test_install(
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_inputs(remote: GitRepo, tmp_path: Path, text: str) -> None:
     """Whatever an input holds, none of it is run, and no output is forged."""
-    names = ("path", "baseline", "fail-on", "out", "requirement", "packages", "artifact")
+    names = ("path", "baseline", "fail-on", "key", "out", "requirement", "packages", "artifact")
     job = checkout(remote, tmp_path / "job")
     for name in names:
         done = run_action(job, {name: text})

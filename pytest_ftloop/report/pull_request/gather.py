@@ -74,13 +74,17 @@ class LoopOutcome:
     trained: bool = False
 
 
-def of(loops: Iterable[LoopOutcome]) -> PullRequestReport:
-    """The report on these loops, in their order. Of too many loops it keeps the worst."""
+def of(loops: Iterable[LoopOutcome], key: str = "") -> PullRequestReport:
+    """The report on these loops, in their order. Of too many loops it keeps the worst.
+
+    `key` tells it from the reports of other jobs on the same pull request.
+    """
     sections = [_section(outcome) for outcome in loops]
     ranks = [(section.ok, OUTCOMES.index(section.outcome)) for section in sections]
     worst = sorted(range(len(sections)), key=lambda index: (ranks[index], index))[:MOST_LOOPS]
     kept = tuple(sections[index] for index in sorted(worst))
-    return PullRequestReport(loops=kept, left_out=len(sections) - len(kept))
+    left_out = len(sections) - len(kept)
+    return PullRequestReport(key=_cut(key, NAME), loops=kept, left_out=left_out)
 
 
 def _section(outcome: LoopOutcome) -> LoopSection:

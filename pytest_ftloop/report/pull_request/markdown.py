@@ -147,10 +147,11 @@ def _headline(report: PullRequestReport) -> str:
     icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
     changed = any(loop.gate_changes.loosened for loop in report.loops)
     more = ", gates loosened" if changed else ""
+    title = f"## {icon} ftloop" + (f" {_say(report.key, _LOOP, middle=True)}" if report.key else "")
     if len(report.loops) == 1 and not report.left_out:
-        return f"## {icon} ftloop: {_label(report.outcome)}{more}"
+        return f"{title}: {_label(report.outcome)}{more}"
     said = _counted(loop.outcome for loop in report.loops) or "nothing was judged"
-    return f"## {icon} ftloop: {plural(len(report.loops) + report.left_out, 'loop')}: {said}{more}"
+    return f"{title}: {plural(len(report.loops) + report.left_out, 'loop')}: {said}{more}"
 
 
 def _counted(outcomes: Iterable[Outcome]) -> str:

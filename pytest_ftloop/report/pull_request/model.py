@@ -234,9 +234,13 @@ class LoopSection(_Row):
 
 
 class PullRequestReport(_Row):
-    """The loops of a run. `left_out` is the number of further loops, none of them worse."""
+    """The loops of a run. `left_out` is the number of further loops, none of them worse.
+
+    `key` tells the run from others on the same pull request, each of which has its own comment.
+    """
 
     schema_version: Literal[1, 2] = 2
+    key: Name = ""
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
     left_out: Count = 0
 
