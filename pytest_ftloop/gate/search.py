@@ -40,6 +40,8 @@ system knows: there a checkout without git must not pass for a first version.
 MOST_VERSIONS = 50
 """Changes of a log that are looked at for the last other version, where nothing states the base."""
 
+_ONLY = "the log has held no other version"
+
 
 def find_baseline(
     sought: Sought, stated: str | None, env: Mapping[str, str] | None = None
@@ -97,7 +99,9 @@ def _last_other(
         baseline, folder = _at_or_older(repository, at, sought, folder)
         if baseline is not None and not baseline.is_version(sought.candidate):
             if baseline.folder is None and at.commit != head:
-                baseline = replace(baseline, context=(f"{note}; it is the first version",))
+                baseline = replace(
+                    baseline, context=(f"{note}; it is the first version of this log",)
+                )
             return replace(baseline, is_review=at.commit != head)
         try:
             earlier = folder and before_last_change(repository, at.commit, folder)
@@ -107,8 +111,9 @@ def _last_other(
             why = f"{note}, and the history of this shallow clone ends too early"
             return Baseline(why_none=f"{why} (git fetch --unshallow gets it)", is_review=True)
         if not earlier:
-            why = f"{note}, and the log has held no other version"
-            return Baseline(why_none=why, is_first=True, is_review=True)
+            # The first version of all. What the log says of it is all that there is to know.
+            only = baseline_at(repository, replace(found, note=f"{note}; {_ONLY}"), sought)
+            return replace(only, is_review=True)
         shown = f"{'HEAD^ ' if earlier == parent_of(repository, head) else ''}({earlier[:7]})"
         shown = shown.strip("()") if shown.startswith("(") else shown
         at = Reference(earlier, shown, "another version", note=_compared_with(note, shown))
