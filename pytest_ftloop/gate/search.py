@@ -97,12 +97,13 @@ def _last_other(
     at, folder = replace(found, note=_compared_with(note, found.shown)), None
     for _ in range(MOST_VERSIONS):
         baseline, folder = _at_or_older(repository, at, sought, folder)
+        is_older = at.commit != head
         if baseline is not None and not baseline.is_version(sought.candidate):
-            if baseline.folder is None and at.commit != head:
-                baseline = replace(
-                    baseline, context=(f"{note}; it is the first version of this log",)
-                )
-            return replace(baseline, is_review=at.commit != head)
+            # An older commit without this loop's log: unless another one's was removed since, the
+            # log began with the candidate.
+            if not is_older or baseline.folder is not None or baseline.was_deleted:
+                return replace(baseline, is_review=is_older)
+            folder = None
         try:
             earlier = folder and before_last_change(repository, at.commit, folder)
         except GitError as error:
