@@ -47,8 +47,6 @@ class Baseline:
     is_first: bool = False
     had_log: str = ""
     was_stated: bool = False
-    was_deleted: bool = False
-    """Whether the commit has the log of a loop that is gone now: it may be this one's."""
     newest: Iteration | None = None
     is_review: bool = False
     is_working: bool = False
@@ -188,7 +186,6 @@ def baseline_at(repository: Repository, found: Reference, sought: Sought) -> Bas
         is_first=True,
         had_log=gone,
         was_stated=found.how == STATED,
-        was_deleted=bool(gone),
         context=(found.note,) if found.note else (),
     )
 

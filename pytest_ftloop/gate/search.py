@@ -94,23 +94,23 @@ def _last_other(
     """The baseline in the last commit whose log stands for another version than the candidate."""
     head, note = found.commit, "nothing states where this change starts"
     note = f"{found.note}, and {note}" if found.note else note
-    at, folder = replace(found, note=_compared_with(note, found.shown)), None
+    at, place = replace(found, note=_compared_with(note, found.shown)), None
     for _ in range(MOST_VERSIONS):
-        baseline, folder = _at_or_older(repository, at, sought, folder)
+        baseline, place = _at_or_older(repository, at, sought, place)
         is_older = at.commit != head
-        if baseline is not None and not baseline.is_version(sought.candidate):
-            # An older commit without this loop's log: unless another one's was removed since, the
-            # log began with the candidate.
-            if not is_older or baseline.folder is not None or baseline.was_deleted:
-                return replace(baseline, is_review=is_older)
-            folder = None
+        # An older commit without a version has no log of this loop, or a damaged one.
+        is_other = baseline is not None and not baseline.is_version(sought.candidate)
+        if baseline is not None and is_other and (baseline.iteration or not is_older):
+            return replace(baseline, is_review=is_older)
         try:
-            earlier = folder and before_last_change(repository, at.commit, folder)
+            earlier = place and before_last_change(repository, at.commit, place)
         except GitError as error:
             if error.kind != "shallow" or in_ci(env):
                 raise
             why = f"{note}, and the history of this shallow clone ends too early"
             return Baseline(why_none=f"{why} (git fetch --unshallow gets it)", is_review=True)
+        if not earlier and baseline is not None and baseline.had_log:
+            return replace(baseline, is_review=True)
         if not earlier:
             # The first version of all. What the log says of it is all that there is to know.
             only = baseline_at(repository, replace(found, note=f"{note}; {_ONLY}"), sought)
@@ -123,13 +123,16 @@ def _last_other(
 
 
 def _at_or_older(
-    repository: Repository, at: Reference, sought: Sought, folder: PurePosixPath | None
+    repository: Repository, at: Reference, sought: Sought, place: PurePosixPath | None
 ) -> tuple[Baseline | None, PurePosixPath | None]:
-    """The baseline at a commit and the log's folder there; None for an old log that is damaged."""
-    with suppress(LogError) if folder else nullcontext():
+    """The baseline at a commit, and the folder of the log there, or else where it is later.
+
+    None for an old log that is damaged.
+    """
+    with suppress(LogError) if place else nullcontext():
         baseline = baseline_at(repository, at, sought)
-        return baseline, baseline.folder
-    return None, folder
+        return baseline, baseline.folder or place
+    return None, place
 
 
 def _compared_with(note: str, shown: str) -> str:

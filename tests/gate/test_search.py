@@ -111,6 +111,17 @@ def test_worse_and_docs_pushed_together(repo: GitRepo) -> None:
     assert good[:7] == baseline.shown
 
 
+def test_log_deleted_in_a_commit_of_its_own(repo: GitRepo) -> None:
+    """The last version that there was, also if the log was away for a while."""
+    good = repo.head
+    repo.git("rm", "--quiet", "-r", LOG)
+    repo.commit()
+    repo.commit({"docs.md": "1"})
+    log_in(repo.root, WORSE)
+    repo.commit()
+    assert (GOOD.id, good) == found(find(repo, WORSE))
+
+
 def test_log_at_head_with_another_version(repo: GitRepo) -> None:
     """HEAD itself, where its log stands for another version: a rejected one was committed."""
     log = ImprovementLog(repo.root / LOG)
