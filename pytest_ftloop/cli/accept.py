@@ -13,7 +13,7 @@ from pytest_ftloop.cli.command import (
     report,
     where_argument,
 )
-from pytest_ftloop.core.errors import ConfigError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -111,17 +111,24 @@ def _what_follows(iteration: Iteration, logged: Logged) -> str:
 
 
 def _accept(iteration: Iteration, logged: Logged) -> str:
-    """Log that the iteration is the baseline from now on, in place of all earlier ones."""
+    """Log that the iteration is the baseline from now on, in place of all earlier ones.
+
+    It counts against the baseline that it is compared with now, and those that the log accepted
+    before, but not against one that another branch accepts later.
+    """
     from pytest_ftloop.core.records import Judgement
-    from pytest_ftloop.gate.judgements import current_judgements
+    from pytest_ftloop.gate.judgements import covered_by, current_judgements
 
     current = current_judgements(logged.log.view.judgements())
+    baseline = _compared_with(iteration, logged)
     if [(judgement.candidate, judgement.by) for judgement in current] == [(iteration.id, "hand")]:
-        return f"iteration {iteration.name} is accepted already"
+        covered = covered_by(current[0])
+        if baseline is None or not covered or baseline in covered:
+            return f"iteration {iteration.name} is accepted already"
     judgement = Judgement(
         loop=iteration.loop,
         candidate=iteration.id,
-        baseline=None,
+        baseline=baseline,
         by="hand",
         kind="accepted",
         passed=True,
@@ -161,6 +168,20 @@ def _retire(folder: Path) -> str:
     )
     kept = log.append_judgement(judgement)
     return f"gave up {folder.name}: commit {shown_path(log.files(kept)[0])}"
+
+
+def _compared_with(iteration: Iteration, logged: Logged) -> str | None:
+    """The id of the iteration that the gate compares this one with; None if that is not known."""
+    from pytest_ftloop.gate.search import find_baseline
+    from pytest_ftloop.loop.acceptance import sought
+
+    if logged.config is None:
+        return None
+    try:
+        found = find_baseline(sought(logged.config, logged.log, iteration), None).iteration
+    except FtloopError:  # no repository, or a base that was not fetched: what the log says counts
+        return None
+    return found.id if found is not None and found.id != iteration.id else None
 
 
 def _shown(value: object) -> str:

@@ -177,7 +177,10 @@ def _lines(outcome: LoopOutcome) -> list[str]:
     from pytest_ftloop.cli.gate import loop_lines
 
     assert outcome.result is not None
-    return loop_lines(outcome.result, terminal_width())
+    lines = loop_lines(outcome.result, terminal_width())
+    if outcome.trained:
+        lines.append("trained in this job: commit the log, or the next change can't be judged")
+    return lines
 
 
 def _train(files: Sequence[Path], arguments: argparse.Namespace) -> int:

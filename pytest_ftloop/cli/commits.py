@@ -105,7 +105,7 @@ class Candidates:
         config = read_loop_file(file)
         if self.root is None or self.tree is None:
             return config
-        from pytest_ftloop.loop.retrain import with_what_git_lacks
+        from pytest_ftloop.loop.retrain_process import with_what_git_lacks
 
         return with_what_git_lacks(
             config, self.root / config.folder.resolve().relative_to(self.tree)

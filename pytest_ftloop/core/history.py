@@ -101,7 +101,11 @@ def _default_refs(repository: Repository, defaults: Sequence[str]) -> tuple[str,
     remotes = repository.remotes()[:1]
     names = tuple(dict.fromkeys((*filter(None, defaults), "main", "master")))
     stated = [f"refs/remotes/{remote}/{name}" for remote in remotes for name in names]
-    heads = [f"refs/remotes/{remote}/HEAD" for remote in remotes]
+    heads = [
+        ref
+        for remote in remotes
+        if (ref := repository.query("symbolic-ref", "--quiet", f"refs/remotes/{remote}/HEAD"))
+    ]
     own = repository.query("symbolic-ref", "--quiet", "HEAD")
     local = [f"refs/heads/{name}" for name in names if f"refs/heads/{name}" != own]
     count = len(tuple(filter(None, defaults)))

@@ -32,8 +32,9 @@ class Baseline:
     `newest` is the version accepted last, if that has no run in the candidate's environment and
     `iteration` is an older one. `is_review`: nothing states the commit, and the candidate is
     committed already, so that there is nothing to train or to log. `context` is what a reader has
-    to know of the choice. `unlogged` says which version of the commit is the real standard, if its
-    log was never committed; then nothing can be judged.
+    to know of the choice. `has_candidate`: the commit has the candidate already, with the loop
+    file's settings. `unlogged` says which version of the commit is the real standard, if its log
+    was never committed; then nothing can be judged.
     """
 
     shown: str = ""
@@ -51,6 +52,7 @@ class Baseline:
     is_working: bool = False
     """Whether it is the last commit, of which the candidate is a change that is not committed."""
     context: tuple[str, ...] = ()
+    has_candidate: bool = False
     unlogged: str = ""
 
     @property

@@ -60,12 +60,13 @@ class Comparison:
         Before that the baseline is trained, if that was asked for and it has no run here.
         """
         is_missing = self.baseline.iteration is not None and not self.baseline_runs()
+        is_missing = is_missing and not self.baseline.unlogged
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
         verdict = self._compared(rule)
         if is_in_doubt(verdict):
             verdict = self._decided(verdict, rule)
-        context = (*self.baseline.context, *self._damages, *verdict.context)
+        context = (*self._context(verdict), *self._damages, *verdict.context)
         return replace(verdict, context=context)
 
     def _decided(self, verdict: Verdict, rule: Regression) -> Verdict:
@@ -93,6 +94,18 @@ class Comparison:
         )
         return replace(verdict, kind="incomplete", ok=False, because=because)
 
+    def _context(self, verdict: Verdict) -> tuple[str, ...]:
+        """What to know of the baseline; first whether its commit has the candidate already."""
+        baseline = self.baseline
+        if verdict.ok or not baseline.has_candidate or baseline.iteration is None:
+            return baseline.context
+        return (
+            f"{baseline.shown} has this version already: this change does not make it worse. "
+            f"ftloop accept --baseline accepts it; or restore the settings of "
+            f"{baseline.iteration.name}",
+            *baseline.context,
+        )
+
     def baseline_runs(self) -> tuple[Measured, ...]:
         """The baseline's runs in the candidate's environment; empty if it was not trained there."""
         baseline = self.baseline.iteration
@@ -111,7 +124,7 @@ class Comparison:
         baseline = self.baseline.iteration
         if baseline is not None and baseline.fingerprint == self.candidate.fingerprint:
             return None
-        if self.baseline.is_review:
+        if self.baseline.is_review or self.baseline.unlogged:
             return None
         if verdict.ok and self._is_accepted_by_hand:
             return None
@@ -165,6 +178,16 @@ class Comparison:
                 because=f"{candidate.name}: {why}",
                 candidate=candidate.name,
                 baseline=baseline.name if baseline else None,
+                against=self.baseline.shown,
+                alpha=rule.alpha,
+                total=len(candidate.examples),
+            )
+        if self.baseline.unlogged:
+            return Verdict(
+                kind="incomplete",
+                ok=False,
+                because=self.baseline.unlogged,
+                candidate=candidate.name,
                 against=self.baseline.shown,
                 alpha=rule.alpha,
                 total=len(candidate.examples),

@@ -40,6 +40,8 @@ system knows: there a checkout without git must not pass for a first version.
 MOST_VERSIONS = 50
 """Changes of a log that are looked at for the last other version, where nothing states the base."""
 
+_ONLY = "the log has held no other version"
+
 
 def find_baseline(
     sought: Sought, stated: str | None, env: Mapping[str, str] | None = None
@@ -92,25 +94,27 @@ def _last_other(
     """The baseline in the last commit whose log stands for another version than the candidate."""
     head, note = found.commit, "nothing states where this change starts"
     note = f"{found.note}, and {note}" if found.note else note
-    at, folder = replace(found, note=_compared_with(note, found.shown)), None
+    at, place = replace(found, note=_compared_with(note, found.shown)), None
     for _ in range(MOST_VERSIONS):
-        baseline, folder = _at_or_older(repository, at, sought, folder)
-        if baseline is not None and not baseline.is_version(sought.candidate):
-            if baseline.folder is None and at.commit != head:
-                baseline = replace(baseline, context=(f"{note}; it is the first version",))
-            return replace(baseline, is_review=at.commit != head)
+        baseline, place = _at_or_older(repository, at, sought, place)
+        is_older = at.commit != head
+        # An older commit without a version has no log of this loop, or a damaged one.
+        is_other = baseline is not None and not baseline.is_version(sought.candidate)
+        if baseline is not None and is_other and (baseline.iteration or not is_older):
+            return replace(baseline, is_review=is_older)
         try:
-            earlier = folder and before_last_change(repository, at.commit, folder)
+            earlier = place and before_last_change(repository, at.commit, place)
         except GitError as error:
             if error.kind != "shallow" or in_ci(env):
                 raise
             why = f"{note}, and the history of this shallow clone ends too early"
             return Baseline(why_none=f"{why} (git fetch --unshallow gets it)", is_review=True)
+        if not earlier and baseline is not None and baseline.had_log:
+            return replace(baseline, is_review=True)
         if not earlier:
-            why = "it is the first version: the log has held no other"
-            return Baseline(
-                found.shown, head, why_none=why, is_first=True, is_review=True, context=(note,)
-            )
+            # The first version of all. What the log says of it is all that there is to know.
+            only = baseline_at(repository, replace(found, note=f"{note}; {_ONLY}"), sought)
+            return replace(only, is_review=True)
         shown = f"{'HEAD^ ' if earlier == parent_of(repository, head) else ''}({earlier[:7]})"
         shown = shown.strip("()") if shown.startswith("(") else shown
         at = Reference(earlier, shown, "another version", note=_compared_with(note, shown))
@@ -119,13 +123,16 @@ def _last_other(
 
 
 def _at_or_older(
-    repository: Repository, at: Reference, sought: Sought, folder: PurePosixPath | None
+    repository: Repository, at: Reference, sought: Sought, place: PurePosixPath | None
 ) -> tuple[Baseline | None, PurePosixPath | None]:
-    """The baseline at a commit and the log's folder there; None for an old log that is damaged."""
-    with suppress(LogError) if folder else nullcontext():
+    """The baseline at a commit, and the folder of the log there, or else where it is later.
+
+    None for an old log that is damaged.
+    """
+    with suppress(LogError) if place else nullcontext():
         baseline = baseline_at(repository, at, sought)
-        return baseline, baseline.folder
-    return None, folder
+        return baseline, baseline.folder or place
+    return None, place
 
 
 def _compared_with(note: str, shown: str) -> str:

@@ -14,13 +14,14 @@ from pytest_ftloop.core.errors import FtloopError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.gate.baseline import Sought
+from pytest_ftloop.gate.baseline import Baseline, Sought
 from pytest_ftloop.gate.comparison import Comparison, is_accepted
 from pytest_ftloop.gate.gate_changes import GateChanges, gate_changes
 from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
+from pytest_ftloop.loop.base_version import with_base_version
 from pytest_ftloop.loop.inputs import check_forms, data_facts
-from pytest_ftloop.loop.retrain import retrain_baseline
+from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
 
 if TYPE_CHECKING:
@@ -109,8 +110,11 @@ class Acceptance:
             self._open_holdout(comparison.candidate)
 
     def _comparison(self, best: Iteration) -> Comparison:
-        config, log = self.cycle.config, self.cycle.improvement_log
-        baseline = find_baseline(sought(config, log, best), self.options.baseline)
+        log = self.cycle.improvement_log
+        baseline = self._baseline(best)
+        if self.options.retrain_baseline and baseline.unlogged and not self.options.replay:
+            self._train_unlogged(baseline, best)
+            baseline = self._baseline(best)
         if self.options.retrain_baseline:
             baseline = baseline.of_newest()
         # A candidate that is committed already was judged when it was trained.
@@ -122,6 +126,22 @@ class Acceptance:
             self._seeds().train if trains else None,
             self._retrain_baseline if self.options.retrain_baseline else None,
         )
+
+    def _baseline(self, best: Iteration) -> Baseline:
+        config, log = self.cycle.config, self.cycle.improvement_log
+        baseline = find_baseline(sought(config, log, best), self.options.baseline)
+        return with_base_version(config, self.cycle.inputs, baseline, best, log.read())
+
+    def _train_unlogged(self, baseline: Baseline, best: Iteration) -> None:
+        """Train the version of the baseline's commit that its log lacks."""
+        config, log, progress = self.cycle.config, self.cycle.improvement_log, self.cycle.progress
+        log.check_writable()
+        with self.locked():
+            progress.working(f"{config.name}: training the version at {baseline.shown}")
+            try:
+                train_unlogged(config, baseline, best, log)
+            finally:
+                progress.done()
 
     def _seeds(self) -> SeedTrainer:
         return SeedTrainer(self.cycle, self.locked)

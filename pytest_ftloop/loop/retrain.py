@@ -11,18 +11,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.cache import cache_folder
-from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
+from pytest_ftloop.core.chain import next_number
+from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.git import GitError, Repository
-from pytest_ftloop.core.records import SeedRun, Settings
+from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.core.runs import environment_changes
-from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _START = (
     "import sys; sys.path = list(filter(None, sys.path)); "
-    "from pytest_ftloop.loop.retrain import main; sys.exit(main())"
+    "from pytest_ftloop.loop.retrain_process import main; sys.exit(main())"
 )
 """The process's code. It drops the working folder from the path, which `-m` would put first."""
 
@@ -45,13 +45,52 @@ def retrain_baseline(
     Raises `TrainingError` if the process fails, or if the candidate's figures are not from this
     environment either; `ConfigError` for a loop that can't be trained from a commit.
     """
-    iteration, folder = baseline.iteration, baseline.folder
+    iteration = baseline.iteration
     assert iteration is not None
-    assert folder is not None
+    temporary = tempfile.TemporaryDirectory(prefix="ftloop-")
+    with _checked_out(config, baseline) as (loop_file, train), temporary as made:
+        train(_request(loop_file, iteration, config, Path(made)))
+        (run,) = ImprovementLog(Path(made)).view.seed_runs()
+        # Examples are read lazily: read them before the temporary folder is removed.
+        run = replace(run, examples=tuple(run.examples))
+    _check_environment(run.environment, candidate)
+    return log.append_seed_run(run)
+
+
+def train_unlogged(
+    config: LoopConfig, baseline: Baseline, candidate: Iteration, log: ImprovementLog
+) -> Iteration:
+    """Train the loop file of the baseline's commit, of which the log there holds no iteration.
+
+    The iteration is added to the candidate's log, which mends that. Raises as `retrain_baseline`.
+    """
+    temporary = tempfile.TemporaryDirectory(prefix="ftloop-")
+    with _checked_out(config, baseline) as (loop_file, train), temporary as made:
+        here = str(config.folder.resolve())
+        train({"loop_file": str(loop_file), "here": here, "into": made, "whole": True})
+        (folder,) = (path for path in Path(made).iterdir() if path.is_dir())
+        trained = ImprovementLog(folder).read()[0]
+        trained = replace(trained, examples=tuple(trained.examples))
+    _check_environment(trained.environment, candidate)
+    number = next_number(log.read())
+    return log.append(replace(trained, loop=candidate.loop, number=number))
+
+
+@contextmanager
+def _checked_out(
+    config: LoopConfig, baseline: Baseline
+) -> Iterator[tuple[Path, Callable[[dict[str, Any]], None]]]:
+    """The loop file in a checkout of the baseline's commit, and what trains it from there."""
+    folder = baseline.folder
     if not config.lines:
         raise ConfigError(
             f"the baseline of {config.name} can't be trained again: the loop is made in Python",
             cure="--ftloop-retrain-baseline needs a loop file that the commit has too.",
+        )
+    if not baseline.commit or folder is None:
+        raise ConfigError(
+            f"the baseline of {config.name} can't be trained again: its log is in no repository",
+            cure="Commit the log in the loop's repository, or remove --ftloop-retrain-baseline.",
         )
     repository = Repository.containing(config.folder)
     with repository.worktree(baseline.commit) as tree:
@@ -59,31 +98,16 @@ def retrain_baseline(
         with suppress(GitError):  # a log elsewhere (--ftloop-log) is not beside the loop file
             folders.append(tree / repository.relative(config.folder))
         loop_file = _loop_file(folders, folder.name, config, baseline.shown)
-        with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
-            request = _request(loop_file, iteration, config, Path(made))
-            _train_apart(request, repository.root, tree)
-            (run,) = ImprovementLog(Path(made)).view.seed_runs()
-            # Examples are read lazily: read them before the temporary folder is removed.
-            run = replace(run, examples=tuple(run.examples))
-    if changed := environment_changes(run.environment, candidate.environment):
+        yield loop_file, lambda request: _train_apart(request, repository.root, tree)
+
+
+def _check_environment(trained: Mapping[str, str], candidate: Iteration) -> None:
+    if changed := environment_changes(trained, candidate.environment):
         raise TrainingError(
             "the baseline was trained here, but the candidate in the log is from another "
             f"environment ({', '.join(changed)}), so the comparison is not fair",
             cure="Add --ftloop-retrain, which trains the candidate here too.",
         )
-    return log.append_seed_run(run)
-
-
-def main() -> int:
-    """Run in the training process: read the request, write the run to the folder that it names."""
-    try:
-        _train(json.loads(sys.argv[1]))
-    except FtloopError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130  # the parent is interrupted too, and prints the message
-    return 0
 
 
 def _loop_file(folders: Sequence[Path], name: str, config: LoopConfig, shown: str) -> Path:
@@ -166,72 +190,3 @@ def _mapped_paths(root: Path, tree: Path) -> Iterator[str]:
             mapped = tree / path.relative_to(root)
             if mapped.is_dir():
                 yield str(mapped)
-
-
-def _train(request: dict[str, Any]) -> None:
-    from pytest_ftloop.config.loop_config import read_loop_file
-    from pytest_ftloop.core.metrics import best_metrics
-    from pytest_ftloop.core.progress import Silent
-    from pytest_ftloop.loop import backend as backends
-    from pytest_ftloop.loop.inputs import Inputs, data_facts
-
-    loop_file, here = Path(request["loop_file"]), Path(request["here"])
-    in_commit = read_loop_file(loop_file)
-    config = with_what_git_lacks(in_commit, here)
-    settings = Settings(**request["settings"])
-    # Trackers would write to the worktree, which is removed afterwards.
-    settings = replace(settings, training={**settings.training, "report_to": "none"})
-    config = replace(config, settings=settings)
-    inputs = Inputs.of(config, None)
-    data = {"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)}
-    for role in ("train", "eval"):
-        stated, logged = getattr(in_commit, role), request["data"].get(role, {})
-        if getattr(config, role) != stated:
-            _check_unchanged(role, stated, data[role]["sha256"], logged.get("sha256"), request)
-            data[role] = {**data[role], "source": stated}
-    if config.model != in_commit.model:
-        _check_unchanged("model", in_commit.model, inputs.model, request["model"], request)
-    run = backends.local(config, inputs, Silent()).train(
-        settings, name=f"{request['name']}-baseline"
-    )
-    ImprovementLog(Path(request["into"])).append_seed_run(
-        SeedRun(
-            loop=request["loop"],
-            iteration=request["iteration"],
-            seed=request["seed"],
-            role="baseline",
-            fingerprint=inputs.fingerprint(config, config.settings),
-            group=request["group"],
-            scoring=inputs.scoring,
-            data=data,
-            metrics=best_metrics(run.evaluation),
-            environment=run.environment,
-            cost=run.cost,
-            examples=run.evaluation.examples,
-        )
-    )
-
-
-def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
-    """A checked-out loop with the model and data that git does not keep taken from `here`.
-
-    They become absolute paths; all other sources stay as in the loop file.
-    """
-
-    def found(source: Any) -> Any:
-        if not isinstance(source, str) or model_path(source, config.folder).exists():
-            return source
-        return str(here / source) if (here / source).exists() else source
-
-    model = config.model if config.model == "tiny" else found(config.model)
-    return replace(config, model=model, train=found(config.train), eval=found(config.eval))
-
-
-def _check_unchanged(what: str, stated: str, now: str, then: str | None, request: Any) -> None:
-    """Raise `DataError` if a model or data set outside git has changed since the iteration."""
-    if now != then:
-        raise DataError(
-            f"{what} {stated} is not under version control, and has changed since iteration "
-            f"{request['name']} was trained",
-            cure="Restore it, or compare with a commit that contains it.",
-        )

@@ -9,6 +9,7 @@ from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.runs import mean_of
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
+    NOT_LOGGED,
     Change,
     Verdict,
     amount_text,
@@ -187,6 +188,11 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
                 f"adjusted: ftloop accept {baseline.number} writes them into the loop file."
             )
         told += " If the change is intended, run ftloop accept --baseline and commit the log."
+    elif verdict.because.endswith(NOT_LOGGED):
+        told = (
+            "pytest --ftloop --ftloop-retrain-baseline trains that version here, to compare with: "
+            "commit the log with it. Or train it at its own commit, and commit that log first."
+        )
     elif verdict.kind == "incomplete":
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":

@@ -94,8 +94,9 @@ PULL = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_BASE_REF": "main"}
 
 class TestNothingStated:
     def test_last_commit(self, hosted: Hosted) -> None:
-        """On a developer's machine the standard is HEAD."""
-        expected = Reference(hosted.main, f"HEAD ({hosted.main[:7]})", "the last commit")
+        """On a developer's machine it is HEAD, which may hold the candidate itself."""
+        shown = f"HEAD ({hosted.main[:7]})"
+        expected = Reference(hosted.main, shown, "the last commit", is_unstated=True)
         assert expected == ask(hosted.repo)
 
     @pytest.mark.parametrize("name", ["push", "schedule", "workflow_dispatch"])
@@ -280,10 +281,12 @@ class TestGitHub:
 
     @pytest.mark.parametrize("path", ["", "no/such/file", ".", "\0"], ids=ascii)
     def test_no_event(self, hosted: Hosted, tmp_path: Path, path: str) -> None:
-        """Neither branch nor event: there is no guessing, HEAD would compare a log with itself."""
+        """Neither branch nor event: nothing states the base, and that is said."""
         ci = checkout(hosted, tmp_path / "ci", "feature")
         env = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_EVENT_PATH": path}
-        assert "its target branch was not fetched" in refused("unknown-ref", ci, env).message
+        found = ask(ci, env=env)
+        assert found.is_unstated
+        assert "does not state where the pull request is to be merged" in found.note
 
     def test_unrelated(self, hosted: Hosted) -> None:
         """A target branch with no common history is told as that."""
@@ -305,7 +308,11 @@ class TestGitHub:
         assert f"base of the merge group ({hosted.start[:7]})" == found.shown
         path = event(tmp_path, {"merge_group": {**group, "base_sha": "1" * 40}})
         assert hosted.main == ask(ci, env={**env, "GITHUB_EVENT_PATH": path}).commit
-        assert "merge group" in refused("unknown-ref", ci, env).message
+        assert "does not state where the merge group" in ask(ci, env=env).note
+        group = {"base_sha": "1" * 40, "base_ref": "refs/heads/gone"}
+        path = event(tmp_path, {"merge_group": group})
+        error = refused("unknown-ref", ci, {**env, "GITHUB_EVENT_PATH": path})
+        assert "merge group" in error.message
 
 
 class TestGitLab:

@@ -196,7 +196,9 @@ def _introduction(loop: LoopSection, width: int) -> str:
             text += f" at {_say(verdict.against, NAME)}" if verdict.against else ""
             break
     if loop.trained:
-        text += ". Trained or restored in this job: commit the log"
+        text += (
+            ". Trained or restored in this job: commit the log, or the next change can't be judged"
+        )
     return f"{text}."
 
 
