@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -58,7 +59,9 @@ class MendedView(LogView):
         )
 
     def _each(self, pattern: re.Pattern[str], read: Read[Kept]) -> Iterator[Kept]:
-        cast("CommitFiles", self.files).read_ahead(self._alone(pattern))
+        if self._alone:
+            tables = {table_of(name) for name, _ in self._matching(pattern)}
+            cast("CommitFiles", self.files).read_ahead(sorted(tables & self._alone))
         for name, match in self._matching(pattern):
             try:
                 kept = read(self, name, match)
@@ -72,15 +75,15 @@ class MendedView(LogView):
                     continue
             yield kept
 
-    def _alone(self, pattern: re.Pattern[str]) -> list[str]:
-        """The tables of records of one kind that nothing could take the place of."""
-        tables = {table_of(name) for name, _ in self._matching(pattern)}
-        return sorted((tables & self.names) - self.spare.names)
+    @cached_property
+    def _alone(self) -> frozenset[str]:
+        """The tables that nothing could take the place of."""
+        return frozenset(n for n in self.names - self.spare.names if n.endswith(".csv"))
 
     def _check_table(self, name: str, kept: object) -> None:
         # Other tables are read when they are looked at: 200 of them would take seconds.
         rows = getattr(kept, "examples", None)
-        if isinstance(rows, ExampleTable) and table_of(name) not in self.spare.names:
+        if self._alone and isinstance(rows, ExampleTable) and table_of(name) in self._alone:
             rows.check()
 
     def _rows(self, table: str, said: Table) -> ExampleTable:

@@ -46,6 +46,7 @@ class ExampleTable(Sequence[ExampleResult]):
     def __init__(self, files: Files, name: str, said: Table) -> None:
         self._files, self._name, self._said = files, name, said
         self._rows: tuple[ExampleResult, ...] | None = None
+        self._is_checked = False
 
     def __len__(self) -> int:
         return len(self._read())
@@ -58,8 +59,9 @@ class ExampleTable(Sequence[ExampleResult]):
 
     def check(self) -> None:
         """Raise a `LogError` if these are not the rows that its record was made with."""
-        if self._rows is None:
+        if self._rows is None and not self._is_checked:
             self._text(self._files.shown(self._name))
+            self._is_checked = True
 
     def _read(self) -> tuple[ExampleResult, ...]:
         if self._rows is None:

@@ -6,7 +6,7 @@ written, or renamed to fit its hash, by hand: what it claims is not what a train
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.log.files import damaged
@@ -29,13 +29,16 @@ def check_chain(
     """
     logged = {iteration.id: iteration for iteration in log.read()} if chain else {}
     scoring = rounded(inputs.scoring)
+    rooted: set[str] = set()  # those of which no ancestor descends from them
     for number, iteration in enumerate(chain):
         stated = config.settings if number == 0 else iteration.settings
         said = (
             *_of_inputs(iteration, inputs, scoring),
             *_of_settings(iteration, stated, config, inputs),
+            *_of_ancestors(iteration, logged, rooted),
             *_of_parent(iteration, logged, config, inputs),
         )
+        rooted.add(iteration.id)
         for why in said:
             raise damaged(log.shown(iteration), why)
     own = {iteration.id: iteration for iteration in chain}
@@ -99,8 +102,6 @@ def _of_parent(
 ) -> Iterator[str]:
     """Settings that are not the parent's with the adjustments; no parent, but adjustments."""
     parent = logged.get(iteration.parent or "")
-    if _descends(parent, iteration, logged):
-        yield f"it says parent {iteration.parent}, which descends from it"
     if iteration.parent is None and iteration.adjustments:
         yield "it has adjustments, but no parent"
     if parent is None:
@@ -119,17 +120,18 @@ def _of_parent(
         )
 
 
-def _descends(
-    iteration: Iteration | None, ancestor: Iteration, logged: Mapping[str, Iteration]
-) -> bool:
-    """Whether an iteration is the ancestor itself, or comes from it by parents in the log."""
+def _of_ancestors(
+    iteration: Iteration, logged: Mapping[str, Iteration], rooted: Collection[str]
+) -> Iterator[str]:
+    """A parent that is the iteration itself, or comes from it by parents in the log."""
     seen: set[str] = set()
-    while iteration is not None and iteration.id not in seen:
-        if iteration.id == ancestor.id:
-            return True
-        seen.add(iteration.id)
-        iteration = logged.get(iteration.parent or "")
-    return False
+    above = logged.get(iteration.parent or "")
+    while above is not None and above.id not in seen and above.id not in rooted:
+        if above.id == iteration.id:
+            yield f"it says parent {iteration.parent}, which descends from it"
+            return
+        seen.add(above.id)
+        above = logged.get(above.parent or "")
 
 
 def _shown(scoring: Mapping[str, Any]) -> str:
