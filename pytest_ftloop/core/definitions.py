@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 _DYNAMIC = frozenset({"globals", "exec", "eval"})
 """With one of these a file can use a name without writing it, so all of the file counts."""
@@ -21,6 +21,9 @@ _MUTATORS = frozenset(
 )
 """Methods that change a list, set or dict."""
 
+_IMPORTERS = frozenset({"import_module", "__import__", "importorskip"})
+"""Functions that import the module whose name they are given."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -30,15 +33,6 @@ class SourceFile:
 
     text: bytes
     tree: ast.Module | None
-
-    @classmethod
-    def of(cls, text: bytes) -> SourceFile:
-        """Parse a file's content."""
-        text = text.replace(b"\r\n", b"\n")
-        try:
-            return cls(text, ast.parse(text))
-        except (SyntaxError, ValueError, RecursionError):
-            return cls(text, None)
 
     @property
     def statements(self) -> Sequence[ast.stmt]:
@@ -113,12 +107,43 @@ class SourceFile:
         return bool(_bound(statement) & wanted or _changed(statement) & wanted)
 
     @cached_property
+    def importing(self) -> Sequence[ast.AST]:
+        """The parts of the file that import."""
+        return importing(self.statements)
+
+    @cached_property
     def _nodes(self) -> Sequence[ast.AST]:
         return tuple(ast.walk(self.tree)) if self.tree else ()
 
     @cached_property
     def _mentioned_names(self) -> frozenset[str]:
         return frozenset(node.id for node in self._nodes if isinstance(node, ast.Name))
+
+
+@lru_cache(maxsize=512)
+def parsed(content: bytes) -> SourceFile:
+    """A file's content, parsed once: the loops of a repository share much of what they import."""
+    text = content.replace(b"\r\n", b"\n")
+    try:
+        return SourceFile(text, ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError):
+        return SourceFile(text, None)
+
+
+def importing(statements: Sequence[ast.stmt]) -> Sequence[ast.AST]:
+    """The parts of statements that import: import statements, and calls such as import_module."""
+    return tuple(
+        node
+        for statement in statements
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Call) and _called(node) in _IMPORTERS)
+    )
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _first_line(statement: ast.stmt) -> int:

@@ -14,12 +14,12 @@ import json
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import abspath, relpath
 from pathlib import Path
 
-from pytest_ftloop.core.definitions import SourceFile
+from pytest_ftloop.core.definitions import SourceFile, importing, parsed
 from pytest_ftloop.core.modules import source_of
 
 CONFTEST = "conftest.py"
@@ -28,9 +28,6 @@ _PYTHONPATH = re.compile(r"^pythonpath\s*=\s*(\[[^\]]*\]|.*(?:\n[ \t]+\S.*)*)", 
 """pytest's setting `pythonpath`: a list in TOML, words in an ini file."""
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
-
-_IMPORTERS = frozenset({"import_module", "__import__", "importorskip"})
-"""Functions that import the module whose name they are given."""
 
 
 def function_source(module: str, folder: Path) -> str | None:
@@ -41,14 +38,14 @@ def function_source(module: str, folder: Path) -> str | None:
     file = source_of(module, folder)
     if file is None:
         return None
-    own = SourceFile.of(file.read_bytes())
+    own = parsed(file.read_bytes())
     if _is_installed(file):
         return _hash([own.text], {})
     parts = module.split(".")
     root = file.parents[len(parts) - (file.name != "__init__.py")]
     imports = _Imports({file: None})
-    imports.add(root, _files(root, parts))
-    imports.follow(file, root, own.statements)
+    imports.add((root, package) for package in _files(root, parts))
+    imports.follow(file, root, own.importing)
     return _hash([own.text], imports.texts)
 
 
@@ -70,7 +67,7 @@ def hook_source(hook: str, folder: Path) -> str | None:
                 continue
             text, statements = source.part_of(hook)
             texts.append(text)
-            imports.follow(implementing, root, statements)
+            imports.follow(implementing, root, importing(statements))
             is_decided = is_decided or source.always_answers(hook)
     return _hash(texts, imports.texts) if texts else None
 
@@ -86,19 +83,20 @@ class _Imports:
         """The texts by the modules' paths from the folders that their imports start from."""
         return dict(sorted(entry for entry in self.found.values() if entry is not None))
 
-    def follow(self, file: Path, root: Path, statements: Sequence[ast.stmt]) -> None:
-        """Add what these statements of a file import, directly or not."""
-        for place, imported in _imported(file, root, statements):
-            self.add(place, [imported])
+    def follow(self, file: Path, root: Path, nodes: Sequence[ast.AST]) -> None:
+        """Add what these parts of a file import, directly or not."""
+        self.add(_imported(file, root, nodes))
 
-    def add(self, root: Path, files: Sequence[Path]) -> None:
-        """Add modules that were found from `root`, and what they import."""
-        for file in files:
+    def add(self, modules: Iterable[tuple[Path, Path]]) -> None:
+        """Add modules, each by the root that it was found from and its file, and their imports."""
+        waiting = list(modules)
+        while waiting:
+            root, file = waiting.pop()
             if file not in self.found:
-                source = SourceFile.of(_content(file))
+                source = parsed(_content(file))
                 name = Path(relpath(file, root)).as_posix()
                 self.found[file] = (name, source.text) if source.does_something else None
-                self.follow(file, root, source.statements)
+                waiting += _imported(file, root, source.importing)
 
 
 def _implementations(conftest: Path, hook: str) -> Iterator[tuple[Path, Path, SourceFile]]:
@@ -110,7 +108,7 @@ def _implementations(conftest: Path, hook: str) -> Iterator[tuple[Path, Path, So
     # Most conftest.py files have nothing to do with the hook, and are not parsed.
     if not any(word in text for word in (hook.encode(), b"pytest_plugins", b"import *")):
         return
-    source, root = SourceFile.of(text), _root_of(conftest)
+    source, root = parsed(text), _root_of(conftest)
     for statement in source.statements:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and _binds(
             statement, "pytest_plugins"
@@ -119,23 +117,21 @@ def _implementations(conftest: Path, hook: str) -> Iterator[tuple[Path, Path, So
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     parts = node.value.split(".")
                     for place, file in _found_from(root, parts):
-                        plugin = SourceFile.of(_content(file))
+                        plugin = parsed(_content(file))
                         if plugin.defines(hook):
                             yield file, place, plugin
     stars = [s for s in source.statements if isinstance(s, ast.ImportFrom) and _has_star(s)]
     is_starred = any(
-        SourceFile.of(_content(file)).defines(hook) for _, file in _imported(conftest, root, stars)
+        parsed(_content(file)).defines(hook) for _, file in _imported(conftest, root, stars)
     )
     is_unparsed = source.tree is None and hook.encode() in text
     if source.defines(hook) or is_starred or is_unparsed:
         yield conftest, root, source
 
 
-def _imported(
-    file: Path, root: Path, statements: Sequence[ast.stmt]
-) -> Iterator[tuple[Path, Path]]:
-    """The local modules that statements of a file import: each one's root, and its file."""
-    for node in (node for statement in statements for node in ast.walk(statement)):
+def _imported(file: Path, root: Path, nodes: Sequence[ast.AST]) -> Iterator[tuple[Path, Path]]:
+    """The local modules that parts of a file import: each one's root, and its file."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _found_from(root, alias.name.split("."))
@@ -149,7 +145,7 @@ def _imported(
                     yield from ((root, found) for found in [*own, *_files(package, wanted)])
                 else:
                     yield from _found_from(root, wanted)
-        elif isinstance(node, ast.Call) and _called(node) in _IMPORTERS and node.args:
+        elif isinstance(node, ast.Call) and node.args:
             named = node.args[0]
             if isinstance(named, ast.Constant) and isinstance(named.value, str):
                 yield from _found_from(root, named.value.split("."))
@@ -222,11 +218,6 @@ def _binds(statement: ast.Assign | ast.AnnAssign, name: str) -> bool:
 
 def _has_star(statement: ast.ImportFrom) -> bool:
     return any(alias.name == "*" for alias in statement.names)
-
-
-def _called(call: ast.Call) -> str:
-    function = call.func
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _hash(texts: Sequence[bytes], imports: Mapping[str, bytes]) -> str:

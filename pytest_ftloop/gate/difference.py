@@ -105,6 +105,8 @@ def _stated(iteration: Iteration) -> dict[str, Any]:
     found = {f"lora.{name}": value for name, value in iteration.settings.lora.items()}
     found |= {f"training.{name}": value for name, value in iteration.settings.training.items()}
     found |= {f"scoring.{name}": value for name, value in iteration.scoring.items()}
+    if source := found.pop("scoring.source", None):
+        found["scoring.code"] = str(source)[:8]  # a hash, which says only that there is another
     found["model"] = iteration.model
     for role, facts in iteration.data.items():
         # Data is compared by its content: moving a file changes nothing.

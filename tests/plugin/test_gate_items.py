@@ -257,10 +257,10 @@ def test_replay_option(project: Project) -> None:
     """--ftloop-replay implies --ftloop and judges what is logged, without training."""
     project.run("--ftloop")
     before = project.files()
-    project.run("--ftloop-replay").assert_outcomes(passed=2)
+    project.run("--ftloop-replay").assert_outcomes(passed=3)  # also of a regression gate
     project.edit("x.ftloop.yaml", "<= 1.9", "<= 1.0")
     result = project.run("--ftloop-replay", "--ftloop-iterations", "3")
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["eval_loss 1.4400, wanted <= 1"])
     assert (CHAIN, before.keys()) == (project.trained(), project.files().keys())
 
@@ -273,7 +273,7 @@ def test_replay_of_a_stale_log(project: Project, logged: bool) -> None:
         project.edit("x.ftloop.yaml", "r: 8", "r: 4")
     trained, before = project.trained(), project.files()
     result = project.run("--ftloop-replay")
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(failed=3)
     since = "settings changed since iteration 00?-*" if logged else "it is empty*"
     result.stdout.fnmatch_lines(
         [
