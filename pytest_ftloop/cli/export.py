@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.cli.run import screen_progress
     from pytest_ftloop.cli.show import chosen
+    from pytest_ftloop.loop.doubts import doubts
     from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report.escape import visible
     from pytest_ftloop.train.export import export
@@ -54,11 +56,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if path == Path() and Path(wanted).exists():  # `ftloop export examples/quickstart`
         wanted, path = "best", Path(wanted)
     iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
+    warnings = tuple(doubts(iteration, logged))
+    for warning in warnings:
+        print(f"warning: iteration {iteration.name}: {visible(warning)}", file=sys.stderr)
     done = export(
         iteration,
         arguments.output or Path(f"{iteration.loop}-{iteration.name}"),
         screen_progress(),
-        card=card_of(iteration, logged.log.view, merged=arguments.merged),
+        card=card_of(iteration, logged.log.view, warnings, merged=arguments.merged),
         loop_folder=logged.model_folder(),
         how_to_make=lambda: logged.how_to_make(iteration),
         merged=arguments.merged,
@@ -72,8 +77,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return HOLDS
 
 
-def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
-    """A function that writes the iteration's model card, with its verdicts and holdout results."""
+def card_of(
+    iteration: Iteration, view: LogView, warnings: tuple[str, ...] = (), *, merged: bool
+) -> Card:
+    """A function that writes the iteration's model card, with its verdicts and holdout results.
+
+    The card begins with the warnings.
+    """
     from pytest_ftloop.report.card import Facts, model_card
 
     def card(base: BaseModel, has_tokenizer: bool) -> str:
@@ -82,6 +92,7 @@ def card_of(iteration: Iteration, view: LogView, *, merged: bool) -> Card:
             hub_id=base.hub_id,
             tokenizer=has_tokenizer,
             merged=merged,
+            warnings=warnings,
             judgements=tuple(j for j in view.judgements() if j.candidate == iteration.id),
             holdout=next((u for u in view.holdout_uses() if u.iteration == iteration.id), None),
         )
@@ -94,7 +105,8 @@ COMMAND = Command(
     "export",
     "write an iteration's adapter as a PEFT folder with a model card",
     "Write the adapter of an iteration from this machine's cache to a folder that peft can load,\n"
-    "with its tokenizer and a model card: figures, data, settings and origin.",
+    "with its tokenizer and a model card: figures, data, settings and origin. For an iteration\n"
+    "that is out of date or fails a gate it prints a warning, and the card begins with it.",
     (
         "ftloop export",
         "ftloop export 3 topic.ftloop.yaml -o adapters/topic",

@@ -106,8 +106,9 @@ def _log_normal_survival(z: float) -> float:
     if z < 25:
         return math.log(0.5 * math.erfc(z / math.sqrt(2)))
     # erfc underflows; three terms of Mills' ratio are exact to 15 / z^6.
-    mills = 1 - 1 / (z * z) + 3 / z**4
-    return -0.5 * z * z - math.log(z * math.sqrt(2 * math.pi)) + math.log(mills)
+    square = z * z  # infinite for a huge z, where z**4 would be an OverflowError
+    mills = 1 - 1 / square + 3 / (square * square)
+    return -0.5 * square - math.log(z * math.sqrt(2 * math.pi)) + math.log(mills)
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:

@@ -49,7 +49,8 @@ class Facts:
 
     `base` describes the base model in a sentence; `hub_id` is its id on the hub, None if it is not
     there. `tokenizer`: whether the folder has one. `merged`: whether it has the merged model.
-    `judgements` and `holdout` are those of this iteration in the log.
+    `judgements` and `holdout` are those of this iteration in the log. `warnings` are sentences on
+    why it should not be used as it is.
     """
 
     base: str
@@ -58,6 +59,7 @@ class Facts:
     merged: bool = False
     judgements: tuple[Judgement, ...] = ()
     holdout: HoldoutUse | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def model_card(iteration: Iteration, facts: Facts) -> str:
@@ -67,6 +69,7 @@ def model_card(iteration: Iteration, facts: Facts) -> str:
     )
     parts = (
         [f"# {inert_line(iteration.loop)} {inert_line(iteration.name)}"],
+        [f"**Warning.** {inert_line(warning)}" for warning in facts.warnings],
         _what(iteration, facts),
         ["## Use", "", USE.format(tokenizer="folder" if facts.tokenizer else _BASES_OWN)],
         _evaluation(iteration, facts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 ELLIPSIS = "..."
@@ -11,8 +12,18 @@ _MOST_PER_COLUMN = 4
 """Characters read per column of the wanted width: a Thai letter with vowel and tone has three."""
 
 
+# Printable by Unicode, but nothing is drawn: fillers and a blank Braille cell; and selectors of
+# variants, except after a symbol (an emoji), a digit of a keycap, an ideograph, a Mongolian letter.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]"
+    "|(?<![^\\w\\s])[\ufe00-\ufe0f](?!\u20e3)"
+    "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
+    "|(?<![\u1820-\u18aa])[\u180b-\u180d\u180f]"
+)
+
+
 def visible(text: str) -> str:
-    r"""Replace every character that is not printable by an escape (`\n`, `\x1b`, `\u202e`).
+    r"""Replace every character that can't be seen by an escape (`\n`, `\x1b`, `\u202e`).
 
     `str.isprintable` decides: controls, ANSI escapes, bidirectional and zero-width marks, lone
     surrogates, line separators and unusual spaces become escapes. A backslash is doubled, so that a
@@ -22,8 +33,8 @@ def visible(text: str) -> str:
     start = _escaped(text[0]) if _begins_with_mark(text) else ""
     rest = text[1:] if start else text
     if rest.isprintable() and "\\" not in rest:
-        return start + rest
-    return start + "".join(map(_visible_character, rest))
+        return start + (rest if rest.isascii() else _without_blanks(rest))
+    return start + _without_blanks("".join(map(_visible_character, rest)))
 
 
 def columns_of(text: str) -> int:
@@ -98,6 +109,11 @@ def quoted_pair(expected: str, actual: str, width: int) -> tuple[str, str]:
 def _begins_with_mark(text: str) -> bool:
     first = text[:1]
     return not first.isascii() and first.isprintable() and not columns_of(first)
+
+
+def _without_blanks(text: str) -> str:
+    """Escape the characters that are printable, but blank."""
+    return _INVISIBLE.sub(lambda match: _escaped(match[0]), text)
 
 
 def _visible_character(character: str) -> str:

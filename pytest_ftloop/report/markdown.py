@@ -9,18 +9,31 @@ from pytest_ftloop.report.escape import one_line
 
 # `_` and `>` inside a word stay readable: Markdown ignores them there (`eval_loss`, `->`).
 _MARKDOWN = re.compile(r"[\\`*\[\]<|~$&]|\A>|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# Mentions, references, links and emoji names. The `#` of an entity is matched first, and kept.
-_AUTOLINK = re.compile(r"&#\d+;|(@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:))", re.IGNORECASE)
+# Mentions, references, links and emoji names.
+_AUTOLINKS = r"@|#|\bGH(?=-)|:(?=//)|\bwww(?=\.)|:(?=[\w+-]+:)"
+
+# Code hosts turn 7 or more hexadecimal digits into a link to a commit; and the start of an emoji's
+# name at the end of a text could be completed by our own colon.
+_HOSTS = r"(?<![0-9A-Za-z])[0-9A-Fa-f]{7,}(?![0-9A-Za-z])|:(?=[\w+-]+\Z)"
+
+# An entity, whose `#` is kept, or a run of what a code host would read.
+_READ, _READ_BY_HOSTS = (
+    re.compile(rf"&#\d+;|((?:{words})+)", re.IGNORECASE)
+    for words in (_AUTOLINKS, f"{_AUTOLINKS}|{_HOSTS}")
+)
 
 
-def inert(text: str) -> str:
+def inert(text: str, *, on_a_host: bool = False) -> str:
     """Disable Markdown, HTML, mentions, references and links in visible text.
 
     Characters with a meaning in Markdown or HTML become entities. Code hosts search for mentions
-    and references after they have resolved entities, so those are broken by a zero-width space.
+    and references after they have resolved entities, but not in code: so those become code. What
+    is shown has the same characters as the text, so that an id can be copied. `on_a_host`: commits
+    and half an emoji's name too.
     """
     entities = _MARKDOWN.sub(lambda match: f"&#{ord(match[0])};", text)
-    return _AUTOLINK.sub(lambda match: match[0] + ("&#8203;" if match[1] else ""), entities)
+    read = _READ_BY_HOSTS if on_a_host else _READ
+    return read.sub(lambda match: f"`{match[1]}`" if match[1] else match[0], entities)
 
 
 def inert_line(text: str) -> str:

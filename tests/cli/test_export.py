@@ -15,6 +15,7 @@ import yaml
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.records import Judgement
 from pytest_ftloop.data.identity import model_identity
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
@@ -187,6 +188,57 @@ def test_verdicts_and_holdout(case: Any) -> None:
 
 
 # the base model
+
+
+DOUBTS = {
+    "out of date": "training: {learning_rate: 9.0e-4}\n",
+    "threshold": "gates: {eval_loss: '<= 0.1', overfit_gap: '<= 9'}\n",
+    "verdict": "",
+}
+
+
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_warnings(case: Any, capsys: Capture, doubt: str) -> None:
+    """An iteration that is out of date or fails a gate is exported, and the card says it first."""
+    made = case()
+    made.embedded()
+    made.adapter()
+    made.file.write_text(f"{made.file.read_text()}{DOUBTS[doubt]}")
+    if doubt == "verdict":
+        made.log.append_judgement(
+            Judgement(
+                "sentiment",
+                made.iteration.id,
+                None,
+                "gate",
+                "regressed",
+                passed=False,
+                because="worse",
+                over=(),
+            )
+        )
+    assert 0 == main(["export"])
+    err = capsys.readouterr().err
+    said = {
+        "out of date": "It is out of date: the settings, data, scoring or model of the loop file",
+        "threshold": "A threshold of its loop does not hold: eval_loss 0.2500, wanted <= 0.1.",
+        "verdict": "The regression gate failed: regressed: worse.",
+    }[doubt]
+    assert f"warning: iteration {made.iteration.name}: {said}" in err
+    assert 1 == err.count("warning:")
+    card = (made.made / "README.md").read_text(encoding="utf-8")
+    assert card.index("**Warning.**") < card.index("A LoRA adapter:")
+    assert 1 == card.count("**Warning.**")
+
+
+def test_no_warning(case: Any, capsys: Capture) -> None:
+    """An iteration that is up to date and fails nothing."""
+    made = case()
+    made.embedded()
+    made.adapter()
+    assert 0 == main(["export"])
+    assert "warning" not in capsys.readouterr().err
+    assert "Warning" not in (made.made / "README.md").read_text(encoding="utf-8")
 
 
 def test_base_on_the_hub(case: Any) -> None:

@@ -72,7 +72,7 @@ def test_finding_kinds_of_examples() -> None:
 
 def test_stop_reasons() -> None:
     """The table has each stop reason, in order, and its name in the summary."""
-    asked = re.findall(r'Decision\(\s*"stop", "(\w+)"', inspect.getsource(decide))
+    asked = re.findall(r'Decision\(\s*"stop",\s*"(\w+)"', inspect.getsource(decide))
     rows = tables(section(DIAGNOSIS, "Stop reasons"))[0]
     assert asked == [names([row])[0] for row in rows]
     assert dict(_STOPS) == {names([row])[0]: names([row], 2)[0] for row in rows}

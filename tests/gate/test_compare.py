@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_ftloop.config.gates import LEAST_ALPHA, MOST_ALPHA, Regression
 from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.statistic import holm_adjusted
-from tests.fakes import fake_measured, fake_seed_run, fake_table
+from tests.fakes import (
+    fake_example,
+    fake_iteration,
+    fake_measured,
+    fake_metrics,
+    fake_seed_run,
+    fake_table,
+)
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration, SeedRun
@@ -248,3 +258,30 @@ def test_broken_run(change: dict[str, Any] | None, why: str) -> None:
     verdict = judged(broken, whole)
     assert ("not comparable", True) == (verdict.kind, verdict.ok)
     assert f"the baseline {broken.name}: {why}" == verdict.because
+
+
+BOUNDS = (
+    Regression(alpha=LEAST_ALPHA, max_regression=1e-300, min_regression=0.0),
+    Regression(alpha=math.nextafter(MOST_ALPHA, 0), max_regression=0.5, min_regression=0.5),
+)
+
+
+@pytest.mark.parametrize("rule", BOUNDS, ids=["lowest", "highest"])
+@pytest.mark.parametrize("before", [0.0, 1e-320, 1.0, 1e200, 1e307])
+@pytest.mark.parametrize("after", [0.0, 1e-320, 1.0, 1e200, 1e307])
+def test_extreme_rules_and_losses(rule: Regression, before: float, after: float) -> None:
+    """Whatever a gate allows and whatever the losses: a verdict with its text, no exception."""
+    for count in (1, 2, 5):
+        old, new = (
+            fake_iteration(
+                number,
+                metrics=fake_metrics(loss / 4),
+                examples=[
+                    fake_example(f"e{n}", loss=loss, passed=n % 2 == 0) for n in range(count)
+                ],
+            )
+            for number, loss in ((1, before), (2, after))
+        )
+        verdict = compare(Side(new, (new,)), Side(old, (old,)), None, (), rule)
+        assert verdict.because
+        assert json.dumps(verdict.as_record(), allow_nan=True)

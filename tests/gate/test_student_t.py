@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.config.gates import LEAST_ALPHA, MOST_ALPHA
 from pytest_ftloop.gate.student_t import LARGE_DF, quantile, survival
 
 DEGREES = [0.5, 1, 1.5, 2, 2.7, 3, 4, 6, 10, 31.4, 99, LARGE_DF - 0.1, LARGE_DF, 2e3, 1e5, 1e7]
@@ -89,3 +90,12 @@ def test_quantile_refuses_nonsense() -> None:
     for p, df in ((0, 3), (1, 3), (math.nan, 3), (0.5, 0), (0.1, math.nan)):
         with pytest.raises(ValueError, match=f"found p={p}, df={df}"):
             quantile(p, df)
+
+
+@pytest.mark.parametrize("df", [0.5, 1.0, 4.0, 300.0, 1e9, math.inf])
+def test_extreme_values(df: float) -> None:
+    """Any t gives a probability, and any alpha that a gate allows its own quantile back."""
+    for t in (1e-300, 1e-30, 1e30, 1e100, 1e300, math.inf):
+        assert 0 <= survival(t, df) <= 0.5 <= survival(-t, df) <= 1
+    for alpha in (LEAST_ALPHA / 2, LEAST_ALPHA, 0.01, math.nextafter(MOST_ALPHA, 0)):
+        assert alpha == pytest.approx(survival(quantile(1 - alpha, df), df), rel=1e-6)

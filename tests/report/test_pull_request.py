@@ -48,7 +48,7 @@ def test_everything_of_a_loop_is_said() -> None:
     """Gates, figures with marks, iterations, findings, settings, examples, curve, holdout, cost."""
     text = text_of(judged())
     for part in (
-        "Iteration 002-000000&#8203;02 of word.ftloop.yaml, against 001-000000&#8203;01 at word..",
+        "Iteration 002-`00000002` of word.ftloop.yaml, against 001-`00000001` at word..",
         "- \u274c regression: regressed: word.\n",
         "- \u274c pass_rate&#91;word&#93; 50.0%, wanted >= 90%\n- \u2705 eval_loss 0.7500, wanted",
         "|  | metric | baseline | now | change | p | detectable |",

@@ -6,7 +6,6 @@ Text of users and models is inert in it, and never begins a line.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -55,12 +54,6 @@ _LEGEND = (
     "`+` proven better, `!` proven worse, `?` could be worse. *Detectable*: the smallest drop that "
     "would be detected in 4 of 5 cases."
 )
-# Code hosts turn 7 or more hexadecimal digits into a link to a commit.
-_COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{7,}(?![0-9A-Za-z])")
-
-# The start of an emoji's name at the end of a text, which our own colon could complete.
-_HALF_EMOJI = re.compile(r":(?=[\w+-]+\Z)")
-
 Part = Callable[["LoopSection"], int]
 _PARTS: Mapping[str, Part] = {
     "fixed examples": lambda loop: len(loop.fixed.examples),
@@ -416,9 +409,4 @@ def _fitted(text: str, width: int) -> str:
 
 def _inert(text: str) -> str:
     """Make visible text inert on a code host too: commit ids and emoji names included."""
-    return _HALF_EMOJI.sub(":&#8203;", _COMMIT.sub(_apart, inert(text.strip())))
-
-
-def _apart(word: re.Match[str]) -> str:
-    """Break hexadecimal digits by zero-width spaces, so that they are not read as a commit."""
-    return "&#8203;".join(word[0][at : at + 6] for at in range(0, len(word[0]), 6))
+    return inert(text.strip(), on_a_host=True)
