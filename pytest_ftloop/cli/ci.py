@@ -56,8 +56,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--baseline",
         metavar="REF",
-        help="the commit whose log the regression gate compares with (default: in a pull request "
-        "the merge base with its target branch, else HEAD)",
+        help="the commit whose log the regression gate compares with (default: where the "
+        "change starts; HEAD if it is not committed yet)",
     )
     fail_on_argument(to)
     to.add_argument(

@@ -132,8 +132,8 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="[BASE..HEAD] [PATH]",
         help="what to compare: BASE or BASE.. is a commit and the current files, A..B two commits, "
-        "A...B their merge base and B (default: HEAD, or in a pull request the merge base with its "
-        "target branch, and the current files); then loop files, or folders to search for "
+        "A...B their merge base and B (default: where the change starts, or HEAD if it is not "
+        "committed yet, and the current files); then loop files, or folders to search for "
         "*.ftloop.yaml (default: .)",
     )
     to.add_argument("--baseline", metavar="REF", help="the commit to compare with, like BASE")

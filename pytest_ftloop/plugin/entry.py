@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ftloop-baseline",
         metavar="REF",
         help="the commit whose log the regression gate compares with (default: the ini setting "
-        "ftloop_baseline, else in a pull request the merge base with its target branch, else HEAD)",
+        "ftloop_baseline, else where the change starts; HEAD if it is not committed yet)",
     )
     group.addoption(
         "--ftloop-retrain-baseline",

@@ -424,7 +424,7 @@ def test_still_damaged(repo: GitRepo) -> None:
     record.write_text("x")
     repo.commit()
     with pytest.raises(LogError, match=f"{LOG}/{record.name}: damaged") as caught:
-        find_baseline(log.folder, repo.root, iterations, "eval_loss", None, {})
+        find_baseline(Sought(log.folder, repo.root, iterations, "eval_loss"), None, {})
     assert "git checkout -- " in caught.value.cure
 
 

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.gate.judgements import anchor_of, baseline_of, current_judgements
+from pytest_ftloop.gate.judgements import (
+    anchor_of,
+    baseline_of,
+    covered_by,
+    current_judgements,
+)
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics
 
 if TYPE_CHECKING:
@@ -135,6 +140,67 @@ def test_broken_figures_do_not_stand() -> None:
     broken = fake_iteration(9, metrics=fake_metrics(math.nan))
     one, other = fake_judgement(C, FIRST), fake_judgement(broken, FIRST, kind="not comparable")
     assert C is stands(FIRST, one, other, iterations=(*ALL, broken))
+
+
+class TestEnvironments:
+    """A laptop trained A and C, a GPU B and D; all passed, since nothing was comparable."""
+
+    ELSEWHERE = "environment changed (device cpu -> gpu)"
+
+    def line(self) -> tuple[Judgement, ...]:
+        other: dict[str, Any] = {"kind": "not comparable", "because": self.ELSEWHERE}
+        second = fake_judgement(B, FIRST, **other)
+        third = fake_judgement(C, second, kind="unchanged")
+        return FIRST, second, third, fake_judgement(D, third, kind="unchanged")
+
+    @staticmethod
+    def on(*iterations: Iteration) -> Any:
+        ids = {iteration.id for iteration in iterations}
+        return lambda iteration: iteration.id in ids
+
+    def test_each_has_its_own_baseline(self) -> None:
+        """The latest accepted one of the environment, however many others came since."""
+        line = self.line()
+        assert D is baseline_of(ALL, line, LOSS)
+        assert C is baseline_of(ALL, line, LOSS, self.on(A, C))
+        assert D is baseline_of(ALL, line, LOSS, self.on(B, D))
+        assert B is baseline_of(ALL, line, LOSS, self.on(B))
+        assert A is baseline_of(ALL, line, LOSS, self.on(A))
+
+    def test_environment_without_a_version(self) -> None:
+        """Then it is the latest of all, with which nothing is comparable."""
+        assert D is baseline_of(ALL, self.line(), LOSS, self.on())
+        assert anchor_of(ALL, self.line(), LOSS, self.on()) is None
+
+    def test_anchor_within_the_environment(self) -> None:
+        """Another environment's version in between resets nothing, and is no anchor."""
+        line = self.line()
+        assert A is anchor_of(ALL, line, LOSS, self.on(A, C))
+        assert B is anchor_of(ALL, line, LOSS, self.on(B, D))
+        other = fake_judgement(B, FIRST, kind="not comparable", because="no example in common")
+        after = fake_judgement(C, other, kind="unchanged")
+        assert anchor_of(ALL, (FIRST, other, after), LOSS, self.on(A, C)) is None
+
+    def test_merged_branches(self) -> None:
+        """A version that is behind another one of the environment does not count."""
+        left = fake_judgement(C, FIRST, kind="unchanged")
+        right = fake_judgement(B, FIRST, kind="not comparable", because=self.ELSEWHERE)
+        assert C is baseline_of(ALL, (FIRST, left, right), LOSS, self.on(A, C))
+        assert B is baseline_of(ALL, (FIRST, left, right), LOSS, self.on(B))
+
+    def test_nothing_judged(self) -> None:
+        """The best of the environment."""
+        assert B is baseline_of(ALL, (), LOSS, self.on(A, B, C))
+
+
+def test_baselines_that_an_acceptance_covers() -> None:
+    """What it was given for and what it replaced; one that names neither covers all."""
+    by_hand: dict[str, Any] = {"kind": "accepted", "by": "hand"}
+    old = fake_judgement(C, FIRST, **by_hand, baseline=None)
+    assert {A.id} == covered_by(old)
+    assert {A.id, B.id} == covered_by(fake_judgement(C, FIRST, **by_hand, baseline=B.id))
+    assert {B.id} == covered_by(fake_judgement(C, **by_hand, baseline=B.id))
+    assert not covered_by(fake_judgement(C, **by_hand, baseline=None))
 
 
 @st.composite
