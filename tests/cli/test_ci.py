@@ -174,7 +174,7 @@ def test_baseline(repo: Project, capfd: Capture) -> None:
     repo.rate(BETTER)
     assert 0 == main(["ci", "--train"])
     repo.commit()
-    assert 0 == main(["ci"])
+    assert 0 == main(["ci", "--baseline", "HEAD"])
     assert "unchanged" == from_json((repo.path / "ftloop-ci/report.json").read_bytes()).outcome
     assert 0 == main(["ci", "--baseline", "HEAD~1"])
     assert "improved" == from_json((repo.path / "ftloop-ci/report.json").read_bytes()).outcome

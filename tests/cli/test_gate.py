@@ -34,7 +34,9 @@ def test_regressed(loops: Loops, gate: Gate) -> None:
     code, out, err = gate()
     assert (1, "") == (code, err)
     assert "\nFAILED\nregression: regressed against HEAD (" in out
-    assert "eval_loss 1.6800 -> 2.0000 (+0.3200)" in out
+    assert "eval_loss 1.6800 -> 2.0000 (+0.3200, mean of 3 seeds against 1 run)" in " ".join(
+        out.split()
+    )
     assert "\nbroken examples: 3\n" in out
     assert '\n    prompt    "what is 2?"\n' in out
     assert "\nwhat to do: ftloop diff shows what changed." in out
@@ -347,12 +349,15 @@ def test_a_strict_loop_does_not_start_anew(loops: Loops, gate: Gate, case: str) 
         loops.commit()
     loops.write(rate=WORSE, gates=gates, more=more)
     loops.train()
-    code, out, _ = gate()
+    code, out, err = gate()
     said = " ".join(out.split())
-    if case == "named anew, log deleted before":  # nothing tells this loop from a new one
-        assert 0 == code
-        return
     assert 1 == code
+    if case == "log deleted in the change":  # the log at HEAD is followed
+        assert "z continues x" in said
+        return
+    if case == "named anew, log deleted before":
+        assert "x: has a log at HEAD^ " in err
+        return
     assert "deleted since then: improvement_log/x" in said or "the log was deleted in " in said
     assert "what to do: put the deleted log back" in said
     assert 0 == main(["accept", "--baseline"])

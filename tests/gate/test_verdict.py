@@ -32,17 +32,20 @@ VERDICT = Verdict(
 )
 
 
+SEEDS = "mean of 3 seeds against 1 run"
+
+
 def test_text_is_one_line() -> None:
     """Kind and reason."""
-    assert "regressed: eval_loss 1.0000 -> 1.0500 (+0.0500)" == str(VERDICT)
+    assert f"regressed: eval_loss 1.0000 -> 1.0500 (+0.0500, {SEEDS})" == str(VERDICT)
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (LOSS, "eval_loss 1.0000 -> 1.0500 (+0.0500)"),
-        (RATE, "pass_rate 77.5% -> 71.7% (-5.8 points)"),
-        (TAG, "pass_rate[negation] 77.5% -> 71.7% (-5.8 points)"),
+        (LOSS, f"eval_loss 1.0000 -> 1.0500 (+0.0500, {SEEDS})"),
+        (RATE, f"pass_rate 77.5% -> 71.7% (-5.8 points, {SEEDS})"),
+        (TAG, f"pass_rate[negation] 77.5% -> 71.7% (-5.8 points, {SEEDS})"),
     ],
 )
 def test_change_in_the_metrics_own_direction(change: Change, text: str) -> None:
