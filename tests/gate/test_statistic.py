@@ -1,4 +1,4 @@
-"""The gate's statistic: the formulas of docs/gate.md, beside an independent count in numpy."""
+"""The gate's statistic: the formulas of docs/comparison.md, beside an independent count in numpy."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def brute_force(
 @pytest.mark.parametrize("pairs", [0, 1, 8])
 @pytest.mark.parametrize(("k_b", "k_c"), [(1, 1), (1, 3), (3, 3)])
 def test_paired_test_is_the_formula(pairs: int, k_b: int, k_c: int) -> None:
-    """Change, SE, df and p are those of docs/gate.md, from raw losses to the verdict."""
+    """Change, SE, df and p are those of docs/comparison.md, from raw losses to the verdict."""
     np = pytest.importorskip("numpy")
     rng = np.random.default_rng(100 * pairs + 10 * k_b + k_c)
 
