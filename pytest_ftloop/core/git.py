@@ -181,8 +181,8 @@ class Repository:
         names = [str(path) for path in paths]
         if not names:
             return {}
-        listed = self._run("ls-tree", "-z", "--full-tree", self.resolve(commit), "--", *names)
-        found = dict(_listed(listed))
+        known = commit if _OBJECT_NAME.fullmatch(commit) else self.resolve(commit)
+        found = dict(_listed(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
         contents = self.read(list(found.values()))
         return {
             path: content.decode(errors="replace").replace("\r\n", "\n")

@@ -21,6 +21,7 @@ from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.gate.reference import reference
 from pytest_ftloop.gate.row_changes import row_changes
 from pytest_ftloop.gate.rule_changes import GateChange, rule_changes
+from pytest_ftloop.log.files import CommitFiles
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
@@ -43,6 +44,9 @@ _STATED_BASELINE = re.compile(
     r"""["']?([^\s"',\]]+)""",
     re.MULTILINE,
 )
+
+
+_NO_COMMIT = frozenset({"no-git", "no-repository", "no-commit"})
 
 
 @dataclass(frozen=True)
@@ -71,17 +75,42 @@ def gate_changes(config: LoopConfig, candidate: Iteration, baseline: Baseline) -
     """How the gates of a loop differ from those at the baseline's commit.
 
     Compared are the loop files, the eval sets as the logs have them, the holdout's file, and the
-    pytest setting `ftloop_baseline`. Uncommitted changes count as committed ones do.
+    pytest setting `ftloop_baseline`. Uncommitted changes count as committed ones do. It only
+    reports, so what git can't answer is a reason in `unknown`, and no error.
     """
-    if not baseline.commit:
-        return GateChanges()
-    repository = Repository.containing(config.folder)
-    found = GateChanges(against=baseline.shown)
-    if config.lines:  # a loop made in Python has its gates in its test
-        found = _of_loop_file(repository, config, baseline)
     rows = row_changes(baseline.iteration, candidate) if baseline.iteration else ()
-    ini = _of_ini_files(repository, config.folder, baseline)
+    try:
+        repository = Repository.containing(config.folder)
+        at = _of_this_repository(repository, baseline)
+        found = GateChanges(against=at.shown)
+        if config.lines:  # a loop made in Python has its gates in its test
+            found = _of_loop_file(repository, config, at)
+        ini = _of_ini_files(repository, config.folder, at)
+    except GitError as error:
+        # Without a commit nothing can have been changed.
+        unknown = "" if error.kind in _NO_COMMIT else error.message
+        return GateChanges(baseline.shown, rows, unknown)
     return replace(found, changes=(*found.changes, *rows, *ini))
+
+
+def _of_this_repository(repository: Repository, baseline: Baseline) -> Baseline:
+    """The baseline, or the start of the change if that log is kept in another place."""
+    if baseline.view is None:  # nothing to compare with, perhaps in a submodule's own history
+        is_here = bool(baseline.commit) and _has(repository, baseline.commit)
+    else:
+        files = baseline.view.files
+        is_here = isinstance(files, CommitFiles) and files.repository.root == repository.root
+    if is_here:
+        return baseline
+    start = reference(repository, None, os.environ)
+    return replace(baseline, commit=start.commit, shown=start.shown, folder=None)
+
+
+def _has(repository: Repository, commit: str) -> bool:
+    try:
+        return repository.resolve(commit) == commit
+    except GitError:
+        return False
 
 
 def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline) -> GateChanges:

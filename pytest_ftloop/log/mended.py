@@ -49,7 +49,7 @@ class MendedView(LogView):
         replaced = [damage for damage in self.damages.values() if damage.is_replaced]
         absent = [damage for damage in self.damages.values() if not damage.is_replaced]
         how = (
-            (replaced, "judged with this change's repaired files"),
+            (replaced, "judged with the repaired files of this change"),
             (absent, "nothing of it can be read" if self.is_lost else "judged without it"),
         )
         return tuple(

@@ -88,4 +88,4 @@ def test_commit_of_pointers(lfs: Loops, capsys: Capture) -> None:
     assert 0 == main(["gate"])
     said = " ".join(capsys.readouterr().out.split())
     assert "it is a pointer of Git LFS, not the file itself" in said
-    assert "judged with this change's repaired files" in said
+    assert "judged with the repaired files of this change" in said

@@ -95,7 +95,7 @@ def test_repaired(damaged: str, loops: Loops, command: list[str], capsys: Captur
     said = " ".join(capsys.readouterr().out.split())
     assert "is damaged: improvement_log/x/" in said
     assert damaged in said
-    assert "judged with this change's repaired files" in said
+    assert "judged with the repaired files of this change" in said
     if command == ["ci"]:
         assert "is damaged" in Path("ftloop-ci/summary.md").read_text()
 

@@ -395,7 +395,7 @@ def test_damaged_record(repo: GitRepo, text: str) -> None:
     assert BETTER.id == found(baseline)[0]
     (note,) = damages(baseline)
     assert note.startswith(f"the log at main is damaged: {LOG}/{record.name}: ")
-    assert note.endswith("; judged with this change's repaired files")
+    assert note.endswith("; judged with the repaired files of this change")
     for path in (record, table):
         path.unlink()
     baseline = find(log, repo.root)
@@ -442,7 +442,7 @@ def test_damaged_table(repo: GitRepo, damage: str) -> None:
     baseline = find(log, repo.root)
     assert baseline.iteration is not None
     assert list(BETTER.examples) == list(baseline.iteration.examples)
-    assert damages(baseline)[0].endswith("; judged with this change's repaired files")
+    assert damages(baseline)[0].endswith("; judged with the repaired files of this change")
     for path in (record, table):
         path.unlink()
     assert GOOD.id == found(find(log, repo.root))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +13,12 @@ from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.gate.row_changes import MOST_TAGS, row_changes
 from pytest_ftloop.gate.rule_changes import GateChange
 from tests.fakes import fake_example, fake_iteration
+from tests.gitfakes import GitRepo
 from tests.loops import EVAL, WORSE, Loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pytest_ftloop.core.records import ExampleResult, Iteration
 
@@ -359,10 +362,11 @@ def test_a_loop_that_moved_is_followed(
             loops.repo.git("mv", name, f"sub/{name}")
         loops.write(folder="sub/", gates=after)
     else:
-        loops.repo.git("mv", "improvement_log/x", "improvement_log/z")
         if how == "file":
             loops.repo.git("rm", "-q", "x.ftloop.yaml")
         loops.write("z" if how == "file" else "x", gates=after, more="name: z\n")
+        shutil.rmtree(loops.root / "improvement_log")
+        loops.train()
     assert [("eval_loss", "<= 1.9", "<= 9", True)] == changes()
 
 
@@ -408,6 +412,27 @@ def test_options_of_the_command_are_no_change(
     loops.version(gates="{eval_loss: '<= 1.9'}")
     options = ("--gate", "eval_loss <= 9", "--alpha", "0.3", "--fail-on", "inconclusive")
     assert [] == changes(*options)
+
+
+@pytest.mark.parametrize("where", ["outside", "submodule"])
+def test_a_log_elsewhere(loops: Loops, capsys: Capture, tmp_path: Path, where: str) -> None:
+    """A log that the repository does not hold: the loop file is compared in its own repository."""
+    folder = tmp_path / "logs"
+    if where == "submodule":
+        GitRepo.init(tmp_path / "source").commit({"readme": "logs"})
+        loops.repo.git("submodule", "add", "--quiet", str(tmp_path / "source"), "logs")
+        folder = loops.root / "logs"
+    loops.write(gates="{regression: {}, eval_loss: '<= 1.9'}")
+    loops.train("--log", str(folder))
+    if where == "submodule":
+        GitRepo(folder).commit()
+    loops.commit()
+    loops.write(gates="{regression: {}, eval_loss: '<= 9'}")
+    capsys.readouterr()
+    main(["gate", "--log", str(folder)])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    assert "loosened eval_loss: <= 1.9 -> <= 9" in out
 
 
 def test_staged_and_two_commits(loops: Loops, changes: Callable[..., list[Row]]) -> None:
