@@ -108,10 +108,10 @@ def start_of_change(repository: Repository, found: Reference) -> Reference | Non
 
 
 def reference_of(repository: Repository, head: str, env: Mapping[str, str]) -> Reference:
-    """The commit to compare another commit with that is not checked out, such as a branch."""
+    """The commit to compare a named commit with: HEAD or the base, unless it is that itself."""
     tip, found = repository.resolve(head), reference(repository, None, env)
-    if not found.is_unstated and found.commit != tip:
-        return found
+    if found.commit != tip:
+        return found  # as git reads `..B`, from HEAD
     start = start_of_branch(repository, tip, (found.default,))
     if start:
         return _merge_base_reference(*start)

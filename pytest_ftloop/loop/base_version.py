@@ -174,7 +174,7 @@ def _of_record(iteration: Iteration) -> _Version:
     # The recipe of `tiny`, and what a folder holds, are no part of the loop file.
     kind = iteration.model.partition(":")[0]
     model = kind if kind in {"tiny", "folder", "live"} else iteration.model
-    hashes = {role: str(iteration.data.get(role, {}).get("sha256", "")) for role in _ROLES}
+    hashes = {role: str(iteration.data.get(role, {}).get("sha256", ""))[:16] for role in _ROLES}
     return _Version(iteration.settings, model, _scoring(iteration.scoring), hashes)
 
 

@@ -296,11 +296,14 @@ def test_submodule(layouts: dict[str, Layout], tmp_path: Path) -> None:
     assert "not" not in reference(repository, None, pull).note
 
 
-def test_commit_that_is_not_checked_out(layouts: dict[str, Layout]) -> None:
+def test_named_commit(layouts: dict[str, Layout], tmp_path: Path) -> None:
     """`..HEAD` is not compared with HEAD: with the branch's start, else with the commit before."""
     commits = layouts["work"].commits
-    repository = Repository(layouts["main"].clone.root)
-    assert commits["start"] == reference_of(repository, commits["work"], {}).commit
-    assert commits["start"] == reference_of(repository, "HEAD", {}).commit
+    on_main, on_work = (Repository(layouts[name].clone.root) for name in ("main", "work"))
+    assert commits["main"] == reference_of(on_main, commits["work"], {}).commit
+    assert commits["start"] == reference_of(on_main, "HEAD", {}).commit
+    assert commits["start"] == reference_of(on_work, "HEAD", {}).commit
+    only = GitRepo.init(tmp_path / "only")
+    only.commit({"a": "0"})
     with pytest.raises(GitError, match="it is the first one"):
-        reference_of(repository, commits["first"], {})
+        reference_of(Repository(only.root), "HEAD", {})
