@@ -123,7 +123,7 @@ def test_trained_anew(damaged: str, loops: Loops, capsys: Capture) -> None:
     assert "is damaged: improvement_log/x/" in said
     assert damaged in said
     loops.commit()
-    assert 0 == main(["gate"])
+    assert 0 == main(["gate", "--baseline", "HEAD"])
     assert "damaged" not in capsys.readouterr().out
 
 
