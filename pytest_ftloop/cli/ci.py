@@ -137,7 +137,8 @@ def _rest(found: Candidates, loops: Mapping[Path, LoopOutcome]) -> Iterator[Loop
     for file, outcome in loops.items():
         if outcome.result is not None:
             done.append(outcome.result)
-        with suppress(FtloopError):  # a loop file that can't be read writes no log
+        done.append(found.likely_log_folder(file))
+        with suppress(FtloopError):  # one that can't be read is an error by itself
             done.append(found.log_folder(found.read(file)))
     for source, judged in found.rest(done):
         name = Path(source).name

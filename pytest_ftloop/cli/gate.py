@@ -122,7 +122,7 @@ def _judged(
 ) -> Judged:
     from pytest_ftloop.loop.replay import replay
 
-    done: tuple[LoopResult | Path, ...] = ()
+    done: tuple[LoopResult | Path, ...] = (found.likely_log_folder(file),)
     try:
         config = change(found.read(file))
         done = (found.log_folder(config),)

@@ -66,7 +66,7 @@ class Coverage:
     def gaps(self, config: pytest.Config, options: Options) -> tuple[list[str], bool]:
         """What to say of loops that were not judged, and whether that fails the run.
 
-        It fails in a replay and in CI, unless the user chose what to run.
+        It does unless the user chose what to run.
         """
         lines = [
             f"{source}: not judged, its tests were deselected"

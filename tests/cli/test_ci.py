@@ -11,9 +11,9 @@ import pytest
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.report.pull_request import from_json, render
+from tests.github_fakes import commands, outputs
 from tests.plugin.conftest import BETTER, GATED, WORSE, gated, project  # noqa: F401 - fixtures
 from tests.report.hostile_texts import TEXTS
-from tests.workflows.github_fakes import commands, outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from pytest_ftloop.cli import main
 from pytest_ftloop.cli.github import MARKER
 from pytest_ftloop.report.pull_request import LIMIT, of, render, to_json
 from tests.gitfakes import isolate
+from tests.github_fakes import FakeGitHub, commands, serving
 from tests.report.pull_request_cases import failed, judged
-from tests.workflows.github_fakes import FakeGitHub, commands, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -29,8 +29,8 @@ from pytest_ftloop.cli.github import (
     write_outputs,
 )
 from pytest_ftloop.core.errors import ConfigError
+from tests.github_fakes import BOT, Command, FakeGitHub, commands, outputs, serving
 from tests.report.hostile_texts import TEXTS
-from tests.workflows.github_fakes import BOT, Command, FakeGitHub, commands, outputs, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -128,7 +128,7 @@ def test_regressed(gated: Project) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "regression: regressed against HEAD (*): eval_loss 1.6800 -> 2.0000 (+0.3200), p < *",
+            "regression: regressed against HEAD (*): eval_loss 1.6800 -> 2.0000 (+0.3200, mean of 3 seeds*",
             "iteration 002-* against 001-*; gate at x.ftloop.yaml:5",
             "  !  eval_loss *1.6800 *2.0000 *+0.3200 *<.0001 *",
             "broken examples: 3",
@@ -253,7 +253,9 @@ def test_from_a_test(gated: Project) -> None:
     gated.rate(WORSE)
     result = gated.run("--ftloop", "test_x.py")
     result.assert_outcomes(failed=1)
-    said = "regressed: eval_loss 1.6800 -> 2.0000 (+0.3200), p < 0.0001"
+    said = (
+        "regressed: eval_loss 1.6800 -> 2.0000 (+0.3200, mean of 3 seeds against 1 run), p < 0.0001"
+    )
     result.stdout.fnmatch_lines(
         [
             f"E * AssertionError: {said}",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.gitfakes import GitRepo
-from tests.workflows.github_fakes import REPOSITORY, outputs
+from tests.github_fakes import REPOSITORY, outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.gitfakes import GitRepo
+from tests.github_fakes import commands
 from tests.loops import BETTER, SAME, WORSE, Loops
-from tests.workflows.github_fakes import commands
 from tests.workflows.runner import ACTION, ROOT, PullRequest, checkout, propose, run_action
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pytest_ftloop.cli.github import MARKER
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.log import ImprovementLog
 from tests.gitfakes import GitRepo, isolate
-from tests.workflows.github_fakes import FakeGitHub, commands, serving
+from tests.github_fakes import FakeGitHub, commands, serving
 from tests.workflows.runner import PullRequest, checkout, propose, run_action
 
 if TYPE_CHECKING:
