@@ -137,9 +137,10 @@ def _rest(found: Candidates, loops: Mapping[Path, LoopOutcome]) -> Iterator[Loop
     for file, outcome in loops.items():
         if outcome.result is not None:
             done.append(outcome.result)
-        done.append(found.likely_log_folder(file))
+        log = found.likely_log_folder(file)
         with suppress(FtloopError):  # one that can't be read is an error by itself
-            done.append(found.log_folder(found.read(file)))
+            log = found.log_folder(found.read(file))
+        done.append(log)
     for source, judged in found.rest(done):
         name = Path(source).name
         if isinstance(judged, FtloopError):

@@ -174,6 +174,24 @@ def test_other_data_is_another_loop(two: Loops, gate: Gate) -> None:
     assert "nothing judges it now (improvement_log/x)" in err
 
 
+@pytest.mark.parametrize("command", ["gate", "ci"])
+def test_renamed_in_its_file_on_other_data(
+    two: Loops, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop file does not stand for the log of its own name if its loop has another one."""
+    text = (two.root / "x.ftloop.yaml").read_text(encoding="utf-8")
+    two.put("x.ftloop.yaml", "name: z\n" + text.replace("1.0e-3", WORSE))
+    path = two.root / "eval.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("what", "who"), "utf-8")
+    two.train()
+    capsys.readouterr()
+    assert 1 == main([command, "--baseline", "base"])
+    out, err = capsys.readouterr()
+    assert "nothing judges it now (improvement_log/x)" in err
+    assert "no log of z at base" in out
+    assert "has no log" not in out
+
+
 def test_scope(two: Loops, gate: Gate) -> None:
     """A command answers for the folders it was given; a loop file stands for itself."""
     _remove("x.ftloop.yaml")(two)
