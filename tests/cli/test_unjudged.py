@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.cli import main
-from tests.loops import BETTER, WORSE, Loops
+from tests.loops import BETTER, IN_DOUBT, WORSE, Loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,6 +344,26 @@ def test_other_commands_see_it(
     _trained(in_python, WORSE)
     main([command, "--baseline", "base"])
     assert "regressed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--fail-on", "inconclusive"),
+        ("--gate", "eval_loss <= 1.7"),
+        ("--alpha", "0.49"),
+    ],
+)
+def test_options_of_the_gate_count_for_it(
+    in_python: Loops, gate: Gate, option: str, value: str
+) -> None:
+    """What the command line states holds for a loop without a loop file, too."""
+    _trained(in_python, IN_DOUBT)
+    code, out, _ = gate("base")
+    assert (0, True) == (code, "inconclusive against base" in out)
+    assert 1 == gate("base", option, value)[0]
+    if option == "--fail-on":
+        assert 1 == main(["ci", "--baseline", "base", option, value])
 
 
 def test_a_first_log_without_a_loop_file(two: Loops, gate: Gate) -> None:
