@@ -204,8 +204,8 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
     elif verdict.baseline is None and verdict.against:
         told = (
-            "put the deleted log back, under the loop's name (git mv), so that there is a version "
-            "to compare with. If the new start is intended, run ftloop accept --baseline and "
+            "put the old log back, under the loop's name (git mv), so that there is a version to "
+            "compare with. If the new start is intended, run ftloop accept --baseline and "
             "commit the log."
         )
     elif verdict.baseline is None:

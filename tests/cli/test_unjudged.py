@@ -346,6 +346,22 @@ def test_other_commands_see_it(
     assert "regressed" in capsys.readouterr().out
 
 
+def test_a_renamed_loop_without_a_loop_file(in_python: Loops, gate: Gate) -> None:
+    """Whether a loop made in Python was renamed or copied only pytest knows: the log is named."""
+    in_python.write("y", rate=WORSE, gates="{eval_loss: <= 9}")
+    in_python.train("y.ftloop.yaml")
+    (in_python.root / "y.ftloop.yaml").unlink()
+    code, out, _ = gate("base")
+    said = "improvement_log/x has these eval examples and no loop file: if this loop continues it, "
+    assert (0, True) == (code, f"{said}git mv it" in " ".join(out.split()))
+    assert 1 == gate("base", "--fail-on", "not-comparable")[0]
+    for path in (in_python.root / "improvement_log/x").iterdir():
+        shutil.move(path, in_python.root / "improvement_log/y" / path.name)
+    shutil.rmtree(in_python.root / "improvement_log/x")
+    code, out, _ = gate("base")
+    assert (1, True) == (code, "regressed against base" in out)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
