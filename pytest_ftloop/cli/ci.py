@@ -116,7 +116,7 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
     trained = _train(stale, arguments) if stale and arguments.train else HOLDS
     if arguments.train:
         loops |= {file: replace(_judge(found, file, fail_on), trained=True) for file in stale}
-    outcomes = (*loops.values(), *_rest(found, loops))
+    outcomes = (*loops.values(), *_rest(found, loops, fail_on))
     if not outcomes:
         found.check_not_empty()
     codes = [trained]
@@ -129,18 +129,23 @@ def _judged(arguments: argparse.Namespace, errors: TextIO) -> tuple[int, Sequenc
     return max(codes), outcomes
 
 
-def _rest(found: Candidates, loops: Mapping[Path, LoopOutcome]) -> Iterator[LoopOutcome]:
+def _rest(
+    found: Candidates, loops: Mapping[Path, LoopOutcome], fail_on: frozenset[str]
+) -> Iterator[LoopOutcome]:
     """The outcomes of loops without a loop file, and of those that nothing judges any more."""
+    from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+    from pytest_ftloop.loop.replay import stricter_rule
     from pytest_ftloop.report.pull_request import LoopOutcome
 
     done: list[LoopResult | Path] = []
     for file, outcome in loops.items():
         if outcome.result is not None:
             done.append(outcome.result)
-        done.append(found.likely_log_folder(file))
+        log = found.likely_log_folder(file)
         with suppress(FtloopError):  # one that can't be read is an error by itself
-            done.append(found.log_folder(found.read(file)))
-    for source, judged in found.rest(done):
+            log = found.log_folder(found.read(file))
+        done.append(log)
+    for source, judged in found.rest(done, stricter_rule(DEFAULT_REGRESSION, fail_on)):
         name = Path(source).name
         if isinstance(judged, FtloopError):
             yield LoopOutcome(name, source, error=judged)

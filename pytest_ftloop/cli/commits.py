@@ -15,6 +15,7 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 if TYPE_CHECKING:
     import argparse
 
+    from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.reference import Range
     from pytest_ftloop.loop.options import Options
@@ -61,17 +62,22 @@ class Candidates:
         check_log_folders(configs, self.log)
 
     def rest(
-        self, done: Sequence[LoopResult | Path]
+        self,
+        done: Sequence[LoopResult | Path],
+        rule: Regression | None = None,
+        thresholds: Sequence[Gate] = (),
     ) -> Iterator[tuple[str, LoopResult | FtloopError]]:
         """What else is to be judged in these folders, once their loop files are `done`.
 
-        Those are the logs without a loop file, each with its result, and those that nothing judges
+        Those are the logs without a loop file, each with its result by these gates (None: the
+        default one), and those that nothing judges
         any more, each with an `UnjudgedError`. A loop that raised is given by its log's folder.
         """
+        from pytest_ftloop.config.gates import DEFAULT_REGRESSION
         from pytest_ftloop.core.git import GitError
         from pytest_ftloop.loop.census import Census, judged_from_log
 
-        options, results = self.options(), list(done)
+        options, results, rule = self.options(), list(done), rule or DEFAULT_REGRESSION
         try:
             census = Census.of(self.scope, results, options)
         except GitError:
@@ -82,7 +88,7 @@ class Candidates:
             source = shown_path(log.folder)
             results.append(log.folder)
             try:
-                results.append(result := judged_from_log(log, options))
+                results.append(result := judged_from_log(log, options, rule, thresholds))
                 yield source, result
             except FtloopError as error:
                 yield source, error

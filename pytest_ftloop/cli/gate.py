@@ -12,10 +12,10 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_ftloop.config.gates import Gate
+    from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.loop.result import LoopResult
 
@@ -70,7 +70,7 @@ def fail_on_argument(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.diff import to_json
 
-    change, fail_on = _overrides(arguments), parse_fail_on(arguments.fail_on)
+    stated, fail_on = _stated(arguments), parse_fail_on(arguments.fail_on)
     codes: list[int] = []
     records: list[dict[str, Any]] = []
 
@@ -90,10 +90,10 @@ def _run(arguments: argparse.Namespace) -> int:
         found.check_names()
         done: list[LoopResult | Path] = []
         for file in found.files:
-            judged = _judged(file, found, change, fail_on)
+            judged = _judged(file, found, stated, fail_on)
             done += judged.done
             tell(shown_path(file), judged.result)
-        for source, result in found.rest(done):
+        for source, result in found.rest(done, stated.default(fail_on), stated.thresholds):
             tell(source, result)
         if not codes and not (arguments.staged or arguments.stale_only):
             found.check_not_empty()
@@ -117,14 +117,14 @@ class Judged:
 def _judged(
     file: Path,
     found: Candidates,
-    change: Callable[[LoopConfig], LoopConfig],
+    stated: Stated,
     fail_on: frozenset[str],
 ) -> Judged:
     from pytest_ftloop.loop.replay import replay
 
     done: tuple[LoopResult | Path, ...] = (found.likely_log_folder(file),)
     try:
-        config = change(found.read(file))
+        config = stated.on(found.read(file))
         done = (found.log_folder(config),)
         result = replay(config, found.options(), fail_on)
     except FtloopError as error:
@@ -188,12 +188,36 @@ def exit_code(result: LoopResult) -> int:
     return HOLDS if held else FAILED
 
 
-def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConfig]:
-    """A function that applies --gate, --alpha and --max-regression to a loop.
+@dataclass(frozen=True)
+class Stated:
+    """What `--gate` (`thresholds`), `--alpha` and `--max-regression` (`options`) state."""
 
-    A loop without a regression gate gets one with the default settings.
-    """
-    from pytest_ftloop.config.gates import DEFAULT_REGRESSION, checked_option, parse_gate
+    thresholds: tuple[Gate, ...]
+    options: Mapping[str, Any]
+
+    def on(self, config: LoopConfig) -> LoopConfig:
+        """A loop with this in its gates; without a regression gate it gets the default one."""
+        from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+
+        # By name, so that a gate of the command line replaces the loop file's on the same metric.
+        gates = {gate.name: gate for gate in (*config.gates, *self.thresholds)}
+        rules = config.regressions or (DEFAULT_REGRESSION,)
+        return replace(
+            config,
+            gates=tuple(gates.values()),
+            regressions=tuple(replace(rule, **self.options) for rule in rules),
+        )
+
+    def default(self, fail_on: frozenset[str]) -> Regression:
+        """The gate of a loop without a loop file."""
+        from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+        from pytest_ftloop.loop.replay import stricter_rule
+
+        return stricter_rule(replace(DEFAULT_REGRESSION, **self.options), fail_on)
+
+
+def _stated(arguments: argparse.Namespace) -> Stated:
+    from pytest_ftloop.config.gates import checked_option, parse_gate
 
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
@@ -204,22 +228,11 @@ def _overrides(arguments: argparse.Namespace) -> Callable[[LoopConfig], LoopConf
                 f"{text!r}"
             )
         stated[match[1]] = parse_gate(match[1], match[2])
-    changes: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name in ("alpha", "max_regression"):
         if (value := getattr(arguments, name)) is not None:
-            changes[name] = checked_option(name, value)
-
-    def change(config: LoopConfig) -> LoopConfig:
-        # By name, so that a gate of the command line replaces the loop file's on the same metric.
-        gates = {**{gate.name: gate for gate in config.gates}, **stated}
-        rules = config.regressions or (DEFAULT_REGRESSION,)
-        return replace(
-            config,
-            gates=tuple(gates.values()),
-            regressions=tuple(replace(rule, **changes) for rule in rules),
-        )
-
-    return change
+            options[name] = checked_option(name, value)
+    return Stated(tuple(stated.values()), options)
 
 
 def parse_fail_on(stated: str | None) -> frozenset[str]:

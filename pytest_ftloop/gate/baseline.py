@@ -26,7 +26,8 @@ class Baseline:
     `shown` names its commit for people. `iteration` is the version to compare with, `anchor` the
     best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
     is empty if there is an iteration. `is_first`: the commit has no log of this loop, so nothing
-    can have got worse, unless the loop had a log before: `had_log` says where, if one was deleted.
+    can have got worse, unless the loop had a log before: `had_log` says where, if one was deleted
+    or may be this loop's.
     `was_stated`: the user named the commit, which may be older than the log.
 
     `newest` is the version accepted last, if that has no run in the candidate's environment and
@@ -179,6 +180,10 @@ def baseline_at(repository: Repository, found: Reference, sought: Sought) -> Bas
     elif before := _deleted_before(repository, found, log_folder, sought.loop_folder):
         gone = f"the log was deleted in {before[:7]}"
         why += f"; {gone}"
+    elif alike := _alike(Standards(repository, found, blobs), sought.iterations):
+        gone = str(alike)
+        why += f"; {gone} has these eval examples and no loop file: if this loop continues it, "
+        why += "git mv it to this name"
     return Baseline(
         shown=found.shown,
         commit=found.commit,
@@ -230,6 +235,25 @@ def _moved_from(standards: Standards, iterations: Sequence[Iteration]) -> PurePo
     if not gone or not iterations:
         return None
     return standards.continued_by({row.content for row in iterations[-1].examples}, gone)
+
+
+def _alike(standards: Standards, iterations: Sequence[Iteration]) -> PurePosixPath | None:
+    """A log on the same eval examples whose loop is made in Python, so that it may be gone.
+
+    Only a pytest run tells whether the loop is still there, beside this one, or was renamed to it.
+    """
+    root = standards.repository.root
+    kept = [
+        folder
+        for folder in standards.folders
+        if (root / folder).is_dir()
+        and not standards.had_loop_file(folder)
+        and not _is_in_use(root / folder)
+        and not standards.is_retired(folder)
+    ]
+    if not kept or not iterations:
+        return None
+    return standards.continued_by({row.content for row in iterations[-1].examples}, kept)
 
 
 def _places(repository: Repository, log_folder: Path, loop_folder: Path) -> Iterator[PurePosixPath]:

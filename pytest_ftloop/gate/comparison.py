@@ -23,7 +23,7 @@ from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
-from pytest_ftloop.gate.verdict import Change, Verdict
+from pytest_ftloop.gate.verdict import SEEDS_MISSING, Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 from pytest_ftloop.log.mended import MendedView
 
@@ -88,7 +88,7 @@ class Comparison:
             return verdict
         against = self.baseline.commit[:7]
         because = (
-            f"in doubt, and the log has {seeds} of the {SEEDS_IN_DOUBT} seeds that decide "
+            f"{SEEDS_MISSING} {seeds} of the {SEEDS_IN_DOUBT} seeds that decide "
             f"({verdict.because}); run pytest --ftloop --ftloop-baseline {against} and commit "
             f"{FOLDER}/ with its seeds/"
         )

@@ -25,7 +25,13 @@ from pytest_ftloop.gate.baseline import (
     is_uncommitted,
 )
 from pytest_ftloop.gate.ci_systems import in_ci
-from pytest_ftloop.gate.reference import Reference, is_request, reference, start_of_change
+from pytest_ftloop.gate.reference import (
+    STATED,
+    Reference,
+    is_request,
+    reference,
+    start_of_change,
+)
 from pytest_ftloop.log import LogView
 from pytest_ftloop.log.files import FolderFiles
 
@@ -61,11 +67,26 @@ def find_baseline(
             baseline = baseline_at(repository, found, sought)
         if baseline.folder is None:
             return _in_log_elsewhere(repository, found, sought, env) or baseline
+        if _is_itself(repository, found, sought, baseline):
+            note = f"{found.shown} is the commit under test itself, so this compares nothing"
+            return replace(baseline, context=(note, *baseline.context))
         return baseline
     except GitError as error:
         if stated is None and error.kind in NOTHING_COMMITTED and not is_request(env):
             return Baseline(why_none=error.message, is_first=error.kind == "no-commit")
         raise
+
+
+def _is_itself(
+    repository: Repository, found: Reference, sought: Sought, baseline: Baseline
+) -> bool:
+    """Whether the user named the last commit, and the candidate is what it holds."""
+    return (
+        found.how == STATED
+        and baseline.is_version(sought.candidate)
+        and found.commit == repository.resolve("HEAD")
+        and not is_uncommitted(repository, sought.log_folder, *sought.files)
+    )
 
 
 def _unstated(

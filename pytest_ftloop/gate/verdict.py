@@ -19,6 +19,9 @@ ENVIRONMENT_CHANGED = "environment changed"
 """What the reason of a verdict begins with where only another environment makes it not comparable.
 Judgements in the log keep it."""
 
+SEEDS_MISSING = "in doubt, and the log has"
+"""What the reason begins with where the log lacks the seeds that decide; it names the cure."""
+
 NOT_LOGGED = "whose log was never committed"
 """How the reason ends where the baseline's commit has a version that its log does not hold."""
 

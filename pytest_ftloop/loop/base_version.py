@@ -23,6 +23,7 @@ from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import NEUTRAL
 from pytest_ftloop.gate.verdict import NOT_LOGGED
+from pytest_ftloop.log import FOLDER
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration, Settings
@@ -90,10 +91,28 @@ def with_base_version(
         first = error.message.partition("\n")[0]
         note = f"the loop file at {baseline.shown} can't be read, so it is not compared: {first}"
         return replace(baseline, context=(note, *baseline.context))
-    if base is None:
+    if base is None or _is_another_loop(repository, baseline, base, config):
         return baseline
     theirs = _version(base, _data_at(repository, baseline.commit, base, config, inputs))
-    return _described(baseline, theirs, _version(config, _hashes(inputs)), candidate, logged)
+    found = _described(baseline, theirs, _version(config, _hashes(inputs)), candidate, logged)
+    # Where nothing states the base it may be the last commit, which is the change itself.
+    return replace(found, has_candidate=False) if baseline.commit == _head(repository) else found
+
+
+def _is_another_loop(
+    repository: Repository, baseline: Baseline, base: LoopConfig, config: LoopConfig
+) -> bool:
+    """Whether the file had another name and log at the commit, which this loop does not continue.
+
+    That log is missed by itself.
+    """
+    if baseline.folder is not None or base.name == config.name:
+        return False
+    return bool(repository.files(baseline.commit, config.folder / FOLDER / base.name))
+
+
+def _head(repository: Repository) -> str | None:
+    return repository.query("rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def _described(

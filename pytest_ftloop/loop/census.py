@@ -22,11 +22,13 @@ from pytest_ftloop.gate.comparison import Comparison
 from pytest_ftloop.gate.reference import Reference, is_request, reference, start_of_change
 from pytest_ftloop.gate.search import NOTHING_COMMITTED, find_baseline
 from pytest_ftloop.gate.standards import Standards, UnjudgedError, is_retired
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.workspace import log_folders
 
 if TYPE_CHECKING:
+    from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.gate.baseline import Baseline
     from pytest_ftloop.loop.options import Options
@@ -93,8 +95,13 @@ class Census:
         return tuple(found.values())
 
 
-def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
-    """The result of a loop without a loop file, by the default regression gate.
+def judged_from_log(
+    log: ImprovementLog,
+    options: Options,
+    rule: Regression = DEFAULT_REGRESSION,
+    thresholds: Sequence[Gate] = (),
+) -> LoopResult:
+    """The result of a loop without a loop file, by this regression gate and these thresholds.
 
     The candidate is the best iteration of those that the base's log lacks; if it has them all, its
     baseline. A `LogError` says that the log is damaged.
@@ -107,7 +114,7 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
     sought = Sought(log.folder, home, iterations, "eval_loss", seed_runs=log.view.seed_runs())
     candidate = _candidate(iterations, find_baseline(sought, options.baseline))
     standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
-    verdict = Comparison(log, candidate, standard).verdict(DEFAULT_REGRESSION)
+    verdict = Comparison(log, candidate, standard).verdict(rule)
     note = GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE
     verdict = replace(verdict, context=(*verdict.context, note))
     log.verify(candidate)
@@ -117,12 +124,12 @@ def judged_from_log(log: ImprovementLog, options: Options) -> LoopResult:
         source=shown_path(log.folder),
         chain=chain,
         best=candidate,
-        gates=(),
+        gates=check_gates(thresholds, candidate.metrics),
         trained=(),
         log_folder=log.folder,
         files=tuple(path for iteration in chain for path in log.files(iteration)),
-        regressions=(DEFAULT_REGRESSION,),
-        verdicts=((DEFAULT_REGRESSION, verdict),),
+        regressions=(rule,),
+        verdicts=((rule, verdict),),
         baseline=standard.iteration,
         standard=standard,
         log=log,

@@ -47,12 +47,14 @@ def gated(config: LoopConfig) -> LoopConfig:
 
 def stricter(config: LoopConfig, fail_on: frozenset[str]) -> LoopConfig:
     """The loop whose regression gates also fail on these kinds of verdict."""
-    more = fail_on - FAILING  # these fail anyway
-    rules = tuple(
-        replace(rule, fail_on=tuple(sorted({*rule.fail_on, *more}))) if more else rule
-        for rule in config.regressions
-    )
+    rules = tuple(stricter_rule(rule, fail_on) for rule in config.regressions)
     return replace(config, regressions=rules)
+
+
+def stricter_rule(rule: Regression, fail_on: frozenset[str]) -> Regression:
+    """The regression gate that also fails on these kinds of verdict."""
+    more = fail_on - FAILING  # these fail anyway
+    return replace(rule, fail_on=tuple(sorted({*rule.fail_on, *more}))) if more else rule
 
 
 def _with_notes(

@@ -180,8 +180,9 @@ class FtloopSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Show a user's mistake as text, and attach explanations and news to the report."""
         report = yield
-        if self.options.replay and report.passed and report.when == "call":
-            # In a replay the verdict is a gate by itself, as for ftloop gate.
+        if self.options.replay and not report.failed:
+            # In a replay the verdict is a gate by itself, as for ftloop gate: also of a loop that
+            # runs in a fixture, or in a test that then skips or is expected to fail.
             failed = [explain_failed(ran.result, self._width()) for ran in self._of_test.values()]
             if any(failed):
                 report.outcome, report.longrepr = "failed", "\n\n".join(filter(None, failed))

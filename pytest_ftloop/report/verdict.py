@@ -10,6 +10,7 @@ from pytest_ftloop.core.runs import mean_of
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
     NOT_LOGGED,
+    SEEDS_MISSING,
     Change,
     Verdict,
     amount_text,
@@ -193,6 +194,8 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
             "pytest --ftloop --ftloop-retrain-baseline trains that version here, to compare with: "
             "commit the log with it. Or train it at its own commit, and commit that log first."
         )
+    elif verdict.because.startswith(SEEDS_MISSING):
+        told = "train the missing seeds with the command above, and commit them."
     elif verdict.kind == "incomplete":
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":
@@ -201,8 +204,8 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
     elif verdict.baseline is None and verdict.against:
         told = (
-            "put the deleted log back, under the loop's name (git mv), so that there is a version "
-            "to compare with. If the new start is intended, run ftloop accept --baseline and "
+            "put the old log back, under the loop's name (git mv), so that there is a version to "
+            "compare with. If the new start is intended, run ftloop accept --baseline and "
             "commit the log."
         )
     elif verdict.baseline is None:

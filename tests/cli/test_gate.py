@@ -359,7 +359,7 @@ def test_a_strict_loop_does_not_start_anew(loops: Loops, gate: Gate, case: str) 
         assert "x: has a log at HEAD^ " in err
         return
     assert "deleted since then: improvement_log/x" in said or "the log was deleted in " in said
-    assert "what to do: put the deleted log back" in said
+    assert "what to do: put the old log back" in said
     assert 0 == main(["accept", "--baseline"])
     assert (0, True) == (gate()[0], "accepted by hand" in gate()[1])
 

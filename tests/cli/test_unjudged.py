@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.cli import main
-from tests.loops import BETTER, WORSE, Loops
+from tests.loops import BETTER, IN_DOUBT, WORSE, Loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +174,24 @@ def test_other_data_is_another_loop(two: Loops, gate: Gate) -> None:
     assert "nothing judges it now (improvement_log/x)" in err
 
 
+@pytest.mark.parametrize("command", ["gate", "ci"])
+def test_renamed_in_its_file_on_other_data(
+    two: Loops, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop file does not stand for the log of its own name if its loop has another one."""
+    text = (two.root / "x.ftloop.yaml").read_text(encoding="utf-8")
+    two.put("x.ftloop.yaml", "name: z\n" + text.replace("1.0e-3", WORSE))
+    path = two.root / "eval.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace("what", "who"), "utf-8")
+    two.train()
+    capsys.readouterr()
+    assert 1 == main([command, "--baseline", "base"])
+    out, err = capsys.readouterr()
+    assert "nothing judges it now (improvement_log/x)" in err
+    assert "no log of z at base" in out
+    assert "has no log" not in out
+
+
 def test_scope(two: Loops, gate: Gate) -> None:
     """A command answers for the folders it was given; a loop file stands for itself."""
     _remove("x.ftloop.yaml")(two)
@@ -326,6 +344,42 @@ def test_other_commands_see_it(
     _trained(in_python, WORSE)
     main([command, "--baseline", "base"])
     assert "regressed" in capsys.readouterr().out
+
+
+def test_a_renamed_loop_without_a_loop_file(in_python: Loops, gate: Gate) -> None:
+    """Whether a loop made in Python was renamed or copied only pytest knows: the log is named."""
+    in_python.write("y", rate=WORSE, gates="{eval_loss: <= 9}")
+    in_python.train("y.ftloop.yaml")
+    (in_python.root / "y.ftloop.yaml").unlink()
+    code, out, _ = gate("base")
+    said = "improvement_log/x has these eval examples and no loop file: if this loop continues it, "
+    assert (0, True) == (code, f"{said}git mv it" in " ".join(out.split()))
+    assert 1 == gate("base", "--fail-on", "not-comparable")[0]
+    for path in (in_python.root / "improvement_log/x").iterdir():
+        shutil.move(path, in_python.root / "improvement_log/y" / path.name)
+    shutil.rmtree(in_python.root / "improvement_log/x")
+    code, out, _ = gate("base")
+    assert (1, True) == (code, "regressed against base" in out)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--fail-on", "inconclusive"),
+        ("--gate", "eval_loss <= 1.7"),
+        ("--alpha", "0.49"),
+    ],
+)
+def test_options_of_the_gate_count_for_it(
+    in_python: Loops, gate: Gate, option: str, value: str
+) -> None:
+    """What the command line states holds for a loop without a loop file, too."""
+    _trained(in_python, IN_DOUBT)
+    code, out, _ = gate("base")
+    assert (0, True) == (code, "inconclusive against base" in out)
+    assert 1 == gate("base", option, value)[0]
+    if option == "--fail-on":
+        assert 1 == main(["ci", "--baseline", "base", option, value])
 
 
 def test_a_first_log_without_a_loop_file(two: Loops, gate: Gate) -> None:

@@ -244,3 +244,14 @@ def test_log_outside_every_repository(repo: GitRepo, tmp_path: Path) -> None:
     baseline = find(repo, WORSE, log=log)
     assert (GOOD.id, "") == found(baseline)
     assert "is in no repository" in baseline.context[0]
+
+
+@pytest.mark.parametrize("env", [{}, CI])
+def test_stated_commit_that_is_the_candidate_itself(repo: GitRepo, env: dict[str, str]) -> None:
+    """Whoever names HEAD compares nothing once the candidate is committed, and is told."""
+    anew(repo, WORSE)
+    baseline = find(repo, WORSE, env, stated="HEAD")
+    note = f"HEAD ({repo.head[:7]}) is the commit under test itself, so this compares nothing"
+    assert (note,) == baseline.context
+    repo.commit({"docs.md": "later"})
+    assert not find(repo, WORSE, env, stated="HEAD^").context

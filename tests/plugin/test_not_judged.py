@@ -128,6 +128,43 @@ def test_a_loop_in_python_that_asserts_nothing(gated: Project, gates: str, rate:
         result.stdout.fnmatch_lines(["regression: regressed against HEAD *"])
 
 
+FIXTURE = """\
+import pytest
+
+@pytest.fixture
+def best(ftloop):
+    return ftloop(
+        name="m", train="train.jsonl", eval="eval.jsonl", training={{"learning_rate": {rate}}},
+        gates={{"regression": {{}}}}, loop={{"iterations": 1}},
+    ).run()
+
+def test_m(best):
+    assert best.eval_loss < 9
+"""
+LENIENT = {
+    "in a fixture": FIXTURE,
+    "expected to fail": "import pytest\n\n@pytest.mark.xfail\n"
+    + IN_PYTHON.replace(".run()", '.run()\n    assert "worse" == "fine"'),
+    "skips itself": "import pytest\n\n" + IN_PYTHON + "    pytest.skip('slow')\n",
+}
+
+
+@pytest.mark.parametrize("how", LENIENT)
+def test_a_loop_in_python_whose_test_is_lenient(gated: Project, how: str) -> None:
+    """In a replay a loop that got worse fails wherever it ran, whatever becomes of its test."""
+    (gated.path / "x.ftloop.yaml").unlink()
+    gates = '{"regression": {}}'
+    gated.write("test_m.py", LENIENT[how].format(rate="1.0e-3", gates=gates))
+    gated.run("--ftloop")
+    gated.commit()
+    assert pytest.ExitCode.OK == gated.run("--ftloop-replay").ret
+    gated.write("test_m.py", LENIENT[how].format(rate=WORSE, gates=gates))
+    gated.run("--ftloop")
+    result = gated.run("--ftloop-replay")
+    assert pytest.ExitCode.TESTS_FAILED == result.ret
+    result.stdout.fnmatch_lines(["regression: regressed against HEAD *"])
+
+
 @pytest.mark.parametrize("how", ["deleted", "skipped"])
 def test_a_loop_in_python_that_does_not_run(gated: Project, how: str) -> None:
     """Its log at the base is missed, whether the test is gone or skipped."""

@@ -114,6 +114,7 @@ def test_failing_gate_explains_itself() -> None:
     ("kind", "advice"),
     [
         ("incomplete", "pytest --ftloop-retrain trains it again."),
+        ("seeds", "train the missing seeds with the command above, and commit them."),
         ("inconclusive", "ftloop calibrate trains more seeds"),
         ("not comparable", "if the change is intended, run ftloop accept --baseline"),
         ("environment", "pytest --ftloop-retrain-baseline trains the baseline"),
@@ -125,6 +126,8 @@ def test_advice(kind: Any, advice: str) -> None:
     if kind == "environment":
         because = "environment changed (device cpu -> cuda)"
         verdict = replace(verdict, kind="not comparable", because=because)
+    if kind == "seeds":
+        verdict = replace(verdict, kind="incomplete", because="in doubt, and the log has 1 of 3")
     assert advice in explain_verdict(result_of(), verdict, RULE).splitlines()[-1]
 
 
