@@ -124,12 +124,11 @@ class Candidates:
         return (self.log or config.folder / FOLDER) / config.name
 
     def likely_log_folder(self, file: Path) -> Path:
-        """The folder of the log of a loop file that can't be read: its name may be in it."""
-        from pytest_ftloop.config.loop_yaml import SUFFIXES
+        """The folder of the log of a loop file that may have mistakes."""
+        from pytest_ftloop.config.loop_config import likely_name
         from pytest_ftloop.log import FOLDER
 
-        name = next((file.name.removesuffix(s) for s in SUFFIXES if file.name.endswith(s)), "")
-        return (self.log or file.parent / FOLDER) / (name or file.name)
+        return (self.log or file.parent / FOLDER) / likely_name(file)
 
     def options(self) -> Options:
         """The options to replay these loops with."""

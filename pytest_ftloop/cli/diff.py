@@ -34,8 +34,8 @@ def _run(arguments: argparse.Namespace) -> int:
     done: list[LoopResult | Path] = []
 
     def one(file: Path) -> int:
+        done.append(wanted.likely_log_folder(file))
         config = wanted.read(file)
-        done.append(wanted.log_folder(config))
         if all(rule.tag is not None for rule in config.regressions):  # compare the whole set, too
             config = replace(config, regressions=(*config.regressions, DEFAULT_REGRESSION))
         result = replay(config, wanted.options())

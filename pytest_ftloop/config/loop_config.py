@@ -89,6 +89,15 @@ def loop_name(file: str) -> str:
     return file
 
 
+def likely_name(path: Path) -> str:
+    """The name of the loop in a file that may have mistakes."""
+    with suppress(ConfigError):
+        values, _ = loop_yaml.read(path, path.name)
+        if isinstance(values, dict) and isinstance(name := values.get("name"), str):
+            return name
+    return loop_name(path.name)
+
+
 def checked(
     values: Any, lines: Mapping[str, int], *, folder: Path, source: str, name: str
 ) -> LoopConfig:

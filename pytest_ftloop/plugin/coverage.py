@@ -43,6 +43,10 @@ class Coverage:
                 cure="Give one of them another name (name: ...), or another log folder.",
             )
 
+    def unreadable(self, log: Path) -> None:
+        """Note the log of a loop file with mistakes, which are an error by themselves."""
+        self.ran.add(str(log.resolve()))
+
     def run(self, log: Path) -> None:
         """Note a loop that runs. Raises a `ConfigError` where two loops write its log."""
         key = str(log.resolve())

@@ -27,6 +27,7 @@ class LoopFileCollector(pytest.File):
         try:
             config = read_loop_file(self.path)
         except FtloopError as error:
+            session_of(self.config).note_unreadable(self.path)
             raise self.CollectError(str(error)) from None
         gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
         found: list[Gate | Regression | None] = [*sorted(gates, key=lambda gate: gate.line or 0)]

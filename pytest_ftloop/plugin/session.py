@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.config.loop_config import LoopConfig, likely_name
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
@@ -153,6 +153,11 @@ class FtloopSession:
         notes = result.notes[known:]
         self._news.append(news_of_verdict(result, rule, verdict, notes, self._width()))
         return verdict
+
+    def note_unreadable(self, file: Path) -> None:
+        """Note a loop file with mistakes: to call its log unjudged would point elsewhere."""
+        folder = self.options.log_folder or file.parent / FOLDER
+        self.coverage.unreadable(folder / likely_name(file))
 
     def _note_standard(self, result: LoopResult) -> None:
         """Note the log that a loop was compared with: of a renamed loop it is another one."""

@@ -224,6 +224,21 @@ def test_json_and_ci(two: Loops, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing judges it now" in summary
 
 
+@pytest.mark.parametrize("command", ["gate", "ci", "diff"])
+def test_a_loop_file_with_mistakes(
+    loops: Loops, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """It is one error, also where it states its name; its log is not called unjudged."""
+    loops.version()
+    text = (loops.root / "x.ftloop.yaml").read_text("utf-8")
+    (loops.root / "x.ftloop.yaml").rename(loops.root / "file.ftloop.yaml")
+    loops.put("file.ftloop.yaml", f"name: x\nunknown: 1\n{text}")
+    assert 2 == main([command])
+    err = capsys.readouterr().err
+    assert "file.ftloop.yaml:2: unknown" in err
+    assert "nothing judges" not in err
+
+
 def test_retired(two: Loops, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     """A loop that is given up by hand is told once, and then missed by nobody."""
     _remove("x.ftloop.yaml")(two)

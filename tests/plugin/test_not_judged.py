@@ -74,6 +74,18 @@ def test_deleted(committed: Project) -> None:
     result.stdout.fnmatch_lines([NOT_JUDGED])
 
 
+@pytest.mark.parametrize("args", [(), ("-n", "2")])
+def test_a_loop_file_with_mistakes(committed: Project, args: tuple[str, ...]) -> None:
+    """It is one error; that nothing judges its log would send the user elsewhere."""
+    text = GATED.replace("regression: {}", "regression: {alpha: 2}")
+    assert text != GATED
+    committed.write("x.ftloop.yaml", text)
+    result = committed.run("--ftloop-replay", *args)
+    assert 0 != result.ret
+    result.stdout.fnmatch_lines(["*gates.regression.alpha: wanted less than 0.5, found 2*"])
+    assert "nothing judges" not in result.stdout.str()
+
+
 def test_plain_pytest_says_nothing(committed: Project) -> None:
     """Without --ftloop nothing is asked and nothing is said."""
     committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
