@@ -1,4 +1,4 @@
-"""The gate's statistic: the formulas of docs/comparison.md, beside a count of their own in numpy."""
+"""The gate's statistic: the formulas of docs/comparison.md, counted again in numpy."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_regressed(gated: Project) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "regression: regressed against HEAD (*): eval_loss 1.6800 -> 2.0000 (+0.3200, mean of 3 seeds*",
+            "regression: regressed against HEAD (*): eval_loss 1.6800 -> 2.0000 (+0.3200, mean of*",
             "iteration 002-* against 001-*; gate at x.ftloop.yaml:5",
             "  !  eval_loss *1.6800 *2.0000 *+0.3200 *<.0001 *",
             "broken examples: 3",
