@@ -27,6 +27,20 @@ CONFTEST = "conftest.py"
 _PYTHONPATH = re.compile(r"^pythonpath\s*=\s*(\[[^\]]*\]|.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 """pytest's setting `pythonpath`: a list in TOML, words in an ini file."""
 
+INI_FILES = (
+    "pytest.toml",
+    ".pytest.toml",
+    "pytest.ini",
+    ".pytest.ini",
+    "pyproject.toml",
+    "tox.ini",
+    "setup.cfg",
+)
+"""The files in which pytest looks for its settings."""
+
+_PLUGIN = re.compile(r"""(?:^|[\s"'=\[,])-p(?:["',]*\s*)["']?([A-Za-z_][\w.]*)""")
+"""A plugin that pytest's setting `addopts` loads: `-p name`, in one word or two."""
+
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
@@ -54,7 +68,7 @@ def hook_source(hook: str, folder: Path) -> str | None:
 
     That is the nearest conftest.py that defines the hook, from the folder upwards to the root of
     the repository; of it, the part that the hook depends on. If its answer may be None, pytest asks
-    the next one, which then counts too.
+    the next one, which then counts too. Local plugins of pytest's `addopts` are asked last.
     """
     texts: list[bytes] = []
     imports = _Imports()
@@ -69,6 +83,13 @@ def hook_source(hook: str, folder: Path) -> str | None:
             texts.append(text)
             imports.follow(implementing, root, importing(statements))
             is_decided = is_decided or source.always_answers(hook)
+    # pytest asks the plugins of its settings last: they are there before any conftest.py.
+    for root, file in _plugins_of_settings(start):
+        source = parsed(_content(file))
+        if source.defines(hook) and not (is_decided and not source.is_decorated(hook)):
+            text, statements = source.part_of(hook)
+            texts.append(text)
+            imports.follow(file, root, importing(statements))
     return _hash(texts, imports.texts) if texts else None
 
 
@@ -129,6 +150,15 @@ def _implementations(conftest: Path, hook: str) -> Iterator[tuple[Path, Path, So
         yield conftest, root, source
 
 
+def _plugins_of_settings(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The local modules that pytest's settings load as plugins: each one's root, and its file."""
+    for place in _above(folder):
+        for name in INI_FILES:
+            text = _content(place / name).decode(errors="replace")
+            for plugin in _PLUGIN.findall(text) if "addopts" in text else ():
+                yield from _found_from(place, plugin.split("."))
+
+
 def _imported(file: Path, root: Path, nodes: Sequence[ast.AST]) -> Iterator[tuple[Path, Path]]:
     """The local modules that parts of a file import: each one's root, and its file."""
     for node in nodes:
@@ -166,7 +196,7 @@ def _places(root: Path) -> Iterator[Path]:
     above = _above(root)
     yield from (place for folder in above for place in (folder, folder / "src"))
     for folder in above:  # pytest's own setting is read only for what is in none of these
-        for name in ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+        for name in INI_FILES:
             text = _content(folder / name).decode(errors="replace")
             for stated in _PYTHONPATH.findall(text):
                 yield from (folder / part for part in re.findall(r"[^\s\[\],\"']+", stated))

@@ -18,6 +18,7 @@ from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.loop_config import LoopConfig, checked, loop_name, read_loop_file
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.sources import INI_FILES
 from pytest_ftloop.gate.reference import reference
 from pytest_ftloop.gate.row_changes import row_changes
 from pytest_ftloop.gate.rule_changes import GateChange, rule_changes
@@ -26,17 +27,6 @@ from pytest_ftloop.log.files import CommitFiles
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.gate.baseline import Baseline
-
-INI_FILES = (
-    "pytest.toml",
-    ".pytest.toml",
-    "pytest.ini",
-    ".pytest.ini",
-    "pyproject.toml",
-    "tox.ini",
-    "setup.cfg",
-)
-"""The files in which pytest looks for its settings."""
 
 # Found by its name, not by the file's grammar: the setting itself, and the option in addopts.
 _STATED_BASELINE = re.compile(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.loop.census import Census
 
 if TYPE_CHECKING:
@@ -22,37 +22,40 @@ class Coverage:
     """The log folders of the loops that pytest collected (`collected`) and ran (`ran`).
 
     `chosen`: tests were deselected, so what did not run was left out on purpose. `doubles` are the
-    logs that two loop files write. All but those travel from xdist workers to the process that
-    prints, as plain values.
+    logs that two loop files write, `made` the test files of loops made in Python. All but those two
+    travel from xdist workers to the process that prints, as plain values.
     """
 
     collected: dict[str, str] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     chosen: bool = False
     doubles: dict[str, ConfigError] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
 
     def collect(self, log: Path, loop: LoopConfig) -> None:
         """Note a loop file that pytest collected, by the folder of its log."""
         key = str(log.resolve())
         other = self.collected.setdefault(key, loop.source)
         if other != loop.source:
-            self.doubles[key] = ConfigError(
-                f"wanted a log for each loop, found two loops that write {shown_path(log)}: "
-                f"this one and {other}",
-                where=loop.locate("name"),
-                cure="Give one of them another name (name: ...), or another log folder.",
-            )
+            self.doubles[key] = _two_loops(log, loop, other)
 
     def unreadable(self, log: Path) -> None:
         """Note the log of a loop file with mistakes, which are an error by themselves."""
         self.ran.add(str(log.resolve()))
 
-    def run(self, log: Path) -> None:
-        """Note a loop that runs. Raises a `ConfigError` where two loops write its log."""
+    def run(self, log: Path, loop: LoopConfig) -> None:
+        """Note a loop that runs. Raises a `ConfigError` where two loops write its log.
+
+        One made in Python is known once it runs. One test file may make a loop several times.
+        """
         key = str(log.resolve())
         self.ran.add(key)
         if key in self.doubles:
             raise self.doubles[key]
+        if not loop.lines:
+            other = self.collected.get(key) or self.made.setdefault(key, loop.source)
+            if other != loop.source:
+                raise _two_loops(log, loop, other)
 
     def as_plain(self) -> dict[str, object]:
         """For another process."""
@@ -88,6 +91,15 @@ class Coverage:
         if gone and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
             lines.append(f"pytest searched its testpaths only: {' '.join(config.args)}")
         return lines, bool(gone) and not self.chosen
+
+
+def _two_loops(log: Path, loop: LoopConfig, other: str) -> ConfigError:
+    return ConfigError(
+        f"wanted a log for each loop, found two loops that write {shown_path(log)}: "
+        f"this one and {other}",
+        where=loop.locate("name") or Location(loop.source),
+        cure="Give one of them another name (name: ...), or another log folder.",
+    )
 
 
 def _scope(config: pytest.Config) -> Sequence[Path]:

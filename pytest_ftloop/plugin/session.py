@@ -123,7 +123,7 @@ class FtloopSession:
             adjust_hook=adjust_hook(self.config, config.folder, config.name),
         )
         try:
-            self.coverage.run(loop.log.folder)
+            self.coverage.run(loop.log.folder, config)
             ran = Ran(loop, loop.run())
             # With a regression gate it is done when that judges the loop. Without one a run on a
             # developer's machine asks git nothing.

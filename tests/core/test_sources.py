@@ -137,6 +137,12 @@ CONFTESTS: Mapping[str, Files] = {
     "class": {
         "conftest.py": "class P:\n" + SCORE.replace("def", " def").replace("  ret", "   ret")
     },
+    "addopts": {"pytest.ini": "[pytest]\naddopts = -q -p mine\n", "mine.py": SCORE},
+    "addopts, one word": {"a/tox.ini": "[pytest]\naddopts = -pmine\n", "mine.py": SCORE},
+    "addopts in TOML": {
+        "pyproject.toml": "[tool.pytest]\naddopts = ['-p', 'plugins.mine']\n",
+        "plugins/mine.py": SCORE,
+    },
     "in an if": {"conftest.py": "if True:\n" + SCORE.replace("def", " def")},
 }
 

@@ -241,7 +241,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig
 
-from pytest_ftloop.progress import Silent
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.train.tiny import tiny_folder
 
 ROWS = [{"prompt": f"{n} and one is", "completion": f" {n + 1}", "tags": ["sum"]} for n in range(8)]

@@ -206,3 +206,20 @@ def test_one_log_for_two_loops(gated: Project, option: str) -> None:
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["*wanted a log for each loop, found two loops that write *"])
     assert [] == gated.trained()
+
+
+def test_one_log_for_loops_made_in_python(gated: Project) -> None:
+    """A test whose loop has the name of a loop file, or of another test file's, fails."""
+    made = IN_PYTHON.format(rate="1.0e-3", gates="{}")
+    gated.write("test_a.py", made)
+    gated.write("test_b.py", made)
+    gated.write("test_x.py", made.replace("test_m", "test_x"))
+    result = gated.run("--ftloop")
+    result.assert_outcomes(passed=2, failed=2)
+    said = "wanted a log for each loop, found two loops that write improvement_log/"
+    result.stdout.fnmatch_lines(
+        [
+            f"test_b.py: {said}m: this one and test_a.py",
+            f"test_x.py: {said}x: this one and x.ftloop.yaml",
+        ]
+    )
