@@ -39,7 +39,7 @@ def row_changes(before: Sequence[Row], after: Sequence[Row]) -> str:
     """`200 -> 180 rows: 21 removed, 1 added, 3 relabelled`.
 
     Rows are paired by content; those left by id; those left by their prompt. A row with another
-    expected text is relabelled, one that changed otherwise is edited.
+    expected text for the same prompt is relabelled, one that changed otherwise is edited.
     """
     counts = dict.fromkeys(
         ("added", "removed", "edited", "relabelled", "with other tags", "with another id"), 0
@@ -85,7 +85,9 @@ def _paired(
 
 def _change(one: Row, other: Row) -> str:
     if one.content != other.content:
-        return "relabelled" if one.expected != other.expected else "edited"
+        asks_the_same = one.prompt == other.prompt or not (one.prompt and other.prompt)
+        relabelled = one.expected != other.expected and asks_the_same
+        return "relabelled" if relabelled else "edited"
     if one.tags != other.tags:
         return "with other tags"
     return "with another id" if one.id != other.id else ""

@@ -217,7 +217,8 @@ def _moved_from(standards: Standards, iterations: Sequence[Iteration]) -> PurePo
     """The log that a loop without one at the commit continues: it was renamed or moved.
 
     That is one that shares its iterations, or one on the same eval examples whose loop is gone. A
-    log that another loop still writes is neither: it was copied.
+    log that another loop still writes is neither: it was copied. Nor is one whose loop had been
+    given up at the commit; giving it up in the change that renames it is no way round.
     """
     ids = frozenset(iteration.id for iteration in iterations)
     root = standards.repository.root
@@ -230,7 +231,7 @@ def _moved_from(standards: Standards, iterations: Sequence[Iteration]) -> PurePo
         folder
         for folder in free
         if (standards.had_loop_file(folder) or not (root / folder).is_dir())
-        and not standards.is_retired(folder)
+        and not standards.was_retired(folder)
     ]
     if not gone or not iterations:
         return None

@@ -102,7 +102,7 @@ def _differences(config: LoopConfig, inputs: Inputs, of: Iteration) -> Iterator[
         before, after = _model(of.model, of.facts.get("model")), _model(inputs.model, None)
         if inputs.model.startswith("folder:"):
             after = _model(inputs.model, model_name(config))
-        elif "model" in of.facts:
+        elif "model" in of.facts and inputs.model.startswith("hub:"):
             after += " (no folder of this name is here)"
         yield Difference("model", f"model {before} -> {after}")
 

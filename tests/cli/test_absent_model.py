@@ -74,6 +74,16 @@ def test_another_name(other: str, loops: Loops, gate: Gate) -> None:
     assert f") -> {other} (no folder of this name is here)\n" in err
 
 
+def test_tiny_in_place_of_a_folder(loops: Loops, gate: Gate) -> None:
+    """The model `tiny` is no folder, so none is missed."""
+    model(loops, "models/base")
+    version(loops, "models/base")
+    loops.write(more="model: tiny\n")
+    code, _, err = gate()
+    assert (3, True) == (code, " -> tiny:" in err)
+    assert "no folder" not in err
+
+
 def test_other_changes_are_told(loops: Loops, gate: Gate) -> None:
     """Where settings changed too, the absent folder is not among what is said to have changed."""
     model(loops, "models/base")

@@ -262,6 +262,17 @@ def test_retired_is_no_acceptance(two: Loops, gate: Gate) -> None:
     assert 1 == gate("base")[0]
 
 
+def test_retired_and_renamed(two: Loops, gate: Gate) -> None:
+    """Giving a loop up and going on under another name, in one change, starts nothing anew."""
+    assert 0 == main(["accept", "--retire", "improvement_log/x"])
+    given_up = two.commit()
+    _move("y.ftloop.yaml")(two)
+    code, out, _ = gate("base")
+    assert (1, True) == (code, "y continues x" in out)
+    code, out, _ = gate(given_up)
+    assert (0, True) == (code, "no log of y at" in out)
+
+
 @pytest.mark.parametrize("folder", ["improvement_log", "nowhere", "other"])
 def test_retire_what_is_no_log(two: Loops, capsys: pytest.CaptureFixture[str], folder: str) -> None:
     """A mistake is one error, and nothing is written."""

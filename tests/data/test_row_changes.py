@@ -78,3 +78,10 @@ def test_texts() -> None:
     )
     text = row_changes(rows_of_examples(old), rows_of_examples(new))
     assert "3 rows: 1 added, 1 removed" == text
+
+
+def test_another_question_under_the_same_id() -> None:
+    """A row with another prompt and another answer was edited, not relabelled."""
+    after = with_(1, prompt="other", completion=" other")
+    old, new = (load(rows, "eval", Path(), Columns()).examples for rows in (ROWS, after))
+    assert "4 rows: 1 edited" == row_changes(rows_of_examples(old), rows_of_examples(new))
