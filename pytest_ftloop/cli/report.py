@@ -52,6 +52,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with candidates(arguments) as wanted:
         codes = list(each(wanted.files, one))
+        if not codes:
+            wanted.check_not_empty()
         if wanted.tree is None:
             found += [of_log(logged) for logged in made_in_python]
         if found:  # inside `with`: example tables are read lazily, from the checked-out commit

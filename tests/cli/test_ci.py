@@ -125,7 +125,7 @@ ADDOPTS = {
 }
 
 
-@pytest.mark.parametrize("where", ["ini", "environment"])
+@pytest.mark.parametrize("where", ["ini", pytest.param("environment", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", ADDOPTS)
 def test_train_whatever_addopts_say(
     repo: Project, monkeypatch: pytest.MonkeyPatch, case: str, where: str, capfd: Capture

@@ -35,7 +35,7 @@ def history(loops: Loops) -> Loops:
         ("two..three", 1, "eval_loss 1.4400 -> 2.0000"),
         ("one..two", 0, "improved against "),
         ("two..one", 1, "eval_loss 1.4400 -> 1.6800"),
-        ("..two", 0, "improved against "),
+        ("..two", 0, "unchanged against "),
         ("one...two", 0, "improved against "),
         ("HEAD~2..HEAD~1", 0, "improved against "),
     ],

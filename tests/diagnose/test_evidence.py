@@ -10,8 +10,10 @@ import pytest
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose import Evidence
+from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.seeds import with_seed
 from tests.fake_backend import FakeBackend
 from tests.fakes import fake_finding, fake_holdout_use, fake_measured, fake_metrics, fake_seed_run
 from tests.loop.loop_cases import config
@@ -45,7 +47,9 @@ def test_what_the_log_has_measured(tmp_path: Path) -> None:
     loop = Loop(config(tmp_path))
     (iteration,) = loop.log.read()
     figures = dict(iteration.metrics) | fake_metrics(2 * first.metrics["eval_loss"])
-    loop.log.append_seed_run(fake_seed_run(iteration, 43, metrics=figures))
+    inputs, settings = Inputs.of(loop.config, None), with_seed(iteration.settings, 43)
+    fingerprint = inputs.fingerprint(loop.config, settings)
+    loop.log.append_seed_run(fake_seed_run(iteration, 43, metrics=figures, fingerprint=fingerprint))
     loop.log.append_holdout_use(fake_holdout_use(iteration, iteration.examples))
     loop.log.append_holdout_use(fake_holdout_use(fake_measured(99, ()), iteration.examples))
     (second, third) = seen(tmp_path)

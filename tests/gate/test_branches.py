@@ -320,7 +320,7 @@ def quick() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(histories)
 def test_branches_merge_in_any_order_to_one_log(history: History) -> None:
     """50 random histories: no conflict, nothing lost, the same baseline whatever the order."""

@@ -37,7 +37,9 @@ def workers(done: subprocess.CompletedProcess[str]) -> set[str]:
     return set(re.findall(r"^\[(gw\d)\] \[", done.stdout, re.MULTILINE))
 
 
-@pytest.mark.parametrize("option", ["--ftloop", "--ftloop-retrain"])
+@pytest.mark.parametrize(
+    "option", ["--ftloop", pytest.param("--ftloop-retrain", marks=pytest.mark.slow)]
+)
 def test_gates_spread_over_workers(project: Project, option: str) -> None:
     """Gates of one loop run in two processes; one of them trains, the summary says what it did."""
     project.edit("x.ftloop.yaml", "gates:\n", GATES)

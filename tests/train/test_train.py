@@ -65,9 +65,12 @@ def losses_of(run: Any) -> list[float]:
     [
         {},
         {"gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
-        {"packing": True, "max_length": 64, "packing_strategy": "wrapped"},
-        {"activation_checkpointing": True, "seed": 7},
-        {"shuffle_dataset": True, "max_steps": 9},
+        pytest.param(
+            {"packing": True, "max_length": 64, "packing_strategy": "wrapped"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"activation_checkpointing": True, "seed": 7}, marks=pytest.mark.slow),
+        pytest.param({"shuffle_dataset": True, "max_steps": 9}, marks=pytest.mark.slow),
     ],
     ids=["plain", "accumulation", "packing", "checkpointing", "shuffled"],
 )
@@ -372,6 +375,7 @@ def test_same_run_twice_gives_equal_records(base: Base, task: Any) -> None:
     assert (first.training, first.evaluation) == (second.training, second.evaluation)
 
 
+@pytest.mark.slow
 def test_scoring_by_choice_and_loss(base: Base, task: Any) -> None:
     """The scorers that read probabilities agree with generation on an easy task."""
     steady = settings(num_train_epochs=6)

@@ -247,6 +247,7 @@ def test_install(
     assert (ROOT / "pyproject.toml").samefile(ACTION.parent / "../../.." / "pyproject.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_inputs(remote: GitRepo, tmp_path: Path, text: str) -> None:
     """Whatever an input holds, none of it is run, and no output is forged."""
