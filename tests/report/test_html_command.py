@@ -24,9 +24,16 @@ from tests.loops import WORSE
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
     from tests.loops import Loops
+from tests.gitfakes import isolate
 from tests.report.html_cases import Page, status_of
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "sentiment.ftloop.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI the clone of this repository may be a shallow one, in which nothing can be compared."""
+    isolate(monkeypatch)
 
 
 # --- files and the command -----------------------------------------------------------------------
