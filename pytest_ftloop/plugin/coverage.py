@@ -83,11 +83,22 @@ class Coverage:
         scope = _scope(config)
         # Each log is judged by the test that runs its loop, so one without a loop file counts too.
         done = {Path(log) for log in (*self.ran, *(self.collected if self.chosen else ()))}
+        here = config.invocation_params.dir
+        reading = replace(options, replay=True)
         try:
-            gone = Census.of(scope, done, replace(options, replay=True)).unjudged(python=False)
+            gone = Census.of(scope, done, reading).unjudged(python=False)
+            # Whoever names folders is answerable for these, and hears of the others.
+            around = [here] if scope and here not in scope else []
+            others = Census.of(around, done, reading).unjudged(python=False)
         except FtloopError:
             return lines, False  # the loops that ran were errors for the same reason
         lines += [str(error) for error in gone]
+        named = {error.log for error in gone}
+        lines += [
+            f"{error.log}: not judged, it is outside of what was named on the command line"
+            for error in others
+            if error.log not in named
+        ]
         if gone and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
             lines.append(f"pytest searched its testpaths only: {' '.join(config.args)}")
         return lines, bool(gone) and not self.chosen

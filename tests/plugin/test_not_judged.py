@@ -50,12 +50,20 @@ def test_training_elsewhere(committed: Project, monkeypatch: pytest.MonkeyPatch)
     result.stdout.fnmatch_lines([NOT_JUDGED])
 
 
-@pytest.mark.parametrize("args", [("tests/test_a.py",), ("tests",), ("x.ftloop.yaml",)])
-def test_what_was_asked_for(committed: Project, args: tuple[str, ...]) -> None:
-    """Whoever names files or folders gets these, and hears of nothing else."""
+@pytest.mark.parametrize("args", [("tests/test_a.py",), ("x.ftloop.yaml",)])
+def test_files_that_were_asked_for(committed: Project, args: tuple[str, ...]) -> None:
+    """Whoever names files gets these, and hears of nothing else."""
     result = committed.run("--ftloop-replay", *args)
     assert 0 == result.ret
     assert "not judged" not in result.stdout.str()
+
+
+def test_folders_that_were_asked_for(committed: Project) -> None:
+    """Whoever names folders hears of the loops elsewhere, and passes without them."""
+    result = committed.run("--ftloop-replay", "tests")
+    assert 0 == result.ret
+    said = "improvement_log/x: not judged, it is outside of what was named on the command line"
+    result.stdout.fnmatch_lines([said])
 
 
 @pytest.mark.parametrize("args", [("-k", "test_a"), ("-m", "not ftloop")])
