@@ -65,7 +65,10 @@ def test_outputs_are_those_of_generating_one_by_one(base: Base, task: Any) -> No
         assert text.strip().startswith(result.output[:10])
 
 
-@pytest.mark.parametrize("form", ["messages", "conversational", "text"])
+@pytest.mark.parametrize(
+    "form",
+    ["messages", *(pytest.param(f, marks=pytest.mark.slow) for f in ("conversational", "text"))],
+)
 def test_all_forms_of_trl_train_and_evaluate(base: Base, task: Any, form: str) -> None:
     """Messages, conversational prompt/completion and plain text work as prompt/completion does."""
 

@@ -70,6 +70,7 @@ def test_a_find_ends_it(tests: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_again(tests: Path) -> None:
     """One round with a stated seed, twice alike; another seed draws something else."""
     first, again, other = (fuzz(f"--seed={seed}", tests).stdout for seed in (7, 7, 8))
@@ -77,6 +78,7 @@ def test_a_seed_draws_the_same_again(tests: Path) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.slow
 def test_nothing_found(tests: Path) -> None:
     """Rounds with fresh seeds until the time is up, each counted."""
     tests.write_text(TESTS.format(bound=2**64 + 1))

@@ -162,7 +162,10 @@ def test_train(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     ] == [(name, used.get("name")) for name, used in done.used]
 
 
-@pytest.mark.parametrize(("rate", "code", "seeds"), [(BETTER, 0, []), (WORSE, 1, ["43", "44"])])
+@pytest.mark.parametrize(
+    ("rate", "code", "seeds"),
+    [(BETTER, 0, []), pytest.param(WORSE, 1, ["43", "44"], marks=pytest.mark.slow)],
+)
 def test_trained_once(
     loops: Loops, remote: GitRepo, tmp_path: Path, rate: str, code: int, seeds: list[str]
 ) -> None:
