@@ -25,7 +25,7 @@ def test_m(ftloop):
 def committed(gated: Project) -> Project:
     """The loop x, trained and committed, and a test beside it."""
     gated.run("--ftloop")
-    gated.write("tests/test_a.py", "def test_a():\n    pass\n")
+    gated.write("checks/test_a.py", "def test_a():\n    pass\n")
     gated.commit()
     return gated
 
@@ -33,16 +33,16 @@ def committed(gated: Project) -> Project:
 @pytest.mark.parametrize("args", [(), ("-n", "2")])
 def test_testpaths(committed: Project, args: tuple[str, ...]) -> None:
     """A loop outside testpaths is named and fails a replay, which else would say nothing."""
-    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
     result = committed.run("--ftloop-replay", *args)
     assert pytest.ExitCode.TESTS_FAILED == result.ret
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([NOT_JUDGED, "pytest searched its testpaths only: tests"])
+    result.stdout.fnmatch_lines([NOT_JUDGED, "pytest searched its testpaths only: checks"])
 
 
 def test_training_elsewhere(committed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that trains is no gate on a developer's machine; in CI it is one."""
-    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
     assert 0 == committed.run("--ftloop").ret
     monkeypatch.setenv("CI", "true")
     result = committed.run("--ftloop")
@@ -50,7 +50,7 @@ def test_training_elsewhere(committed: Project, monkeypatch: pytest.MonkeyPatch)
     result.stdout.fnmatch_lines([NOT_JUDGED])
 
 
-@pytest.mark.parametrize("args", [("tests/test_a.py",), ("x.ftloop.yaml",)])
+@pytest.mark.parametrize("args", [("checks/test_a.py",), ("x.ftloop.yaml",)])
 def test_files_that_were_asked_for(committed: Project, args: tuple[str, ...]) -> None:
     """Whoever names files gets these, and hears of nothing else."""
     result = committed.run("--ftloop-replay", *args)
@@ -60,7 +60,7 @@ def test_files_that_were_asked_for(committed: Project, args: tuple[str, ...]) ->
 
 def test_folders_that_were_asked_for(committed: Project) -> None:
     """Whoever names folders hears of the loops elsewhere, and passes without them."""
-    result = committed.run("--ftloop-replay", "tests")
+    result = committed.run("--ftloop-replay", "checks")
     assert 0 == result.ret
     said = "improvement_log/x: not judged, it is outside of what was named on the command line"
     result.stdout.fnmatch_lines([said])
@@ -96,7 +96,7 @@ def test_a_loop_file_with_mistakes(committed: Project, args: tuple[str, ...]) ->
 
 def test_plain_pytest_says_nothing(committed: Project) -> None:
     """Without --ftloop nothing is asked and nothing is said."""
-    committed.write("pytest.ini", "[pytest]\ntestpaths = tests\n")
+    committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
     assert "not judged" not in committed.run().stdout.str()
 
 
