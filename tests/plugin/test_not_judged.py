@@ -34,10 +34,12 @@ def committed(gated: Project) -> Project:
 def test_testpaths(committed: Project, args: tuple[str, ...]) -> None:
     """A loop outside testpaths is named and fails a replay, which else would say nothing."""
     committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
-    result = committed.run("--ftloop-replay", *args)
-    assert pytest.ExitCode.TESTS_FAILED == result.ret
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([NOT_JUDGED, "pytest searched its testpaths only: checks"])
+    done = committed.run_alone("--ftloop-replay", *args)
+    assert pytest.ExitCode.TESTS_FAILED == done.returncode
+    assert "1 passed" in done.stdout
+    assert "x: has a log at HEAD (" in done.stdout
+    assert "and nothing judges it now (improvement_log/x)" in done.stdout
+    assert "pytest searched its testpaths only: checks" in done.stdout
 
 
 def test_training_elsewhere(committed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +90,10 @@ def test_a_loop_file_with_mistakes(committed: Project, args: tuple[str, ...]) ->
     text = GATED.replace("regression: {}", "regression: {alpha: 2}")
     assert text != GATED
     committed.write("x.ftloop.yaml", text)
-    result = committed.run("--ftloop-replay", *args)
-    assert 0 != result.ret
-    result.stdout.fnmatch_lines(["*gates.regression.alpha: wanted less than 0.5, found 2*"])
-    assert "nothing judges" not in result.stdout.str()
+    done = committed.run_alone("--ftloop-replay", *args)
+    assert 0 != done.returncode
+    assert "gates.regression.alpha: wanted less than 0.5, found 2" in done.stdout
+    assert "nothing judges" not in done.stdout
 
 
 def test_plain_pytest_says_nothing(committed: Project) -> None:
