@@ -27,8 +27,8 @@ class Candidates:
     """The loop files to judge, and the commit to compare them with (`base`, None: the default).
 
     `log` is the folder given by `--log`, in the same commit as the files. If a commit is judged,
-    `root` is the repository's folder and `tree` its temporary checkout. `scope` are the
-    folders that were searched, `empty` those of them without a loop file.
+    `root` is the repository's folder and `tree` its temporary checkout. `scope` are the folders
+    that were searched, `empty` those of them without a loop file.
     """
 
     files: tuple[Path, ...]
@@ -70,8 +70,8 @@ class Candidates:
         """What else is to be judged in these folders, once their loop files are `done`.
 
         Those are the logs without a loop file, each with its result by these gates (None: the
-        default one), and those that nothing judges
-        any more, each with an `UnjudgedError`. A loop that raised is given by its log's folder.
+        default one), and those that nothing judges any more, each with an `UnjudgedError`. A loop
+        that raised is given by its log's folder.
         """
         from pytest_ftloop.config.gates import DEFAULT_REGRESSION
         from pytest_ftloop.core.git import GitError
@@ -81,7 +81,8 @@ class Candidates:
         try:
             census = Census.of(self.scope, results, options)
         except GitError:
-            if not self.files:  # else each loop file was an error for the same reason
+            # Where no loop could be judged, each was an error for the same reason.
+            if not self.files or any(not isinstance(each, Path) for each in done):
                 raise
             return
         for log in census.without_loop_file():

@@ -91,11 +91,19 @@ def loop_name(file: str) -> str:
 
 def likely_name(path: Path) -> str:
     """The name of the loop in a file that may have mistakes."""
-    with suppress(ConfigError):
-        values, _ = loop_yaml.read(path, path.name)
+    content = b""
+    with suppress(OSError):  # then only its own name is known
+        content = path.read_bytes()
+    return likely_name_in(content, path.name)
+
+
+def likely_name_in(content: bytes, file: str) -> str:
+    """The name of the loop in a file with this content and name, which may have mistakes."""
+    with suppress(ConfigError, UnicodeDecodeError):
+        values, _ = loop_yaml.parse(content.decode(), file)
         if isinstance(values, dict) and isinstance(name := values.get("name"), str):
             return name
-    return loop_name(path.name)
+    return loop_name(file)
 
 
 def checked(

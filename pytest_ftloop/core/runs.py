@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
 
 Measured = Iteration | SeedRun
@@ -148,26 +148,23 @@ def named_alike(
     whose content `names` lacks keeps its id; if that now belongs to another row, it gets marks
     (`a'`).
     """
-    here, there = ([(row.id, row.content) for row in side] for side in (rows, names))
-    if here == there:
+    if [_labelled(row) for row in rows] == [_labelled(row) for row in names]:
         return rows  # nearly always
-    kept, known = set(here) & set(there), set(here)
-    free: dict[str, list[str]] = defaultdict(list)
-    for id_, content in there:
-        if (id_, content) not in known:
-            free[content].append(id_)
-    new_ids = [
-        id_ if (id_, content) in kept else free[content].pop(0) if free[content] else None
-        for id_, content in here
-    ]
-    taken, named = set(new_ids), []
-    for row, new in zip(rows, new_ids, strict=True):
-        id_ = row.id if new is None else new
-        while new is None and id_ in taken:
+    same, old, new = paired(rows, names, _labelled)
+    renamed, alone, _ = paired(old, new, lambda row: row.content)
+    ids = {id(row): name.id for row, name in (*same, *renamed)}
+    taken = set(ids.values())
+    for row in alone:
+        id_ = row.id
+        while id_ in taken:
             id_ += "'"
         taken.add(id_)
-        named.append(row if id_ == row.id else replace(row, id=id_))
-    return tuple(named)
+        ids[id(row)] = id_
+    return tuple(row if ids[id(row)] == row.id else replace(row, id=ids[id(row)]) for row in rows)
+
+
+def _labelled(row: ExampleResult) -> tuple[str, str]:
+    return row.id, row.content
 
 
 def with_names_of(run: Measured, names: Sequence[ExampleResult]) -> Measured:

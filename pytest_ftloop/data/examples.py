@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,13 @@ def load(
     """
     rows = read_rows(source, role, folder, where)
     return data_set(rows, role, describe(source, folder), columns, where)
+
+
+def load_content(content: bytes, name: str, role: str, columns: Columns) -> DataSet:
+    """The examples of a file with this name and content, such as an old version from git."""
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
+        Path(made, name).write_bytes(content)
+        return load(name, role, Path(made), columns)
 
 
 def data_set(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+from pytest_ftloop.core.pairing import Key, paired
 
+if TYPE_CHECKING:
     from pytest_ftloop.core.records import Example, ExampleResult
 
 
@@ -46,7 +46,7 @@ def row_changes(before: Sequence[Row], after: Sequence[Row]) -> str:
     )
     old, new = list(before), list(after)
     for key in _KEYS:
-        pairs, old, new = _paired(old, new, key)
+        pairs, old, new = paired(old, new, key)
         for one, other in pairs:
             if kind := _change(one, other):
                 counts[kind] += 1
@@ -57,30 +57,13 @@ def row_changes(before: Sequence[Row], after: Sequence[Row]) -> str:
     return f"{size}: {', '.join(found) or 'their order changed'}"
 
 
-_KEYS: Sequence[Callable[[Row], Hashable]] = (
+_KEYS: Sequence[Key[Row]] = (
     lambda row: (row.content, row.id),
     lambda row: row.content,
     lambda row: row.id,
     lambda row: row.prompt or None,
 )
-"""By what rows are paired, in this order; a row whose key is None stays alone."""
-
-
-def _paired(
-    old: Sequence[Row], new: Sequence[Row], key: Callable[[Row], Hashable]
-) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
-    """Pairs with equal keys, and what is left of both sides."""
-    waiting: dict[Hashable, list[Row]] = {}
-    for row in reversed(old):
-        waiting.setdefault(key(row), []).append(row)
-    pairs, alone = [], []
-    for row in new:
-        if key(row) is not None and (found := waiting.get(key(row))):
-            pairs.append((found.pop(), row))
-        else:
-            alone.append(row)
-    paired = {id(one) for one, _ in pairs}
-    return pairs, [row for row in old if id(row) not in paired], alone
+"""By what rows are paired, in this order."""
 
 
 def _change(one: Row, other: Row) -> str:

@@ -27,8 +27,7 @@ class Baseline:
     best iteration ever accepted (None if that is `iteration`, or if none was accepted). `why_none`
     is empty if there is an iteration. `is_first`: the commit has no log of this loop, so nothing
     can have got worse, unless the loop had a log before: `had_log` says where, if one was deleted
-    or may be this loop's.
-    `was_stated`: the user named the commit, which may be older than the log.
+    or may be this loop's. `was_stated`: the user named the commit, which may be older than the log.
 
     `newest` is the version accepted last, if that has no run in the candidate's environment and
     `iteration` is an older one. `is_review`: nothing states the commit, and the candidate is

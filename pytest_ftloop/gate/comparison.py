@@ -46,6 +46,8 @@ class Comparison:
 
     `train_seeds` is None if nothing may be trained. `retrain_baseline` trains the baseline in the
     candidate's environment; None unless the user asked for it.
+
+    It has more than ten methods: a verdict has many reasons to be none, and each is one method.
     """
 
     log: ImprovementLog

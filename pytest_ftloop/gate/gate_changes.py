@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.loop_config import LoopConfig, checked, loop_name, read_loop_file
+from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.sources import INI_FILES
+from pytest_ftloop.gate.loop_at import loop_at
 from pytest_ftloop.gate.reference import reference
 from pytest_ftloop.gate.row_changes import row_changes
 from pytest_ftloop.gate.rule_changes import GateChange, rule_changes
@@ -111,7 +111,7 @@ def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline
     if text == _text_of(config.file):
         return GateChanges(against, tuple(_of_holdout(repository, config, config, commit)))
     try:
-        before = _before(repository, baseline, path, text)
+        before = loop_at(repository, baseline, path, text)
         # Read again: the command line may have replaced gates in `config`.
         after = read_loop_file(config.file)
     except ConfigError as error:
@@ -124,41 +124,6 @@ def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline
         return GateChanges(against)  # a new loop
     # It had a log, so it had gates: in a file that is gone, or in a test.
     return GateChanges(against, unknown=f"{against} has no loop file of {baseline.folder.name}")
-
-
-def _before(
-    repository: Repository, baseline: Baseline, path: PurePosixPath, text: str | None
-) -> LoopConfig | None:
-    """The loop at the baseline's commit; None if it is new.
-
-    That is the file at the same path; of a loop that was renamed or moved, the one whose log is
-    the baseline's. Raises `ConfigError` if it can't be read.
-    """
-    folder = baseline.folder
-    here = None if text is None else _parsed(text, path, baseline)
-    if folder is None or (here is not None and here.name == folder.name):
-        return here
-    beside = folder.parent.parent
-    names = [
-        file
-        for file in repository.files(baseline.commit, beside)
-        if file.parent == beside and file.name.endswith(loop_yaml.SUFFIXES)
-    ]
-    for file, other in repository.texts(baseline.commit, names).items():
-        try:
-            config = _parsed(other, file, baseline)
-        except ConfigError:  # most likely another loop's file
-            continue
-        if config.name == folder.name:
-            return config
-    return here
-
-
-def _parsed(text: str, path: PurePosixPath, baseline: Baseline) -> LoopConfig:
-    shown = f"{baseline.commit[:7]}:{path}"
-    values, lines = loop_yaml.parse(text, shown)
-    # Nothing is read relative to the folder, which need not exist any more.
-    return checked(values, lines, folder=Path(path.parent), source=shown, name=loop_name(path.name))
 
 
 def _of_holdout(

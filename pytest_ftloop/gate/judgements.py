@@ -73,23 +73,16 @@ def anchor_of(
     in the candidate's environment count. None if nothing was accepted in one of these ways.
     """
     by_name = _passing(judgements)
-    # Walk back from the current judgements. `seen` ends the walk even if a damaged log has a cycle.
     start = _accepted_here(iterations, judgements, is_here) if is_here else ()
-    waiting = [judgement.name for judgement in start or current_judgements(judgements)]
-    seen = set[str]()
     accepted: list[str] = []
-    while waiting:
-        name = waiting.pop()
-        judgement = by_name.get(name)
-        if judgement is None or name in seen:
-            continue
-        seen.add(name)
-        elsewhere = judgement.because.startswith(ENVIRONMENT_CHANGED)
+
+    def goes_on(judgement: Judgement) -> bool:
         resets = judgement.by == "hand" or judgement.kind in RESETS_ANCHOR
         if resets or judgement.kind in RAISES_ANCHOR:
             accepted.append(judgement.candidate)
-        if not resets or elsewhere:
-            waiting += judgement.over
+        return not resets or judgement.because.startswith(ENVIRONMENT_CHANGED)
+
+    _walk_back(start or current_judgements(judgements), by_name, goes_on)
     found = _named(iterations, accepted)
     found = tuple(filter(is_here, found)) if is_here else found
     return best_of(found, metric) if found else None
@@ -113,33 +106,40 @@ def _accepted_here(
     """
     by_name = _passing(judgements)
     here = {iteration.id for iteration in iterations if is_here(iteration)}
-    waiting = [judgement.name for judgement in current_judgements(judgements)]
     found: dict[str, Judgement] = {}
-    seen = set[str]()
-    while waiting:
-        name = waiting.pop()
-        judgement = by_name.get(name)
-        if judgement is None or name in seen:
-            continue
-        seen.add(name)
+
+    def goes_on(judgement: Judgement) -> bool:
         if judgement.candidate in here:
-            found[name] = judgement
-        else:
-            waiting += judgement.over
-    behind = _behind(found.values(), by_name)
+            found[judgement.name] = judgement
+        return judgement.candidate not in here
+
+    _walk_back(current_judgements(judgements), by_name, goes_on)
+    behind: set[str] = set()
+
+    def note(judgement: Judgement) -> bool:
+        behind.update(judgement.over)
+        return True
+
+    _walk_back(found.values(), by_name, note)
     return tuple(found[name] for name in sorted(found) if name not in behind)
 
 
-def _behind(judgements: Iterable[Judgement], by_name: Mapping[str, Judgement]) -> frozenset[str]:
-    """The names of all judgements that these replaced, directly or through others."""
-    waiting = [name for judgement in judgements for name in judgement.over]
-    seen = set[str]()
+def _walk_back(
+    start: Iterable[Judgement],
+    by_name: Mapping[str, Judgement],
+    goes_on: Callable[[Judgement], bool],
+) -> None:
+    """Visit judgements, and behind each those that it replaced where `goes_on` says so.
+
+    Each is visited once, so a damaged log with a cycle ends the walk too.
+    """
+    waiting, seen = [judgement.name for judgement in start], set[str]()
     while waiting:
-        name = waiting.pop()
-        if name not in seen:
+        judgement = by_name.get(name := waiting.pop())
+        if judgement is not None and name not in seen:
             seen.add(name)
-            waiting += by_name[name].over if name in by_name else ()
-    return frozenset(seen)
+            if goes_on(judgement):
+                waiting += judgement.over
 
 
 def _passing(judgements: Sequence[Judgement]) -> Mapping[str, Judgement]:

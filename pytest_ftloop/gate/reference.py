@@ -155,8 +155,8 @@ def _stated(repository: Repository, stated: str) -> Reference:
     if not stated.strip() or ".." in stated.partition("{")[0]:
         raise ConfigError(
             f"wanted one commit, branch or tag as the baseline, found {stated!r}",
-            cure="Name one, such as main or HEAD~1. Without the option the baseline is the last "
-            "commit, or the merge base in a pull request.",
+            cure="Name one, such as main or HEAD~1. Without the option it is the commit where the "
+            "change starts.",
         )
     commit = repository.resolve(stated)
     return Reference(commit, _shown(stated, commit), STATED)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.gate.rule_changes import GateChange
 
 if TYPE_CHECKING:
@@ -25,14 +26,11 @@ def row_changes(before: Iteration, after: Iteration) -> tuple[GateChange, ...]:
     if was is not None and was == now:
         return ()
     old, new = tuple(before.examples), tuple(after.examples)
-    same, gone, come = _paired_by_content(old, new)
-    by_id = {row.id: row for row in come}
-    edited = [(row, by_id[row.id]) for row in gone if row.id in by_id]
-    counts = {
-        "removed": len(gone) - len(edited),
-        "edited": len(edited),
-        "added": len(come) - len(edited),
-    }
+    # Of equal rows first those with the same tags, so that their order changes nothing.
+    same, gone, come = paired(old, new, lambda row: (row.content, frozenset(row.tags)))
+    tagged, gone, come = paired(gone, come, lambda row: row.content)
+    edited, removed, added = paired(gone, come, lambda row: row.id)
+    counts = {"removed": len(removed), "edited": len(edited), "added": len(added)}
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     rows = GateChange(
         "eval rows",
@@ -40,29 +38,10 @@ def row_changes(before: Iteration, after: Iteration) -> tuple[GateChange, ...]:
         f"{len(new)}: {said}",
         loosened=bool(gone),
     )
-    return (*((rows,) if said else ()), *_tag_changes([*same, *edited]))
+    return (*((rows,) if said else ()), *_tag_changes([*same, *tagged, *edited]))
 
 
 Pair = tuple["ExampleResult", "ExampleResult"]
-
-
-def _paired_by_content(
-    old: Iterable[ExampleResult], new: Iterable[ExampleResult]
-) -> tuple[list[Pair], list[ExampleResult], list[ExampleResult]]:
-    """Rows with equal content, then the old and the new rows without a partner."""
-    waiting: defaultdict[str, list[ExampleResult]] = defaultdict(list)
-    for row in new:
-        waiting[row.content].append(row)
-    same, gone = [], []
-    for row in old:
-        if partners := waiting[row.content]:
-            # Of equal rows take the one with the same tags, so that their order changes nothing.
-            partner = next((p for p in partners if set(p.tags) == set(row.tags)), partners[0])
-            partners.remove(partner)
-            same.append((row, partner))
-        else:
-            gone.append(row)
-    return same, gone, [row for rows in waiting.values() for row in rows]
 
 
 def _tag_changes(pairs: Iterable[Pair]) -> Iterator[GateChange]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pytest_ftloop.config import loop_yaml
+from pytest_ftloop.config.loop_config import likely_name_in
 from pytest_ftloop.core.errors import FtloopError, LogError
 from pytest_ftloop.core.git import Repository
 from pytest_ftloop.gate.judgements import RETIRED, current_judgements
@@ -123,7 +124,7 @@ class Standards:
         """The loop files at the commit, and the name of the loop in each."""
         files = [file for file in self.blobs if file.name.endswith(loop_yaml.SUFFIXES)]
         texts = self.repository.read([self.blobs[file] for file in files])
-        return [(f, _name_in(t, f.name)) for f, t in zip(files, texts, strict=True)]
+        return [(f, likely_name_in(t, f.name)) for f, t in zip(files, texts, strict=True)]
 
 
 def _is_beside(folder: PurePosixPath) -> bool:
@@ -136,13 +137,3 @@ def is_retired(view: LogView) -> bool:
     with suppress(FtloopError):
         return any(j.kind == RETIRED for j in current_judgements(view.judgements()))
     return False
-
-
-def _name_in(content: bytes, file: str) -> str:
-    """The loop's name: that in the file, else the file's."""
-    suffix = next(suffix for suffix in loop_yaml.SUFFIXES if file.endswith(suffix))
-    with suppress(FtloopError, UnicodeDecodeError):
-        values, _ = loop_yaml.parse(content.decode(), file)
-        if isinstance(values, dict) and isinstance(values.get("name"), str):
-            return str(values["name"])
-    return file.removesuffix(suffix)

@@ -39,7 +39,8 @@ Read = Callable[["LogView", str, re.Match[str]], Kept]
 class LogView:
     """What a log says, wherever its files are. Each file is read once.
 
-    `known` are the records that were read, by the names of their files.
+    `known` are the records that were read, by the names of their files. It has more than ten
+    methods: each of the four kinds of record is listed by one and read by another.
     """
 
     files: Files

@@ -8,25 +8,24 @@ better than the one may be worse than the other.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.edit import changes
-from pytest_ftloop.config.loop_config import LoopConfig, checked
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import NEUTRAL
+from pytest_ftloop.gate.loop_at import loop_at
 from pytest_ftloop.gate.verdict import NOT_LOGGED
 from pytest_ftloop.log import FOLDER
 
 if TYPE_CHECKING:
-    from pytest_ftloop.core.records import Iteration, Settings
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.records import DataSet, Iteration, Settings
     from pytest_ftloop.gate.baseline import Baseline
     from pytest_ftloop.loop.inputs import Inputs
 
@@ -84,13 +83,16 @@ def with_base_version(
         return baseline
     try:
         repository = Repository.containing(config.folder)
-        base = _loop_file_at(repository, baseline, config)
+        path = repository.relative(config.file)
+        text = repository.texts(baseline.commit, [path]).get(path)
+        base = loop_at(repository, baseline, path, text)
     except GitError:  # the log has a repository of its own, whose commits hold no loop file
         return baseline
     except FtloopError as error:
         first = error.message.partition("\n")[0]
         note = f"the loop file at {baseline.shown} can't be read, so it is not compared: {first}"
         return replace(baseline, context=(note, *baseline.context))
+    base = base and replace(base, folder=config.folder)
     if base is None or _is_another_loop(repository, baseline, base, config):
         return baseline
     theirs = _version(base, _data_at(repository, baseline.commit, base, config, inputs))
@@ -148,37 +150,6 @@ def _described(
         note += "with it"
         return replace(baseline, context=(note, *baseline.context))
     return replace(baseline, unlogged=f"the loop file at {shown} has {differing}, {NOT_LOGGED}")
-
-
-def _loop_file_at(
-    repository: Repository, baseline: Baseline, config: LoopConfig
-) -> LoopConfig | None:
-    """The loop file in the baseline's commit; None if it has none of this loop.
-
-    It has the same path as now, or lies beside the log and has its name.
-    """
-    path = repository.relative(config.file)
-    text = repository.query("cat-file", "blob", f"{baseline.commit}:{path}")
-    if text is not None:
-        return _parsed(text, path, baseline.shown, config)
-    if baseline.folder is None:
-        return None
-    beside = baseline.folder.parent.parent
-    for file, blob in repository.files(baseline.commit, beside).items():
-        if file.parent == beside and file.name.endswith(loop_yaml.SUFFIXES):
-            found = _parsed(repository.query("cat-file", "blob", blob) or "", file, "", config)
-            if found.name == baseline.folder.name:
-                return found
-    return None
-
-
-def _parsed(text: str, path: PurePosixPath, shown: str, config: LoopConfig) -> LoopConfig:
-    source = f"{path} at {shown}"
-    values, lines = loop_yaml.parse(text, source)
-    name = path.name
-    for suffix in (*loop_yaml.SUFFIXES, ".yaml"):
-        name = name.removesuffix(suffix)
-    return checked(values, lines, folder=config.folder, source=source, name=name)
 
 
 def _version(config: LoopConfig, hashes: Mapping[str, str]) -> _Version:
@@ -245,20 +216,19 @@ def _read_at(
     sizes = [int(repository.query("cat-file", "-s", blob) or 0) for blob in blobs.values()]
     if sum(sizes) > _LARGEST_DATA:
         return {}
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
-        folder, names = Path(made), {}
-        contents = repository.read(list(blobs.values()))
-        for number, (source, content) in enumerate(zip(blobs, contents, strict=True)):
-            names[source] = f"{number}-{Path(source).name}"
-            (folder / names[source]).write_bytes(content)
-        try:
-            train = data.load(names[base.train], "train", folder, base.columns)
-            if base.split is not None:
-                train, eval_ = data.split_off(train, base.split.fraction, base.split.seed)
-            else:
-                eval_ = data.load(names[base.eval], "eval", folder, base.columns)
-        except FtloopError:  # such as a pointer of git-lfs
-            return {}
+    contents = dict(zip(blobs, repository.read(list(blobs.values())), strict=True))
+
+    def loaded(source: str, role: str) -> DataSet:
+        return data.load_content(contents[source], Path(source).name, role, base.columns)
+
+    try:
+        train = loaded(base.train, "train")
+        if base.split is not None:
+            train, eval_ = data.split_off(train, base.split.fraction, base.split.seed)
+        else:
+            eval_ = loaded(base.eval, "eval")
+    except FtloopError:  # such as a pointer of git-lfs: then its version is not known
+        return {}
     return {"train": train.sha256[:16], "eval": eval_.sha256[:16]}
 
 

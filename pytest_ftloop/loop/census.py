@@ -18,6 +18,7 @@ from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.history import parent_of
 from pytest_ftloop.gate.baseline import Sought
+from pytest_ftloop.gate.ci_systems import in_ci
 from pytest_ftloop.gate.comparison import Comparison
 from pytest_ftloop.gate.reference import Reference, is_request, reference, start_of_change
 from pytest_ftloop.gate.search import NOTHING_COMMITTED, find_baseline
@@ -148,10 +149,20 @@ def _standards(place: Path, options: Options) -> Sequence[Standards]:
     commits = [found]
     if found.is_unstated:
         start = start_of_change(repository, found)
-        if start is None and (parent := parent_of(repository, found.commit)):
+        if start is None and (parent := _parent(repository, found.commit)):
             start = Reference(parent, f"HEAD^ ({parent[:7]})", "the commit before the last")
         commits += [start] if start else []
     return [Standards.at(repository, commit) for commit in commits]
+
+
+def _parent(repository: Repository, commit: str) -> str | None:
+    """The commit before; None for the first, and on a developer's machine for a cut off history."""
+    try:
+        return parent_of(repository, commit)
+    except GitError as error:
+        if error.kind != "shallow" or in_ci(os.environ):
+            raise
+        return None
 
 
 def _is_left_behind(standards: Standards, folder: Path) -> bool:

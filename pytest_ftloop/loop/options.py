@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_ftloop.gate import ci_systems
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,5 +34,5 @@ class Options:
 
 
 def in_ci() -> bool:
-    """Whether the variable CI is set to a true value, as every CI service does."""
-    return os.environ.get("CI", "").lower() not in {"", "0", "false", "no"}
+    """Whether a CI system runs this: by the variable CI, or by its own ones."""
+    return ci_systems.in_ci(os.environ)

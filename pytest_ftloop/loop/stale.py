@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -171,10 +170,8 @@ def _committed(config: LoopConfig, role: str) -> Iterator[DataSet]:
 
 def _as_set(config: LoopConfig, role: str, path: PurePosixPath, content: bytes) -> DataSet:
     """A data set from the content that its file had."""
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
-        Path(made, path.name).write_bytes(content)
-        if config.split is None:
-            return data.load(path.name, role, Path(made), config.columns)
-        whole = data.load(path.name, "train", Path(made), config.columns)
+    if config.split is None:
+        return data.load_content(content, path.name, role, config.columns)
+    whole = data.load_content(content, path.name, "train", config.columns)
     kept, held = data.split_off(whole, config.split.fraction, config.split.seed)
     return kept if role == "train" else held

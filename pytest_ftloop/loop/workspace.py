@@ -180,6 +180,16 @@ def log_folders(scope: Iterable[Path], log_folder: Path | None) -> list[Path]:
     return list(dict.fromkeys(folder for folder in found if _holds_records(folder)))
 
 
+def two_loops_error(log: Path, loop: LoopConfig, other: str) -> ConfigError:
+    """The error for a loop whose log another loop writes too."""
+    return ConfigError(
+        f"wanted a log for each loop, found two loops that write {shown_path(log)}: "
+        f"this one and {other}",
+        where=loop.locate("name") or Location(loop.source),
+        cure="Give one of them another name (name: ...), or another log folder.",
+    )
+
+
 def check_log_folders(configs: Iterable[LoopConfig], log_folder: Path | None) -> None:
     """Raise a `ConfigError` where two loop files have one name, and so one log."""
     writers: dict[Path, LoopConfig] = {}
@@ -187,12 +197,7 @@ def check_log_folders(configs: Iterable[LoopConfig], log_folder: Path | None) ->
         folder = ((log_folder or config.folder / FOLDER) / config.name).resolve()
         other = writers.setdefault(folder, config)
         if other is not config and other.file.resolve() != config.file.resolve():
-            raise ConfigError(
-                f"wanted a log for each loop, found two loops that write {shown_path(folder)}: "
-                f"this one and {other.source}",
-                where=config.locate("name"),
-                cure="Give one of them another name (name: ...), or another log folder.",
-            )
+            raise two_loops_error(folder, config, other.source)
 
 
 def _loop_files(folder: Path) -> Iterator[Path]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.loop.census import Census
+from pytest_ftloop.loop.workspace import two_loops_error
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -37,7 +38,7 @@ class Coverage:
         key = str(log.resolve())
         other = self.collected.setdefault(key, loop.source)
         if other != loop.source:
-            self.doubles[key] = _two_loops(log, loop, other)
+            self.doubles[key] = two_loops_error(log, loop, other)
 
     def unreadable(self, log: Path) -> None:
         """Note the log of a loop file with mistakes, which are an error by themselves."""
@@ -55,7 +56,7 @@ class Coverage:
         if not loop.lines:
             other = self.collected.get(key) or self.made.setdefault(key, loop.source)
             if other != loop.source:
-                raise _two_loops(log, loop, other)
+                raise two_loops_error(log, loop, other)
 
     def as_plain(self) -> dict[str, object]:
         """For another process."""
@@ -73,7 +74,7 @@ class Coverage:
     def gaps(self, config: pytest.Config, options: Options) -> tuple[list[str], bool]:
         """What to say of loops that were not judged, and whether that fails the run.
 
-        It does unless the user chose what to run.
+        It does unless the user chose what to run. So does a base that can't be read.
         """
         lines = [
             f"{source}: not judged, its tests were deselected"
@@ -90,8 +91,9 @@ class Coverage:
             # Whoever names folders is answerable for these, and hears of the others.
             around = [here] if scope and here not in scope else []
             others = Census.of(around, done, reading).unjudged(python=False)
-        except FtloopError:
-            return lines, False  # the loops that ran were errors for the same reason
+        except FtloopError as error:
+            # Without the base nobody knows what should have been judged: that must not pass.
+            return [*lines, str(error)], not self.chosen
         lines += [str(error) for error in gone]
         named = {error.log for error in gone}
         lines += [
@@ -102,15 +104,6 @@ class Coverage:
         if gone and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
             lines.append(f"pytest searched its testpaths only: {' '.join(config.args)}")
         return lines, bool(gone) and not self.chosen
-
-
-def _two_loops(log: Path, loop: LoopConfig, other: str) -> ConfigError:
-    return ConfigError(
-        f"wanted a log for each loop, found two loops that write {shown_path(log)}: "
-        f"this one and {other}",
-        where=loop.locate("name") or Location(loop.source),
-        cure="Give one of them another name (name: ...), or another log folder.",
-    )
 
 
 def _scope(config: pytest.Config) -> Sequence[Path]:

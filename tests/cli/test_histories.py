@@ -203,8 +203,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": tmp_path_factory.mktemp("histories"), "made": False}
 
 
-def begin(loops: Loops, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Change:
-    """A branch of a repository whose main has a trained and accepted loop, tagged as the base."""
+@pytest.fixture
+def begin(
+    loops: Loops, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Change]:
+    """Makes a branch of a repository whose main, tagged as the base, has a trained loop."""
     kept: Path = start["folder"] / "start"
     if not start["made"]:
         loops.version()
@@ -212,10 +215,14 @@ def begin(loops: Loops, start: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         loops.repo.branch("change")
         shutil.copytree(loops.root, kept)
         start["made"] = True
-    folder = loops.root.parent / f"history{next(_number)}"
-    shutil.copytree(kept, folder)
-    monkeypatch.chdir(folder)
-    return Change(Loops(GitRepo(folder), loops.trained_file))
+
+    def branch() -> Change:
+        folder = loops.root.parent / f"history{next(_number)}"
+        shutil.copytree(kept, folder)
+        monkeypatch.chdir(folder)
+        return Change(Loops(GitRepo(folder), loops.trained_file))
+
+    return branch
 
 
 def judge(change: Change, capsys: Capture) -> tuple[int, str]:
@@ -236,14 +243,10 @@ STEPS = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @example(steps=[move, rename, reformat, train])
 @given(steps=st.lists(st.sampled_from(NEUTRAL), max_size=6))
 def test_an_unchanged_model_is_never_blocked(
-    loops: Loops,
-    start: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
-    steps: list[Callable[[Change], None]],
+    begin: Callable[[], Change], capsys: Capture, steps: list[Callable[[Change], None]]
 ) -> None:
     """Whatever is done to files and names, the same settings on the same data pass."""
-    change = begin(loops, start, monkeypatch)
+    change = begin()
     for step in steps:
         step(change)
         change.done.append(step.__name__)
@@ -262,14 +265,10 @@ def test_an_unchanged_model_is_never_blocked(
 @example(steps=[other_texts, rename_ids, WORSENED])
 @given(steps=st.lists(st.sampled_from([*NEUTRAL, *OTHERS]), max_size=7))
 def test_a_worse_model_is_never_green_unsaid(
-    loops: Loops,
-    start: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
-    steps: list[Callable[[Change], None]],
+    begin: Callable[[], Change], capsys: Capture, steps: list[Callable[[Change], None]]
 ) -> None:
     """Whatever is done before and after, a loop with worse settings fails, or a line says why."""
-    change = begin(loops, start, monkeypatch)
+    change = begin()
     for step in [*steps, *(() if WORSENED in steps else (WORSENED,))]:
         step(change)
         change.done.append(step.__name__)

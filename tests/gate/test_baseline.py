@@ -15,14 +15,16 @@ from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.mended import MendedView
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics, fake_seed_run, fake_table
-from tests.gitfakes import GitRepo, isolate
+from tests.gate.committed_logs import LOG, log_in
+from tests.gitfakes import GitRepo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_ftloop.core.records import Iteration
 
-LOG = "improvement_log/s"
+pytestmark = pytest.mark.usefixtures("isolated")
+
 PULL = {"GITHUB_EVENT_NAME": "pull_request", "GITHUB_BASE_REF": "main"}
 
 
@@ -35,26 +37,12 @@ def it(number: int, loss: float = 1.0) -> Iteration:
 GOOD, BETTER = it(1), it(2, 0.9)
 
 
-@pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch)
-    # The temporary folder may itself lie in a repository.
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-
-
 @pytest.fixture
 def repo(tmp_path: Path) -> GitRepo:
     """One commit without a log."""
     repo = GitRepo.init(tmp_path / "project")
     repo.commit({"a.txt": "one"})
     return repo
-
-
-def log_in(folder: Path, *iterations: Iteration) -> ImprovementLog:
-    log = ImprovementLog(folder / LOG)
-    for iteration in iterations:
-        log.append(iteration)
-    return log
 
 
 def find(

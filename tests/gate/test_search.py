@@ -12,7 +12,8 @@ from pytest_ftloop.gate.baseline import Baseline, Sought
 from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import ImprovementLog
 from tests.fakes import fake_iteration, fake_judgement, fake_metrics, fake_seed_run, fake_table
-from tests.gitfakes import GitRepo, isolate
+from tests.gate.committed_logs import LOG, log_in
+from tests.gitfakes import GitRepo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.core.records import Iteration
 
-LOG = "improvement_log/s"
+pytestmark = pytest.mark.usefixtures("isolated")
+
 CI = {"CI": "true"}
 
 
@@ -33,13 +35,6 @@ def it(number: int, loss: float) -> Iteration:
 GOOD, WORSE, WORST = it(1, 1.0), it(2, 2.0), it(3, 3.0)
 
 
-@pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    isolate(monkeypatch)
-    # The temporary folder may itself lie in a repository.
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-
-
 @pytest.fixture
 def repo(tmp_path: Path) -> GitRepo:
     """Main has GOOD."""
@@ -48,13 +43,6 @@ def repo(tmp_path: Path) -> GitRepo:
     log_in(repo.root, GOOD)
     repo.commit()
     return repo
-
-
-def log_in(folder: Path, *iterations: Iteration) -> ImprovementLog:
-    log = ImprovementLog(folder / LOG)
-    for iteration in iterations:
-        log.append(iteration)
-    return log
 
 
 def anew(repo: GitRepo, *iterations: Iteration) -> str:

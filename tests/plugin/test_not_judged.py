@@ -233,3 +233,13 @@ def test_one_log_for_loops_made_in_python(gated: Project) -> None:
             f"test_x.py: {said}x: this one and x.ftloop.yaml",
         ]
     )
+
+
+def test_a_base_that_is_missing(committed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the base can't be read, nobody knows what should have been judged: that fails."""
+    committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
+    monkeypatch.setenv("GITHUB_BASE_REF", "nowhere")
+    result = committed.run("--ftloop-replay")
+    assert pytest.ExitCode.TESTS_FAILED == result.ret
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*its target branch 'nowhere' was not fetched*"])
