@@ -1,7 +1,7 @@
 """What CI systems say about the change under test: where it starts, or where it is to be merged.
 
-One row of `_SYSTEMS` or one function per system. A system that states nothing (TeamCity, a scheduled
-run) has no row: `reference` then finds the start itself.
+One row of `_SYSTEMS` or one function per system. A system that states nothing (TeamCity) has no
+row: `reference` then finds the start itself.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class TestStated:
         with pytest.raises(ConfigError, match="wanted one commit") as caught:
             ask(hosted.repo, stated)
         assert repr(stated) in caught.value.message
-        assert "merge base" in caught.value.cure
+        assert "where the change starts" in caught.value.cure
 
     def test_dots_in_braces(self, hosted: Hosted) -> None:
         """Text to search for may hold dots."""
