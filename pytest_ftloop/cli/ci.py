@@ -337,8 +337,8 @@ COMMAND = Command(
     "Judge every loop from its log, as ftloop gate does, and write a report for reviewers as\n"
     "JSON, Markdown and HTML; in a GitHub workflow also the job's summary, outputs and\n"
     "annotations. With --train, train the loops whose log is out of date first.\n"
-    "Exit code: 0 all gates hold, 1 a gate failed, the model regressed, or nothing judges a log of\n"
-    "the base any more, 2 an error in usage or config, 3 the log is out of date, incomplete or\n"
+    "Exit code: 0 all gates hold, 1 a gate failed, the model regressed, or nothing judges a log\n"
+    "of the base any more, 2 an error in usage or config, 3 the log is out of date, incomplete or\n"
     "damaged.",
     (
         "ftloop ci",

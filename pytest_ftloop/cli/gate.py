@@ -255,8 +255,8 @@ COMMAND = Command(
     "judge the log against a commit",
     "Judge the improvement log by the loop's gates and against the last committed version (by\n"
     "the default regression gate, if the loop has none). Trains nothing, needs no torch.\n"
-    "Exit code: 0 all gates hold, 1 a gate failed, the model regressed, or nothing judges a log of\n"
-    "the base any more, 2 an error in usage or config, 3 the log is out of date, incomplete or\n"
+    "Exit code: 0 all gates hold, 1 a gate failed, the model regressed, or nothing judges a log\n"
+    "of the base any more, 2 an error in usage or config, 3 the log is out of date, incomplete or\n"
     "damaged.",
     (
         "ftloop gate",
