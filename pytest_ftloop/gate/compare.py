@@ -43,6 +43,7 @@ from pytest_ftloop.gate.statistic import (
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
     FAILING,
+    TRAINED_ANEW,
     Change,
     Kind,
     MetricKind,
@@ -107,6 +108,10 @@ def _against(
             alpha=rule.alpha,
         )
 
+    def nothing_left(because: str) -> Verdict:
+        found = verdict("not comparable", because)
+        return _failed_if_trained(found, candidate.iteration, baseline.iteration)
+
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
     # The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
@@ -146,14 +151,17 @@ def _against(
         ids = tuple(row.id for row in rows_of(new.runs[0], ids) if rule.tag in row.tags)
     if not ids:
         what = "no example" if rule.tag is None else f"no example tagged {rule.tag}"
-        none = verdict("not comparable", f"{what} is in common with the baseline")
+        why = f"{what} is in common with the baseline"
+        had_some = rule.tag is None or any(rule.tag in row.tags for row in old.runs[0].examples)
+        none = nothing_left(why) if had_some else verdict("not comparable", why)
         return replace(none, total=total)
 
     tests = _Tests(PairedRuns(old.runs, new.runs, groups, ids), rule, eval_changed)
     metrics, left_out = tests.comparable_metrics()
     notes += left_out
     if not metrics:
-        return verdict("not comparable", "; ".join(left_out))
+        why = "; ".join(left_out)
+        return nothing_left(why) if tests.measured_anew else verdict("not comparable", why)
     changes = tests.changes(metrics)
     kind, because = _conclude(changes, rule)
     fixed, broken = tests.paired.flips()
@@ -191,6 +199,11 @@ class _Tests:
             # A threshold on the pass rate may hold by the new scoring alone.
             notes.append("scoring changed: pass rates before and now can't be compared")
         return metrics, notes
+
+    @property
+    def measured_anew(self) -> bool:
+        """Whether the sides were scored or tokenised in different ways."""
+        return not (self.paired.same_scoring and self.paired.same_tokens)
 
     def changes(self, metrics: Sequence[str]) -> tuple[Change, ...]:
         """The change of each deciding metric, with Holm's correction over all of them."""
@@ -388,6 +401,18 @@ def _is_loss(metric: str) -> bool:
 def _same_eval_set(old: Iteration, new: Iteration) -> bool:
     before, after = (i.data.get("eval", {}).get("sha256") for i in (old, new))
     return before is not None and before == after
+
+
+def _failed_if_trained(verdict: Verdict, candidate: Iteration, baseline: Iteration) -> Verdict:
+    """The verdict where a new eval set or scoring leaves nothing to compare.
+
+    It fails unless base model, train rows and settings are the same: then it is the same model.
+    """
+    old, new = (
+        (it.model, it.settings, it.data.get("train", {}).get("sha256"))
+        for it in (baseline, candidate)
+    )
+    return verdict if old == new else replace(verdict, ok=False, notes=(TRAINED_ANEW,))
 
 
 def _eval_note(common: Common, total: int) -> str:

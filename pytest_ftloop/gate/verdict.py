@@ -19,6 +19,9 @@ ENVIRONMENT_CHANGED = "environment changed"
 """What the reason of a verdict begins with where only another environment makes it not comparable.
 Judgements in the log keep it."""
 
+TRAINED_ANEW = "what is trained changed as well, so nothing shows whether the model got worse"
+"""The note of a verdict that fails because training changed together with eval set or scoring."""
+
 SEEDS_MISSING = "in doubt, and the log has"
 """What the reason begins with where the log lacks the seeds that decide; it names the cure."""
 

@@ -11,6 +11,7 @@ from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
     NOT_LOGGED,
     SEEDS_MISSING,
+    TRAINED_ANEW,
     Change,
     Verdict,
     amount_text,
@@ -200,6 +201,12 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":
         told = "ftloop calibrate trains more seeds; more eval examples help too."
+    elif TRAINED_ANEW in verdict.notes:
+        told = (
+            "change the eval set or the scoring in a pull request of its own, where the training "
+            "stays as it is. If the new start is intended, run ftloop accept --baseline and "
+            "commit the log."
+        )
     elif verdict.because.startswith(ENVIRONMENT_CHANGED):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
     elif verdict.baseline is None and verdict.against:

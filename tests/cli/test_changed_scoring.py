@@ -41,7 +41,7 @@ def version(loops: Loops, rate: str, scorer: str, gates: str, files: dict[str, s
 def test_a_lax_scorer(
     case: str, metrics: str, loops: Loops, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With worse settings it is never improved: not comparable, or judged by the loss alone."""
+    """With worse settings it never passes: not comparable, or judged by the loss alone."""
     files, scorer = CHANGES[case]
     gates = f"{{regression: {{metrics: {metrics}}}}}"
     base = "exact" if case == "scorer" else "mine:passes"
@@ -50,8 +50,9 @@ def test_a_lax_scorer(
     alone = metrics == "[pass_rate]"
     kind = "not comparable" if alone else "regressed"
     code, out, _ = gate("HEAD~1")
-    assert (0 if alone else 1) == code
+    assert 1 == code
     assert f"regression: {kind} against HEAD~1 (" in out
+    assert ("in a pull request of its own" in " ".join(out.split())) is alone
     assert SAID in " ".join(out.split())
     assert "improved" not in out
 
@@ -78,6 +79,16 @@ def test_gate_on_the_loss(loops: Loops, gate: Gate) -> None:
     code, out, _ = gate("HEAD~1")
     assert 0 == code
     assert "scoring changed: pass rates before and now can't be compared" in " ".join(out.split())
+
+
+def test_scoring_alone_is_changed(loops: Loops, gate: Gate) -> None:
+    """The model is the same, so that nothing is left to compare does not fail."""
+    gates = "{regression: {metrics: [pass_rate]}}"
+    version(loops, SAME, "exact", gates, {})
+    version(loops, SAME, "contains", gates, {})
+    code, out, _ = gate("HEAD~1")
+    assert 0 == code
+    assert SAID in " ".join(out.split())
 
 
 def test_a_helper_alone_is_changed(loops: Loops, gate: Gate) -> None:

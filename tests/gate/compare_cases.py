@@ -67,6 +67,24 @@ def calibrated(iteration: Iteration, mean: float = 1.0, seeds: int = 5) -> list[
     return [fake_seed_run(iteration, 42 + seed, row) for seed, row in enumerate(rows, start=1)]
 
 
+TRAININGS: list[tuple[dict[str, Any], bool]] = [
+    ({}, True),
+    ({"training": {"learning_rate": 9e-4}}, False),
+    ({"lora": {"r": 4}}, False),
+    ({"model": "tiny:another"}, False),
+    ({"train": "b" * 16}, False),
+]
+"""What differs in training, and whether a verdict with nothing to compare passes then."""
+
+
+def trained_as(old: Iteration, number: int, *, train: str = "", **changed: Any) -> dict[str, Any]:
+    """The fields of an iteration that is trained as `old` was, but for what is named."""
+    rows = dict(old.data["train"]) | ({"sha256": train} if train else {})
+    data = {"train": rows, "eval": {"rows": N, "sha256": f"{number:016x}"}}
+    same = {"training": old.settings.training, "lora": old.settings.lora, "model": old.model}
+    return {**same, "data": data, **changed}
+
+
 def kinds(verdict: Verdict) -> dict[str, str]:
     return {change.metric: change.kind for change in verdict.changes}
 

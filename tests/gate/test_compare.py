@@ -15,6 +15,7 @@ from pytest_ftloop.config.gates import LEAST_ALPHA, MOST_ALPHA, Regression
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.statistic import holm_adjusted
+from pytest_ftloop.gate.verdict import TRAINED_ANEW
 from tests.fakes import (
     fake_example,
     fake_iteration,
@@ -30,12 +31,14 @@ from tests.gate.compare_cases import (
     ELSEWHERE,
     LOSS_ONLY,
     RULE,
+    TRAININGS,
     N,
     calibrated,
     judged,
     kinds,
     losses,
     run_of,
+    trained_as,
 )
 
 # what the verdict is
@@ -208,13 +211,25 @@ def calibrated_on(iteration: Iteration) -> list[SeedRun]:
     return [fake_seed_run(iteration, seed) for seed in range(43, 48)]
 
 
-def test_nothing_in_common() -> None:
-    """Another eval set altogether: not comparable, with the share of nothing."""
-    new = fake_measured(2, fake_table(losses(), start=500))
-    verdict = judged(run_of(1), new)
-    assert ("not comparable", True) == (verdict.kind, verdict.ok)
+@pytest.mark.parametrize(("changed", "ok"), TRAININGS)
+def test_nothing_in_common(changed: dict[str, Any], ok: bool) -> None:
+    """Another eval set altogether passes only where the training is the same."""
+    old = run_of(1)
+    new = fake_measured(2, fake_table(losses(), start=500), **trained_as(old, 2, **changed))
+    verdict = judged(old, new)
+    assert ("not comparable", ok) == (verdict.kind, verdict.ok)
     assert "no example is in common with the baseline" == verdict.because
     assert (0, N) == (verdict.common, verdict.total)
+    assert (TRAINED_ANEW in verdict.notes) is not ok
+
+
+@pytest.mark.parametrize(("had_it", "ok"), [(True, False), (False, True)])
+def test_no_example_of_a_tag_in_common(had_it: bool, ok: bool) -> None:
+    """A gate on a tag fails where the baseline had examples of it, and passes where it is new."""
+    old = fake_measured(1, fake_table(losses(), tags={"x": range(20)} if had_it else {}))
+    verdict = judged(old, fake_measured(2, fake_table(losses())), Regression("regression[x]"))
+    assert ("not comparable", ok) == (verdict.kind, verdict.ok)
+    assert "no example tagged x is in common with the baseline" == verdict.because
 
 
 @pytest.mark.parametrize("candidate_lacks_it", [True, False])

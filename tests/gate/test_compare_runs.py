@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,12 +18,14 @@ from tests.gate.compare_cases import (
     ELSEWHERE,
     LOSS_ONLY,
     RULE,
+    TRAININGS,
     N,
     calibrated,
     judged,
     kinds,
     losses,
     run_of,
+    trained_as,
     with_figure,
 )
 
@@ -53,11 +55,13 @@ def test_tokens_changed() -> None:
         assert f"{name} is not compared: the tokens of the examples changed" in verdict.notes
 
 
-def test_nothing_left_to_compare() -> None:
-    """Where every metric is left out it is not comparable, and says why of each."""
-    rows = fake_table(losses(5.0), tokens=7)
-    verdict = judged(run_of(1), fake_measured(2, rows, scoring={"scorer": "contains"}))
-    assert ("not comparable", True) == (verdict.kind, verdict.ok)
+@pytest.mark.parametrize(("changed", "ok"), TRAININGS)
+def test_nothing_left_to_compare(changed: dict[str, Any], ok: bool) -> None:
+    """Where every metric is left out it says why of each, and passes only if trained alike."""
+    old, rows = run_of(1), fake_table(losses(5.0), tokens=7)
+    fields = trained_as(old, 2, **changed)
+    verdict = judged(old, fake_measured(2, rows, scoring={"scorer": "contains"}, **fields))
+    assert ("not comparable", ok) == (verdict.kind, verdict.ok)
     assert "the examples changed; pass_rate is not compared: scoring changed" in verdict.because
 
 

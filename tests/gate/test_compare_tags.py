@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.gate.statistic import holm_adjusted
+from pytest_ftloop.gate.verdict import TRAINED_ANEW
 from pytest_ftloop.report.diff import to_json
 from tests.fakes import fake_measured, fake_seed_run, fake_table
 
@@ -174,7 +175,8 @@ def test_any_tables(old: Any, new: Any, best: Any, name: str, metrics: set[str])
     seed_runs = [*old[1], *new[1], *best[1]]
     rule = Regression(name, metrics=tuple(sorted(metrics)))
     verdict = judged(old[0], new[0], rule, seed_runs=seed_runs, others=[best[0]], anchor=best[0])
-    assert (verdict.kind in {"regressed", "incomplete"}) is not verdict.ok
+    fails = verdict.kind in {"regressed", "incomplete"} or TRAINED_ANEW in verdict.notes
+    assert fails is not verdict.ok
     assert verdict.because
     for change in (*verdict.changes, *verdict.tags, *verdict.runs, *verdict.slide):
         assert 0 <= change.p <= 1
