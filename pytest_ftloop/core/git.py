@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -71,6 +72,14 @@ _OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A full name of a commit or blob: SHA-1 or SHA-256."""
 
 
+_ROOTS: dict[Path, Path] = {}
+"""The roots of the repositories by the folders that were asked about. Starting git takes longer
+than all that one command asks of it, so what can't change while a command runs is asked once."""
+
+_COMMITS: set[tuple[Path, str]] = set()
+"""Full names of commits that are there, by repository."""
+
+
 class GitError(FtloopError):
     """Git lacks what was asked for, or failed; `kind` distinguishes the cases."""
 
@@ -94,9 +103,12 @@ class Repository:
         start = folder.absolute()
         while not start.is_dir():
             start = start.parent
+        if (known := _ROOTS.get(start)) and (known / ".git").exists():
+            return cls(known)
         done = _git(start, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
-            return cls(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve())
+            _ROOTS[start] = Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve()
+            return cls(_ROOTS[start])
         said = _said(done)
         if "must be run in a work tree" in said:
             raise GitError(
@@ -122,10 +134,13 @@ class Repository:
                 kind="unknown-ref",
                 cure="git branch --all lists the branches, git tag the tags.",
             )
+        if (self.root, ref) in _COMMITS:
+            return ref
         done = self._ask("rev-parse", "--verify", f"{ref}^{{commit}}")
         name = done.stdout.decode(errors="replace").strip()
         # A range or a negated ref (^HEAD) also resolves, but not to an object name.
         if done.returncode == 0 and _OBJECT_NAME.fullmatch(name):
+            _COMMITS.add((self.root, name))
             return name
         raise self._unresolved(ref, done)
 
@@ -169,9 +184,8 @@ class Repository:
         """
         if isinstance(folder, Path):
             folder = self.relative(folder)
-        below = [] if folder in (None, PurePosixPath()) else [f"{folder}/"]
-        listed = self._run("ls-tree", "-r", "-z", "--full-tree", self.resolve(commit), "--", *below)
-        return dict(_listed(listed))
+        below = "" if folder in (None, PurePosixPath()) else f"{folder}/"
+        return dict(_listed(_tree(self, self.resolve(commit), below)))
 
     def texts(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
         """The text of those of these files that a commit has, with `LF` line ends.
@@ -181,7 +195,7 @@ class Repository:
         names = [str(path) for path in paths]
         if not names:
             return {}
-        known = commit if _OBJECT_NAME.fullmatch(commit) else self.resolve(commit)
+        known = self.resolve(commit)
         found = dict(_listed(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
         contents = self.read(list(found.values()))
         return {
@@ -370,6 +384,13 @@ class Repository:
         if done.returncode != 0:
             raise _failed(done, arguments[0])
         return done.stdout
+
+
+@lru_cache(maxsize=16)
+def _tree(repository: Repository, commit: str, below: str) -> bytes:
+    """The blobs of a commit, by its full name, below a folder, as `ls-tree -z` lists them."""
+    paths = [below] if below else []
+    return repository._run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
 
 
 def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:
