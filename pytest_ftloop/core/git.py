@@ -103,7 +103,9 @@ class Repository:
         start = folder.absolute()
         while not start.is_dir():
             start = start.parent
-        if (known := _ROOTS.get(start)) and (known / ".git").exists():
+        known = _ROOTS.get(start)
+        # The nearest .git above: a repository may have been made inside, or removed.
+        if known and known == next((p for p in _up(start) if (p / ".git").exists()), None):
             return cls(known)
         done = _git(start, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
@@ -391,6 +393,11 @@ def _tree(repository: Repository, commit: str, below: str) -> bytes:
     """The blobs of a commit, by its full name, below a folder, as `ls-tree -z` lists them."""
     paths = [below] if below else []
     return repository._run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
+
+
+def _up(folder: Path) -> tuple[Path, ...]:
+    resolved = folder.resolve()
+    return (resolved, *resolved.parents)
 
 
 def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:

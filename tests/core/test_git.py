@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -96,12 +97,24 @@ class TestContaining:
             error = refused("no-repository", Repository.containing, folder)
             assert "working tree" in error.message
 
+    def test_a_repository_that_is_made_inside(self, repo: GitRepo) -> None:
+        """A folder's repository is asked for once, but another one in between is found."""
+        inner = repo.root / "inner"
+        inner.mkdir()
+        assert repo.root == Repository.containing(inner).root
+        made = GitRepo.init(inner)
+        assert made.root == Repository.containing(inner).root
+        shutil.rmtree(inner / ".git")
+        assert repo.root == Repository.containing(inner).root
+
     def test_no_git(self, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the git program: says so, and to install it."""
         repository = Repository.containing(repo.root)
         monkeypatch.setenv("PATH", str(tmp_path))
+        elsewhere = tmp_path / "never asked about"
+        elsewhere.mkdir()
         for function, argument in (
-            (Repository.containing, repo.root),
+            (Repository.containing, elsewhere),
             (repository.resolve, "HEAD"),
         ):
             error = refused("no-git", function, argument)
