@@ -59,15 +59,19 @@ class Census:
         cls, scope: Sequence[Path], results: Iterable[LoopResult | Path], options: Options
     ) -> Census:
         """The logs in these folders, given the results of the loops there, or their log folders."""
+        standards = _standards(scope[0], options) if scope else ()
         judged: set[Path] = set()
         for result in results:
             if isinstance(result, Path):
                 judged.add(result.resolve())
                 continue
             judged.add(result.log_folder.resolve())
-            if result.standard is not None and result.standard.place is not None:
-                judged.add(result.standard.place.resolve())
-        standards = _standards(scope[0], options) if scope else ()
+            place = result.standard.place if result.standard is not None else None
+            # A log without a loop file may be any log: it takes over from no loop that had a file.
+            if place is not None and not (
+                _is_from_log(result) and any(_had_loop_file(each, place) for each in standards)
+            ):
+                judged.add(place.resolve())
         return cls(tuple(scope), frozenset(judged), options, standards)
 
     def without_loop_file(self) -> Iterator[ImprovementLog]:
@@ -172,6 +176,18 @@ def _is_left_behind(standards: Standards, folder: Path) -> bool:
         return True
     wrote = place in standards.folders and standards.had_loop_file(place)
     return wrote and not standards.is_retired(place)
+
+
+def _is_from_log(result: LoopResult) -> bool:
+    """Whether a result is that of a log without a loop file."""
+    return result.source == shown_path(result.log_folder)
+
+
+def _had_loop_file(standards: Standards, folder: Path) -> bool:
+    """Whether a loop file wrote this log at the base."""
+    root = standards.repository.root
+    inside = root in folder.resolve().parents
+    return inside and standards.had_loop_file(standards.repository.relative(folder))
 
 
 def _candidate(iterations: Sequence[Iteration], standard: Baseline) -> Iteration:

@@ -284,6 +284,7 @@ def test_an_unchanged_model_is_never_blocked(
 @example(steps=[other_texts, rename_ids, WORSENED], end=leave)
 @example(steps=[WORSENED], end=switch_off)
 @example(steps=[], end=give_up)
+@example(steps=[rename, train], end=switch_off)
 @given(
     steps=st.lists(st.sampled_from([*NEUTRAL, *OTHERS]), max_size=7),
     end=st.sampled_from([*[leave] * 5, *ENDS]),
