@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import DamagedLogError, Location, LogError, shown_path
 from pytest_ftloop.core.git import Repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 POINTER = b"version https://git-lfs.github.com/spec/v1"
 """The start of what git has in place of a file that Git LFS keeps."""
@@ -200,5 +196,6 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[Path]:
         lock.release()
 
 
-RECORD_NAME = re.compile(r"(\d{3,})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
-"""An iteration's record; schema 1 had no tag."""
+RECORD_NAME = re.compile(r"(\d{3,7})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
+"""An iteration's record; schema 1 had no tag. The names in `verdicts/` and `seeds/` begin with eight
+digits of an id, which may all be decimal: a number has fewer."""

@@ -54,11 +54,11 @@ def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str
     if iteration.parent is None and not iteration.adjustments:
         return format_start(iteration.settings)
     changes = ", ".join(map(format_change, iteration.adjustments)) or "same settings"
-    parents = [old for old in chain if iteration.parent in (old.id, old.name)]
-    before = [old.number for old in chain if old.number < iteration.number]
-    if parents and parents[-1].number != max(before, default=parents[-1].number):
-        changes += f" (from {parents[-1].number})"
-    return changes
+    # A parent is given by its id or its name, which ends in the id; names are slow to make.
+    id_ = (iteration.parent or "").rpartition("-")[2]
+    parent = next((old.number for old in reversed(chain) if old.id == id_), None)
+    before = max((old.number for old in chain if old.number < iteration.number), default=parent)
+    return changes if parent in (None, before) else f"{changes} (from {parent})"
 
 
 def format_start(settings: Settings) -> str:
