@@ -197,5 +197,5 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[Path]:
 
 
 RECORD_NAME = re.compile(r"(\d{3,7})-([0-9a-f]{8})(?:-([0-9a-f]{4}))?\.yaml")
-"""An iteration's record; schema 1 had no tag. The names in `verdicts/` and `seeds/` begin with eight
-digits of an id, which may all be decimal: a number has fewer."""
+"""An iteration's record; schema 1 had no tag. Names in `verdicts/` and `seeds/` begin with the
+eight digits of an id, which may all be decimal: a number has fewer."""
