@@ -123,10 +123,15 @@ ADDOPTS = {
     "without the plugin": "-p no:ftloop",
     "fixtures": "--fixtures",
 }
+OFTEN = {"selection", "replays", "without the plugin"}
+"""Those that the default run tries."""
 
 
 @pytest.mark.parametrize("where", ["ini", pytest.param("environment", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", ADDOPTS)
+@pytest.mark.parametrize(
+    "case",
+    [case if case in OFTEN else pytest.param(case, marks=pytest.mark.slow) for case in ADDOPTS],
+)
 def test_train_whatever_addopts_say(
     repo: Project, monkeypatch: pytest.MonkeyPatch, case: str, where: str, capfd: Capture
 ) -> None:

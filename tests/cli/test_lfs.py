@@ -54,7 +54,9 @@ def smudge_no_more(loops: Loops) -> None:
     loops.repo.git("config", "--remove-section", "filter.lfs")
 
 
-@pytest.mark.parametrize(("rate", "code"), [(SAME, 0), (BETTER, 0), (WORSE, 1)])
+@pytest.mark.parametrize(
+    ("rate", "code"), [(SAME, 0), pytest.param(BETTER, 0, marks=pytest.mark.slow), (WORSE, 1)]
+)
 @pytest.mark.parametrize("attributes", [True, False], ids=["attributes", "none left"])
 def test_read_through_the_filter(
     lfs: Loops, capsys: Capture, rate: str, code: int, attributes: bool

@@ -22,8 +22,17 @@ def gates(project: Project, text: str) -> None:
     project.edit("x.ftloop.yaml", "  regression: {}\n", text)
 
 
-@pytest.mark.parametrize("arguments", [["--ftloop"], ["--ftloop-replay"], ["--ftloop", "-n1"]])
-@pytest.mark.parametrize("how", ["loop file", "test"])
+@pytest.mark.parametrize(
+    ("how", "arguments"),
+    [
+        ("loop file", ["--ftloop"]),
+        ("loop file", ["--ftloop-replay"]),
+        pytest.param("loop file", ["--ftloop", "-n1"], marks=pytest.mark.slow),
+        pytest.param("test", ["--ftloop"], marks=pytest.mark.slow),
+        ("test", ["--ftloop-replay"]),
+        pytest.param("test", ["--ftloop", "-n1"], marks=pytest.mark.slow),
+    ],
+)
 def test_the_summary_shows_it(gated: Project, arguments: list[str], how: str) -> None:
     """Before and after, above the loop's summary; with xdist once, and from the fixture too."""
     if "-n1" in arguments:

@@ -58,7 +58,9 @@ def whole(project: Project) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    "number", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_next_run_goes_on(
     project: Project, whole: dict[str, bytes], number: int, sent: signal.Signals
 ) -> None:

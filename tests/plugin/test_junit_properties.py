@@ -59,6 +59,7 @@ def test_loop_without_gates(project: Project) -> None:
     assert {*LOOP, *METRICS} == set(properties(project)["completes"])
 
 
+@pytest.mark.slow
 def test_figures_with_xdist(project: Project) -> None:
     """The controller's file has what the workers measured."""
     pytest.importorskip("xdist")

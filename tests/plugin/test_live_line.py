@@ -182,7 +182,16 @@ terminals = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-t
 
 
 @terminals
-@pytest.mark.parametrize("args", [(), ("-s",), ("--capture=sys",), ("-q",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("-s",),
+        pytest.param(("--capture=sys",), marks=pytest.mark.slow),
+        pytest.param(("-q",), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
 def test_shown_on_a_terminal(project: Project, args: tuple[str, ...]) -> None:
     """On a terminal the line is drawn, whatever is captured, and nothing of it is left."""
     project.write(

@@ -63,7 +63,9 @@ def check(project: Project, loop: str, passed: float, rate: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("a", "b"), ("b", "a"), ("-n", "2")], ids=lambda given: " ".join(given)
+    "arguments",
+    [(), ("a", "b"), ("b", "a"), pytest.param(("-n", "2"), marks=pytest.mark.slow)],
+    ids=lambda given: " ".join(given),
 )
 def test_each_loop_has_its_own(nested: Project, arguments: tuple[str, ...]) -> None:
     """Whatever the order of the arguments, and in xdist's workers too."""

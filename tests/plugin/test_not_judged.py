@@ -30,7 +30,7 @@ def committed(gated: Project) -> Project:
     return gated
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "2")])
+@pytest.mark.parametrize("args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_testpaths(committed: Project, args: tuple[str, ...]) -> None:
     """A loop outside testpaths is named and fails a replay, which else would say nothing."""
     committed.write("pytest.ini", "[pytest]\ntestpaths = checks\n")
@@ -84,7 +84,7 @@ def test_deleted(committed: Project) -> None:
     result.stdout.fnmatch_lines([NOT_JUDGED])
 
 
-@pytest.mark.parametrize("args", [(), ("-n", "2")])
+@pytest.mark.parametrize("args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)])
 def test_a_loop_file_with_mistakes(committed: Project, args: tuple[str, ...]) -> None:
     """It is one error; that nothing judges its log would send the user elsewhere."""
     text = GATED.replace("regression: {}", "regression: {alpha: 2}")

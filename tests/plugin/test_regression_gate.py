@@ -441,6 +441,7 @@ def test_replay_with_missing_seeds(gated: Project) -> None:
     assert ([], before) == (gated.trained(), gated.files())
 
 
+@pytest.mark.slow
 def test_one_worker_trains_the_seeds(gated: Project) -> None:
     """Two processes that judge one candidate in doubt train its seeds once."""
     pytest.importorskip("xdist")

@@ -31,6 +31,7 @@ def test_no_verdict_is_written_for_it(project: Project) -> None:
     assert before == project.log()
 
 
+@pytest.mark.slow
 def test_processes_of_xdist_give_the_same_file(project: Project) -> None:
     """What workers ran the controller reads from the log: the file is as of one process."""
     pytest.importorskip("xdist")

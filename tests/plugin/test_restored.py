@@ -112,6 +112,7 @@ def test_damaged(project: Project, kept: Path) -> None:
     assert 2 == len(project.trained())
 
 
+@pytest.mark.slow
 def test_several_processes(project: Project) -> None:
     """Of several processes one restores, and the summary is that one's."""
     project.run("--ftloop")

@@ -276,6 +276,7 @@ def test_failure_of_the_process(moved: Project) -> None:
     check_clean(moved)
 
 
+@pytest.mark.slow
 def test_workers_train_it_once(moved: Project) -> None:
     """Two gates in two processes train the baseline once."""
     pytest.importorskip("xdist")

@@ -113,10 +113,10 @@ def snapshot(model: torch.nn.Module) -> dict[str, Any]:
     "lora",
     [
         {},
-        {"bias": "all"},
+        pytest.param({"bias": "all"}, marks=pytest.mark.slow),
         {"modules_to_save": ["ln_f"]},
         {"init_lora_weights": "pissa"},
-        {"use_dora": True, "target_modules": ["c_attn"]},
+        pytest.param({"use_dora": True, "target_modules": ["c_attn"]}, marks=pytest.mark.slow),
     ],
     ids=["plain", "bias", "modules_to_save", "pissa", "dora"],
 )
@@ -217,7 +217,7 @@ class MemoryShortage:
         monkeypatch.setattr(SFTTrainer, "training_step", short)
 
 
-@pytest.mark.parametrize("from_step", [0, 8])
+@pytest.mark.parametrize("from_step", [pytest.param(0, marks=pytest.mark.slow), 8])
 def test_out_of_memory_goes_on_with_half_the_batch(
     base: Base, task: Any, monkeypatch: pytest.MonkeyPatch, from_step: int
 ) -> None:

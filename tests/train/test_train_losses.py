@@ -55,8 +55,8 @@ def test_losses_are_those_that_were_trained_on(base: Base, task: Any) -> None:
     [
         {"activation_checkpointing": True},
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4},
-        {"shuffle_dataset": True},
-        {"train_sampling_strategy": "group_by_length"},
+        pytest.param({"shuffle_dataset": True}, marks=pytest.mark.slow),
+        pytest.param({"train_sampling_strategy": "group_by_length"}, marks=pytest.mark.slow),
     ],
     ids=["checkpointing", "accumulation", "shuffled", "by length"],
 )
@@ -91,7 +91,7 @@ def test_only_trained_examples_are_named(base: Base, task: Any) -> None:
     assert 8 == len(courses(base, task(), max_steps=1))
 
 
-@pytest.mark.parametrize("from_step", [0, 8])
+@pytest.mark.parametrize("from_step", [pytest.param(0, marks=pytest.mark.slow), 8])
 def test_repeated_steps_count_once(
     base: Base, task: Any, monkeypatch: pytest.MonkeyPatch, from_step: int
 ) -> None:

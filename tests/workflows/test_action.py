@@ -199,6 +199,7 @@ def test_trained_once(
     )
 
 
+@pytest.mark.slow
 def test_cache_input(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     """With cache: false nothing is restored and nothing kept; without training neither."""
     feature(loops, BETTER, train=False)
@@ -216,6 +217,7 @@ def test_cached_paths() -> None:
     assert steps["Judge"]["env"]["FTLOOP_RECORDS"] in kept["path"].splitlines()
 
 
+@pytest.mark.slow
 def test_options(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     """Paths, baseline and verdicts that fail arrive at the command; so does nothing at all."""
     feature(loops, WORSE)
