@@ -93,8 +93,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay can't be combined")
     trains = option.ftloop_retrain or option.ftloop_retrain_baseline
     if option.ftloop or trains or option.ftloop_replay:
+        from pytest_ftloop.core.collector import keep_imports
         from pytest_ftloop.plugin.session import FtloopSession
 
+        keep_imports()
         if option.ftloop_report:  # checked now: a missing package must not show after training
             _check_report_extra()
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")
