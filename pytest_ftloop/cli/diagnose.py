@@ -107,7 +107,7 @@ def _diagnosed(path: Path, log: Path | None) -> Iterator[Diagnosed]:
 
 def _what_to_name(folder: Path) -> str:
     """The cure for a PATH that holds nothing: the runs in its folders, or how to find one."""
-    from pytest_ftloop.diagnose.any_trainer.trainer_state import states_in
+    from pytest_ftloop.diagnose.any_trainer.found import states_in
     from pytest_ftloop.report.escape import visible
 
     below = (child for child in sorted(folder.iterdir()) if child.is_dir())

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.diagnose.any_trainer.trainer_state import (
-    STATE,
-)
+from pytest_ftloop.diagnose.any_trainer.found import STATE
 from tests.diagnose.trainer_state_cases import Put
 
 

@@ -11,13 +11,12 @@ import pytest
 
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.diagnose.any_trainer.adapter_file import WEIGHTS, Adapter
+from pytest_ftloop.diagnose.any_trainer.found import STATE, states_in
 from pytest_ftloop.diagnose.any_trainer.trainer_state import (
-    STATE,
     TrainerRun,
     findings_of,
     read_newest,
     read_state,
-    states_in,
 )
 from tests.diagnose.test_adapter_file import A, B, packed
 from tests.diagnose.trainer_state_cases import REAL, Put, evaluated, healthy, train

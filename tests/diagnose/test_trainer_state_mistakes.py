@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.diagnose.any_trainer.adapter_file import WEIGHTS
+from pytest_ftloop.diagnose.any_trainer.found import STATE
 from pytest_ftloop.diagnose.any_trainer.trainer_state import (
-    STATE,
     TrainerRun,
     findings_of,
     read_state,
@@ -65,6 +66,24 @@ def test_no_text(tmp_path: Path) -> None:
         read_state(path)
     with pytest.raises(DataError, match="can't be read: No such file"):
         read_state(tmp_path / "gone.json")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 58011\n"
+
+
+def test_a_git_lfs_pointer(tmp_path: Path) -> None:
+    """A state that git left as a pointer says what fetches it."""
+    path = tmp_path / STATE
+    path.write_text(POINTER)
+    with pytest.raises(DataError, match=r"a Git LFS pointer(.|\n)*git lfs pull"):
+        read_state(path)
+
+
+def test_an_adapter_that_is_a_pointer(put: Put) -> None:
+    """The curves are diagnosed, and a note says what fetches the adapter."""
+    path = put(*healthy())
+    (path.parent / WEIGHTS).write_text(POINTER)
+    assert any("Git LFS pointer" in note for note in read_state(path).notes)
 
 
 def test_a_byte_order_mark(put: Put) -> None:

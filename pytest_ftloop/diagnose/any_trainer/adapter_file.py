@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 from pytest_ftloop.core.errors import DataError, Location, shown_path
+from pytest_ftloop.log.files import POINTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +75,11 @@ Tensor = tuple[list[int], tuple[int, int]]
 
 def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
     """The place where the bytes of the tensors start, and the tensors by name."""
-    length = int.from_bytes(file.read(8), "little")
+    start_of_file = file.read(len(POINTER))
+    if start_of_file == POINTER:
+        raise ValueError("it is a Git LFS pointer, not the file itself (git lfs pull fetches it)")
+    file.seek(8)
+    length = int.from_bytes(start_of_file[:8], "little")
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes in a file of {size}: truncated?")
     header = json.loads(file.read(length))
