@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST_NAMED = 5
 """Most runs that an error lists of a folder of runs: a sweep can have hundreds."""
 
+MOST_SCORES = 2
+"""Most metrics whose curves are drawn per eval set, those that decide."""
+
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
@@ -122,11 +125,12 @@ def _what_to_name(folder: Path) -> str:
 
 
 def _trainer_run(run: TrainerRun) -> Diagnosed:
+    from pytest_ftloop.diagnose.any_trainer.notes import still_true
     from pytest_ftloop.diagnose.any_trainer.trainer_state import findings_of
     from pytest_ftloop.report.diagnosis import Diagnosed
     from pytest_ftloop.report.phrases import duration_text
 
-    adapter = run.adapter
+    adapter, findings = run.adapter, findings_of(run)
     parts = [f"step {run.step} of {run.planned_steps}"]
     if run.epochs > 0:
         parts.append(f"{run.epochs:.3g} {'epoch' if run.epochs == 1 else 'epochs'}")
@@ -135,9 +139,13 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
     if adapter and adapter.parameters:
         rank = f" of rank {adapter.rank}" if adapter.rank else ""
         parts.append(f"an adapter{rank} with {adapter.parameters:,} parameters")
-    curves = {"train loss": [step.loss for step in run.steps]}
+    curves = {"train loss": [step.loss for step in run.steps]} if run.steps else {}
+    if "reward" in run.series:
+        curves["reward"] = [value for _, value in run.series["reward"]]
     for name, points in run.evals.items():
         curves[f"eval loss {name}".rstrip()] = [point.eval_loss for point in points]
+        for score in run.scores(name)[:MOST_SCORES]:
+            curves[score.name] = [value for _, value in score.points]
     return Diagnosed(
         source=run.source,
         title=", ".join(parts),
@@ -149,8 +157,8 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
             "adapter": vars(adapter) if adapter else None,
         },
         curves=curves,
-        findings=findings_of(run),
-        notes=run.notes,
+        findings=findings,
+        notes=still_true(run.notes, findings),
     )
 
 

@@ -17,16 +17,21 @@ __all__ = ["Evidence", "before_training", "by_severity", "diagnose"]
 
 _CURVE = {
     *("diverged", "not-learning", "underfit", "oscillation", "overfitting", "overconfidence"),
-    *("converged", "capacity", "plateau"),
+    *("converged", "capacity", "plateau", "worse-answers"),
+    *("impossible-loss", "memorising", "zero-loss"),
 }
 _EXAMPLES = {"failing-slice", "confusion", "mislabelled"}
 SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
     "non-finite": _CURVE | _EXAMPLES,
     "diverged": (_CURVE - {"diverged"}) | _EXAMPLES,
-    "oscillation": {"not-learning", "underfit", "capacity"},
-    "not-learning": (_CURVE - {"diverged", "not-learning", "oscillation"}) | _EXAMPLES,
-    "overfitting": {"underfit", "capacity"},
+    "oscillation": {"not-learning", "underfit", "capacity", "worse-answers"},
+    "impossible-loss": {"not-learning", "underfit", "converged", "memorising"},
+    "zero-loss": {"converged", "overfitting", "underfit"},
+    "not-learning": (_CURVE - {"diverged", "impossible-loss", "not-learning", "oscillation"})
+    | _EXAMPLES,
+    "overfitting": {"underfit", "capacity", "worse-answers"},
+    "worse-answers": {"underfit", "converged"},
     "underfit": {"capacity"},
     "capacity": {"converged"},
     "plateau": {"converged"},

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_ftloop.core.records import Finding
+from pytest_ftloop.diagnose.answers import worse_answers
 from pytest_ftloop.diagnose.broken import diverged, no_signal, non_finite
 from pytest_ftloop.diagnose.evidence import Evidence
+from pytest_ftloop.diagnose.impossible import impossible_loss, zero_loss
 from pytest_ftloop.diagnose.learned import converged, not_learning, underfit
+from pytest_ftloop.diagnose.memorising import memorising
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
 
 Rule = Callable[[Evidence], Finding | None]
@@ -46,10 +49,14 @@ RULES: tuple[Rule, ...] = (
     no_signal,
     non_finite,
     diverged,
+    impossible_loss,
     not_learning,
     oscillation,
     overfitting,
     overconfidence,
+    worse_answers,
+    memorising,
+    zero_loss,
     underfit,
     converged,
 )

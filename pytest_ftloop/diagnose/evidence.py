@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Training,
         Wiring,
     )
+    from pytest_ftloop.diagnose.scores import Score
 
 
 Figures = dict[str, "float | int | str"]
@@ -41,9 +42,11 @@ class Evidence:
     oldest first. `train` and `eval` are the examples, `results` the result of each eval example at
     the best point, `gates` the loop's gates. `holdout` are the openings of the holdout so far,
     `opened` the iterations it was opened for. `seed_noise` is the measured seed noise by
-    metric (`core.noise.measured_noise`), empty without seed runs. The other fields are those of
-    `Training`. What is unknown (curves of another trainer come without data) is empty or None, and
-    the rules that need it are silent.
+    metric (`core.noise.measured_noise`), empty without seed runs. `scores` are other metrics that a
+    trainer logged at its evaluation points, the one that decides first. `causal` and `pretrained`
+    are whether the model is a causal language model, and whether it was pretrained; None if that is
+    unknown. The other fields are those of `Training`. What is unknown (curves of another trainer
+    come without data) is empty or None, and the rules that need it are silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -71,6 +74,9 @@ class Evidence:
     holdout: tuple[HoldoutUse, ...] = ()
     opened: tuple[Iteration, ...] = ()
     seed_noise: Mapping[str, SeedNoise] = field(default_factory=dict)
+    scores: tuple[Score, ...] = ()
+    causal: bool | None = None
+    pretrained: bool | None = None
 
     @classmethod
     def of(
@@ -103,6 +109,8 @@ class Evidence:
             metric=metric,
             wiring=training.wiring,
             trained=training.trained,
+            causal=True,
+            pretrained=True,
             **others,
         )
 

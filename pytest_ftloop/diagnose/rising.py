@@ -7,6 +7,7 @@ from statistics import fmean
 
 from pytest_ftloop.core.noise import least_change
 from pytest_ftloop.core.records import EvalPoint, Finding
+from pytest_ftloop.diagnose.answers import better_answers
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
 from pytest_ftloop.diagnose.windows import (
     FIRST_STEPS,
@@ -125,7 +126,7 @@ def overconfidence(e: Evidence) -> Finding | None:
     rise = last.token_accuracy - best.token_accuracy
     # Negated as a whole, so that a NaN on either side is silent.
     if not (rise > limit and fmean(since) - best.token_accuracy > limit / 2):
-        return None
+        return better_answers(e, best, last)
     return Finding(
         kind="overconfidence",
         severity="warning",

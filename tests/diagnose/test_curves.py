@@ -46,7 +46,7 @@ def healthy(seed):
     """Evidence of a noisy, often short or coarsely evaluated, healthy run."""
     rng = random.Random(seed)
     steps = rng.choice([3, 5, 10, 30, 100, 250])
-    start, floor = rng.uniform(1.5, 9), rng.choice([0.005, 0.02, 0.2, 1.0])
+    start, floor = rng.uniform(1.5, 8), rng.choice([0.005, 0.02, 0.2, 1.0])
     gap = rng.uniform(0, 0.05)
     warmup, speed = rng.choice([0, 0.1]) * steps, rng.choice([1, 3, 8, 20])
     sigma, points, progress = rng.choice([0.05, 0.2, 0.5, 1.0]), rng.choice([1, 2, 4, 10]), 0.0

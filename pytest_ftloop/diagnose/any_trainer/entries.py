@@ -10,7 +10,7 @@ from pytest_ftloop.core.records import EvalPoint, StepLog
 from pytest_ftloop.diagnose.any_trainer.found import count, number, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 _EVAL_LOSS = re.compile(r"eval_(?:(.+)_)?loss")
@@ -18,6 +18,9 @@ _ACCURACIES = ("mean_token_accuracy", "accuracy")
 _FIGURES = ("loss", "grad_norm", "learning_rate", "epoch", "train_runtime")
 
 Entry = dict[str, Any]
+
+OBJECTIVES = ("objective/", "eval_objective/")
+"""How the names of the figures begin that PPO and trl's online trainers log."""
 
 
 def read_entry(item: object, name: str, path: Path) -> Entry:
@@ -32,9 +35,23 @@ def read_entry(item: object, name: str, path: Path) -> Entry:
             entry[key] = number(item[key], f"{name}.{key}", path)
     if not math.isfinite(entry.get("epoch", 0.0)):
         del entry["epoch"]
-    if "loss" in entry or eval_names(entry):
+    if _is_kept(entry):
         entry["step"] = count(item, "step", path, f"{name}.step")
     return entry
+
+
+def _is_kept(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is of the training or of an evaluation, which may have no loss.
+
+    PPO logs no loss but objectives; a trainer that only generates logs metrics and a runtime.
+    """
+    keys = entry.keys()
+    return "loss" in keys or "eval_runtime" in keys or bool(eval_names(entry)) or is_ppo(keys)
+
+
+def is_ppo(keys: Iterable[str]) -> bool:
+    """Whether the names are those of trl's PPO and online trainers."""
+    return any(key.startswith(OBJECTIVES) for key in keys)
 
 
 def _figures_in(item: Mapping[str, Any]) -> list[str]:
@@ -45,7 +62,7 @@ def _figures_in(item: Mapping[str, Any]) -> list[str]:
 
 
 def as_it_went_on(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries with a loss, by step.
+    """The entries of the training and of evaluations, by step.
 
     If training was resumed from an earlier step, the entries from there on replace the older ones.
     """
@@ -60,7 +77,7 @@ def as_it_went_on(entries: Sequence[Entry]) -> list[Entry]:
                 before -= 1
             if any("loss" in old for old in kept[before:]):
                 del kept[before:]
-        if "loss" in entry or eval_names(entry):
+        if _is_kept(entry):
             kept.append(entry)
     return sorted(kept, key=lambda entry: entry["step"])
 

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.errors import DataError, Location, shown_path
 from pytest_ftloop.core.records import EvalPoint, Finding, StepLog
 from pytest_ftloop.diagnose import Evidence, by_severity, diagnose
+from pytest_ftloop.diagnose.any_trainer import preferences, rewards
 from pytest_ftloop.diagnose.any_trainer.adapter_file import Adapter, read_adapter
+from pytest_ftloop.diagnose.any_trainer.advice import Points, with_checkpoint, wrong_best
 from pytest_ftloop.diagnose.any_trainer.entries import (
     Entry,
     as_it_went_on,
     eval_points,
+    is_ppo,
     read_entry,
     train_steps,
 )
 from pytest_ftloop.diagnose.any_trainer.found import (
+    CHECKPOINT,
     MOST_STEPS,
     checkpoints,
     load_state,
@@ -31,13 +35,24 @@ from pytest_ftloop.diagnose.any_trainer.found import (
     states_in,
     wrong,
 )
+from pytest_ftloop.diagnose.any_trainer.incomparable import incomparable_losses
+from pytest_ftloop.diagnose.any_trainer.model_file import ModelFile, read_model
 from pytest_ftloop.diagnose.any_trainer.notes import emptiness, notes_of, pad_is_end
+from pytest_ftloop.diagnose.any_trainer.series import (
+    Choice,
+    Series,
+    choice_of,
+    is_policy,
+    scores_of,
+    series_of,
+)
 from pytest_ftloop.diagnose.broken import non_finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_OBJECTIVES = ("objective/", "eval_objective/")
+    from pytest_ftloop.diagnose.scores import Score
+
 _OURS = re.compile(r"\b(?:lora|training)\.(?=[a-z])")
 
 
@@ -49,7 +64,9 @@ class TrainerRun:
     is None before the end. `steps` are the logged train losses, each the mean over the steps since
     the last entry. `evals` are the evaluation points per eval set; a single set is named "".
     `likelihood` is False if the loss is not a language model's but that of a reward or preference,
-    which the rules don't fit. `notes` state what could not be checked, and why.
+    which the rules don't fit. `notes` state what could not be checked, and why. `series` are all
+    figures of the log by name, `choice` the best checkpoint that the trainer names, `model` is what
+    the files beside the state say of the model, `saved` are the steps of the checkpoints on disk.
     """
 
     source: str
@@ -62,6 +79,10 @@ class TrainerRun:
     likelihood: bool
     adapter: Adapter | None
     notes: tuple[str, ...]
+    series: Mapping[str, Series]
+    choice: Choice | None
+    model: ModelFile
+    saved: frozenset[int] = frozenset()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,11 +103,38 @@ class TrainerRun:
             steps_per_epoch=self.steps_per_epoch,
             trainable_parameters=self.adapter.parameters or None if self.adapter else None,
             labelled_tokens=None,
-            vocabulary=0,
+            vocabulary=self.model.vocabulary,
             adapter_moved=self.adapter is None or self.adapter.moved is not False,
             metrics=self._figures(best),
             final=self._figures(points[-1] if points else None),
+            scores=self.scores(eval_set),
+            causal=self._is_causal(eval_set),
+            pretrained=True if self.adapter or self._is_trl else None,
         )
+
+    def scores(self, eval_set: str = "") -> tuple[Score, ...]:
+        """The metrics of one eval set other than the loss, the one that decides first."""
+        return scores_of(self.series, eval_set, self.evals, self.choice)
+
+    def points(self, eval_set: str = "") -> Points:
+        """The evaluation points of one eval set, and the checkpoints."""
+        points, scores = self.evals.get(eval_set, ()), self.scores(eval_set)
+        return Points(points, scores, self.choice, self.saved, self.epochs)
+
+    @property
+    def _is_trl(self) -> bool:
+        """Whether trl's SFTTrainer logged it, which fine-tunes causal models."""
+        return self.likelihood and "mean_token_accuracy" in self.series
+
+    def _is_causal(self, eval_set: str) -> bool | None:
+        """Whether the loss is a causal model's: as its files say, else by what was logged.
+
+        Metrics of another kind (WER, ROUGE, a classifier's accuracy) show that it is not, or at
+        least that its loss may be another one.
+        """
+        if self.model.causal is not None or self._is_trl:
+            return self.model.causal is not False
+        return False if self.scores(eval_set) else None
 
     def _figures(self, point: EvalPoint | None) -> dict[str, float]:
         """The figures at an evaluation point.
@@ -120,7 +168,8 @@ def findings_of(run: TrainerRun) -> tuple[Finding, ...]:
                 of = f"Eval set {name[:40]}" if name else "The unnamed eval set"
                 message = f"{of}: {finding.message}"
                 found.append(replace(finding, message=message, evidence=evidence))
-    return by_severity(found)
+    worst = wrong_best(run.choice)
+    return by_severity([*found, *([worst] if worst else [])])
 
 
 def read_newest(path: Path) -> TrainerRun | None:
@@ -154,8 +203,8 @@ def read_state(path: Path) -> TrainerRun:
         raise wrong(path, "log_history", "a list", history)
     entries = [read_entry(item, f"log_history[{n}]", path) for n, item in enumerate(history)]
     logged = as_it_went_on(entries)
-    steps, evals = train_steps(logged), eval_points(logged)
-    if not steps and not evals:
+    steps, evals, series = train_steps(logged), eval_points(logged), series_of(logged)
+    if not steps and not evals and not is_policy(series):
         what = "holds neither a loss nor an eval loss" if history else "is empty"
         raise DataError(
             f"log_history {what}: nothing to diagnose",
@@ -178,15 +227,39 @@ def read_state(path: Path) -> TrainerRun:
         evals=evals,
         likelihood=likelihood,
         adapter=adapter,
-        notes=(*notes_of(steps, evals, likelihood), *pads, *damage, *emptiness(adapter)),
+        notes=(
+            *notes_of(steps, evals, series, likelihood=likelihood),
+            *pads,
+            *damage,
+            *emptiness(adapter),
+        ),
+        series=series,
+        choice=choice_of(state, series),
+        model=read_model(_places(path.parent)),
+        saved=_saved(path.parent),
     )
 
 
 def _found(run: TrainerRun, eval_set: str) -> tuple[Finding, ...]:
     evidence = run.evidence(eval_set)
-    broken = None if run.likelihood else non_finite(evidence)
-    found = diagnose(evidence) if run.likelihood else (broken,) if broken else ()
+    if run.likelihood:
+        figures = incomparable_losses(evidence)
+        found = (*diagnose(evidence), *((figures,) if figures else ()))
+    else:
+        found = _of_rewards(run, evidence)
+    found = with_checkpoint(found, run.points(eval_set))
     return tuple(replace(of, remedy=_as_trainers_say(of.remedy)) for of in found)
+
+
+def _of_rewards(run: TrainerRun, evidence: Evidence) -> tuple[Finding, ...]:
+    """The findings on a loss that is not a likelihood: rewards or preferences."""
+    broken = non_finite(evidence)
+    if broken:
+        return (broken,)
+    pairs = preferences.Pairs(evidence, run.series)
+    of_pairs = (rule(pairs) for rule in preferences.RULES if not is_policy(run.series))
+    of_rewards = (rule(run.series) for rule in rewards.RULES)
+    return tuple(found for found in (*of_pairs, *of_rewards) if found)
 
 
 def _as_trainers_say(remedy: str) -> str:
@@ -205,7 +278,7 @@ def _is_likelihood(
 ) -> bool:
     """Whether the loss can be a language model's: it is never below 0, and no reward is logged."""
     keys = {key for entry in entries for key in entry}
-    rewards = any("reward" in key or key.startswith(_OBJECTIVES) for key in keys)
+    rewards = is_ppo(keys) or any("reward" in key for key in keys)
     losses = [step.loss for step in steps]
     losses += [point.eval_loss for points in evals.values() for point in points]
     return not rewards and not any(x < 0 for x in losses)
@@ -216,9 +289,20 @@ def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
 
     If it can't be read, a note says why, as the curves can be diagnosed without it.
     """
-    newest = [checkpoint for _, checkpoint in checkpoints(folder)[:1]]
     try:
-        found = (read_adapter(place) for place in (folder, *newest))
+        found = (read_adapter(place) for place in _places(folder))
         return next((adapter for adapter in found if adapter), None), ()
     except DataError as error:
         return None, (str(error),)
+
+
+def _places(folder: Path) -> list[Path]:
+    """Where a run's model may be: beside its state, or in the newest checkpoint below it."""
+    return [folder, *(checkpoint for _, checkpoint in checkpoints(folder)[:1])]
+
+
+def _saved(folder: Path) -> frozenset[int]:
+    """The steps of the checkpoints below a state's folder, or beside it if it is one itself."""
+    home = folder.resolve()
+    beside = home.parent if CHECKPOINT.fullmatch(home.name) else home
+    return frozenset(step for step, _ in checkpoints(beside))
