@@ -92,18 +92,21 @@ def zero_loss(e: Evidence) -> Finding | None:
     first = next(point for point in evals if point.eval_loss < NEAR_ZERO)
     since = f" The eval loss was there at step {first.step}"
     since += f" (epoch {first.epoch:.3g})" if first.epoch else ""
+    rows = f" on {e.eval_rows} rows" if e.eval_rows else ""
     rest = " already: the rest brought nothing" if first is not evals[-1] else ""
     return Finding(
         kind="zero-loss",
         severity="info",
         message=(
-            f"Both losses are as good as 0: eval {lowest:.2g}, train {train:.2g}.{since}{rest}."
+            f"Both losses are as good as 0: eval {lowest:.2g}{rows}, train {train:.2g}.{since}"
+            f"{rest}."
         ),
         evidence={
             "eval_lowest": lowest,
             "train_last": train,
             "first_step": first.step,
             "first_epoch": first.epoch,
+            **({"eval_rows": e.eval_rows} if e.eval_rows else {}),
         },
         remedy=(
             "Check that not all answers are the same, and that no eval row is in the train set; "

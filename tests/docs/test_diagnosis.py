@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.adjust import decide, state
 from pytest_ftloop.diagnose import chain, confusions, courses, curves, dynamics, slices, wiring
 from pytest_ftloop.diagnose import data as diagnose_data
+from pytest_ftloop.diagnose.any_trainer import advice, incomparable, preferences, rewards
 from pytest_ftloop.report.phrases import _STOPS
 from tests.docs.pages import DIAGNOSIS, TEXTS, names, section, tables, ticked
 
@@ -68,6 +69,18 @@ def test_finding_kinds_of_examples() -> None:
     made += [(kind, *severity) for kind in re.findall(r'_of_courses\(\s*"([\w-]+)"', sources[-1])]
     rows = tables(section(DIAGNOSIS, "Failing examples"))[0]
     assert made == [(names([row])[0], re.split("[,;]", row[1])[0]) for row in rows]
+
+
+def test_finding_kinds_of_other_trainers() -> None:
+    """The tables have each kind that only another trainer's run can have, with its severity."""
+    for table, modules in zip(
+        tables(section(DIAGNOSIS, "Another trainer's run")),
+        ((incomparable, advice), (rewards, preferences)),
+        strict=True,
+    ):
+        sources = "".join(map(inspect.getsource, modules))
+        made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', sources)
+        assert set(made) == {(names([row])[0], row[1]) for row in table}
 
 
 def test_stop_reasons() -> None:

@@ -43,6 +43,7 @@ from pytest_ftloop.diagnose.any_trainer.series import (
     Series,
     choice_of,
     is_policy,
+    rows_of,
     scores_of,
     series_of,
 )
@@ -109,6 +110,7 @@ class TrainerRun:
             final=self._figures(points[-1] if points else None),
             scores=self.scores(eval_set),
             causal=self._is_causal(eval_set),
+            eval_rows=rows_of(self.series, eval_set),
             pretrained=True if self.adapter or self._is_trl else None,
         )
 
