@@ -26,7 +26,7 @@ SUPPRESSES = {
     "non-finite": _CURVE | _EXAMPLES,
     "diverged": (_CURVE - {"diverged"}) | _EXAMPLES,
     "oscillation": {"not-learning", "underfit", "capacity", "worse-answers"},
-    "impossible-loss": {"not-learning", "underfit", "converged", "memorising"},
+    "impossible-loss": {"underfit", "converged", "memorising"},
     "zero-loss": {"converged", "overfitting", "underfit"},
     "not-learning": (_CURVE - {"diverged", "impossible-loss", "not-learning", "oscillation"})
     | _EXAMPLES,

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
+from pytest_ftloop.diagnose.scores import JITTER_POINTS
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import EvalPoint
@@ -18,6 +19,10 @@ FEWEST_POINTS = 3
 CLEARLY = 3.0
 """How many times the smallest change that counts a metric must have lost before it is reported:
 measured curves of WER and F1 often lose twice as much between two points and regain it."""
+
+
+UNKNOWN_JITTER = 0.02
+"""Jitter of a share that is assumed where there are too few points to measure it."""
 
 
 def better_answers(e: Evidence, best: EvalPoint, last: EvalPoint) -> Finding | None:
@@ -67,10 +72,11 @@ def worse_answers(e: Evidence) -> Finding | None:
     """A metric of the answers got worse, though the eval loss does not show it.
 
     Signal: a metric of known direction ends worse than its best by over `CLEARLY` times the
-    smallest change that counts (`Score.limit`: half a point, or the curve's jitter), and its mean
-    since then by half as much. If the eval loss rose too, `overfitting` or `oscillation` has said
-    so. Silent if another metric improved since. Source: speech and summarisation runs whose loss
-    falls while the decoded text gets worse. Minimum data: three points. NaN: left out.
+    smallest change that counts (`Score.limit`: half a point, or the curve's jitter; with fewer than
+    five points two points), and its mean since then by half as much. If the eval loss rose too,
+    `overfitting` or `oscillation` has said so. Silent if another metric improved since. Source:
+    speech and summarisation runs whose loss falls while the decoded text gets worse. Minimum data:
+    three points. NaN: left out.
     """
     for score in e.scores:
         step, best = score.best
@@ -102,5 +108,7 @@ def worse_answers(e: Evidence) -> Finding | None:
 
 
 def _clearly_worse(score: Score, step: int) -> bool:
-    lost = -score.gain(step, score.last[0])
-    return lost > CLEARLY * score.limit and -score.mean_gain(step) > CLEARLY * score.limit / 2
+    # Of fewer points the jitter is not known.
+    unknown = UNKNOWN_JITTER * score.unit if len(score.points) < JITTER_POINTS else 0.0
+    least = CLEARLY * max(score.limit, unknown)
+    return -score.gain(step, score.last[0]) > least and -score.mean_gain(step) > least / 2

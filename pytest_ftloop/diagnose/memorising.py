@@ -20,7 +20,10 @@ LEAST_DROP = 0.15
 """Smallest relative fall of the train loss at an epoch's end that counts as a step."""
 
 LEAST_IN_EPOCH = 3
-"""Fewest logged losses of an epoch; of the last, which may be cut short, and the first 2."""
+"""Fewest logged losses of an epoch; of the first, and of the last, which may be cut short, 2."""
+
+LEAST_AT_ONE_BOUND = 6
+"""Fewest logged losses of each epoch if there is one bound only: a fall may be there by chance."""
 
 FLAT_SHARE = 0.4
 """Largest fall within an epoch, as a share of the fall at its bounds."""
@@ -38,8 +41,8 @@ def memorising(e: Evidence) -> Finding | None:
     Signal: nothing, or only once, was evaluated; at each epoch's end the train loss falls at once
     by 15% or more and 4 standard errors, and within the epochs by at most 0.4 times as much. What
     generalises is learned within an epoch too. Source: public logs of full trainings of language
-    models, in which the loss falls by 20% to 40% at each bound. Minimum data: two epochs, of three
-    logged losses each (the last of two). NaN: those steps are left out. With two evaluation points
+    models, in which the loss falls by 20% to 40% at each bound. Minimum data: three epochs,
+    of three logged losses (the first and the last of two), or two of six. NaN: those steps are left out. With two evaluation points
     the eval loss decides, see `overfitting`.
     """
     if sum(math.isfinite(point.eval_loss) for point in e.evals) >= 2:
@@ -90,6 +93,8 @@ def steps_at_bounds(steps: Sequence[StepLog], per_epoch: int) -> list[tuple[floa
         if max(_fall(inside), _fall(new)) > max(FLAT_SHARE * fall, 2 * error):
             return []
         found.append((before, after))
+    if len(found) == 1 and min(map(len, epochs)) < LEAST_AT_ONE_BOUND:
+        return []
     return found
 
 

@@ -57,6 +57,10 @@ SHARE, RELATIVE = 0.005, 0.02
 without bounds."""
 
 
+JITTER_POINTS = 5
+"""Fewest points of a curve whose jitter is measured."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One metric over the evaluation points, as (step, value), and the direction it improves in.
@@ -85,6 +89,11 @@ class Score:
         return 1 if self.better == "higher" else -1
 
     @property
+    def unit(self) -> int:
+        """1 if the values are shares, or any other small figure; 100 for percent and larger."""
+        return 1 if max(abs(value) for _, value in self.points) <= 1 else 100
+
+    @property
     def limit(self) -> float:
         """Smallest change that counts: `SHARE` and so on, sampling error, or twice the jitter.
 
@@ -93,13 +102,12 @@ class Score:
         takes five points.
         """
         values = [value for _, value in self.points]
-        top = max(map(abs, values))
-        unit = 1 if top <= 1 else 100
+        top, unit = max(map(abs, values)), self.unit
         scale = SHARE * unit if top <= unit else RELATIVE * top
         if self.rows and 0 <= min(values) <= top <= unit:
             share = median(values) / unit
             scale = max(scale, unit * math.sqrt(share * (1 - share) / self.rows))
-        if len(values) < 5:
+        if len(values) < JITTER_POINTS:
             return scale
         jumps = [new - old for old, new in pairwise(values)]
         turns = [abs(new - old) for old, new in pairwise(jumps)]
