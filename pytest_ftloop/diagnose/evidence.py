@@ -45,8 +45,8 @@ class Evidence:
     metric (`core.noise.measured_noise`), empty without seed runs. `scores` are other metrics that a
     trainer logged at its evaluation points, the one that decides first. `causal` and `pretrained`
     are whether the model is a causal language model, and whether it was pretrained; None if that is
-    unknown. `eval_rows` are the rows of another trainer's eval set, 0 if unknown. The other fields
-    are those of `Training`. What is unknown (curves of another trainer
+    unknown. `eval_examples` is the size of the eval set where only that is known, else 0. The other
+    fields are those of `Training`. What is unknown (curves of another trainer
     come without data) is empty or None, and the rules that need it are silent.
     """
 
@@ -78,7 +78,7 @@ class Evidence:
     scores: tuple[Score, ...] = ()
     causal: bool | None = None
     pretrained: bool | None = None
-    eval_rows: int = 0
+    eval_examples: int = 0
 
     @classmethod
     def of(

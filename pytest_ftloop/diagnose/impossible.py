@@ -92,7 +92,7 @@ def zero_loss(e: Evidence) -> Finding | None:
     first = next(point for point in evals if point.eval_loss < NEAR_ZERO)
     since = f" The eval loss was there at step {first.step}"
     since += f" (epoch {first.epoch:.3g})" if first.epoch else ""
-    rows = f" on {e.eval_rows} rows" if e.eval_rows else ""
+    rows = f" on {e.eval_examples} rows" if e.eval_examples else ""
     rest = " already: the rest brought nothing" if first is not evals[-1] else ""
     return Finding(
         kind="zero-loss",
@@ -106,7 +106,7 @@ def zero_loss(e: Evidence) -> Finding | None:
             "train_last": train,
             "first_step": first.step,
             "first_epoch": first.epoch,
-            **({"eval_rows": e.eval_rows} if e.eval_rows else {}),
+            **({"eval_examples": e.eval_examples} if e.eval_examples else {}),
         },
         remedy=(
             "Check that not all answers are the same, and that no eval row is in the train set; "

@@ -110,7 +110,7 @@ class TrainerRun:
             final=self._figures(points[-1] if points else None),
             scores=self.scores(eval_set),
             causal=self._is_causal(eval_set),
-            eval_rows=rows_of(self.series, eval_set),
+            eval_examples=rows_of(self.series, eval_set),
             pretrained=True if self.adapter or self._is_trl else None,
         )
 
