@@ -95,6 +95,23 @@ def test_learned_by_heart_by_the_eval_loss(put: Put, trainer: Any) -> None:
 
 
 @TRAINERS
+def test_learned_by_heart_before_all_is_ranked_right(put: Put, trainer: Any) -> None:
+    """An eval loss that rises by far shows it, too, where the train loss has only halved."""
+    evals = {"eval_loss": [0.77, 0.80, 1.2, 1.8, 2.1, 2.2]}
+    of = found(put, trainer(ramp(0.69, 0.2), capped(0.5, 0.93), 4.0), evals)
+    assert ["memorised-preferences"] == list(of)
+
+
+@TRAINERS
+def test_few_eval_pairs(put: Put, trainer: Any) -> None:
+    """Of eight eval pairs six may be right by chance where nine in ten are."""
+    prefix = "eval_accuracy" if trainer is reward_model else "eval_rewards/accuracies"
+    evals = {"eval_loss": [0.6, 0.55, 0.5], prefix: [0.75, 0.75, 0.75]}
+    evals |= {"eval_samples_per_second": [0.8] * 3}
+    assert {} == found(put, trainer(ramp(0.69, 0.2), capped(0.5, 1.0), 2.0), evals)
+
+
+@TRAINERS
 def test_learned_by_heart_without_an_eval_set(put: Put, trainer: Any) -> None:
     """All pairs ranked right at a loss near 0 after several epochs."""
     of = found(put, trainer(ramp(0.69, 0.02, 0.005), [*capped(0.5, 1.0)[:30], *[1.0] * 30], 8.0))

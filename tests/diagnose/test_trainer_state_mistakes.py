@@ -102,8 +102,17 @@ KEYS = st.sampled_from(
     [
         *("loss", "grad_norm", "learning_rate", "epoch", "train_runtime", "eval_loss"),
         *("eval_a_loss", "eval_a_runtime", "eval_accuracy", "eval_mean_token_accuracy"),
+        *("eval_wer", "eval_runtime", "eval_samples_per_second", "reward", "objective/kl"),
+        *("frac_reward_zero_std", "rewards/margins", "rewards/x/mean", "step"),
     ]
 )
+
+LOGGED = (
+    *("eval_accuracy", "eval_wer", "eval_f1", "eval_runtime", "eval_samples_per_second"),
+    *("mean_token_accuracy", "reward", "reward_std", "frac_reward_zero_std", "objective/kl"),
+    *("completions/clipped_ratio", "rewards/margins", "rewards/accuracies", "rewards/x/mean"),
+)
+"""Names of figures that some rule reads, and that may have any value."""
 
 
 LIKELY = st.one_of(st.floats(0, 20), st.floats())
@@ -117,7 +126,19 @@ SOUND = st.fixed_dictionaries(
         "learning_rate": LIKELY,
         "epoch": st.floats(),
         "eval_loss": LIKELY,
+        **{name: st.floats(0, 1) | NUMBERS for name in LOGGED},
         "eval_accuracy": st.floats(),
+    },
+)
+
+STATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "global_step": NUMBERS,
+        "max_steps": NUMBERS,
+        "best_metric": LIKELY | NUMBERS,
+        "best_global_step": st.integers(0, 60) | NUMBERS,
+        "best_model_checkpoint": st.sampled_from(["out/checkpoint-10", "x"]) | NUMBERS,
     },
 )
 
@@ -133,7 +154,7 @@ ANYTHING = st.recursive(
 )
 @given(
     history=st.lists(SOUND, max_size=60) | ANYTHING | st.lists(st.dictionaries(KEYS, NUMBERS)),
-    state=st.dictionaries(st.sampled_from(["global_step", "max_steps"]), NUMBERS),
+    state=STATES,
 )
 def test_any_state(put: Put, history: Any, state: dict[str, Any]) -> None:
     """Whatever a state says: findings, or a `DataError`; never anything else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
@@ -33,6 +34,12 @@ CERTAIN = 0.05
 
 RISE = 0.05
 """Smallest relative rise of the eval loss above its lowest that counts."""
+
+CLEAR_RISE = 0.2
+"""The same, where the train pairs are not all ranked right yet, but their loss has halved."""
+
+HALVED = 0.6
+"""Share of its first value to which a train loss must have fallen then."""
 
 GAP = 0.15
 """Smallest difference of ranking accuracy between train and eval pairs that counts."""
@@ -99,7 +106,8 @@ def memorised_preferences(p: Pairs) -> Finding | None:
     """The train pairs are learned by heart.
 
     Signal: at the end at least 97% of the train pairs are ranked right, and of the eval pairs 15
-    points fewer, or the eval loss ended over 5% above its lowest, at two points at least. Where
+    points fewer (and two standard errors), or the eval loss ended over 5% above its lowest, at two
+    points at least; or over 20%, and the train loss fell to 60% of its first. Where
     nothing was evaluated: 99% at a loss under 0.05, after the first epoch; or a train loss that
     falls at each epoch's end only (`memorising`). Source: DPO runs of three epochs, whose train
     loss falls at the epoch bounds while eval accuracy stays. Minimum data: 8 logged steps.
@@ -161,16 +169,19 @@ def trivial_preferences(p: Pairs) -> Finding | None:
 def _unlike_eval(p: Pairs, accuracy: float, figures: Figures) -> str:
     """Why the eval pairs show it; empty if they don't."""
     of_eval = p.eval(ACCURACIES)
-    if of_eval and accuracy >= BY_HEART and accuracy - of_eval[-1] >= GAP:
+    if of_eval and accuracy >= BY_HEART and accuracy - of_eval[-1] >= _gap(p, of_eval[-1]):
         figures["eval_accuracy"] = of_eval[-1]
         return f"{accuracy:.1%} of them are ranked right, of the eval pairs {of_eval[-1]:.1%}"
     points = [point for point in p.e.evals if math.isfinite(point.eval_loss)]
     lowest = min(points, key=lambda point: point.eval_loss, default=None)
-    if lowest is None or not (accuracy >= BY_HEART or tail_mean(p.losses) < CERTAIN):
+    if lowest is None:
         return ""
     after = [point.eval_loss for point in points if point.step > lowest.step]
-    rise = abs(lowest.eval_loss) * RISE
-    if len(after) < 2 or min(after[-2:]) - lowest.eval_loss <= rise:
+    is_known = accuracy >= BY_HEART or tail_mean(p.losses) < CERTAIN
+    least = RISE if is_known else CLEAR_RISE
+    if len(after) < 2 or min(after[-2:]) - lowest.eval_loss <= abs(lowest.eval_loss) * least:
+        return ""
+    if not is_known and tail_mean(p.losses) > HALVED * fmean(p.losses[:3]):
         return ""
     figures |= {
         "eval_lowest": lowest.eval_loss,
@@ -182,6 +193,12 @@ def _unlike_eval(p: Pairs, accuracy: float, figures: Figures) -> str:
         f"the eval loss rose from {lowest.eval_loss:.3f} (step {lowest.step}) to {after[-1]:.3f}, "
         f"while the train loss fell to {tail_mean(p.losses):.3f}"
     )
+
+
+def _gap(p: Pairs, accuracy: float) -> float:
+    """Smallest gap that counts: `GAP`, or two standard errors over the eval pairs."""
+    rows = p.e.eval_examples
+    return max(GAP, 2 * math.sqrt(accuracy * (1 - accuracy) / rows) if rows else GAP)
 
 
 def _by_heart(p: Pairs, accuracy: float, figures: Figures) -> str:

@@ -157,8 +157,8 @@ def dead_reward(logged: Logged) -> Finding | None:
         kind="dead-reward",
         severity="warning",
         message=(
-            f"The reward function {names} gave 0 to every completion in all {count} logged steps: "
-            "the model is never told what it asks for."
+            f"The reward function `{names}` gave 0 to every completion in all {count} logged "
+            "steps: the model is never told what it asks for."
         ),
         evidence={"functions": names, "steps": count, "other_functions": ", ".join(moving[:3])},
         remedy=(
