@@ -139,6 +139,7 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
     if adapter and adapter.parameters:
         rank = f" of rank {adapter.rank}" if adapter.rank else ""
         parts.append(f"an adapter{rank} with {adapter.parameters:,} parameters")
+    higher = {"reward"}
     curves = {"train loss": [step.loss for step in run.steps]} if run.steps else {}
     if "reward" in run.series:
         curves["reward"] = [value for _, value in run.series["reward"]]
@@ -146,6 +147,7 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
         curves[f"eval loss {name}".rstrip()] = [point.eval_loss for point in points]
         for score in run.scores(name)[:MOST_SCORES]:
             curves[score.name] = [value for _, value in score.points]
+            higher |= {score.name} if score.better == "higher" else set()
     return Diagnosed(
         source=run.source,
         title=", ".join(parts),
@@ -159,6 +161,7 @@ def _trainer_run(run: TrainerRun) -> Diagnosed:
         curves=curves,
         findings=findings,
         notes=still_true(run.notes, findings),
+        higher=frozenset(higher),
     )
 
 

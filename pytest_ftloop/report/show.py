@@ -21,7 +21,7 @@ from pytest_ftloop.report.phrases import (
 from pytest_ftloop.report.text import WIDTH, failing_lines, finding_lines, next_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from pytest_ftloop.core.records import Example, Iteration
 
@@ -68,15 +68,27 @@ def curves_of(iteration: Iteration) -> dict[str, list[float]]:
 
 
 def curve_lines(
-    curves: Mapping[str, Sequence[float]], width: int, *, unicode: bool = True
+    curves: Mapping[str, Sequence[float]],
+    width: int,
+    *,
+    unicode: bool = True,
+    higher: Container[str] = (),
 ) -> list[str]:
-    """One line per curve: drawn, with its first, last and lowest value. Empty ones are omitted."""
+    """One line per curve: drawn, with its first, last and lowest value. Empty ones are omitted.
+
+    `higher` are the names of curves whose highest value is shown, as it is their best.
+    """
     bars, lines = _BARS if unicode else _ASCII_BARS, []
     names = {name: one_line(name, max(width // 3, 11)) for name, values in curves.items() if values}
     label = max(map(columns_of, names.values()), default=0)
     for name, shown in names.items():
         values = curves[name]
-        ends = f"{_loss(values[0])} -> {_loss(values[-1])}, lowest {_loss(lowest(values))}"
+        best = (
+            f"highest {_loss(highest(values))}"
+            if name in higher
+            else f"lowest {_loss(lowest(values))}"
+        )
+        ends = f"{_loss(values[0])} -> {_loss(values[-1])}, {best}"
         size = max(min(width - len(ends) - label - 5, _LONGEST_CURVE), 1)
         drawn = sparkline(values, size, bars)
         padding = " " * (label - columns_of(shown))
@@ -215,6 +227,11 @@ def _is_hash(value: Any) -> bool:
 
 def _loss(value: float) -> str:
     return figure_text("eval_loss", value)
+
+
+def highest(values: Sequence[float]) -> float:
+    """The highest finite value; NaN if there is none."""
+    return -lowest([-value for value in values])
 
 
 def lowest(values: Sequence[float]) -> float:

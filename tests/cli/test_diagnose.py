@@ -14,6 +14,7 @@ import pytest
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.log import ImprovementLog
+from tests.diagnose.trainer_state_cases import falling, run_of
 from tests.fakes import fake_finding, fake_iteration
 from tests.report.markdown_rows import rows_of
 
@@ -102,6 +103,25 @@ def test_json(diagnose: Diagnose) -> None:
     assert ["non-finite"] == [finding["kind"] for finding in first["findings"]]
     assert {"kind", "severity", "message", "evidence", "remedy", "tunable"} == set(
         second["findings"][0]
+    )
+
+
+def test_metrics_and_the_checkpoint(diagnose: Diagnose, tmp_path: Path) -> None:
+    """Metrics have a curve with their best value, and the remedy names the checkpoint."""
+    evals = {
+        "eval_loss": [0.50, 0.42, 0.47, 0.55, 0.62, 0.70],
+        "eval_f1": [0.60, 0.70, 0.74, 0.78, 0.77, 0.77],
+    }
+    state = {"global_step": 600, "log_history": run_of(falling(60, 2.0, 0.1), evals)}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    code, out, _ = diagnose("trainer_state.json")
+    assert 0 == code
+    assert " 0.6000 -> 0.7700, highest 0.7800" in out
+    assert "remedy: Use checkpoint-400 (epoch 2 of 3), if it was saved: by eval_f1" in out
+    (record,) = json.loads(diagnose("trainer_state.json", "--format", "json")[1])
+    assert {"points": 6, "first": 0.6, "last": 0.77, "highest": 0.78} == record["curves"]["eval_f1"]
+    assert ["eval_f1", "0.6000", "0.7700", "0.7800"] in rows_of(
+        diagnose("trainer_state.json", "--format", "markdown")[1]
     )
 
 
