@@ -57,6 +57,9 @@ SHARE, RELATIVE = 0.005, 0.02
 without bounds."""
 
 
+LARGEST_SHARE = 5.0
+"""Largest value of a metric whose values are shares: a first word error rate can be 3."""
+
 JITTER_POINTS = 5
 """Fewest points of a curve whose jitter is measured."""
 
@@ -90,8 +93,9 @@ class Score:
 
     @property
     def unit(self) -> int:
-        """1 if the values are shares, or any other small figure; 100 for percent and larger."""
-        return 1 if max(abs(value) for _, value in self.points) <= 1 else 100
+        """1 if most values are shares (a WER may begin above 1); 100 for percent and larger."""
+        values = [abs(value) for _, value in self.points]
+        return 1 if median(values) <= 1 and max(values) <= LARGEST_SHARE else 100
 
     @property
     def limit(self) -> float:
@@ -103,7 +107,7 @@ class Score:
         """
         values = [value for _, value in self.points]
         top, unit = max(map(abs, values)), self.unit
-        scale = SHARE * unit if top <= unit else RELATIVE * top
+        scale = SHARE * unit if unit == 1 or top <= unit else RELATIVE * top
         if self.rows and 0 <= min(values) <= top <= unit:
             share = median(values) / unit
             scale = max(scale, unit * math.sqrt(share * (1 - share) / self.rows))

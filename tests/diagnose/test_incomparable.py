@@ -31,7 +31,24 @@ def test_a_sum_over_accumulation_steps(put: Put, factor: int, points: int, share
     """A train loss that is 2, 4, 8, ... times the eval loss throughout is said to be a sum."""
     evals = beside(TRAIN, points, share)
     (message,) = found(put, [factor * loss for loss in TRAIN], {"eval_loss": evals})
-    assert f"a sum over {factor} gradient accumulation steps" in message
+    assert message.startswith(f"The train loss is about {factor} times the eval loss")
+    assert "a sum over gradient accumulation steps" in message
+
+
+@pytest.mark.parametrize(("factor", "share"), [(10, 1.0), (12, 1.0), (16, 0.7), (16, 1.4)])
+def test_an_odd_factor(put: Put, factor: int, share: float) -> None:
+    """Another number of steps, or an eval set that is harder or easier, is a sum all the same."""
+    losses = [factor * share * loss for loss in TRAIN]
+    (message,) = found(put, losses, {"eval_loss": beside(TRAIN, 6)})
+    assert message.startswith(f"The train loss is about {round(factor * share)} times")
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16])
+def test_divided_twice(put: Put, factor: int) -> None:
+    """A train loss that is a fraction of the eval loss from the first evaluation on."""
+    losses = [loss / factor for loss in TRAIN]
+    (message,) = found(put, losses, {"eval_loss": beside(TRAIN, 6)})
+    assert message.startswith(f"The eval loss is about {factor} times the train loss")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +59,8 @@ def test_a_sum_over_accumulation_steps(put: Put, factor: int, points: int, share
         ([*([1.7] * 30), *([1.3] * 30)], [1.5, 1.2, 0.9, 0.8, 0.7, 0.65]),  # wrong labels
         ([2.2] * 60, [1.9, 1.4, 1.0, 0.8, 0.6, 0.55]),  # mixup: a factor of 4 at the end only
         ([3 * loss for loss in TRAIN], beside(TRAIN, 6)),
+        (falling(60, 2.4, 0.05), [0.8, 0.62, 0.6, 0.6, 0.6, 0.6]),  # known by heart
+        ([0.05] * 60, [0.6, 0.6, 0.61, 0.6, 0.6, 0.6]),
         ([16 * loss for loss in TRAIN], beside(TRAIN, 2)),
     ],
 )
@@ -58,6 +77,18 @@ def test_a_loss_below_what_its_accuracy_allows(put: Put, name: str) -> None:
     evals = {"eval_loss": [0.07, 0.06, 0.05], name: [0.75, 0.78, 0.8]}
     (message,) = found(put, falling(60, 0.5, 0.05), evals)
     assert f"at least {0.2 * math.log(2):.3g}" in message
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.6, 1), (0.97, 0)])
+def test_a_train_loss_below_what_its_accuracy_allows(
+    put: Put, accuracy: float, expected: int
+) -> None:
+    """The accuracy that trl logs beside its train losses is compared, too."""
+    path = put(*run_of(falling(60, 0.5, 0.05), mean_token_accuracy=[accuracy] * 60))
+    findings = findings_of(read_state(path))
+    messages = [of.message for of in findings if of.kind == "incomparable-losses"]
+    assert expected == len(messages)
+    assert all("the train loss is 0.0" in message for message in messages)
 
 
 @pytest.mark.parametrize(

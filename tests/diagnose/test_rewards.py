@@ -95,7 +95,7 @@ def test_figures_of_the_finding(put: Put) -> None:
     assert not of.tunable
 
 
-def older(**figures: list[float]) -> list[dict[str, Any]]:
+def older(**figures: list[float] | None) -> list[dict[str, Any]]:
     """What trl logged before 0.16: no share of groups, one figure per reward function."""
     usual = {
         "reward": varied(0.8, 0.1),
@@ -106,7 +106,8 @@ def older(**figures: list[float]) -> list[dict[str, Any]]:
         "clip_ratio": varied(0.01, 0.01),
         "kl": varied(0.02, 0.01),
     }
-    return run_of(varied(0.0, 0.02), **{**usual, **figures})
+    logged = {name: of for name, of in {**usual, **figures}.items() if of is not None}
+    return run_of(varied(0.0, 0.02), **logged)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,7 @@ def older(**figures: list[float]) -> list[dict[str, Any]]:
     [
         ({}, []),
         ({"reward_std": ZERO}, ["no-signal"]),
+        ({"reward_std": None, "reward": ZERO}, ["no-signal"]),
         ({"rewards/accuracy_reward": ZERO}, ["dead-reward"]),
         ({"clip_ratio": varied(0.8, 0.1)}, ["clipped-updates"]),
     ],
@@ -145,6 +147,7 @@ def ppo(**figures: list[float]) -> list[dict[str, Any]]:
     [
         ({}, []),
         ({"val/num_eos_tokens": ZERO}, ["clipped-completions"]),
+        ({"objective/scores": ZERO}, ["no-signal"]),
         ({"policy/clipfrac_avg": varied(0.7, 0.1)}, ["clipped-updates"]),
     ],
 )

@@ -79,9 +79,9 @@ def notes_of(
         notes.append(f"{logged} logged: most rules need {FEW_LOSSES} (set logging_steps=1)")
     if not evals and not is_policy(series):
         notes.append(UNSEEN)
-    notes += [
-        note for name, points in evals.items() if (note := _evaluated_once(name, points, steps))
-    ]
+    if not is_policy(series):
+        once = (_evaluated_once(name, points, steps) for name, points in evals.items())
+        notes += [note for note in once if note]
     starts = [s.step for s in steps[:1]] + [points[0].step for points in evals.values()]
     first = min(starts, default=0)
     if likelihood and first > FIRST_STEPS:

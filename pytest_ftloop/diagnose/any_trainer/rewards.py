@@ -36,12 +36,13 @@ def no_spread(logged: Logged) -> Finding | None:
     """Every completion of a group gets the same reward, so there is no advantage.
 
     Signal: the mean of frac_reward_zero_std over the run, or its second half, is 0.9 or more;
-    without it, the share of steps with a reward_std of 0. If the reward rose to its highest by
+    without it, the share of steps with a reward_std of 0; without both, a mean reward that is the
+    same at every step. If the reward rose to its highest by
     then, the prompts are solved: `reward-saturated`. Source: the advantage is the reward less its
     group's mean. Minimum data: 5 logged steps.
     """
     shares = _zero_spread(logged)
-    rewards = [value for _, value in logged.get("reward", ())]
+    rewards = [value for _, value in logged.get("reward") or logged.get("objective/scores", ())]
     if len(shares) < FEWEST:
         return None
     late = shares[len(shares) // 2 :]
@@ -208,7 +209,11 @@ def _zero_spread(logged: Logged) -> list[float]:
     """The share of groups without spread at each logged step."""
     if points := logged.get("frac_reward_zero_std"):
         return [value for _, value in points]
-    return [float(abs(value) < 1e-6) for _, value in logged.get("reward_std", ())]
+    if points := logged.get("reward_std"):
+        return [float(abs(value) < 1e-6) for _, value in points]
+    # Without a spread: a mean reward that never changes.
+    rewards = [value for _, value in logged.get("reward") or logged.get("objective/scores", ())]
+    return [1.0] * len(rewards) if len(set(rewards)) == 1 else [0.0] * len(rewards)
 
 
 def _is_solved(rewards: Sequence[float], shares: Sequence[float]) -> bool:

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.diagnose.scores import Score
 
+BROKEN = frozenset({"no-signal", "non-finite"})
+"""Findings beside which figures of the log need no comparison."""
+
 _OURS = re.compile(r"\b(?:lora|training)\.(?=[a-z])")
 
 
@@ -245,8 +248,10 @@ def read_state(path: Path) -> TrainerRun:
 def _found(run: TrainerRun, eval_set: str) -> tuple[Finding, ...]:
     evidence = run.evidence(eval_set)
     if run.likelihood:
-        figures = incomparable_losses(evidence)
-        found = (*diagnose(evidence), *((figures,) if figures else ()))
+        found = diagnose(evidence)
+        figures = incomparable_losses(evidence, run.series.get("mean_token_accuracy", ()))
+        if figures and not any(of.kind in BROKEN for of in found):
+            found = (*found, figures)
     else:
         found = _of_rewards(run, evidence)
     found = with_checkpoint(found, run.points(eval_set))
