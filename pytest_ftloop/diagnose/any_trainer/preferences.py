@@ -23,8 +23,8 @@ UNDECIDED = math.log(2)
 """Loss in nats of a pair that is a toss-up: DPO and reward models begin there."""
 
 BY_HEART = 0.97
-"""Share of train pairs ranked right from which on a train set may be learned by heart. DPO that
-generalises ranks 65% to 85% right."""
+"""Share of train pairs ranked right from which on a train set may be learned by heart. In practice
+DPO that generalises ranks 65% to 85% right."""
 
 ALL_RIGHT = 0.99
 """The same, where nothing was evaluated."""

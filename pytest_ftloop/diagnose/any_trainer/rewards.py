@@ -17,8 +17,8 @@ FEWEST = 5
 """Fewest logged steps that the rules look at."""
 
 NO_SPREAD = 0.9
-"""Mean share of groups without any spread of rewards from which on nothing is learned. Healthy runs
-reach 0.3 to 0.6 late, when many prompts are solved."""
+"""Mean share of groups without any spread of rewards from which on nothing is learned. In practice
+healthy runs reach 0.3 to 0.6 late, when many prompts are solved."""
 
 SOLVED_SHARE = 0.95
 """Share of the highest reward at which a run without spread has solved its prompts."""
