@@ -19,8 +19,8 @@ LARGEST_UNIFORM = 12.5
 """Loss in nats of a guess among the largest vocabulary in use, ln(262,144), if it is unknown."""
 
 WORSE_THAN_GUESSING = 1.1
-"""Times ln(vocabulary) from which on a loss is worse than a guess. The weights of an untrained model
-are small, so its loss is about ln(vocabulary)."""
+"""Times ln(vocabulary) from which on a loss is worse than a guess. The weights of an untrained
+model are small, so its loss is about ln(vocabulary)."""
 
 NEARLY_UNIFORM = 0.95
 """Times ln(vocabulary) from which on a model is taken for one without any training."""

@@ -41,9 +41,10 @@ def memorising(e: Evidence) -> Finding | None:
     Signal: nothing, or only once, was evaluated; at each epoch's end the train loss falls at once
     by 15% or more and 4 standard errors, and within the epochs by at most 0.4 times as much. What
     generalises is learned within an epoch too. Source: public logs of full trainings of language
-    models, in which the loss is flat within an epoch and falls by a third and more at its end. Minimum data: three epochs, of
-    three logged losses (the first and the last of two), or two of six. NaN: those steps are left
-    out. With two evaluation points the eval loss decides, see `overfitting`.
+    models, in which the loss is flat within an epoch and falls by a third and more at its end.
+    Minimum data: three epochs, of three logged losses (the first and the last of two), or two of
+    six. NaN: those steps are left out. With two evaluation points the eval loss decides, see
+    `overfitting`.
     """
     if sum(math.isfinite(point.eval_loss) for point in e.evals) >= 2:
         return None
