@@ -83,6 +83,13 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
             f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
             where=locate("training.num_train_epochs"),
         )
+    if stated.get("activation_offloading") and device_and_precision(stated).get("use_cpu"):
+        raise ConfigError(
+            "training.activation_offloading needs an accelerator: on the CPU the activations are "
+            "in its memory already",
+            where=locate("training.activation_offloading"),
+            cure="Remove the line.",
+        )
     check_trackers(stated.get("report_to"), locate("training.report_to"))
     kept = {name: value for name, value in stated.items() if name not in OWN}
     if kept.get("report_to", "") is None:

@@ -60,10 +60,14 @@ class Loan:
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model and its tokenizer."""
+    """A loaded base model and its tokenizer.
+
+    `quantised_by` is the package that quantises the weights, empty if none does.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    quantised_by: str = ""
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -121,6 +125,8 @@ def load_base(
         check_adapter(id_, revision, shown, where)
         cure = cure_of(error, words, NAME_A_MODEL)
         setting = mentioned(words, settings) or "model"
+        if "quantiz" in words and "quantization_config" in kwargs:
+            setting = "training.model_init_kwargs.quantization_config"
         text = f"model {shown!r} could not be loaded: {words}"
         return ConfigError(text, where=locate(setting), cure=cure)
 

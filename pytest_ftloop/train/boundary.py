@@ -127,32 +127,42 @@ def words_of(error: BaseException) -> str:
     return textwrap.shorten(said, MOST_WORDS, placeholder=" ...")
 
 
-def cure_of(error: BaseException, words: str, default: str = SEE_WHERE) -> str:
-    """What to do about an error, by its words; else `default`: how to see where it was raised."""
+def cure_of(error: BaseException, words: str, default: str = "") -> str:
+    """What to do about an error, by its words; else `default`.
+
+    Without one it is nothing for words that stand for themselves, else how to see where the error
+    was raised.
+    """
     text = f"{words}\n{error}"
     found = next((cure for pattern, cure in CURES if re.search(pattern, text)), None)
     if found:
         return found
     if isinstance(error, ImportError | RuntimeError) and (library := INSTALL.search(text)):
         return f"pip install {library[1]}, or remove the setting that asks for it."
-    return default
+    return default or ("" if isinstance(error, TELLING) else SEE_WHERE)
 
 
 def mentioned(words: str, settings: Settings) -> str | None:
     """The stated setting that an error's words mention, by its name or else by its value."""
     stated = dict(_leaves({"training": settings.training, "lora": settings.lora}))
 
-    def is_in(text: str) -> bool:
-        return bool(re.search(rf"(?<![\w-]){re.escape(text)}(?![\w-])", words))
+    def is_named(key: str) -> bool:
+        name = re.escape(key.rpartition(".")[2])
+        return bool(re.search(rf"(?<![\w-]){name}(?![\w-])", words))
 
-    named = [key for key in stated if is_in(key.rpartition(".")[2])]
-    valued = [key for key, value in stated.items() if _is_telling(value) and is_in(str(value))]
+    named = [key for key in stated if is_named(key)]
+    # Only values that are rare enough: `flash_attention_2`, which is FlashAttention2 elsewhere.
+    said = _letters(words)
+    valued = [
+        key
+        for key, value in stated.items()
+        if isinstance(value, str) and len(_letters(value)) > 4 and _letters(value) in said
+    ]
     return max(named or valued, key=len, default=None)
 
 
-def _is_telling(value: Any) -> bool:
-    """Whether a value is rare enough to recognise its setting by: `flash_attention_2`, not 4."""
-    return isinstance(value, str) and len(value) > 4
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).casefold()
 
 
 def _leaves(group: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

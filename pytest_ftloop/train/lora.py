@@ -48,6 +48,7 @@ from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config,
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
     Recorder,
     differ,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.train.early_end import Pace
 
 
-NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
+NOISY = ("trl", "bitsandbytes", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
 """Loggers that print hints and retries. Nothing is lost without them: errors are raised as well."""
 
 
@@ -153,6 +154,8 @@ class Attempt:
             if not self._train(trainer):
                 report.failed = True
                 return None
+            if trainer.state.global_step == 0:
+                raise TrainingError("the training made no step", where=task.locate("training"))
             stage.is_now("measuring the trained adapter")
             # A run that was ended early has stopped between evaluation points.
             if not recorder.evals or recorder.evals[-1].step != trainer.state.global_step:
@@ -205,7 +208,7 @@ class Attempt:
                 tokens=int(trainer._total_train_tokens),
                 device_memory_mib=peak_memory_mib(),
             )
-        return Run(training, evaluation, cost, environment(args))
+        return Run(training, evaluation, cost, environment(args, self.base.quantised_by))
 
     def with_half_the_batch(self) -> Attempt:
         """The next attempt: half the batch, twice the accumulation: the same examples per step."""
@@ -289,8 +292,11 @@ def measure(
             )
 
 
-def environment(args: SFTConfig) -> dict[str, str]:
-    """Device, precision and versions: what can change a figure although no setting changed."""
+def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
+    """Device, precision and versions: what can change a figure although no setting changed.
+
+    `quantised_by` is the package that quantises the base (`quantised_by`).
+    """
     device = args.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -302,6 +308,7 @@ def environment(args: SFTConfig) -> dict[str, str]:
         "transformers": transformers.__version__,
         "trl": trl.__version__,
         "peft": peft.__version__,
+        **versions(quantised_by, args.optim),
     }
 
 
@@ -394,7 +401,7 @@ class LoraTrainer:
 def base_of(config: LoopConfig, progress: Progress) -> Base:
     """Load a loop's base model, or take the live one of a loop made in Python."""
     if not isinstance(config.model, str):
-        return live_base(config.model, config.tokenizer)
+        return replace(live_base(config.model, config.tokenizer), quantised_by=quantised_by(config))
     name = config.model
     if name == "tiny":
         name = str(tiny_folder(progress))
@@ -403,4 +410,5 @@ def base_of(config: LoopConfig, progress: Progress) -> Base:
     section = config.tokenizer
     if section is not None and section.name:
         section = section.model_copy(update={"name": beside(section.name, config.folder)})
-    return load_base(name, config.settings.training, config.locate, config.model, section)
+    base = load_base(name, config.settings.training, config.locate, config.model, section)
+    return replace(base, quantised_by=quantised_by(config))

@@ -18,7 +18,7 @@ from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
 from pytest_ftloop.train.boundary import boundary
-from pytest_ftloop.train.refused import explain_build
+from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.wiring import wiring_of
 
@@ -113,25 +113,11 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             where=task.locate("training.max_length") or task.locate("data.train"),
             cure="Raise training.max_length, or shorten the prompts.",
         )
-    _check_steps(trainer, task)
+    check_steps(trainer, task)
+    check_head(trainer, task)
     trainer.remove_callback(PrinterCallback)  # it would print every log entry
     loan.keep_trainable()
     return trainer
-
-
-def _check_steps(trainer: SFTTrainer, task: Task) -> None:
-    """Raise `ConfigError` if an epoch has no step: the trainer would end without training."""
-    rows, batch = len(trainer.train_dataset), trainer.args.train_batch_size
-    kind = "packs of rows" if trainer.args.packing else "rows"
-    if trainer.args.dataloader_drop_last and rows < batch:
-        raise ConfigError(
-            f"no step to train: the train set has {rows} {kind}, fewer than "
-            f"training.per_device_train_batch_size {batch}, and training.dataloader_drop_last "
-            "drops the last incomplete batch",
-            where=task.locate("training.dataloader_drop_last"),
-            cure=f"Set per_device_train_batch_size: {rows} or lower, or dataloader_drop_last: "
-            "false.",
-        )
 
 
 def _train_rows(task: Task, args: SFTConfig) -> list[dict[str, Any]]:

@@ -1,11 +1,13 @@
-"""TORCH: find the user's mistake behind an error that a library raised while building a trainer."""
+"""TORCH: what a built trainer can't train, and the mistake behind one that can't be built."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jinja2
+from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
 
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError
 from pytest_ftloop.core.records import Example, Settings
@@ -55,6 +57,41 @@ def explain_build(
         where=row.where,
         cure="Change the messages (roles, order, content), or name another template: "
         "training.chat_template_path.",
+    )
+
+
+def check_steps(trainer: SFTTrainer, task: Task) -> None:
+    """Raise `ConfigError` if an epoch has no step: the trainer would end without training."""
+    rows, batch = len(trainer.train_dataset), trainer.args.train_batch_size
+    kind = "packs of rows" if trainer.args.packing else "rows"
+    if trainer.args.dataloader_drop_last and rows < batch:
+        raise ConfigError(
+            f"no step to train: the train set has {rows} {kind}, fewer than "
+            f"training.per_device_train_batch_size {batch}, and training.dataloader_drop_last "
+            "drops the last incomplete batch",
+            where=task.locate("training.dataloader_drop_last"),
+            cure=f"Set per_device_train_batch_size: {rows} or lower, or dataloader_drop_last: "
+            "false.",
+        )
+
+
+def check_head(trainer: SFTTrainer, task: Task) -> None:
+    """Raise `ConfigError` if trained tokens would not count in the output layer.
+
+    trl multiplies by the output layer's own weights. Where those are the embeddings' (tied), peft
+    keeps the trained rows beside them.
+    """
+    model = trainer.model
+    if not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        return
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules = ", ".join(dict.fromkeys(names[id(module)] for module in both))
+    raise ConfigError(
+        "lora.trainable_token_indices: the output layer of this model shares its weights with the "
+        "embeddings, and trl does not use the rows that peft trains there",
+        where=task.locate("lora.trainable_token_indices"),
+        cure=f"Train them whole: lora: {{modules_to_save: [{modules}]}}.",
     )
 
 
