@@ -78,9 +78,12 @@ def test_losses_and_environment(trained: Any, tiny: Path, tmp_path: Path, quietl
 
 
 @pytest.mark.slow
-def test_merged_into_what_it_was_trained_on(trained: Any, tmp_path: Path, quietly: None) -> None:
-    """The merged model has the logged loss, in full precision; the original weights another."""
+def test_merged_into_what_it_was_trained_on(
+    trained: Any, tmp_path: Path, quietly: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The merged model has the logged loss, in full precision; a note says how to load a base."""
     assert 0 == main(["export", "best", "-o", "out", "--merged"])
+    assert "load the base with the quantization_config" in capsys.readouterr().out
     folder = tmp_path / "out" / "merged"
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     loss = eval_loss(model, AutoTokenizer.from_pretrained(folder))
