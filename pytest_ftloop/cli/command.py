@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError, wants_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +53,8 @@ def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
 
 def report(error: FtloopError) -> int:
     """Print an error on stderr and return its exit code."""
+    if wants_traceback():
+        traceback.print_exception(error)
     print(error, file=sys.stderr)
     return ERROR
 

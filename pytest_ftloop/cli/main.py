@@ -1,6 +1,7 @@
 """Choose a subcommand and run it; the only place that turns an error into an exit code.
 
-A user's mistake prints its message on stderr and exits with 2; only our own bugs show a traceback.
+A user's mistake prints its message on stderr and exits with 2. Our own bugs show a traceback, and
+exit with 2 too: 1 would mean that a gate failed.
 Each subcommand imports what it needs when it runs, so that `ftloop log` starts fast.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pytest_ftloop.cli import (
@@ -70,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return BROKEN_PIPE
+    except Exception:  # noqa: BLE001 - a bug of ours, shown in full
+        traceback.print_exc()
+        return ERROR
     return code
 
 

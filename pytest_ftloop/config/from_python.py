@@ -86,6 +86,8 @@ def _jsonable(value: Any) -> Any:
         return sorted(value, key=str)
     if isinstance(value, tuple | list):
         return [_jsonable(item) for item in value]
+    if hasattr(value, "quant_method") and hasattr(value, "to_diff_dict"):
+        return _jsonable(value.to_diff_dict())  # such as a BitsAndBytesConfig
     if is_dataclass(value) and not isinstance(value, type):
         return _jsonable(asdict(value))
     if type(value).__module__ == "torch":  # a dtype: transformers takes its name
@@ -112,15 +114,12 @@ def from_python(
 ) -> LoopConfig:
     """A loop from the sections of a loop file, or from objects of trl, peft and datasets.
 
-    `model` may be a loaded model (with its `tokenizer`), `train`, `eval` and `holdout` any iterable
+    `model` may be a loaded model (with its `tokenizer`; for a named model that is a dict of a loop
+    file's tokenizer section), `train`, `eval` and `holdout` any iterable
     of rows (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the
     other keys of the loop file's data section (split, id, tags, train_sample).
     """
-    if tokenizer is not None and isinstance(model, str | Path):
-        raise ConfigError(
-            f"found a tokenizer with the model {str(model)!r}, which has its own",
-            cure="Pass a loaded model with the tokenizer, or leave the tokenizer out.",
-        )
+    _check_tokenizer(tokenizer, model)
     # An iterator can be read only once, but a loop may run twice.
     train, eval, holdout = (  # noqa: A001
         list(s) if isinstance(s, Iterator) else s for s in (train, eval, holdout)
@@ -134,6 +133,8 @@ def from_python(
     }
     if isinstance(model, str | Path):
         values["model"] = str(model)
+    if isinstance(tokenizer, Mapping):
+        values["tokenizer"] = dict(tokenizer)
     for role, source_ in (("train", train), ("eval", eval), ("holdout", holdout)):
         if source_ is not None:
             _refuse_splits(role, source_, source)
@@ -153,7 +154,22 @@ def from_python(
         for key, value in live.items()
         if value is not None and not isinstance(value, str | Path | dict)
     }
-    return replace(config, tokenizer=tokenizer, **changes)
+    return replace(config, tokenizer=config.tokenizer or tokenizer, **changes)
+
+
+def _check_tokenizer(tokenizer: Any, model: Any) -> None:
+    """A named model takes the keys of a loop file's tokenizer section, a live one a live one."""
+    if isinstance(tokenizer, Mapping) and not isinstance(model, str | Path):
+        raise ConfigError(
+            "found tokenizer keys with a loaded model",
+            cure="Add the tokens to its tokenizer, resize the model, and pass both.",
+        )
+    if not isinstance(tokenizer, Mapping | None) and isinstance(model, str | Path):
+        raise ConfigError(
+            f"found a tokenizer with the model {str(model)!r}, which has its own",
+            cure="Pass a loaded model with the tokenizer, leave the tokenizer out, or name "
+            'another: tokenizer={"name": ...}.',
+        )
 
 
 def _refuse_splits(role: str, given: Any, source: str) -> None:

@@ -38,8 +38,9 @@ from pytest_ftloop.core.records import Settings
 class LoopConfig:
     """The checked configuration of one loop.
 
-    `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. Relative paths
-    start from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
+    `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
+    a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
+    from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
     line in the loop file, and `""` to the first line.
     """
 
@@ -173,7 +174,7 @@ def checked(
         folder=folder,
         source=source,
         model=parsed.model,
-        tokenizer=None,
+        tokenizer=parsed.tokenizer,
         train=_plain(data.train),
         eval=_plain(data.eval),
         split=data.split,

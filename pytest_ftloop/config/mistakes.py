@@ -19,6 +19,7 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SpaceSection,
     SplitSection,
+    TokenizerSection,
 )
 from pytest_ftloop.core.errors import ConfigError, did_you_mean
 
@@ -83,6 +84,8 @@ _WANTED = {
 def _wanted(key: str, item: Any) -> str:
     if key in {"data.train", "data.eval", "data.holdout"}:
         return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key == "tokenizer.add_special_tokens":
+        return "a list of tokens, or tokens by role ({pad_token: ...})"
     if key == "loop.policy":
         return "rules, module:function, a list of settings or an Optuna sampler"
     if key == "data.tags":
@@ -101,7 +104,17 @@ def found_text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_BRANCHES = {"str", "HubSource", "list[str]", "<text>", "<list>", "<sampler>", "int", "float"}
+_BRANCHES = {
+    "str",
+    "HubSource",
+    "list[str]",
+    "dict[str,any]",
+    "<text>",
+    "<list>",
+    "<sampler>",
+    "int",
+    "float",
+}
 """How pydantic names the branches of the unions in `sections`."""
 
 
@@ -117,6 +130,7 @@ def _known_keys(path: list[str]) -> list[str]:
             return list(SpaceSection.model_fields)
         model = {
             "data": DataSection,
+            "tokenizer": TokenizerSection,
             "split": SplitSection,
             "scoring": ScoringSection,
             "loop": LoopSection,

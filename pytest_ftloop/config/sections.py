@@ -84,6 +84,54 @@ class DataSection(_Section):
         return self
 
 
+SPECIAL_TOKENS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+    "extra_special_tokens",
+)
+"""The keys of transformers' `add_special_tokens`. Its older name for the last one works too."""
+
+
+class TokenizerSection(_Section):
+    """A tokenizer other than the base model's own, or tokens that are added to it."""
+
+    name: str | None = Field(
+        None, min_length=1, description="load it from this folder or hub id (id@revision)"
+    )
+    add_special_tokens: list[str] | dict[str, Any] | None = Field(
+        None,
+        description="tokens to add, as a list, or by role as for transformers' "
+        "add_special_tokens: {pad_token: <|pad|>}; the model's embeddings are resized",
+    )
+
+    @field_validator("add_special_tokens")
+    @classmethod
+    def _tokens(cls, stated: Any) -> Any:
+        for role, tokens in stated.items() if isinstance(stated, dict) else [("", stated)]:
+            key = f"tokenizer.add_special_tokens{f'.{role}' if role else ''}"
+            if role not in ("", "additional_special_tokens", *SPECIAL_TOKENS):
+                raise ValueError(f"{key}: wanted one of {', '.join(SPECIAL_TOKENS)}")
+            plural = not role.endswith("_token")
+            listed = tokens if plural else [tokens]
+            if tokens is not None and not (
+                isinstance(listed, list) and all(isinstance(t, str) and t for t in listed)
+            ):
+                wanted = "a list of tokens" if plural else "a token"
+                raise ValueError(f"{key}: wanted {wanted}, found {tokens!r}")
+        return stated
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """The tokens to add, as `add_special_tokens` takes them."""
+        stated = self.add_special_tokens or {}
+        return dict(stated) if isinstance(stated, dict) else {"extra_special_tokens": stated}
+
+
 class ScoringSection(_Section):
     """How an example passes."""
 
@@ -248,6 +296,9 @@ class LoopFile(_Section):
         "tiny",
         min_length=1,
         description="a hub id (id@revision), a folder, or tiny, the embedded base model",
+    )
+    tokenizer: TokenizerSection | None = Field(
+        None, description="another tokenizer than the model's own, or tokens to add to it"
     )
     data: DataSection
     lora: dict[str, Any] = Field(

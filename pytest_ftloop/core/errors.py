@@ -78,6 +78,11 @@ class StaleLogError(LogError):
     """The log lacks what the loop file now asks for, and training was not allowed."""
 
 
+def wants_traceback() -> bool:
+    """Whether the user asks to see where an error was raised: FTLOOP_TRACEBACK=1."""
+    return os.environ.get("FTLOOP_TRACEBACK", "") not in ("", "0")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?`, or the valid names if none is similar."""
     names = sorted(known)

@@ -26,6 +26,7 @@ from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.sources import function_source, hook_source
 
 if TYPE_CHECKING:
+    from pytest_ftloop.config.sections import TokenizerSection
     from pytest_ftloop.core.records import DataSet, Settings
 
 
@@ -88,10 +89,11 @@ def iteration_fingerprint(
     train: DataSet,
     eval_: DataSet,
     train_sample: int,
+    tokenizer: Mapping[str, Any] | None = None,
 ) -> str:
     """The fingerprint of an iteration: a SHA-256 in hex.
 
-    `model` and `scoring` are their identities (`model_identity`, `scoring_identity`).
+    `model`, `scoring` and `tokenizer` are their identities (`model_identity` and the like).
     `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
     """
     stated = {
@@ -105,6 +107,8 @@ def iteration_fingerprint(
         # A sample larger than the train set is all of it.
         "train_sample": min(train_sample, len(train.examples)),
     }
+    if tokenizer:  # else the fingerprint is what it was before there was such a section
+        stated["tokenizer"] = tokenizer
     text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -122,6 +126,27 @@ def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
     if path.is_dir():
         return f"folder:{_folder_digest(path)}"
     return f"hub:{model}"
+
+
+def tokenizer_identity(
+    section: TokenizerSection | None, chat_template: object, folder: Path
+) -> dict[str, Any]:
+    """What a loop file's tokenizer section and chat template add to the model's own tokenizer.
+
+    `chat_template` is `training.chat_template_path`: of a file or folder the content counts.
+    """
+    found: dict[str, Any] = {}
+    if section is not None and section.name:
+        found["name"] = model_identity(section.name, folder)
+    if section is not None and section.tokens:
+        found["add_special_tokens"] = section.tokens
+    if isinstance(chat_template, str):
+        path = model_path(chat_template, folder)
+        if path.is_file():
+            found["chat_template"] = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+        elif path.is_dir():
+            found["chat_template"] = _folder_digest(path)
+    return found
 
 
 def model_path(model: str, folder: Path) -> Path:

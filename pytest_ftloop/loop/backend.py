@@ -96,12 +96,12 @@ class LocalBackend:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""
         self._progress.working("loading torch")
         try:
-            from pytest_ftloop.train import arguments, lora
+            from pytest_ftloop.train import arguments, lora, quantised
         except ImportError:
             return {}
         with lora.quiet():
             args = arguments.sft_config(settings, tempfile.gettempdir(), self._config.locate)
-            return lora.environment(args)
+            return lora.environment(args, quantised.quantised_by(self._config))
 
     @cached_property
     def _trainer(self) -> LoraTrainer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
@@ -17,6 +18,7 @@ from pytest_ftloop.data.identity import (
     iteration_fingerprint,
     model_identity,
     scoring_identity,
+    tokenizer_identity,
 )
 from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
@@ -27,7 +29,8 @@ from pytest_ftloop.train.task import Task, train_sample
 class Inputs:
     """A loop's examples, the identities of its base model and of its scoring, and its scorer.
 
-    Without a `scorer` it is scored without text. `notes` say what an identity does not cover.
+    `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
+    `scorer` it is scored without text. `notes` say what an identity does not cover.
     """
 
     train: DataSet
@@ -36,6 +39,7 @@ class Inputs:
     scoring: Mapping[str, Any]
     scorer: Scorer | None
     notes: tuple[str, ...] = ()
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
@@ -60,7 +64,10 @@ class Inputs:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
         scoring = scoring_identity(config.scoring, config.folder)
-        return cls(train, eval_, model, scoring, scorer, _unseen(scoring))
+        section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
+        template = config.settings.training.get("chat_template_path")
+        tokenizer = tokenizer_identity(section, template, config.folder)
+        return cls(train, eval_, model, scoring, scorer, _unseen(scoring), tokenizer)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -95,6 +102,7 @@ class Inputs:
             self.train,
             self.eval,
             config.train_sample,
+            self.tokenizer,
         )
 
     def task(self, config: LoopConfig) -> Task:
@@ -124,8 +132,9 @@ def model_name(config: LoopConfig) -> str | None:
 
 
 def model_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
-    """What a record holds of a base model in a folder besides its identity: its name."""
-    return {"model": model_name(config)} if inputs.model.startswith("folder:") else {}
+    """What a record holds of the base besides its identity: a folder's name, the tokenizer."""
+    name = {"model": model_name(config)} if inputs.model.startswith("folder:") else {}
+    return {**name, **({"tokenizer": dict(inputs.tokenizer)} if inputs.tokenizer else {})}
 
 
 def _fits(iteration: Iteration, name: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Gate, Regression
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
-from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError, wants_traceback
 from pytest_ftloop.plugin.session import session_of
 from pytest_ftloop.report.properties import Properties, loop_properties, verdict_properties
 
@@ -63,7 +63,7 @@ class LoopItem(pytest.Item):
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""
-        if isinstance(excinfo.value, GateFailedError | FtloopError):
+        if isinstance(excinfo.value, GateFailedError | FtloopError) and not wants_traceback():
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

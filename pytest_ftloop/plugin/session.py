@@ -13,7 +13,7 @@ import pytest
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
-from pytest_ftloop.core.errors import FtloopError, shown_path
+from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.log import FOLDER
@@ -192,8 +192,9 @@ class FtloopSession:
             if any(failed):
                 report.outcome, report.longrepr = "failed", "\n\n".join(filter(None, failed))
                 self._of_test = {}
-        if call.excinfo is not None and isinstance(call.excinfo.value, FtloopError):
-            report.longrepr = str(call.excinfo.value)
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, FtloopError) and not wants_traceback():
+            report.longrepr = str(error)
         if report.failed:
             results = [ran.result for ran in self._of_test.values()]
             failed = [explain_failed(result, self._width()) for result in results]

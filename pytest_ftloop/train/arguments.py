@@ -7,6 +7,8 @@ import functools
 import tempfile
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +17,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from trl import SFTConfig
 
-from pytest_ftloop.config.schema import REFUSED
+from pytest_ftloop.config.schema import REFUSED, RENAMED
 from pytest_ftloop.config.sections import SamplerSection
 from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
 from pytest_ftloop.core.records import Settings
+from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import check_trackers
 
 OWN = frozenset({"eval_strategy", "eval_steps"})
@@ -42,10 +46,8 @@ def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
     stated = dict(settings.lora)
     _check(LoraConfig, "lora", stated, locate)
     stated.setdefault("task_type", "CAUSAL_LM")
-    try:
+    with boundary("making its LoraConfig", settings, locate, "lora", kind=ConfigError):
         return LoraConfig(**stated)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"peft refuses these settings: {error}", where=locate("lora")) from error
 
 
 def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig:
@@ -81,6 +83,13 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
             f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
             where=locate("training.num_train_epochs"),
         )
+    if stated.get("activation_offloading") and device_and_precision(stated).get("use_cpu"):
+        raise ConfigError(
+            "training.activation_offloading needs an accelerator: on the CPU the activations are "
+            "in its memory already",
+            where=locate("training.activation_offloading"),
+            cure="Remove the line.",
+        )
     check_trackers(stated.get("report_to"), locate("training.report_to"))
     kept = {name: value for name, value in stated.items() if name not in OWN}
     if kept.get("report_to", "") is None:
@@ -99,12 +108,17 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
     }
-    try:
+    with boundary("making its SFTConfig", settings, locate, kind=ConfigError):
         return SFTConfig(**kept)
-    except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError(
-            f"trl refuses these settings: {error}", where=locate("training")
-        ) from error
+
+
+def with_paths(settings: Settings, folder: Path) -> Settings:
+    """These settings with the chat template's path, which starts from the loop file, resolved."""
+    stated = settings.training.get("chat_template_path")
+    if not isinstance(stated, str):
+        return settings
+    training = {**settings.training, "chat_template_path": beside(stated, folder)}
+    return replace(settings, training=training)
 
 
 def check_policy(policy: object, start: Settings, locate: Locate) -> None:
@@ -166,7 +180,7 @@ def _check(config: type, group: str, stated: dict[str, Any], locate: Locate) -> 
             raise ConfigError(
                 f"{group}.{name} is not an argument of {config.__name__}",
                 where=where,
-                cure=did_you_mean(name, known),
+                cure=RENAMED[group].get(name) or did_you_mean(name, known),
             )
         adapter = _adapters(config).get(name)
         try:

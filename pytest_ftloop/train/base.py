@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,8 +19,18 @@ from transformers import (
 )
 from trl.trainer.utils import create_model_from_path
 
-from pytest_ftloop.core.errors import ConfigError, Location
+from pytest_ftloop.config.sections import TokenizerSection
+from pytest_ftloop.core.errors import ConfigError, Locate
+from pytest_ftloop.core.records import Settings
 from pytest_ftloop.data.identity import split_revision
+from pytest_ftloop.train.boundary import boundary, cure_of, mentioned
+from pytest_ftloop.train.tokenizer import PASS_TOKENIZER, load_tokenizer, with_section
+from pytest_ftloop.train.unloadable import (
+    NAME_A_MODEL,
+    check_adapter,
+    check_files,
+    check_trainable,
+)
 
 
 @dataclass
@@ -51,10 +60,14 @@ class Loan:
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base model and its tokenizer."""
+    """A loaded base model and its tokenizer.
+
+    `quantised_by` is the package that quantises the weights, empty if none does.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    quantised_by: str = ""
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -68,6 +81,7 @@ class Base:
         states = [(module, _own_state(module)) for module in self.model.modules()]
         configs = [(config, _own_state(config)) for config in _configs(self.model)]
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]
+        _keep_packing(self.model)
         try:
             yield loan
         finally:
@@ -84,46 +98,71 @@ class Base:
 
 
 def load_base(
-    name: str, training: Mapping[str, Any], where: Location | None, shown: str = ""
+    name: str,
+    training: Mapping[str, Any],
+    locate: Locate | None = None,
+    shown: str = "",
+    tokenizer: TokenizerSection | None = None,
 ) -> Base:
     """The model and tokenizer that `SFTTrainer(model=name, args=SFTConfig(**training))` would load.
 
-    `name` is a folder or a hub id, with `@revision` if it is pinned. Raises `ConfigError` if it is
-    neither; the message calls the model `shown`.
+    `name` is a folder or a hub id, with `@revision` if it is pinned; `tokenizer` names another
+    tokenizer or adds tokens. Raises `ConfigError` if there is no model to train; the message calls
+    it `shown`.
     """
-    name, revision = split_revision(name)
+    locate = locate or (lambda _: None)
+    shown, where = shown or name, locate("model")
+    id_, revision = split_revision(name)
     kwargs = dict(training.get("model_init_kwargs") or {})
     kwargs.setdefault("trust_remote_code", bool(training.get("trust_remote_code", False)))
     if revision:
         kwargs["revision"] = revision
+    check_files(id_, shown, where)
     # SFTTrainer seeds before it loads, so that weights missing in a checkpoint are reproducible.
     set_seed(int(training.get("seed", 42)))
-    try:
-        model = create_model_from_path(name, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=kwargs["trust_remote_code"]
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"model {shown or name!r} could not be loaded: {reason[0]}",
-            where=where,
-            cure="Name a folder with config.json and weights, a hub id (network needed once), or "
-            "'tiny', the embedded base model.",
-        ) from error
-    return Base(model, tokenizer)
+
+    def explain(error: Exception, words: str) -> ConfigError:
+        check_adapter(id_, revision, shown, where)
+        cure = cure_of(error, words, NAME_A_MODEL)
+        setting = mentioned(words, settings) or "model"
+        if "quantiz" in words and "quantization_config" in kwargs:
+            setting = "training.model_init_kwargs.quantization_config"
+        text = f"model {shown!r} could not be loaded: {words}"
+        return ConfigError(text, where=locate(setting), cure=cure)
+
+    settings = Settings(lora={}, training=training)
+    with boundary("loading the model", settings, locate, "model", explain=explain):
+        model = create_model_from_path(id_, **kwargs)
+    check_trainable(model, shown, where)
+    section = tokenizer or TokenizerSection.model_validate({})
+    own, key = (section.name, "tokenizer.name") if section.name else (name, "model")
+    with boundary("loading the tokenizer", settings, locate, key, kind=ConfigError):
+        words = f"tokenizer {section.name!r}" if section.name else f"model {shown!r}"
+        loaded = load_tokenizer(own, words, locate, key, trust=kwargs["trust_remote_code"])
+        if tokenizer is not None:
+            with_section(model, loaded, tokenizer, locate)
+    return Base(model, loaded)
 
 
-def load_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a loaded model, as SFTTrainer would find it."""
+def live_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Base:
+    """A loaded model from Python, with its tokenizer or the one at the model's own name."""
+    check_trainable(model, type(model).__name__, None)
+    if tokenizer is not None:
+        return Base(model, tokenizer)
     name = model.config.name_or_path
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the given model has no tokenizer at its own name, {name!r}",
-            cure="Pass the tokenizer: ftloop(model=model, tokenizer=tokenizer, ...).",
-        ) from error
+    shown = f"the given model's own name, {name!r},"
+    return Base(model, load_tokenizer(name, shown, lambda _: None, "", cure=PASS_TOKENIZER))
+
+
+def _keep_packing(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in the first forward in eval mode.
+
+    On CPUs with AVX512-BF16 it does so for speed, with scales rounded to bf16. The weights stay
+    so, and all later training losses move: an evaluation must change none.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def free_memory() -> None:

@@ -88,6 +88,11 @@ def export(
             _merge(making, base, iteration, progress)
         _write(making / CARD, card(base, tokenizer))
     notes = [] if base.hub_id else [f"base model: {base.description}"]
+    if (iteration.settings.training.get("model_init_kwargs") or {}).get("quantization_config"):
+        notes.append(
+            "quantisation: the adapter was trained on a quantised base; load the base with the "
+            "quantization_config of the card's settings"
+        )
     if not tokenizer:
         notes.append("tokenizer: not exported, use the base model's own")
     return Exported(folder, (*notes, *filter(None, [base.problem])))

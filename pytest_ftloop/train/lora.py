@@ -44,9 +44,11 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.evaluator import Evaluator, scored
-from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config
-from pytest_ftloop.train.base import Base, load_base, load_tokenizer
+from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
+from pytest_ftloop.train.base import Base, live_base, load_base
+from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
     Recorder,
     differ,
@@ -59,6 +61,7 @@ from pytest_ftloop.train.recorder import (
 )
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.tiny import tiny_folder
+from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.train.early_end import Pace
 
 
-NOISY = ("trl", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
+NOISY = ("trl", "bitsandbytes", "peft", "accelerate", "huggingface_hub", "httpx", "httpx2")
 """Loggers that print hints and retries. Nothing is lost without them: errors are raised as well."""
 
 
@@ -124,7 +127,11 @@ class Attempt:
         progress.working("preparing")
         args = sft_config(self.settings, self.folder, task.locate)
         where = task.locate("training.report_to")
-        with self.base.lent() as loan, reported(args, self.tracked, where) as report:
+        with (
+            boundary("preparing the examples", self.settings, task.locate) as stage,
+            self.base.lent() as loan,
+            reported(args, self.tracked, where) as report,
+        ):
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
             prepared = Prepared.of(trainer, task)
@@ -135,6 +142,7 @@ class Attempt:
                 args.per_device_eval_batch_size,
                 trainer.accelerator.autocast,
             )
+            stage.is_now("measuring the untrained base")
             eval_losses = recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
                 with trainer.model.disable_adapter():
@@ -142,9 +150,13 @@ class Attempt:
 
             # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
+            stage.is_now("training")
             if not self._train(trainer):
                 report.failed = True
                 return None
+            if trainer.state.global_step == 0:
+                raise TrainingError("the training made no step", where=task.locate("training"))
+            stage.is_now("measuring the trained adapter")
             # A run that was ended early has stopped between evaluation points.
             if not recorder.evals or recorder.evals[-1].step != trainer.state.global_step:
                 recorder.evaluate(trainer.model, trainer.state)
@@ -158,6 +170,11 @@ class Attempt:
                 best_sample = evaluator.losses(prepared.train_sample, sample, progress)
             else:
                 best_sample = last_sample
+            # Without a finite eval loss there is no best point, and so no adapter worth saving.
+            if self.adapter is not None and recorder.best_step:
+                trainer.model.save_pretrained(str(self.adapter))
+                trainer.processing_class.save_pretrained(str(self.adapter))
+            stage.is_now("generating and scoring", "scoring")
             examples = scored(
                 evaluator,
                 recorder.best,
@@ -167,11 +184,6 @@ class Attempt:
                 prepared.choices,
                 progress,
             )
-            # Without a finite eval loss there is no best point, and so no adapter worth saving.
-            if self.adapter is not None and recorder.best_step:
-                trainer.model.save_pretrained(str(self.adapter))
-                trainer.processing_class.save_pretrained(str(self.adapter))
-
             training = Training(
                 steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
                 evals=tuple(recorder.evals),
@@ -196,7 +208,7 @@ class Attempt:
                 tokens=int(trainer._total_train_tokens),
                 device_memory_mib=peak_memory_mib(),
             )
-        return Run(training, evaluation, cost, environment(args))
+        return Run(training, evaluation, cost, environment(args, self.base.quantised_by))
 
     def with_half_the_batch(self) -> Attempt:
         """The next attempt: half the batch, twice the accumulation: the same examples per step."""
@@ -242,11 +254,6 @@ class Attempt:
             trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
         except torch.OutOfMemoryError:
             return False  # not raised: a traceback would keep the tensors of the failed step alive
-        except (ImportError, OSError, ValueError) as error:
-            raise TrainingError(
-                f"trl, or a library that it uses, failed to train: {error}",
-                where=self.task.locate("training"),
-            ) from error
         return True
 
 
@@ -260,7 +267,8 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         args = sft_config(settings, folder, task.locate)
         args.report_to = []  # nothing is trained, so no run may appear at the trackers
-        with base.lent() as loan:
+        doing = "measuring the saved adapter"
+        with boundary(doing, settings, task.locate, "model") as stage, base.lent() as loan:
             trainer = build_trainer(loan, args, settings, task)
             prepared = Prepared.of(trainer, task)
             weights = peft.load_peft_weights(str(adapter), device=str(trainer.model.device))
@@ -272,6 +280,7 @@ def measure(
                 trainer.accelerator.autocast,
             )
             losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
+            stage.is_now("generating and scoring", "scoring")
             return scored(
                 evaluator,
                 losses,
@@ -283,8 +292,11 @@ def measure(
             )
 
 
-def environment(args: SFTConfig) -> dict[str, str]:
-    """Device, precision and versions: what can change a figure although no setting changed."""
+def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
+    """Device, precision and versions: what can change a figure although no setting changed.
+
+    `quantised_by` is the package that quantises the base (`quantised_by`).
+    """
     device = args.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -296,6 +308,7 @@ def environment(args: SFTConfig) -> dict[str, str]:
         "transformers": transformers.__version__,
         "trl": trl.__version__,
         "peft": peft.__version__,
+        **versions(quantised_by, args.optim),
     }
 
 
@@ -368,7 +381,7 @@ class LoraTrainer:
         return run_lora(
             self.base,
             self.task,
-            settings_to_report(settings, self.config),
+            with_paths(settings_to_report(settings, self.config), self.config.folder),
             self.progress,
             adapter=adapter,
             base_eval_loss=base_eval_loss,
@@ -381,17 +394,21 @@ class LoraTrainer:
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples. See `measure`."""
         task = replace(self.task, eval=examples)
-        return measure(self.base, task, settings, adapter, self.progress)
+        stated = with_paths(settings, self.config.folder)
+        return measure(self.base, task, stated, adapter, self.progress)
 
 
 def base_of(config: LoopConfig, progress: Progress) -> Base:
     """Load a loop's base model, or take the live one of a loop made in Python."""
     if not isinstance(config.model, str):
-        tokenizer = config.tokenizer or load_tokenizer(config.model)
-        return Base(config.model, tokenizer)
+        return replace(live_base(config.model, config.tokenizer), quantised_by=quantised_by(config))
     name = config.model
     if name == "tiny":
         name = str(tiny_folder(progress))
     elif (path := model_path(name, config.folder)).is_dir():
         name = str(path)
-    return load_base(name, config.settings.training, config.locate("model"), shown=config.model)
+    section = config.tokenizer
+    if section is not None and section.name:
+        section = section.model_copy(update={"name": beside(section.name, config.folder)})
+    base = load_base(name, config.settings.training, config.locate, config.model, section)
+    return replace(base, quantised_by=quantised_by(config))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.train.base import load_base
+from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.lora import quiet
 
 if TYPE_CHECKING:
@@ -18,25 +20,51 @@ if TYPE_CHECKING:
 
 
 def merge(adapter: Path, folder: Path, base: BaseModel, settings: Settings) -> None:
-    """Load the base in the type that its weights are stored in, merge, save to `folder`.
+    """Merge into the weights that the adapter was trained on, save to `folder`.
 
-    The loop's `model_init_kwargs` are ignored: into a quantised base, for example, peft can't
-    merge.
+    They are the base's, in the type that they are stored in. If training quantised them, they are
+    what the quantised weights stand for: into the original ones the figures would be others, and
+    into the quantised ones peft rounds the adapter away.
     """
     name = f"{base.name}@{base.revision}" if base.revision else base.name
-    training: dict[str, Any] = {
-        "model_init_kwargs": {"dtype": "auto"},
-        "trust_remote_code": settings.training.get("trust_remote_code", False),
-    }
-    with quiet():
-        loaded = load_base(name, training, None)
-        model = PeftModel.from_pretrained(loaded.model, str(adapter))
-        try:
-            merged = model.merge_and_unload(safe_merge=True)
-        except ValueError as error:
-            raise TrainingError(f"peft can't merge this adapter: {error}") from error
-        merged.save_pretrained(str(folder))
+    with quiet(), boundary("merging the adapter", settings, lambda _: None):
+        loaded = load_base(name, _stated(settings, {"dtype": "auto"}))
+        model = loaded.model
+        if getattr(model, "is_quantized", False):
+            model = model.dequantize()
+        elif quantised := _quantisation(settings):
+            _take_weights(model, load_base(name, _stated(settings, quantised)).model.dequantize())
         tokenizer = loaded.tokenizer
         if (adapter / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(adapter))
+        # Training added tokens: the adapter holds weights for them.
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        merged.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
+
+
+def _stated(settings: Settings, model_init_kwargs: dict[str, Any]) -> dict[str, Any]:
+    trusted = settings.training.get("trust_remote_code", False)
+    return {"model_init_kwargs": model_init_kwargs, "trust_remote_code": trusted}
+
+
+def _quantisation(settings: Settings) -> dict[str, Any]:
+    """The arguments that quantised the base in training; empty if none did."""
+    stated = settings.training.get("model_init_kwargs") or {}
+    if not stated.get("quantization_config"):
+        return {}
+    kept = ("quantization_config", "dtype", "device_map")
+    return {name: value for name, value in stated.items() if name in kept}
+
+
+def _take_weights(model: PreTrainedModel, dequantised: PreTrainedModel) -> None:
+    """Copy the dequantised weights into the model. GPT-2's Conv1D has them the other way round."""
+    own = dict(model.named_modules())
+    with torch.no_grad():
+        for name, source in dequantised.named_modules():
+            target = own.get(name)
+            if isinstance(source, torch.nn.Linear) and target is not None:
+                turned = isinstance(target, Conv1D)
+                target.weight.copy_(source.weight.T if turned else source.weight)

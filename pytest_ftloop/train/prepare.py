@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from pytest_ftloop.core.records import Example, Settings, Wiring
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
+from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.wiring import wiring_of
 
@@ -89,7 +92,10 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     if task.scoring.scorer == "choice":
         sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
     args.eval_packing = False  # each example is measured on its own
-    try:
+    explain = functools.partial(
+        explain_build, model=loan.model, tokenizer=loan.tokenizer, settings=settings, task=task
+    )
+    with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
         trainer = SFTTrainer(
             model=loan.model,
             args=args,
@@ -101,23 +107,14 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             processing_class=loan.tokenizer,
             peft_config=lora,
         )
-    # trl and peft document no errors for wrong settings: `_refused` finds out which setting it was.
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        IndexError,
-        OSError,
-        ImportError,
-    ) as error:
-        raise _refused(error, loan.model, settings, task) from error
     if len(trainer.train_dataset) == 0:
         raise DataError(
             f"max_length {args.max_length} leaves no labelled token in any train example",
             where=task.locate("training.max_length") or task.locate("data.train"),
             cure="Raise training.max_length, or shorten the prompts.",
         )
+    check_steps(trainer, task)
+    check_head(trainer, task)
     trainer.remove_callback(PrinterCallback)  # it would print every log entry
     loan.keep_trainable()
     return trainer
@@ -204,50 +201,3 @@ def _all_there(rows: Sequence[TokenRow], examples: Sequence[Example], args: SFTC
             where=first.where,
             cure="Raise training.max_length, or shorten the prompt: such rows can't be measured.",
         )
-
-
-def _refused(
-    error: Exception, model: Any, settings: Settings, task: Task
-) -> ConfigError | DataError:
-    """The user's mistake behind an error that trl or peft raised while building the trainer."""
-    text = str(error).strip() or type(error).__name__
-    if "arget modules" in text and "not found" in text:
-        leaves = sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in model.named_modules()
-                if hasattr(module, "weight") and module.weight.dim() == 2 and "." in name
-            }
-        )
-        return ConfigError(
-            f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
-            "model",
-            where=task.locate("lora.target_modules") or task.locate("lora"),
-            cure=f"This model has {', '.join(leaves)}. Or use all-linear.",
-        )
-    if isinstance(error, RuntimeError | ImportError) and "Callback requires" in text:
-        return ConfigError(text, where=task.locate("training.report_to"))
-    if "DataParallel" in text:
-        return ConfigError(
-            "this process sees more than one GPU",
-            cure="Make one of them visible: CUDA_VISIBLE_DEVICES=0 pytest --ftloop",
-        )
-    if _raised_in(error, "peft") or "dropout" in text:
-        return ConfigError(f"peft refuses these settings: {text}", where=task.locate("lora"))
-    if "chat template" in text or "chat_template" in text:
-        return ConfigError(
-            f"the tokenizer's chat template is missing or does not fit the data: {text}",
-            where=task.locate("model"),
-            cure="Use an instruct model, set training.chat_template_path, or give prompt and "
-            "completion as text.",
-        )
-    return ConfigError(f"trl refuses these settings or data: {text}", where=task.locate("training"))
-
-
-def _raised_in(error: Exception, package: str) -> bool:
-    """Whether an error was raised by code of a package, by its innermost frame."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    name = frame.tb_frame.f_globals.get("__name__", "") if frame else ""
-    return bool(name.partition(".")[0] == package)

@@ -109,11 +109,27 @@ def test_broken_loop_file(command: list[str], make_loop: Any, capsys: Capture) -
     assert f"{file}:4: unknown key 'mdel'\n  Did you mean 'model'?\n" == err
 
 
-def test_our_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, make_loop: Any) -> None:
-    """Only a user's mistakes are turned into messages."""
+def test_our_bugs_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch, make_loop: Any, capsys: Capture
+) -> None:
+    """A bug exits with 2, since 1 would mean a failed gate, and shows where it was."""
     monkeypatch.setattr(ImprovementLog, "read", lambda self: 1 // 0)
-    with pytest.raises(ZeroDivisionError):
-        main(["log", str(make_loop())])
+    assert 2 == main(["log", str(make_loop())])
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "ZeroDivisionError" in err
+
+
+def test_a_traceback_on_request(
+    monkeypatch: pytest.MonkeyPatch, make_loop: Any, capsys: Capture
+) -> None:
+    """FTLOOP_TRACEBACK=1 shows where an error was raised, above its message."""
+    file = make_loop(text=LOOP + "mdel: tiny\n")
+    monkeypatch.setenv("FTLOOP_TRACEBACK", "1")
+    assert 2 == main(["run", str(file)])
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith(f"{file}:4: unknown key 'mdel'\n  Did you mean 'model'?\n")
 
 
 def test_reading_a_log_imports_nothing_heavy(tmp_path: Path, fill: Any, make_loop: Any) -> None:

@@ -312,7 +312,7 @@ def test_training_that_a_library_refuses(
         raise ImportError("bitsandbytes is not installed")
 
     monkeypatch.setattr(SFTTrainer, "create_optimizer", missing)
-    with pytest.raises(TrainingError, match="failed to train: bitsandbytes is not installed"):
+    with pytest.raises(TrainingError, match="while training: bitsandbytes is not installed"):
         run_lora(base, task(), settings(), Silent())
 
 

@@ -1,0 +1,135 @@
+"""TORCH: what a built trainer can't train, and the mistake behind one that can't be built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+from peft.utils.other import TrainableTokensWrapper
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer
+
+from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError
+from pytest_ftloop.core.records import Example, Settings
+from pytest_ftloop.train.boundary import cure_of
+from pytest_ftloop.train.task import Task
+
+NO_TEMPLATE = (
+    "Use an instruct model, set training.chat_template_path, or give prompt and completion as text."
+)
+
+
+def explain_build(
+    error: Exception,
+    words: str,
+    *,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    task: Task,
+) -> FtloopError | None:
+    """The setting or row behind an error; None if only the library's words are known."""
+    if "arget modules" in words and "not found" in words:
+        return ConfigError(
+            f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
+            "model",
+            where=task.locate("lora.target_modules") or task.locate("lora"),
+            cure=f"This model has {', '.join(_linear_modules(model))}. Or use all-linear.",
+        )
+    if "Callback requires" in words:
+        return ConfigError(words, where=task.locate("training.report_to"))
+    if "DataParallel" in words:
+        return ConfigError("this process sees more than one GPU", cure=cure_of(error, words))
+    if "chat template" in words or "chat_template" in words:
+        return ConfigError(
+            f"the tokenizer's chat template is missing or does not fit the data: {words}",
+            where=task.locate("model"),
+            cure=NO_TEMPLATE,
+        )
+    if "dropout probability" in words:
+        return ConfigError(words, where=task.locate("lora.lora_dropout"))
+    row = _refused_row(error, tokenizer, task)
+    if row is None:
+        return None
+    return DataError(
+        f"the chat template refuses the messages of example {row.id!r}: "
+        f"{words.removeprefix('TemplateError: ')}",
+        where=row.where,
+        cure="Change the messages (roles, order, content), or name another template: "
+        "training.chat_template_path.",
+    )
+
+
+def check_steps(trainer: SFTTrainer, task: Task) -> None:
+    """Raise `ConfigError` if an epoch has no step: the trainer would end without training."""
+    rows, batch = len(trainer.train_dataset), trainer.args.train_batch_size
+    kind = "packs of rows" if trainer.args.packing else "rows"
+    if trainer.args.dataloader_drop_last and rows < batch:
+        raise ConfigError(
+            f"no step to train: the train set has {rows} {kind}, fewer than "
+            f"training.per_device_train_batch_size {batch}, and training.dataloader_drop_last "
+            "drops the last incomplete batch",
+            where=task.locate("training.dataloader_drop_last"),
+            cure=f"Set per_device_train_batch_size: {rows} or lower, or dataloader_drop_last: "
+            "false.",
+        )
+
+
+def check_head(trainer: SFTTrainer, task: Task) -> None:
+    """Raise `ConfigError` if trained tokens would not count in the output layer.
+
+    trl multiplies by the output layer's own weights. Where those are the embeddings' (tied), peft
+    keeps the trained rows beside them.
+    """
+    model = trainer.model
+    if not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        return
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    modules = ", ".join(dict.fromkeys(names[id(module)] for module in both))
+    raise ConfigError(
+        "lora.trainable_token_indices: the output layer of this model shares its weights with the "
+        "embeddings, and trl does not use the rows that peft trains there",
+        where=task.locate("lora.trainable_token_indices"),
+        cure=f"Train them whole: lora: {{modules_to_save: [{modules}]}}.",
+    )
+
+
+def _linear_modules(model: Any) -> list[str]:
+    """The last parts of the names of the model's linear layers."""
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if hasattr(module, "weight") and module.weight.dim() == 2 and "." in name
+        }
+    )
+
+
+def _refused_row(
+    error: Exception, tokenizer: PreTrainedTokenizerBase, task: Task
+) -> Example | None:
+    """The first example whose messages the chat template refuses in the same words."""
+    if not isinstance(error, jinja2.TemplateError):
+        return None
+    for example in (*task.train.examples, *task.eval.examples):
+        try:
+            _render(tokenizer, example)
+        except jinja2.TemplateError as again:
+            if str(again) == str(error):
+                return example
+    return None
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
+    """Render an example's messages as trl does; nothing for text."""
+    row = example.row
+    messages = row.get("messages") or row.get("prompt")
+    if isinstance(messages, str) or messages is None:
+        return
+    tokenizer.apply_chat_template(
+        [*messages, *(row.get("completion") or [])],
+        tools=row.get("tools"),
+        tokenize=False,
+        **(row.get("chat_template_kwargs") or {}),
+    )
