@@ -11,7 +11,7 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,8 @@ from typing import Any
 from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example
+from pytest_ftloop.data.forms import form, hashed, texts, trl_row
 from pytest_ftloop.data.sources import Row, describe, read_rows
-
-TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
-"""The columns that trl reads. Of the others, only ids, tags and choices are used."""
 
 _sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
@@ -71,12 +69,12 @@ def data_set(
         examples.append(example)
     if not examples:
         raise DataError(f"the {role} set {source} has no rows", where=where)
-    forms = {_form(example.row) for example in examples}
+    forms = {form(example.row) for example in examples}
     if len(forms) > 1:
-        odd = next(e for e in examples if _form(e.row) != _form(examples[0].row))
+        odd = next(e for e in examples if form(e.row) != form(examples[0].row))
         raise DataError(
-            f"the {role} set mixes forms: the first row is {_form(examples[0].row)}, this one is "
-            f"{_form(odd.row)}",
+            f"the {role} set mixes forms: the first row is {form(examples[0].row)}, this one is "
+            f"{form(odd.row)}",
             where=odd.where,
             cure="Give all rows the same form.",
         )
@@ -113,9 +111,9 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
 
 
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
-    kept = _trl_row(row, where, columns)
+    kept = trl_row(row, where, columns)
     choices = _choices(row.get("choices"), where)
-    said = {**kept, "choices": choices} if choices else kept
+    said = hashed(kept) | ({"choices": choices} if choices else {})
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
         bytes_ = _sorted_json(said).encode()
@@ -127,7 +125,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
             cure="Tokenizers reject it. Repair the text where it was cut off.",
         ) from None
     content = hashlib.sha256(bytes_).hexdigest()[:12]
-    prompt, expected = _texts(kept)
+    prompt, expected = texts(kept)
     return Example(
         id=content if id_ is None else id_,
         content=content,
@@ -139,82 +137,6 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         where=where,
         text_column=columns.text,
     )
-
-
-def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[str, Any]:
-    """The columns that trl reads, checked. The order of the forms is that of trl."""
-    names = {*TRL_COLUMNS, columns.text}
-    kept = {name: value for name, value in row.items() if name in names and value is not None}
-    if "prompt" in kept or "completion" in kept:
-        for name in ("prompt", "completion"):
-            if name not in kept:
-                raise DataError(
-                    f"wanted the columns prompt and completion, found no {name}", where=where
-                )
-            _check_text_or_messages(kept[name], name, where)
-        if isinstance(kept["prompt"], str) != isinstance(kept["completion"], str):
-            raise DataError("prompt and completion must both be text or both messages", where=where)
-        if not kept["completion"]:
-            raise DataError("the completion is empty: there is nothing to learn", where=where)
-    elif "messages" in kept:
-        _check_text_or_messages(kept["messages"], "messages", where, text=False)
-    elif columns.text in kept:
-        if not isinstance(kept[columns.text], str):
-            found = type(kept[columns.text]).__name__
-            raise DataError(f"wanted text in {columns.text}, found {found}", where=where)
-        if not kept[columns.text].strip():
-            raise DataError("the text is empty: there is nothing to learn", where=where)
-    else:
-        raise DataError(
-            f"wanted the columns prompt and completion, messages, or {columns.text}; found "
-            f"{', '.join(str(name) for name in row) or 'none'}",
-            where=where,
-            cure="Rename the columns, or write a function module:function that returns such rows.",
-        )
-    return {name: _without_nulls(value) for name, value in kept.items()}
-
-
-def _without_nulls(value: Any) -> Any:
-    """Messages without the null keys that parquet adds; a null `content` is kept."""
-    if not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
-        return value
-    if not all("role" in message for message in value):
-        return value
-    return [{k: v for k, v in m.items() if v is not None or k == "content"} for m in value]
-
-
-def _check_text_or_messages(value: Any, name: str, where: Location, *, text: bool = True) -> None:
-    if text and isinstance(value, str):
-        return
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if not value:
-            raise DataError(f"{name} is an empty list", where=where)
-        for message in value:
-            if not (isinstance(message, Mapping) and {"role", "content"} <= set(message)):
-                raise DataError(
-                    f'wanted messages {{"role", "content"}} in {name}, found {message!r:.80}',
-                    where=where,
-                )
-        return
-    wanted = "text or a list of messages" if text else "a list of messages"
-    raise DataError(f"wanted {wanted} in {name}, found {type(value).__name__}", where=where)
-
-
-def _texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The prompt and the expected output as text; None, None for the `text` form."""
-    if "prompt" in row:
-        return _flat(row["prompt"]), _flat(row["completion"], only_content=True)
-    if "messages" in row:
-        messages = row["messages"]
-        return _flat(messages[:-1]), _flat(messages[-1:], only_content=True)
-    return None, None
-
-
-def _flat(value: Any, *, only_content: bool = False) -> str:
-    if isinstance(value, str):
-        return value
-    lines = [str(m["content"]) if only_content else f"{m['role']}: {m['content']}" for m in value]
-    return "\n".join(lines)
 
 
 def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None:
@@ -263,9 +185,3 @@ def _choices(value: Any, where: Location) -> tuple[str, ...]:
             f"wanted a list of candidates in choices, found {type(value).__name__}", where=where
         )
     return tuple(str(part) for part in parts if part not in (None, ""))
-
-
-def _form(row: Mapping[str, Any]) -> str:
-    if "prompt" in row:
-        return "prompt/completion" + ("" if isinstance(row["prompt"], str) else " as messages")
-    return "messages" if "messages" in row else "text"

@@ -17,6 +17,7 @@ from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.modules import own_modules
+from pytest_ftloop.data.messages import without_nulls
 
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
 """The suffixes of data files."""
@@ -77,9 +78,19 @@ def _given_rows(source: Any, role: str, where: Location | None) -> Iterator[Row]
             f"wanted {role} rows or their source, found {type(source).__name__}", where=where
         )
     name = describe(source, Path())
-    for number, row in enumerate(source, start=1):
+    for number, row in enumerate(_from_arrow(source), start=1):
         at = Location(f"{name}, row {number}")
         yield _named_columns(row, at), at
+
+
+def _from_arrow(rows: Iterable[Any]) -> Iterable[Any]:
+    """The rows, of a `datasets.Dataset` without the null keys that Arrow added to messages."""
+    is_arrow = type(rows).__module__.partition(".")[0] == "datasets"
+    return map(_of_arrow, rows) if is_arrow else rows
+
+
+def _of_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: without_nulls(value) for name, value in row.items()}
 
 
 def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
@@ -173,7 +184,7 @@ def _parquet_rows(path: Path, shown: str) -> Iterator[Row]:
     except (OSError, ValueError) as error:
         raise DataError(f"not parquet: {error}", where=Location(shown)) from None
     for number, row in enumerate(rows, start=1):
-        yield row, Location(f"{shown}, row {number}")
+        yield _of_arrow(row), Location(f"{shown}, row {number}")
 
 
 def _hub_rows(
@@ -209,7 +220,7 @@ def _hub_rows(
             + "Name a file, a hub id (network needed once), or {hub: owner/name, split: ...}.",
         ) from error
     for number, row in enumerate(loaded, start=1):
-        yield row, Location(f"{shown}[{split}], row {number}")
+        yield _of_arrow(row), Location(f"{shown}[{split}], row {number}")
 
 
 def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[Row]:
@@ -217,7 +228,7 @@ def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[
     try:
         with own_modules(folder).in_use():  # a generator may import modules as it runs
             rows = function()
-            rows = list(rows) if isinstance(rows, Iterable) else rows
+            rows = list(_from_arrow(rows)) if isinstance(rows, Iterable) else rows
     except FtloopError:
         raise
     except Exception as error:

@@ -43,7 +43,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
-from pytest_ftloop.evaluate.evaluator import Evaluator, scored
+from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config
 from pytest_ftloop.train.base import Base, load_base, load_tokenizer
 from pytest_ftloop.train.prepare import Prepared, build_trainer
@@ -134,7 +134,9 @@ class Attempt:
                 trainer.processing_class,
                 args.per_device_eval_batch_size,
                 trainer.accelerator.autocast,
+                trainer.chat_template,
             )
+            rehearse(evaluator, task.eval.examples, task.scorer, progress)
             eval_losses = recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
                 with trainer.model.disable_adapter():
@@ -270,6 +272,7 @@ def measure(
                 trainer.processing_class,
                 args.per_device_eval_batch_size,
                 trainer.accelerator.autocast,
+                trainer.chat_template,
             )
             losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
             return scored(
