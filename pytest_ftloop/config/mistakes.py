@@ -81,11 +81,12 @@ _WANTED = {
 
 
 def _wanted(key: str, item: Any) -> str:
-    if key in {"data.train", "data.eval", "data.holdout"}:
-        return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key in {"data.train", "data.eval", "data.holdout", "data.train.source"}:
+        several = ", or a list of them" if key == "data.train" else ""
+        return f"a file, a hub id, module:function or {{hub: ..., split: ...}}{several}"
     if key == "loop.policy":
         return "rules, module:function, a list of settings or an Optuna sampler"
-    if key == "data.tags":
+    if key in {"data.tags", "data.keep"}:
         return "a column or a list of columns"
     if key == "data.split.fraction":
         return "a number between 0 and 1"

@@ -11,15 +11,16 @@ import json
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example
 from pytest_ftloop.data.forms import form, hashed, texts, trl_row
+from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
 
 _sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
@@ -31,9 +32,13 @@ def load(
     """The examples of one source.
 
     `source` is a path (relative to `folder`), a hub id, `module:function`, a mapping with the keys
-    `hub`, `split`, `name`, `revision`, or an iterable of rows (such as a `datasets.Dataset`).
+    `hub`, `split`, `name`, `revision`, an iterable of rows (such as a `datasets.Dataset`), or a
+    mixture of these.
     Raises `DataError` with file and line for the first row that is not an example.
     """
+    if isinstance(source, Mixture):
+        rows = mixed_rows(source, role, folder, where)
+        return data_set(rows, role, describe(source, folder), columns, where, mixed=True)
     rows = read_rows(source, role, folder, where)
     return data_set(rows, role, describe(source, folder), columns, where)
 
@@ -46,19 +51,28 @@ def load_content(content: bytes, name: str, role: str, columns: Columns) -> Data
 
 
 def data_set(
-    rows: Iterable[Row], role: str, source: str, columns: Columns, where: Location | None = None
+    rows: Iterable[Row],
+    role: str,
+    source: str,
+    columns: Columns,
+    where: Location | None = None,
+    *,
+    mixed: bool = False,
 ) -> DataSet:
-    """The rows as a data set: checked, with ids and content hashes."""
+    """The rows as a data set: checked, with ids and content hashes.
+
+    In a `mixed` one, sources may share ids: the second example of an id gets a suffix.
+    """
     examples: list[Example] = []
     seen: dict[str, Example] = {}
     copies: Counter[str] = Counter()
     for number, (row, place) in enumerate(rows, start=1):
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
-        if columns.id is None and row.get("id") is None and example.id in seen:
-            # The id is the content's hash: the second of two equal rows gets a suffix.
-            copies[example.content] += 1
-            example = replace(example, id=f"{example.id}-{copies[example.content] + 1}")
+        if example.id in seen and (mixed or (columns.id is None and row.get("id") is None)):
+            # The id is the content's hash, or another source's: the second gets a suffix.
+            copies[example.id] += 1
+            example = replace(example, id=f"{example.id}-{copies[example.id] + 1}")
         if example.id in seen:
             raise DataError(
                 f"two {role} examples have the id {example.id!r}",
@@ -69,6 +83,8 @@ def data_set(
         examples.append(example)
     if not examples:
         raise DataError(f"the {role} set {source} has no rows", where=where)
+    if role != "train":
+        _check_kept(examples, role, columns)
     forms = {form(example.row) for example in examples}
     if len(forms) > 1:
         odd = next(e for e in examples if form(e.row) != form(examples[0].row))
@@ -113,7 +129,9 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
     kept = trl_row(row, where, columns)
     choices = _choices(row.get("choices"), where)
+    for_scorers = {name: row[name] for name in columns.keep if name in row}
     said = hashed(kept) | ({"choices": choices} if choices else {})
+    said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
         bytes_ = _sorted_json(said).encode()
@@ -136,7 +154,17 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         choices=choices,
         where=where,
         text_column=columns.text,
+        kept=for_scorers,
     )
+
+
+def _check_kept(examples: Sequence[Example], role: str, columns: Columns) -> None:
+    """Raise `DataError` for a column of `data.keep` that no row has: a scorer would miss it."""
+    for name in columns.keep:
+        if not any(name in example.kept for example in examples):
+            raise DataError(
+                f"the column {name!r} of data.keep is in no {role} row", where=examples[0].where
+            )
 
 
 def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None:

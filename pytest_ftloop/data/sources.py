@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pytest_ftloop.config.loop_config import Mixture
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
@@ -33,14 +34,17 @@ Row = tuple[Mapping[str, Any], Location | None]
 
 def describe(source: Any, folder: Path) -> str:
     """A short description of a source, without absolute paths."""
+    if isinstance(source, Mixture):
+        parts = [(describe(part, folder), weight) for part, weight in source.parts]
+        return " + ".join(name if weight == 1 else f"{weight:g} * {name}" for name, weight in parts)
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.is_absolute():
             return str(source)
         return path.relative_to(folder).as_posix() if folder in path.parents else path.name
     if isinstance(source, Mapping):
-        parts = {**source, "hub": describe(source["hub"], folder)}
-        return " ".join(f"{key}={value}" for key, value in parts.items())
+        stated = {**source, "hub": describe(source["hub"], folder)}
+        return " ".join(f"{key}={value}" for key, value in stated.items())
     return type(source).__name__
 
 

@@ -212,8 +212,8 @@ def _same_calls(expected: str, output: str) -> bool:
 
 
 def row_of(example: Example) -> dict[str, Any]:
-    """The example for a user's scorer: its row, with its id and tags."""
-    return {"id": example.id, "tags": list(example.tags), **example.row}
+    """The example for a user's scorer: its row and kept columns, with its id and tags."""
+    return {"id": example.id, "tags": list(example.tags), **example.kept, **example.row}
 
 
 def _expected(example: Example, scoring: Scoring) -> str:

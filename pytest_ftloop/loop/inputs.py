@@ -9,6 +9,7 @@ from typing import Any
 from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
@@ -48,6 +49,8 @@ class Inputs:
             where = config.locate("data.eval")
             eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
         check_forms(config, train, eval_)
+        if config.scoring.scorer != "loss":
+            _check_answers(eval_)
         check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
@@ -160,10 +163,23 @@ def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     if not has_prompt[1] and config.scoring.scorer != "loss":
         raise DataError(
             f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
-            "eval set is plain text",
+            "eval set is plain text, or tokens",
             where=config.locate("scoring") or eval_.examples[0].where,
             cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
         )
+
+
+def _check_answers(eval_: DataSet) -> None:
+    """Raise `DataError` for a conversation that does not end with the model's turn."""
+    for example in eval_.examples:
+        last = next(reversed(answers(example.row)), None)
+        if last is not None and last["role"] in ASKING:
+            raise DataError(
+                f"the last message of example {example.id!r} is by {last['role']!r}, so there is "
+                "no answer to score",
+                where=example.where,
+                cure="End with the assistant's answer, or use the scorer 'loss'.",
+            )
 
 
 def _check_prompts(eval_: DataSet) -> None:
