@@ -114,7 +114,7 @@ def from_python(
 
     `model` may be a loaded model (with its `tokenizer`), `train`, `eval` and `holdout` any iterable
     of rows (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the
-    other keys of the loop file's data section (split, id, tags, train_sample).
+    other keys of the loop file's data section (split, id, tags, keep, train_sample).
     """
     if tokenizer is not None and isinstance(model, str | Path):
         raise ConfigError(

@@ -80,14 +80,11 @@ class Renderer:
         given, answer = split(example.row)
         if answer is None or isinstance(answer, str):
             return Reading(self.tokenizer)
-        role, content = answer[-1]["role"], answer[-1].get("content")
-        try:
-            after = self._after(example.row, given, [{"role": role, "content": PROBE}])
-        except Exception:  # noqa: BLE001 - as in `rendering`; such a template takes parts only
-            with rendering(example):
-                bare = {"role": role, "content": like(content)}
-                after = self._after(example.row, given, [bare])
-        return Reading(self.tokenizer).behind(after)
+        last = answer[-1]
+        bare = {"role": last["role"], "content": like(last.get("content"))}
+        with rendering(example):
+            after = self._after(example.row, given, [bare])
+        return Reading(self.tokenizer).around(after)
 
     def missing(self, example: Example) -> str:
         """What the rendered row lacks of the answer, `text` or `tool calls`; empty if nothing.
@@ -147,28 +144,31 @@ class Renderer:
 
 @dataclass(frozen=True)
 class Reading:
-    """Reads tokens as text: without special tokens, outer white space and the template's lead.
+    """Reads tokens as text: without special tokens and what the template writes around an answer.
 
-    The lead is what the template writes before any answer, such as an empty think block; it is kept
-    as it stands with (`marked`) and without (`lead`) special tokens.
+    That is an empty think block, a channel's name, an end marker that is no special token, the
+    brackets around a list of parts: `lead` and `tail`. `marked` is the lead with special tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
     marked: str = ""
     lead: str = ""
+    tail: str = ""
 
-    def behind(self, bare: Sequence[int]) -> Reading:
+    def around(self, bare: Sequence[int]) -> Reading:
         """The reading of outputs where `bare` are the tokens of the answer `PROBE`."""
         marked, found, _ = self._decoded(bare, special=True).partition(PROBE)
-        lead, _, _ = self._decoded(bare).partition(PROBE)
-        # A template that does not render such an answer has no lead.
-        return replace(self, marked=marked, lead=lead) if found else self
+        lead, _, tail = self._decoded(bare).partition(PROBE)
+        # A template that does not render such an answer writes nothing around it.
+        return replace(self, marked=marked, lead=lead, tail=tail) if found else self
 
     def text(self, ids: Sequence[int]) -> str:
-        """The tokens as text. Without the whole lead at its beginning nothing is taken away."""
+        """The tokens as text. Without the whole lead at its beginning none of it is taken away."""
         plain = self._decoded(ids)
-        if self.marked.strip() and _begins(self.marked).match(self._decoded(ids, special=True)):
-            plain = _begins(self.lead).sub("", plain, count=1)
+        if self.marked.strip() and re.match(_words(self.marked), self._decoded(ids, special=True)):
+            plain = re.sub(rf"\A{_words(self.lead)}", "", plain)
+        if self.tail.strip():
+            plain = re.sub(rf"{_words(self.tail)}\Z", "", plain)
         return plain.strip()
 
     def _decoded(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -202,6 +202,6 @@ def alike(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _begins(lead: str) -> re.Pattern[str]:
-    """The beginning of a text with this lead, with any white space between its words."""
-    return re.compile(r"\s*" + r"\s*".join(map(re.escape, lead.split())))
+def _words(text: str) -> str:
+    """A pattern for the words of a text with any white space around and between them."""
+    return r"\s*".join(["", *map(re.escape, text.split()), ""])
