@@ -14,6 +14,7 @@ from pytest_ftloop.config.sections import (
     HubSource,
     LoopFile,
     LoopSection,
+    PartSection,
     RegressionSection,
     SamplerSection,
     ScoringSection,
@@ -102,7 +103,10 @@ def found_text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_BRANCHES = {"str", "HubSource", "list[str]", "<text>", "<list>", "<sampler>", "int", "float"}
+_BRANCHES = frozenset(
+    {"str", "HubSource", "list[str]", "int", "float"}
+    | {"<text>", "<list>", "<sampler>", "<hub>", "<part>"}
+)
 """How pydantic names the branches of the unions in `sections`."""
 
 
@@ -122,11 +126,13 @@ def _known_keys(path: list[str]) -> list[str]:
             "scoring": ScoringSection,
             "loop": LoopSection,
             "policy": SamplerSection,
-            "train": HubSource,
+            "train": PartSection if model is DataSection else HubSource,
+            "source": HubSource,
             "eval": HubSource,
             "holdout": HubSource,
         }.get(part, RegressionSection if part.startswith("gates.regression") else model)
-    return list(model.model_fields)
+    hub = list(HubSource.model_fields) if model is PartSection else []
+    return [*model.model_fields, *hub]
 
 
 def _example_of(key: str) -> str:

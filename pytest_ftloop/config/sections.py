@@ -44,15 +44,37 @@ class HubSource(_Section):
     revision: str | None = Field(None, description="a commit, so that the data can't change")
 
 
+def _kind_of_source(stated: object) -> str | None:
+    """The form in which a source is stated: mistakes are reported for that form only."""
+    if isinstance(stated, PartSection) or (isinstance(stated, Mapping) and "source" in stated):
+        return "<part>"
+    if isinstance(stated, list):
+        return "<list>"
+    if isinstance(stated, Mapping | HubSource):
+        return "<hub>"
+    return "<text>" if isinstance(stated, str) else None
+
+
+_Text = Annotated[str, Tag("<text>")]
+_Hub = Annotated[HubSource, Tag("<hub>")]
+
+
 class PartSection(_Section):
     """One source of a mixture."""
 
-    source: str | HubSource = Field(description="as for train")
+    source: Annotated[_Text | _Hub, Discriminator(_kind_of_source)] = Field(
+        description="as for train"
+    )
     weight: float = Field(
         1.0,
         gt=0,
         description="number of times that each row is taken per epoch; 0.5 takes half of the rows",
     )
+
+
+_Part = Annotated[
+    _Text | _Hub | Annotated[PartSection, Tag("<part>")], Discriminator(_kind_of_source)
+]
 
 
 class SplitSection(_Section):
@@ -65,7 +87,9 @@ class SplitSection(_Section):
 class DataSection(_Section):
     """Where the examples come from."""
 
-    train: str | HubSource | list[str | HubSource | PartSection] = Field(
+    train: Annotated[
+        _Text | _Hub | Annotated[list[_Part], Tag("<list>")], Discriminator(_kind_of_source)
+    ] = Field(
         description="jsonl, json, csv or parquet file, a hub id, or module:function; or a list of "
         "them, each with a weight if it is not 1"
     )

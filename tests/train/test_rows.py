@@ -24,6 +24,15 @@ from tests.train.test_train import losses_of, plain_script_losses
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
+TEMPLATE = (
+    "{{ tools | tojson }}{{ mood | default(none) | tojson }}{% for m in messages %}\n{{ m.role }}:"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "{{ m.tool_calls | default([]) | tojson }}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}\nassistant:{% endif %}"
+)
+"""A template that shows each key and null of tools, tool calls and its own arguments."""
+
 QWEN3 = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
 
 cells = st.recursive(
@@ -86,8 +95,8 @@ def tools_by_row(number: int, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments_by_row(number: int, row: dict[str, Any]) -> dict[str, Any]:
-    kwargs = [{"enable_thinking": False}, {"enable_thinking": True, "mood": [number]}]
-    return {**chat(row), "chat_template_kwargs": kwargs[number % 2]}
+    kwargs = [{"style": "short"}, {"mood": {"grade": number}}, {"mood": {"grade": "high"}}]
+    return {**chat(row), "chat_template_kwargs": kwargs[number % 3]}
 
 
 FORMS: dict[str, Any] = {
@@ -124,7 +133,9 @@ def test_losses_of_chats_are_a_plain_scripts(
     file = tmp_path / "train.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     loaded = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path))
-    changed = {"chat_template_path": str(QWEN3), "num_train_epochs": 1, **training}
+    template = tmp_path / "template.jinja"
+    template.write_text(TEMPLATE, encoding="utf-8")
+    changed = {"chat_template_path": str(template), "num_train_epochs": 1, **training}
     expected = plain_script_losses(tiny, loaded, tmp_path / "out", **changed)
     train = data_set(written, "train")
     own = task(train=train, eval=data_set(written[:2], "eval"), train_sample=train.examples[:4])
