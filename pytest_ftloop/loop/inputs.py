@@ -49,8 +49,6 @@ class Inputs:
             where = config.locate("data.eval")
             eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
         check_forms(config, train, eval_)
-        if config.scoring.scorer != "loss":
-            _check_answers(eval_)
         check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
@@ -151,7 +149,7 @@ def data_facts(set_: DataSet) -> Mapping[str, Any]:
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
-    """Raise `DataError` if the two sets have different columns, or the scorer lacks a prompt."""
+    """Raise `DataError` if the two sets have different columns, or there is nothing to score."""
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(
@@ -163,10 +161,12 @@ def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     if not has_prompt[1] and config.scoring.scorer != "loss":
         raise DataError(
             f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
-            "eval set is plain text, or tokens",
+            f"eval set is {'tokens' if 'input_ids' in eval_.examples[0].row else 'plain text'}",
             where=config.locate("scoring") or eval_.examples[0].where,
             cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
         )
+    if config.scoring.scorer != "loss":
+        _check_answers(eval_)
 
 
 def _check_answers(eval_: DataSet) -> None:
