@@ -83,8 +83,8 @@ _WANTED = {
 
 def _wanted(key: str, item: Any) -> str:
     if key in {"data.train", "data.eval", "data.holdout", "data.train.source"}:
-        several = ", or a list of them" if key == "data.train" else ""
-        return f"a file, a hub id, module:function or {{hub: ..., split: ...}}{several}"
+        one = "a file, a hub id, module:function or {hub: ..., split: ...}"
+        return f"{one}, or a list of them" if key == "data.train" else one
     if key == "loop.policy":
         return "rules, module:function, a list of settings or an Optuna sampler"
     if key in {"data.tags", "data.keep"}:
