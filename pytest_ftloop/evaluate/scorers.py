@@ -175,11 +175,14 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
             result = score(example, output)
             passed = _as_bool(result)
         except Exception as error:
+            keep = ""
+            if isinstance(error, KeyError) and error.args and error.args[0] not in row_of(example):
+                keep = " Columns that trl does not read are named in data.keep."
             raise ScoringError(
                 f"scorer {name!r} raised {described(error)} on example {example.id!r}",
                 where=example.where,
                 cure=f"It was raised at {raised_at(error, file)}, for the output {_short(output)}"
-                f" and the expected text {_short(example.expected)}.",
+                f" and the expected text {_short(example.expected)}.{keep}",
             ) from error
         if passed is None:
             found = f"{_short(result)} ({type(result).__name__})"
