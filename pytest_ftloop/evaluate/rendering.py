@@ -104,13 +104,12 @@ class Renderer:
                     self._apply(example.row, [*given, *others, changed], tokenize=False) == whole
                 )
 
-            content = last.get("content")
-            if content_text(content).strip() and ignores({**last, "content": like(content)}):
+            content, calls = last.get("content"), last.get("tool_calls")
+            text = content_text(content)
+            if text.strip() and ignores({**last, "content": like(content, text + PROBE)}):
                 return "text"
-            if last.get("tool_calls"):
-                with contextlib.suppress(Exception):  # without calls some templates want a content
-                    if ignores({k: v for k, v in last.items() if k != "tool_calls"}):
-                        return "tool calls"
+            if calls and ignores({**last, "tool_calls": [_renamed(call) for call in calls]}):
+                return "tool calls"
         return ""
 
     def _apply(self, row: Mapping[str, Any], messages: Sequence[Message], **how: Any) -> Any:
@@ -194,6 +193,15 @@ def like(content: Any, text: str = PROBE) -> Any:
     """Another text in the form of this content: text, or a list of parts."""
     parts = isinstance(content, Sequence) and not isinstance(content, str)
     return [{"type": "text", "text": text}] if parts else text
+
+
+def _renamed(call: Any) -> Any:
+    """A tool call of another function."""
+    if not isinstance(call, Mapping):
+        return f"{call}{PROBE}"
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _renamed(call["function"])}
+    return {**call, "name": f"{call.get('name')}{PROBE}"}
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:

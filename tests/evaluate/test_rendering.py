@@ -15,7 +15,7 @@ from trl import SFTTrainer
 from pytest_ftloop.core.errors import DataError, Location
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.data.forms import texts
-from pytest_ftloop.evaluate.rendering import Renderer
+from pytest_ftloop.evaluate.rendering import PROBE, Renderer
 from pytest_ftloop.train.rows import examples_dataset
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -207,6 +207,7 @@ def test_an_answer_that_continues_the_prompts_last_turn(tokenizer: Any) -> None:
         ("gemma3", CALL, "tool calls"),
         ("llama3", {**CALL, "content": "Calling."}, "tool calls"),
         ("qwen3", CALL, ""),
+        ("qwen3", {**ANSWER, "content": PROBE}, ""),
         ("qwen3", {"role": "assistant", "tool_calls": CALL["tool_calls"]}, ""),
         ("gemma3", {**ANSWER, "content": [{"type": "text", "text": "in Rome"}]}, ""),
     ],
