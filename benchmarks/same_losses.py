@@ -101,19 +101,21 @@ def in_a_process(file: Path, settings: dict[str, Any]) -> list[float]:
 def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
     """The script people write: nothing of pytest-ftloop but the rows and the embedded model."""
     import torch
-    from datasets import Dataset
+    from datasets import load_dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     from pytest_ftloop.train.tiny import tiny_folder
 
-    rows = [dict(example.row) for example in Inputs.of(config, None).train.examples]
+    rows = [json.dumps(dict(example.row)) for example in Inputs.of(config, None).train.examples]
     folder = config.folder / config.model
     name = str(tiny_folder(Silent())) if config.model == "tiny" else config.model
     model = str(folder) if folder.is_dir() else name
     device = {"use_cpu": not torch.cuda.is_available(), "bf16": torch.cuda.is_available()}
     with tempfile.TemporaryDirectory() as out:
+        file = Path(out, "train.jsonl")
+        file.write_text("\n".join(rows), encoding="utf-8")
         watched = {
             "output_dir": out,
             "logging_steps": 1,
@@ -124,7 +126,7 @@ def plain(config: LoopConfig, settings: dict[str, Any]) -> list[float]:
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**{**device, **settings["training"], **watched}),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=load_dataset("json", data_files=str(file), split="train", cache_dir=out),
             processing_class=AutoTokenizer.from_pretrained(model),
             peft_config=LoraConfig(**settings["lora"], task_type="CAUSAL_LM"),
         )

@@ -117,7 +117,7 @@ def from_python(
     `model` may be a loaded model (with its `tokenizer`; for a named model that is a dict of a loop
     file's tokenizer section), `train`, `eval` and `holdout` any iterable
     of rows (a `datasets.Dataset`), `lora` a LoraConfig, `training` an SFTConfig. `data` takes the
-    other keys of the loop file's data section (split, id, tags, train_sample).
+    other keys of the loop file's data section (split, id, tags, keep, train_sample).
     """
     _check_tokenizer(tokenizer, model)
     # An iterator can be read only once, but a loop may run twice.

@@ -25,6 +25,7 @@ from pytest_ftloop.config.sections import (
     HubSource,
     LoopFile,
     LoopSection,
+    PartSection,
     RegressionSection,
     ScoringSection,
     SplitSection,
@@ -179,7 +180,10 @@ def checked(
         eval=_plain(data.eval),
         split=data.split,
         columns=Columns(
-            id=data.id, tags=tags, text=str(parsed.training.get("dataset_text_field", "text"))
+            id=data.id,
+            tags=tags,
+            text=str(parsed.training.get("dataset_text_field", "text")),
+            keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
         ),
         train_sample=data.train_sample,
         settings=Settings(lora=parsed.lora, training=parsed.training),
@@ -234,13 +238,36 @@ def _is_gates(values: Mapping[str, Any]) -> bool:
     return isinstance(values.get("gates"), Mapping)
 
 
-def _plain(source: str | HubSource | None) -> Any:
-    return source.model_dump(exclude_none=True) if isinstance(source, HubSource) else source
+def _plain(source: Any) -> Any:
+    """A stated source as the data room reads it."""
+    if isinstance(source, HubSource):
+        return source.model_dump(exclude_none=True)
+    if isinstance(source, list):
+        return Mixture(tuple(_part(part) for part in source))
+    return source
+
+
+def _part(part: Any) -> tuple[Any, float]:
+    if isinstance(part, PartSection):
+        return _plain(part.source), part.weight
+    return _plain(part), 1.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several sources as one: each with the number of times that its rows are taken per epoch."""
+
+    parts: tuple[tuple[Any, float], ...]
+
+
+def sources_in(source: Any) -> tuple[Any, ...]:
+    """The sources of a mixture, or the one source."""
+    return tuple(part for part, _ in source.parts) if isinstance(source, Mixture) else (source,)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a data set that hold ids, tags and text.
+    """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
     Without `id`, ids come from a column of that name if there is one, else from the content.
     """
@@ -248,3 +275,4 @@ class Columns:
     id: str | None = None
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
+    keep: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from pytest_ftloop.config.sections import (
     HubSource,
     LoopFile,
     LoopSection,
+    PartSection,
     RegressionSection,
     SamplerSection,
     ScoringSection,
@@ -82,13 +83,14 @@ _WANTED = {
 
 
 def _wanted(key: str, item: Any) -> str:
-    if key in {"data.train", "data.eval", "data.holdout"}:
-        return "a file, a hub id, module:function or {hub: ..., split: ...}"
+    if key in {"data.train", "data.eval", "data.holdout", "data.train.source"}:
+        one = "a file, a hub id, module:function or {hub: ..., split: ...}"
+        return f"{one}, or a list of them" if key == "data.train" else one
     if key == "tokenizer.add_special_tokens":
         return "a list of tokens, or tokens by role ({pad_token: ...})"
     if key == "loop.policy":
         return "rules, module:function, a list of settings or an Optuna sampler"
-    if key == "data.tags":
+    if key in {"data.tags", "data.keep"}:
         return "a column or a list of columns"
     if key == "data.split.fraction":
         return "a number between 0 and 1"
@@ -104,17 +106,10 @@ def found_text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_BRANCHES = {
-    "str",
-    "HubSource",
-    "list[str]",
-    "dict[str,any]",
-    "<text>",
-    "<list>",
-    "<sampler>",
-    "int",
-    "float",
-}
+_BRANCHES = frozenset(
+    {"str", "HubSource", "list[str]", "dict[str,any]", "int", "float"}
+    | {"<text>", "<list>", "<sampler>", "<hub>", "<part>"}
+)
 """How pydantic names the branches of the unions in `sections`."""
 
 
@@ -135,11 +130,13 @@ def _known_keys(path: list[str]) -> list[str]:
             "scoring": ScoringSection,
             "loop": LoopSection,
             "policy": SamplerSection,
-            "train": HubSource,
+            "train": PartSection if model is DataSection else HubSource,
+            "source": HubSource,
             "eval": HubSource,
             "holdout": HubSource,
         }.get(part, RegressionSection if part.startswith("gates.regression") else model)
-    return list(model.model_fields)
+    hub = list(HubSource.model_fields) if model is PartSection else []
+    return [*model.model_fields, *hub]
 
 
 def _example_of(key: str) -> str:

@@ -44,6 +44,39 @@ class HubSource(_Section):
     revision: str | None = Field(None, description="a commit, so that the data can't change")
 
 
+def _kind_of_source(stated: object) -> str | None:
+    """The form in which a source is stated: mistakes are reported for that form only."""
+    if isinstance(stated, PartSection) or (isinstance(stated, Mapping) and "source" in stated):
+        return "<part>"
+    if isinstance(stated, list):
+        return "<list>"
+    if isinstance(stated, Mapping | HubSource):
+        return "<hub>"
+    return "<text>" if isinstance(stated, str) else None
+
+
+_Text = Annotated[str, Tag("<text>")]
+_Hub = Annotated[HubSource, Tag("<hub>")]
+
+
+class PartSection(_Section):
+    """One source of a mixture."""
+
+    source: Annotated[_Text | _Hub, Discriminator(_kind_of_source)] = Field(
+        description="as for train"
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="number of times that each row is taken per epoch; 0.5 takes half of the rows",
+    )
+
+
+_Part = Annotated[
+    _Text | _Hub | Annotated[PartSection, Tag("<part>")], Discriminator(_kind_of_source)
+]
+
+
 class SplitSection(_Section):
     """An eval set split off the train set."""
 
@@ -54,8 +87,11 @@ class SplitSection(_Section):
 class DataSection(_Section):
     """Where the examples come from."""
 
-    train: str | HubSource = Field(
-        description="jsonl, json, csv or parquet file, a hub id, or module:function"
+    train: Annotated[
+        _Text | _Hub | Annotated[list[_Part], Tag("<list>")], Discriminator(_kind_of_source)
+    ] = Field(
+        description="jsonl, json, csv or parquet file, a hub id, or module:function; or a list of "
+        "them, each with a weight if it is not 1"
     )
     eval: str | HubSource | None = Field(None, description="as for train; or use split")
     split: SplitSection | None = Field(None, description="split an eval set off the train set")
@@ -69,6 +105,10 @@ class DataSection(_Section):
         "such a column",
     )
     tags: str | list[str] = Field("tags", description="column or columns of tags")
+    keep: str | list[str] = Field(
+        default_factory=list,
+        description="columns that scorers read besides those that trl reads",
+    )
     train_sample: int = Field(
         256, ge=1, description="number of train examples measured in eval mode for train_loss"
     )
@@ -81,6 +121,10 @@ class DataSection(_Section):
             )
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
+        if self.train == []:
+            raise ValueError("data.train is an empty list: name a file")
+        if self.split is not None and isinstance(self.train, list):
+            raise ValueError("split takes one source, found a list in train: name an eval set")
         return self
 
 

@@ -23,12 +23,13 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a data set, in one of the three forms that trl accepts.
+    """One row of a data set, in one of the four forms that trl accepts.
 
     `row` has the columns that trl reads: one text, in the column `text_column`; `prompt` and
-    `completion`; or `messages`. `prompt` and `expected` are the texts of the latter two forms, and
-    None for the first. `content` is a hash of `row`: the same id with other content is another
-    example. `choices` are the example's own candidates for the `choice` scorer.
+    `completion`; `messages`; or `input_ids`. `prompt` and `expected` are the texts of the second
+    and third form, before any chat template, and None for the others. `content` is a hash of `row`:
+    the same id with other content is another example. `choices` are the example's own candidates
+    for the `choice` scorer, `kept` the columns that scorers read besides those of `row`.
     """
 
     id: str
@@ -40,10 +41,13 @@ class Example:
     choices: tuple[str, ...] = ()
     where: Location | None = None
     text_column: str = "text"
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def prompt_text(self) -> str:
-        """What reports show of the example and rules compare: the prompt, or the one text."""
+        """What reports show of the example and rules compare: prompt, text, or token numbers."""
+        if "input_ids" in self.row:
+            return " ".join(map(str, self.row["input_ids"]))
         text = self.row.get(self.text_column) if self.prompt is None else self.prompt
         return text if isinstance(text, str) else ""
 

@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example
+from pytest_ftloop.data.forms import form, hashed, texts, trl_row
+from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
-
-TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
-"""The columns that trl reads. Of the others, only ids, tags and choices are used."""
 
 _sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
@@ -33,9 +32,13 @@ def load(
     """The examples of one source.
 
     `source` is a path (relative to `folder`), a hub id, `module:function`, a mapping with the keys
-    `hub`, `split`, `name`, `revision`, or an iterable of rows (such as a `datasets.Dataset`).
+    `hub`, `split`, `name`, `revision`, an iterable of rows (such as a `datasets.Dataset`), or a
+    mixture of these.
     Raises `DataError` with file and line for the first row that is not an example.
     """
+    if isinstance(source, Mixture):
+        rows = mixed_rows(source, role, folder, where)
+        return data_set(rows, role, describe(source, folder), columns, where, mixed=True)
     rows = read_rows(source, role, folder, where)
     return data_set(rows, role, describe(source, folder), columns, where)
 
@@ -48,19 +51,28 @@ def load_content(content: bytes, name: str, role: str, columns: Columns) -> Data
 
 
 def data_set(
-    rows: Iterable[Row], role: str, source: str, columns: Columns, where: Location | None = None
+    rows: Iterable[Row],
+    role: str,
+    source: str,
+    columns: Columns,
+    where: Location | None = None,
+    *,
+    mixed: bool = False,
 ) -> DataSet:
-    """The rows as a data set: checked, with ids and content hashes."""
+    """The rows as a data set: checked, with ids and content hashes.
+
+    In a `mixed` one, sources may share ids: the second example of an id gets a suffix.
+    """
     examples: list[Example] = []
     seen: dict[str, Example] = {}
     copies: Counter[str] = Counter()
     for number, (row, place) in enumerate(rows, start=1):
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
-        if columns.id is None and row.get("id") is None and example.id in seen:
-            # The id is the content's hash: the second of two equal rows gets a suffix.
-            copies[example.content] += 1
-            example = replace(example, id=f"{example.id}-{copies[example.content] + 1}")
+        if example.id in seen and (mixed or (columns.id is None and row.get("id") is None)):
+            # The id is the content's hash, or another source's: the second gets a suffix.
+            copies[example.id] += 1
+            example = replace(example, id=f"{example.id}-{copies[example.id] + 1}")
         if example.id in seen:
             raise DataError(
                 f"two {role} examples have the id {example.id!r}",
@@ -71,12 +83,14 @@ def data_set(
         examples.append(example)
     if not examples:
         raise DataError(f"the {role} set {source} has no rows", where=where)
-    forms = {_form(example.row) for example in examples}
+    if role != "train":
+        _check_kept(examples, role, columns)
+    forms = {form(example.row) for example in examples}
     if len(forms) > 1:
-        odd = next(e for e in examples if _form(e.row) != _form(examples[0].row))
+        odd = next(e for e in examples if form(e.row) != form(examples[0].row))
         raise DataError(
-            f"the {role} set mixes forms: the first row is {_form(examples[0].row)}, this one is "
-            f"{_form(odd.row)}",
+            f"the {role} set mixes forms: the first row is {form(examples[0].row)}, this one is "
+            f"{form(odd.row)}",
             where=odd.where,
             cure="Give all rows the same form.",
         )
@@ -113,9 +127,11 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
 
 
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
-    kept = _trl_row(row, where, columns)
+    kept = trl_row(row, where, columns)
     choices = _choices(row.get("choices"), where)
-    said = {**kept, "choices": choices} if choices else kept
+    for_scorers = {name: row[name] for name in columns.keep if name in row}
+    said = hashed(kept) | ({"choices": choices} if choices else {})
+    said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
         bytes_ = _sorted_json(said).encode()
@@ -127,7 +143,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
             cure="Tokenizers reject it. Repair the text where it was cut off.",
         ) from None
     content = hashlib.sha256(bytes_).hexdigest()[:12]
-    prompt, expected = _texts(kept)
+    prompt, expected = texts(kept)
     return Example(
         id=content if id_ is None else id_,
         content=content,
@@ -138,83 +154,17 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         choices=choices,
         where=where,
         text_column=columns.text,
+        kept=for_scorers,
     )
 
 
-def _trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[str, Any]:
-    """The columns that trl reads, checked. The order of the forms is that of trl."""
-    names = {*TRL_COLUMNS, columns.text}
-    kept = {name: value for name, value in row.items() if name in names and value is not None}
-    if "prompt" in kept or "completion" in kept:
-        for name in ("prompt", "completion"):
-            if name not in kept:
-                raise DataError(
-                    f"wanted the columns prompt and completion, found no {name}", where=where
-                )
-            _check_text_or_messages(kept[name], name, where)
-        if isinstance(kept["prompt"], str) != isinstance(kept["completion"], str):
-            raise DataError("prompt and completion must both be text or both messages", where=where)
-        if not kept["completion"]:
-            raise DataError("the completion is empty: there is nothing to learn", where=where)
-    elif "messages" in kept:
-        _check_text_or_messages(kept["messages"], "messages", where, text=False)
-    elif columns.text in kept:
-        if not isinstance(kept[columns.text], str):
-            found = type(kept[columns.text]).__name__
-            raise DataError(f"wanted text in {columns.text}, found {found}", where=where)
-        if not kept[columns.text].strip():
-            raise DataError("the text is empty: there is nothing to learn", where=where)
-    else:
-        raise DataError(
-            f"wanted the columns prompt and completion, messages, or {columns.text}; found "
-            f"{', '.join(str(name) for name in row) or 'none'}",
-            where=where,
-            cure="Rename the columns, or write a function module:function that returns such rows.",
-        )
-    return {name: _without_nulls(value) for name, value in kept.items()}
-
-
-def _without_nulls(value: Any) -> Any:
-    """Messages without the null keys that parquet adds; a null `content` is kept."""
-    if not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
-        return value
-    if not all("role" in message for message in value):
-        return value
-    return [{k: v for k, v in m.items() if v is not None or k == "content"} for m in value]
-
-
-def _check_text_or_messages(value: Any, name: str, where: Location, *, text: bool = True) -> None:
-    if text and isinstance(value, str):
-        return
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if not value:
-            raise DataError(f"{name} is an empty list", where=where)
-        for message in value:
-            if not (isinstance(message, Mapping) and {"role", "content"} <= set(message)):
-                raise DataError(
-                    f'wanted messages {{"role", "content"}} in {name}, found {message!r:.80}',
-                    where=where,
-                )
-        return
-    wanted = "text or a list of messages" if text else "a list of messages"
-    raise DataError(f"wanted {wanted} in {name}, found {type(value).__name__}", where=where)
-
-
-def _texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The prompt and the expected output as text; None, None for the `text` form."""
-    if "prompt" in row:
-        return _flat(row["prompt"]), _flat(row["completion"], only_content=True)
-    if "messages" in row:
-        messages = row["messages"]
-        return _flat(messages[:-1]), _flat(messages[-1:], only_content=True)
-    return None, None
-
-
-def _flat(value: Any, *, only_content: bool = False) -> str:
-    if isinstance(value, str):
-        return value
-    lines = [str(m["content"]) if only_content else f"{m['role']}: {m['content']}" for m in value]
-    return "\n".join(lines)
+def _check_kept(examples: Sequence[Example], role: str, columns: Columns) -> None:
+    """Raise `DataError` for a column of `data.keep` that no row has: a scorer would miss it."""
+    for name in columns.keep:
+        if not any(name in example.kept for example in examples):
+            raise DataError(
+                f"the column {name!r} of data.keep is in no {role} row", where=examples[0].where
+            )
 
 
 def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None:
@@ -263,9 +213,3 @@ def _choices(value: Any, where: Location) -> tuple[str, ...]:
             f"wanted a list of candidates in choices, found {type(value).__name__}", where=where
         )
     return tuple(str(part) for part in parts if part not in (None, ""))
-
-
-def _form(row: Mapping[str, Any]) -> str:
-    if "prompt" in row:
-        return "prompt/completion" + ("" if isinstance(row["prompt"], str) else " as messages")
-    return "messages" if "messages" in row else "text"

@@ -13,10 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pytest_ftloop.config.loop_config import Mixture
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.modules import own_modules
+from pytest_ftloop.data.messages import without_nulls
 
 FILE_KINDS = {".jsonl", ".ndjson", ".json", ".csv", ".parquet"}
 """The suffixes of data files."""
@@ -32,14 +34,17 @@ Row = tuple[Mapping[str, Any], Location | None]
 
 def describe(source: Any, folder: Path) -> str:
     """A short description of a source, without absolute paths."""
+    if isinstance(source, Mixture):
+        parts = [(describe(part, folder), weight) for part, weight in source.parts]
+        return " + ".join(name if weight == 1 else f"{weight:g} * {name}" for name, weight in parts)
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.is_absolute():
             return str(source)
         return path.relative_to(folder).as_posix() if folder in path.parents else path.name
     if isinstance(source, Mapping):
-        parts = {**source, "hub": describe(source["hub"], folder)}
-        return " ".join(f"{key}={value}" for key, value in parts.items())
+        stated = {**source, "hub": describe(source["hub"], folder)}
+        return " ".join(f"{key}={value}" for key, value in stated.items())
     return type(source).__name__
 
 
@@ -77,9 +82,19 @@ def _given_rows(source: Any, role: str, where: Location | None) -> Iterator[Row]
             f"wanted {role} rows or their source, found {type(source).__name__}", where=where
         )
     name = describe(source, Path())
-    for number, row in enumerate(source, start=1):
+    for number, row in enumerate(_from_arrow(source), start=1):
         at = Location(f"{name}, row {number}")
         yield _named_columns(row, at), at
+
+
+def _from_arrow(rows: Iterable[Any]) -> Iterable[Any]:
+    """The rows, of a `datasets.Dataset` without the null keys that Arrow added to messages."""
+    is_arrow = type(rows).__module__.partition(".")[0] == "datasets"
+    return map(_of_arrow, rows) if is_arrow else rows
+
+
+def _of_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: without_nulls(value) for name, value in row.items()}
 
 
 def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
@@ -173,7 +188,7 @@ def _parquet_rows(path: Path, shown: str) -> Iterator[Row]:
     except (OSError, ValueError) as error:
         raise DataError(f"not parquet: {error}", where=Location(shown)) from None
     for number, row in enumerate(rows, start=1):
-        yield row, Location(f"{shown}, row {number}")
+        yield _of_arrow(row), Location(f"{shown}, row {number}")
 
 
 def _hub_rows(
@@ -209,7 +224,7 @@ def _hub_rows(
             + "Name a file, a hub id (network needed once), or {hub: owner/name, split: ...}.",
         ) from error
     for number, row in enumerate(loaded, start=1):
-        yield row, Location(f"{shown}[{split}], row {number}")
+        yield _of_arrow(row), Location(f"{shown}[{split}], row {number}")
 
 
 def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[Row]:
@@ -217,7 +232,7 @@ def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[
     try:
         with own_modules(folder).in_use():  # a generator may import modules as it runs
             rows = function()
-            rows = list(rows) if isinstance(rows, Iterable) else rows
+            rows = list(_from_arrow(rows)) if isinstance(rows, Iterable) else rows
     except FtloopError:
         raise
     except Exception as error:

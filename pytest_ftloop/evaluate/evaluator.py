@@ -23,6 +23,7 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.evaluate.scorers import Scorer, score_by_choice, score_by_loss
 
 ID_COLUMN = "ftloop_id"
@@ -43,13 +44,20 @@ class Evaluator:
     """Measures a causal language model, and leaves its mode and all random states unchanged.
 
     `model` must be one that SFTTrainer prepared, with trl's fused LM head. `autocast` opens the
-    trainer's mixed-precision context. `batch_size` is in examples.
+    trainer's mixed-precision context. `batch_size` is in examples. `chat_template` is the one that
+    trl uses instead of the tokenizer's own, if any.
     """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     batch_size: int
     autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+    chat_template: str | None = None
+
+    @property
+    def renderer(self) -> Renderer:
+        """Renders prompts and answers with the tokenizer."""
+        return Renderer(self.tokenizer, self.chat_template)
 
     def losses(
         self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
@@ -71,8 +79,9 @@ class Evaluator:
     def generate(
         self, examples: Sequence[Example], max_new_tokens: int, progress: Progress
     ) -> dict[str, str]:
-        """The greedy output of each example by id, without special tokens and outer white space."""
-        prompts = [(e, self._prompt_ids(e)) for e in examples]
+        """The greedy output of each example by id, as `Renderer.reading` reads it."""
+        renderer = self.renderer
+        prompts = [(e, renderer.prompt(e)) for e in examples]
         room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         outputs: dict[str, str] = {}
         # A prompt that leaves less room than the limit is a batch of its own: in a common batch its
@@ -91,10 +100,8 @@ class Evaluator:
                         where=batch[0][0].where,
                         cure="Shorten the prompt, or use the scorer 'loss' or 'choice'.",
                     )
-                for (example, _), text in zip(
-                    batch, self._batch_outputs(batch, limit), strict=True
-                ):
-                    outputs[example.id] = text.strip()
+                for (example, _), ids in zip(batch, self._batch_outputs(batch, limit), strict=True):
+                    outputs[example.id] = renderer.reading(example).text(ids)
                 progress.working("generating", len(outputs), len(prompts))
         return outputs
 
@@ -125,7 +132,9 @@ class Evaluator:
         half = len(rows) // 2
         return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
 
-    def _batch_outputs(self, batch: Sequence[tuple[Example, list[int]]], limit: int) -> list[str]:
+    def _batch_outputs(
+        self, batch: Sequence[tuple[Example, list[int]]], limit: int
+    ) -> list[list[int]]:
         longest = max(len(ids) for _, ids in batch)
         pad = self._pad_id()
         # Padded on the left, because every prompt must end where its output begins.
@@ -142,10 +151,8 @@ class Evaluator:
             if len(batch) == 1:
                 raise
         else:
-            texts: list[str] = self.tokenizer.batch_decode(
-                out[:, longest:], skip_special_tokens=True
-            )
-            return texts
+            tokens: list[list[int]] = out[:, longest:].tolist()
+            return tokens
         torch.cuda.empty_cache()
         half = len(batch) // 2
         return self._batch_outputs(batch[:half], limit) + self._batch_outputs(batch[half:], limit)
@@ -163,22 +170,6 @@ class Evaluator:
             pad_token_id=self._pad_id(),
             eos_token_id=ends or None,
         )
-
-    def _prompt_ids(self, example: Example) -> list[int]:
-        """The prompt's tokens as at inference: without the answer, by the chat template if any."""
-        prompt: Any = example.row.get("prompt")
-        if prompt is None:
-            prompt = example.row["messages"][:-1]
-        if isinstance(prompt, str):
-            return list(self.tokenizer(prompt)["input_ids"])
-        encoded = self.tokenizer.apply_chat_template(
-            prompt,
-            tools=example.row.get("tools"),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-        )
-        return list(encoded["input_ids"])
 
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
@@ -200,20 +191,45 @@ def scored(
     if choices is not None:
         return _scored_by_choice(evaluator, results, examples, choices, progress)
     assert scorer is not None
-    limit = scoring.max_new_tokens or default_new_tokens(evaluator.tokenizer, examples)
-    outputs = evaluator.generate(examples, limit, progress)
+    # The scorer compares with what the model is trained to write.
+    rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in examples]
+    limit = scoring.max_new_tokens or default_new_tokens(evaluator.renderer, rendered)
+    outputs = evaluator.generate(rendered, limit, progress)
     return tuple(
-        replace(r, passed=scorer(e, outputs[e.id]), output=outputs[e.id])
-        for r, e in zip(results, examples, strict=True)
+        replace(
+            r,
+            passed=scorer(e, outputs[e.id]),
+            expected=(e.expected or "").strip(),
+            output=outputs[e.id],
+        )
+        for r, e in zip(results, rendered, strict=True)
     )
 
 
-def default_new_tokens(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> int:
+def rehearse(
+    evaluator: Evaluator, examples: Sequence[Example], scorer: Scorer | None, progress: Progress
+) -> None:
+    """Generate from the longest prompt, and score a perfect answer to it, as after training.
+
+    What can't be rendered, generated or scored is then known before the first step. Leaves random
+    states unchanged.
+    """
+    if scorer is None:
+        return
+    example = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
+    rendered = replace(example, expected=evaluator.renderer.expected(example))
+    evaluator.generate([rendered], 2, progress)
+    scorer(rendered, (rendered.expected or "").strip())
+
+
+def default_new_tokens(renderer: Renderer, rendered: Sequence[Example]) -> int:
     """The limit of new tokens: 1.5 times the longest expected text, between 8 and 512.
 
     The margin shows an output that continues after the expected text, which must not pass `exact`.
+    `rendered` are the examples with their rendered answers as expected texts.
     """
-    longest = max((len(tokenizer(e.expected or "")["input_ids"]) for e in examples), default=0)
+    texts = [renderer.reading(e).marked + (e.expected or "") for e in rendered]
+    longest = max((len(renderer.tokenizer(text)["input_ids"]) for text in texts), default=0)
     return min(max(8, longest + longest // 2), 512)
 
 

@@ -6,14 +6,12 @@ scorer reads the generated text (`load_scorer`).
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from inspect import unwrap
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pytest_ftloop.config.scoring import (
     Scoring,
@@ -23,18 +21,17 @@ from pytest_ftloop.config.scoring import (
     loss_threshold,
     needs_generation,
 )
+from pytest_ftloop.core.chat import answers
 from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.json_values import parse, same, values_and_texts
 
 Scorer = Callable[[Example, str], bool]
 """(example, generated output) -> whether the example passes."""
 
 SIGNATURE = ("output", "expected", "example")
 """The parameters of a user's scoring function."""
-
-_FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
-"""JSON in a Markdown fence, as chat models write it."""
 
 
 def load_scorer(
@@ -104,7 +101,8 @@ def score_by_choice(
 
 def _exact(scoring: Scoring) -> Scorer:
     def passes(example: Example, output: str) -> bool:
-        return _folded(output, scoring) == _folded(_expected(example, scoring), scoring)
+        wanted, found = _folded(_expected(example, scoring), scoring), _folded(output, scoring)
+        return wanted == found or (_calls_tools(example) and _same_calls(wanted, found))
 
     return passes
 
@@ -112,7 +110,12 @@ def _exact(scoring: Scoring) -> Scorer:
 def _contains(scoring: Scoring) -> Scorer:
     def passes(example: Example, output: str) -> bool:
         wanted = _folded(_expected_not_empty(example, scoring), scoring)
-        return wanted in _folded(output, scoring)
+        found = _folded(output, scoring)
+        if wanted in found or not _calls_tools(example):
+            return wanted in found
+        written, _ = values_and_texts(found)
+        calls, _ = values_and_texts(wanted)
+        return bool(calls) and all(any(same(c, value) for value in written) for c in calls)
 
     return passes
 
@@ -140,8 +143,11 @@ def _regex(scoring: Scoring) -> Scorer:
 def _json(scoring: Scoring) -> Scorer:
     def passes(example: Example, output: str) -> bool:
         text = _expected(example, scoring)
+        if _calls_tools(example):
+            calls, _ = values_and_texts(text)
+            return bool(calls) and same(calls, values_and_texts(output)[0])
         try:
-            wanted = _parse_json(text)
+            wanted = parse(text)
         except (ValueError, RecursionError) as error:
             raise ScoringError(
                 f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
@@ -150,10 +156,10 @@ def _json(scoring: Scoring) -> Scorer:
                 cure="Fix the expected text, or choose another scorer.",
             ) from error
         try:
-            found = _parse_json(output)
+            found = parse(output)
         except (ValueError, RecursionError):
             return False
-        return _same_json(wanted, found)
+        return same(wanted, found)
 
     return passes
 
@@ -169,11 +175,14 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
             result = score(example, output)
             passed = _as_bool(result)
         except Exception as error:
+            keep = ""
+            if isinstance(error, KeyError) and error.args and error.args[0] not in row_of(example):
+                keep = " Columns that trl does not read are named in data.keep."
             raise ScoringError(
                 f"scorer {name!r} raised {described(error)} on example {example.id!r}",
                 where=example.where,
                 cure=f"It was raised at {raised_at(error, file)}, for the output {_short(output)}"
-                f" and the expected text {_short(example.expected)}.",
+                f" and the expected text {_short(example.expected)}.{keep}",
             ) from error
         if passed is None:
             found = f"{_short(result)} ({type(result).__name__})"
@@ -195,36 +204,19 @@ def _as_bool(result: object) -> bool | None:
     return None
 
 
-def _parse_json(text: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    fenced = _FENCED.fullmatch(text.strip())
-    return json.loads(fenced[1] if fenced else text, parse_constant=refuse)
+def _calls_tools(example: Example) -> bool:
+    return any(message.get("tool_calls") for message in answers(example.row))
 
 
-def _same_json(left: Any, right: Any) -> bool:
-    """Whether JSON values are equal: 1 equals 1.0, but not true."""
-    # A stack, not recursion: a model can write JSON that is nested too deep to recurse.
-    pairs = [(left, right)]
-    while pairs:
-        a, b = pairs.pop()
-        if isinstance(a, dict) and isinstance(b, dict):
-            if a.keys() != b.keys():
-                return False
-            pairs += [(a[key], b[key]) for key in a]
-        elif isinstance(a, list) and isinstance(b, list):
-            if len(a) != len(b):
-                return False
-            pairs += zip(a, b, strict=True)
-        elif isinstance(a, bool) is not isinstance(b, bool) or a != b:
-            return False
-    return True
+def _same_calls(expected: str, output: str) -> bool:
+    """Whether two texts with tool calls are equal, each call as JSON: keys in any order."""
+    (wanted, words), (found, others) = values_and_texts(expected), values_and_texts(output)
+    return words == others and same(wanted, found)
 
 
 def row_of(example: Example) -> dict[str, Any]:
-    """The example for a user's scorer: its row, with its id and tags."""
-    return {"id": example.id, "tags": list(example.tags), **example.row}
+    """The example for a user's scorer: its row and kept columns, with its id and tags."""
+    return {"id": example.id, "tags": list(example.tags), **example.kept, **example.row}
 
 
 def _expected(example: Example, scoring: Scoring) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.config.loop_config import sources_in
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import FtloopError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
@@ -194,7 +195,7 @@ class Acceptance:
 
 def sought(config: LoopConfig, log: ImprovementLog, candidate: Iteration) -> Sought:
     """What the baseline of a loop's iteration is found by."""
-    sources = (config.train, config.eval)
+    sources = (*sources_in(config.train), config.eval)
     return Sought(
         log.folder,
         config.folder,

@@ -10,6 +10,7 @@ from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
+from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
@@ -157,7 +158,7 @@ def data_facts(set_: DataSet) -> Mapping[str, Any]:
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
-    """Raise `DataError` if the two sets have different columns, or the scorer lacks a prompt."""
+    """Raise `DataError` if the two sets have different columns, or there is nothing to score."""
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(
@@ -169,10 +170,25 @@ def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     if not has_prompt[1] and config.scoring.scorer != "loss":
         raise DataError(
             f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
-            "eval set is plain text",
+            f"eval set is {'tokens' if 'input_ids' in eval_.examples[0].row else 'plain text'}",
             where=config.locate("scoring") or eval_.examples[0].where,
             cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
         )
+    if config.scoring.scorer != "loss":
+        _check_answers(eval_)
+
+
+def _check_answers(eval_: DataSet) -> None:
+    """Raise `DataError` for a conversation that does not end with the model's turn."""
+    for example in eval_.examples:
+        last = next(reversed(answers(example.row)), None)
+        if last is not None and last["role"] in ASKING:
+            raise DataError(
+                f"the last message of example {example.id!r} is by {last['role']!r}, so there is "
+                "no answer to score",
+                where=example.where,
+                cure="End with the assistant's answer, or use the scorer 'loss'.",
+            )
 
 
 def _check_prompts(eval_: DataSet) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.config.loop_config import Mixture
 from pytest_ftloop.core.errors import DataError, FtloopError
 from pytest_ftloop.core.records import SeedRun, Settings
 from pytest_ftloop.data.identity import model_path
@@ -97,6 +98,8 @@ def with_what_git_lacks(config: LoopConfig, here: Path) -> LoopConfig:
     """
 
     def found(source: Any) -> Any:
+        if isinstance(source, Mixture):
+            return Mixture(tuple((found(part), weight) for part, weight in source.parts))
         if not isinstance(source, str) or model_path(source, config.folder).exists():
             return source
         return str(here / source) if (here / source).exists() else source

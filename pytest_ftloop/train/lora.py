@@ -43,7 +43,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
-from pytest_ftloop.evaluate.evaluator import Evaluator, scored
+from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.boundary import boundary
@@ -141,7 +141,10 @@ class Attempt:
                 trainer.processing_class,
                 args.per_device_eval_batch_size,
                 trainer.accelerator.autocast,
+                trainer.chat_template,
             )
+            stage.is_now("generating and scoring", "scoring")
+            rehearse(evaluator, task.eval.examples, task.scorer, progress)
             stage.is_now("measuring the untrained base")
             eval_losses = recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
@@ -278,6 +281,7 @@ def measure(
                 trainer.processing_class,
                 args.per_device_eval_batch_size,
                 trainer.accelerator.autocast,
+                trainer.chat_template,
             )
             losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
             stage.is_now("generating and scoring", "scoring")

@@ -12,15 +12,18 @@ import torch
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from pytest_ftloop.core.chat import Message, answers
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.core.records import Example, Settings, Wiring
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
+from pytest_ftloop.evaluate.rendering import Renderer, like
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.refused import check_head, check_steps, explain_build
+from pytest_ftloop.train.rows import dataset_of, examples_dataset
 from pytest_ftloop.train.task import Task
-from pytest_ftloop.train.wiring import wiring_of
+from pytest_ftloop.train.wiring import renderer_of, wiring_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Prepared:
             )
             for role, prepared in trainer.eval_dataset.items()
         }
+        check_answers(renderer_of(trainer), task)
         for role_rows in rows.values():
             _check_context(role_rows, trainer, task)
         _all_there(rows["eval"], task.eval.examples, trainer.args)
@@ -99,11 +103,8 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
         trainer = SFTTrainer(
             model=loan.model,
             args=args,
-            train_dataset=datasets.Dataset.from_list(_train_rows(task, args)),
-            eval_dataset={
-                role: datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in examples])
-                for role, examples in sets.items()
-            },
+            train_dataset=_train_rows(task, args),
+            eval_dataset={role: examples_dataset(examples) for role, examples in sets.items()},
             processing_class=loan.tokenizer,
             peft_config=lora,
         )
@@ -120,11 +121,45 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     return trainer
 
 
-def _train_rows(task: Task, args: SFTConfig) -> list[dict[str, Any]]:
+def _train_rows(task: Task, args: SFTConfig) -> datasets.Dataset:
     """The train rows with an id column, which trl ignores. Packing merges rows: then without."""
     if args.packing:
-        return [dict(e.row) for e in task.train.examples]
-    return [{**e.row, ID_COLUMN: e.id} for e in task.train.examples]
+        return dataset_of(e.row for e in task.train.examples)
+    return examples_dataset(task.train.examples)
+
+
+def check_answers(renderer: Renderer, task: Task) -> None:
+    """Raise `DataError` for a row whose answer the chat template leaves out.
+
+    All rows of the eval set and of the train sample are rendered; of the others those whose answer
+    is more than a text, which every template renders.
+    """
+    unusual = [e for e in task.train.examples if any(map(_is_unusual, answers(e.row)))]
+    for example in {e.id: e for e in (*unusual, *task.train_sample)}.values():
+        _check_answer(renderer, example)
+    for example in task.eval.examples:
+        _check_answer(renderer, example)
+
+
+def _is_unusual(answer: Message) -> bool:
+    return not isinstance(answer.get("content"), str) or bool(answer.get("tool_calls"))
+
+
+def _check_answer(renderer: Renderer, example: Example) -> None:
+    missing = renderer.missing(example)
+    if not missing:
+        return
+    parts = missing == "text" and not isinstance(answers(example.row)[-1]["content"], str)
+    raise DataError(
+        f"the chat template renders nothing of the {missing} that example {example.id!r} expects",
+        where=example.where,
+        cure=(
+            "It takes no list of parts: give the content as one text."
+            if parts
+            else f"Take a model whose template knows {missing} in answers, or set "
+            "training.chat_template_path."
+        ),
+    )
 
 
 def choice_examples(task: Task) -> dict[str, list[Example]]:
@@ -152,12 +187,17 @@ def _completed(example: Example, text: str) -> dict[str, Any]:
     """The example's row with `text` as the answer."""
     row = dict(example.row)
     if "messages" in row:
-        row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": text}]
+        row["messages"] = [*row["messages"][:-1], _said(row["messages"][-1], text)]
     elif isinstance(row["completion"], str):
         row["completion"] = text
     else:
-        row["completion"] = [{"role": "assistant", "content": text}]
+        row["completion"] = [_said(row["completion"][-1], text)]
     return row
+
+
+def _said(message: Message, text: str) -> Message:
+    """A message of the same role and form of content that says `text`."""
+    return {"role": message["role"], "content": like(message.get("content"), text)}
 
 
 def _check_context(rows: Sequence[TokenRow], trainer: SFTTrainer, task: Task) -> None:

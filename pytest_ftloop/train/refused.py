@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError
+from pytest_ftloop.core.chat import answers
+from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.core.records import Example, Settings
+from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.train.boundary import cure_of
 from pytest_ftloop.train.task import Task
 
@@ -28,7 +30,11 @@ def explain_build(
     settings: Settings,
     task: Task,
 ) -> FtloopError | None:
-    """The setting or row behind an error; None if only the library's words are known."""
+    """The setting behind an error; None if only the library's words are known.
+
+    Raises `DataError` for a row that the chat template refuses.
+    """
+    _check_templates(Renderer(tokenizer), (*task.train.examples, *task.eval.examples))
     if "arget modules" in words and "not found" in words:
         return ConfigError(
             f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
@@ -48,16 +54,7 @@ def explain_build(
         )
     if "dropout probability" in words:
         return ConfigError(words, where=task.locate("lora.lora_dropout"))
-    row = _refused_row(error, tokenizer, task)
-    if row is None:
-        return None
-    return DataError(
-        f"the chat template refuses the messages of example {row.id!r}: "
-        f"{words.removeprefix('TemplateError: ')}",
-        where=row.where,
-        cure="Change the messages (roles, order, content), or name another template: "
-        "training.chat_template_path.",
-    )
+    return None
 
 
 def check_steps(trainer: SFTTrainer, task: Task) -> None:
@@ -106,30 +103,10 @@ def _linear_modules(model: Any) -> list[str]:
     )
 
 
-def _refused_row(
-    error: Exception, tokenizer: PreTrainedTokenizerBase, task: Task
-) -> Example | None:
-    """The first example whose messages the chat template refuses in the same words."""
-    if not isinstance(error, jinja2.TemplateError):
-        return None
-    for example in (*task.train.examples, *task.eval.examples):
-        try:
-            _render(tokenizer, example)
-        except jinja2.TemplateError as again:
-            if str(again) == str(error):
-                return example
-    return None
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, example: Example) -> None:
-    """Render an example's messages as trl does; nothing for text."""
-    row = example.row
-    messages = row.get("messages") or row.get("prompt")
-    if isinstance(messages, str) or messages is None:
-        return
-    tokenizer.apply_chat_template(
-        [*messages, *(row.get("completion") or [])],
-        tools=row.get("tools"),
-        tokenize=False,
-        **(row.get("chat_template_kwargs") or {}),
-    )
+def _check_templates(renderer: Renderer, examples: Sequence[Example]) -> None:
+    """Raise `DataError` for the first row that the chat template refuses."""
+    if renderer.tokenizer.chat_template is None:
+        return  # no row's fault
+    for example in examples:
+        if answers(example.row):
+            renderer.answer(example)

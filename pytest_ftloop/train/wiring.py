@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import datasets
 from jinja2 import TemplateError
@@ -18,6 +18,8 @@ from trl import SFTTrainer
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.records import Example, Wiring
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, TokenRow
+from pytest_ftloop.evaluate.rendering import Renderer, alike
+from pytest_ftloop.train.rows import examples_dataset
 
 if TYPE_CHECKING:
     from pytest_ftloop.train.task import Task
@@ -95,6 +97,11 @@ def _see(
     )
 
 
+def renderer_of(trainer: SFTTrainer) -> Renderer:
+    """Renders rows as the trainer does."""
+    return Renderer(trainer.processing_class, trainer.chat_template)
+
+
 def _token_rows(prepared: datasets.Dataset) -> list[TokenRow]:
     return [TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared]
 
@@ -111,7 +118,7 @@ def _uncut(
     args = copy.copy(trainer.args)
     args.max_length = None
     prepared = trainer._prepare_dataset(
-        datasets.Dataset.from_list([{**e.row, ID_COLUMN: e.id} for e in doubtful]),
+        examples_dataset(doubtful),
         trainer.processing_class,
         args,
         packing=False,
@@ -148,9 +155,9 @@ def _answers(
     """
     found, split = [], False
     try:
-        for before, after in _turns(trainer, example):
-            start = _alike(before, whole.input_ids)
-            end = len(whole.input_ids) if after is None else _alike(after, whole.input_ids)
+        for before, after in _turns(renderer_of(trainer), example):
+            start = alike(before, whole.input_ids)
+            end = len(whole.input_ids) if after is None else alike(after, whole.input_ids)
             found.append((start, end))
             split = start < len(before)
     except TemplateError:
@@ -158,43 +165,17 @@ def _answers(
     return found, split
 
 
-def _turns(trainer: SFTTrainer, example: Example) -> list[tuple[list[int], list[int] | None]]:
+def _turns(renderer: Renderer, example: Example) -> list[tuple[list[int], list[int] | None]]:
     """For each answer, the tokens before it and those up to its end (None: the end of the row)."""
-    tokenizer, row = trainer.processing_class, example.row
-
-    def rendered(messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> list[int]:
-        if not messages:
-            return []
-        encoded = tokenizer.apply_chat_template(
-            messages,
-            tools=row.get("tools"),
-            add_generation_prompt=prompt,
-            tokenize=True,
-            return_dict=True,
-            chat_template=trainer.chat_template,
-            **row.get("chat_template_kwargs", {}),
+    row = example.row
+    if "messages" not in row:
+        return [(renderer.prompt(example), None)] if "prompt" in row else []
+    messages = row["messages"]
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return [
+        (
+            renderer.tokens(row, messages[:i], add_generation_prompt=True) if i else [],
+            renderer.tokens(row, messages[: i + 1]) if i + 1 < len(messages) else None,
         )
-        return list(encoded["input_ids"])
-
-    if "messages" in row:
-        messages = row["messages"]
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        return [
-            (
-                rendered(messages[:i], prompt=True),
-                rendered(messages[: i + 1], prompt=False) if i + 1 < len(messages) else None,
-            )
-            for i in turns
-        ]
-    prompt = row.get("prompt")
-    if prompt is None:
-        return []
-    if isinstance(prompt, str):
-        return [(list(tokenizer(prompt)["input_ids"]), None)]
-    return [(rendered(prompt, prompt=True), None)]
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """The number of equal tokens that two rows begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+        for i in turns
+    ]

@@ -26,6 +26,7 @@ data:
   eval: {hub: owner/name, split: test, revision: abc}
   id: key
   tags: [label, length]
+  keep: answers
   train_sample: 10
 lora: {r: 4, target_modules: [c_attn]}
 training:

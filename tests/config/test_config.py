@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.config.gates import Gate, Regression
-from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.config.loop_config import Mixture, read_loop_file
 from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
-from pytest_ftloop.core.errors import Location
+from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.records import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
     config = read(FULL)
     assert ("feelings", "gpt2", "data/train.jsonl") == (config.name, config.model, config.train)
     assert {"hub": "owner/name", "split": "test", "revision": "abc"} == config.eval
-    assert ("key", ("label", "length"), "body") == dataclasses.astuple(config.columns)
+    columns = dataclasses.astuple(config.columns)
+    assert ("key", ("label", "length"), "body", ("answers",)) == columns
     assert 10 == config.train_sample
     assert {"r": 4, "target_modules": ["c_attn"]} == config.settings.lora
     assert {
@@ -40,8 +41,8 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
     } == config.settings.training
     assert ("loss", 2.0) == (config.scoring.scorer, config.scoring.threshold)
     assert (
-        Gate("eval_loss", "<=", 3.4, 19),
-        Gate("pass_rate[negation]", ">=", 0.8, 20),
+        Gate("eval_loss", "<=", 3.4, 20),
+        Gate("pass_rate[negation]", ">=", 0.8, 21),
     ) == config.gates
     assert (6, 3, "pass_rate", 60, 1, "rules") == tuple(config.loop.model_dump().values())
     assert (tmp_path, "s.ftloop.yaml") == (config.folder, config.source)
@@ -139,14 +140,33 @@ def test_locate(read: Any) -> None:
     """A key has its line; one that is not in the file has that of the nearest section above."""
     config = read(FULL)
     lines = {
-        "training.learning_rate": 12,
-        "training.warmup_steps": 11,
-        "gates.pass_rate[negation]": 20,
+        "training.learning_rate": 13,
+        "training.warmup_steps": 12,
+        "gates.pass_rate[negation]": 21,
         "data.eval.split": 6,
-        "scoring.scorer": 17,
+        "scoring.scorer": 18,
     }
     assert lines == {key: config.locate(key).line for key in lines}
     assert Location("s.ftloop.yaml") == config.locate("adjust")
+
+
+def test_a_list_of_sources(read: Any) -> None:
+    """Several sources are one train set, each with its weight; only one can be split."""
+    listed = (
+        "[a.jsonl, {source: b.jsonl, weight: 0.5}, {source: {hub: o/n}, weight: 2}, {hub: o/m}]"
+    )
+    config = read(f"data: {{train: {listed}, eval: e.jsonl}}\n")
+    parts = ("a.jsonl", 1.0), ("b.jsonl", 0.5), ({"hub": "o/n"}, 2.0), ({"hub": "o/m"}, 1.0)
+    assert Mixture(parts) == config.train
+    for data, message in (
+        ("{train: [], eval: e.jsonl}", "data.train is an empty list"),
+        ("{train: [a.jsonl, b.jsonl], split: {fraction: 0.1}}", "split takes one source"),
+        ("{train: [{source: a.jsonl, weight: 0}], eval: e.jsonl}", "more than 0"),
+        ("{train: [{source: a.jsonl, wieght: 2}], eval: e.jsonl}", "wieght"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            read(f"data: {data}\n")
+        assert message in caught.value.message
 
 
 def test_split(read: Any) -> None:

@@ -29,7 +29,7 @@ def test_python_says_the_same(read: Any) -> None:
         model="gpt2",
         train=Path("data/train.jsonl"),
         eval={"hub": "owner/name", "split": "test", "revision": "abc"},
-        data={"id": "key", "tags": ["label", "length"], "train_sample": 10},
+        data={"id": "key", "tags": ["label", "length"], "keep": "answers", "train_sample": 10},
         lora=written.settings.lora,
         training=written.settings.training,
         scoring={"scorer": "loss", "threshold": 2},

@@ -115,12 +115,13 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "train is a number": (
         "data: {train: 5, eval: b}\n",
         1,
-        "data.train: wanted a file, a hub id, module:function or {hub: ..., split: ...}, found 5",
+        "data.train: wanted a file, a hub id, module:function or {hub: ..., split: ...}, or a list "
+        "of them, found 5",
     ),
-    "train is a list": (
-        "data: {train: [a, b], eval: b}\n",
+    "eval is a list": (
+        "data: {train: b, eval: [a, b]}\n",
         1,
-        "data.train: wanted a file, a hub id, module:function or {hub: ..., split: ...}, found ['a",
+        "data.eval: wanted a file, a hub id, module:function or {hub: ..., split: ...}, found ['a",
     ),
     "hub without its id": ("data: {train: {}, eval: b}\n", 1, "data.train.hub is missing"),
     "data is a text": (

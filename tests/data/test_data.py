@@ -285,7 +285,7 @@ def test_mixed_forms(rows: list[dict[str, Any]], message: str) -> None:
 def test_text_column_of_another_name() -> None:
     """`dataset_text_field` names the text column."""
     assert {"body": "t"} == rows_of([{"body": "t"}], text="body").examples[0].row
-    assert "messages, or body; found text" in refused([{"text": "t"}], text="body").message
+    assert "input_ids, or body; found text" in refused([{"text": "t"}], text="body").message
 
 
 def test_choices_keep_their_spaces() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_function_raises(write_module: Callable[[str, str], Path]) -> None:
     )
     assert f"{folder / 'ftl_raises.py'}:2, for the output 'x'" in error.cure
     assert isinstance(error.__cause__, ValueError)
+
+
+def test_function_that_wants_another_column(write_module: Callable[[str, str], Path]) -> None:
+    """It reads the columns of `data.keep`; the error on a missing one says how to get it."""
+    folder = write_module(
+        "ftl_column", "def f(output, expected, example):\n    return output in example['answers']\n"
+    )
+    scorer = load_scorer(Scoring(scorer="ftl_column:f"), folder=folder)
+    assert scorer(replace(an_example(), kept={"answers": ["x", "y"]}), "y")
+    with pytest.raises(ScoringError) as caught:
+        scorer(an_example(), "x")
+    assert "Columns that trl does not read are named in data.keep." in caught.value.cure
 
 
 def test_hook_raises_without_a_message() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import SCORERS, Scoring, check_scoring, needs_generation
 from pytest_ftloop.core.errors import ConfigError, ScoringError
+from pytest_ftloop.core.records import Example
 from pytest_ftloop.evaluate.scorers import load_scorer
 from tests.evaluate.scorer_cases import SETTING, WHERE, passes
 
@@ -230,3 +232,50 @@ def test_json_agrees_with_canonical_text(left: object, right: object) -> None:
     texts = [json.dumps(value, sort_keys=True) for value in (left, right)]
     assert (texts[0] == texts[1]) == passes(texts[0], texts[1], scorer="json")
     assert passes(texts[0], json.dumps(left, indent=2, ensure_ascii=False), scorer="json")
+
+
+def called(arguments: dict[str, Any], text: str) -> Example:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": arguments}}]
+    answer = {"role": "assistant", "content": "", "tool_calls": calls}
+    row = {"prompt": [{"role": "user", "content": "p"}], "completion": [answer]}
+    return Example("a", "", row, prompt="p", expected=text)
+
+
+CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1, "b": [2]}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("output", "passing"),
+    [
+        (CALL, {"exact", "contains", "json"}),
+        (
+            '<tool_call>{"arguments": {"b": [2], "a": 1.0}, "name": "f"}</tool_call>',
+            {"exact", "contains", "json"},
+        ),
+        ('{"name": "f", "arguments": {"b": [2], "a": 1}}', {"contains", "json"}),
+        (f"I call it. {CALL}", {"contains", "json"}),
+        (f"{CALL}\n{CALL}", {"contains"}),
+        (CALL.replace("1", "true"), set()),
+        (CALL.replace("[2]", "[2, 2]"), set()),
+        (CALL.replace('"f"', '"g"'), set()),
+        (CALL[:-20], set()),
+        ("", set()),
+    ],
+)
+def test_tool_calls_compare_as_json(output: str, passing: set[str]) -> None:
+    """Keys may be in any order; name and arguments must be equal, for `exact` also the words."""
+    example = called({"a": 1, "b": [2]}, CALL)
+    passed = {
+        name
+        for name in ("exact", "contains", "json")
+        if load_scorer(Scoring(name))(example, output)
+    }
+    assert passing == passed
+
+
+def test_an_answer_without_tool_calls_is_text() -> None:
+    """JSON in an answer that calls no tool is compared as it stands by `exact`."""
+    example = Example(
+        "a", "", {"prompt": "p", "completion": '{"a": 1, "b": 2}'}, expected='{"a": 1, "b": 2}'
+    )
+    assert not load_scorer(Scoring("exact"))(example, '{"b": 2, "a": 1}')

@@ -113,6 +113,8 @@ def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
 
 # what is checked before training
 
+SAYS = {"role": "assistant", "content": "Hello"}
+
 
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
@@ -123,6 +125,11 @@ def test_processes_train_each_iteration_once(tmp_path: Path) -> None:
             {"train": [{"text": "t"}], "eval": [{"text": "t"}]},
             DataError,
             "the scorer 'exact' needs prompt and completion, or messages",
+        ),
+        (
+            {"eval": [{"id": "q", "messages": [SAYS, {**SAYS, "role": "user"}]}]},
+            DataError,
+            "the last message of example 'q' is by 'user', so there is no answer to score",
         ),
         ({"gates": {"pass_rate[y]": ">= 1"}}, ConfigError, "no eval example is tagged 'y'"),
         ({"scoring": "nowhere:f"}, ConfigError, "there is no module 'nowhere'"),

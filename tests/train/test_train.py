@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quietly")
 
 
 def plain_script_losses(
-    folder: Path, rows_: list[dict[str, Any]], out: Path, **training: Any
+    folder: Path, rows_: list[dict[str, Any]] | Dataset, out: Path, **training: Any
 ) -> list[float]:
     """Per-step losses of the script a user would write."""
     trainer = SFTTrainer(
@@ -47,7 +47,7 @@ def plain_script_losses(
             disable_tqdm=True,
             **{**TRAINING, **training},
         ),
-        train_dataset=Dataset.from_list(rows_),
+        train_dataset=Dataset.from_list(rows_) if isinstance(rows_, list) else rows_,
         processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=LoraConfig(**LORA, task_type="CAUSAL_LM"),
     )

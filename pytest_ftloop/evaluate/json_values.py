@@ -1,0 +1,62 @@
+"""Read JSON in texts as models write it, and compare it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+_FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
+"""JSON in a Markdown fence, as chat models write it."""
+
+_OPENING = re.compile(r"[\[{]")
+"""Where a JSON object or list may begin."""
+
+
+def parse(text: str) -> Any:
+    """The JSON value that a text is, perhaps in a fence. Raises ValueError or RecursionError."""
+    fenced = _FENCED.fullmatch(text.strip())
+    return json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
+
+
+def values_and_texts(text: str) -> tuple[list[Any], list[str]]:
+    """The JSON objects and lists in a text, and the words around them, each in its order.
+
+    `<tool_call>{"name": "f"}</tool_call>` -> [{"name": "f"}], ["<tool_call>", "</tool_call>"].
+    """
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    values, words, start, end = [], [], 0, 0
+    while found := _OPENING.search(text, start):
+        start = found.start()
+        try:
+            value, after = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start += 1
+            continue
+        values.append(value)
+        words.append(" ".join(text[end:start].split()))
+        start = end = after
+    return values, [*words, " ".join(text[end:].split())]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether JSON values are equal: 1 equals 1.0, but not true. Keys may be in any order."""
+    # A stack, not recursion: a model can write JSON that is nested too deep to recurse.
+    pairs = [(left, right)]
+    while pairs:
+        a, b = pairs.pop()
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a.keys() != b.keys():
+                return False
+            pairs += [(a[key], b[key]) for key in a]
+        elif isinstance(a, list) and isinstance(b, list):
+            if len(a) != len(b):
+                return False
+            pairs += zip(a, b, strict=True)
+        elif isinstance(a, bool) is not isinstance(b, bool) or a != b:
+            return False
+    return True
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
