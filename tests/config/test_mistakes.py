@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "key like no other": (
         DATA + "xyz: 3\n",
         2,
-        "unknown key 'xyz'\n  Valid names: data, gates, loop, lora, model, name, scoring, trai",
+        "unknown key 'xyz'\n  Valid names: data, gates, loop, lora, model, name, scoring, toke",
     ),
     "key that is no text": (DATA + "1: 2\n", 2, "unknown key '1'\n  Valid names: "),
     "key that is a list": (DATA + "? [a, b]\n: c\n", 2, "wanted text as a key, found a sequence"),
@@ -495,7 +495,7 @@ def test_json_schema_describes_every_key() -> None:
     """Editors get a schema in which each key has a description."""
     schema = json_schema()
     json.dumps(schema)
-    keys = {"data", "gates", "loop", "lora", "model", "name", "scoring", "training"}
+    keys = {"data", "gates", "loop", "lora", "model", "name", "scoring", "tokenizer", "training"}
     assert keys == set(schema["properties"])
     for part in schema["$defs"].values():
         assert all(value.get("description") for value in part["properties"].values())
