@@ -12,15 +12,16 @@ import torch
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from pytest_ftloop.core.chat import Message, answers
+from pytest_ftloop.core.chat import Message
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.core.records import Example, Settings, Wiring
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
-from pytest_ftloop.evaluate.rendering import Renderer, like
+from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.refused import check_head, check_steps, explain_build
+from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.wiring import renderer_of, wiring_of
@@ -52,6 +53,7 @@ class Prepared:
             for role, prepared in trainer.eval_dataset.items()
         }
         check_answers(renderer_of(trainer), task)
+        _check_vocabulary(trainer, task)
         for role_rows in rows.values():
             _check_context(role_rows, trainer, task)
         _all_there(rows["eval"], task.eval.examples, trainer.args)
@@ -128,40 +130,6 @@ def _train_rows(task: Task, args: SFTConfig) -> datasets.Dataset:
     return examples_dataset(task.train.examples)
 
 
-def check_answers(renderer: Renderer, task: Task) -> None:
-    """Raise `DataError` for a row whose answer the chat template leaves out.
-
-    All rows of the eval set and of the train sample are rendered; of the others those whose answer
-    is more than a text, which every template renders.
-    """
-    unusual = [e for e in task.train.examples if any(map(_is_unusual, answers(e.row)))]
-    for example in {e.id: e for e in (*unusual, *task.train_sample)}.values():
-        _check_answer(renderer, example)
-    for example in task.eval.examples:
-        _check_answer(renderer, example)
-
-
-def _is_unusual(answer: Message) -> bool:
-    return not isinstance(answer.get("content"), str) or bool(answer.get("tool_calls"))
-
-
-def _check_answer(renderer: Renderer, example: Example) -> None:
-    missing = renderer.missing(example)
-    if not missing:
-        return
-    parts = missing == "text" and not isinstance(answers(example.row)[-1]["content"], str)
-    raise DataError(
-        f"the chat template renders nothing of the {missing} that example {example.id!r} expects",
-        where=example.where,
-        cure=(
-            "It takes no list of parts: give the content as one text."
-            if parts
-            else f"Take a model whose template knows {missing} in answers, or set "
-            "training.chat_template_path."
-        ),
-    )
-
-
 def choice_examples(task: Task) -> dict[str, list[Example]]:
     """For each eval example, one copy per candidate, with it in place of the expected text."""
     groups: dict[str, list[Example]] = {}
@@ -198,6 +166,22 @@ def _completed(example: Example, text: str) -> dict[str, Any]:
 def _said(message: Message, text: str) -> Message:
     """A message of the same role and form of content that says `text`."""
     return {"role": message["role"], "content": like(message.get("content"), text)}
+
+
+def _check_vocabulary(trainer: SFTTrainer, task: Task) -> None:
+    """Raise `DataError` for a row of tokens that the model does not have.
+
+    Otherwise it would be an index error deep in torch.
+    """
+    size = trainer.model.get_input_embeddings().num_embeddings
+    for example in (*task.train.examples, *task.eval.examples):
+        strange = [i for i in example.row.get("input_ids", ()) if not 0 <= i < size]
+        if strange:
+            raise DataError(
+                f"input_ids has {strange[0]}, but the model's tokens are 0 to {size - 1}",
+                where=example.where,
+                cure="Tokenise the rows with this model's tokenizer.",
+            )
 
 
 def _check_context(rows: Sequence[TokenRow], trainer: SFTTrainer, task: Task) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from pytest_ftloop.core.chat import answers
 from pytest_ftloop.core.errors import ConfigError, FtloopError
-from pytest_ftloop.core.records import Example, Settings
+from pytest_ftloop.core.records import Settings
 from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.train.boundary import cure_of
+from pytest_ftloop.train.rendered import check_templates
 from pytest_ftloop.train.task import Task
 
 NO_TEMPLATE = (
@@ -34,7 +33,7 @@ def explain_build(
 
     Raises `DataError` for a row that the chat template refuses.
     """
-    _check_templates(Renderer(tokenizer), (*task.train.examples, *task.eval.examples))
+    check_templates(Renderer(tokenizer), (*task.train.examples, *task.eval.examples))
     if "arget modules" in words and "not found" in words:
         return ConfigError(
             f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
@@ -101,12 +100,3 @@ def _linear_modules(model: Any) -> list[str]:
             if hasattr(module, "weight") and module.weight.dim() == 2 and "." in name
         }
     )
-
-
-def _check_templates(renderer: Renderer, examples: Sequence[Example]) -> None:
-    """Raise `DataError` for the first row that the chat template refuses."""
-    if renderer.tokenizer.chat_template is None:
-        return  # no row's fault
-    for example in examples:
-        if answers(example.row):
-            renderer.answer(example)

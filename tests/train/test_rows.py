@@ -212,6 +212,17 @@ def test_rows_that_are_tokenised_already(base: Base, tiny: Path, task: Any, tmp_
     assert {2} == {result.tokens for result in run.evaluation.examples}
 
 
+def test_tokens_that_the_model_does_not_have(base: Base, task: Any) -> None:
+    """A row of another tokenizer's tokens is an error with its place."""
+    train = data_set([{"input_ids": [5, 6]}, {"input_ids": [5, 10**6]}], "train")
+    own = task(
+        Scoring("loss", threshold=20.0), train=train, eval=train, train_sample=train.examples
+    )
+    with pytest.raises(DataError, match="input_ids has 1000000") as caught:
+        run_lora(base, own, small_base.settings(), Silent())
+    assert "train, row 2" == str(caught.value.where)
+
+
 def test_a_fault_of_scoring_shows_before_training(base: Base, task: Any) -> None:
     """A scorer that can't score a perfect answer ends the run before the first step."""
 
