@@ -12,7 +12,7 @@ WORKERS ?= 2
 MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-policy coverage clean
+.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -74,6 +74,9 @@ bench-diagnosis: $(INSTALLED) ## how long the diagnosis of ten iterations with 5
 
 bench-faults: $(INSTALLED) ## each kind of fault planted and found, by real trainings (half an hour)
 	$(BIN)/python benchmarks/faults.py
+
+bench-refute: $(INSTALLED) ## whether what came later refutes a finding, replayed over logs (five minutes)
+	$(BIN)/python benchmarks/refute.py $(if $(KEPT),--kept $(KEPT)) $(if $(STATES),--states $(STATES))
 
 bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (hours; CSV=FILE: banking77 too)
 	$(BIN)/python benchmarks/policy.py $(if $(CSV),--csv $(CSV))

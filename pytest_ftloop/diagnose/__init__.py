@@ -30,7 +30,8 @@ SUPPRESSES = {
     "zero-loss": {"converged", "overfitting", "underfit"},
     "not-learning": (_CURVE - {"diverged", "impossible-loss", "not-learning", "oscillation"})
     | _EXAMPLES,
-    "overfitting": {"underfit", "capacity", "worse-answers"},
+    "overfitting": {"underfit", "capacity", "converged", "worse-answers"},
+    "overconfidence": {"converged"},
     "worse-answers": {"underfit", "converged"},
     "underfit": {"capacity"},
     "capacity": {"converged"},

@@ -7,19 +7,28 @@ from itertools import takewhile
 from statistics import fmean, median
 
 from pytest_ftloop.core.records import Finding, StepLog
+from pytest_ftloop.diagnose.eval_nan import broken_eval_set, eval_set_is_at_fault
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
+from pytest_ftloop.diagnose.rates import lower_rate
 from pytest_ftloop.diagnose.windows import (
     finite_losses,
     moved,
     relative_noise,
     tail_mean,
     window_means,
+    window_of_steps,
     window_size,
 )
 
 GUESSING_LOSS = 8.0
 """Loss per token, in nats, above which a model knows no more than one that guesses: ln(3,000), and
 usual vocabularies have more than 3,000 tokens."""
+
+LARGEST_VOCABULARY = 300_000
+"""Number of tokens that hardly any vocabulary exceeds."""
+
+SHORT_LOG = 30
+"""Number of losses below which the lowest one is stated, and not the lowest mean of a window."""
 
 
 def non_finite(e: Evidence) -> Finding | None:
@@ -34,6 +43,9 @@ def non_finite(e: Evidence) -> Finding | None:
     - a run that was ended for a non-finite value;
     - a non-finite gradient norm in at least half of the last 10 steps. A single one is normal with
       fp16: loss scaling skips such steps, and the run is healthy.
+
+    If no eval loss is finite but all that is known of the training is, the eval set is at fault:
+    then it is not tunable.
 
     Source: what the trainer logs for such runs, measured. Minimum data: one step or one evaluation
     point; three steps for the gradient norm. NaN: is what this rule reports.
@@ -51,6 +63,8 @@ def non_finite(e: Evidence) -> Finding | None:
         return None
     # Name what happened first: the rest follows from it.
     signs = {"train loss": losses, "eval loss": evals, "gradient norm": stay, "zeros": zeros}
+    if evals and not (losses or stay or zeros or ended) and eval_set_is_at_fault(e):
+        return broken_eval_set(e)
     what, where = min(
         ((name, steps[0]) for name, steps in signs.items() if steps),
         key=lambda first: first[1],
@@ -72,8 +86,8 @@ def non_finite(e: Evidence) -> Finding | None:
             "eval_losses": len(evals),
         },
         remedy=(
-            "Lower the learning rate by a factor of 10 and warm up over the first 5 to 10% of the "
-            "steps; keep max_grad_norm at 1.0, and train in bf16 or fp32 rather than fp16."
+            lower_rate(e, "10", " and warm up over the first 5 to 10% of the steps")
+            + " Keep max_grad_norm at 1.0, and train in bf16 or fp32 rather than fp16."
         ),
     )
 
@@ -81,7 +95,7 @@ def non_finite(e: Evidence) -> Finding | None:
 def diverged(e: Evidence) -> Finding | None:
     """The loss rose and stayed high.
 
-    Signal, any of (a window is a tenth of the run, 3 to 10 steps):
+    Signal, any of (a window is a tenth of the run, 3 to 10 steps, or two entries of a coarse log):
 
     - the run was ended for it;
     - the mean train loss of the last window is over 1.5 times the lowest window's, by more than
@@ -185,14 +199,18 @@ def _zeros_to_the_end(e: Evidence) -> list[StepLog]:
 def _rose_again(e: Evidence, losses: list[float]) -> Finding | None:
     if len(losses) < 6:
         return None
-    window = window_size(losses)
+    window = max(2, window_of_steps(e)) if len(losses) < SHORT_LOG else window_size(losses)
     means = window_means(losses, window)
     lowest, last = min(means), means[-1]
     error = relative_noise(losses) * math.sqrt(2 / window)
     if not (last - lowest > 0.25 and math.log(last / lowest) > max(math.log(1.5), 5 * error)):
         return None
-    reason = f"the train loss ended at {last:.2f}, {last / lowest:.1f} times its lowest, "
-    return _diverged(e, f"{reason}{lowest:.2f}", lowest, last)
+    what = f"its lowest mean of {window} entries"
+    if len(losses) < SHORT_LOG:
+        # A window would span most of what happened, and its mean stand nowhere in the curve.
+        lowest, last, what = min(losses), losses[-1], "its lowest"
+    reason = f"the train loss ended at {last:.2f}, {last / lowest:.1f} times {what}, {lowest:.2f}"
+    return _diverged(e, reason, lowest, last)
 
 
 def _worse_than_untrained(e: Evidence, losses: list[float]) -> Finding | None:
@@ -266,10 +284,19 @@ def _diverged(e: Evidence, reason: str, lowest: float, last: float) -> Finding:
     return Finding(
         kind="diverged",
         severity="error",
-        message=f"{reason[:1].upper()}{reason[1:]}.",
+        message=f"{reason[:1].upper()}{reason[1:]}{_guesses(finite_losses(e)[-3:])}.",
         evidence=evidence,
-        remedy="Lower the learning rate by a factor of 3 to 10, or add warmup.",
+        remedy=lower_rate(e, "3 to 10", ", or add warmup"),
     )
+
+
+def _guesses(last: list[float]) -> str:
+    """What a loss that stays above 8 nats is, if it does: that of a model which only guesses."""
+    if len(last) < 3 or not min(last) > GUESSING_LOSS or max(last) > 1.005 * min(last):
+        return ""
+    if max(last) > math.log(LARGEST_VOCABULARY):
+        return ""
+    return f": it only guesses, as among {float(f'{math.exp(last[-1]):.2g}'):,.0f} tokens"
 
 
 def _no_signal(reason: str, remedy: str, evidence: Figures) -> Finding:

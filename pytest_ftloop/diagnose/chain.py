@@ -69,8 +69,8 @@ def plateau(e: Evidence) -> Finding | None:
         remedy=(
             "The train loss still falls: add data, or regularise more."
             if _train_falls(e, [of.get("train_loss", math.nan) for of in figures])
-            else "Other settings will gain little: look at the failing examples, add data, or "
-            "relax the gate."
+            else "More of these changes will gain little, another kind still may: look at the "
+            "failing examples, add data, or relax the gate."
         ),
     )
 

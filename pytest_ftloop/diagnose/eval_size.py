@@ -46,7 +46,9 @@ def small_eval_set(e: Evidence) -> Finding | None:
     - regression gate on the pass rate: a drop of `max_regression` could not be ruled out with 95%
       confidence even if only one example in 20 flipped between runs;
     - any other figure of the eval set: under 20 examples. Which difference they can show is known
-      after training: 1.96 standard errors of the mean.
+      after training: 1.96 standard errors of the mean;
+    - none, in another trainer's run: under 20 examples, by the time that an evaluation took and the
+      examples per second.
 
     A warning if the whole eval set has under 20 examples, because a few then decide a gate; else an
     info, as the training itself is not affected. Source: the statistics of a rate and of a mean.
@@ -55,7 +57,7 @@ def small_eval_set(e: Evidence) -> Finding | None:
     """
     weak = [found for gate in e.gates if (found := _weakness(gate, e))]
     if not weak:
-        return None
+        return _few_examples(e)
     # Name the gate with the fewest examples: what helps it helps the others too.
     least = min(weak, key=lambda found: (found.examples, -found.width))
     return Finding(
@@ -69,6 +71,20 @@ def small_eval_set(e: Evidence) -> Finding | None:
             "gates": len(weak),
             **({"half_width": least.width} if least.width else {}),
         },
+        remedy="Add eval examples: four times as many can show half the difference.",
+        tunable=False,
+    )
+
+
+def _few_examples(e: Evidence) -> Finding | None:
+    if not 0 < e.eval_examples < FEW_EXAMPLES:
+        return None
+    return Finding(
+        kind="small-eval-set",
+        severity="info",
+        message=f"The eval loss rests on {plural(e.eval_examples, 'example')}, a few of which "
+        "decide it.",
+        evidence={"examples": e.eval_examples},
         remedy="Add eval examples: four times as many can show half the difference.",
         tunable=False,
     )

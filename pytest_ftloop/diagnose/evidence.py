@@ -45,9 +45,10 @@ class Evidence:
     metric (`core.noise.measured_noise`), empty without seed runs. `scores` are other metrics that a
     trainer logged at its evaluation points, the one that decides first. `causal` and `pretrained`
     are whether the model is a causal language model, and whether it was pretrained; None if that is
-    unknown. `eval_examples` is the size of the eval set where only that is known, else 0. The other
-    fields are those of `Training`. What is unknown (curves of another trainer
-    come without data) is empty or None, and the rules that need it are silent.
+    unknown. `eval_examples` is the size of the eval set where only that is known, else 0. `of_lora`
+    is False if the whole model is trained, None if that is unknown: remedies then name nothing of
+    LoRA. The other fields are those of `Training`. What is unknown (curves of another trainer come
+    without data) is empty or None, and the rules that need it are silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -78,6 +79,7 @@ class Evidence:
     scores: tuple[Score, ...] = ()
     causal: bool | None = None
     pretrained: bool | None = None
+    of_lora: bool | None = True
     eval_examples: int = 0
 
     @classmethod

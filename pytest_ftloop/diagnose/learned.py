@@ -17,8 +17,10 @@ from pytest_ftloop.diagnose.windows import (
     eval_is_finite,
     finite_losses,
     last_quarters,
+    nats,
     quarter_error,
     span,
+    stride,
     window_size,
 )
 
@@ -70,7 +72,7 @@ def not_learning(e: Evidence) -> Finding | None:
         kind="not-learning",
         severity="warning",
         message=(
-            f"The model hardly learned: the train loss went from {head:.3f} to {tail:.3f} "
+            f"The model hardly learned: the train loss went from {nats(head)} to {nats(tail)} "
             f"({_percent(-train_fall)}) in {e.steps[-1].step} steps."
         ),
         evidence=figures,
@@ -111,7 +113,7 @@ def underfit(e: Evidence) -> Finding | None:
         severity="info",
         message=(
             f"The run ended while still improving: in its last quarter the eval loss fell from "
-            f"{before:.3f} to {last:.3f} ({_percent(-fall / before)})."
+            f"{nats(before)} to {nats(last)} ({_percent(-fall / before)})."
         ),
         evidence={
             "eval_first": curve[0][1],
@@ -126,12 +128,15 @@ def underfit(e: Evidence) -> Finding | None:
 def converged(e: Evidence) -> Finding | None:
     """The run converged: more of the same brings nothing.
 
-    Signal: over the last quarter of the steps the eval loss moved by less than 1% or 0.005 nats,
-    and the train loss fell by less than 5%, 0.005 nats or two standard errors. If nothing is
-    memorised (the train loss in eval mode is over 0.2 nats, and the gap at most a tenth of it) the
-    remedy is a higher learning rate: the quickstart's first iteration, measured, learned only which
-    labels exist. Source: practice ("plateau, train flat"). Minimum data: 12 steps, and an
-    evaluation point in the second half before the last. NaN: silent; a NaN gap changes no remedy.
+    Signal: over the last quarter of the steps the eval loss moved by less than 1%, or 0.1% of the
+    untrained base's, and the train loss fell by less than 5%, 0.005 nats or two standard errors.
+    The run must be at the end of its schedule, as a learning rate that still decays lets the loss
+    fall again; or else at its highest rate, with four points of the last half that differ by as
+    little. If nothing is memorised (the train loss in eval mode is over 0.2 nats, and the gap at
+    most a tenth of it) the remedy is a higher learning rate: the quickstart's first iteration,
+    measured, learned only which labels exist. Source: practice ("plateau, train flat"), and replays
+    of logs (benchmarks/refute.py). Minimum data: 12 steps, and an evaluation point in the second
+    half before the last. NaN: silent; a NaN gap changes no remedy.
     """
     losses, curve = finite_losses(e), e.eval_curve
     if len(losses) < 12 or len(e.evals) < 2 or not eval_is_finite(e):
@@ -141,14 +146,19 @@ def converged(e: Evidence) -> Finding | None:
     if curve[-2][0] < 0.5 * step:
         return None
     before = at(curve, 0.75 * step)
+    still = 0.01 * before
+    if math.isfinite(e.untrained_loss):
+        still = max(still, 0.001 * e.untrained_loss)
     third, fourth = last_quarters(losses)
-    still = max(0.05 * third, 0.005, 2 * quarter_error(losses))
-    if abs(before - last) > max(0.01 * before, 0.005) or third - fourth > still:
+    train_still = max(0.05 * third, 0.005, 2 * quarter_error(losses))
+    if abs(before - last) > still or third - fourth > train_still:
+        return None
+    if not (_is_over(e) or _is_level(e, still)):
         return None
     return Finding(
         kind="converged",
         severity="info",
-        message=f"The run converged: in its last quarter the eval loss stayed at {last:.3f}.",
+        message=f"The run converged: in its last quarter the eval loss stayed at {nats(last)}.",
         evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
         remedy=(
             "More epochs at this learning rate will bring little. Nothing is memorised yet, so a "
@@ -158,6 +168,18 @@ def converged(e: Evidence) -> Finding | None:
             else "More epochs will bring nothing: look at the failing examples or the data."
         ),
     )
+
+
+def _is_over(e: Evidence) -> bool:
+    """Whether the run took its planned steps: the log may end up to one entry before."""
+    return e.evals[-1].step >= e.planned_steps - stride(e)
+
+
+def _is_level(e: Evidence, still: float) -> bool:
+    """Whether the rate is at its highest and the points of the last half differ by so little."""
+    rates = [step.learning_rate for step in e.steps]
+    last = [point.eval_loss for point in e.evals if point.step > 0.5 * e.evals[-1].step]
+    return rates[-1] >= 0.99 * max(rates) and len(last) >= 4 and max(last) - min(last) <= still
 
 
 def _what_would_teach(e: Evidence, tail: float, *, is_exact: bool) -> str:

@@ -9,23 +9,23 @@ from pytest_ftloop.core.noise import least_change
 from pytest_ftloop.core.records import EvalPoint, Finding
 from pytest_ftloop.diagnose.answers import better_answers
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
+from pytest_ftloop.diagnose.gaps import gap_at_start, is_flat, is_wide
+from pytest_ftloop.diagnose.rates import FAR_TOO_HIGH, highest_rate, lower_rate
+from pytest_ftloop.diagnose.rises import rise_of, train_rose
 from pytest_ftloop.diagnose.windows import (
-    FIRST_STEPS,
     at,
     eval_is_finite,
     finite_losses,
+    nats,
     relative_noise,
+    stride,
     swings,
     tail_mean,
     train_since,
     window_means,
 )
 
-FAR_TOO_HIGH = 0.05
-"""Learning rate from which on a high, flat eval loss is blamed on it: five times the highest rate
-that is good for LoRA."""
-
-CALMER = "Lower the learning rate by a factor of 2 to 5, warm up, or use a larger effective batch."
+CALMER = ", warm up, or use a larger effective batch"
 
 
 def oscillation(e: Evidence) -> Finding | None:
@@ -39,14 +39,14 @@ def oscillation(e: Evidence) -> Finding | None:
       the very first update can destroy it;
     - a quarter of the evaluation points, at least two, are peaks, more than 5% and 0.05 nats above
       the lows on both sides. A peak may last some points; a steady rise is `overfitting`;
-    - the eval loss rose to the end (see `_rise`), and the train loss rose with it, by two standard
-      errors;
+    - the eval loss rose to the end (`rise_of`), and the train loss rose with it, by two standard
+      errors, or the run is still in its first epoch;
     - the learning rate was 0.05 or more, and the lowest eval loss is over a fifth of the untrained
       base's and falls by at most a tenth in the last quarter: every step overshoots.
 
     Source: for the share of points, practice and a measured run that learns although a fifth of its
     points are peaks; for the rest, measured runs. Minimum data: 10 steps, or 5 evaluation points,
-    or two that rise. NaN: those steps are left out; with a NaN eval loss there is no peak and no
+    or three that rise. NaN: those steps are left out; with a NaN eval loss there is no peak and no
     rise.
     """
     return _destroyed_first(e) or _swung(e) or _both_rose(e) or _never_landed(e)
@@ -57,34 +57,40 @@ def overfitting(e: Evidence) -> Finding | None:
 
     Signal, any of:
 
-    - the eval loss rose to the end (see `_rise`) while the train loss did not rise. If that rose
-      too, by two standard errors, it is `oscillation`;
+    - the eval loss rose to the end (see `rise_of`) while the train loss did not rise. If that rose
+      too, or the run is in its first epoch, in which no row is seen twice, it is `oscillation`; if
+      the log is too coarse to tell, it is neither;
     - at the best point eval - train is over 0.1 nats, 25% of the train loss and its measured noise,
-      and the eval loss hardly falls any more (in the last quarter by at most 2%, 0.01 nats or a
-      tenth of that gap). A gap that was there at the start is subtracted, see `_gap_at_start`.
+      and the eval loss hardly falls any more (see `is_flat`). A gap that was there at the start is
+      subtracted, see `gap_at_start`.
 
     If accuracy went on rising, it is `overconfidence` instead. Source: practice, whose gap / train
-    over 0.1 alone raises false alarms: a converged run with 0.08 and 0.10 has 0.25. Minimum data:
-    two evaluation points after the first step; for the gap, a train loss in eval mode. NaN: silent.
+    over 0.1 alone raises false alarms: a converged run with 0.08 and 0.10 has 0.25; and replays of
+    logs (benchmarks/refute.py). Minimum data: three evaluation points; for the gap a train loss.
+    NaN: silent.
     """
     if not e.evals or not eval_is_finite(e) or overconfidence(e):
         return None
-    best, last = _lowest(e), e.evals[-1]
+    best, last, rise = _lowest(e), e.evals[-1], rise_of(e)
     train_loss, gap = e.metrics.get("train_loss", math.nan), e.metrics.get("overfit_gap", math.nan)
-    at_start = _gap_at_start(e)
-    if _rise(e) and not _train_rose(e, best.step):
+    at_start = gap_at_start(e)
+    if rise and not rise.is_of_new_rows and _train_did_not_rise(e, best.step):
         message = (
-            f"The eval loss rose from {best.eval_loss:.3f} (step {best.step}) to "
-            f"{last.eval_loss:.3f}{_what_train_did(e, best.step)}."
+            f"The eval loss rose from {nats(best.eval_loss)} (step {best.step}) to "
+            f"{nats(last.eval_loss)}{_what_train_did(e, best.step)}."
         )
-    elif _is_wide(e, gap - at_start, train_loss):
-        from_the_start = f", {at_start:.3f} of it from the start" if at_start else ""
+    elif is_wide(e, gap - at_start, train_loss) and is_flat(e, gap - at_start):
+        of_epoch = "" if e.measured_train else "last epoch's mean "
+        from_the_start = f", {nats(at_start)} of it from the start" if at_start else ""
         message = (
-            f"The eval loss is {gap:.3f} above the train loss of {train_loss:.3f}{from_the_start}, "
-            "and hardly falls any more."
+            f"The eval loss is {nats(gap)} above the {of_epoch}train loss of {nats(train_loss)}"
+            f"{from_the_start}, and hardly falls any more."
         )
     else:
         return None
+    fewer = "" if best is last else "train fewer epochs, "
+    lora = "halve the rank, " if e.of_lora else ""
+    dropout = "lora.lora_dropout" if e.of_lora else "the model's dropout"
     return Finding(
         kind="overfitting",
         severity="warning",
@@ -97,10 +103,11 @@ def overfitting(e: Evidence) -> Finding | None:
             "last_step": last.step,
             "train_loss": train_loss,
             "overfit_gap": gap,
+            **({"jitter": rise.jitter} if rise else {}),
         },
         remedy=(
-            "Halve the learning rate, set lora.lora_dropout to 0.05-0.1 or weight decay to "
-            "0.01-0.1, halve the rank, train fewer epochs, or add data."
+            f"Halve the learning rate, set {dropout} to 0.05-0.1 or weight decay to 0.01-0.1, "
+            f"{lora}{fewer}or add data."
         ),
     )
 
@@ -108,15 +115,15 @@ def overfitting(e: Evidence) -> Finding | None:
 def overconfidence(e: Evidence) -> Finding | None:
     """More answers are right, and the wrong ones are more certain.
 
-    Signal: the eval loss rose to the end (see `_rise`), while the accuracy (of tokens, or a
+    Signal: the eval loss rose to the end (see `rise_of`), while the accuracy (of tokens, or a
     classifier's own) rose from the point of the lowest loss to the end, by more than half a point,
     its measured noise and, if the number of tokens is known, one standard error of an accuracy over
     so many; and its mean since that point by half as much. `overfitting` is silent then, because
     the model's answers still get better. Source: practice ("eval loss up while accuracy rises:
-    warn, don't fail"), and measured runs. Minimum data: two evaluation points with accuracy. NaN:
+    warn, don't fail"), and measured runs. Minimum data: three evaluation points with accuracy. NaN:
     silent.
     """
-    if not e.evals or not eval_is_finite(e) or not _rise(e):
+    if rise_of(e) is None:
         return None
     best, last = _lowest(e), e.evals[-1]
     since = [point.token_accuracy for point in e.evals if point.step > best.step]
@@ -131,8 +138,8 @@ def overconfidence(e: Evidence) -> Finding | None:
         kind="overconfidence",
         severity="warning",
         message=(
-            f"The eval loss rose from {best.eval_loss:.3f} (step {best.step}) to "
-            f"{last.eval_loss:.3f} while accuracy rose from {best.token_accuracy:.1%} to "
+            f"The eval loss rose from {nats(best.eval_loss)} (step {best.step}) to "
+            f"{nats(last.eval_loss)} while accuracy rose from {best.token_accuracy:.1%} to "
             f"{last.token_accuracy:.1%}: wrong answers are given with more certainty."
         ),
         evidence={
@@ -155,10 +162,13 @@ def _destroyed_first(e: Evidence) -> Finding | None:
     losses = finite_losses(e)
     if len(losses) < 10:
         return None
-    start, peak, last = window_means(losses, 3)[0], max(window_means(losses, 5)), tail_mean(losses)
+    # An entry of a coarse log is a mean itself: several would span the peak and what is around it.
+    few, more = (3, 5) if stride(e) < 10 else (1, 1)
+    start, last = window_means(losses, few)[0], tail_mean(losses)
+    peak = max(window_means(losses, more))
     if math.isfinite(e.untrained_loss):
         start = min(start, max(e.untrained_loss, losses[0]))
-    error = relative_noise(losses) * math.sqrt(1 / 3 + 1 / 5)
+    error = relative_noise(losses) * math.sqrt(1 / few + 1 / more)
     if not (peak - start > 0.5 and math.log(peak / start) > max(math.log(1.25), 5 * error)):
         return None
     message = (
@@ -166,7 +176,8 @@ def _destroyed_first(e: Evidence) -> Finding | None:
         if last <= start
         else f"The train loss rose from {start:.2f} to {peak:.2f} and ended at {last:.2f}."
     )
-    return _too_fast(message, {"train_first": start, "train_peak": peak, "train_last": last})
+    figures: Figures = {"train_first": start, "train_peak": peak, "train_last": last}
+    return _too_fast(message, figures, lower_rate(e, "2 to 5", CALMER))
 
 
 def _swung(e: Evidence) -> Finding | None:
@@ -175,35 +186,44 @@ def _swung(e: Evidence) -> Finding | None:
     if peaks < 2 or peaks < 0.25 * inner:
         return None
     message = f"The eval loss swung up and down by over 5%, {peaks} times in {inner} points."
-    return _too_fast(message, {"swings": peaks, "points": inner})
+    figures: Figures = {"swings": peaks, "points": inner}
+    return _too_fast(message, figures, lower_rate(e, "2 to 5", CALMER))
 
 
 def _both_rose(e: Evidence) -> Finding | None:
-    if not e.evals or not eval_is_finite(e) or not _rise(e) or overconfidence(e):
+    rise = rise_of(e)
+    if rise is None or overconfidence(e):
         return None
-    best, last = _lowest(e), e.evals[-1]
+    best, last = rise.lowest, rise.last
+    evals = f"the eval loss from {nats(best.eval_loss)} to {nats(last.eval_loss)}"
+    figures: Figures = {
+        "best_step": best.step,
+        "eval_lowest": best.eval_loss,
+        "eval_last": last.eval_loss,
+        "jitter": rise.jitter,
+    }
     train = train_since(e, best.step)
-    if train is None or not _train_rose(e, best.step):
+    if train is not None and train_rose(e, best.step):
+        before, since, _ = train
+        message = (
+            f"Both losses have risen since step {best.step}: {evals}, the train loss from "
+            f"{nats(before)} to {nats(since)} on average."
+        )
+        figures |= {"train_before": before, "train_last": since}
+    elif rise.is_of_new_rows:
+        message = (
+            f"The eval loss rose within the first epoch, in which no row is seen twice: since step "
+            f"{best.step} {evals.removeprefix('the eval loss ')}."
+        )
+    else:
         return None
-    before, since, _ = train
-    return _too_fast(
-        f"Both losses have risen since step {best.step}: the eval loss from {best.eval_loss:.3f} "
-        f"to {last.eval_loss:.3f}, the train loss from {before:.3f} to {since:.3f}.",
-        {
-            "best_step": best.step,
-            "eval_lowest": best.eval_loss,
-            "eval_last": last.eval_loss,
-            "train_before": before,
-            "train_last": since,
-        },
-        "Lower the learning rate by a factor of 2 to 5, or let it decay "
-        "(training.lr_scheduler_type).",
-    )
+    then = ", or let it decay (training.lr_scheduler_type)"
+    return _too_fast(message, figures, lower_rate(e, "2 to 5", then))
 
 
 def _never_landed(e: Evidence) -> Finding | None:
-    curve, rate = e.eval_curve, max((step.learning_rate for step in e.steps), default=0.0)
-    if rate < FAR_TOO_HIGH or len(curve) < 3 or not eval_is_finite(e):
+    curve, rate = e.eval_curve, highest_rate(e)
+    if not rate >= FAR_TOO_HIGH or len(curve) < 3 or not eval_is_finite(e):
         return None
     lowest, before = min(loss for _, loss in curve), at(curve, 0.75 * curve[-1][0])
     if not lowest > max(0.2, 0.2 * e.untrained_loss) or curve[-1][1] < 0.9 * before:
@@ -212,11 +232,11 @@ def _never_landed(e: Evidence) -> Finding | None:
         f"The eval loss stays at {lowest:.2f}: a learning rate of {rate:g} overshoots at each "
         "step.",
         {"learning_rate": rate, "eval_lowest": lowest, "eval_last": curve[-1][1]},
-        "Lower the learning rate by a factor of 10: the best ones for LoRA are below 1e-2.",
+        lower_rate(e, "10"),
     )
 
 
-def _too_fast(message: str, evidence: Figures, remedy: str = CALMER) -> Finding:
+def _too_fast(message: str, evidence: Figures, remedy: str) -> Finding:
     return Finding(
         kind="oscillation", severity="warning", message=message, evidence=evidence, remedy=remedy
     )
@@ -226,27 +246,16 @@ def _lowest(e: Evidence) -> EvalPoint:
     return min(e.evals, key=lambda point: point.eval_loss)
 
 
-def _rise(e: Evidence) -> bool:
-    """Whether the eval loss ends above its lowest by more than 3%, 0.01 nats and measured noise.
+def _train_did_not_rise(e: Evidence, step: int) -> bool:
+    """Whether the train loss since `step` is known not to be higher, or none is logged at all.
 
-    Its mean since the lowest point must be above by half of that, so that one odd last point does
-    not count.
+    In a log of less than a dozen entries hardly any rise is significant, so 5% is enough to doubt.
     """
-    lowest = _lowest(e)
-    after = [point.eval_loss for point in e.evals[e.evals.index(lowest) + 1 :]]
-    noise = least_change("eval_loss", lowest.eval_loss, e.seed_noise)
-    limit = max(0.03 * lowest.eval_loss, 0.01, noise)
-    return (
-        bool(after)
-        and after[-1] - lowest.eval_loss > limit
-        and fmean(after) - lowest.eval_loss > limit / 2
-    )
-
-
-def _train_rose(e: Evidence, step: int) -> bool:
-    """Whether the train loss rose after `step`, by two standard errors."""
     train = train_since(e, step)
-    return train is not None and train[1] > train[0] + 2 * train[2]
+    if train is None:
+        return not e.steps
+    before, since, _ = train
+    return not train_rose(e, step) and (len(finite_losses(e)) >= 12 or since <= 1.05 * before)
 
 
 def _what_train_did(e: Evidence, step: int) -> str:
@@ -255,31 +264,3 @@ def _what_train_did(e: Evidence, step: int) -> str:
         return ""
     fell = train[1] < train[0]
     return " while the train loss " + ("went on falling" if fell else "did not rise")
-
-
-def _is_wide(e: Evidence, gap: float, train_loss: float) -> bool:
-    """Whether a gap is too wide while the eval loss hardly falls any more."""
-    limit = max(0.1, 0.25 * train_loss, least_change("overfit_gap", gap, e.seed_noise))
-    points = [point for point in e.evals if point.step > 0]
-    return len(points) >= 2 and gap > limit and not _eval_still_falls(e, gap)
-
-
-def _gap_at_start(e: Evidence) -> float:
-    """How far the untrained base's eval loss is above the first train losses, as the sets differ.
-
-    Only the part beyond two standard errors of 3 losses counts. If a run learns at once, the mean
-    of 3 losses is below the start, so the first loss counts if it is higher. 0 if either side is
-    unknown.
-    """
-    losses = finite_losses(e)
-    if len(losses) < 3 or math.isnan(e.untrained_loss) or e.steps[0].step > FIRST_STEPS:
-        return 0.0
-    first = max(losses[0], fmean(losses[:3]))
-    error = 2 * relative_noise(losses) * first / math.sqrt(3)
-    return max(e.untrained_loss - first - error, 0.0)
-
-
-def _eval_still_falls(e: Evidence, gap: float) -> bool:
-    curve = e.eval_curve
-    before = at(curve, 0.75 * curve[-1][0])
-    return len(curve) >= 2 and before - curve[-1][1] > max(0.02 * before, 0.01, 0.1 * gap)

@@ -29,6 +29,11 @@ LEARNED_SHARE = 0.05
 times too low stay below it."""
 
 
+def nats(loss: float) -> str:
+    """A loss as it is written in messages: with three decimals, or two digits if it is small."""
+    return f"{loss:.3f}" if abs(loss) >= 0.01 else f"{loss:.2g}"
+
+
 def finite_losses(e: Evidence) -> list[float]:
     """The train losses that are neither NaN nor infinite."""
     return [step.loss for step in e.steps if math.isfinite(step.loss)]
@@ -42,6 +47,21 @@ def eval_is_finite(e: Evidence) -> bool:
 def window_size(losses: Sequence[float]) -> int:
     """The size of a window: a tenth of the run, 3 to 10 steps."""
     return max(3, min(10, len(losses) // 10))
+
+
+def stride(e: Evidence) -> int:
+    """Steps from one logged train loss to the next, by the median; 1 if there are fewer than 2."""
+    steps = [entry.step for entry in e.steps]
+    return max(1, round(median(new - old for old, new in pairwise(steps)))) if steps[1:] else 1
+
+
+def window_of_steps(e: Evidence) -> int:
+    """The entries in a window of the log: as `window_size`, but they span at most some 10 steps.
+
+    An entry of a coarse log is a mean already. A window of several such entries would span so much
+    of the run that what happened in it is lost.
+    """
+    return max(1, min(window_size(finite_losses(e)), round(10 / stride(e))))
 
 
 def window_means(losses: Sequence[float], size: int) -> list[float]:
@@ -68,12 +88,22 @@ def quarter_error(losses: Sequence[float]) -> float:
 
 
 def batch_noise(losses: Sequence[float]) -> float:
-    """The standard deviation of one batch's loss, from the median jump between neighbours."""
+    """The standard deviation of one batch's loss; infinity for fewer than two.
+
+    It is estimated by the median jump between neighbours, and by the median bend, which a trend
+    leaves at 0; the smaller one counts. In a log of a dozen entries a single step up spoils most
+    bends, and a trend all jumps.
+    """
     if len(losses) < 2:
         return math.inf
+    jumps = [new - old for old, new in pairwise(losses)]
+    bends = [new - old for old, new in pairwise(jumps)]
     # 1.4826: of a normal distribution, the standard deviation over the median absolute deviation;
-    # sqrt(2): a jump is the difference of two batches.
-    return 1.4826 * median(abs(new - old) for old, new in pairwise(losses)) / math.sqrt(2)
+    # a jump is the difference of two batches, and a bend has one batch once, twice and once.
+    by_jumps = 1.4826 * median(map(abs, jumps)) / math.sqrt(2)
+    if len(bends) < 4:
+        return by_jumps
+    return min(by_jumps, 1.4826 * median(map(abs, bends)) / math.sqrt(6))
 
 
 def relative_noise(losses: Sequence[float]) -> float:
@@ -94,10 +124,12 @@ def at(curve: Sequence[tuple[int, float]], step: float) -> float:
 
 
 def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
-    """The mean train loss up to `step`, that at the end, and the standard error of the difference.
+    """The mean train loss up to `step`, that since, and the standard error of the difference.
 
-    If the train sample was measured in eval mode at both places, these losses are returned, with an
-    error of half a percent: they are exact. None without a loss before or after.
+    The former is of the last steps before, the latter that of all steps since or of the last ones,
+    whichever is higher. If the train sample was measured in eval mode at both places, these losses
+    are returned, with an error of half a percent: they are exact. None without a loss before or
+    after.
     """
     if e.measured_train and step == e.best_step < e.steps[-1].step:
         best, last = (of.get("train_loss", math.nan) for of in (e.metrics, e.final))
@@ -106,11 +138,13 @@ def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
     losses = finite_losses(e)
     before = [s.loss for s in e.steps if s.step <= step and math.isfinite(s.loss)]
     since = [s.loss for s in e.steps if s.step > step and math.isfinite(s.loss)]
+    if not before:  # the first entry is a mean over the steps up to it, so it covers `step` too
+        before, since = since[:1], since[1:]
     if not before or not since:
         return None
-    window = min(window_size(losses), len(before), len(since))
+    window = min(window_of_steps(e), len(before), len(since))
     error = batch_noise(losses) * math.sqrt(2 / window)
-    return fmean(before[-window:]), fmean(since[-window:]), error
+    return fmean(before[-window:]), max(fmean(since), fmean(since[-window:])), error
 
 
 def moved(e: Evidence) -> bool:

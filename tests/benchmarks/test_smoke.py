@@ -60,6 +60,16 @@ def test_long_log_is_diagnosed() -> None:
     assert "never-passed" in benchmark("diagnosis.py", "--smoke").partition("found: ")[2]
 
 
+def test_logs_are_replayed(tmp_path: Path) -> None:
+    """Logs that are made up, recorded and stored are judged by what came after each point."""
+    state = ROOT / "tests" / "diagnose" / "trainer_states" / "plain_trainer.json"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trainer_state.json").write_bytes(state.read_bytes())
+    printed = benchmark("refute.py", "--logs", "6", "--states", str(tmp_path))
+    for logs in ("| made up | 6 |", "| recorded |", f"| states in {tmp_path.name} | 1 |"):
+        assert logs in printed
+
+
 @pytest.mark.slow
 def test_costs_are_compared() -> None:
     """Both sides of each comparison run, and the two sides of the loop train as many steps."""

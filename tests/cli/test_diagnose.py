@@ -57,10 +57,13 @@ def test_text(diagnose: Diagnose) -> None:
     assert lines[1].startswith("  train loss ")
     assert lines[1].endswith(" 3.4390 -> 0.4815, lowest 0.4335")
     assert lines[2].endswith(" 0.9304 -> 0.5008, lowest 0.4742")
-    assert "findings:" == lines[3]
-    assert lines[4].startswith("  warning overfitting: The eval loss rose from 0.474 (step 60)")
-    assert "    evidence: eval_lowest 0.4742, " in out
-    assert "    remedy: checkpoint-60 (epoch 3 of 4) is not on disk: train again up to there" in out
+    assert "findings: none" == lines[3]
+    _, out, _ = diagnose("two_eval_sets")
+    lines = out.splitlines()
+    assert "findings:" in lines
+    assert "  warning overfitting: Eval set near: The eval loss " in out
+    assert "    evidence: eval_set near, eval_lowest " in out
+    assert " is not on disk: train again up to there" in " ".join(out.split())
     assert "Halve the learning rate" in " ".join(out.split())
 
 
@@ -93,7 +96,7 @@ def test_markdown(diagnose: Diagnose) -> None:
 
 def test_json(diagnose: Diagnose) -> None:
     """One list, of plain values; what JSON can't say is null."""
-    code, out, _ = diagnose("hidden_nan", "sft", "--format", "json")
+    code, out, _ = diagnose("hidden_nan", "two_eval_sets", "--format", "json")
     first, second = json.loads(out)
     assert 1 == code
     assert ("hidden_nan/checkpoint-80/trainer_state.json", 80) == (first["source"], first["step"])

@@ -34,7 +34,7 @@ from tests.diagnose.fakes_curves import REAL, evidence, kinds, real
         ("long", []),
         ("cosine", []),
         ("two", ["underfit"]),
-        ("one", []),
+        ("one", ["underfit"]),
     ],
 )
 def test_real_runs_are_read_right(name, expected):

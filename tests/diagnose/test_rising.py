@@ -9,7 +9,7 @@ import pytest
 
 from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
-from tests.diagnose.fakes_curves import DECAY, accurate, evidence, kinds
+from tests.diagnose.fakes_curves import DECAY, accurate, evidence, kinds, measured
 from tests.fakes import fake_example, fake_metrics, fake_noise
 
 
@@ -138,7 +138,8 @@ class TestOverfitting:
 
     def test_wide_gap(self):
         """Train 0.01 and eval 0.25, level, is learning by heart."""
-        assert overfitting(evidence(DECAY, (0.3, 0.26, 0.25, 0.25), 5, 0.01)).kind == "overfitting"
+        of = measured(evidence(DECAY, (0.3, 0.26, 0.25, 0.25), 5, 0.01))
+        assert overfitting(of).kind == "overfitting"
 
     def test_converged_run_with_a_wide_ratio(self):
         """Train 0.08 and eval 0.10 is healthy although the gap is a quarter of the loss."""
@@ -151,11 +152,13 @@ class TestOverfitting:
     def test_gap_while_eval_hardly_falls(self):
         """A fall of a thirtieth of the gap in the last quarter never closes it."""
         evals = (0.9, 0.46, 0.442, 0.428)
-        assert overfitting(evidence(DECAY, evals, 5, 0.01)).kind == "overfitting"
+        found = overfitting(measured(evidence(DECAY, evals, 5, 0.01)))
+        assert found.kind == "overfitting"
+        assert "fewer epochs" not in found.remedy, "the last point is the best"
 
     def test_gap_while_eval_falls(self):
         """A wide gap is tolerated while the eval loss still falls."""
-        assert None is overfitting(evidence(DECAY, (3.0, 2.5, 2.0, 1.5), 5, 0.9))
+        assert None is overfitting(measured(evidence(DECAY, (3.0, 2.5, 2.0, 1.5), 5, 0.9)))
 
     def test_train_rises_too(self):
         """Both rising is not overfitting."""
@@ -180,22 +183,24 @@ class TestOverfitting:
         """Of a gap that was there before the first step only what came since counts."""
         losses = [1 + 0.6 * math.exp(-n / 15) for n in range(100)]
         level = (2.2, 2.05, 2.01, 2.005)
-        assert None is overfitting(evidence(losses, level, 2.6, 1.0))
-        assert overfitting(evidence(losses, level, 1.7, 1.0)).kind == "overfitting"
-        assert overfitting(evidence(losses, level, math.nan, 1.0)).kind == "overfitting"
+        assert None is overfitting(measured(evidence(losses, level, 2.6, 1.0)))
+        for base in (1.7, math.nan):
+            of = measured(evidence(losses, level, base, 1.0))
+            assert overfitting(of).kind == "overfitting"
         lower = [0.3 + 1.3 * math.exp(-n / 15) for n in range(100)]
-        since = overfitting(evidence(lower, level, 2.6, 0.3))
+        since = overfitting(measured(evidence(lower, level, 2.6, 0.3)))
         assert "of it from the start" in since.message
 
     def test_a_run_that_learns_at_once(self):
         """Train losses that fall within three steps don't look like sets that differ."""
         losses = [5.0, 1.0, 0.5] + [0.1] * 50
-        assert overfitting(evidence(losses, (1.5, 1.4, 1.4), 5.0, 0.1)).kind == "overfitting"
+        of = measured(evidence(losses, (1.5, 1.4, 1.4), 5.0, 0.1))
+        assert overfitting(of).kind == "overfitting"
 
     def test_within_measured_noise(self):
         """A rise or a gap that the seed alone may bring is none."""
-        rising = evidence(DECAY, (0.9, 0.3, 0.28, 0.31), train_loss=0.25)
-        wide = evidence(DECAY, (0.3, 0.26, 0.25, 0.25), 5, 0.01)
+        rising = evidence(DECAY, (0.9, 0.28, 0.30, 0.31), train_loss=0.25)
+        wide = measured(evidence(DECAY, (0.3, 0.26, 0.25, 0.25), 5, 0.01))
         for of, noise in ((rising, fake_noise(eval_loss=0.1)), (wide, fake_noise(overfit_gap=0.3))):
             assert overfitting(of).kind == "overfitting"
             assert None is overfitting(replace(of, seed_noise=noise))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def kinds(run: TrainerRun) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("sft", ["overfitting"]),
+        ("sft", []),
         ("hidden_nan", ["non-finite"]),
         ("plain_trainer", ["underfit"]),
         ("eval_on_start", ["not-learning"]),
@@ -150,7 +151,7 @@ def test_evaluated_again_after_training(put: Put, last: float) -> None:
 def test_an_eval_set_without_a_name(put: Put) -> None:
     """Beside named sets it is said to have none."""
     named = [evaluated(step, 1.0, "far") for step in (50, 100)]
-    plain = [evaluated(50, 1.0), evaluated(100, 2.0)]
+    plain = [evaluated(50, 1.0), evaluated(75, 1.5), evaluated(100, 2.0)]
     (found,) = findings_of(read_state(put(*named, *plain)))
     assert found.message.startswith("The unnamed eval set: The eval loss rose")
     assert "(unnamed)" == found.evidence["eval_set"]
@@ -214,9 +215,10 @@ def test_a_classifiers_accuracy(put: Put) -> None:
 def test_remedies_name_a_trainers_arguments(put: Put) -> None:
     """There is no loop file whose settings could be changed."""
     entries = [train(n, 0.1 + 2 * math.exp(-n / 15)) for n in range(1, 101)]
-    run = read_state(put(*entries, evaluated(50, 0.5), evaluated(100, 0.9)))
-    (found,) = findings_of(run)
+    run = read_state(put(*entries, evaluated(50, 0.5), evaluated(75, 0.8), evaluated(100, 0.9)))
+    (found,) = findings_of(replace(run, of_lora=True))
     assert "set lora_dropout to" in found.remedy
+    assert "halve the rank" in found.remedy
 
 
 def test_a_metric_that_is_no_number(put: Put) -> None:

@@ -178,7 +178,9 @@ def logged_every(every: int, losses: list[float], evals: dict[int, float]) -> Tr
     return replace(
         of,
         steps=tuple(replace(first, step=n, loss=fmean(losses[n - every : n])) for n in ends),
-        evals={"": tuple(replace(point, step=n, eval_loss=x) for n, x in evals.items())},
+        evals={
+            "": tuple(replace(point, step=n, epoch=n / 300, eval_loss=x) for n, x in evals.items())
+        },
         step=len(losses),
         epochs=4.0,
     )

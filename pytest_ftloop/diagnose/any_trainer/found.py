@@ -115,6 +115,15 @@ def stated_steps(state: Mapping[str, Any], key: str) -> int:
     return int(value) if is_count(value) else 0
 
 
+def stated_epochs(state: Mapping[str, Any]) -> float:
+    """The epochs done; 0 if none are stated, or not with the steps: then the log's last count."""
+    value = state.get("epoch")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    is_done = 0 < value < MOST_STEPS and stated_steps(state, "global_step") > 0
+    return float(value) if is_done else 0.0
+
+
 def is_count(value: object) -> TypeGuard[int | float]:
     """Whether a value is a whole number of steps, up to `MOST_STEPS`."""
     is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())

@@ -18,6 +18,7 @@ from pytest_ftloop.diagnose import Evidence, by_severity, diagnose
 from pytest_ftloop.diagnose.any_trainer import preferences, rewards
 from pytest_ftloop.diagnose.any_trainer.adapter_file import Adapter, read_adapter
 from pytest_ftloop.diagnose.any_trainer.advice import Points, with_checkpoint, wrong_best
+from pytest_ftloop.diagnose.any_trainer.beside import is_of_lora
 from pytest_ftloop.diagnose.any_trainer.entries import (
     Entry,
     as_it_went_on,
@@ -31,6 +32,7 @@ from pytest_ftloop.diagnose.any_trainer.found import (
     MOST_STEPS,
     checkpoints,
     load_state,
+    stated_epochs,
     stated_steps,
     states_in,
     wrong,
@@ -71,6 +73,7 @@ class TrainerRun:
     which the rules don't fit. `notes` state what could not be checked, and why. `series` are all
     figures of the log by name, `choice` the best checkpoint that the trainer names, `model` is what
     the files beside the state say of the model, `saved` are the steps of the checkpoints on disk.
+    `of_lora` is False if the whole model is trained, None if unknown.
     """
 
     source: str
@@ -87,6 +90,7 @@ class TrainerRun:
     choice: Choice | None
     model: ModelFile
     saved: frozenset[int] = frozenset()
+    of_lora: bool | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -115,6 +119,7 @@ class TrainerRun:
             causal=self._is_causal(eval_set),
             eval_examples=rows_of(self.series, eval_set),
             pretrained=True if self.adapter or self._is_trl else None,
+            of_lora=self.of_lora,
         )
 
     def scores(self, eval_set: str = "") -> tuple[Score, ...]:
@@ -226,7 +231,7 @@ def read_state(path: Path) -> TrainerRun:
         source=shown_path(path),
         step=step,
         planned_steps=max(stated_steps(state, "max_steps"), step),
-        epochs=max(entry.get("epoch", 0.0) for entry in entries),
+        epochs=stated_epochs(state) or max(entry.get("epoch", 0.0) for entry in entries),
         seconds=seconds[-1] if seconds else None,
         steps=steps,
         evals=evals,
@@ -242,6 +247,7 @@ def read_state(path: Path) -> TrainerRun:
         choice=choice_of(state, series),
         model=read_model(_places(path.parent)),
         saved=_saved(path.parent),
+        of_lora=is_of_lora(_places(path.parent)),
     )
 
 
@@ -289,6 +295,11 @@ def _is_likelihood(
     losses = [step.loss for step in steps]
     losses += [point.eval_loss for points in evals.values() for point in points]
     return not rewards and not any(x < 0 for x in losses)
+
+
+def _places(folder: Path) -> list[Path]:
+    """A state's folder, and the newest checkpoint below it."""
+    return [folder, *(checkpoint for _, checkpoint in checkpoints(folder)[:1])]
 
 
 def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
