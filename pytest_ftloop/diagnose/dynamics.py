@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
+from pytest_ftloop.diagnose.label_noise import label_noise
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import TrainedExample
@@ -45,8 +46,11 @@ IDS = 10
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
-    """The finding on doubted labels, if any are."""
-    found = mislabelled(e)
+    """The finding on doubted labels, if any are.
+
+    Few that are apart from all others are named first, as those ids are the more certain ones.
+    """
+    found = mislabelled(e) or label_noise(e)
     return (found,) if found else ()
 
 

@@ -1,0 +1,203 @@
+"""Wrong labels in number: train examples are contradicted where eval examples are not."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.records import Finding
+from pytest_ftloop.diagnose.groups import listed
+from pytest_ftloop.diagnose.windows import at, eval_is_finite, tail_mean
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import ExampleResult, TrainedExample
+    from pytest_ftloop.diagnose.evidence import Evidence
+
+ERRORS_OF_LOSS, ERRORS_OF_ACCURACY = 2.5, 1.0
+"""Standard errors by which the train loss must exceed the eval loss, and the eval accuracy the
+train accuracy. A pass over examples that were trained on before is biased the other way, so chance
+reaches these less often than one run in two hundred."""
+
+LEAST_EXCESS = 0.1
+"""Least excess of the train loss, as a share of the eval loss: a smaller one is not worth a word
+even if a large eval set makes it certain."""
+
+FEWEST_TRAINED, FEWEST_EVAL = 40, 20
+"""Fewest examples of either set that the normal approximation of a mean needs."""
+
+IDS = 20
+"""Ids that the finding names: a first batch to check by hand."""
+
+
+@dataclass(frozen=True)
+class Excess:
+    """What one pass over the train set showed beyond the eval set at the same steps.
+
+    `number` counts passes from 0. `loss` and `eval_loss` are token means in nats, `loss_errors` and
+    `accuracy_errors` the differences in standard errors, positive if the train set does worse.
+    `wrong` is the estimated number of wrong labels.
+    """
+
+    number: int
+    loss: float
+    eval_loss: float
+    loss_errors: float
+    accuracy_errors: float
+    wrong: int
+
+
+def label_noise(e: Evidence) -> Finding | None:
+    """Many train labels contradict what the model learned.
+
+    Signal: in one pass but the first, the train examples, which the model has been trained on
+    before, have a higher loss than the eval examples at the same steps: by 2.5 standard errors and
+    a tenth of the eval loss, with a lower token accuracy, by one standard error. Training on an
+    example lowers its loss, so a healthy set is below the eval set. The eval loss is interpolated
+    between evaluation points, which overstates it while it falls. If dropout or NEFTune raise the
+    train losses, what they may add is subtracted. The ids are those with the highest losses, summed
+    over the tokens, in the second half of the passes. Source: planted wrong labels (benchmark
+    `wrong_labels.py`). Minimum data: 2 passes over 40 train examples, 20 eval examples, 2
+    evaluation points. NaN: such examples are left out; with a NaN eval loss: silent. If the eval
+    set has as many wrong labels, the two are alike, and the rule is silent.
+    """
+    found = most_excessive(e)
+    if found is None:
+        return None
+    ids = listed(suspects(e.trained)[: min(IDS, found.wrong)], IDS)
+    share = found.wrong / len(e.trained)
+    return Finding(
+        kind="mislabelled",
+        severity="warning",
+        message=(
+            f"About {found.wrong} of {len(e.trained)} train examples ({share:.0%}) look "
+            f"mislabelled: in pass {found.number + 1} the train loss was {found.loss:.3f}, though "
+            f"the model had seen each example before, and the eval loss {found.eval_loss:.3f}. "
+            f"The most doubtful: {ids}."
+        ),
+        evidence={
+            "doubted": found.wrong,
+            "examples": len(e.trained),
+            "pass": found.number + 1,
+            "train_loss": found.loss,
+            "eval_loss": found.eval_loss,
+            "loss_standard_errors": found.loss_errors,
+            "accuracy_standard_errors": found.accuracy_errors,
+            "ids": ids,
+        },
+        remedy=(
+            "Check the labels of these train examples first, then how the train set was labelled: "
+            "correct the wrong ones, or drop them. If the labels are right, the train set is "
+            "harder than the eval set."
+        ),
+        tunable=False,
+    )
+
+
+def most_excessive(e: Evidence) -> Excess | None:
+    """The pass with the most significant excess of those that have one."""
+    trained = [x for x in e.trained if x.steps and all(map(math.isfinite, x.losses))]
+    results = [r for r in e.results if r.tokens and math.isfinite(r.loss)]
+    if len(trained) < FEWEST_TRAINED or len(results) < FEWEST_EVAL:
+        return None
+    if len(e.evals) < 2 or not eval_is_finite(e):
+        return None
+    passes = range(1, max(len(x.losses) for x in trained))
+    found = [excess for n in passes if (excess := _excess(e, n, trained, results))]
+    return max(found, key=lambda excess: excess.loss_errors, default=None)
+
+
+def suspects(trained: Sequence[TrainedExample]) -> list[str]:
+    """The ids by their loss in the second half of their passes, the highest first.
+
+    Earlier passes are of a model that had not learned the task. The losses are summed over the
+    tokens, as the token that tells a label from others may be one of many.
+    """
+
+    def doubt(example: TrainedExample) -> float:
+        late = example.losses[(len(example.losses) + 1) // 2 :] or example.losses
+        return example.tokens * fmean(late)
+
+    finite = [x for x in trained if all(map(math.isfinite, x.losses))]
+    return [x.id for x in sorted(finite, key=doubt, reverse=True)]
+
+
+def _excess(
+    e: Evidence, number: int, trained: Sequence[TrainedExample], results: Sequence[ExampleResult]
+) -> Excess | None:
+    some = [x for x in trained if len(x.losses) > number]
+    steps = [x.steps[number] for x in some]
+    if len(some) < max(FEWEST_TRAINED, 0.5 * len(trained)) or fmean(steps) < e.evals[0].step:
+        return None
+    losses = [x.losses[number] * x.tokens for x in some]
+    correct = [x.correct[number] for x in some]
+    tokens = [x.tokens for x in some]
+    loss, accuracy = sum(losses) / sum(tokens), sum(correct) / sum(tokens)
+    eval_loss = _mean_at(steps, e.eval_curve)
+    eval_accuracy = _mean_at(steps, [(point.step, point.token_accuracy) for point in e.evals])
+    of_eval = [r.tokens for r in results]
+    loss_error = math.hypot(_error(losses, tokens), _error([r.loss for r in results], of_eval))
+    accuracy_error = math.hypot(
+        _error(correct, tokens), _error([r.correct for r in results], of_eval)
+    )
+    above = loss - eval_loss - _added_by_noise(e, trained)
+    if not (loss_error > 0 and accuracy_error > 0 and above > LEAST_EXCESS * eval_loss):
+        return None
+    excess = Excess(
+        number,
+        loss,
+        eval_loss,
+        above / loss_error,
+        (eval_accuracy - accuracy) / accuracy_error,
+        _estimated_wrong(some, number, results, eval_accuracy),
+    )
+    is_certain = (
+        excess.loss_errors >= ERRORS_OF_LOSS and excess.accuracy_errors >= ERRORS_OF_ACCURACY
+    )
+    return excess if is_certain and excess.wrong else None
+
+
+def _mean_at(steps: Sequence[int], curve: Sequence[tuple[int, float]]) -> float:
+    """The mean of a curve over these steps, of which the examples of a batch share one."""
+    counts = Counter(steps)
+    return sum(at(curve, step) * count for step, count in counts.items()) / len(steps)
+
+
+def _estimated_wrong(
+    some: Sequence[TrainedExample],
+    number: int,
+    results: Sequence[ExampleResult],
+    eval_accuracy: float,
+) -> int:
+    """How many train examples are answered wrongly beyond the eval set's share.
+
+    The eval set's share is known at the best point only. It is scaled to the steps of the pass by
+    the token error there, `1 - eval_accuracy`, over that of the best point.
+    """
+    failing = fmean(x.correct[number] < x.tokens for x in some)
+    of_best = fmean(r.correct < r.tokens for r in results)
+    error = 1 - sum(r.correct for r in results) / sum(r.tokens for r in results)
+    failing_eval = of_best * max(1.0, (1 - eval_accuracy) / error) if error > 0 else 0.0
+    return round(len(some) * max(0.0, failing - failing_eval) / max(1 - failing_eval, 1e-9))
+
+
+def _added_by_noise(e: Evidence, trained: Sequence[TrainedExample]) -> float:
+    """The most that dropout and NEFTune may have added to a train loss, in nats per token.
+
+    That is how far the last pass is above the train loss in eval mode at the end. It includes what
+    was learned meanwhile.
+    """
+    final = e.final.get("train_loss", math.nan)
+    if not e.noisy_forwards or not math.isfinite(final):
+        return 0.0
+    return max(0.0, tail_mean([step.loss for step in e.steps]) - final)
+
+
+def _error(sums: Sequence[float], tokens: Sequence[int]) -> float:
+    """The standard error of a token mean over examples: that of a ratio of two sums."""
+    mean = sum(sums) / sum(tokens)
+    squares = ((one - mean * count) ** 2 for one, count in zip(sums, tokens, strict=True))
+    return math.sqrt(sum(squares)) / sum(tokens)
