@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, TrainedExample
     from pytest_ftloop.diagnose.evidence import Evidence
 
-ERRORS_OF_LOSS, ERRORS_OF_ACCURACY = 2.5, 1.0
+ERRORS_OF_LOSS, ERRORS_OF_ACCURACY = 2.0, 1.0
 """Standard errors by which the train loss must exceed the eval loss, and the eval accuracy the
 train accuracy. A pass over examples that were trained on before is biased the other way, so chance
 reaches these less often than one run in two hundred."""
@@ -54,7 +54,7 @@ def label_noise(e: Evidence) -> Finding | None:
     """Many train labels contradict what the model learned.
 
     Signal: in one pass but the first, the train examples, which the model has been trained on
-    before, have a higher loss than the eval examples at the same steps: by 2.5 standard errors and
+    before, have a higher loss than the eval examples at the same steps: by 2 standard errors and
     a tenth of the eval loss, with a lower token accuracy, by one standard error. Training on an
     example lowers its loss, so a healthy set is below the eval set. The eval loss is interpolated
     between evaluation points, which overstates it while it falls. If dropout or NEFTune raise the
@@ -143,7 +143,7 @@ def _excess(
     accuracy_error = math.hypot(
         _error(correct, tokens), _error([r.correct for r in results], of_eval)
     )
-    above = loss - eval_loss - _added_by_noise(e, trained)
+    above = loss - eval_loss - _added_by_noise(e)
     if not (loss_error > 0 and accuracy_error > 0 and above > LEAST_EXCESS * eval_loss):
         return None
     excess = Excess(
@@ -184,7 +184,7 @@ def _estimated_wrong(
     return round(len(some) * max(0.0, failing - failing_eval) / max(1 - failing_eval, 1e-9))
 
 
-def _added_by_noise(e: Evidence, trained: Sequence[TrainedExample]) -> float:
+def _added_by_noise(e: Evidence) -> float:
     """The most that dropout and NEFTune may have added to a train loss, in nats per token.
 
     That is how far the last pass is above the train loss in eval mode at the end. It includes what
