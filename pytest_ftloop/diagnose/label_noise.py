@@ -60,7 +60,7 @@ def label_noise(e: Evidence) -> Finding | None:
     between evaluation points, which overstates it while it falls. If dropout or NEFTune raise the
     train losses, what they may add is subtracted. The ids are those with the highest losses, summed
     over the tokens, in the second half of the passes. Source: planted wrong labels (benchmark
-    `wrong_labels.py`). Minimum data: 2 passes over 40 train examples, 20 eval examples, 2
+    `slices.py --only many`). Minimum data: 2 passes over 40 train examples, 20 eval examples, 2
     evaluation points. NaN: such examples are left out; with a NaN eval loss: silent. If the eval
     set has as many wrong labels, the two are alike, and the rule is silent.
     """
