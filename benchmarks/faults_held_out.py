@@ -6,26 +6,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-import held_out
 import tasks
 from faults_cases import LORA, TRAINING, Case, numbered
 from faults_rows import mislabelled, without
 
 
-def library(seed: int) -> tasks.Task:
-    """Messages to a library, each once."""
-    draw = random.Random(f"library-{seed}")
-    rows: dict[str, tasks.Row] = {}
-    while len(rows) < 600:
-        row = held_out.library(draw)
-        rows.setdefault(row["prompt"], {name: row[name] for name in ("prompt", "completion")})
-    made = tuple(rows.values())
-    return tasks.Task("library", "tiny", made[:400], made[400:480], made[480:])
-
-
 def usual(planted: str, what: str, seed: int, base: str, rows: int = 200) -> Case:
     """The task with the usual settings; nothing is wrong yet."""
-    made = library(seed)
+    made = tasks.library(400, 80, seed)
     train, eval_ = numbered("t", made.train[:rows]), numbered("e", made.eval)
     case = Case(planted, f"library on {base}: {what}", train, eval_, LORA, TRAINING, model=base)
     return case.but(seed=42 + seed)
