@@ -203,8 +203,8 @@ def show_many(cases: Seen) -> None:
         learned = [(case, e) for case, e in some if 1 - rate(e, ids_of(e)) >= PASSING]
         of_ids = [right for case, e in learned if (right := share_of_ids(case, e)) is not None]
         named = sum(share_of_ids(case, e) is not None for case, e in some)
-        right = mean(of_ids) if of_ids else "-"
-        rows.append((what, len(some), named, len(learned), len(of_ids), right))
+        precision = mean(of_ids) if of_ids else "-"
+        rows.append((what, len(some), named, len(learned), len(of_ids), precision))
     heads = ("wrong labels", "runs", "named", "learned", "of these named", "of the ids wrong")
     print(tabulate(rows, heads, "plain"), flush=True)
 
