@@ -11,20 +11,38 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
+from pytest_ftloop.diagnose.labels import labels_of
+from pytest_ftloop.diagnose.naming import answer_of
 from pytest_ftloop.diagnose.windows import at, eval_is_finite, tail_mean
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, TrainedExample
     from pytest_ftloop.diagnose.evidence import Evidence
 
-ERRORS_OF_LOSS, ERRORS_OF_ACCURACY = 2.0, 1.0
-"""Standard errors by which the train loss must exceed the eval loss, and the eval accuracy the
-train accuracy. A pass over examples that were trained on before is biased the other way, so chance
-reaches these less often than one run in two hundred."""
 
-LEAST_EXCESS = 0.1
-"""Least excess of the train loss, as a share of the eval loss: a smaller one is not worth a word
-even if a large eval set makes it certain."""
+@dataclass(frozen=True)
+class Limits:
+    """How far the train set must do worse than the eval set.
+
+    `loss_errors` and `accuracy_errors` are standard errors, `share` is an excess of the train loss
+    over the eval loss, as a share of the latter.
+    """
+
+    loss_errors: float
+    accuracy_errors: float
+    share: float
+
+
+OF_LABELS = Limits(2.0, 1.0, 0.1)
+"""For a set of labels: a pass over examples that were trained on before is biased the other way, so
+chance reaches these less often than once in two hundred runs. Excesses under a tenth are not worth
+a word even if a large eval set makes them certain."""
+
+OF_OPEN_ANSWERS = Limits(4.0, 3.0, 0.5)
+"""For open answers: the two sets may differ in difficulty, but wrong answers cost several nats."""
+
+FIRST_STEPS = 3
+"""Steps whose losses show how hard the train set was before anything was learned."""
 
 FEWEST_TRAINED, FEWEST_EVAL = 40, 20
 """Fewest examples of either set that the normal approximation of a mean needs."""
@@ -37,14 +55,16 @@ IDS = 20
 class Excess:
     """What one pass over the train set showed beyond the eval set at the same steps.
 
-    `number` counts passes from 0. `loss` and `eval_loss` are token means in nats, `loss_errors` and
-    `accuracy_errors` the differences in standard errors, positive if the train set does worse.
+    `number` counts passes from 0. `loss` and `eval_loss` are token means in nats; `share` is what
+    the former is above the latter, less known causes, as a share of the latter. `loss_errors` and
+    `accuracy_errors` are the differences in standard errors, positive if the train set does worse.
     `wrong` is the estimated number of wrong labels.
     """
 
     number: int
     loss: float
     eval_loss: float
+    share: float
     loss_errors: float
     accuracy_errors: float
     wrong: int
@@ -54,15 +74,18 @@ def label_noise(e: Evidence) -> Finding | None:
     """Many train labels contradict what the model learned.
 
     Signal: in one pass but the first, the train examples, which the model has been trained on
-    before, have a higher loss than the eval examples at the same steps: by 2 standard errors and
-    a tenth of the eval loss, with a lower token accuracy, by one standard error. Training on an
-    example lowers its loss, so a healthy set is below the eval set. The eval loss is interpolated
-    between evaluation points, which overstates it while it falls. If dropout or NEFTune raise the
-    train losses, what they may add is subtracted. The ids are those with the highest losses, summed
-    over the tokens, in the second half of the passes. Source: planted wrong labels (benchmark
-    `slices.py --only many`). Minimum data: 2 passes over 40 train examples, 20 eval examples, 2
-    evaluation points. NaN: such examples are left out; with a NaN eval loss: silent. If the eval
-    set has as many wrong labels, the two are alike, and the rule is silent.
+    before, have a higher loss than the eval examples at the same steps: in a set of labels by 2
+    standard errors and a tenth of the eval loss, with a lower token accuracy, by one standard
+    error; with open answers by 4 standard errors and half of it, and 3. Of a set of labels only the
+    examples whose label occurs in the eval set count. Training on an example lowers its loss, so a
+    healthy set is below the eval set. The eval loss is interpolated between evaluation points,
+    which overstates it while it falls. What dropout or NEFTune may add to the train losses is
+    subtracted, and so is what the first steps were above the untrained base's eval loss. The ids
+    are those with the highest losses, summed over the tokens, in the second half of the passes.
+    Source: planted wrong labels (benchmark `slices.py --only many`). Minimum data: 2 passes over 40
+    train examples, 20 eval examples, 2 evaluation points. NaN: such examples are left out; with a
+    NaN eval loss: silent. If the eval set has as many wrong labels, the two are alike, and the rule
+    is silent.
     """
     found = most_excessive(e)
     if found is None:
@@ -99,7 +122,7 @@ def label_noise(e: Evidence) -> Finding | None:
 
 def most_excessive(e: Evidence) -> Excess | None:
     """The pass with the most significant excess of those that have one."""
-    trained = [x for x in e.trained if x.steps and all(map(math.isfinite, x.losses))]
+    trained, limits = _comparable(e)
     results = [r for r in e.results if r.tokens and math.isfinite(r.loss)]
     if len(trained) < FEWEST_TRAINED or len(results) < FEWEST_EVAL:
         return None
@@ -107,7 +130,25 @@ def most_excessive(e: Evidence) -> Excess | None:
         return None
     passes = range(1, max(len(x.losses) for x in trained))
     found = [excess for n in passes if (excess := _excess(e, n, trained, results))]
-    return max(found, key=lambda excess: excess.loss_errors, default=None)
+    certain = [
+        excess
+        for excess in found
+        if excess.wrong
+        and excess.loss_errors >= limits.loss_errors
+        and excess.accuracy_errors >= limits.accuracy_errors
+        and excess.share > limits.share
+    ]
+    return max(certain, key=lambda excess: excess.loss_errors, default=None)
+
+
+def _comparable(e: Evidence) -> tuple[list[TrainedExample], Limits]:
+    """The train examples that the eval set can be compared with, and how far they must be apart."""
+    trained = [x for x in e.trained if x.steps and all(map(math.isfinite, x.losses))]
+    if not labels_of(e.train):
+        return trained, OF_OPEN_ANSWERS
+    expected = set(map(answer_of, e.eval))
+    known = {x.id for x in e.train if answer_of(x) in expected}
+    return [x for x in trained if x.id in known], OF_LABELS
 
 
 def suspects(trained: Sequence[TrainedExample]) -> list[str]:
@@ -143,21 +184,18 @@ def _excess(
     accuracy_error = math.hypot(
         _error(correct, tokens), _error([r.correct for r in results], of_eval)
     )
-    above = loss - eval_loss - _added_by_noise(e)
-    if not (loss_error > 0 and accuracy_error > 0 and above > LEAST_EXCESS * eval_loss):
+    above = loss - eval_loss - _added_by_noise(e) - _harder_at_start(e, trained)
+    if not (loss_error > 0 and accuracy_error > 0 and eval_loss > 0):
         return None
-    excess = Excess(
+    return Excess(
         number,
         loss,
         eval_loss,
+        above / eval_loss,
         above / loss_error,
         (eval_accuracy - accuracy) / accuracy_error,
         _estimated_wrong(some, number, results, eval_accuracy),
     )
-    is_certain = (
-        excess.loss_errors >= ERRORS_OF_LOSS and excess.accuracy_errors >= ERRORS_OF_ACCURACY
-    )
-    return excess if is_certain and excess.wrong else None
 
 
 def _mean_at(steps: Sequence[int], curve: Sequence[tuple[int, float]]) -> float:
@@ -194,6 +232,19 @@ def _added_by_noise(e: Evidence) -> float:
     if not e.noisy_forwards or not math.isfinite(final):
         return 0.0
     return max(0.0, tail_mean([step.loss for step in e.steps]) - final)
+
+
+def _harder_at_start(e: Evidence, trained: Sequence[TrainedExample]) -> float:
+    """What the first train losses are above the untrained base's eval loss, in nats per token.
+
+    Only the part beyond two standard errors counts. 0 if the base's loss is unknown.
+    """
+    first = [x for x in trained if x.steps[0] < FIRST_STEPS]
+    if len(first) < 2 or math.isnan(e.untrained_loss):
+        return 0.0
+    losses, tokens = [x.losses[0] * x.tokens for x in first], [x.tokens for x in first]
+    above = sum(losses) / sum(tokens) - e.untrained_loss
+    return max(0.0, above - 2 * _error(losses, tokens))
 
 
 def _error(sums: Sequence[float], tokens: Sequence[int]) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from pytest_ftloop.core.records import EvalPoint, ExampleResult, TrainedExample
+from pytest_ftloop.core.records import EvalPoint, Example, ExampleResult, TrainedExample
 from pytest_ftloop.diagnose import Evidence, dynamics
 from pytest_ftloop.diagnose.label_noise import label_noise, suspects
 from tests.fakes import fake_metrics, fake_training
@@ -50,6 +51,14 @@ def results(count: int, wrong: int, seed: int = 1) -> tuple[ExampleResult, ...]:
     )
 
 
+def examples(ids: Iterable[str], labels: Sequence[str] = ("left", "right")) -> tuple[Example, ...]:
+    """Examples of these labels in turn."""
+    return tuple(
+        Example(id_, id_, {}, prompt="p", expected=labels[n % len(labels)])
+        for n, id_ in enumerate(ids)
+    )
+
+
 def evidence(
     count: int = 200,
     wrong: int = 70,
@@ -65,7 +74,16 @@ def evidence(
         for step in range(STEPS // 2, passes * STEPS + 1, STEPS // 2)
     )
     training = replace(training, evals=evals)
-    return Evidence.of(training, metrics, metrics, 2.0, results=results(100, eval_wrong))
+    of_eval = results(100, eval_wrong)
+    return Evidence.of(
+        training,
+        metrics,
+        metrics,
+        2.0,
+        results=of_eval,
+        train=examples(x.id for x in training.trained),
+        eval=examples(x.id for x in of_eval),
+    )
 
 
 @pytest.mark.parametrize("passes", [2, 3, 6])
@@ -131,6 +149,32 @@ def test_dropout_is_not_held_against_the_labels() -> None:
     high = replace(e, noisy_forwards=True, steps=tuple(replace(s, loss=0.5) for s in e.steps))
     assert label_noise(replace(high, final={"train_loss": 0.2})) is None
     assert label_noise(replace(high, final={"train_loss": 0.5})) is not None
+
+
+def test_labels_that_the_eval_set_lacks_do_not_count() -> None:
+    """A second task in the train set, which is harder, is no wrong label."""
+    e = evidence(wrong=70)
+    other = tuple(replace(x, expected="up" if int(x.id[1:]) < 70 else x.expected) for x in e.train)
+    assert label_noise(replace(e, train=other)) is None
+
+
+def test_open_answers_need_a_wide_difference() -> None:
+    """Sets of sentences may differ in difficulty; a third of wrong ones is another matter."""
+    words = [f"sentence {n}" for n in range(200)]
+    few, many = (
+        replace(e, train=examples((x.id for x in e.trained), words))
+        for e in (evidence(wrong=14), evidence(wrong=70))
+    )
+    assert label_noise(few) is None
+    assert label_noise(evidence(wrong=14)) is not None
+    assert label_noise(many) is not None
+
+
+def test_a_train_set_that_was_harder_from_the_start_is_no_worse() -> None:
+    """What the first steps are above the untrained base's eval loss is subtracted."""
+    e = evidence(wrong=30)
+    assert label_noise(e) is not None
+    assert label_noise(replace(e, base_eval_loss=0.9)) is None
 
 
 @pytest.mark.parametrize(
