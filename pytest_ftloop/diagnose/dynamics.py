@@ -32,8 +32,9 @@ BETWEEN_SHARE, TIMES_BETWEEN = 0.7, 2
 """Wrong labels are apart from the other examples, hard ones are not. So the examples between
 `DOUBTED_SHARE` and this share of the median may be at most this many times the doubted ones."""
 
-FEWEST_DOUBTED = 3
-"""Fewest doubted examples for a finding: one or two are as likely to be hard."""
+FEWEST_DOUBTED, LEAST_DOUBTED_SHARE = 3, 0.015
+"""Fewest doubted examples for a finding, and their least share: one or two, or one in a hundred of
+messages that people wrote, are as likely to be hard. A healthy run on 400 of them had 5."""
 
 MOST_DOUBTED_SHARE = 0.2
 """Largest share of doubted examples: if there are more, the model has not learned the task."""
@@ -59,8 +60,8 @@ def mislabelled(e: Evidence) -> Finding | None:
 
     Signal: the confidence in an example is the geometric mean probability of its tokens, averaged
     over all passes but the first. If it stays low, the example is hard or wrongly labelled.
-    Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples, at
-    most 20% of all; and between half and 70% of the median, where hard examples are, at most twice
+    Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples and
+    1.5% of all, at most 20%; and between half and 70% of the median, where hard examples are, at most twice
     as many. Those that the last pass learned (0.75 or more) may be wrong labels learned by heart,
     or hard examples, so they are counted separately. Source: dataset cartography (Swayamdipta et
     al., 2020: low confidence with low variability is often a label error); the figures are from
@@ -126,5 +127,6 @@ def doubted_ids(confidence: Mapping[str, float]) -> list[str]:
     between = sum(limit <= c < BETWEEN_SHARE * middle for c in confidence.values())
     if between > TIMES_BETWEEN * len(low):
         return []
-    is_few = FEWEST_DOUBTED <= len(low) <= MOST_DOUBTED_SHARE * len(confidence)
+    fewest = max(FEWEST_DOUBTED, LEAST_DOUBTED_SHARE * len(confidence))
+    is_few = fewest <= len(low) <= MOST_DOUBTED_SHARE * len(confidence)
     return [id_ for _, id_ in low] if is_few else []

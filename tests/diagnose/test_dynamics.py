@@ -77,6 +77,12 @@ def test_one_or_two_are_hard_ones() -> None:
     assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 2))
 
 
+def test_one_in_a_hundred_is_a_hard_one() -> None:
+    """Messages that people wrote have a few hard ones; three are named among 200, not among 201."""
+    assert findings(evidence(*[LEARNED] * 197, *[WRONG] * 3))
+    assert () == findings(evidence(*[LEARNED] * 198, *[WRONG] * 3))
+
+
 def test_hard_examples_shade_into_the_rest() -> None:
     """Where many lie just above the doubted ones, all of them are hard, not wrong."""
     between = (3.0, 0.8, 0.6, 0.5)
