@@ -63,10 +63,10 @@ def mislabelled(e: Evidence) -> Finding | None:
     Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples and
     1.5% of all, at most 20%; and between half and 70% of the median, where hard examples are, at
     most twice as many. Those that the last pass learned (0.75 or more) may be wrong labels learned
-    by heart, or hard examples, so they are counted separately. Source: dataset cartography (Swayamdipta et
-    al., 2020: low confidence with low variability is often a label error); the figures are from
-    the benchmark `slices.py`. Minimum data: 20 examples, each trained on 3 times. NaN: an example
-    with a loss that is not finite is left out.
+    by heart, or hard examples, so they are counted separately. Source: dataset cartography
+    (Swayamdipta et al., 2020: low confidence with low variability is often a label error); the
+    figures are from the benchmark `slices.py`. Minimum data: 20 examples, each trained on 3 times.
+    NaN: an example with a loss that is not finite is left out.
     """
     confidence = confidences(e)
     doubted = doubted_ids(confidence)
