@@ -72,8 +72,8 @@ def main() -> None:
         unseen = chosen.held_out
         cases = [*of_held_out(seed, unseen), *healthy_held_out(seed, unseen)]
     if chosen.smoke:
-        planted = "mislabelled" if chosen.held_out else "eval-worn-out"
-        cases = [of_kind(planted, cases), of_kind("", cases)]
+        kind = "mislabelled" if chosen.held_out else "eval-worn-out"
+        cases = [of_kind(kind, cases), of_kind("", cases)]
         cases = [shortened(case) for case in cases]
     outcomes: list[Outcome] = []
     for case in cases:
