@@ -17,7 +17,6 @@ from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.impossible import impossible_loss, zero_loss
 from pytest_ftloop.diagnose.learned import converged, not_learning, underfit
 from pytest_ftloop.diagnose.memorising import memorising
-from pytest_ftloop.diagnose.overshot import overshot
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
 
 Rule = Callable[[Evidence], Finding | None]
@@ -51,7 +50,6 @@ RULES: tuple[Rule, ...] = (
     non_finite,
     diverged,
     impossible_loss,
-    overshot,
     not_learning,
     oscillation,
     overfitting,

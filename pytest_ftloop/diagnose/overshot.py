@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.diagnose.broken import diverged
 from pytest_ftloop.diagnose.rising import oscillation
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ planted tasks at usual rates end below a tenth of the base's."""
 def overshot(e: Evidence) -> Finding | None:
     """The signs of `oscillation` at an absurd learning rate, in a run that learned little.
 
-    It is the error `diverged`, because no later step would mend it. Signal: a learning rate of 0.1
+    `diverged` reports it, because no later step would mend it. Signal: a learning rate of 0.1
     or more, `oscillation`, and a lowest eval loss over a fifth of the untrained base's and 0.2
     nats. A run that learned the task keeps the warning, whatever its rate. Source: trainings at
     0.3 (benchmark `faults.py`), which end in `diverged`, `oscillation` or NaN by chance. Minimum
@@ -36,7 +35,7 @@ def overshot(e: Evidence) -> Finding | None:
     lowest = min((point.eval_loss for point in e.evals), default=math.nan)
     if not (rate >= ABSURD_RATE and lowest > max(USELESS_LOSS, USELESS_SHARE * base)):
         return None
-    if math.isnan(base) or diverged(e) is not None or (found := oscillation(e)) is None:
+    if math.isnan(base) or (found := oscillation(e)) is None:
         return None
     return replace(
         found,
