@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
 from pytest_ftloop.diagnose.label_noise import label_noise
+from pytest_ftloop.diagnose.labels import labels_of
+from pytest_ftloop.diagnose.naming import answer_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import TrainedExample
@@ -39,6 +42,10 @@ messages that people wrote, are as likely to be hard. A healthy run on 400 of th
 MOST_DOUBTED_SHARE = 0.2
 """Largest share of doubted examples: if there are more, the model has not learned the task."""
 
+LATE_SHARE = 0.4
+"""Share of a label's examples from which on doubts are about the label: twice the largest share of
+all examples that may be doubted."""
+
 FEWEST_TRAINED = 20
 """Fewest examples that the median needs to represent the others."""
 
@@ -63,13 +70,14 @@ def mislabelled(e: Evidence) -> Finding | None:
     Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples and
     1.5% of all, at most 20%; and between half and 70% of the median, where hard examples are, at
     most twice as many. Those that the last pass learned (0.75 or more) may be wrong labels learned
-    by heart, or hard examples, so they are counted separately. Source: dataset cartography
-    (Swayamdipta et al., 2020: low confidence with low variability is often a label error); the
-    figures are from the benchmark `slices.py`. Minimum data: 20 examples, each trained on 3 times.
-    NaN: an example with a loss that is not finite is left out.
+    by heart, or hard examples, so they are counted separately. In a set of labels those of a label
+    with over 40% of its examples doubted do not count, as it was learned late. Source: dataset
+    cartography (Swayamdipta et al., 2020: low confidence with low variability is often a label
+    error); the figures are from the benchmark `slices.py`. Minimum data: 20 examples, each trained
+    on 3 times. NaN: an example with a loss that is not finite is left out.
     """
     confidence = confidences(e)
-    doubted = doubted_ids(confidence)
+    doubted = without_late_labels(e, doubted_ids(confidence))
     if not doubted:
         return None
     middle, highest = median(confidence.values()), confidence[doubted[-1]]
@@ -99,6 +107,21 @@ def mislabelled(e: Evidence) -> Finding | None:
         + (" If a label is right, the example is hard: keep it." if late else ""),
         tunable=False,
     )
+
+
+def without_late_labels(e: Evidence, doubted: Sequence[str]) -> list[str]:
+    """The ids but those of a label most of whose examples are doubted; none if few are left.
+
+    Such a label was only learned late, or not yet: its examples are right.
+    """
+    if not labels_of(e.train):
+        return list(doubted)
+    label_of = {x.id: answer_of(x) for x in e.train}
+    total = Counter(label_of.values())
+    of_label = Counter(label_of.get(id_, "") for id_ in doubted)
+    late = {label for label, count in of_label.items() if count > LATE_SHARE * total[label]}
+    left = [id_ for id_ in doubted if label_of.get(id_, "") not in late]
+    return left if len(left) >= FEWEST_DOUBTED else []
 
 
 def confidences(e: Evidence) -> dict[str, float]:
