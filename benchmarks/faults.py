@@ -7,8 +7,12 @@ have no error. Thresholds are chosen by each kind's first variant, so the share 
 without these.
 
     python benchmarks/faults.py [--kept DIR] [--first-seed N] [--only KIND ...] [--verbose]
+    python benchmarks/faults.py --held-out [narrow|wide|tiny] [--foreign]
 
-Trainings are kept in a folder: a second run only diagnoses them again.
+Trainings are kept in a folder: a second run only diagnoses them again. `--held-out` takes a base
+and a task that no rule was mended on. `--foreign` writes each run as another trainer would have
+logged it (coarse, without evaluations, with another metric), and counts what `ftloop diagnose`
+finds in it.
 """
 
 from __future__ import annotations
@@ -17,14 +21,17 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bases import BASES, base
 from faults_cases import Case, healthy
+from faults_held_out import healthy_held_out, of_held_out
 from faults_machines import MACHINES, model_folder
 from faults_rows import of_data, of_examples, of_wiring
 from faults_settings import of_chains, of_one_run
+from foreign_logs import findings_by_form
 from kept import VERSIONS, KeptBackend
 
 from pytest_ftloop.config.from_python import from_python
@@ -39,6 +46,12 @@ from pytest_ftloop.report.markdown import markdown_table
 FIRST = 2
 """The first so many findings of a run are read; the right one should be among them."""
 
+CURVES = {
+    *("non-finite", "diverged", "oscillation", "not-learning", "no-signal", "underfit"),
+    *("overfitting", "converged"),
+}
+"""The planted kinds that a log of losses shows, without data and chain."""
+
 
 def main() -> None:
     """Train what is not kept, diagnose all, print the tables."""
@@ -48,17 +61,25 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="KIND", help='planted kinds, or "healthy"')
     parser.add_argument("--verbose", action="store_true", help="print each run's findings")
     parser.add_argument("--smoke", action="store_true", help="a few steps of two cases, as a test")
+    parser.add_argument(
+        "--held-out", nargs="?", choices=BASES, const="narrow", help="a base and a new task"
+    )
+    parser.add_argument("--foreign", action="store_true", help="as logs of other trainers, too")
     chosen = parser.parse_args()
-    player = Player(chosen.kept)
-    cases = [*faults(chosen.first_seed), *healthy(chosen.first_seed)]
+    player, seed = Player(chosen.kept), chosen.first_seed
+    cases = [*faults(seed), *healthy(seed)]
+    if chosen.held_out:
+        unseen = chosen.held_out
+        cases = [*of_held_out(seed, unseen), *healthy_held_out(seed, unseen)]
     if chosen.smoke:
-        cases = [of_kind("eval-worn-out", cases), of_kind("", cases)]
+        kind = "mislabelled" if chosen.held_out else "eval-worn-out"
+        cases = [of_kind(kind, cases), of_kind("", cases)]
         cases = [shortened(case) for case in cases]
     outcomes: list[Outcome] = []
     for case in cases:
         if chosen.only and (case.planted or "healthy") not in chosen.only:
             continue
-        outcome = Outcome(case, player.findings(case))
+        outcome = Outcome(case, *player.findings(case, foreign=chosen.foreign))
         outcomes.append(outcome)
         if chosen.verbose or (case.planted and not outcome.right):
             show(outcome)
@@ -69,6 +90,8 @@ def main() -> None:
     print(f"\nRight among the first {FIRST}: {share(planted)}", end="; ")
     print(f"without each kind's first: {share([o for o in planted if o not in firsts])}.\n")
     print(of_healthy([outcome for outcome in outcomes if not outcome.case.planted]))
+    if chosen.foreign:
+        print(f"\n{of_foreign(outcomes)}")
     print(f"\n{player.trained} trained now, the others read.", file=sys.stderr)
 
 
@@ -100,12 +123,19 @@ class Player:
         self.kept = kept
         self.trained = 0
 
-    def findings(self, case: Case) -> Sequence[Finding]:
-        """What the last iteration of the case's last loop finds."""
+    def findings(
+        self, case: Case, *, foreign: bool = False
+    ) -> tuple[Sequence[Finding], Mapping[str, Sequence[Finding]]]:
+        """What the last iteration of the case's last loop finds; and what its foreign logs show."""
         with tempfile.TemporaryDirectory() as folder:
             for earlier in case.before:
                 self._play(earlier, folder)
-            return self._play(case, folder, opens=False).findings
+            last = self._play(case, folder, opens=False)
+            if not foreign or not last.steps:
+                return last.findings, {}
+            planned = max(step.step for step in last.steps)
+            forms = findings_by_form(tuple(last.steps), tuple(last.evals), planned, Path(folder))
+            return last.findings, forms
 
     def _play(self, case: Case, folder: str, *, opens: bool = True) -> Iteration:
         config = self._config(case, folder)
@@ -120,12 +150,13 @@ class Player:
         return last
 
     def _config(self, case: Case, folder: str) -> LoopConfig:
-        tiny = case.model == "tiny"
         return from_python(
             folder=Path(folder),
             source="benchmark",
             name="case",
-            model="tiny" if tiny else str(model_folder(case.model, self.kept)),
+            model=base(case.model)
+            if case.model in BASES
+            else str(model_folder(case.model, self.kept)),
             train=list(case.train),
             eval=list(case.eval),
             holdout=list(case.holdout) or None,
@@ -157,10 +188,11 @@ def open_holdout(loop: Loop, backend: KeptBackend, done: Iteration) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The findings of a case."""
+    """The findings of a case, and those in each form of its log as another trainer's."""
 
     case: Case
     findings: Sequence[Finding]
+    foreign: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
 
     @property
     def first(self) -> list[str]:
@@ -175,8 +207,12 @@ class Outcome:
     @property
     def place(self) -> int:
         """The index of the planted kind, or of one that is equally right; `FIRST` if missing."""
-        right = (self.case.planted, *self.case.also)
-        return next((place for place, kind in enumerate(self.first) if kind in right), FIRST)
+        return next((place for place, kind in enumerate(self.first) if kind in self.kinds), FIRST)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The planted kind and those that are equally right."""
+        return (self.case.planted, *self.case.also)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -209,6 +245,23 @@ def of_healthy(outcomes: Sequence[Outcome]) -> str:
         rows.append([severity, f"{sum(map(bool, kinds))} of {len(outcomes)}", shown])
     heads = ["healthy runs with", "runs", "findings"]
     return markdown_table(heads, rows, right=[1], escape=str, compact=True)
+
+
+def of_foreign(outcomes: Sequence[Outcome]) -> str:
+    """Per form of the log: planted faults of curves that are found, healthy runs with a finding."""
+    of_curves = [o for o in outcomes if o.case.planted in CURVES and o.foreign]
+    fine = [o for o in outcomes if not o.case.planted and o.foreign]
+    rows = []
+    for form in dict.fromkeys(form for o in outcomes for form in o.foreign):
+        right = sum(any(f.kind in o.kinds for f in o.foreign[form]) for o in of_curves)
+        counts = [
+            sum(any(f.severity == severity for f in o.foreign[form]) for o in fine)
+            for severity in ("error", "warning")
+        ]
+        shown = [f"{right} of {len(of_curves)}", *(f"{count} of {len(fine)}" for count in counts)]
+        rows.append([form, *shown])
+    heads = ["log", "planted in curves, found", "healthy with an error", "with a warning"]
+    return markdown_table(heads, rows, right=range(1, 4), escape=str, compact=True)
 
 
 def show(outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ and epochs on the same rows. Every loop is the product's own; trainings are real
 folder, so that a second run only reads.
 
     python benchmarks/policy.py [hotel banking] [--csv FILE] [--kept DIR] [--early]
+    python benchmarks/policy.py library --base narrow    # a task and a base of no rule
 
 `banking` are seven intents of banking77 (PolyAI, CC-BY-4.0), of a CSV file that the user has.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
+from bases import BASES, base
 from kept import VERSIONS, KeptBackend, Trial
 
 from pytest_ftloop.config.from_python import from_python
@@ -363,7 +365,8 @@ def _ended_at(pace: Pace, evals: Sequence[EvalPoint], steps: int) -> EvalPoint |
 def main() -> None:
     """Play every start of the tasks asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tasks", nargs="*", help="routing, hotel, banking (with --csv)")
+    parser.add_argument("tasks", nargs="*", help="routing, hotel, library, banking (with --csv)")
+    parser.add_argument("--base", choices=BASES, default="tiny", help="the base model")
     parser.add_argument("--kept", type=Path, default=Path(".bench/policy"), help="the trainings")
     parser.add_argument("--csv", type=Path, help="of banking: a file with text,category")
     parser.add_argument("--seeds", type=int, default=Plan.seeds, help="to measure the noise by")
@@ -386,14 +389,23 @@ def main() -> None:
 
 
 def tasks_of(chosen: argparse.Namespace) -> Iterator[tasks.Task]:
-    """The tasks asked for."""
+    """The tasks asked for, on the base asked for."""
+    for task in _tasks_of(chosen):
+        if chosen.base == "tiny":
+            yield task
+        else:
+            yield replace(task, name=f"{task.name}-{chosen.base}", model=base(chosen.base))
+
+
+def _tasks_of(chosen: argparse.Namespace) -> Iterator[tasks.Task]:
     for name in chosen.tasks or (["hotel", "banking"] if chosen.csv else ["hotel"]):
         if name == "banking":
             if chosen.csv is None:
                 sys.exit("banking: wanted --csv FILE, banking77's train.csv")
             yield tasks.banking(chosen.csv, INTENTS)
         else:
-            yield {"routing": tasks.routing, "hotel": tasks.hotel}[name]()
+            made = {"routing": tasks.routing, "hotel": tasks.hotel, "library": tasks.library}
+            yield made[name]()
 
 
 def small_task() -> tasks.Task:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from held_out import library
+
 Row = dict[str, Any]
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart" / "data"
@@ -76,7 +78,8 @@ class Case:
     """One training: its rows, its settings, and what was planted in it.
 
     `wrong` are the ids of the train examples with a planted wrong label, `failing` the ids of the
-    eval examples of the planted group. With `steps` the training stops after so many.
+    eval examples of the planted group. With `steps` the training stops after so many. `evaluated`
+    adds the evaluation points that a loop has, which the rule on many wrong labels needs.
     """
 
     what: str
@@ -89,6 +92,7 @@ class Case:
     wrong: frozenset[str] = frozenset()
     failing: frozenset[str] = frozenset()
     steps: int | None = None
+    evaluated: bool = False
 
 
 # --- tasks -------------------------------------------------------------------------------------
@@ -132,7 +136,9 @@ TASKS: dict[str, Callable[[random.Random], Row]] = {
     "topic": topic,
     "sentiment": sentiment,
 }
-SIZES = {"routing": 280, "topic": 240, "sentiment": 360}
+HELD_OUT: dict[str, Callable[[random.Random], Row]] = {"library": library}
+"""Tasks that no rule was mended on."""
+SIZES = {"routing": 280, "topic": 240, "sentiment": 360, "library": 280}
 EVAL = 150
 LONG = 16
 """Epochs for messages that people wrote; seven are enough for the made-up ones."""
@@ -142,7 +148,7 @@ def rows_of(task: str, count: int, draw: random.Random) -> list[Row]:
     """So many different rows, with ids."""
     found: dict[str, Row] = {}
     while len(found) < count:
-        row = TASKS[task](draw)
+        row = {**TASKS, **HELD_OUT}[task](draw)
         found.setdefault(row["prompt"].rpartition(": ")[2], row)
     return [{"id": f"{n:04d}", **row} for n, row in enumerate(found.values())]
 
@@ -311,6 +317,22 @@ def wrong_labels(first: int) -> Iterator[Case]:
                 case = mistaken(drawn(f"{share:.0%} wrong", task, seed, draw), share, draw)
                 yield replace(case, epochs=LONG) if task == "sentiment" else case
                 seed += 1
+
+
+def many_wrong(first: int, task: str) -> Iterator[Case]:
+    """From none to a third of the train labels are wrong, over 2 to 10 epochs; eval is clean.
+
+    Fewer epochs have more rows, so that the model learns the task.
+    """
+    seed = first
+    for epochs, rows in {2: 400, 3: 400, 5: 240, 10: 150}.items():
+        for share in (0.0, 0.1, 0.2, 0.35):
+            draw = random.Random(f"many-{task}-{seed}")
+            made = rows_of(task, rows + EVAL, draw)
+            train, eval_ = tuple(made[EVAL:]), tuple(made[:EVAL])
+            case = Case(f"{share:.0%} wrong", task, seed, train, eval_, 8e-3, epochs)
+            yield replace(mistaken(case, share, draw), evaluated=True)
+            seed += 1
 
 
 def mistaken(case: Case, share: float, draw: random.Random) -> Case:

@@ -1,7 +1,8 @@
 """Small fine-tuning tasks for the benchmarks: rows of prompt and completion, split by a seed.
 
-`sentiment` is the quickstart's messages, `routing` and `hotel` are built from phrases, and
-`banking` the intents of a CSV file (`text,category`, as PolyAI published them) that the user has.
+`sentiment` is the quickstart's messages; `routing`, `hotel` and `library` are built from phrases
+(no rule was mended on the last one); `banking` is the intents of a CSV file (`text,category`, as
+PolyAI published them) that the user has.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import held_out
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart" / "data"
 
@@ -57,6 +60,16 @@ def hotel(train: int = 160, eval_: int = 100, seed: int = 0, noise: float = 0.04
     """The subject of a hotel guest's message."""
     rows = _requests(WISHES, ("please,", "hello,", "excuse me,"), ROOMS, "about", seed, noise)
     return _split("hotel", "tiny", rows, train, eval_, seed)
+
+
+def library(train: int = 160, eval_: int = 100, seed: int = 0) -> Task:
+    """The desk of a library that a message is for."""
+    draw = random.Random(f"library-{seed}")
+    rows: dict[str, Row] = {}
+    while len(rows) < train + eval_ + 300:
+        row = held_out.library(draw)
+        rows.setdefault(row["prompt"], {name: row[name] for name in ("prompt", "completion")})
+    return _split("library", "tiny", list(rows.values()), train, eval_, seed)
 
 
 def _requests(

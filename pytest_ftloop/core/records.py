@@ -144,6 +144,7 @@ class Training:
     whether any trained weight differs from its initial value. `labelled_tokens` counts those of
     the train set in one epoch. `ended_early` is empty, or why the run stopped before
     `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
+    `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`.
     """
 
     steps: tuple[StepLog, ...]
@@ -161,6 +162,7 @@ class Training:
     width: int = 0
     wiring: Wiring | None = None
     trained: tuple[TrainedExample, ...] = ()
+    noisy_forwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,19 @@ class Wiring:
 
 @dataclass(frozen=True)
 class TrainedExample:
-    """A train example's mean loss per token, each time the run trained on it, in order."""
+    """What the training's own forward passes showed of a train example, in the order of its passes.
+
+    `losses` are means per token in nats, computed right before the step that trains on the example,
+    so the first is out of sample. `tokens` counts its labelled tokens. `steps` are the optimiser's
+    steps before each pass, `correct` the labelled tokens that were top-1 in it; both are empty if
+    unknown.
+    """
 
     id: str
     losses: tuple[float, ...]
+    tokens: int = 1
+    steps: tuple[int, ...] = ()
+    correct: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

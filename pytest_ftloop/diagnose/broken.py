@@ -9,6 +9,7 @@ from statistics import fmean, median
 from pytest_ftloop.core.records import Finding, StepLog
 from pytest_ftloop.diagnose.eval_nan import broken_eval_set, eval_set_is_at_fault
 from pytest_ftloop.diagnose.evidence import Evidence, Figures
+from pytest_ftloop.diagnose.overshot import overshot
 from pytest_ftloop.diagnose.rates import lower_rate
 from pytest_ftloop.diagnose.windows import (
     finite_losses,
@@ -107,7 +108,8 @@ def diverged(e: Evidence) -> Finding | None:
       times the untrained base's: the very first update can destroy the model;
     - the last 5 losses are within 1% of ln(vocabulary), with a gradient of exactly 0;
     - the log begins after the first step, and throughout the loss is over 8 nats and the gradient
-      exactly 0.
+      exactly 0;
+    - at a learning rate of 0.1 or more the run oscillates and learns little (see `overshot`).
 
     A gradient norm far above its median is only evidence, as healthy runs have spikes too. Source:
     runs with absurd learning rates, measured. Minimum data: 6 finite losses; 3 if the untrained
@@ -123,6 +125,7 @@ def diverged(e: Evidence) -> Finding | None:
         or _worse_than_untrained(e, losses)
         or _destroyed_at_once(e, losses)
         or _froze(e, losses)
+        or overshot(e)
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
+from pytest_ftloop.diagnose.label_noise import label_noise
+from pytest_ftloop.diagnose.labels import labels_of
+from pytest_ftloop.diagnose.naming import answer_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import TrainedExample
@@ -31,11 +35,16 @@ BETWEEN_SHARE, TIMES_BETWEEN = 0.7, 2
 """Wrong labels are apart from the other examples, hard ones are not. So the examples between
 `DOUBTED_SHARE` and this share of the median may be at most this many times the doubted ones."""
 
-FEWEST_DOUBTED = 3
-"""Fewest doubted examples for a finding: one or two are as likely to be hard."""
+FEWEST_DOUBTED, LEAST_DOUBTED_SHARE = 3, 0.015
+"""Fewest doubted examples for a finding, and their least share: one or two, or one in a hundred of
+messages that people wrote, are as likely to be hard. A healthy run on 400 of them had 5."""
 
 MOST_DOUBTED_SHARE = 0.2
 """Largest share of doubted examples: if there are more, the model has not learned the task."""
+
+LATE_SHARE = 0.4
+"""Share of a label's examples from which on doubts are about the label: twice the largest share of
+all examples that may be doubted."""
 
 FEWEST_TRAINED = 20
 """Fewest examples that the median needs to represent the others."""
@@ -45,8 +54,11 @@ IDS = 10
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
-    """The finding on doubted labels, if any are."""
-    found = mislabelled(e)
+    """The finding on doubted labels, if any are.
+
+    Few that are apart from all others are named first, as those ids are the more certain ones.
+    """
+    found = mislabelled(e) or label_noise(e)
     return (found,) if found else ()
 
 
@@ -55,16 +67,17 @@ def mislabelled(e: Evidence) -> Finding | None:
 
     Signal: the confidence in an example is the geometric mean probability of its tokens, averaged
     over all passes but the first. If it stays low, the example is hard or wrongly labelled.
-    Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples, at
-    most 20% of all; and between half and 70% of the median, where hard examples are, at most twice
-    as many. Those that the last pass learned (0.75 or more) may be wrong labels learned by heart,
-    or hard examples, so they are counted separately. Source: dataset cartography (Swayamdipta et
-    al., 2020: low confidence with low variability is often a label error); the figures are from
-    the benchmark `slices.py`. Minimum data: 20 examples, each trained on 3 times. NaN: an example
-    with a loss that is not finite is left out.
+    Threshold: below half of the median, which must be 0.75 or more; at least 3 such examples and
+    1.5% of all, at most 20%; and between half and 70% of the median, where hard examples are, at
+    most twice as many. Those that the last pass learned (0.75 or more) may be wrong labels learned
+    by heart, or hard examples, so they are counted separately. In a set of labels those of a label
+    with over 40% of its examples doubted do not count, as it was learned late. Source: dataset
+    cartography (Swayamdipta et al., 2020: low confidence with low variability is often a label
+    error); the figures are from the benchmark `slices.py`. Minimum data: 20 examples, each trained
+    on 3 times. NaN: an example with a loss that is not finite is left out.
     """
     confidence = confidences(e)
-    doubted = doubted_ids(confidence)
+    doubted = without_late_labels(e, doubted_ids(confidence))
     if not doubted:
         return None
     middle, highest = median(confidence.values()), confidence[doubted[-1]]
@@ -96,6 +109,21 @@ def mislabelled(e: Evidence) -> Finding | None:
     )
 
 
+def without_late_labels(e: Evidence, doubted: Sequence[str]) -> list[str]:
+    """The ids but those of a label most of whose examples are doubted; none if few are left.
+
+    Such a label was only learned late, or not yet: its examples are right.
+    """
+    if not labels_of(e.train):
+        return list(doubted)
+    label_of = {x.id: answer_of(x) for x in e.train}
+    total = Counter(label_of.values())
+    of_label = Counter(label_of.get(id_, "") for id_ in doubted)
+    late = {label for label, count in of_label.items() if count > LATE_SHARE * total[label]}
+    left = [id_ for id_ in doubted if label_of.get(id_, "") not in late]
+    return left if len(left) >= FEWEST_DOUBTED else []
+
+
 def confidences(e: Evidence) -> dict[str, float]:
     """The confidence in each example that was trained on often enough, by id."""
     return {
@@ -122,5 +150,6 @@ def doubted_ids(confidence: Mapping[str, float]) -> list[str]:
     between = sum(limit <= c < BETWEEN_SHARE * middle for c in confidence.values())
     if between > TIMES_BETWEEN * len(low):
         return []
-    is_few = FEWEST_DOUBTED <= len(low) <= MOST_DOUBTED_SHARE * len(confidence)
+    fewest = max(FEWEST_DOUBTED, LEAST_DOUBTED_SHARE * len(confidence))
+    is_few = fewest <= len(low) <= MOST_DOUBTED_SHARE * len(confidence)
     return [id_ for _, id_ in low] if is_few else []

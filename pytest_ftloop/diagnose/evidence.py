@@ -70,6 +70,7 @@ class Evidence:
     wiring: Wiring | None = None
     train: tuple[Example, ...] = ()
     trained: tuple[TrainedExample, ...] = ()
+    noisy_forwards: bool = False
     eval: tuple[Example, ...] = ()
     results: tuple[ExampleResult, ...] = ()
     gates: tuple[Gate | Regression, ...] = ()
@@ -115,6 +116,7 @@ class Evidence:
             trained=training.trained,
             causal=True,
             pretrained=True,
+            noisy_forwards=training.noisy_forwards,
             **others,
         )
 

@@ -203,6 +203,7 @@ class Attempt:
                 recoveries=self.recoveries,
                 wiring=prepared.wiring,
                 trained=recorder.train_losses.courses(task.train.examples),
+                noisy_forwards=recorder.train_losses.noisy_forwards,
             )
             evaluation = Evaluation(examples, best_sample, last_sample, self.base_eval_loss)
             cost = Cost(

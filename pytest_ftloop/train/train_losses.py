@@ -1,9 +1,9 @@
-"""TORCH: collect each train example's losses from the training's own forward passes."""
+"""TORCH: collect what the training's own forward passes show of each train example."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,35 +20,52 @@ KEPT_ON_DEVICE = 64
 
 @dataclass(frozen=True)
 class _Batch:
-    """One micro-batch on the device: (B, T) tokens and mask, (B,) mean losses in nats."""
+    """One micro-batch on the device: (B, T) tokens and mask, (B, 3) figures of each row.
+
+    The figures: mean loss in nats, number of labelled tokens, number of those that were top-1.
+    """
 
     step: int
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
-    losses: torch.Tensor
+    figures: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over one row."""
+
+    step: int
+    key: bytes
+    loss: float
+    tokens: int
+    correct: int
 
 
 class TrainLosses:
     """Collects the losses of a run's train examples without an effect on training.
 
-    trl's training forward returns the log-probability of every labelled token. A forward hook takes
-    their mean over each row: without a second forward, a random number, or a change to the graph.
-    Rows are identified by their tokens, so examples with equal tokens share their losses. Rows that
-    are not one example's tokens (packed or padding-free) are skipped: then there are no losses.
+    trl's training forward returns the log-probability of every labelled token, and whether it was
+    top-1. A forward hook takes these of each row: without a second forward, a random number, or a
+    change to the graph. Rows are identified by their tokens, so examples with equal tokens share
+    their losses. Rows that are not one example's tokens (packed or padding-free) are skipped: then
+    there are no losses.
     `Recorder` sets `step`, the optimiser's step.
     """
 
     def __init__(self) -> None:
         self.step = 0
+        self.noisy_forwards = False
         self._ids: dict[bytes, list[str]] = {}
         self._waiting: list[_Batch] = []
-        self._seen: list[tuple[int, bytes, float]] = []
+        self._seen: list[_Pass] = []
 
     def watch(self, trainer: SFTTrainer) -> None:
         """Collect from this trainer from now on."""
         rows = trainer.train_dataset
         if ID_COLUMN not in rows.column_names or trainer.args.torch_compile:
             return  # packed rows have no ids, and a compiled forward must stay as it is
+        self.noisy_forwards = _adds_noise(trainer)
         self._ids = {}
         # As arrays: lists of long rows would take many times as long to make.
         for batch in rows.with_format("numpy", columns=[ID_COLUMN, "input_ids"]).iter(1000):
@@ -59,16 +76,16 @@ class TrainLosses:
     def forget_from(self, step: int) -> None:
         """Forget losses from step `step` on: the next attempt trains these steps again."""
         self._copy()
-        self._seen = [seen for seen in self._seen if seen[0] < step]
+        self._seen = [seen for seen in self._seen if seen.step < step]
 
     def courses(self, examples: Iterable[Example]) -> tuple[TrainedExample, ...]:
         """The losses of each example that was trained on, in the order of steps."""
         self._copy()
-        losses: dict[str, list[float]] = {}
-        for _, key, loss in self._seen:
-            for id_ in self._ids[key]:
-                losses.setdefault(id_, []).append(loss)
-        return tuple(TrainedExample(e.id, tuple(losses[e.id])) for e in examples if e.id in losses)
+        passes: dict[str, list[_Pass]] = {}
+        for seen in self._seen:
+            for id_ in self._ids[seen.key]:
+                passes.setdefault(id_, []).append(seen)
+        return tuple(_course(e.id, passes[e.id]) for e in examples if e.id in passes)
 
     def _collect(
         self, module: torch.nn.Module, _: Any, inputs: Mapping[str, Any], output: Any
@@ -79,8 +96,11 @@ class TrainLosses:
             return
         if mask is None or mask.shape != ids.shape:
             return  # padding-free: all rows in one
-        losses = -log_probs.detach().float().sum(1) / output.label_mask.sum(1)
-        self._waiting.append(_Batch(self.step, ids, mask, losses))
+        labelled, tokens = output.label_mask, output.label_mask.sum(1)
+        losses = -log_probs.detach().float().sum(1) / tokens
+        correct = (output.is_top1 & labelled.bool()).sum(1)
+        figures = torch.stack([losses, tokens.float(), correct.float()], 1)
+        self._waiting.append(_Batch(self.step, ids, mask, figures))
         if len(self._waiting) >= KEPT_ON_DEVICE:
             self._copy()
 
@@ -90,14 +110,32 @@ class TrainLosses:
             rows = zip(
                 batch.input_ids.cpu().numpy(),
                 batch.attention_mask.cpu().numpy(),
-                batch.losses.tolist(),
+                batch.figures.tolist(),
                 strict=True,
             )
-            for tokens, mask, loss in rows:
-                key = _key(tokens[mask != 0])
+            for ids, mask, (loss, tokens, correct) in rows:
+                key = _key(ids[mask != 0])
                 if key in self._ids:
-                    self._seen.append((batch.step, key, loss))
+                    self._seen.append(_Pass(batch.step, key, loss, int(tokens), int(correct)))
         self._waiting = []
+
+
+def _adds_noise(trainer: SFTTrainer) -> bool:
+    """Whether dropout or NEFTune raises the losses of the training forward."""
+    model = trainer.model
+    dropped = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    others = (getattr(model.config, "attention_dropout", 0.0), trainer.args.neftune_noise_alpha)
+    return any(dropped) or any(others)
+
+
+def _course(id_: str, passes: Sequence[_Pass]) -> TrainedExample:
+    return TrainedExample(
+        id_,
+        losses=tuple(one.loss for one in passes),
+        tokens=passes[0].tokens,
+        steps=tuple(one.step for one in passes),
+        correct=tuple(one.correct for one in passes),
+    )
 
 
 def _key(tokens: Any) -> bytes:

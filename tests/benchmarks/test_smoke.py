@@ -106,6 +106,22 @@ def test_planted_slices_are_looked_for() -> None:
 
 
 @pytest.mark.slow
+def test_many_wrong_labels_are_looked_for() -> None:
+    """The table of a task that no rule was mended on is printed."""
+    assert "of these named" in benchmark("slices.py", "--smoke", "--only", "many")
+
+
+@pytest.mark.slow
+def test_held_out_faults_are_logged_as_by_others(tmp_path: Path) -> None:
+    """Faults of the held-out task are trained, and each form of their logs is diagnosed."""
+    arguments = ("--smoke", "--held-out", "tiny", "--foreign", "--kept", str(tmp_path))
+    printed = benchmark("faults.py", *arguments)
+    assert "`mislabelled`" in printed
+    for form in ("every step", "coarse", "no eval", "coarse, no eval", "word error rate"):
+        assert f"| {form} |" in printed
+
+
+@pytest.mark.slow
 def test_policies_are_compared(tmp_path: Path) -> None:
     """The rules, random search and halving are played from one start."""
     printed = benchmark("policy.py", "--smoke", "--kept", str(tmp_path))

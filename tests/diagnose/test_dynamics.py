@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_ftloop.core.records import TrainedExample
+from pytest_ftloop.core.records import Example, TrainedExample
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.dynamics import confidences, findings
 from tests.fakes import fake_metrics, fake_training
@@ -75,6 +75,25 @@ def test_long_ids_are_cut() -> None:
 def test_one_or_two_are_hard_ones() -> None:
     """Fewer than three are not named."""
     assert () == findings(evidence(*[LEARNED] * 60, *[WRONG] * 2))
+
+
+def test_one_in_a_hundred_is_a_hard_one() -> None:
+    """Messages that people wrote have a few hard ones; three are named among 200, not among 201."""
+    assert findings(evidence(*[LEARNED] * 197, *[WRONG] * 3))
+    assert () == findings(evidence(*[LEARNED] * 198, *[WRONG] * 3))
+
+
+def test_a_label_that_is_learned_late_is_not_doubted() -> None:
+    """Most examples of one label stay low while the others are learned: the label is late."""
+    e = evidence(*[LEARNED] * 90, *[WRONG] * 8, *[LEARNED] * 2)
+    for label, expected in (("late", 0), ("left", 1)):
+        train = tuple(
+            Example(
+                x.id, x.id, {}, prompt="p", expected=label if n >= 90 else ("left", "right")[n % 2]
+            )
+            for n, x in enumerate(e.trained)
+        )
+        assert expected == len(findings(replace(e, train=train)))
 
 
 def test_hard_examples_shade_into_the_rest() -> None:

@@ -50,6 +50,37 @@ def test_losses_are_those_that_were_trained_on(base: Base, task: Any) -> None:
         assert step.loss == pytest.approx(total / sum(tokens.values()), rel=1e-5)
 
 
+def test_steps_and_right_tokens_of_each_pass(base: Base, task: Any) -> None:
+    """A pass has the step that it came before, and how many labelled tokens were top-1 in it."""
+    once = Settings(
+        lora=NO_DROPOUT,
+        training={**TRAINING, "per_device_train_batch_size": 48, "num_train_epochs": 2},
+    )
+    rows_ = data_set(rows(48, 1), "train")
+    run = run_lora(base, task(train_sample=rows_.examples), once, Silent())
+    measured = {row.id: row for row in run.evaluation.train_examples}
+    assert not run.training.noisy_forwards
+    for example in run.training.trained:
+        assert (0, 1) == example.steps
+        assert measured[example.id].tokens == example.tokens
+        assert all(0 <= count <= example.tokens for count in example.correct)
+    tokens = sum(example.tokens for example in run.training.trained)
+    assert 0 < sum(example.correct[1] for example in run.training.trained) < tokens
+
+
+@pytest.mark.parametrize(
+    ("lora", "training"),
+    [({"lora_dropout": 0.1}, {}), ({}, {"neftune_noise_alpha": 5})],
+    ids=["dropout", "NEFTune"],
+)
+def test_noise_of_the_training_forward_is_known(
+    base: Base, task: Any, lora: dict[str, Any], training: dict[str, Any]
+) -> None:
+    """Losses that dropout or NEFTune raised are marked so."""
+    noisy = Settings(lora={**NO_DROPOUT, **lora}, training={**TRAINING, "max_steps": 1, **training})
+    assert run_lora(base, task(), noisy, Silent()).training.noisy_forwards
+
+
 @pytest.mark.parametrize(
     "training",
     [
