@@ -297,11 +297,6 @@ def _is_likelihood(
     return not rewards and not any(x < 0 for x in losses)
 
 
-def _places(folder: Path) -> list[Path]:
-    """A state's folder, and the newest checkpoint below it."""
-    return [folder, *(checkpoint for _, checkpoint in checkpoints(folder)[:1])]
-
-
 def _adapter(folder: Path) -> tuple[Adapter | None, tuple[str, ...]]:
     """The adapter beside a state, else that of the newest checkpoint below it, and notes.
 
