@@ -123,10 +123,10 @@ def load_base(
 
     def explain(error: Exception, words: str) -> ConfigError:
         check_adapter(id_, revision, shown, where)
-        cure = cure_of(error, words, NAME_A_MODEL)
         setting = mentioned(words, settings) or "model"
         if "quantiz" in words and "quantization_config" in kwargs:
             setting = "training.model_init_kwargs.quantization_config"
+        cure = cure_of(error, words, NAME_A_MODEL if setting == "model" else "")
         text = f"model {shown!r} could not be loaded: {words}"
         return ConfigError(text, where=locate(setting), cure=cure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from peft.utils.other import TrainableTokensWrapper
@@ -45,6 +46,13 @@ def explain_build(
         return ConfigError(words, where=task.locate("training.report_to"))
     if "DataParallel" in words:
         return ConfigError("this process sees more than one GPU", cure=cure_of(error, words))
+    template = str(settings.training.get("chat_template_path") or "")
+    if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
+        return ConfigError(
+            f"training.chat_template_path: there is no file {template}",
+            where=task.locate("training.chat_template_path"),
+            cure="A relative path starts from the loop file.",
+        )
     if "chat template" in words or "chat_template" in words:
         return ConfigError(
             f"the tokenizer's chat template is missing or does not fit the data: {words}",

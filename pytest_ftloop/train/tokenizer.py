@@ -47,20 +47,31 @@ def with_section(
 ) -> None:
     """Add the section's tokens to the tokenizer, and rows to the model's embeddings for them.
 
-    A tokenizer from elsewhere that the embeddings have room for changes nothing in the model.
+    A tokenizer from elsewhere that the embeddings have room for changes nothing in the model; a
+    larger one must be the model's own with further tokens.
     """
     known = len(tokenizer)
     tokenizer.add_special_tokens(section.tokens, replace_extra_special_tokens=False)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) <= rows:
         return
-    if known > rows:
+    if known > rows and not _extends_own(model, tokenizer):
         raise ConfigError(
             f"the tokenizer has {known} tokens, but the model's embeddings only {rows} rows",
             where=locate("tokenizer.name"),
             cure="Name a tokenizer that was made for this model.",
         )
     model.resize_token_embeddings(len(tokenizer))
+
+
+def _extends_own(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer has each token of the model's own tokenizer (if any) at its place."""
+    try:
+        own = load_tokenizer(model.config.name_or_path, "", lambda _: None, "")
+    except ConfigError:
+        return True  # there is nothing to compare with
+    vocabulary = tokenizer.get_vocab()
+    return all(vocabulary.get(token) == place for token, place in own.get_vocab().items())
 
 
 def beside(name: str, folder: Path) -> str:

@@ -124,6 +124,23 @@ def test_added_tokens_train_and_come_back(tiny: Path, task: Any, tmp_path: Path)
     assert 1026 == auto.get_input_embeddings().weight.shape[0]
 
 
+def test_a_larger_tokenizer_from_elsewhere(tiny: Path, tmp_path: Path) -> None:
+    """It is taken if it has the model's own tokens at their places, and refused if not."""
+    larger = t.AutoTokenizer.from_pretrained(tiny)
+    larger.add_tokens(["<|im_start|>", "<|im_end|>"])
+    larger.save_pretrained(tmp_path / "larger")
+    named = TokenizerSection(name=str(tmp_path / "larger"), add_special_tokens=None)
+    base = load_base(str(tiny), {}, locate, "mine", named)
+    assert 1026 == len(base.tokenizer) == base.model.get_input_embeddings().num_embeddings
+    raw = json.loads((tmp_path / "larger/tokenizer.json").read_text())
+    words = list(raw["model"]["vocab"])
+    raw["model"]["vocab"] = {word: (n + 1) % len(words) for n, word in enumerate(words)}
+    raw["added_tokens"] = [token for token in raw["added_tokens"] if token["id"] >= 1024]
+    (tmp_path / "larger/tokenizer.json").write_text(json.dumps(raw))
+    error = refused(str(tiny), tokenizer=named)
+    assert "embeddings only 1024 rows" in error.message
+
+
 def test_a_pad_token_by_role(tiny: Path) -> None:
     """Tokens may be given by their role, and a token that is known changes nothing."""
     section = TokenizerSection(name=None, add_special_tokens={"pad_token": "<|mine|>"})
