@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.any_trainer.trainer_state import findings_of, read_state
 from pytest_ftloop.diagnose.broken import diverged, non_finite
+from pytest_ftloop.diagnose.evidence import Evidence, Rule
 from pytest_ftloop.diagnose.rates import lower_rate
-from tests.diagnose.fakes_curves import evidence
+from tests.diagnose import fakes_curves
 from tests.diagnose.trainer_state_cases import Put, evaluated, train
+
+evidence: Callable[..., Evidence] = fakes_curves.evidence
+
+
+def of(rule: Rule, run: Evidence) -> Finding:
+    """The rule's finding on the run, which it must have."""
+    found = rule(run)
+    assert found is not None
+    return found
+
 
 FELL = [3.0, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.6]
 
@@ -30,9 +44,9 @@ FELL = [3.0, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.8, 0.7, 0.7, 0.7, 0.6]
 )
 def test_a_rate_is_named_where_it_is_absurd(rate: float, of_lora: bool | None, said: str) -> None:
     """Three to ten times lower is no help where it is thousands of times too high."""
-    of = evidence(FELL)
-    steps = tuple(replace(step, learning_rate=rate) for step in of.steps)
-    assert said in lower_rate(replace(of, steps=steps, of_lora=of_lora), "3 to 10")
+    run = evidence(FELL)
+    steps = tuple(replace(step, learning_rate=rate) for step in run.steps)
+    assert said in lower_rate(replace(run, steps=steps, of_lora=of_lora), "3 to 10")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +58,7 @@ def test_a_rate_is_named_where_it_is_absurd(rate: float, of_lora: bool | None, s
 )
 def test_figures_of_a_short_log_stand_in_its_curve(losses: list[float], said: str) -> None:
     """The lowest loss is the one that the curve shows, no mean of its start."""
-    assert said in diverged(evidence(losses, (), math.nan)).message
+    assert said in of(diverged, evidence(losses, (), math.nan)).message
 
 
 @pytest.mark.parametrize(
@@ -52,16 +66,16 @@ def test_figures_of_a_short_log_stand_in_its_curve(losses: list[float], said: st
 )
 def test_a_model_that_only_guesses(last: float, tokens: str) -> None:
     """A loss that stays at the logarithm of a vocabulary's size is that of guessing."""
-    found = diverged(evidence([1.6, 11.0, *[last] * 8], (), math.nan))
+    found = of(diverged, evidence([1.6, 11.0, *[last] * 8], (), math.nan))
     assert f"as among {tokens} tokens" in found.message
-    other = diverged(evidence([1.6, 11.0, 9.0, 7.0, 6.0, 8.0, 7.5, 6.1], (), math.nan))
+    other = of(diverged, evidence([1.6, 11.0, 9.0, 7.0, 6.0, 8.0, 7.5, 6.1], (), math.nan))
     assert "guesses" not in other.message
 
 
 @pytest.mark.parametrize("evals", [(math.nan,), (math.nan,) * 3, (math.inf, math.nan)])
 def test_an_eval_loss_alone_that_is_not_finite(evals: tuple[float, ...]) -> None:
     """Where the training is finite the eval set is at fault, and no setting of it."""
-    found = non_finite(evidence(FELL, evals))
+    found = of(non_finite, evidence(FELL, evals))
     assert not found.tunable
     assert "max_length" in found.remedy
     assert "learning rate" not in found.remedy
@@ -73,7 +87,7 @@ def test_an_eval_loss_alone_that_is_not_finite(evals: tuple[float, ...]) -> None
 )
 def test_an_eval_loss_that_became_nan(losses: list[float], evals: tuple[float, ...]) -> None:
     """Where it was finite before, or the training is not, the weights are at fault."""
-    found = non_finite(evidence(losses, evals))
+    found = of(non_finite, evidence(losses, evals))
     assert found.tunable
     assert "learning rate" in found.remedy
 
@@ -109,7 +123,7 @@ def test_lora_by_the_files_beside(put: Put, files: list[str], expected: bool | N
         ({}, 0),
     ],
 )
-def test_the_size_of_an_eval_set(put: Put, figures: dict[str, object], examples: int) -> None:
+def test_the_size_of_an_eval_set(put: Put, figures: dict[str, Any], examples: int) -> None:
     """It is the time of an evaluation times examples per second; below 20 that is said."""
     losses = [train(n, loss) for n, loss in enumerate(FELL, start=1)]
     run = read_state(put(*losses, evaluated(6, 1.0, **figures), evaluated(12, 0.8, **figures)))
