@@ -20,9 +20,8 @@ def test_schema_is_printed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
     assert 0 == main(["schema"])
     schema = json.loads(capsys.readouterr().out)
     assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
-    assert {"name", "model", "data", "lora", "training", "scoring", "gates", "loop"} == set(
-        schema["properties"]
-    )
+    groups = {"data", "lora", "training", "scoring", "gates", "loop"}
+    assert {"name", "model", "tokenizer", *groups} == set(schema["properties"])
     assert schema["properties"]["lora"].get("additionalProperties", True)
     assert "properties" not in schema["properties"]["training"]
 

@@ -493,8 +493,7 @@ def test_any_text_is_a_loop_or_a_config_error(
 
 def test_json_schema_describes_every_key() -> None:
     """Editors get a schema in which each key has a description."""
-    schema = json_schema()
-    json.dumps(schema)
+    json.dumps(schema := json_schema())
     keys = {"data", "gates", "loop", "lora", "model", "name", "scoring", "tokenizer", "training"}
     assert keys == set(schema["properties"])
     for part in schema["$defs"].values():
