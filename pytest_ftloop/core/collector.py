@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-@cache
-def keep_imports() -> None:
-    """Leave what is there now out of all later searches: modules stay until the process ends.
+@contextmanager
+def imports_kept() -> Iterator[None]:
+    """Leave what is there now, such as imported modules, out of the searches in between.
 
-    To be called once the imports are done. Reading a long log makes many objects, each of which
-    brings the next search nearer.
+    Reading a long log makes many objects, each of which brings the next search nearer.
     """
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

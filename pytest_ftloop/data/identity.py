@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.sources import function_source, hook_source
 
@@ -32,38 +33,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the fingerprint. Raising it makes all logs out of date, so all loops train again."""
-
-NEUTRAL = frozenset(
-    {
-        "dataloader_num_workers",
-        "dataloader_pin_memory",
-        "dataloader_persistent_workers",
-        "dataloader_prefetch_factor",
-        "disable_tqdm",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_strategy",
-        "hub_token",
-        "log_level",
-        "logging_dir",
-        "logging_first_step",
-        "logging_steps",
-        "logging_strategy",
-        "output_dir",
-        "per_device_eval_batch_size",
-        "project",
-        "push_to_hub",
-        "report_to",
-        "run_name",
-        "save_steps",
-        "save_strategy",
-        "save_total_limit",
-        "trackio_bucket_id",
-        "trackio_space_id",
-        "trackio_static_space_id",
-    }
-)
-"""Arguments of SFTConfig that can't change a figure."""
 
 SCORE_HOOK = "pytest_ftloop_score"
 """The hook that the scorer `hook` calls."""

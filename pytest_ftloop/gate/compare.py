@@ -29,6 +29,7 @@ from pytest_ftloop.core.runs import (
     why_incomplete,
     with_names_of,
 )
+from pytest_ftloop.gate.alike import trained_alike
 from pytest_ftloop.gate.paired import Groups, PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
@@ -58,6 +59,13 @@ only report: a tag fails a gate only if the gate names it, and then at the gate'
 ANCHOR_ALPHA_SHARE = 0.5
 """Level of the comparison with the anchor, as a share of the gate's alpha: this second chance of a
 false alarm may add at most half of what the gate allows."""
+
+
+SCORING_CHANGED = "scoring changed"
+TOKENS_CHANGED = "the tokens of the examples changed"
+WHOLE_SET_CHANGED = "it is a figure of the whole eval set, which changed"
+MEASURED_ANEW = frozenset({SCORING_CHANGED, TOKENS_CHANGED, WHOLE_SET_CHANGED})
+"""Why a metric is not compared where candidate and baseline were measured in different ways."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +117,11 @@ def _against(
         )
 
     def nothing_left(because: str) -> Verdict:
+        # It is another model only if it was trained in another way.
         found = verdict("not comparable", because)
-        return _failed_if_trained(found, candidate.iteration, baseline.iteration)
+        return found if alike else replace(found, ok=False, notes=(TRAINED_ANEW,))
 
+    alike = trained_alike(candidate.iteration, baseline.iteration)
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
     # The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
@@ -161,9 +171,13 @@ def _against(
     notes += left_out
     if not metrics:
         why = "; ".join(left_out)
-        return nothing_left(why) if tests.measured_anew else verdict("not comparable", why)
+        return nothing_left(why) if tests.is_measured_anew else verdict("not comparable", why)
     changes = tests.changes(metrics)
     kind, because = _conclude(changes, rule)
+    before = sum(rule.tag is None or rule.tag in row.tags for row in old.runs[0].examples)
+    if kind == "inconclusive" and not alike and eval_changed and 2 * len(ids) < before:
+        few = nothing_left(f"only {len(ids)} of the baseline's {before} examples are in common")
+        return replace(few, changes=changes, common=len(ids), total=total)
     fixed, broken = tests.paired.flips()
     reports_more = rule.tag is None and not alone
     return replace(
@@ -201,9 +215,9 @@ class _Tests:
         return metrics, notes
 
     @property
-    def measured_anew(self) -> bool:
-        """Whether the sides were scored or tokenised in different ways."""
-        return not (self.paired.same_scoring and self.paired.same_tokens)
+    def is_measured_anew(self) -> bool:
+        """Whether a metric is left out because the sides were measured in different ways."""
+        return any(self._why_not_comparable(name) in MEASURED_ANEW for name in self.rule.metrics)
 
     def changes(self, metrics: Sequence[str]) -> tuple[Change, ...]:
         """The change of each deciding metric, with Holm's correction over all of them."""
@@ -243,13 +257,13 @@ class _Tests:
     def _why_not_comparable(self, name: str) -> str:
         paired = self.paired
         if name == "pass_rate":
-            return "" if paired.same_scoring else "scoring changed"
+            return "" if paired.same_scoring else SCORING_CHANGED
         if not paired.same_tokens:
-            return "the tokens of the examples changed"
+            return TOKENS_CHANGED
         if name not in RUN_METRICS:
             return "" if paired.has_tokens(name, paired.ids) else "the examples have no tokens"
         if name == "overfit_gap" and self.eval_changed:
-            return "it is a figure of the whole eval set, which changed"
+            return WHOLE_SET_CHANGED
         figure = _of_tag(name, self.rule.tag)
         if not all(has_figure(run, figure) for run in (*paired.old, *paired.new)):
             return f"the baseline lacks {figure}"
@@ -401,18 +415,6 @@ def _is_loss(metric: str) -> bool:
 def _same_eval_set(old: Iteration, new: Iteration) -> bool:
     before, after = (i.data.get("eval", {}).get("sha256") for i in (old, new))
     return before is not None and before == after
-
-
-def _failed_if_trained(verdict: Verdict, candidate: Iteration, baseline: Iteration) -> Verdict:
-    """The verdict where a new eval set or scoring leaves nothing to compare.
-
-    It fails unless base model, train rows and settings are the same: then it is the same model.
-    """
-    old, new = (
-        (it.model, it.settings, it.data.get("train", {}).get("sha256"))
-        for it in (baseline, candidate)
-    )
-    return verdict if old == new else replace(verdict, ok=False, notes=(TRAINED_ANEW,))
 
 
 def _eval_note(common: Common, total: int) -> str:

@@ -19,11 +19,12 @@ from pytest_ftloop.core.runs import (
     runs_of,
     why_incomplete,
 )
+from pytest_ftloop.gate.alike import measured_alike, trained_alike
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
-from pytest_ftloop.gate.verdict import SEEDS_MISSING, Change, Verdict
+from pytest_ftloop.gate.verdict import SEEDS_MISSING, TRAINED_ANEW, Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 from pytest_ftloop.log.mended import MendedView
 
@@ -220,7 +221,35 @@ class Comparison:
             anchor = None  # the same settings: only chance can differ
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
         verdict = compare(new, old, past, groups, rule)
+        if TRAINED_ANEW in verdict.notes:
+            verdict = self._bridged(verdict, rule) or verdict
         return self._accepted(replace(verdict, against=self.baseline.shown))
+
+    def _bridged(self, verdict: Verdict, rule: Regression) -> Verdict | None:
+        """The verdict where the log leads from the baseline's eval set to the candidate's.
+
+        An iteration that is trained as the baseline and measured as the candidate takes the
+        baseline's place. A version that was accepted later, elsewhere, with the candidate's eval
+        set shows that it is not the candidate's change that leaves nothing to compare.
+        """
+        candidate, baseline, newest = self.candidate, self.baseline.iteration, self.baseline.newest
+        assert baseline is not None
+        iterations, seed_runs = self._logged
+        here = decisive(candidate.environment)
+        for bridge in reversed(iterations):
+            if (
+                trained_alike(bridge, baseline)
+                and measured_alike(bridge, candidate)
+                and decisive(bridge.environment) == here
+            ):
+                old, new = self._sides(bridge, iterations, seed_runs)
+                found = compare(new, old, None, groups_of(iterations, seed_runs), rule)
+                note = f"compared with {bridge.name}: {baseline.name}, measured as now"
+                return replace(found, notes=(note, *found.notes))
+        if newest is not None and measured_alike(newest, candidate):
+            notes = tuple(note for note in verdict.notes if note != TRAINED_ANEW)
+            return replace(verdict, ok=verdict.kind not in rule.fail_on, notes=notes)
+        return None
 
     def _contradiction(self, baseline: Iteration) -> str:
         """Why the baseline's figures are not to be compared with; empty if they are sound.

@@ -17,8 +17,8 @@ from pytest_ftloop.config.edit import changes
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.data.identity import NEUTRAL
 from pytest_ftloop.gate.loop_at import loop_at
 from pytest_ftloop.gate.verdict import NOT_LOGGED
 from pytest_ftloop.log import FOLDER

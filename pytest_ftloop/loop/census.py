@@ -68,8 +68,11 @@ class Census:
             judged.add(result.log_folder.resolve())
             place = result.standard.place if result.standard is not None else None
             # A log without a loop file may be any log: it takes over from no loop that had a file.
+            # One that was moved there is that loop's.
             if place is not None and not (
-                _is_from_log(result) and any(_had_loop_file(each, place) for each in standards)
+                _is_from_log(result)
+                and place.is_dir()
+                and any(_had_loop_file(each, place) for each in standards)
             ):
                 judged.add(place.resolve())
         return cls(tuple(scope), frozenset(judged), options, standards)

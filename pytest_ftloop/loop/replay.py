@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION
-from pytest_ftloop.core.collector import keep_imports
+from pytest_ftloop.core.collector import imports_kept
 from pytest_ftloop.gate.verdict import FAILING
 from pytest_ftloop.loop.loop import Loop
 
@@ -29,9 +29,9 @@ def replay(
     are kinds of verdict that fail beside those that the loop file names. Raises `StaleLogError` if
     something would have to be trained.
     """
-    keep_imports()
     loop = replaying(stricter(config, fail_on), options)
-    result = loop.judge(loop.run())
+    with imports_kept():
+        result = loop.judge(loop.run())
     return replace(result, verdicts=_with_notes(result.verdicts, result.notes))
 
 

@@ -93,10 +93,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay can't be combined")
     trains = option.ftloop_retrain or option.ftloop_retrain_baseline
     if option.ftloop or trains or option.ftloop_replay:
-        from pytest_ftloop.core.collector import keep_imports
+        from contextlib import ExitStack
+
+        from pytest_ftloop.core.collector import imports_kept
         from pytest_ftloop.plugin.session import FtloopSession
 
-        keep_imports()
+        kept = ExitStack()
+        kept.enter_context(imports_kept())
+        config.add_cleanup(kept.close)
         if option.ftloop_report:  # checked now: a missing package must not show after training
             _check_report_extra()
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")

@@ -203,9 +203,9 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         told = "ftloop calibrate trains more seeds; more eval examples help too."
     elif TRAINED_ANEW in verdict.notes:
         told = (
-            "change the eval set or the scoring in a pull request of its own, where the training "
-            "stays as it is. If the new start is intended, run ftloop accept --baseline and "
-            "commit the log."
+            "change the eval set or the scoring first, with the training as it is, and commit that "
+            "version; or compare by a metric that both have. If the new start is intended, run "
+            "ftloop accept --baseline and commit the log."
         )
     elif verdict.because.startswith(ENVIRONMENT_CHANGED):
         told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."

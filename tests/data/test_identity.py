@@ -12,11 +12,11 @@ import pytest
 
 from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import RECIPE, recipe_id
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.data.examples import load
 from pytest_ftloop.data.identity import (
-    NEUTRAL,
     iteration_fingerprint,
     model_identity,
     scoring_identity,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import SCHEMA_VERSION
-from pytest_ftloop.data.identity import NEUTRAL
 from pytest_ftloop.log.table import COLUMNS
 from pytest_ftloop.loop.loop import Loop
 from tests.docs.pages import LOG, names, section, tables, ticked
