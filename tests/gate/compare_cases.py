@@ -69,6 +69,8 @@ def calibrated(iteration: Iteration, mean: float = 1.0, seeds: int = 5) -> list[
 
 TRAININGS: list[tuple[dict[str, Any], bool]] = [
     ({}, True),
+    ({"training": {"learning_rate": 1e-4, "seed": 7}}, True),
+    ({"training": {"learning_rate": 1e-4, "logging_steps": 5}}, True),
     ({"training": {"learning_rate": 9e-4}}, False),
     ({"lora": {"r": 4}}, False),
     ({"model": "tiny:another"}, False),

@@ -223,6 +223,17 @@ def test_nothing_in_common(changed: dict[str, Any], ok: bool) -> None:
     assert (TRAINED_ANEW in verdict.notes) is not ok
 
 
+@pytest.mark.parametrize(("kept", "kind"), [(1, "not comparable"), (60, "regressed")])
+def test_a_few_rows_that_were_kept(kept: int, kind: str) -> None:
+    """Where too few examples are in common to show a drop, that is nothing to compare."""
+    old = run_of(1)
+    new = fake_measured(2, fake_table(losses(1.3), start=N - kept))
+    verdict = judged(old, new)
+    assert (kind, False) == (verdict.kind, verdict.ok)
+    assert (TRAINED_ANEW in verdict.notes) is (kind == "not comparable")
+    assert kept == verdict.common
+
+
 @pytest.mark.parametrize(("had_it", "ok"), [(True, False), (False, True)])
 def test_no_example_of_a_tag_in_common(had_it: bool, ok: bool) -> None:
     """A gate on a tag fails where the baseline had examples of it, and passes where it is new."""

@@ -65,6 +65,17 @@ def test_nothing_left_to_compare(changed: dict[str, Any], ok: bool) -> None:
     assert "the examples changed; pass_rate is not compared: scoring changed" in verdict.because
 
 
+def test_a_figure_of_the_whole_eval_set() -> None:
+    """A gate on it alone fails where one row was edited and the training changed."""
+    rows = fake_table(losses())
+    edited = (*fake_table(losses()[:1], start=500), *rows[1:])
+    verdict = judged(run_of(1), fake_measured(2, edited), GAP)
+    assert ("not comparable", False) == (verdict.kind, verdict.ok)
+    assert "a figure of the whole eval set, which changed" in verdict.because
+    unmeasured = judged(run_of(1), run_of(2), GAP)
+    assert ("not comparable", True) == (unmeasured.kind, unmeasured.ok)
+
+
 def test_environment_changed() -> None:
     """Other hardware: not comparable, whatever the figures, and said what changed."""
     verdict = judged(run_of(1), run_of(2, 9.0, environment=ELSEWHERE))

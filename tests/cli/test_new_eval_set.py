@@ -1,0 +1,70 @@
+"""An eval set that was replaced: what the log leads to it with is compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.loops import BETTER, SAME, WORSE
+
+if TYPE_CHECKING:
+    from tests.cli.gate_cases import Gate
+    from tests.loops import Loops
+
+
+def replace_rows(loops: Loops) -> None:
+    text = (loops.root / "eval.jsonl").read_text(encoding="utf-8")
+    loops.put("eval.jsonl", text.replace("what is", "tell me"))
+
+
+def train_at(loops: Loops, rate: str) -> None:
+    text = (loops.root / "x.ftloop.yaml").read_text(encoding="utf-8")
+    loops.put("x.ftloop.yaml", text.replace(SAME, rate))
+    loops.train()
+    loops.commit()
+
+
+@pytest.mark.parametrize(
+    ("rate", "code", "kind"), [(BETTER, 0, "improved"), (WORSE, 1, "regressed")]
+)
+def test_first_the_eval_set_then_the_training(
+    rate: str, code: int, kind: str, loops: Loops, gate: Gate
+) -> None:
+    """Both since the base: the base's training on the new eval set is what is compared with."""
+    base = loops.version()
+    replace_rows(loops)
+    loops.train()
+    loops.commit()
+    assert 0 == gate(base)[0]
+    train_at(loops, rate)
+    found, out, _ = gate(base)
+    assert (code, True) == (found, f"regression: {kind} against" in out)
+    assert "measured as now" in out
+
+
+@pytest.mark.parametrize("rate", [BETTER, WORSE])
+def test_both_at_once(rate: str, loops: Loops, gate: Gate) -> None:
+    """Nothing shows whether the model got worse: it fails, and the way out is said."""
+    base = loops.version()
+    replace_rows(loops)
+    train_at(loops, rate)
+    found, out, _ = gate(base)
+    said = " ".join(out.split())
+    assert (1, True) == (found, "regression: not comparable against" in out)
+    assert "change the eval set or the scoring first" in said
+
+
+def test_an_eval_set_that_main_replaced(
+    loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague did so on another device: the change that trains on it is not blamed."""
+    loops.version()
+    replace_rows(loops)
+    monkeypatch.setenv("FAKE_DEVICE", "cuda")
+    loops.train("--retrain")
+    base = loops.commit()
+    monkeypatch.delenv("FAKE_DEVICE")
+    train_at(loops, BETTER)
+    found, out, _ = gate(base)
+    assert (0, True) == (found, "regression: not comparable against" in out)
