@@ -68,3 +68,20 @@ def test_an_eval_set_that_main_replaced(
     train_at(loops, BETTER)
     found, out, _ = gate(base)
     assert (0, True) == (found, "regression: not comparable against" in out)
+
+
+def test_an_edited_version_in_between(loops: Loops, gate: Gate) -> None:
+    """What takes the baseline's place is checked as the baseline is: its table was made worse."""
+    base = loops.version()
+    replace_rows(loops)
+    loops.train()
+    loops.commit()
+    (table,) = (loops.root / "improvement_log/x").glob("002-*.csv")
+    train_at(loops, WORSE)
+    text = table.read_text(encoding="utf-8")
+    worse = text.replace("6.400000", "9.400000").replace(",yes,", ",no,")
+    assert text != worse
+    table.write_text(worse, "utf-8")
+    loops.commit()
+    code, _, err = gate(base)
+    assert (3, True) == (code, table.stem.partition(".")[0] in err)
