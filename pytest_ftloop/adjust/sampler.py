@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.adjust.policy import Proposal, changes
 from pytest_ftloop.adjust.state import NOTHING, Known, State, figure, value_of
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import metric_of
 from pytest_ftloop.core.records import Iteration
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Sampler:
         return {name: _distribution(optuna, d) for name, d in self.space.items()}
 
     def _study(self, optuna: ModuleType, chain: Sequence[Iteration], metric: str) -> Any:
-        direction = METRICS[split_name(metric)[0]].better
+        direction = metric_of(metric).better
         study = optuna.create_study(
             direction="minimize" if direction == "lower" else "maximize",
             sampler=self._sampler(optuna, len(chain)),

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, is_rate, is_score, metric_of, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,9 +24,6 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 """The comparisons that a condition may begin with."""
-
-_RATES = frozenset({"pass_rate", "token_accuracy"})
-"""Metrics from 0 to 1, which a condition may state in percent."""
 
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 """Metrics that need the sample of the train set, which may lack a tag of the eval set."""
@@ -108,7 +105,7 @@ DEFAULT_REGRESSION = Regression(stated=False)
 def parse_gate(name: str, condition: object, where: Location | None = None) -> Gate:
     """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`."""
     metric = _known_metric(name, where)
-    good, usual = (">=", 0.9) if METRICS[metric].better == "higher" else ("<=", 3.4)
+    good, usual = (">=", 0.9) if metric_of(metric).better == "higher" else ("<=", 3.4)
     wanted = f'wanted {good} or {good[0]} and a number, such as "{good} {usual}"'
     if not isinstance(condition, str):
         raise ConfigError(
@@ -121,23 +118,23 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
     if match is None:
         raise ConfigError(f"gate {name}: {wanted}, found {condition!r}", where=where, cure=cure)
     op, percent = match["op"], bool(match["percent"])
-    if percent and metric not in _RATES:
+    if percent and not is_rate(metric):
         raise ConfigError(
-            f"gate {name}: only {' and '.join(sorted(_RATES))} can be in percent, "
+            f"gate {name}: only pass_rate, token_accuracy and scores can be in percent, "
             f"found {condition!r}",
             where=where,
             cure=cure,
         )
     if op[0] != good[0]:
         raise ConfigError(
-            f"gate {name}: {METRICS[metric].better} is better for {metric}, found {condition!r}",
+            f"gate {name}: {metric_of(metric).better} is better for {metric}, found {condition!r}",
             where=where,
             cure=f'Write {name}: "{good[0]}{condition.strip()[1:]}".',
         )
     bound = parse_number(match["bound"], percent=percent)
     if not math.isfinite(bound):
         raise ConfigError(f"gate {name}: {wanted}, found {condition!r}", where=where, cure=cure)
-    if metric in _RATES and not 0 <= bound <= 1:
+    if is_rate(metric) and not 0 <= bound <= 1:
         meant = f"Did you mean {_number(bound / 100)} or {_number(bound)}%?"
         raise ConfigError(
             f"gate {name}: wanted a share from 0 to 1, found {condition!r}",
@@ -195,7 +192,7 @@ def _known_metric(name: str, where: Location | None) -> str:
             f"gate {name}: wanted a metric, or a metric and a tag, such as pass_rate[negation]",
             where=where,
         )
-    if metric not in METRICS:
+    if metric not in METRICS and not is_score(metric):
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,
@@ -206,7 +203,7 @@ def _known_metric(name: str, where: Location | None) -> str:
 
 def _usable(condition: object, metric: str) -> bool:
     """Whether a condition is a mere number, which the cure can suggest as the bound."""
-    most = 1 if metric in _RATES else 1e6
+    most = 1 if is_rate(metric) else 1e6
     return type(condition) in (int, float) and 0 <= condition <= most  # type: ignore[operator]
 
 
@@ -218,7 +215,7 @@ def parse_number(text: str, *, percent: bool) -> float:
 
 def exact_figure(metric: str, value: float) -> str:
     """The figure without rounding: `90%` for a rate, `3.4` otherwise."""
-    if metric not in _RATES:
+    if not is_rate(metric):
         return _number(value)
     return f"{(Decimal(repr(float(value))) * 100).normalize():f}%"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ def _badness(iteration: Iteration, metric: str) -> float:
     value = iteration.metrics.get(metric, math.nan)
     if not math.isfinite(value):
         return math.inf
-    return value if METRICS[split_name(metric)[0]].better == "lower" else -value
+    return value if metric_of(metric).better == "lower" else -value
 
 
 def worst(examples: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:

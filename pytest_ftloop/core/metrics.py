@@ -40,6 +40,37 @@ METRICS: Mapping[str, Metric] = {
 }
 """All metrics by name."""
 
+SCORE = "score"
+"""The metric of a scorer that gives one number; those of named ones are `score.<name>`."""
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of this name, whose tag does not count.
+
+    Of every score, and every metric that a user names, higher is better.
+    """
+    base = split_name(name)[0]
+    if found := METRICS.get(base):
+        return found
+    what = "mean score of the eval examples, 0 to 1" if is_score(base) else "of the user's own"
+    return Metric(base, "higher", what)
+
+
+def is_rate(name: str) -> bool:
+    """Whether a metric is a share from 0 to 1, shown in percent and compared in points."""
+    return split_name(name)[0] in {"pass_rate", "token_accuracy"} or is_score(name)
+
+
+def depends_on_scoring(name: str) -> bool:
+    """Whether a metric is compared only where both sides were scored in the same way."""
+    return split_name(name)[0] == "pass_rate" or is_score(name)
+
+
+def is_score(name: str) -> bool:
+    """Whether a metric is the mean of a score that the scorer gives each example."""
+    return split_name(name)[0].partition(".")[0] == SCORE
+
+
 DECIMALS = 6
 """Decimals of a figure, when it is judged and in the log, so that the log gives equal verdicts."""
 
@@ -61,6 +92,15 @@ def token_accuracy(results: Iterable[ExampleResult]) -> float:
 def pass_rate(results: Sequence[ExampleResult]) -> float:
     """Fraction of examples that passed. NaN without examples."""
     return sum(row.passed is True for row in results) / len(results) if results else math.nan
+
+
+def mean_scores(results: Sequence[ExampleResult]) -> dict[str, float]:
+    """The mean of each score over the examples, by its metric; an example without it has 0."""
+    names = dict.fromkeys(name for row in results for name in row.scores)
+    return {
+        name: math.fsum(row.scores.get(name, 0.0) for row in results) / len(results)
+        for name in names
+    }
 
 
 def perplexity(loss: float) -> float:
@@ -106,7 +146,7 @@ def format_figure(name: str, value: float) -> str:
     """A figure for display: rates in percent, losses with four decimals."""
     if math.isnan(value):
         return "nan"
-    if split_name(name)[0] in {"pass_rate", "token_accuracy"}:
+    if is_rate(name):
         return f"{100 * value:.1f}%"
     return f"{value:.4f}"
 
@@ -130,6 +170,7 @@ def _figures(
         "pass_rate": _round(pass_rate(examples)),
         "token_accuracy": _round(token_accuracy(examples)),
         "perplexity": _round(perplexity(eval_loss)),
+        **{name: _round(value) for name, value in mean_scores(examples).items()},
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, metric_of, split_name
 from pytest_ftloop.core.runs import Measured, has_figure, mean_of, require_finite, variance_of
 
 ABSOLUTE: Mapping[str, float] = {"pass_rate": 0.005, "token_accuracy": 0.005, "overfit_gap": 0.01}
@@ -87,7 +87,9 @@ def measured_noise(groups: Iterable[Sequence[Measured]]) -> dict[str, SeedNoise]
     runs. NaN and infinite figures are ignored.
     """
     groups = list(groups)
-    measured = {name: noise_of(_figures(name, groups)) for name in METRICS}
+    known = {split_name(name)[0] for group in groups for run in group for name in run.metrics}
+    names = (*METRICS, *sorted(known - METRICS.keys()))
+    measured = {name: noise_of(_figures(name, groups)) for name in names}
     return {name: noise for name, noise in measured.items() if noise.df}
 
 
@@ -182,5 +184,5 @@ def better_beyond_noise(
     """Whether `new` is better than `old` by more than `least_change`; any figure beats NaN."""
     if math.isnan(old):
         return not math.isnan(new)
-    improved = METRICS[split_name(metric)[0]].improved(new, old)
+    improved = metric_of(metric).improved(new, old)
     return improved and abs(new - old) > least_change(metric, old, measured)

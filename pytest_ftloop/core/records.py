@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pytest_ftloop.core.errors import Location
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
 DEFAULT_SEED = 42
@@ -116,7 +116,10 @@ class EvalPoint:
 class ExampleResult:
     """The result of one example: `loss` is the sum over its `tokens`, `correct` of which are top-1.
 
-    `passed` is None for examples that are not scored (the sample of the train set).
+    `passed` is None for examples that are not scored (the sample of the train set). `scores` are
+    from 0 to 1, by the metric that is their mean over examples: `score`, or `score.<name>` for each
+    that the scorer names; a scorer that says only yes or no gives none. `outputs` are all sampled
+    outputs, `output` the first of them; it is empty where there is one output only.
     """
 
     id: str
@@ -128,6 +131,8 @@ class ExampleResult:
     passed: bool | None = None
     expected: str = ""
     output: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict, hash=False)
+    outputs: tuple[str, ...] = ()
 
     @property
     def mean_loss(self) -> float:
@@ -289,8 +294,10 @@ class Iteration:
     of the training (steps, best_step, trainable_parameters, ...). `failing` are the ids of the eval
     examples that did not pass. `examples` may be read from their file only when first looked at.
     `group` is the fingerprint of its settings whatever the seed: iterations and seed runs of one
-    group differ by chance only (empty in records of schema 1). `tag` tells its files from another
-    training of the same settings (see `log`).
+    group differ by chance only (empty in records of schema 1). `weights` identifies what was
+    trained, whatever it was measured by, and `adapter` is the hash of the weights that the figures
+    are of; both are empty in older records, the latter also where no adapter was saved. `tag` tells
+    its files from another training of the same settings (see `log`).
     """
 
     loop: str
@@ -316,6 +323,8 @@ class Iteration:
     cost: Cost
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
     group: str = ""
+    weights: str = ""
+    adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
 
@@ -339,8 +348,8 @@ class SeedRun:
 
     `iteration` is the id of the iteration that it repeats. `role` is its purpose: `gate` compares
     with the baseline, `calibration` measures how much the seed alone changes the figures,
-    `baseline` gives the baseline in the candidate's environment. `group`, `scoring`, `data`,
-    `metrics` and `examples` are as in `Iteration`.
+    `baseline` gives the baseline in the candidate's environment. `group`, `weights`, `adapter`,
+    `scoring`, `data`, `metrics` and `examples` are as in `Iteration`.
     """
 
     loop: str
@@ -355,6 +364,8 @@ class SeedRun:
     environment: Mapping[str, str]
     cost: Cost
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    weights: str = ""
+    adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
 
@@ -60,6 +61,14 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
     )
 }
 """The metrics that can be compared example by example."""
+
+
+def example_metric(name: str) -> ExampleMetric | None:
+    """The metric of this name, if it is a mean over examples: of them all, or of their scores."""
+    if is_score(name):
+        return ExampleMetric(name, "rate", lambda row, _: 1 - row.scores.get(name, 0.0))
+    return EXAMPLE_METRICS.get(name)
+
 
 RUN_METRICS = ("overfit_gap", "train_loss")
 """Metrics of a whole run, since they depend on train examples, too."""

@@ -78,8 +78,31 @@ def iteration_fingerprint(
     }
     if tokenizer:  # else the fingerprint is what it was before there was such a section
         stated["tokenizer"] = tokenizer
-    text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _sha256(stated)
+
+
+def weights_fingerprint(
+    model: str,
+    settings: Settings,
+    train: DataSet,
+    tokenizer: Mapping[str, Any] | None = None,
+) -> str:
+    """What identifies the weights of a training, whatever they are measured by: a SHA-256 in hex.
+
+    The eval set is no part of it, although the kept adapter is the best on that: an iteration that
+    is measured again by another one keeps the adapter that it has. Arguments as of
+    `iteration_fingerprint`.
+    """
+    stated = {
+        "format": FORMAT,
+        "model": model,
+        "lora": dict(settings.lora),
+        "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
+        "train": train.sha256,
+    }
+    if tokenizer:
+        stated["tokenizer"] = tokenizer
+    return _sha256(stated)
 
 
 def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
@@ -211,6 +234,11 @@ def _byte_type() -> Any:
     import torch  # imported already, since the model is loaded
 
     return torch.uint8
+
+
+def _sha256(stated: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:

@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, pool
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.core.runs import (
-    EXAMPLE_METRICS,
     RUN_METRICS,
     Common,
     Differences,
+    ExampleMetric,
     Measured,
     differences,
     environment_changes,
+    example_metric,
     has_figure,
     in_environment,
     is_figure,
@@ -241,7 +243,7 @@ class _Tests:
             for tag, ids in sorted(by_tag.items())
             if 1 < len(ids) < len(self.paired.ids)
             for name in metrics
-            if name in EXAMPLE_METRICS and self.paired.has_tokens(name, ids)
+            if example_metric(name) and self.paired.has_tokens(name, ids)
         ]
         return self._corrected(raw, TAG_ALPHA)
 
@@ -256,7 +258,7 @@ class _Tests:
 
     def _why_not_comparable(self, name: str) -> str:
         paired = self.paired
-        if name == "pass_rate":
+        if depends_on_scoring(name):
             return "" if paired.same_scoring else SCORING_CHANGED
         if not paired.same_tokens:
             return TOKENS_CHANGED
@@ -275,7 +277,7 @@ class _Tests:
         self, name: str, ids: Sequence[str], tag: str | None, *, decides: bool = False
     ) -> Change:
         """The change of a metric that each example has, before correction."""
-        metric = EXAMPLE_METRICS[name]
+        metric = _per_example(name)
         old, new = (
             [metric.values(self.paired.rows(run, ids)) for run in side]
             for side in (self.paired.old, self.paired.new)
@@ -409,7 +411,13 @@ def _of_tag(name: str, tag: str | None) -> str:
 
 def _is_loss(metric: str) -> bool:
     name = metric.partition("[")[0]
-    return name in RUN_METRICS or EXAMPLE_METRICS[name].unit == "loss"
+    return name in RUN_METRICS or _per_example(name).unit == "loss"
+
+
+def _per_example(name: str) -> ExampleMetric:
+    metric = example_metric(name)
+    assert metric is not None, name  # a loop file's gates name no other
+    return metric
 
 
 def _same_eval_set(old: Iteration, new: Iteration) -> bool:

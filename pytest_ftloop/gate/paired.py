@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
@@ -57,7 +58,9 @@ class PairedRuns:
 
     def has_tokens(self, name: str, ids: Sequence[str]) -> bool:
         """Whether the examples have the tokens that a metric is a mean over."""
-        return name == "pass_rate" or sum(row.tokens for row in self.rows(self.new[0], ids)) > 0
+        return (
+            depends_on_scoring(name) or sum(row.tokens for row in self.rows(self.new[0], ids)) > 0
+        )
 
     def flips(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Ids of the fixed examples and of the broken ones.
@@ -98,7 +101,7 @@ class PairedRuns:
         return {id(run): {row.id: row for row in run.examples} for run in runs}
 
     def _is_scored_alike(self, run: Measured, metric: ExampleMetric) -> bool:
-        return metric.name != "pass_rate" or dict(run.scoring) == dict(self.new[0].scoring)
+        return not depends_on_scoring(metric.name) or dict(run.scoring) == dict(self.new[0].scoring)
 
     def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
         """The share of the runs that pass it, per example."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import Gate, Regression, exact_figure
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.metrics import metric_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -62,7 +62,7 @@ def _thresholds(before: Sequence[Gate], after: Sequence[Gate]) -> Iterator[GateC
 def _is_looser(was: Gate, now: Gate) -> bool:
     if now.bound == was.bound:
         return len(now.op) > len(was.op)  # `>=` lets the bound itself pass, `>` does not
-    return (now.bound < was.bound) == (METRICS[now.metric].better == "higher")
+    return (now.bound < was.bound) == (metric_of(now.metric).better == "higher")
 
 
 def _regressions(before: Sequence[Regression], after: Sequence[Regression]) -> Iterator[GateChange]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pytest_ftloop.core.metrics import METRICS, format_figure, split_name
+from pytest_ftloop.core.metrics import format_figure, is_rate, metric_of
 from pytest_ftloop.gate.statistic import PairedTest
 
 Kind = Literal["improved", "unchanged", "regressed", "inconclusive", "not comparable", "incomplete"]
@@ -153,7 +153,7 @@ def seeds_text(changes: Sequence[Change]) -> str:
 
 def change_text(metric: str, difference: float) -> str:
     """`+0.0491`, `-5.8 points`: a difference between two of the metric's own figures."""
-    if split_name(metric)[0] in {"pass_rate", "token_accuracy"}:
+    if is_rate(metric):
         return f"{round(100 * difference, 1) + 0.0:+.1f} points"
     return f"{round(difference, 4) + 0.0:+.4f}"  # + 0.0: no -0.0000
 
@@ -165,4 +165,4 @@ def amount_text(metric: str, amount: float) -> str:
 
 def is_better(metric: str, new: float, old: float) -> bool:
     """Whether a figure improved."""
-    return METRICS[split_name(metric)[0]].improved(new, old)
+    return metric_of(metric).improved(new, old)

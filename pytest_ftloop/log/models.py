@@ -165,13 +165,15 @@ class _Record(_Row):
 
 
 class IterationRecord(_Record):
-    """`<number>-<id>-<tag>.yaml`. Schema 1 has no group."""
+    """`<number>-<id>-<tag>.yaml`. Schema 1 has no group, schema 2 no weights."""
 
     number: int
     id: str
     parent: str | None
     fingerprint: str
     group: str = ""
+    weights: str = ""
+    adapter: str = ""
     adjustments: list[AdjustmentRow]
     model: str
     settings: _Settings
@@ -197,6 +199,8 @@ class SeedRunRecord(_Record):
     role: SeedRole
     fingerprint: str
     group: str
+    weights: str = ""
+    adapter: str = ""
     scoring: dict[str, Any]
     data: dict[str, _Data]
     metrics: Figures

@@ -116,6 +116,8 @@ def iteration_of(text: str) -> tuple[Iteration, Table]:
         environment=record.environment,
         cost=Cost(**vars(record.cost)),
         group=record.group,
+        weights=record.weights,
+        adapter=record.adapter,
         schema=record.version,
     )
     return iteration, Table(record.examples.rows, record.examples.sha256)
@@ -139,6 +141,8 @@ def seed_run_of(text: str) -> tuple[SeedRun, Table]:
         metrics=record.metrics,
         environment=record.environment,
         cost=Cost(**vars(record.cost)),
+        weights=record.weights,
+        adapter=record.adapter,
         schema=record.version,
     )
     return run, Table(record.examples.rows, record.examples.sha256)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,11 @@ COLUMNS = (
     "id", "content", "tags", "loss", "tokens", "correct", "passed", "expected", "output",
 )  # fmt: skip
 
+
+SCORES, OUTPUTS = "scores", "outputs"
+"""Columns that follow where any row has such: its scores, its sampled outputs, each as JSON."""
+
+_MORE = ((), (SCORES,), (OUTPUTS,), (SCORES, OUTPUTS))
 
 _PASSED = {"yes": True, "no": False, "": None}
 
@@ -98,15 +104,22 @@ def examples_csv(examples: Iterable[ExampleResult]) -> str:
     """The table of an iteration's examples, sorted by id."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in sorted(examples, key=lambda r: r.id):
+    rows = sorted(examples, key=lambda r: r.id)
+    more = [
+        *((SCORES,) if any(row.scores for row in rows) else ()),
+        *((OUTPUTS,) if any(row.outputs for row in rows) else ()),
+    ]
+    writer.writerow([*COLUMNS, *more])
+    for row in rows:
         passed = "" if row.passed is None else "yes" if row.passed else "no"
         loss = f"{row.loss:.{DECIMALS}f}"
         id_, tags = _one_cell(row.id), _one_cell(";".join(row.tags))
         cells = [id_, row.content, tags, loss, row.tokens, row.correct, passed]
         # A space at the end of a line would not survive an editor.
         output = re.sub(r" \Z", r"\\u0020", _one_cell(row.output))
-        writer.writerow([*cells, _one_cell(row.expected), output])
+        extra = {SCORES: _as_json(_rounded(row.scores)), OUTPUTS: _as_json(row.outputs)}
+        added = [_one_cell(extra[name]) for name in more]
+        writer.writerow([*cells, _one_cell(row.expected), output, *added])
     return out.getvalue()
 
 
@@ -114,14 +127,17 @@ def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
     """The rows of a table; a `LogError` that names its file and line for one that is not ours."""
     allow_long_cells()
     rows = csv.reader(io.StringIO(text, newline=""))
-    if (header := tuple(next(rows, ()))) != COLUMNS:
+    header = tuple(next(rows, ()))
+    columns, more = header[: len(COLUMNS)], header[len(COLUMNS) :]
+    if columns != COLUMNS or more not in _MORE:
         wanted, found = ",".join(COLUMNS), ",".join(header)[:80]
         raise damaged(shown, f"wanted the columns {wanted}, found {found}", 1)
     unescaped = _text if "\\" in text else str  # nearly always nothing is escaped
     try:
         # An editor may have left a blank line at the end.
         for row in filter(None, rows):
-            id_, content, tags, loss, tokens, correct, passed, expected, output = row
+            id_, content, tags, loss, tokens, correct, passed, expected, output, *cells = row
+            extra = dict(zip(more, cells, strict=True))
             yield ExampleResult(
                 unescaped(id_),
                 content,
@@ -132,10 +148,42 @@ def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
                 _PASSED[passed],
                 unescaped(expected),
                 unescaped(output),
+                _scores(unescaped(extra.get(SCORES, ""))),
+                _outputs(unescaped(extra.get(OUTPUTS, ""))),
             )
-    except (ValueError, KeyError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         why = f"no row of a table: {str(error)[:80]}"
         raise damaged(shown, why, rows.line_num) from None
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if value else ""
+
+
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, DECIMALS) + 0.0 for name, value in scores.items()}
+
+
+def _scores(cell: str) -> dict[str, float]:
+    """Scores by name, each a number from 0 to 1; a `ValueError` for anything else."""
+    if not cell:
+        return {}
+    found = json.loads(cell)
+    if not isinstance(found, dict):
+        raise TypeError("wanted scores by name")
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"wanted a score from 0 to 1 as {name!r}, found {value!r}")
+    return {name: float(value) for name, value in found.items()}
+
+
+def _outputs(cell: str) -> tuple[str, ...]:
+    if not cell:
+        return ()
+    found = json.loads(cell)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise TypeError("wanted a list of outputs")
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)

@@ -45,7 +45,8 @@ _KEYS: Mapping[str, Sequence[str]] = {
     "": (
         *("schema", "loop", "iteration", "number", "id", "seed", "role"),
         *("candidate", "baseline", "by", "kind", "passed", "because", "over", "verdict"),
-        *("parent", "fingerprint", "group", "adjustments", "model", "settings", "scoring"),
+        *("parent", "fingerprint", "group", "weights", "adapter"),
+        *("adjustments", "model", "settings", "scoring"),
         *("data", "metrics", "final", "base", "facts", "curve", "findings", "failing"),
         *("decision", "examples", "environment", "cost"),
     ),
@@ -146,6 +147,8 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
         "parent": iteration.parent,
         "fingerprint": iteration.fingerprint,
         "group": iteration.group,
+        "weights": iteration.weights,
+        "adapter": iteration.adapter,
         "adjustments": [_plain(asdict(a)) for a in iteration.adjustments],
         "model": iteration.model,
         "settings": {
@@ -192,6 +195,8 @@ def seed_run_yaml(run: SeedRun, examples_sha256: str) -> str:
             "role": run.role,
             "fingerprint": run.fingerprint,
             "group": run.group,
+            "weights": run.weights,
+            "adapter": run.adapter,
             "scoring": _sorted(run.scoring),
             "data": {role: _plain(facts) for role, facts in run.data.items()},
             "metrics": _plain(run.metrics),

@@ -132,6 +132,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         model=inputs.model,
         settings=plan.settings,
         group=inputs.group(config, plan.settings),
+        weights=inputs.weights(plan.settings),
         scoring=inputs.scoring,
         data={"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)},
         metrics=best_metrics(evaluation),

@@ -20,6 +20,7 @@ from pytest_ftloop.data.identity import (
     model_identity,
     scoring_identity,
     tokenizer_identity,
+    weights_fingerprint,
 )
 from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
@@ -105,6 +106,10 @@ class Inputs:
             config.train_sample,
             self.tokenizer,
         )
+
+    def weights(self, settings: Settings) -> str:
+        """The identity of the weights that these settings train, whatever measures them."""
+        return weights_fingerprint(self.model, settings, self.train, self.tokenizer)
 
     def task(self, config: LoopConfig) -> Task:
         """The task that every run of the loop trains on and is measured by."""

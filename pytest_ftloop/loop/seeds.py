@@ -89,6 +89,7 @@ class SeedTrainer:
                 role=role,
                 fingerprint=fingerprint,
                 group=cycle.inputs.group(cycle.config, settings),
+                weights=cycle.inputs.weights(settings),
                 scoring=iteration.scoring,
                 data=iteration.data,
                 metrics=best_metrics(run.evaluation),

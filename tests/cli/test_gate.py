@@ -129,7 +129,7 @@ def test_newer_log_of_the_baseline(loops: Loops, gate: Gate) -> None:
     loops.version()
     (file,) = (loops.root / "improvement_log/x").glob("001-*[0-9a-f].yaml")
     text = file.read_text()
-    file.write_text(text.replace("schema: 2", "schema: 99"))
+    file.write_text(text.replace("schema: 3", "schema: 99"))
     commit = loops.commit()
     file.write_text(text)
     code, _, err = gate()

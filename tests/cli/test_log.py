@@ -97,7 +97,7 @@ def test_damaged_log(tmp_path: Path, fill: Any, capsys: Capture) -> None:
     """A damaged record is an error with its cure; the other loops are shown all the same."""
     fill(0.4)
     (damaged,) = fill(0.4, loop="bad").folder.glob("001-00000001-*.yaml")
-    damaged.write_text("schema: 2\n")
+    damaged.write_text("schema: 3\n")
     assert 2 == main(["log", str(tmp_path)])
     out, err = capsys.readouterr()
     assert out.startswith("sentiment: 1 iteration")

@@ -370,7 +370,7 @@ def damages(baseline: Baseline) -> tuple[str, ...]:
     return baseline.view.notes("main")
 
 
-@pytest.mark.parametrize("text", ["no: [yaml", "", "schema: 2\n"])
+@pytest.mark.parametrize("text", ["no: [yaml", "", "schema: 3\n"])
 def test_damaged_record(repo: GitRepo, text: str) -> None:
     """The sound file that is there now takes its place; without one the record is absent."""
     log = log_in(repo.root, GOOD, BETTER)

@@ -299,7 +299,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda record: record.write_text(""), "wanted keys and values"),
     "no text": (lambda record: record.write_bytes(b"\xff\xfe\x00"), "damaged log file"),
     "a folder": (lambda record: (record.unlink(), record.mkdir()), ""),
-    "newer": (edit("schema: 2", "schema: 99"), "written by a newer pytest-ftloop"),
+    "newer": (edit("schema: 3", "schema: 99"), "written by a newer pytest-ftloop"),
     "another number": (rename, "it is not what was written"),
     "another fingerprint": (not_of_this_fingerprint, "it says it is "),
 }

@@ -189,7 +189,7 @@ CPU = "  device: cpu"
         ("number: 1", "number: 1.0", "number", "wanted a whole number, found 1.0"),
         ("number: 1", "number: true", "number", "wanted a whole number, found true"),
         ("loop: sentiment", "loop: 3", "loop", "wanted a text, found 3"),
-        ("schema: 2", "schema: zwei", "schema", "wanted a whole number, found 'zwei'"),
+        ("schema: 3", "schema: zwei", "schema", "wanted a whole number, found 'zwei'"),
         (
             "    seed: 7",
             "    seed: seven",

@@ -190,8 +190,8 @@ def text() -> str:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("schema: 2\n", "# by hand\nschema: 2\n"),
-        ("schema: 2\n", "---\nschema: 2\n"),
+        ("schema: 3\n", "# by hand\nschema: 3\n"),
+        ("schema: 3\n", "---\nschema: 3\n"),
         ("metrics:\n", "metrics: # by hand\n"),
         ("metrics:\n", "metrics:\n\n"),
         ("  eval_loss: 1.0\n", "  eval_loss: 1\n"),
@@ -258,7 +258,7 @@ def test_cut_record_is_an_error(text: str) -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: ", "[x, ", "- ", "? "])
 def test_nesting_without_end(opening: str) -> None:
     """The YAML library's stack is not tried on it; the line says where."""
-    text = f"schema: 2\nloop: {opening * 100_000}\n"
+    text = f"schema: 3\nloop: {opening * 100_000}\n"
     with pytest.raises(TextError) as caught:
         read(text)
     assert 2 == caught.value.line
@@ -286,7 +286,7 @@ def test_levels(depth: int, shape: str) -> None:
 def test_size_is_bounded() -> None:
     """A record longer than any that is written is refused before it is read."""
     with pytest.raises(TextError, match="wanted at most 16777216 characters, found 16777228"):
-        read("schema: 2\n#" + " " * MOST_CHARACTERS + "\n")
+        read("schema: 3\n#" + " " * MOST_CHARACTERS + "\n")
 
 
 @pytest.mark.parametrize("long", ["a: 'x" + " " * 100_000 + "\n  y'\n", "a: " + "x " * 100_000])

@@ -260,10 +260,10 @@ MISTAKES = [
         "Restore it (git checkout -- improvement_log/x/003-",
     ),
     log_mistake(
-        "newer record", "yaml", "schema: 2", "schema: 99", "newer pytest-ftloop: schema 99"
+        "newer record", "yaml", "schema: 3", "schema: 99", "newer pytest-ftloop: schema 99"
     ),
     log_mistake(
-        "merge conflict", "yaml", "schema: 2", "<<<<<<< HEAD\nschema: 2", "damaged log file"
+        "merge conflict", "yaml", "schema: 3", "<<<<<<< HEAD\nschema: 3", "damaged log file"
     ),
     log_mistake(
         "edited table", "examples.csv", ",answer 3,", ",answer 4,", "examples.csv: damaged log"
