@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
 from pytest_ftloop.config.mistakes import config_errors, found_text
-from pytest_ftloop.config.scoring import Scoring, check_scoring
+from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring
 from pytest_ftloop.config.sections import (
     HubSource,
     LoopFile,
@@ -30,6 +30,7 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
+from pytest_ftloop.core.columns_read import function_columns, hook_columns
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.core.records import Settings
@@ -162,6 +163,15 @@ def checked(
         )
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+        if parsed.data.answers is not None and scoring.scorer not in ANSWERED:
+            mistakes.append(
+                ConfigError(
+                    f"data.answers is for {', '.join(ANSWERED)}, but the scorer is "
+                    f"{scoring.scorer!r}",
+                    where=locate("data.answers"),
+                    cure="Leave it out; a function of your own reads the column from its row.",
+                )
+            )
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -184,6 +194,8 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            answers=data.answers,
+            read=_columns_read(scoring, folder),
         ),
         train_sample=data.train_sample,
         settings=Settings(lora=parsed.lora, training=parsed.training),
@@ -234,6 +246,13 @@ def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
             yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
 
 
+def _columns_read(scoring: Scoring, folder: Path) -> frozenset[str] | None:
+    """The columns of a row that a user's scorer reads, None for any; those of no other scorer."""
+    if scoring.scorer == "hook":
+        return hook_columns(SCORE_HOOK, folder)
+    return function_columns(scoring.scorer, folder) if ":" in scoring.scorer else frozenset()
+
+
 def _is_gates(values: Mapping[str, Any]) -> bool:
     return isinstance(values.get("gates"), Mapping)
 
@@ -269,10 +288,14 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
-    Without `id`, ids come from a column of that name if there is one, else from the content.
+    Without `id`, ids come from a column of that name if there is one, else from the content. `keep`
+    are named in the loop file; `read` are those that the user's scorer reads by its source, None
+    for any. `answers` holds the acceptable answers besides the expected text.
     """
 
     id: str | None = None
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    answers: str | None = None
+    read: frozenset[str] | None = frozenset()

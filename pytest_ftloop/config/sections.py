@@ -105,6 +105,11 @@ class DataSection(_Section):
         "such a column",
     )
     tags: str | list[str] = Field("tags", description="column or columns of tags")
+    answers: str | None = Field(
+        None,
+        min_length=1,
+        description="column of the acceptable answers besides the expected text: a list of texts",
+    )
     keep: str | list[str] = Field(
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
@@ -184,7 +189,8 @@ class ScoringSection(_Section):
 
     scorer: str = Field(
         "exact",
-        description="loss, exact, contains, regex, choice, json, hook, or module:function",
+        description="loss, exact, contains, regex, choice, json, number, f1, rouge, tool_call, "
+        "hook, or module:function",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="maximum length of the greedy generation"
@@ -212,6 +218,16 @@ class ScoringSection(_Section):
         None,
         description="an example passes where its score, or each of its scores, is at least this "
         "(default 1.0); or by the score's name",
+    )
+    tolerance: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[float, Field(ge=0), Tag("<number>")],
+            Discriminator(lambda stated: "<text>" if isinstance(stated, str) else "<number>"),
+        ]
+        | None
+    ) = Field(None, description="for number: the largest difference that passes, or a percentage")
+    rouge: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] | None = Field(
+        None, description="for rouge: its kind (default rougeL)"
     )
 
 

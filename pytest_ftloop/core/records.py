@@ -7,7 +7,7 @@ Data flows one way: examples -> `Training` -> `Evaluation` -> `Finding`s -> `Dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pytest_ftloop.core.errors import Location
@@ -29,7 +29,10 @@ class Example:
     `completion`; `messages`; or `input_ids`. `prompt` and `expected` are the texts of the second
     and third form, before any chat template, and None for the others. `content` is a hash of `row`:
     the same id with other content is another example. `choices` are the example's own candidates
-    for the `choice` scorer, `kept` the columns that scorers read besides those of `row`.
+    for the `choice` scorer, `answers` those that are acceptable besides the expected text, `kept`
+    the columns that scorers read besides those of `row`. `scored_by` is a hash of the answers and
+    columns that only the scoring reads, empty without any; it is a part of an eval example's
+    content (`scored_content`).
     """
 
     id: str
@@ -42,6 +45,8 @@ class Example:
     where: Location | None = None
     text_column: str = "text"
     kept: Mapping[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    scored_by: str = ""
 
     @property
     def prompt_text(self) -> str:
@@ -50,6 +55,18 @@ class Example:
             return " ".join(map(str, self.row["input_ids"]))
         text = self.row.get(self.text_column) if self.prompt is None else self.prompt
         return text if isinstance(text, str) else ""
+
+
+def scored_content(example: Example) -> Example:
+    """The example of an eval set, whose content also covers what only its scoring reads."""
+    if not example.scored_by:
+        return example
+    return replace(example, content=f"{example.content}+{example.scored_by}")
+
+
+def measured_content(content: str) -> str:
+    """The part of an example's content that the model sees, which its loss and output are of."""
+    return content.partition("+")[0]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the fingerprint. Raising it makes all logs out of date, so all loops train again."""
-
-SCORE_HOOK = "pytest_ftloop_score"
-"""The hook that the scorer `hook` calls."""
 
 _WEIGHTS = (".safetensors", ".bin")
 """The endings of weight files, which count in subfolders too: an index may name them there."""

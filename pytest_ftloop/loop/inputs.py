@@ -8,14 +8,13 @@ from typing import Any
 
 from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.config.scoring import SCORE_HOOK, needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
-    SCORE_HOOK,
     iteration_fingerprint,
     model_identity,
     scoring_identity,
@@ -48,7 +47,9 @@ class Inputs:
     def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
         """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`."""
         where = config.locate("data.train")
-        train = data.load(config.train, "train", config.folder, config.columns, where)
+        # What only scorers read is needed of train rows that an eval set is split off.
+        columns = config.columns if config.split else replace(config.columns, read=frozenset())
+        train = data.load(config.train, "train", config.folder, columns, where)
         if config.split is not None:
             train, eval_ = data.split_off(train, config.split.fraction, config.split.seed)
         else:
@@ -62,7 +63,7 @@ class Inputs:
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
             _check_prompts(eval_)
-            if config.scoring.scorer in {"contains", "regex", "json"}:
+            if config.scoring.scorer in {"contains", "regex", "json", "number"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)

@@ -29,7 +29,7 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
     assert ("feelings", "gpt2", "data/train.jsonl") == (config.name, config.model, config.train)
     assert {"hub": "owner/name", "split": "test", "revision": "abc"} == config.eval
     columns = dataclasses.astuple(config.columns)
-    assert ("key", ("label", "length"), "body", ("answers",)) == columns
+    assert ("key", ("label", "length"), "body", ("answers",), None, frozenset()) == columns
     assert 10 == config.train_sample
     assert {"r": 4, "target_modules": ["c_attn"]} == config.settings.lora
     assert {
