@@ -170,10 +170,14 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 def _request(url: str, path: str, body: Json | None) -> urllib.request.Request:
     headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(KEY, "").strip():
+    if key := _key():
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     return urllib.request.Request(f"{url}/{path}", data, headers)
+
+
+def _key() -> str:
+    return os.environ.get("FTLOOP_API_KEY", "").strip()
 
 
 def _refused(error: urllib.error.HTTPError, where: Location, path: str) -> Exception:
@@ -199,7 +203,7 @@ def _words_of(body: bytes) -> str:
     except (ValueError, AttributeError):
         pass
     # Some servers repeat the key that they refuse.
-    if key := os.environ.get(KEY, "").strip():
+    if key := _key():
         text = text.replace(key, "...")
     line = " ".join(text.split())[:120]
     return f": {line}" if line else ""
