@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Example, ExampleResult, Iteration
-    from pytest_ftloop.evaluate.scorers import Scorer
+    from pytest_ftloop.evaluate.scored import Scorer, UserScorer
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.train.afresh import Measured
     from pytest_ftloop.train.task import Task
@@ -159,14 +159,15 @@ def check_endpoint(
 def scored_again(
     results: Sequence[ExampleResult], examples: Sequence[Example], scorer: Scorer
 ) -> tuple[ExampleResult, ...]:
-    """The results with `passed` as the scorer says of their outputs."""
-    return tuple(
-        replace(result, passed=scorer(replace(example, expected=result.expected), result.output))
-        for result, example in zip(results, examples, strict=True)
-    )
+    """The results with `passed` and `scores` as the scorer says of their outputs."""
+    rows = []
+    for result, example in zip(results, examples, strict=True):
+        scored = scorer(replace(example, expected=result.expected), result.output)
+        rows.append(replace(result, passed=scored.passed, scores=scored.scores))
+    return tuple(rows)
 
 
-def _same_outputs(iteration: Iteration) -> Scorer:
+def _same_outputs(iteration: Iteration) -> UserScorer:
     """Stands for pytest's scoring hook: an example passes if its output is the logged one."""
     logged = {(result.content, result.output) for result in iteration.examples}
     return lambda example, output: (example.content, output) in logged
