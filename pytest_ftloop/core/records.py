@@ -297,7 +297,8 @@ class Iteration:
     group differ by chance only (empty in records of schema 1). `weights` identifies what was
     trained, whatever it was measured by, and `adapter` is the hash of the weights that the figures
     are of; both are empty in older records, the latter also where no adapter was saved. `tag` tells
-    its files from another training of the same settings (see `log`).
+    its files from another training of the same settings (see `log`). `exposed` are the dotted keys
+    under which its file holds a credential, which is left out here.
     """
 
     loop: str
@@ -327,6 +328,7 @@ class Iteration:
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:

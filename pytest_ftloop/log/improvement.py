@@ -57,7 +57,7 @@ class ImprovementLog:
 
     A file is read once, so a command makes one of these for each log and hands it down. It has more
     than ten methods because nothing else writes to the folder: one appends each of the four kinds
-    of record, the others sweep, remove and verify.
+    of record, the others sweep, remove, verify and name what it exposes.
     """
 
     folder: Path
@@ -97,6 +97,15 @@ class ImprovementLog:
         use = replace(use, examples=silent)
         rows = examples_csv(silent)
         return self._write_pair(use, holdout_yaml(use, sha256_of(rows)), rows, holdout_of)
+
+    def exposed(self) -> tuple[str, ...]:
+        """A note for each record that holds a credential: older versions wrote some."""
+        return tuple(
+            f"{self.shown(iteration)} holds a credential ({', '.join(iteration.exposed)}): renew "
+            "it, since version control keeps it, then delete the record and train again"
+            for iteration in self.read()
+            if iteration.exposed
+        )
 
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
         """Raise a `LogError` where a record's figures contradict its table or one another.
