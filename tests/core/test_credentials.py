@@ -64,6 +64,22 @@ PLAIN = (
 )
 """Texts without one."""
 
+NAMES = (
+    *("token", "hub_token", "push_to_hub_token", "use_auth_token", "access_token"),
+    *("api_key", "apiKey", "api-key", "password", "db_password", "passwd", "secret"),
+    *("client_secret", "aws_secret_access_key", "private_key", "account_key", "sas_token"),
+    *("Authorization", "credentials", "training.hub_token"),
+    *("training.model_init_kwargs.token", "HF_TOKEN"),
+)
+"""Arguments that take one."""
+
+OTHER_NAMES = (
+    *("eos_token", "pad_token", "trainable_token_indices", "include_num_input_tokens_seen"),
+    *("max_new_tokens", "tokens", "token_accuracy", "key", "keys", "monkey", "author"),
+    *("secretary"),
+)
+"""Arguments that take something else."""
+
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_of_the_form_of_a_credential_is_hidden(form: str) -> None:

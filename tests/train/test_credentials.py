@@ -37,6 +37,14 @@ def read(group: str, name: str, value: Any) -> LoopConfig:
     return checked(values, {}, folder=Path(), source="x.ftloop.yaml", name="x")
 
 
+def read_or_error(group: str, name: str, value: Any) -> LoopConfig | str:
+    """The same, or the text of the error."""
+    try:
+        return read(group, name, value)
+    except ConfigError as error:
+        return str(error)
+
+
 def kept(config: LoopConfig) -> str:
     """All that is written or shown of a record with these settings."""
     iteration = replace(fake_iteration(1), settings=config.settings)
@@ -48,16 +56,14 @@ def kept(config: LoopConfig) -> str:
 def test_no_argument_keeps_a_credential(group: str, name: str) -> None:
     """As a text, in a list, nested by its form and nested by its name: left out, or an error."""
     for value in (SECRET, [SECRET], {"x": SECRET}, {"token": WORD}, {"x": {"api_key": WORD}}):
-        try:
-            config = read(group, name, value)
-        except ConfigError as error:
-            assert f"{group}.{name}" in str(error)
-            assert SECRET not in str(error)
-        else:
-            assert SECRET not in kept(config)
-            assert WORD not in kept(config)
-            given = config.with_credentials(config.settings)
-            assert value == getattr(given, group)[name]
+        config = read_or_error(group, name, value)
+        if isinstance(config, str):
+            assert f"{group}.{name}" in config
+            assert SECRET not in config
+            continue
+        assert SECRET not in kept(config)
+        assert WORD not in kept(config)
+        assert value == getattr(config.with_credentials(config.settings), group)[name]
 
 
 def test_the_arguments_that_take_a_credential() -> None:
