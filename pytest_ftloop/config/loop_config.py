@@ -39,7 +39,7 @@ from pytest_ftloop.core.credentials import (
 )
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
-from pytest_ftloop.core.records import Settings
+from pytest_ftloop.core.records import LOOP_NAME, Settings
 
 NOT_FROM_A_LOG = frozenset(
     {
@@ -199,7 +199,7 @@ def checked(
         except ConfigError as error:
             mistakes.append(error)
     name = stated if isinstance(stated := values.get("name"), str) else name
-    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+    if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
             ConfigError(
                 f"name {name!r} is not a valid folder name on every system",

@@ -15,6 +15,9 @@ from pytest_ftloop.core.errors import Location
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
+LOOP_NAME = r"\w([\w.-]*\w)?"
+"""The name of a loop, which is a valid name of a folder on every system, and no path."""
+
 DEFAULT_SEED = 42
 """The seed of transformers' TrainingArguments, which a run has if none is stated."""
 

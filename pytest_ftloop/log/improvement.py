@@ -24,7 +24,7 @@ from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import HoldoutUse, Iteration, Judgement, SeedRun
 from pytest_ftloop.log.consistent import verify
-from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable
+from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, check_folder, unwritable
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-FOLDER = "improvement_log"
-
 Kept = TypeVar("Kept")
 
 
@@ -66,6 +64,7 @@ class ImprovementLog:
     @property
     def view(self) -> LogView:
         """What it says now, of the files that are there now."""
+        check_folder(self.folder)
         return LogView(FolderFiles(self.folder), self._known)
 
     def read(self) -> tuple[Iteration, ...]:
@@ -116,6 +115,7 @@ class ImprovementLog:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; only for the one that holds the lock."""
+        check_folder(self.folder)
         if self.folder.is_dir():
             for leftover in self.folder.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -139,6 +139,7 @@ class ImprovementLog:
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
+        check_folder(self.folder)
         existing = self.folder
         while not existing.exists():
             existing = existing.parent
@@ -197,6 +198,7 @@ class ImprovementLog:
 
     def _write(self, files: Mapping[Path, str]) -> None:
         """Write files in this order: the record last, which completes what it belongs to."""
+        check_folder(self.folder)
         try:
             for path, text in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_ftloop.core.credentials import texts_in
 from pytest_ftloop.core.errors import FtloopError, TrainingError
+from pytest_ftloop.core.files import plain_files
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -96,6 +97,7 @@ class LocalBackend:
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         """See `Backend`."""
+        plain_files(adapter)
         with self._without_credentials():
             return self._trainer.measure(self._to_train(settings), adapter, examples)
 
