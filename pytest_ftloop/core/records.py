@@ -15,6 +15,9 @@ from pytest_ftloop.core.errors import Location
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
+LOOP_NAME = r"\w([\w.-]*\w)?"
+"""The name of a loop, which is a valid name of a folder on every system, and no path."""
+
 DEFAULT_SEED = 42
 """The seed of transformers' TrainingArguments, which a run has if none is stated."""
 
@@ -297,7 +300,8 @@ class Iteration:
     group differ by chance only (empty in records of schema 1). `weights` identifies what was
     trained, whatever it was measured by, and `adapter` is the hash of the weights that the figures
     are of; both are empty in older records, the latter also where no adapter was saved. `tag` tells
-    its files from another training of the same settings (see `log`).
+    its files from another training of the same settings (see `log`). `exposed` are the dotted keys
+    under which its file holds a credential, which is left out here.
     """
 
     loop: str
@@ -327,6 +331,7 @@ class Iteration:
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:

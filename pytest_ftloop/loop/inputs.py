@@ -11,6 +11,7 @@ from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
+from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
 from pytest_ftloop.data import examples as data
@@ -70,7 +71,8 @@ class Inputs:
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
-        return cls(train, eval_, model, scoring, scorer, _unseen(scoring), tokenizer)
+        notes = (*_unseen(scoring), *_committed_credentials(config))
+        return cls(train, eval_, model, scoring, scorer, notes, tokenizer)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -155,6 +157,19 @@ def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"no conftest.py from the loop's folder upwards defines {SCORE_HOOK}: a change of the "
         "scoring can't be seen, and pass rates are compared as if there were none",
+    )
+
+
+def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
+    """A note for credentials in a loop file; in Python they may come from anywhere."""
+    given = config.credentials
+    names = list(names_in({"lora": given.lora, "training": given.training}))
+    if not names or not config.lines:
+        return ()
+    return (
+        f"{config.source} holds credentials ({', '.join(names)}), which are used and written "
+        "nowhere: set them in the environment, as HF_TOKEN for the hub, and renew what was "
+        "committed",
     )
 
 
