@@ -134,7 +134,7 @@ class Attempt:
         ):
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
-            prepared = Prepared.of(trainer, task)
+            prepared = Prepared.of(trainer, task, loan.added_tokens)
             task.found(before_training(prepared.wiring))
             evaluator = Evaluator(
                 trainer.model,
