@@ -18,7 +18,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.gates import (
+    Gate,
+    Regression,
+    check_compared,
+    parse_gate,
+    regression_tag,
+)
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
@@ -30,6 +36,7 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
+from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.core.records import Settings
@@ -42,7 +49,8 @@ class LoopConfig:
     `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
     a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
-    line in the loop file, and `""` to the first line.
+    line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
+    the user's name, and what it is (a built-in name or module:function).
     """
 
     name: str
@@ -61,6 +69,7 @@ class LoopConfig:
     regressions: tuple[Regression, ...]
     holdout: Any
     loop: LoopSection
+    metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -131,13 +140,14 @@ def checked(
     except ValidationError as error:
         mistakes += config_errors(error, locate)
     gates, regressions = [], []
+    metrics = metrics_by_name(values.get("metrics"))
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
-                regressions.append(_regression(name_, condition, locate))
+                regressions.append(_regression(name_, condition, locate, metrics))
             else:
-                gates.append(parse_gate(name_, condition, at))
+                gates.append(parse_gate(name_, condition, at, metrics))
         except ConfigError as error:
             mistakes.append(error)
         except ValidationError as error:
@@ -151,6 +161,7 @@ def checked(
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
             mistakes.append(error)
+        mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
     if not re.fullmatch(r"\w([\w.-]*\w)?", name):
         mistakes.append(
@@ -192,11 +203,14 @@ def checked(
         regressions=tuple(regressions),
         holdout=_plain(data.holdout),
         loop=parsed.loop,
+        metrics=metrics,
         lines=lines,
     )
 
 
-def _regression(name: str, stated: object, locate: Any) -> Regression:
+def _regression(
+    name: str, stated: object, locate: Any, of_the_set: Mapping[str, str]
+) -> Regression:
     """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
@@ -207,6 +221,7 @@ def _regression(name: str, stated: object, locate: Any) -> Regression:
             cure=f"Write {name}: {{}} for the defaults.",
         )
     section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    check_compared(name, section.metrics, of_the_set, where)
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
         name=name,

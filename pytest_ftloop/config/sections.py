@@ -324,8 +324,11 @@ class RegressionSection(_Section):
     min_regression: float = Field(
         0.01, ge=0, le=LARGEST_DROP, description="a smaller drop never fails, however certain it is"
     )
-    metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
-        ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
+    metrics: list[str] = Field(
+        ["eval_loss", "pass_rate"],
+        min_length=1,
+        description="the metrics that decide: eval_loss, pass_rate, token_accuracy, overfit_gap, "
+        "a score, or a metric of the whole set",
     )
     fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
         default_factory=list, description="verdicts that fail besides regressed and incomplete"
@@ -352,6 +355,16 @@ class LoopFile(_Section):
         default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
     )
     scoring: ScoringSection = Field(default_factory=lambda: ScoringSection.model_validate({}))
+    metrics: (
+        Annotated[
+            Annotated[list[str], Tag("<list>")] | Annotated[dict[str, str], Tag("<by name>")],
+            Discriminator(lambda stated: "<by name>" if isinstance(stated, Mapping) else "<list>"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="metrics of the whole eval set: built-in names, or name: module:function",
+    )
     gates: dict[str, Any] = Field(
         default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
     )

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Training
+from pytest_ftloop.core.set_metrics import SetMetric
+
+NO_SET_METRICS: Mapping[str, SetMetric] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,16 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
 
 
-def best_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Every metric of the best evaluation point, then each by tag as `name[tag]`."""
+def best_metrics(
+    evaluation: Evaluation, of_the_set: Mapping[str, SetMetric] = NO_SET_METRICS
+) -> dict[str, float]:
+    """Every metric of the best evaluation point, then each by tag as `name[tag]`.
+
+    `of_the_set` are the loop's own metrics of the whole set. A user's function is not called for a
+    tag: it may need all classes.
+    """
     figures = _figures(evaluation.examples, evaluation.train_examples)
+    figures |= {name: _round(m.of(evaluation.examples)) for name, m in of_the_set.items()}
     tags = sorted({tag for row in evaluation.examples for tag in row.tags})
     for tag in tags:
         by_tag = _figures(
@@ -120,6 +131,10 @@ def best_metrics(evaluation: Evaluation) -> dict[str, float]:
         # Without train examples of this tag, its train loss and gap are left out, not NaN.
         missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
         figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
+        of_tag = [row for row in evaluation.examples if tag in row.tags]
+        figures |= {
+            f"{name}[{tag}]": _round(m.of(of_tag)) for name, m in of_the_set.items() if m.by_tag
+        }
     return figures
 
 
