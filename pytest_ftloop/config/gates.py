@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.core.metrics import METRICS, is_rate, is_score, metric_of, split_name
+from pytest_ftloop.core.sampled import is_sampled_metric, k_of, recorded_ks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -190,7 +191,8 @@ def check_compared(
 ) -> None:
     """Raise a ConfigError for a metric of the regression gate `name` that can't be compared."""
     for metric in metrics:
-        if metric not in {*COMPARED, *of_the_set} and not is_score(metric):
+        known = metric in {*COMPARED, *of_the_set} or is_score(metric)
+        if not known and not is_sampled_metric(metric):
             raise ConfigError(
                 f"gate {name}: unknown metric {metric!r}",
                 where=where,
@@ -202,6 +204,21 @@ def check_compared(
                 "only",
                 where=where,
                 cure="Leave it out of the metrics of this gate.",
+            )
+
+
+def check_sampled(gates: Iterable[Gate | Regression], samples: int, where_file: str) -> None:
+    """Raise a ConfigError for the first gate on pass@k or pass^k whose k is not recorded."""
+    for gate in gates:
+        names = gate.metrics if isinstance(gate, Regression) else (gate.metric,)
+        for name in filter(is_sampled_metric, names):
+            if k_of(name) in recorded_ks(samples):
+                continue
+            ks = ", ".join(map(str, recorded_ks(samples)))
+            raise ConfigError(
+                f"gate {gate.name}: {name} is not recorded with scoring.samples {samples}",
+                where=Location(where_file, gate.line),
+                cure=f"With so many samples k is one of {ks}." if ks else "Set scoring.samples.",
             )
 
 
@@ -234,7 +251,7 @@ def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, st
                 cure=f"Write {metric} without a tag.",
             )
         return metric
-    if metric not in METRICS and not is_score(metric):
+    if metric not in METRICS and not is_score(metric) and not is_sampled_metric(metric):
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,

@@ -22,6 +22,7 @@ from pytest_ftloop.config.gates import (
     Gate,
     Regression,
     check_compared,
+    check_sampled,
     parse_gate,
     regression_tag,
 )
@@ -173,6 +174,10 @@ def checked(
         )
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+    try:
+        check_sampled((*gates, *regressions), scoring.samples, source)
+    except ConfigError as error:
+        mistakes.append(error)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -195,6 +200,8 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            template=data.chat_template_kwargs,
+            tools=data.tools,
         ),
         train_sample=data.train_sample,
         settings=Settings(lora=parsed.lora, training=parsed.training),
@@ -284,6 +291,7 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
+    `template` and `tools` are the arguments of the chat template for all rows that lack their own.
     Without `id`, ids come from a column of that name if there is one, else from the content.
     """
 
@@ -291,3 +299,5 @@ class Columns:
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)

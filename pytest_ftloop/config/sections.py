@@ -109,6 +109,14 @@ class DataSection(_Section):
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the chat template for every row, such as {enable_thinking: "
+        "false}; a row's own come first",
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="tools that every row without its own gives to the chat template"
+    )
     train_sample: int = Field(
         256, ge=1, description="number of train examples measured in eval mode for train_loss"
     )
@@ -199,6 +207,17 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
+    temperature: float | None = Field(
+        None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="sample from the likeliest tokens of this share only"
+    )
+    seed: int = Field(0, ge=0, description="of the sampling; the training's seed is another")
+    generation: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of transformers' GenerationConfig"
+    )
     pass_at: (
         Annotated[
             Annotated[_Share, Tag("<number>")]

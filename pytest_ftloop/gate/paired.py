@@ -13,6 +13,7 @@ from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
+from pytest_ftloop.core.sampled import share_of
 from pytest_ftloop.core.set_metrics import KEY, SetMetric, definition
 
 Groups = Sequence[Sequence[Measured]]
@@ -130,8 +131,8 @@ class PairedRuns:
         return not depends_on_scoring(metric.name) or _scorer(run) == _scorer(self.new[0])
 
     def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
-        """The share of the runs that pass it, per example."""
-        tables = [[row.passed is True for row in self.rows(run)] for run in runs]
+        """The share of the runs' outputs that pass, per example."""
+        tables = [[share_of(row) for row in self.rows(run)] for run in runs]
         return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
 
 
