@@ -18,7 +18,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.gates import (
+    Gate,
+    Regression,
+    check_compared,
+    check_sampled,
+    parse_gate,
+    regression_tag,
+)
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
@@ -30,6 +37,7 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
+from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
 from pytest_ftloop.core.credentials import (
     is_credential,
     is_credential_name,
@@ -64,7 +72,8 @@ class LoopConfig:
     `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
     a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
-    line in the loop file, and `""` to the first line.
+    line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
+    the user's name, and what it is (a built-in name or module:function).
 
     `settings` hold no credential, so that whatever is made of them (fingerprint, record, report)
     holds none. `credentials` are those that were stated among them, for the training alone.
@@ -86,6 +95,7 @@ class LoopConfig:
     regressions: tuple[Regression, ...]
     holdout: Any
     loop: LoopSection
+    metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     credentials: Settings = field(default=Settings({}, {}), repr=False)
 
@@ -178,13 +188,14 @@ def checked(
     except ValidationError as error:
         mistakes += config_errors(error, locate)
     gates, regressions = [], []
+    metrics = metrics_by_name(values.get("metrics"))
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
-                regressions.append(_regression(name_, condition, locate))
+                regressions.append(_regression(name_, condition, locate, metrics))
             else:
-                gates.append(parse_gate(name_, condition, at))
+                gates.append(parse_gate(name_, condition, at, metrics))
         except ConfigError as error:
             mistakes.append(error)
         except ValidationError as error:
@@ -198,6 +209,7 @@ def checked(
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
             mistakes.append(error)
+        mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
     if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
@@ -210,6 +222,10 @@ def checked(
     mistakes += _credentials_elsewhere(values, locate)
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+    try:
+        check_sampled((*gates, *regressions), scoring.samples, source)
+    except ConfigError as error:
+        mistakes.append(error)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -233,6 +249,8 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            template=data.chat_template_kwargs,
+            tools=data.tools,
         ),
         train_sample=data.train_sample,
         settings=Settings(lora=lora[0], training=training[0]),
@@ -241,12 +259,15 @@ def checked(
         regressions=tuple(regressions),
         holdout=_plain(data.holdout),
         loop=parsed.loop,
+        metrics=metrics,
         lines=lines,
         credentials=Settings(lora=lora[1], training=training[1]),
     )
 
 
-def _regression(name: str, stated: object, locate: Any) -> Regression:
+def _regression(
+    name: str, stated: object, locate: Any, of_the_set: Mapping[str, str]
+) -> Regression:
     """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
@@ -257,6 +278,7 @@ def _regression(name: str, stated: object, locate: Any) -> Regression:
             cure=f"Write {name}: {{}} for the defaults.",
         )
     section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    check_compared(name, section.metrics, of_the_set, where)
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
         name=name,
@@ -346,6 +368,7 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
+    `template` and `tools` are the arguments of the chat template for all rows that lack their own.
     Without `id`, ids come from a column of that name if there is one, else from the content.
     """
 
@@ -353,3 +376,5 @@ class Columns:
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)

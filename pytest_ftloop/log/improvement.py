@@ -92,7 +92,7 @@ class ImprovementLog:
 
     def append_holdout_use(self, use: HoldoutUse) -> HoldoutUse:
         """Write a holdout use's two files, without any text of the holdout's."""
-        silent = tuple(replace(row, expected="", output="") for row in use.examples)
+        silent = tuple(replace(row, expected="", output="", outputs=()) for row in use.examples)
         use = replace(use, examples=silent)
         rows = examples_csv(silent)
         return self._write_pair(use, holdout_yaml(use, sha256_of(rows)), rows, holdout_of)

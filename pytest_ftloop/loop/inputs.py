@@ -14,10 +14,12 @@ from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Iteration, Settings
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
     iteration_fingerprint,
+    metrics_identity,
     model_identity,
     scoring_identity,
     tokenizer_identity,
@@ -26,6 +28,7 @@ from pytest_ftloop.data.identity import (
 from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
+from pytest_ftloop.evaluate.set_metrics import load_set_metrics
 from pytest_ftloop.train.task import Task, train_sample
 
 
@@ -34,7 +37,8 @@ class Inputs:
     """A loop's examples, the identities of its base model and of its scoring, and its scorer.
 
     `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
-    `scorer` it is scored without text. `notes` say what an identity does not cover.
+    `scorer` it is scored without text. `set_metrics` are its metrics of the whole eval set. `notes`
+    say what an identity does not cover.
     """
 
     train: DataSet
@@ -44,6 +48,7 @@ class Inputs:
     scorer: Scorer | None
     notes: tuple[str, ...] = ()
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
@@ -68,11 +73,13 @@ class Inputs:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
         scoring = scoring_identity(config.scoring, config.folder)
+        scoring |= metrics_identity(config.metrics, config.folder)
+        set_metrics = load_set_metrics(config.metrics, eval_.examples, config.folder, config.locate)
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
         notes = (*_unseen(scoring), *_committed_credentials(config))
-        return cls(train, eval_, model, scoring, scorer, notes, tokenizer)
+        return cls(train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.

@@ -67,7 +67,7 @@ def _train(request: dict[str, Any]) -> None:
             group=request["group"],
             scoring=inputs.scoring,
             data=data,
-            metrics=best_metrics(run.evaluation),
+            metrics=best_metrics(run.evaluation, inputs.set_metrics),
             environment=run.environment,
             cost=run.cost,
             examples=run.evaluation.examples,
