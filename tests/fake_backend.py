@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.records import (
     Cost,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
+    from pytest_ftloop.train.task import Found, Missing
 
 
 @dataclass
@@ -57,6 +58,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Any = None,
     ) -> Run:
         self.runs.append(settings)
         self.paces.append(pace)
@@ -70,6 +72,9 @@ class FakeBackend:
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("nothing is to be measured here")
+
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        raise AssertionError("there is no adapter that could be measured")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         self.asked += 1

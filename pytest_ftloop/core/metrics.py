@@ -90,8 +90,10 @@ def token_accuracy(results: Iterable[ExampleResult]) -> float:
 
 
 def pass_rate(results: Sequence[ExampleResult]) -> float:
-    """Fraction of examples that passed. NaN without examples."""
-    return sum(row.passed is True for row in results) / len(results) if results else math.nan
+    """Fraction of examples that passed. NaN without examples, or if none is scored yet."""
+    if all(row.passed is None for row in results):
+        return math.nan
+    return sum(row.passed is True for row in results) / len(results)
 
 
 def mean_scores(results: Sequence[ExampleResult]) -> dict[str, float]:
@@ -120,7 +122,7 @@ def best_metrics(evaluation: Evaluation) -> dict[str, float]:
         # Without train examples of this tag, its train loss and gap are left out, not NaN.
         missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
         figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
-    return figures
+    return figures | _with_train_figures(figures, evaluation.train_figures)
 
 
 def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:
@@ -172,6 +174,20 @@ def _figures(
         "perplexity": _round(perplexity(eval_loss)),
         **{name: _round(value) for name, value in mean_scores(examples).items()},
     }
+
+
+def _with_train_figures(
+    figures: Mapping[str, float], train_figures: Mapping[str, float]
+) -> dict[str, float]:
+    """Train losses that are known without their examples, and the gaps that follow."""
+    found: dict[str, float] = {}
+    for name, train_loss in train_figures.items():
+        tag = split_name(name)[1]
+        of_tag = f"[{tag}]" if tag else ""
+        if f"eval_loss{of_tag}" in figures:
+            gap = _round(figures[f"eval_loss{of_tag}"] - train_loss)
+            found |= {f"train_loss{of_tag}": train_loss, f"overfit_gap{of_tag}": gap}
+    return found
 
 
 def _lacks(results: Sequence[ExampleResult], tag: str) -> bool:

@@ -12,7 +12,7 @@ from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.records import DataSet, Iteration, Settings
+from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
@@ -160,6 +160,26 @@ def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:
 def data_facts(set_: DataSet) -> Mapping[str, Any]:
     """What a record holds of a data set: its source, the number of rows, a hash of the rows."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
+
+
+def data_of(
+    config: LoopConfig, inputs: Inputs, evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data.
+
+    `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
+    """
+    limit = evaluation.max_new_tokens
+    generated = {"max_new_tokens": limit} if limit else {}
+    return {
+        "train": {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)},
+        "eval": {**data_facts(inputs.eval), **generated},
+    }
+
+
+def sampled(config: LoopConfig, train: DataSet) -> int:
+    """The number of train rows whose loss is measured."""
+    return min(config.train_sample, len(train.examples))
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
