@@ -23,9 +23,9 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import Example, ExampleResult
-from pytest_ftloop.evaluate.outputs import score_outputs
 from pytest_ftloop.evaluate.rendering import Renderer
-from pytest_ftloop.evaluate.scorers import Scorer, score_by_choice, score_by_loss
+from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
+from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
 
 KeepOutputs = Callable[[tuple[ExampleResult, ...], int], object]
 """Called with the results with their outputs, and the limit of new tokens."""
@@ -195,7 +195,7 @@ def scored(
     progress: Progress,
     keep: KeepOutputs = lambda _rows, _limit: None,
 ) -> tuple[ExampleResult, ...]:
-    """The results with `passed` and `output` set, by the scorer that `scoring` names.
+    """The results with `passed`, `scores` and `output` set, by the scorer of `scoring`.
 
     `keep` is called with what was generated before any of it is scored: a scorer may fail.
     """
@@ -207,7 +207,7 @@ def scored(
     rendered, limit = evaluator.asked(examples, scoring)
     answered = with_outputs(evaluator, results, rendered, limit, progress)
     keep(answered, limit)
-    return score_outputs(answered, rendered, scorer)
+    return scored_by_output(answered, rendered, scorer, scoring.scorer)
 
 
 def with_outputs(

@@ -28,7 +28,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.core.runs import decisive, environment_changes
 from pytest_ftloop.data.identity import content_for_model
-from pytest_ftloop.evaluate.outputs import as_asked, score_outputs
+from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_loss
 from pytest_ftloop.log.writing import rounded
 from pytest_ftloop.loop.inputs import sampled
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.backend import Backend
     from pytest_ftloop.loop.inputs import Inputs
 
-OF_SCORER = frozenset({"scorer", "source", "threshold", "pattern", "choices", "ignore_case"})
+OF_SCORER = frozenset(
+    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at"}
+)
 """What of a scoring's identity only says how an output is scored. All else counts as a part of how
 it is generated: outputs of another generation are not scored as if they were of this one."""
 
@@ -190,8 +192,8 @@ class Again:
         if scoring.scorer == "loss":
             rows = tuple(replace(row, passed=score_by_loss(scoring, row)) for row in rows)
         elif self.inputs.scorer is not None:
-            asked = [as_asked(e, r) for e, r in zip(self.inputs.eval.examples, rows, strict=True)]
-            rows = score_outputs(rows, asked, self.inputs.scorer)
+            examples = self.inputs.eval.examples
+            rows = scored_by_output(rows, examples, self.inputs.scorer, scoring.scorer)
         return replace(run, evaluation=replace(run.evaluation, examples=rows))
 
     def _runs(self, settings: Settings) -> Iterator[Measured]:
