@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.cache import ADAPTER_CONFIG, adapter_hash
 from pytest_ftloop.core.records import (
     Cost,
     DataSet,
@@ -79,6 +80,14 @@ class FakeBackend:
     def environment(self, settings: Settings) -> Mapping[str, str]:
         self.asked += 1
         return self.device
+
+
+def fake_adapter(folder: Path, weights: str = "weights") -> str:
+    """Save an adapter in peft's layout; its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_text(weights)
+    (folder / ADAPTER_CONFIG).write_text("{}")
+    return adapter_hash(folder)
 
 
 def fake_run(inputs: Inputs, settings: Settings, environment: Mapping[str, str]) -> Run:

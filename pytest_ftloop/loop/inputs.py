@@ -170,12 +170,17 @@ def data_of(
 
     `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
     """
-    limit = evaluation.max_new_tokens
-    generated = {"max_new_tokens": limit} if limit else {}
-    return {
-        "train": {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)},
-        "eval": {**data_facts(inputs.eval), **generated},
-    }
+    train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
+    return with_limit({"train": train, "eval": data_facts(inputs.eval)}, evaluation)
+
+
+def with_limit(
+    data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data, with the limit of the outputs that were generated."""
+    if not evaluation.max_new_tokens:
+        return data
+    return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
 
 
 def sampled(config: LoopConfig, train: DataSet) -> int:

@@ -85,6 +85,11 @@ class LoopResult:
     log: ImprovementLog | None = field(default=None, repr=False, compare=False)
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """The ids of the iterations that this run wrote to the log."""
+        return (*self.trained, *self.restored, *self.evaluated)
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict against the last committed version, on the whole eval set.
 

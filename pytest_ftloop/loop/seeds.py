@@ -14,7 +14,7 @@ from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Iteration, SeedRole, SeedRun, Settings, seed_of
 from pytest_ftloop.core.runs import Measured, decisive, in_environment, runs_of
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop.inputs import data_of
+from pytest_ftloop.loop.inputs import with_limit
 from pytest_ftloop.loop.trained import keep_trained
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class SeedTrainer:
                 weights=weights,
                 adapter=run.adapter,
                 scoring=iteration.scoring,
-                data=data_of(cycle.config, cycle.inputs, run.evaluation),
+                data=with_limit(iteration.data, run.evaluation),
                 metrics=best_metrics(run.evaluation),
                 environment=run.environment,
                 cost=run.cost,
