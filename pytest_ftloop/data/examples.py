@@ -21,14 +21,12 @@ from typing import Any
 from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example, scored_content
-from pytest_ftloop.data.forms import form, hashed, texts, trl_row
+from pytest_ftloop.data.forms import content_of, form, hashed, texts, trl_row
 from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
 
 _Values = Mapping[str, Any]
 """Values by column."""
-
-_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 
 def load(
@@ -142,11 +140,10 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     answers, read = _answers(row, where, columns), _read(row, kept, columns)
     try:
-        bytes_ = _sorted_json(said).encode()
+        content = content_of(said)
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise _half_a_character(error, where) from None
-    content = hashlib.sha256(bytes_).hexdigest()[:12]
     prompt, expected = texts(kept)
     return Example(
         id=content if id_ is None else id_,

@@ -82,7 +82,7 @@ def test_the_best_score_counts() -> None:
     ],
 )
 def test_json_scores(expected: str, output: str, valid: float, fields: float) -> None:
-    """`fields` is the share of expected values that are right, at any depth; `valid`: it is JSON."""
+    """`fields` is the share of expected values that are right, and `valid` whether it is JSON."""
     found = scored(expected, output, scorer="json")
     assert {"score.valid": valid, "score.fields": fields} == found.scores
     assert found.passed is passes(expected, output, scorer="json")
@@ -302,9 +302,6 @@ def test_rouge_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 JSON_CALL = '{"name": "f", "arguments": {"a": 1, "b": "x"}}'
 TAG_CALL = (
-    "<function=f>\n<parameter=a>\n1\n</parameter>\n"
-    "<parameter=b>\nx\n</parameter>\n</function>"
-)
     "<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nx\n</parameter>\n</function>"
 )
 
