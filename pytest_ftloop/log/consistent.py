@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_ftloop.core.errors import shown_path
-from pytest_ftloop.core.metrics import best_metrics, perplexity, split_name
+from pytest_ftloop.core.metrics import best_metrics, is_score, perplexity, split_name
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRun
+from pytest_ftloop.core.sampled import is_sampled_metric
 from pytest_ftloop.core.set_metrics import recomputable
 from pytest_ftloop.log.files import damaged
 
@@ -33,7 +34,11 @@ def _contradictions(kept: Iteration | SeedRun | HoldoutUse) -> Iterator[str]:
     # A holdout's table has no texts.
     of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
     said = best_metrics(Evaluation(rows, (), (), math.nan), of_the_set)
-    of_the_table = {*_OF_THE_TABLE, *of_the_set}
+    own = {
+        base for name in said if is_score(base := split_name(name)[0]) or is_sampled_metric(base)
+    }
+    own |= {base for name in kept.metrics if is_score(base := split_name(name)[0])}
+    of_the_table = {*_OF_THE_TABLE, *of_the_set, *own}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)
         # A table's losses are rounded; each token's share of that is far below this.
