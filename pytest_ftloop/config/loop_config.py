@@ -18,10 +18,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.gates import (
+    DEFAULT_FORGETTING,
+    Forgetting,
+    Gate,
+    Regression,
+    check_guards,
+    forgetting_guard,
+    parse_gate,
+    regression_tag,
+)
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
+    ForgettingSection,
+    GuardSection,
     HubSource,
     LoopFile,
     LoopSection,
@@ -42,7 +53,8 @@ class LoopConfig:
     `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
     a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
-    line in the loop file, and `""` to the first line.
+    line in the loop file, and `""` to the first line. `guards` are the rows that must not get
+    worse, which `forgetting` judges: by the default gate if the loop states none.
     """
 
     name: str
@@ -62,6 +74,13 @@ class LoopConfig:
     holdout: Any
     loop: LoopSection
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    guards: tuple[GuardSource, ...] = ()
+    forgetting: tuple[Forgetting, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Regression, ...]:
+        """The gates that compare with other models: regression and forgetting."""
+        return (*self.regressions, *self.forgetting)
 
     @property
     def file(self) -> Path:
@@ -130,12 +149,14 @@ def checked(
         parsed = LoopFile.model_validate(values)
     except ValidationError as error:
         mistakes += config_errors(error, locate)
-    gates, regressions = [], []
+    gates, regressions, forgetting = [], [], []
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
                 regressions.append(_regression(name_, condition, locate))
+            elif split_name(name_)[0] == "forgetting":
+                forgetting.append(_forgetting(name_, condition, locate))
             else:
                 gates.append(parse_gate(name_, condition, at))
         except ConfigError as error:
@@ -160,8 +181,12 @@ def checked(
                 cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
+    guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+        guards, wrong = _guards(parsed, locate)
+        names = [guard.name for guard in guards]
+        mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -193,6 +218,55 @@ def checked(
         holdout=_plain(data.holdout),
         loop=parsed.loop,
         lines=lines,
+        guards=guards,
+        forgetting=tuple(forgetting) or ((DEFAULT_FORGETTING,) if guards else ()),
+    )
+
+
+def _guards(
+    parsed: LoopFile, locate: Any
+) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
+    """The loop's guards, and the mistakes in their scoring."""
+    found, mistakes = [], []
+    for name, stated in parsed.data.guards.items():
+        scoring = None
+        if isinstance(stated, GuardSection) and stated.scoring is not None:
+            scoring = scoring_of(stated.scoring)
+            try:
+                check_scoring(scoring, where=locate(f"data.guards.{name}.scoring"))
+            except ConfigError as error:
+                mistakes.append(error)
+        source = stated.source if isinstance(stated, GuardSection) else stated
+        found.append(GuardSource(name, _plain(source), scoring))
+    return tuple(found), mistakes
+
+
+def scoring_of(section: ScoringSection) -> Scoring:
+    """A scoring section as the rooms below read it."""
+    stated = section.model_dump()
+    return Scoring(**{**stated, "choices": tuple(stated["choices"] or ())})
+
+
+def _forgetting(name: str, stated: object, locate: Any) -> Forgetting:
+    """The gate that `forgetting: {alpha: 0.01}` states; null and true mean the defaults."""
+    where = locate(f"gates.{name}")
+    forgetting_guard(name, where)
+    if not isinstance(stated, Mapping) and stated not in (None, True):
+        raise ConfigError(
+            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
+            where=where,
+            cure=f"Write {name}: {{}} for the defaults.",
+        )
+    section = ForgettingSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    return Forgetting(
+        name=name,
+        alpha=section.alpha,
+        max_regression=section.max_regression,
+        min_regression=section.min_regression,
+        metrics=tuple(dict.fromkeys(section.metrics)),
+        fail_on=tuple(kind.replace("-", " ") for kind in section.fail_on),
+        line=where.line,
+        against=tuple(dict.fromkeys(section.against)),
     )
 
 
@@ -258,6 +332,18 @@ class Mixture:
     """Several sources as one: each with the number of times that its rows are taken per epoch."""
 
     parts: tuple[tuple[Any, float], ...]
+
+
+@dataclass(frozen=True)
+class GuardSource:
+    """Where a guard's rows come from. Without a `scoring` they are scored like the eval set.
+
+    `source` is as for the eval set; it may be a live object in a loop from Python.
+    """
+
+    name: str
+    source: Any
+    scoring: Scoring | None = None
 
 
 def sources_in(source: Any) -> tuple[Any, ...]:
