@@ -23,7 +23,8 @@ from pytest_ftloop.data.identity import (
     weights_fingerprint,
 )
 from pytest_ftloop.data.sources import describe
-from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
+from pytest_ftloop.evaluate.scored import Scorer, UserScorer
+from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.train.task import Task, train_sample
 
 
@@ -44,7 +45,7 @@ class Inputs:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
+    def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
         """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`."""
         where = config.locate("data.train")
         train = data.load(config.train, "train", config.folder, config.columns, where)

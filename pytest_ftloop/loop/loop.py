@@ -20,7 +20,7 @@ from pytest_ftloop.core.chain import best_of, chain_from, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.diagnose.custom import Diagnose
-from pytest_ftloop.evaluate.scorers import Scorer
+from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.log.files import locked
@@ -76,7 +76,7 @@ class Loop:
     config: LoopConfig
     options: Options = field(default_factory=Options)
     progress: Progress = field(default_factory=Silent)
-    hook: Scorer | None = None
+    hook: UserScorer | None = None
     backend: BackendFactory | None = None
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None

@@ -60,15 +60,7 @@ class Prepared:
         usable = _usable(rows["train_sample"])
         choices = None
         if task.scoring.scorer == "choice":
-            candidates = choice_examples(task)
-            choices = Choices(
-                tuple(e for group in candidates.values() for e in group),
-                rows["choices"],
-                {
-                    id_: tuple((e.id, (e.expected or "").strip()) for e in group)
-                    for id_, group in candidates.items()
-                },
-            )
+            choices = choices_of(task, rows["choices"])
             _all_there(choices.rows, choices.examples, trainer.args)
         train_rows = zip(
             trainer.train_dataset["input_ids"], trainer.train_dataset["labels"], strict=True
@@ -149,6 +141,19 @@ def choice_examples(task: Task) -> dict[str, list[Example]]:
             for i, text in enumerate(texts)
         ]
     return groups
+
+
+def choices_of(task: Task, rows: tuple[TokenRow, ...]) -> Choices:
+    """The candidates of each eval example, of which trl made `rows`."""
+    candidates = choice_examples(task)
+    return Choices(
+        tuple(e for group in candidates.values() for e in group),
+        rows,
+        {
+            id_: tuple((e.id, (e.expected or "").strip()) for e in group)
+            for id_, group in candidates.items()
+        },
+    )
 
 
 def _completed(example: Example, text: str) -> dict[str, Any]:
