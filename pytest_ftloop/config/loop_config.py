@@ -223,9 +223,7 @@ def checked(
     )
 
 
-def _guards(
-    parsed: LoopFile, locate: Any
-) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
+def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
     """The loop's guards, and the mistakes in their scoring."""
     found, mistakes = [], []
     for name, stated in parsed.data.guards.items():

@@ -48,7 +48,9 @@ class HubSource(_Section):
 
 def _kind_of_source(stated: object) -> str | None:
     """The form in which a source is stated: mistakes are reported for that form only."""
-    if isinstance(stated, PartSection | GuardSection) or (isinstance(stated, Mapping) and "source" in stated):
+    if isinstance(stated, PartSection | GuardSection) or (
+        isinstance(stated, Mapping) and "source" in stated
+    ):
         return "<part>"
     if isinstance(stated, list):
         return "<list>"

@@ -146,6 +146,14 @@ Guarded = Mapping[str, Sequence[ExampleResult]]
 
 
 @dataclass(frozen=True)
+class BaseMeasured:
+    """A measurement of the untrained base, and the environment that it was made in."""
+
+    results: BaseResults
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Training:
     """One LoRA run, complete or ended early.
 

@@ -216,9 +216,7 @@ def seed_run_yaml(run: SeedRun, examples_sha256: str, guards: Tables = NO_TABLES
     )
 
 
-def untrained_yaml(
-    untrained: Untrained, examples_sha256: str, guards: Tables = NO_TABLES
-) -> str:
+def untrained_yaml(untrained: Untrained, examples_sha256: str, guards: Tables = NO_TABLES) -> str:
     """A measurement of the base as text."""
     return _dump(
         {

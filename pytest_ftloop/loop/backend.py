@@ -13,7 +13,7 @@ from pytest_ftloop.core.errors import TrainingError
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.core.records import DataSet, ExampleResult, Run, Settings
+    from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
@@ -40,8 +40,8 @@ class Backend(Protocol):
 
         `adapter` is a folder of this machine: the holdout and `ftloop export` read it there. Raises
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
-        `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
-        untrained base is not measured again. With `pace`, a run that can no longer reach it is
+        `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per token)
+        the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run that can no longer reach it is
         ended early.
         """
 
@@ -49,6 +49,9 @@ class Backend(Protocol):
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples, without training."""
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """Evaluate the untrained base on the eval set and the guards, without training."""
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """The environment (device, precision, versions) that training with these settings records.
@@ -91,6 +94,10 @@ class LocalBackend:
     ) -> tuple[ExampleResult, ...]:
         """See `Backend`."""
         return self._trainer.measure(settings, adapter, examples)
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """See `Backend`."""
+        return self._trainer.measure_base(settings)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""

@@ -33,6 +33,8 @@ from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.core.records import (
+    BaseMeasured,
+    BaseResults,
     Cost,
     DataSet,
     Evaluation,
@@ -47,6 +49,7 @@ from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.measured import measured_base, measured_guards
 from pytest_ftloop.train.prepare import Prepared, build_trainer
 from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
@@ -120,6 +123,7 @@ class Attempt:
     base_eval_loss: float | None
     tracked: Tracked | None = None
     recoveries: tuple[str, ...] = ()
+    untrained: BaseResults | None = None
 
     def run(self, started: float) -> Run | None:
         """Train and evaluate, from top to bottom. None if the accelerator ran out of memory."""
@@ -146,10 +150,10 @@ class Attempt:
             stage.is_now("generating and scoring", "scoring")
             rehearse(evaluator, task.eval.examples, task.scorer, progress)
             stage.is_now("measuring the untrained base")
-            eval_losses = recorder.watch_run(trainer, evaluator, prepared)
+            recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
-                with trainer.model.disable_adapter():
-                    self.base_eval_loss = token_mean_loss(eval_losses())
+                self.untrained = measured_base(trainer, evaluator, task, prepared, progress)
+                self.base_eval_loss = token_mean_loss(self.untrained.examples)
 
             # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
@@ -205,7 +209,14 @@ class Attempt:
                 trained=recorder.train_losses.courses(task.train.examples),
                 noisy_forwards=recorder.train_losses.noisy_forwards,
             )
-            evaluation = Evaluation(examples, best_sample, last_sample, self.base_eval_loss)
+            evaluation = Evaluation(
+                examples,
+                best_sample,
+                last_sample,
+                self.base_eval_loss,
+                measured_guards(evaluator, task, prepared, progress),
+                self.untrained,
+            )
             cost = Cost(
                 seconds=time.perf_counter() - started,
                 steps=trainer.state.global_step,
@@ -250,6 +261,7 @@ class Attempt:
             self.base_eval_loss,
             self.tracked,
             (*self.recoveries, recovery),
+            self.untrained,
         )
 
     def _train(self, trainer: SFTTrainer) -> bool:
@@ -295,6 +307,26 @@ def measure(
                 prepared.choices,
                 progress,
             )
+
+
+def measure_base(base: Base, task: Task, settings: Settings, progress: Progress) -> BaseMeasured:
+    """Evaluate the untrained base, without training. Settings decide how rows become tokens."""
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
+        args = sft_config(settings, folder, task.locate)
+        args.report_to = []  # nothing is trained, so no run may appear at the trackers
+        doing = "measuring the untrained base"
+        with boundary(doing, settings, task.locate, "model"), base.lent() as loan:
+            trainer = build_trainer(loan, args, settings, task)
+            prepared = Prepared.of(trainer, task)
+            evaluator = Evaluator(
+                trainer.model,
+                trainer.processing_class,
+                args.per_device_eval_batch_size,
+                trainer.accelerator.autocast,
+                trainer.chat_template,
+            )
+            results = measured_base(trainer, evaluator, task, prepared, progress)
+        return BaseMeasured(results, environment(args, base.quantised_by))
 
 
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
@@ -397,6 +429,11 @@ class LoraTrainer:
             tracked=Tracked.of(self.config, name),
             pace=pace,
         )
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """Evaluate the untrained base. See `measure_base`."""
+        stated = with_paths(settings, self.config.folder)
+        return measure_base(self.base, self.task, stated, self.progress)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
