@@ -24,7 +24,7 @@ from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.rendering import Renderer
-from pytest_ftloop.evaluate.scored import Scorer, scored_alike
+from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
 
 ID_COLUMN = "ftloop_id"
@@ -196,20 +196,11 @@ def scored(
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in examples]
     limit = scoring.max_new_tokens or default_new_tokens(evaluator.renderer, rendered)
     outputs = evaluator.generate(rendered, limit, progress)
-    rows = []
-    for result, example in zip(results, rendered, strict=True):
-        output = outputs[example.id]
-        scored = scorer(example, output)
-        rows.append(
-            replace(
-                result,
-                passed=scored.passed,
-                scores=scored.scores,
-                expected=(example.expected or "").strip(),
-                output=output,
-            )
-        )
-    return scored_alike(rows, rendered, scoring.scorer)
+    answered = [
+        replace(r, expected=(e.expected or "").strip(), output=outputs[e.id])
+        for r, e in zip(results, rendered, strict=True)
+    ]
+    return scored_by_output(answered, rendered, scorer, scoring.scorer)
 
 
 def rehearse(

@@ -74,6 +74,20 @@ def by_pass_at(scores: Mapping[str, float], scoring: Scoring) -> Scored:
 _Row = TypeVar("_Row", Scored, ExampleResult)
 
 
+def scored_by_output(
+    results: Sequence[ExampleResult], examples: Sequence[Example], scorer: Scorer, name: str
+) -> tuple[ExampleResult, ...]:
+    """The results with `passed` and `scores` as the scorer, called `name`, says of their outputs.
+
+    It compares with the results' own expected texts: those that the model is trained to write.
+    """
+    rows = []
+    for result, example in zip(results, examples, strict=True):
+        said = scorer(replace(example, expected=result.expected), result.output)
+        rows.append(replace(result, passed=said.passed, scores=said.scores))
+    return scored_alike(rows, examples, name)
+
+
 def scored_alike(
     rows: Sequence[_Row], examples: Sequence[Example], scorer: str
 ) -> tuple[_Row, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Comparison, Tolerance, compare
+from pytest_ftloop.evaluate.scored import Scored, scored_by_output
 from pytest_ftloop.evaluate.served import answers_of
 from pytest_ftloop.loop.inputs import Inputs
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Example, ExampleResult, Iteration
-    from pytest_ftloop.evaluate.scorers import Scorer
+    from pytest_ftloop.evaluate.scored import Scorer
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.train.afresh import Measured
     from pytest_ftloop.train.task import Task
@@ -90,7 +91,7 @@ class Recheck:
         before = tuple(result for result, _ in pairs)
         examples = tuple(example for _, example in pairs)
         if inputs.scorer is not None:
-            before = scored_again(before, examples, inputs.scorer)
+            before = scored_by_output(before, examples, inputs.scorer, logged.config.scoring.scorer)
         task = inputs.task(logged.config)
         task = replace(task, eval=replace(inputs.eval, examples=examples), train_sample=())
         alone = [len(all_) - len(pairs) for all_ in (iteration.examples, inputs.eval.examples)]
@@ -149,27 +150,17 @@ def check_endpoint(
         replace(result, output=_same_length(output, result.output, longest))
         for result, output in zip(recheck.before, outputs, strict=True)
     ]
-    after = scored_again(answered, task.eval.examples, task.scorer)
+    after = scored_by_output(answered, task.eval.examples, task.scorer, task.scoring.scorer)
     tolerance = stated.over(ROUNDED)
     comparison = compare(recheck.before, after, losses=False)
     how = f"{endpoint.model} at {endpoint.url}"
     return Checked("endpoint", how, tolerance, comparison, comparison.problems(tolerance))
 
 
-def scored_again(
-    results: Sequence[ExampleResult], examples: Sequence[Example], scorer: Scorer
-) -> tuple[ExampleResult, ...]:
-    """The results with `passed` as the scorer says of their outputs."""
-    return tuple(
-        replace(result, passed=scorer(replace(example, expected=result.expected), result.output))
-        for result, example in zip(results, examples, strict=True)
-    )
-
-
 def _same_outputs(iteration: Iteration) -> Scorer:
     """Stands for pytest's scoring hook: an example passes if its output is the logged one."""
     logged = {(result.content, result.output) for result in iteration.examples}
-    return lambda example, output: (example.content, output) in logged
+    return lambda example, output: Scored((example.content, output) in logged)
 
 
 def _shared(

@@ -27,7 +27,7 @@ from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
-from pytest_ftloop.loop.backend import BackendFactory
+from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
@@ -191,6 +191,7 @@ class Loop:
                 return Course(chain)
             if self.options.replay:
                 raise stale_error(self.config, cycle.inputs, log.read())
+        check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
             # Several xdist workers may ask to retrain: the first of this pytest run leaves a note.
