@@ -22,6 +22,7 @@ from pytest_ftloop.config.gates import (
     DEFAULT_FORGETTING,
     Forgetting,
     Gate,
+    Lift,
     Regression,
     check_guards,
     forgetting_guard,
@@ -76,6 +77,11 @@ class LoopConfig:
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     guards: tuple[GuardSource, ...] = ()
     forgetting: tuple[Forgetting, ...] = ()
+
+    @property
+    def thresholds(self) -> tuple[Gate, ...]:
+        """The gates on the figures of the iteration alone."""
+        return tuple(gate for gate in self.gates if not isinstance(gate, Lift))
 
     @property
     def comparisons(self) -> tuple[Regression, ...]:

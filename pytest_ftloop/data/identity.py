@@ -25,6 +25,7 @@ from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.sources import function_source, hook_source
+from pytest_ftloop.core.untrained import tokenising
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.sections import TokenizerSection
@@ -91,18 +92,6 @@ def guard_identity(rows: DataSet, scoring: Mapping[str, Any] | None) -> dict[str
     return {"rows": rows.sha256, "scoring": scoring}
 
 
-TOKENISING = frozenset(
-    {
-        *("assistant_only_loss", "chat_template_path", "completion_only_loss"),
-        *("dataset_kwargs", "dataset_text_field", "eos_token", "pad_token", "max_length"),
-        *("truncation_mode", "bf16_full_eval", "fp16_full_eval", "model_init_kwargs"),
-    }
-)
-"""Settings of a training that decide how rows become tokens and labels, or how the base is loaded.
-They are all of the settings that the figures of the untrained base depend on, but for the precision,
-which is part of the environment."""
-
-
 def base_fingerprint(
     model: str,
     settings: Settings,
@@ -116,7 +105,7 @@ def base_fingerprint(
         {
             "format": FORMAT,
             "base": model,
-            "training": {k: v for k, v in settings.training.items() if k in TOKENISING},
+            "training": tokenising(settings.training),
             "scoring": dict(scoring),
             "eval": eval_.sha256,
             "tokenizer": tokenizer or {},

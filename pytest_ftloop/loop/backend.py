@@ -42,9 +42,9 @@ class Backend(Protocol):
 
         `adapter` is a folder of this machine: the holdout and `ftloop export` read it there. Raises
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
-        `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per token)
-        the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run that can no longer reach it is
-        ended early.
+        `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per
+        token) the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run
+        that can no longer reach it is ended early.
         """
 
     def measure(

@@ -18,6 +18,7 @@ from pytest_ftloop.core.metrics import best_metrics, final_metrics
 from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import (
     ID_LENGTH,
+    BaseMeasured,
     Decision,
     Finding,
     Iteration,
@@ -30,6 +31,7 @@ from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.loop.inputs import Inputs, data_facts, model_facts
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
+from pytest_ftloop.loop.untrained import BaseKeeper
 from pytest_ftloop.train.early_end import Pace
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ class Cycle:
     progress: Progress
     user_diagnosis: Diagnose | None = None
 
+    @property
+    def base_keeper(self) -> BaseKeeper:
+        """Finds and keeps the measurements of the untrained base."""
+        return BaseKeeper(self.config, self.inputs, self.improvement_log, self.backend)
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -82,6 +89,9 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
     from_log = _evidence_in_log(cycle.improvement_log)
 
     run = train(cycle, current)
+    if run.evaluation.base is not None:
+        measured = BaseMeasured(run.evaluation.base, run.environment)
+        cycle.base_keeper.keep(current.plan.settings, measured)
     draft = evaluate(cycle, current, run)
     evidence = _evidence(cycle, current, run, from_log)
     draft = diagnose(draft, evidence, current.data_findings)
@@ -103,13 +113,14 @@ def train(cycle: Cycle, current: Turn) -> Run:
     settings that can't be trained.
     """
     chain, plan = current.chain, current.plan
+    base = cycle.base_keeper.known(plan.settings)
     cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
     try:
         return cycle.backend.train(
             plan.settings,
             name=name_of(current.number, plan.fingerprint[:ID_LENGTH]),
             adapter=adapter_folder(plan.fingerprint),
-            base_eval_loss=chain[0].base["eval_loss"] if chain else None,
+            base_eval_loss=base.metrics.get("eval_loss") if base else None,
             pace=_pace(cycle, chain),
         )
     except ConfigError as error:
@@ -134,7 +145,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         group=inputs.group(config, plan.settings),
         weights=inputs.weights(plan.settings),
         scoring=inputs.scoring,
-        data={"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)},
+        data={"train": data_facts(inputs.train), **inputs.measured_data},
         metrics=best_metrics(evaluation),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
@@ -147,6 +158,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         environment=run.environment,
         cost=run.cost,
         examples=evaluation.examples,
+        guards=evaluation.guards,
     )
 
 
@@ -173,7 +185,7 @@ def log(cycle: Cycle, draft: Iteration) -> Iteration:
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check the data before anything is trained; report the findings at once and return them."""
-    gates: tuple[Gate | Regression, ...] = (*cycle.config.gates, *cycle.config.regressions)
+    gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
     cycle.progress.found(cycle.config.name, found)
@@ -205,7 +217,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         train=inputs.train.examples,
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
-        gates=(*config.gates, *config.regressions),
+        gates=(*config.thresholds, *config.regressions),
         **from_log,
     )
 
@@ -225,7 +237,7 @@ def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
     """
     if not chain or cycle.config.loop.metric != "eval_loss":
         return None
-    return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.gates)
+    return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.thresholds)
 
 
 def _take_back_decision(

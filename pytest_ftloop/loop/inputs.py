@@ -78,7 +78,8 @@ class Inputs:
         guards = tuple(_guard(config, stated, hook) for stated in config.guards)
         identities = {
             guard.name: guard_identity(
-                guard.rows, guard.scoring and scoring_identity(guard.scoring, config.folder)
+                guard.rows,
+                scoring_identity(guard.scoring, config.folder) if guard.scoring else None,
             )
             for guard in guards
         }
