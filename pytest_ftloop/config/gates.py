@@ -7,6 +7,7 @@ import operator
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
@@ -18,6 +19,7 @@ from pytest_ftloop.core.metrics import (
     metric_of,
     split_name,
 )
+from pytest_ftloop.core.sampled import is_sampled_metric, k_of, recorded_ks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -44,6 +46,8 @@ OF_GUARDS = ("eval_loss", "pass_rate", "token_accuracy", "perplexity")
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 """Metrics that need the sample of the train set, which may lack a tag of the eval set."""
 
+NO_METRICS: Mapping[str, str] = MappingProxyType({})
+
 LEAST_ALPHA = 1e-4
 """The least `alpha`. With nothing measured yet (four degrees of freedom), this one already needs a
 drop of about 37 points; with a smaller one hardly any drop could be proven."""
@@ -54,6 +58,9 @@ MOST_ALPHA = 0.5
 LARGEST_DROP = 0.5
 """The largest `min_regression` and `max_regression`: half of the loss, or 50 points. A gate that
 lets more pass would not fail for a model that is broken."""
+
+COMPARED = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
+"""The metrics that the regression gate compares, besides scores and the loop's own metrics."""
 
 _CONDITION = re.compile(
     r"\s*(?P<op>[<>]=?)\s*"
@@ -199,11 +206,19 @@ DEFAULT_FORGETTING = Forgetting(stated=False)
 judged wherever it is stated."""
 
 
-def parse_gate(name: str, condition: object, where: Location | None = None) -> Gate:
-    """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`."""
+def parse_gate(
+    name: str,
+    condition: object,
+    where: Location | None = None,
+    of_the_set: Mapping[str, str] = NO_METRICS,
+) -> Gate:
+    """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`.
+
+    `of_the_set` are the loop's metrics of the whole set, by name.
+    """
     if split_name(name)[0] == "lift":
         return _parse_lift(name, condition, where)
-    metric = _known_metric(name, where)
+    metric = _known_metric(name, where, of_the_set)
     good, usual = (">=", 0.9) if metric_of(metric).better == "higher" else ("<=", 3.4)
     wanted = f'wanted {good} or {good[0]} and a number, such as "{good} {usual}"'
     if not isinstance(condition, str):
@@ -246,7 +261,8 @@ def parse_gate(name: str, condition: object, where: Location | None = None) -> G
 def _parse_lift(name: str, condition: object, where: Location | None) -> Lift:
     """The gate that `lift: ">= 10 points"` or `lift[eval_loss]: ">= 0.5"` states."""
     metric = split_name(name)[1] if "[" in name else "pass_rate"
-    if metric is None or not (metric in LIFTED or is_score(metric)):
+    compared = metric is not None and (is_score(metric) or is_sampled_metric(metric))
+    if metric is None or not (metric in LIFTED or compared):
         raise ConfigError(
             f"gate {name}: wanted lift, or lift and a metric of examples in brackets",
             where=where,
@@ -298,6 +314,42 @@ def regression_tag(name: str, where: Location | None) -> str | None:
     return tag
 
 
+def check_compared(
+    name: str, metrics: Iterable[str], of_the_set: Mapping[str, str], where: Location | None
+) -> None:
+    """Raise a ConfigError for a metric of the regression gate `name` that can't be compared."""
+    for metric in metrics:
+        known = metric in {*COMPARED, *of_the_set} or is_score(metric)
+        if not known and not is_sampled_metric(metric):
+            raise ConfigError(
+                f"gate {name}: unknown metric {metric!r}",
+                where=where,
+                cure=did_you_mean(metric, {*COMPARED, *of_the_set}),
+            )
+        if split_name(name)[1] is not None and ":" in of_the_set.get(metric, ""):
+            raise ConfigError(
+                f"gate {name}: {metric}, a metric of your own, is computed of the whole eval set "
+                "only",
+                where=where,
+                cure="Leave it out of the metrics of this gate.",
+            )
+
+
+def check_sampled(gates: Iterable[Gate | Regression], samples: int, where_file: str) -> None:
+    """Raise a ConfigError for the first gate on pass@k or pass^k whose k is not recorded."""
+    for gate in gates:
+        names = gate.metrics if isinstance(gate, Regression) else (gate.metric,)
+        for name in filter(is_sampled_metric, names):
+            if k_of(name) in recorded_ks(samples):
+                continue
+            ks = ", ".join(map(str, recorded_ks(samples)))
+            raise ConfigError(
+                f"gate {gate.name}: {name} is not recorded with scoring.samples {samples}",
+                where=Location(where_file, gate.line),
+                cure=f"With so many samples k is one of {ks}." if ks else "Set scoring.samples.",
+            )
+
+
 def check_tags(
     gates: Iterable[Gate | Regression], tags: Iterable[str], where_file: str | Path
 ) -> None:
@@ -312,7 +364,7 @@ def check_tags(
             )
 
 
-def _known_metric(name: str, where: Location | None) -> str:
+def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, str]) -> str:
     metric, tag = split_name(name)
     if tag == "" or ("[" in name and tag is None):
         raise ConfigError(
@@ -327,11 +379,19 @@ def _known_metric(name: str, where: Location | None) -> str:
             where=where,
             cure=did_you_mean(guarded[1], OF_GUARDS),
         )
-    if metric not in METRICS and not is_score(metric):
+    if metric in of_the_set:
+        if tag is not None and ":" in of_the_set[metric]:
+            raise ConfigError(
+                f"gate {name}: a metric of your own is computed of the whole eval set only",
+                where=where,
+                cure=f"Write {metric} without a tag.",
+            )
+        return metric
+    if metric not in METRICS and not is_score(metric) and not is_sampled_metric(metric):
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,
-            cure=did_you_mean(metric, {*METRICS, *PROVEN} - {metric}),
+            cure=did_you_mean(metric, {*METRICS, *of_the_set, *PROVEN} - {metric}),
         )
     return metric
 

@@ -16,6 +16,7 @@ from pytest_ftloop.core.records import (
     SeedRun,
     Untrained,
 )
+from pytest_ftloop.core.set_metrics import recomputable
 from pytest_ftloop.log.files import damaged
 
 _OF_THE_TABLE = frozenset({"eval_loss", "pass_rate", "token_accuracy"})
@@ -39,15 +40,18 @@ def verify(kept: Kept, where: Path | str) -> None:
 
 def _contradictions(kept: Kept) -> Iterator[str]:
     rows: tuple[ExampleResult, ...] = tuple(kept.examples)
+    # A holdout's table has no texts.
+    of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
     guards = {} if isinstance(kept, HoldoutUse) else kept.guards
-    said = best_metrics(Evaluation(rows, (), (), math.nan, guards))
+    said = best_metrics(Evaluation(rows, (), (), math.nan, guards), of_the_set)
+    of_the_table = {*_OF_THE_TABLE, *of_the_set}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)
         # A table's losses are rounded; each token's share of that is far below this.
-        if _is_of_a_table(name) and not _is_close(found, value, 1e-5):
+        if _plain(name) in of_the_table and not _is_close(found, value, 1e-5):
             yield f"it says {name} {found}, its table of examples {value}"
     for name in kept.metrics:
-        if _is_of_a_table(name) and name not in said:
+        if _plain(name) in of_the_table and name not in said:
             yield f"it says {name} {kept.metrics[name]}, which its table of examples does not have"
     yield from _derived("", kept.metrics)
     if isinstance(kept, Iteration) and not kept.is_untrained:
@@ -60,8 +64,9 @@ def _contradictions(kept: Kept) -> Iterator[str]:
             )
 
 
-def _is_of_a_table(name: str) -> bool:
-    return without_guard(split_name(name)[0]) in _OF_THE_TABLE
+def _plain(name: str) -> str:
+    """The metric without its tag and its guard."""
+    return without_guard(split_name(name)[0])
 
 
 def _derived(place: str, metrics: Mapping[str, float]) -> Iterator[str]:

@@ -92,7 +92,7 @@ class SeedTrainer:
                 weights=cycle.inputs.weights(settings),
                 scoring=iteration.scoring,
                 data=iteration.data,
-                metrics=best_metrics(run.evaluation),
+                metrics=best_metrics(run.evaluation, cycle.inputs.set_metrics),
                 environment=run.environment,
                 cost=run.cost,
                 examples=run.evaluation.examples,

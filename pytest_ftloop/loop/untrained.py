@@ -57,7 +57,7 @@ class BaseKeeper:
                 model=inputs.model,
                 scoring=inputs.scoring,
                 data=inputs.measured_data,
-                metrics=eval_metrics(results.examples, results.guards),
+                metrics=eval_metrics(results.examples, results.guards, inputs.set_metrics),
                 facts=facts,
                 environment=measured.environment,
                 examples=results.examples,

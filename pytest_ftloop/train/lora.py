@@ -45,6 +45,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
+from pytest_ftloop.evaluate.decoding import check_decoding
 from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
@@ -138,7 +139,7 @@ class Attempt:
         ):
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
-            prepared = Prepared.of(trainer, task)
+            prepared = Prepared.of(trainer, task, loan.added_tokens)
             task.found(before_training(prepared.wiring))
             evaluator = Evaluator(
                 trainer.model,
@@ -148,6 +149,7 @@ class Attempt:
                 trainer.chat_template,
             )
             stage.is_now("generating and scoring", "scoring")
+            check_decoding(task.scoring, task.locate("scoring.generation"))
             rehearse(evaluator, task.eval.examples, task.scorer, progress)
             stage.is_now("measuring the untrained base")
             recorder.watch_run(trainer, evaluator, prepared)
