@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +27,14 @@ from pytest_ftloop.config.gates import (
     check_compared,
     check_guards,
     check_sampled,
+    check_scores,
     forgetting_guard,
+    implied_metric,
     parse_gate,
     regression_tag,
 )
 from pytest_ftloop.config.mistakes import config_errors, found_text
-from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring
+from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring, scores_of
 from pytest_ftloop.config.sections import (
     ForgettingSection,
     GuardSection,
@@ -45,6 +47,7 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.chain import chosen_by
 from pytest_ftloop.core.columns_read import function_columns, hook_columns
 from pytest_ftloop.core.credentials import (
     is_credential,
@@ -53,9 +56,9 @@ from pytest_ftloop.core.credentials import (
     parted,
     texts_with_credentials,
 )
-from pytest_ftloop.core.errors import ConfigError, Location, shown_path
-from pytest_ftloop.core.metrics import split_name
-from pytest_ftloop.core.records import LOOP_NAME, Settings
+from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean, shown_path
+from pytest_ftloop.core.metrics import is_score, split_name
+from pytest_ftloop.core.records import LOOP_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
     {
@@ -141,6 +144,15 @@ class LoopConfig:
             kept |= {k: v for k, v in ours.items() if k in NOT_FROM_A_LOG}
             stated["model_init_kwargs"] = kept
         return Settings(lora=settings.lora, training={**training, **stated})
+
+    def metric_of(self, chain: Sequence[Iteration]) -> str:
+        """What the best iteration of a chain is chosen by, and the best point of its next one.
+
+        The loop file's metric; else that of the logged chain; else what the thresholds are about.
+        """
+        if self.loop.metric is not None:
+            return self.loop.metric
+        return chosen_by(chain[-1]) if chain else implied_metric(self.thresholds)
 
     @property
     def file(self) -> Path:
@@ -258,6 +270,14 @@ def checked(
         names = [guard.name for guard in guards]
         mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     mistakes += _credentials_elsewhere(values, locate)
+    if parsed is not None:
+        mistakes += _wrong_metric(parsed.loop.metric, metrics, locate)
+        given = scores_of(scoring)
+        if given is not None:
+            try:
+                check_scores((*gates, *regressions), parsed.loop.metric, given, scoring, locate)
+            except ConfigError as error:
+                mistakes.append(error)
     try:
         check_sampled((*gates, *regressions), scoring.samples, source)
     except ConfigError as error:
@@ -389,6 +409,19 @@ def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
             yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
         elif key.endswith("training.seed") and type(value) is not int:
             yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
+
+
+def _wrong_metric(
+    metric: str | None, of_the_set: Collection[str], locate: Locate
+) -> Iterator[ConfigError]:
+    """A metric that iterations can't be chosen by."""
+    known = {"eval_loss", "pass_rate", *of_the_set}
+    if metric is not None and metric not in known and not is_score(metric):
+        yield ConfigError(
+            f"loop.metric: wanted {', '.join(sorted(known))} or a score, found {metric!r}",
+            where=locate("loop.metric"),
+            cure=did_you_mean(metric, known),
+        )
 
 
 def columns_read(scoring: Scoring, folder: Path) -> frozenset[str] | None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.metrics import SCORE
 
 SCORE_HOOK = "pytest_ftloop_score"
 """The hook that the scorer `hook` calls."""
@@ -229,6 +230,14 @@ def loss_threshold(scoring: Scoring, where: Location | None) -> float:
             cure="Write scoring: {scorer: loss, threshold: 1.5}.",
         )
     return threshold
+
+
+def scores_of(scoring: Scoring) -> frozenset[str] | None:
+    """The metrics of the scores that a built-in scorer gives; None for a user's own."""
+    if scoring.scorer == "hook" or ":" in scoring.scorer:
+        return None
+    names = SCORES.get(scoring.scorer, ())
+    return frozenset(f"{SCORE}.{name}" if name else SCORE for name in names)
 
 
 def tolerances(scoring: Scoring, where: Location | None) -> tuple[Decimal, Decimal]:

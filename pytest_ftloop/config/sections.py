@@ -334,8 +334,11 @@ class LoopSection(_Section):
     patience: int = Field(
         2, ge=1, description="iterations without improvement before the loop stops"
     )
-    metric: Literal["eval_loss", "pass_rate"] = Field(
-        "eval_loss", description="the metric that decides which iteration is best"
+    metric: str | None = Field(
+        None,
+        min_length=1,
+        description="the metric that decides which iteration, and which evaluation point of it, is "
+        "best; by default the pass rate or score that all thresholds are about, else eval_loss",
     )
     time_budget_s: float | None = Field(
         None, gt=0, description="no iteration starts that would end after this many seconds"

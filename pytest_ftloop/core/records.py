@@ -177,12 +177,15 @@ class BaseMeasured:
 class Training:
     """One LoRA run, complete or ended early.
 
-    `best_step` is the step with the lowest eval loss (0 if none is finite). `vocabulary` is the
+    `best_step` is the step of the best point, by the eval loss unless it was chosen by another
+    metric (0 if no loss is finite). `vocabulary` is the
     model's vocabulary size, `width` the size of its hidden states (0: unknown). `adapter_moved` is
     whether any trained weight differs from its initial value. `labelled_tokens` counts those of
     the train set in one epoch. `ended_early` is empty, or why the run stopped before
     `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
-    `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`.
+    `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`. `point_figures`
+    are (step, figure) of the evaluation points that the best one was chosen among, where it was
+    chosen by another metric than the eval loss.
     """
 
     steps: tuple[StepLog, ...]
@@ -201,6 +204,7 @@ class Training:
     wiring: Wiring | None = None
     trained: tuple[TrainedExample, ...] = ()
     noisy_forwards: bool = False
+    point_figures: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -566,6 +570,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "dropped_examples": training.dropped_examples,
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
+        **({"point_figures": dict(training.point_figures)} if training.point_figures else {}),
     }
 
 

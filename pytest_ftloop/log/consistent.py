@@ -45,8 +45,8 @@ def _contradictions(kept: Kept) -> Iterator[str]:
     of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
     guards = {} if isinstance(kept, HoldoutUse) else kept.guards
     said = best_metrics(Evaluation(rows, (), (), math.nan, guards), of_the_set)
-    own = {base for n in (*said, *kept.metrics) if is_score(base := split_name(n)[0])}
-    own |= {base for n in said if is_sampled_metric(base := split_name(n)[0])}
+    own = {base for n in (*said, *kept.metrics) if is_score(base := _plain(n))}
+    own |= {base for n in said if is_sampled_metric(base := _plain(n))}
     of_the_table = {*_OF_THE_TABLE, *of_the_set, *own}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)

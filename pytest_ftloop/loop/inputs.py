@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_ftloop.config.gates import check_tags
+from pytest_ftloop.config.gates import Regression, check_scores, check_tags
 from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
-from pytest_ftloop.config.scoring import SCORE_HOOK, needs_generation
+from pytest_ftloop.config.scoring import SCORE_HOOK, needs_generation, scores_of
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
@@ -96,6 +97,21 @@ class Inputs:
         return cls(
             train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics, guards, identities
         )
+
+    def try_scorer(self, config: LoopConfig) -> None:
+        """Score a perfect answer to the first row, before anything is loaded or trained.
+
+        Raises `ConfigError` for a gate on a score that the user's scorer does not give.
+        """
+        if self.scorer is None or scores_of(config.scoring) is not None:
+            return
+        gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
+        asked = {metric for gate in gates for metric in metrics_of(gate)}
+        if not any(map(is_score, {*asked, config.loop.metric or ""})):
+            return
+        first = self.eval.examples[0]
+        scored = self.scorer(first, (first.expected or "").strip())
+        check_scores(gates, config.loop.metric, scored.scores, config.scoring, config.locate)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
