@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_ftloop.config.gates import Regression, check_scores, check_tags
+from pytest_ftloop.config.gates import Gate, Regression, check_scores, check_tags, metrics_of
 from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
 from pytest_ftloop.config.scoring import SCORE_HOOK, needs_generation, scores_of
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.metrics import is_score
+from pytest_ftloop.core.metrics import SCORE, is_score
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
@@ -111,7 +111,8 @@ class Inputs:
             return
         first = self.eval.examples[0]
         scored = self.scorer(first, (first.expected or "").strip())
-        check_scores(gates, config.loop.metric, scored.scores, config.scoring, config.locate)
+        given = scored.scores or {SCORE: 1.0}  # a yes may be a number for another row
+        check_scores(gates, config.loop.metric, given, config.scoring, config.locate)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
