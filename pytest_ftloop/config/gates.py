@@ -7,10 +7,12 @@ import operator
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.core.metrics import METRICS, is_rate, is_score, metric_of, split_name
+from pytest_ftloop.core.sampled import is_sampled_metric, k_of, recorded_ks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +30,8 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 """Metrics that need the sample of the train set, which may lack a tag of the eval set."""
 
+NO_METRICS: Mapping[str, str] = MappingProxyType({})
+
 LEAST_ALPHA = 1e-4
 """The least `alpha`. With nothing measured yet (four degrees of freedom), this one already needs a
 drop of about 37 points; with a smaller one hardly any drop could be proven."""
@@ -38,6 +42,9 @@ MOST_ALPHA = 0.5
 LARGEST_DROP = 0.5
 """The largest `min_regression` and `max_regression`: half of the loss, or 50 points. A gate that
 lets more pass would not fail for a model that is broken."""
+
+COMPARED = ("eval_loss", "pass_rate", "token_accuracy", "overfit_gap")
+"""The metrics that the regression gate compares, besides scores and the loop's own metrics."""
 
 _CONDITION = re.compile(
     r"\s*(?P<op>[<>]=?)\s*"
@@ -102,9 +109,17 @@ DEFAULT_REGRESSION = Regression(stated=False)
 """Judges a loop that states no regression gate."""
 
 
-def parse_gate(name: str, condition: object, where: Location | None = None) -> Gate:
-    """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`."""
-    metric = _known_metric(name, where)
+def parse_gate(
+    name: str,
+    condition: object,
+    where: Location | None = None,
+    of_the_set: Mapping[str, str] = NO_METRICS,
+) -> Gate:
+    """The gate that `name: condition` in a loop file states, such as `eval_loss: "<= 3.4"`.
+
+    `of_the_set` are the loop's metrics of the whole set, by name.
+    """
+    metric = _known_metric(name, where, of_the_set)
     good, usual = (">=", 0.9) if metric_of(metric).better == "higher" else ("<=", 3.4)
     wanted = f'wanted {good} or {good[0]} and a number, such as "{good} {usual}"'
     if not isinstance(condition, str):
@@ -171,6 +186,42 @@ def regression_tag(name: str, where: Location | None) -> str | None:
     return tag
 
 
+def check_compared(
+    name: str, metrics: Iterable[str], of_the_set: Mapping[str, str], where: Location | None
+) -> None:
+    """Raise a ConfigError for a metric of the regression gate `name` that can't be compared."""
+    for metric in metrics:
+        known = metric in {*COMPARED, *of_the_set} or is_score(metric)
+        if not known and not is_sampled_metric(metric):
+            raise ConfigError(
+                f"gate {name}: unknown metric {metric!r}",
+                where=where,
+                cure=did_you_mean(metric, {*COMPARED, *of_the_set}),
+            )
+        if split_name(name)[1] is not None and ":" in of_the_set.get(metric, ""):
+            raise ConfigError(
+                f"gate {name}: {metric}, a metric of your own, is computed of the whole eval set "
+                "only",
+                where=where,
+                cure="Leave it out of the metrics of this gate.",
+            )
+
+
+def check_sampled(gates: Iterable[Gate | Regression], samples: int, where_file: str) -> None:
+    """Raise a ConfigError for the first gate on pass@k or pass^k whose k is not recorded."""
+    for gate in gates:
+        names = gate.metrics if isinstance(gate, Regression) else (gate.metric,)
+        for name in filter(is_sampled_metric, names):
+            if k_of(name) in recorded_ks(samples):
+                continue
+            ks = ", ".join(map(str, recorded_ks(samples)))
+            raise ConfigError(
+                f"gate {gate.name}: {name} is not recorded with scoring.samples {samples}",
+                where=Location(where_file, gate.line),
+                cure=f"With so many samples k is one of {ks}." if ks else "Set scoring.samples.",
+            )
+
+
 def check_tags(
     gates: Iterable[Gate | Regression], tags: Iterable[str], where_file: str | Path
 ) -> None:
@@ -185,18 +236,26 @@ def check_tags(
             )
 
 
-def _known_metric(name: str, where: Location | None) -> str:
+def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, str]) -> str:
     metric, tag = split_name(name)
     if tag == "" or ("[" in name and tag is None):
         raise ConfigError(
             f"gate {name}: wanted a metric, or a metric and a tag, such as pass_rate[negation]",
             where=where,
         )
-    if metric not in METRICS and not is_score(metric):
+    if metric in of_the_set:
+        if tag is not None and ":" in of_the_set[metric]:
+            raise ConfigError(
+                f"gate {name}: a metric of your own is computed of the whole eval set only",
+                where=where,
+                cure=f"Write {metric} without a tag.",
+            )
+        return metric
+    if metric not in METRICS and not is_score(metric) and not is_sampled_metric(metric):
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,
-            cure=did_you_mean(metric, {*METRICS, "regression"} - {metric}),
+            cure=did_you_mean(metric, {*METRICS, *of_the_set, "regression"} - {metric}),
         )
     return metric
 

@@ -18,7 +18,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.gates import (
+    Gate,
+    Regression,
+    check_compared,
+    check_sampled,
+    parse_gate,
+    regression_tag,
+)
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
@@ -30,9 +37,32 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
+from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.credentials import (
+    is_credential,
+    is_credential_name,
+    joined,
+    parted,
+    texts_with_credentials,
+)
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
-from pytest_ftloop.core.records import Settings
+from pytest_ftloop.core.records import LOOP_NAME, Settings
+
+NOT_FROM_A_LOG = frozenset(
+    {
+        "trust_remote_code",
+        "code_revision",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "output_dir",
+        "resume_from_checkpoint",
+    }
+)
+"""Arguments of SFTConfig and `from_pretrained` that run code, publish, or read and write files."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +72,11 @@ class LoopConfig:
     `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
     a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
-    line in the loop file, and `""` to the first line.
+    line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
+    the user's name, and what it is (a built-in name or module:function).
+
+    `settings` hold no credential, so that whatever is made of them (fingerprint, record, report)
+    holds none. `credentials` are those that were stated among them, for the training alone.
     """
 
     name: str
@@ -61,7 +95,30 @@ class LoopConfig:
     regressions: tuple[Regression, ...]
     holdout: Any
     loop: LoopSection
+    metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    credentials: Settings = field(default=Settings({}, {}), repr=False)
+
+    def with_credentials(self, settings: Settings) -> Settings:
+        """Settings of this loop with its credentials: to train with, never to write."""
+        return Settings(
+            lora=joined(settings.lora, self.credentials.lora),
+            training=joined(settings.training, self.credentials.training),
+        )
+
+    def only_it_decides(self, settings: Settings) -> Settings:
+        """Settings from a log, with what only the loop file may decide taken from this one.
+
+        A log may be a stranger's: it can't make a training run a repository's code or publish.
+        """
+        training = {k: v for k, v in settings.training.items() if k not in NOT_FROM_A_LOG}
+        stated = {k: v for k, v in self.settings.training.items() if k in NOT_FROM_A_LOG}
+        if isinstance(kwargs := training.get("model_init_kwargs"), Mapping):
+            ours = self.settings.training.get("model_init_kwargs") or {}
+            kept = {k: v for k, v in kwargs.items() if k not in NOT_FROM_A_LOG}
+            kept |= {k: v for k, v in ours.items() if k in NOT_FROM_A_LOG}
+            stated["model_init_kwargs"] = kept
+        return Settings(lora=settings.lora, training={**training, **stated})
 
     @property
     def file(self) -> Path:
@@ -131,13 +188,14 @@ def checked(
     except ValidationError as error:
         mistakes += config_errors(error, locate)
     gates, regressions = [], []
+    metrics = metrics_by_name(values.get("metrics"))
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
-                regressions.append(_regression(name_, condition, locate))
+                regressions.append(_regression(name_, condition, locate, metrics))
             else:
-                gates.append(parse_gate(name_, condition, at))
+                gates.append(parse_gate(name_, condition, at, metrics))
         except ConfigError as error:
             mistakes.append(error)
         except ValidationError as error:
@@ -151,8 +209,9 @@ def checked(
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
             mistakes.append(error)
+        mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
-    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+    if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
             ConfigError(
                 f"name {name!r} is not a valid folder name on every system",
@@ -160,8 +219,13 @@ def checked(
                 cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
+    mistakes += _credentials_elsewhere(values, locate)
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+    try:
+        check_sampled((*gates, *regressions), scoring.samples, source)
+    except ConfigError as error:
+        mistakes.append(error)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -170,6 +234,7 @@ def checked(
     assert parsed is not None
     data = parsed.data
     tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
+    lora, training = parted(parsed.lora), parted(parsed.training)
     return LoopConfig(
         name=name,
         folder=folder,
@@ -184,19 +249,25 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            template=data.chat_template_kwargs,
+            tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(lora=parsed.lora, training=parsed.training),
+        settings=Settings(lora=lora[0], training=training[0]),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),
         holdout=_plain(data.holdout),
         loop=parsed.loop,
+        metrics=metrics,
         lines=lines,
+        credentials=Settings(lora=lora[1], training=training[1]),
     )
 
 
-def _regression(name: str, stated: object, locate: Any) -> Regression:
+def _regression(
+    name: str, stated: object, locate: Any, of_the_set: Mapping[str, str]
+) -> Regression:
     """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
@@ -207,6 +278,7 @@ def _regression(name: str, stated: object, locate: Any) -> Regression:
             cure=f"Write {name}: {{}} for the defaults.",
         )
     section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    check_compared(name, section.metrics, of_the_set, where)
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
         name=name,
@@ -232,6 +304,33 @@ def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
             yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
         elif key.endswith("training.seed") and type(value) is not int:
             yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
+
+
+def _credentials_elsewhere(values: Mapping[str, Any], locate: Any) -> Iterator[ConfigError]:
+    """Credentials in a place that the log keeps: anything but an argument that takes one.
+
+    Those are the arguments with such a name, and what is nested in one (`model_init_kwargs`).
+    """
+    groups = {group: values.get(group) for group in ("lora", "training")}
+    others = {key: value for key, value in values.items() if key not in groups}
+    for group, stated in groups.items():
+        for name, value in stated.items() if isinstance(stated, Mapping) else ():
+            if not isinstance(value, Mapping) and not is_credential_name(str(name)):
+                others[f"{group}.{name}"] = value
+    found = list(texts_with_credentials(others))
+    policy = section.get("policy") if isinstance(section := values.get("loop"), Mapping) else None
+    for number, entry in enumerate(policy) if isinstance(policy, list) else ():
+        for name, value in entry.items() if isinstance(entry, Mapping) else ():
+            key = f"loop.policy[{number}].{name}"
+            if is_credential(str(name), value) and key not in found:
+                found.append(key)
+    for key in found:
+        yield ConfigError(
+            f"{key}: found a credential, which the log would keep",
+            where=locate(key.partition("[")[0]),
+            cure="Remove it and set it in the environment, as HF_TOKEN for the hub: a loop file is "
+            "committed.",
+        )
 
 
 def _is_gates(values: Mapping[str, Any]) -> bool:
@@ -269,6 +368,7 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
+    `template` and `tools` are the arguments of the chat template for all rows that lack their own.
     Without `id`, ids come from a column of that name if there is one, else from the content.
     """
 
@@ -276,3 +376,5 @@ class Columns:
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)

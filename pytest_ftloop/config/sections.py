@@ -109,6 +109,14 @@ class DataSection(_Section):
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the chat template for every row, such as {enable_thinking: "
+        "false}; a row's own come first",
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="tools that every row without its own gives to the chat template"
+    )
     train_sample: int = Field(
         256, ge=1, description="number of train examples measured in eval mode for train_loss"
     )
@@ -199,6 +207,17 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
+    temperature: float | None = Field(
+        None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="sample from the likeliest tokens of this share only"
+    )
+    seed: int = Field(0, ge=0, description="of the sampling; the training's seed is another")
+    generation: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of transformers' GenerationConfig"
+    )
     pass_at: (
         Annotated[
             Annotated[_Share, Tag("<number>")]
@@ -341,8 +360,11 @@ class RegressionSection(_Section):
     min_regression: float = Field(
         0.01, ge=0, le=LARGEST_DROP, description="a smaller drop never fails, however certain it is"
     )
-    metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
-        ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
+    metrics: list[str] = Field(
+        ["eval_loss", "pass_rate"],
+        min_length=1,
+        description="the metrics that decide: eval_loss, pass_rate, token_accuracy, overfit_gap, "
+        "a score, or a metric of the whole set",
     )
     fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
         default_factory=list, description="verdicts that fail besides regressed and incomplete"
@@ -369,6 +391,16 @@ class LoopFile(_Section):
         default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
     )
     scoring: ScoringSection = Field(default_factory=lambda: ScoringSection.model_validate({}))
+    metrics: (
+        Annotated[
+            Annotated[list[str], Tag("<list>")] | Annotated[dict[str, str], Tag("<by name>")],
+            Discriminator(lambda stated: "<by name>" if isinstance(stated, Mapping) else "<list>"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="metrics of the whole eval set: built-in names, or name: module:function",
+    )
     gates: dict[str, Any] = Field(
         default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
     )

@@ -10,6 +10,7 @@ from typing import Literal
 from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
+from pytest_ftloop.core.sampled import estimate, is_sampled_metric, share_of
 
 Measured = Iteration | SeedRun
 """One training of some settings with one seed, with the result of each example."""
@@ -54,7 +55,7 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
     metric.name: metric
     for metric in (
         ExampleMetric("eval_loss", "loss", lambda row, tokens: row.loss / tokens),
-        ExampleMetric("pass_rate", "rate", lambda row, _: 0.0 if row.passed else 1.0),
+        ExampleMetric("pass_rate", "rate", lambda row, _: 1 - share_of(row)),
         ExampleMetric(
             "token_accuracy", "rate", lambda row, tokens: (row.tokens - row.correct) / tokens
         ),
@@ -65,6 +66,8 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
 
 def example_metric(name: str) -> ExampleMetric | None:
     """The metric of this name, if it is a mean over examples: of them all, or of their scores."""
+    if is_sampled_metric(name):
+        return ExampleMetric(name, "rate", lambda row, _: 1 - estimate(row, name))
     if is_score(name):
         return ExampleMetric(name, "rate", lambda row, _: 1 - row.scores.get(name, 0.0))
     return EXAMPLE_METRICS.get(name)
@@ -120,12 +123,13 @@ def _by_weights(group: Sequence[Measured]) -> frozenset[object]:
     return frozenset(run.weights or id(run) for run in group)
 
 
-def _by_train_loss(group: Sequence[Measured]) -> frozenset[object]:
-    # The train sample is measured once per training; its loss does not depend on the eval set.
-    return frozenset((run.seed, run.metrics.get("train_loss", id(run))) for run in group)
+def _by_losses(group: Sequence[Measured]) -> frozenset[object]:
+    # Of older records, which do not name their weights: two trainings never have equal losses.
+    names = ("train_loss", "eval_loss")
+    return frozenset((run.seed, *(run.metrics.get(n, id(run)) for n in names)) for run in group)
 
 
-_BY = (_by_weights, _by_train_loss)
+_BY = (_by_weights, _by_losses)
 """How the trainings of a group are told from others."""
 
 

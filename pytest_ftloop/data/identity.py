@@ -24,6 +24,7 @@ from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
 from pytest_ftloop.data.forms import content_of, hashed
 
@@ -159,6 +160,19 @@ def split_revision(name: str) -> tuple[str, str | None]:
     """`gpt2@607a30d` -> (`gpt2`, `607a30d`)."""
     base, at, revision = name.rpartition("@")
     return (base, revision) if at and base and "/" not in revision else (name, None)
+
+
+def metrics_identity(metrics: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The metrics of the whole set as a part of the scoring's identity; empty if there are none.
+
+    A user's function counts with its source, as a scorer does.
+    """
+
+    def one(kind: str) -> Any:
+        source = function_source(kind.partition(":")[0], folder) if ":" in kind else None
+        return {"function": kind, "source": source} if source else kind
+
+    return {KEY: {name: one(kind) for name, kind in metrics.items()}} if metrics else {}
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:

@@ -5,8 +5,8 @@ The statistic itself is pure (`compare`). This module collects its input and log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.errors import DamagedLogError
@@ -19,6 +19,7 @@ from pytest_ftloop.core.runs import (
     runs_of,
     why_incomplete,
 )
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.gate.alike import measured_alike, trained_alike
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
@@ -46,7 +47,8 @@ class Comparison:
     """A candidate and its baseline: compares them, and logs the judgement.
 
     `train_seeds` is None if nothing may be trained. `retrain_baseline` trains the baseline in the
-    candidate's environment; None unless the user asked for it.
+    candidate's environment; None unless the user asked for it. `set_metrics` are the loop's metrics
+    of the whole eval set.
 
     It has more than ten methods: a verdict has many reasons to be none, and each is one method.
     """
@@ -56,6 +58,7 @@ class Comparison:
     baseline: Baseline
     train_seeds: TrainSeeds | None = None
     retrain_baseline: Callable[[Comparison], None] | None = None
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
 
     def verdict(self, rule: Regression) -> Verdict:
         """The verdict by the gate's rule, after training up to 3 seeds of a candidate in doubt.
@@ -220,7 +223,7 @@ class Comparison:
         if anchor is not None and self._is_one_group(anchor):
             anchor = None  # the same settings: only chance can differ
         past = Side(anchor, runs_of(anchor, iterations, seed_runs)) if anchor else None
-        verdict = compare(new, old, past, groups, rule)
+        verdict = compare(new, old, past, groups, rule, self.set_metrics)
         if TRAINED_ANEW in verdict.notes:
             verdict = self._bridged(verdict, rule) or verdict
         return self._accepted(replace(verdict, against=self.baseline.shown))
@@ -243,7 +246,8 @@ class Comparison:
                 and decisive(bridge.environment) == here
             ):
                 old, new = self._sides(bridge, iterations, seed_runs)
-                found = compare(new, old, None, groups_of(iterations, seed_runs), rule)
+                groups = groups_of(iterations, seed_runs)
+                found = compare(new, old, None, groups, rule, self.set_metrics)
                 note = f"compared with {bridge.name}: {baseline.name}, measured as now"
                 return replace(found, notes=(note, *found.notes))
         if newest is not None and measured_alike(newest, candidate):

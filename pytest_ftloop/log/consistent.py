@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.metrics import best_metrics, perplexity, split_name
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRun
+from pytest_ftloop.core.set_metrics import recomputable
 from pytest_ftloop.log.files import damaged
 
 _OF_THE_TABLE = frozenset({"eval_loss", "pass_rate", "token_accuracy"})
@@ -29,14 +30,17 @@ def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:
 
 def _contradictions(kept: Iteration | SeedRun | HoldoutUse) -> Iterator[str]:
     rows: tuple[ExampleResult, ...] = tuple(kept.examples)
-    said = best_metrics(Evaluation(rows, (), (), math.nan))
+    # A holdout's table has no texts.
+    of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
+    said = best_metrics(Evaluation(rows, (), (), math.nan), of_the_set)
+    of_the_table = {*_OF_THE_TABLE, *of_the_set}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)
         # A table's losses are rounded; each token's share of that is far below this.
-        if split_name(name)[0] in _OF_THE_TABLE and not _is_close(found, value, 1e-5):
+        if split_name(name)[0] in of_the_table and not _is_close(found, value, 1e-5):
             yield f"it says {name} {found}, its table of examples {value}"
     for name in kept.metrics:
-        if split_name(name)[0] in _OF_THE_TABLE and name not in said:
+        if split_name(name)[0] in of_the_table and name not in said:
             yield f"it says {name} {kept.metrics[name]}, which its table of examples does not have"
     yield from _derived("", kept.metrics)
     if isinstance(kept, Iteration):

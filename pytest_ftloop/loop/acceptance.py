@@ -126,6 +126,7 @@ class Acceptance:
             baseline,
             self._seeds().train if trains else None,
             self._retrain_baseline if self.options.retrain_baseline else None,
+            self.cycle.inputs.set_metrics,
         )
 
     def _baseline(self, best: Iteration) -> Baseline:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_ftloop.core.errors import ConfigError, TrainingError
+from pytest_ftloop.core.credentials import texts_in
+from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
+from pytest_ftloop.core.files import plain_files
 from pytest_ftloop.train.threads import set_threads
 
 if TYPE_CHECKING:
@@ -95,7 +99,8 @@ class LocalBackend:
     """Trains in this process with trl and peft. Imports torch and loads the base on first use."""
 
     def __init__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> None:
-        self._config, self._inputs, self._progress = config, inputs, progress
+        self._stated, self._inputs, self._progress = config, inputs, progress
+        self._config = replace(config, settings=config.with_credentials(config.settings))
 
     def train(
         self,
@@ -108,24 +113,44 @@ class LocalBackend:
         keep: Keep | None = None,
     ) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
-        return self._trainer.train(
-            settings,
-            name=name,
-            adapter=adapter,
-            base_eval_loss=base_eval_loss,
-            pace=pace,
-            keep=keep,
-        )
+        settings = self._to_train(settings)
+        with self._without_credentials():
+            return self._trainer.train(
+                settings,
+                name=name,
+                adapter=adapter,
+                base_eval_loss=base_eval_loss,
+                pace=pace,
+                keep=keep,
+            )
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         """See `Backend`."""
-        return self._trainer.measure(settings, adapter, examples)
+        plain_files(adapter)
+        with self._without_credentials():
+            return self._trainer.measure(self._to_train(settings), adapter, examples)
+
+    def _to_train(self, settings: Settings) -> Settings:
+        """Logged settings with what only the loop file may decide, and with its credentials."""
+        return self._stated.with_credentials(self._stated.only_it_decides(settings))
+
+    @contextmanager
+    def _without_credentials(self) -> Iterator[None]:
+        """Hide the loop's credentials in an error: a library may quote them."""
+        try:
+            yield
+        except FtloopError as error:
+            given = self._stated.credentials
+            error.hide(*texts_in(given.lora), *texts_in(given.training))
+            raise
 
     def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
         """See `Backend`."""
-        return self._trainer.measure_missing(settings, adapter, missing)
+        plain_files(adapter)
+        with self._without_credentials():
+            return self._trainer.measure_missing(self._to_train(settings), adapter, missing)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""
@@ -135,7 +160,8 @@ class LocalBackend:
             from pytest_ftloop.train import arguments, lora, quantised
         except ImportError:
             return {}
-        with lora.quiet():
+        settings = self._to_train(settings)
+        with lora.quiet(), self._without_credentials():
             args = arguments.sft_config(settings, tempfile.gettempdir(), self._config.locate)
             return lora.environment(args, quantised.quantised_by(self._config))
 

@@ -193,7 +193,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         adapter=run.adapter,
         scoring=inputs.scoring,
         data=data_of(config, inputs, evaluation),
-        metrics=best_metrics(evaluation),
+        metrics=best_metrics(evaluation, inputs.set_metrics),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
         facts=facts,
@@ -306,7 +306,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
     config, inputs = cycle.config, cycle.inputs
     return Evidence.of(
         run.training,
-        best_metrics(run.evaluation),
+        best_metrics(run.evaluation, inputs.set_metrics),
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
         history=current.chain,

@@ -11,12 +11,15 @@ from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
+from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
     iteration_fingerprint,
+    metrics_identity,
     model_identity,
     scoring_identity,
     tokenizer_identity,
@@ -25,6 +28,7 @@ from pytest_ftloop.data.identity import (
 from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
+from pytest_ftloop.evaluate.set_metrics import load_set_metrics
 from pytest_ftloop.train.task import Task, train_sample
 
 
@@ -33,7 +37,8 @@ class Inputs:
     """A loop's examples, the identities of its base model and of its scoring, and its scorer.
 
     `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
-    `scorer` it is scored without text. `notes` say what an identity does not cover.
+    `scorer` it is scored without text. `set_metrics` are its metrics of the whole eval set. `notes`
+    say what an identity does not cover.
     """
 
     train: DataSet
@@ -43,6 +48,7 @@ class Inputs:
     scorer: Scorer | None
     notes: tuple[str, ...] = ()
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
@@ -67,10 +73,13 @@ class Inputs:
                     scorer(example, "")  # an example that can't be scored raises before training
         model = model_identity(config.model, config.folder, config.tokenizer)
         scoring = scoring_identity(config.scoring, config.folder)
+        scoring |= metrics_identity(config.metrics, config.folder)
+        set_metrics = load_set_metrics(config.metrics, eval_.examples, config.folder, config.locate)
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
-        return cls(train, eval_, model, scoring, scorer, _unseen(scoring), tokenizer)
+        notes = (*_unseen(scoring), *_committed_credentials(config))
+        return cls(train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -155,6 +164,19 @@ def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"no conftest.py from the loop's folder upwards defines {SCORE_HOOK}: a change of the "
         "scoring can't be seen, and pass rates are compared as if there were none",
+    )
+
+
+def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
+    """A note for credentials in a loop file; in Python they may come from anywhere."""
+    given = config.credentials
+    names = list(names_in({"lora": given.lora, "training": given.training}))
+    if not names or not config.lines:
+        return ()
+    return (
+        f"{config.source} holds credentials ({', '.join(names)}), which are used and written "
+        "nowhere: set them in the environment, as HF_TOKEN for the hub, and renew what was "
+        "committed",
     )
 
 

@@ -214,6 +214,7 @@ class Loop:
         log, config = cycle.improvement_log, self.config
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
+        cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)
         if is_finished and course.chain[-1].decision.next:

@@ -109,7 +109,7 @@ class SeedTrainer:
                 adapter=run.adapter,
                 scoring=iteration.scoring,
                 data=with_limit(iteration.data, run.evaluation),
-                metrics=best_metrics(run.evaluation),
+                metrics=best_metrics(run.evaluation, cycle.inputs.set_metrics),
                 environment=run.environment,
                 cost=run.cost,
                 examples=run.evaluation.examples,

@@ -44,6 +44,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
+from pytest_ftloop.evaluate.decoding import check_decoding
 from pytest_ftloop.evaluate.evaluator import (
     Evaluator,
     missing_outputs,
@@ -144,7 +145,7 @@ class Attempt:
         ):
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
-            prepared = Prepared.of(trainer, task)
+            prepared = Prepared.of(trainer, task, loan.added_tokens)
             task.found(before_training(prepared.wiring))
             evaluator = Evaluator(
                 trainer.model,
@@ -154,6 +155,7 @@ class Attempt:
                 trainer.chat_template,
             )
             stage.is_now("generating and scoring", "scoring")
+            check_decoding(task.scoring, task.locate("scoring.generation"))
             rehearse(evaluator, task.eval.examples, task.scorer, progress)
             stage.is_now("measuring the untrained base")
             eval_losses = recorder.watch_run(trainer, evaluator, prepared)
