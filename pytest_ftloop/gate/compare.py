@@ -338,7 +338,9 @@ class _Tests:
         )
         before, after = seed_means(old), seed_means(new)
         found = differences([a - b for a, b in zip(after, before, strict=True)])
-        if metric.unit == "rate" and not (self.one_training and before == after):
+        if self.one_training and before == after:
+            found = replace(found, variance=0.0)
+        elif metric.unit == "rate":
             # That none of n examples flipped does not prove that none can: assume at least one.
             found = replace(found, variance=max(found.variance, 1 / found.n))
         level = math.fsum(before) / len(before)

@@ -124,7 +124,9 @@ def paired_test(
     """
     if differences.n < 1:
         raise ValueError(f"wanted at least one common example, found {differences.n}")
-    sampling = differences.variance / differences.n if differences.n > 1 else math.inf
+    # A variance of 0 of one example is stated: it can't differ. One that is unknown is NaN.
+    is_known = differences.n > 1 or differences.variance == 0
+    sampling = differences.variance / differences.n if is_known else math.inf
     return _compare(
         differences.mean, sampling, differences.n, (k_baseline, k_candidate), noise, prior, alpha
     )

@@ -27,6 +27,7 @@ from pytest_ftloop.core.records import (
     ended_as_hopeless,
 )
 from pytest_ftloop.core.runs import decisive, environment_changes
+from pytest_ftloop.core.set_metrics import KEY as METRICS
 from pytest_ftloop.data.identity import content_for_model
 from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_loss
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
 
 OF_SCORER = frozenset(
-    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at"}
+    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at", METRICS}
 )
 """What of a scoring's identity only says how an output is scored. All else counts as a part of how
 it is generated: outputs of another generation are not scored as if they were of this one."""
@@ -299,8 +300,8 @@ class Again:
         scoring = rounded(self.inputs.scoring)
         is_scored = all(row.passed is not None for row in run.examples)
         if not needs_generation(self.config.scoring):
-            is_alike = scoring["scorer"] == "choice" and dict(run.scoring) == scoring
-            return is_alike and is_scored
+            is_choice = scoring["scorer"] == run.scoring.get("scorer") == "choice"
+            return is_choice and is_scored and _choices(run.scoring) == _choices(scoring)
         if run.scoring.get("scorer") in {"loss", "choice"}:
             return False
         has_outputs = is_scored or "max_new_tokens" in run.data.get("eval", {})
@@ -353,6 +354,10 @@ def name_of_run(run: Measured) -> str:
 
 def _generation(scoring: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scoring.items() if name not in OF_SCORER}
+
+
+def _choices(scoring: Mapping[str, Any]) -> list[str]:
+    return list(scoring.get("choices", ()))
 
 
 def _size(known: Known) -> int:
