@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
-from pytest_ftloop.core.records import ExampleResult, Run
+from pytest_ftloop.core.records import ExampleResult, Run, Settings
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
-from pytest_ftloop.train.task import Found, Missing
+from pytest_ftloop.train.task import Found, FoundAll, ToMeasure
 from tests.fake_backend import fake_adapter, fake_run
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.core.records import DataSet, Example, Settings
+    from pytest_ftloop.core.records import DataSet, Example
     from pytest_ftloop.evaluate.scored import UserScorer
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.loop.result import LoopResult
+    from pytest_ftloop.train.task import Missing
 
 TRAIN = [{"prompt": f"p{n}", "completion": f"c{n}"} for n in range(6)]
 
 EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}"} for n in range(6)]
+
+BASE = Settings(lora={}, training={})
+"""Stands for the untrained base."""
 
 LIMIT = 8
 """New tokens by which outputs are generated."""
@@ -62,7 +66,7 @@ class Adapters:
     full: str = ""
     stop: Mapping[str, BaseException] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
+    missing: list[ToMeasure] = field(default_factory=list)
 
     def __call__(self, config: LoopConfig, inputs: Inputs, progress: Any) -> Adapters:
         self.inputs, self.config = inputs, config
@@ -93,17 +97,24 @@ class Adapters:
         self._stop("scoring")
         return _with(run, self._scored(rows), self.limit)
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         assert (adapter / "adapter_config.json").is_file()
         self.asked.append("measure")
         self.missing.append(missing)
-        wanted = missing.answers if self.limit <= missing.max_new_tokens else ()
-        answers = wanted or self.inputs.eval.examples
         self._stop("generating")
+        return FoundAll(
+            {role: self._found(role, settings, of) for role, of in missing.trained.items()},
+            {role: self._found(role, BASE, of) for role, of in missing.base.items()},
+        )
+
+    def _found(self, role: str, settings: Settings, missing: Missing) -> Found:
+        sets = {"eval": self.inputs.eval, **{g.role: g.rows for g in self.inputs.guards}}
+        answers = missing.answers
+        if answers and self.limit > missing.max_new_tokens:
+            answers = sets[role].examples
         return Found(
             losses=tuple(measured(e, settings) for e in missing.losses),
             answers=tuple(self._answered(measured(e, settings), e) for e in answers),
-            base=tuple(measured(e, settings) for e in missing.base),
             max_new_tokens=max(self.limit, missing.max_new_tokens),
         )
 

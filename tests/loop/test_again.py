@@ -126,9 +126,10 @@ def test_only_a_new_row_is_measured(tmp_path: Path) -> None:
     backend = Adapters()
     result = run(tmp_path, backend, scoring="contains", eval=[*EVAL, NEW])
     assert ["measure"] == backend.asked
-    (missing,) = backend.missing
+    (asked,) = backend.missing
+    missing = asked.trained["eval"]
     assert ["new"] == [e.id for e in missing.losses] == [e.id for e in missing.answers]
-    assert (7, LIMIT) == (len(missing.base), missing.max_new_tokens)
+    assert (7, LIMIT) == (len(asked.base["eval"].losses), missing.max_new_tokens)
     assert {"of": old.name, "rows": 1, "answers": 1} == result.best.facts["measured_again"]
     assert {r.id: r.loss for r in old.examples}.items() <= {
         r.id: r.loss for r in result.best.examples
@@ -149,7 +150,7 @@ def test_another_generation_keeps_the_losses(tmp_path: Path) -> None:
     run(tmp_path, Adapters())
     backend = Adapters(limit=4)
     run(tmp_path, backend, scoring={"scorer": "exact", "max_new_tokens": 4})
-    (missing,) = backend.missing
+    missing = backend.missing[0].trained["eval"]
     assert (0, 6) == (len(missing.losses), len(missing.answers))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
@@ -51,6 +51,8 @@ class SeedBackend:
 
 class FakeInputs:
     """Only what tells settings apart."""
+
+    set_metrics: Mapping[str, Any] = MappingProxyType({})
 
     def fingerprint(self, config: Any, settings: Settings) -> str:
         return f"{settings.training['seed']:064x}"
