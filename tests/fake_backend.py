@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
 @dataclass
@@ -82,7 +82,7 @@ class FakeBackend:
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("nothing is to be measured here")
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         raise AssertionError("there is no adapter that could be measured")
 
     def measure_base(self, settings: Settings) -> BaseMeasured:

@@ -190,6 +190,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         facts["measured_again"] = known.as_fact()
     if run.not_saved:
         facts["adapter_not_saved"] = run.not_saved
+    is_scored = any(row.passed is not None for row in evaluation.examples)
     return Iteration(
         loop=config.name,
         number=current.number,
@@ -204,7 +205,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         adapter=run.adapter,
         scoring=inputs.scoring,
         data=data_of(config, inputs, evaluation),
-        metrics=best_metrics(evaluation, inputs.set_metrics),
+        metrics=best_metrics(evaluation, inputs.set_metrics if is_scored else {}),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
         facts=facts,
