@@ -26,6 +26,7 @@ from pytest_ftloop.config.gates import (
     parse_gate,
     regression_tag,
 )
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
@@ -38,6 +39,7 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.endpoint import checked_url
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.core.records import Settings
@@ -156,10 +158,12 @@ def checked(
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
-        section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
-        scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
+        section = ScoringSection.model_validate(values.get("scoring", {}))
+        scoring = _scoring(section)
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
+            if section.judge is not None:
+                checked_url(section.judge.url, locate("scoring.judge.url"))
         except ConfigError as error:
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
@@ -213,6 +217,17 @@ def checked(
         metrics=metrics,
         lines=lines,
     )
+
+
+def _scoring(section: ScoringSection) -> Scoring:
+    """The scoring that a section states; with a judge the scorer need not be named."""
+    stated = section.model_dump()
+    stated["choices"] = tuple(stated["choices"] or ())
+    if judge := stated["judge"]:
+        stated["judge"] = Judge(**{**judge, "scale": tuple(judge["scale"])})
+        if "scorer" not in section.model_fields_set:
+            stated["scorer"] = "judge"
+    return Scoring(**stated)
 
 
 def _regression(

@@ -29,6 +29,7 @@ from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.loop.inputs import Inputs, data_facts, model_facts
+from pytest_ftloop.loop.judging import judge_facts, judge_findings
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.train.early_end import Pace
 
@@ -138,7 +139,11 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         metrics=best_metrics(evaluation, inputs.set_metrics),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
-        facts={**facts_of(training), **model_facts(config, inputs)},
+        facts={
+            **facts_of(training),
+            **model_facts(config, inputs),
+            **judge_facts(config, inputs),
+        },
         steps=training.steps,
         evals=training.evals,
         findings=(),
@@ -176,6 +181,7 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     gates: tuple[Gate | Regression, ...] = (*cycle.config.gates, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
+    found = (*found, *judge_findings(cycle.config, inputs))
     cycle.progress.found(cycle.config.name, found)
     return found
 

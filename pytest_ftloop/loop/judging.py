@@ -1,0 +1,90 @@
+"""A loop's judge: its answers are read from the log and written there, its agreement is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.records import Finding
+from pytest_ftloop.data.sources import read_rows
+from pytest_ftloop.evaluate.agreement import Agreement, agreement, graded_rows
+from pytest_ftloop.evaluate.judge import Answer, JudgeScorer
+from pytest_ftloop.log.answers import read_answers, write_answers
+from pytest_ftloop.log.files import FolderFiles
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.loop.inputs import Inputs
+
+FACT = "judge"
+"""Where an iteration's facts hold the judge's agreement with people."""
+
+
+def recall(inputs: Inputs, log: ImprovementLog, progress: Progress) -> None:
+    """Give the loop's judge, if it has one, the answers in the log, and write new ones there."""
+    scorer = inputs.scorer
+    if not isinstance(scorer, JudgeScorer):
+        return
+    answers = [Answer(**answer) for answer in read_answers(FolderFiles(log.folder))]
+    scorer.known.update((answer.key, answer) for answer in answers)
+    scorer.keep = lambda new: _keep(log, new)
+    scorer.progress = progress
+
+
+def _keep(log: ImprovementLog, new: Any) -> None:
+    write_answers(log.folder, [asdict(answer) for answer in new])
+
+
+def agreement_of(config: LoopConfig, inputs: Inputs) -> Agreement | None:
+    """The judge's agreement with the rows of `judge_check`; None without a judge or such rows.
+
+    Asks for what is not in the log.
+    """
+    scorer, source = inputs.scorer, config.scoring.judge_check
+    if not isinstance(scorer, JudgeScorer) or source is None:
+        return None
+    where = config.locate("scoring.judge_check")
+    rows = read_rows(source, "judge_check", config.folder, where)
+    return agreement(scorer, graded_rows(rows, scorer, where))
+
+
+def judge_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
+    """What a record's facts hold of the judge: its agreement with people, if it is measured."""
+    found = agreement_of(config, inputs)
+    return {} if found is None else {FACT: found.as_record()}
+
+
+def judge_findings(config: LoopConfig, inputs: Inputs) -> tuple[Finding, ...]:
+    """A finding where the judge disagrees with people, or with itself in another order."""
+    found = agreement_of(config, inputs)
+    if found is None or not found.is_doubtful:
+        return ()
+    return (
+        Finding(
+            kind="judge",
+            severity="warning",
+            message=f"The judge is in doubt: {found.text}.",
+            evidence={**found.as_record(), "kappa": round(found.kappa, 4)},
+            remedy="Make the rubric more precise, or take a stronger model, until the judge agrees "
+            "with the grades in judge_check.",
+            tunable=False,
+        ),
+    )
+
+
+@contextmanager
+def without_words(inputs: Inputs) -> Iterator[None]:
+    """Keep only the grades of the judge's answers: its words may repeat what must stay secret."""
+    scorer = inputs.scorer
+    if not isinstance(scorer, JudgeScorer):
+        yield
+        return
+    scorer.keeps_words = False
+    try:
+        yield
+    finally:
+        scorer.keeps_words = True
