@@ -39,7 +39,6 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
-from pytest_ftloop.core.endpoint import checked_url
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
 from pytest_ftloop.core.records import Settings
@@ -163,6 +162,8 @@ def checked(
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
             if section.judge is not None:
+                from pytest_ftloop.core.endpoint import checked_url  # it imports urllib
+
                 checked_url(section.judge.url, locate("scoring.judge.url"))
         except ConfigError as error:
             mistakes.append(error)

@@ -152,15 +152,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     if name not in SCORERS and ":" not in name:
         raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
     taken = _OPTIONS.get(_FUNCTION if ":" in name else name, frozenset())
-    for option in (
-        "threshold",
-        "pattern",
-        "choices",
-        "ignore_case",
-        "pass_at",
-        "judge",
-        "judge_check",
-    ):
+    for option in sorted(frozenset().union(*_OPTIONS.values())):
         stated = getattr(scoring, option) != getattr(Scoring, option)
         if stated and option not in taken:
             users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
@@ -175,7 +167,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
         raise ConfigError(
             "scorer 'judge': wanted a judge, found none",
             where=where,
-            cure="Write scoring: {judge: {url: http://localhost:8000/v1, model: ..., rubric: ...}}.",
+            cure="Write scoring: {judge: {url: ..., model: ..., rubric: ...}}.",
         )
     if name == "regex" and scoring.pattern is not None:
         compiled_pattern(scoring.pattern, scoring, where)

@@ -209,9 +209,7 @@ class JudgeSection(_Section):
     def _rising_scale(self) -> JudgeSection:
         low, high = self.scale
         if not -math.inf < low < high < math.inf:
-            raise ValueError(
-                f"scoring.judge.scale: wanted a low and a higher grade, found {self.scale}"
-            )
+            raise ValueError(f"wanted a low grade and a higher one, found {self.scale}")
         return self
 
 

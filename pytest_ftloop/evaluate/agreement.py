@@ -164,7 +164,7 @@ def _graded(row: Mapping[str, Any], where: Location | None, scorer: JudgeScorer)
 
 
 def _human(row: Mapping[str, Any], where: Location | None, scorer: JudgeScorer) -> bool:
-    """Whether a person passes the row: by its `pass`, or by its `grade` as the judge's grades do."""
+    """Whether a person passes the row: by its `pass`, or by its `grade` as for the judge's."""
     if isinstance(row.get("pass"), bool):
         return bool(row["pass"])
     low, high = scorer.judge.scale

@@ -11,19 +11,20 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.endpoint import KEY, Endpoint
 from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.evaluate.json_values import values_and_texts
 from pytest_ftloop.evaluate.scored import Scored, by_pass_at, short
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.endpoint import Endpoint
 
 FORMAT = 1
 """Version of the words that the judge is asked with. Raising it makes all answers unknown."""
@@ -114,6 +115,9 @@ class JudgeScorer:
         Raises `ScoringError` for an answer without a grade, `EndpointError`, and `ConfigError` if
         the stated key is not in the environment.
         """
+        # Imported where something is asked: a replay does not pay for it.
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         unknown = {key: case for case in cases if (key := self.key(case)) not in self.known}
         if not unknown:
             return
@@ -139,6 +143,8 @@ class JudgeScorer:
                     self.keep(new)
 
     def _endpoint(self) -> Endpoint:
+        from pytest_ftloop.core.endpoint import KEY, Endpoint
+
         name = self.judge.api_key_env
         if name is not None and not os.environ.get(name, "").strip():
             raise ConfigError(

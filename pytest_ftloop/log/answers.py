@@ -28,7 +28,7 @@ def read_answers(files: Files) -> list[dict[str, Any]]:
             if _tag(text) != match[1]:
                 raise damaged(
                     files.shown(name),
-                    f"it is not what was written: the hash {match[1]} in its name is of other answers",
+                    f"the hash {match[1]} in its name is of other answers",
                 )
             found += [json.loads(line) for line in text.splitlines()]
     return found

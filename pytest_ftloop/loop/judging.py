@@ -1,4 +1,4 @@
-"""A loop's judge: its answers are read from the log and written there, its agreement is measured."""
+"""A loop's judge: its answers in the log, and how far it agrees with people."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ def judge_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
     return {} if found is None else {FACT: found.as_record()}
 
 
+def judge_text(facts: Mapping[str, Any]) -> str:
+    """The judge's agreement with people that a record holds, in a line; empty if it has none."""
+    found = facts.get(FACT)
+    return Agreement.from_record(found).text if found else ""
+
+
 def judge_findings(config: LoopConfig, inputs: Inputs) -> tuple[Finding, ...]:
     """A finding where the judge disagrees with people, or with itself in another order."""
     found = agreement_of(config, inputs)
@@ -68,7 +74,7 @@ def judge_findings(config: LoopConfig, inputs: Inputs) -> tuple[Finding, ...]:
             kind="judge",
             severity="warning",
             message=f"The judge is in doubt: {found.text}.",
-            evidence={**found.as_record(), "kappa": round(found.kappa, 4)},
+            evidence={**found.as_record()},
             remedy="Make the rubric more precise, or take a stronger model, until the judge agrees "
             "with the grades in judge_check.",
             tunable=False,
