@@ -11,6 +11,7 @@ from typing import Any
 from pytest_ftloop.adjust.policy import Policy, Proposal, changes
 from pytest_ftloop.adjust.state import NOTHING, Known, canonical, parent_of_next
 from pytest_ftloop.config.sections import SETTING_GROUPS
+from pytest_ftloop.core.credentials import is_credential
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.functions import described, raised_at
 from pytest_ftloop.core.records import Iteration, Settings
@@ -70,6 +71,8 @@ class Function:
         for name in wanted:
             if not str(name).startswith(SETTING_GROUPS):
                 raise self._mistake(f"wanted names such as training.learning_rate, found {name!r}")
+            if is_credential(str(name), wanted[name]):
+                raise self._mistake(f"{name}: found a credential, which the log would keep")
         try:
             plain = json.loads(json.dumps(dict(wanted), allow_nan=False))
         except (TypeError, ValueError) as error:

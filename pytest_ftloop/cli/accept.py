@@ -74,7 +74,7 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
         )
     file = config.file
     before = file.read_bytes().decode("utf-8")
-    after = with_settings(before, iteration.settings, config.source)
+    after = with_settings(before, config.with_credentials(iteration.settings), config.source)
     for setting, old, new in changes(config.settings, iteration.settings):
         print(f"{setting}: {_shown(old)} -> {_shown(new)}")
     if after == before:

@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
             github.write_outputs(_outputs(ERROR, None, "", key), env)
             return ERROR
     for line in _annotations(summary, env, stale_ok=arguments.stale_ok):
-        print(line, flush=True)
+        github.command(line, sys.stdout)
     github.write_outputs(_outputs(code, summary, str(arguments.out), key), env)
     return code
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from pytest_ftloop.core.credentials import hidden
 from pytest_ftloop.core.errors import FtloopError, wants_traceback
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
 def report(error: FtloopError) -> int:
     """Print an error on stderr and return its exit code."""
     if wants_traceback():
-        traceback.print_exception(error)
+        print(hidden("".join(traceback.format_exception(error))), file=sys.stderr)
     print(error, file=sys.stderr)
     return ERROR
 

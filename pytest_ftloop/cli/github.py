@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from pytest_ftloop.core.errors import ConfigError, FtloopError
+from pytest_ftloop.core.printable import unguarded
 from pytest_ftloop.report.escape import one_line
 
 MARKER = "<!-- pytest-ftloop -->"
@@ -79,10 +80,15 @@ def commands_stopped(stream: TextIO, env: Mapping[str, str]) -> Iterator[None]:
         yield
         return
     token = secrets.token_hex(16)
-    print(f"::stop-commands::{token}", file=stream, flush=True)
+    command(f"::stop-commands::{token}", stream)
     yield
     # The newline first: the output before may have ended in the middle of a line.
-    print(f"\n::{token}::", file=stream, flush=True)
+    command(f"\n::{token}::", stream)
+
+
+def command(text: str, stream: TextIO) -> None:
+    """Print a workflow command, which `printable` would escape in anything else."""
+    print(text, file=unguarded(stream), flush=True)
 
 
 def annotation(level: str, message: str, **properties: str | int | None) -> str:

@@ -11,7 +11,8 @@ import argparse
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pytest_ftloop.cli import (
     accept,
@@ -31,7 +32,9 @@ from pytest_ftloop.cli import (
 )
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
 from pytest_ftloop.cli.report import COMMAND as REPORT
+from pytest_ftloop.core.credentials import hidden
 from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.printable import PrintableStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -58,6 +61,14 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code (`command.HOLDS` and the others)."""
     _never_fail_on_text(sys.stdout, sys.stderr)
+    with (
+        redirect_stdout(cast("TextIO", PrintableStream(sys.stdout))),
+        redirect_stderr(cast("TextIO", PrintableStream(sys.stderr))),
+    ):
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # a closed pipe raises here, where it is handled, not at exit
@@ -73,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except Exception:  # noqa: BLE001 - a bug of ours, shown in full
-        traceback.print_exc()
+        print(hidden(traceback.format_exc()), file=sys.stderr)
         return ERROR
     return code
 

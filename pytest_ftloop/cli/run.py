@@ -19,6 +19,7 @@ from pytest_ftloop.cli.command import (
     terminal_width,
 )
 from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.printable import unguarded
 
 if TYPE_CHECKING:
     import argparse
@@ -177,11 +178,15 @@ def screen_progress() -> Progress:
     """Progress on stderr: a line that is redrawn on a terminal, else only the lasting lines."""
     from pytest_ftloop.report.live import LiveLine, StayingLines
 
-    def write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    redraws, screen = sys.stderr.isatty(), sys.stderr
+    if redraws:  # its escapes are ours
+        screen = unguarded(screen)
 
-    return (LiveLine if sys.stderr.isatty() else StayingLines)(write, terminal_width())
+    def write(text: str) -> None:
+        screen.write(text)
+        screen.flush()
+
+    return (LiveLine if redraws else StayingLines)(write, terminal_width())
 
 
 COMMAND = Command(

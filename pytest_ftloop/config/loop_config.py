@@ -39,9 +39,31 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.credentials import (
+    is_credential,
+    is_credential_name,
+    joined,
+    parted,
+    texts_with_credentials,
+)
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 from pytest_ftloop.core.metrics import split_name
-from pytest_ftloop.core.records import Settings
+from pytest_ftloop.core.records import LOOP_NAME, Settings
+
+NOT_FROM_A_LOG = frozenset(
+    {
+        "trust_remote_code",
+        "code_revision",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "output_dir",
+        "resume_from_checkpoint",
+    }
+)
+"""Arguments of SFTConfig and `from_pretrained` that run code, publish, or read and write files."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,9 @@ class LoopConfig:
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
     line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
     the user's name, and what it is (a built-in name or module:function).
+
+    `settings` hold no credential, so that whatever is made of them (fingerprint, record, report)
+    holds none. `credentials` are those that were stated among them, for the training alone.
     """
 
     name: str
@@ -73,6 +98,28 @@ class LoopConfig:
     loop: LoopSection
     metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    credentials: Settings = field(default=Settings({}, {}), repr=False)
+
+    def with_credentials(self, settings: Settings) -> Settings:
+        """Settings of this loop with its credentials: to train with, never to write."""
+        return Settings(
+            lora=joined(settings.lora, self.credentials.lora),
+            training=joined(settings.training, self.credentials.training),
+        )
+
+    def only_it_decides(self, settings: Settings) -> Settings:
+        """Settings from a log, with what only the loop file may decide taken from this one.
+
+        A log may be a stranger's: it can't make a training run a repository's code or publish.
+        """
+        training = {k: v for k, v in settings.training.items() if k not in NOT_FROM_A_LOG}
+        stated = {k: v for k, v in self.settings.training.items() if k in NOT_FROM_A_LOG}
+        if isinstance(kwargs := training.get("model_init_kwargs"), Mapping):
+            ours = self.settings.training.get("model_init_kwargs") or {}
+            kept = {k: v for k, v in kwargs.items() if k not in NOT_FROM_A_LOG}
+            kept |= {k: v for k, v in ours.items() if k in NOT_FROM_A_LOG}
+            stated["model_init_kwargs"] = kept
+        return Settings(lora=settings.lora, training={**training, **stated})
 
     @property
     def file(self) -> Path:
@@ -169,7 +216,7 @@ def checked(
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
-    if not re.fullmatch(r"\w([\w.-]*\w)?", name):
+    if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
             ConfigError(
                 f"name {name!r} is not a valid folder name on every system",
@@ -177,6 +224,7 @@ def checked(
                 cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
+    mistakes += _credentials_elsewhere(values, locate)
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
     try:
@@ -191,6 +239,7 @@ def checked(
     assert parsed is not None
     data = parsed.data
     tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
+    lora, training = parted(parsed.lora), parted(parsed.training)
     return LoopConfig(
         name=name,
         folder=folder,
@@ -209,7 +258,7 @@ def checked(
             tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(lora=parsed.lora, training=parsed.training),
+        settings=Settings(lora=lora[0], training=training[0]),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),
@@ -217,6 +266,7 @@ def checked(
         loop=parsed.loop,
         metrics=metrics,
         lines=lines,
+        credentials=Settings(lora=lora[1], training=training[1]),
     )
 
 
@@ -270,6 +320,33 @@ def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
             yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
         elif key.endswith("training.seed") and type(value) is not int:
             yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
+
+
+def _credentials_elsewhere(values: Mapping[str, Any], locate: Any) -> Iterator[ConfigError]:
+    """Credentials in a place that the log keeps: anything but an argument that takes one.
+
+    Those are the arguments with such a name, and what is nested in one (`model_init_kwargs`).
+    """
+    groups = {group: values.get(group) for group in ("lora", "training")}
+    others = {key: value for key, value in values.items() if key not in groups}
+    for group, stated in groups.items():
+        for name, value in stated.items() if isinstance(stated, Mapping) else ():
+            if not isinstance(value, Mapping) and not is_credential_name(str(name)):
+                others[f"{group}.{name}"] = value
+    found = list(texts_with_credentials(others))
+    policy = section.get("policy") if isinstance(section := values.get("loop"), Mapping) else None
+    for number, entry in enumerate(policy) if isinstance(policy, list) else ():
+        for name, value in entry.items() if isinstance(entry, Mapping) else ():
+            key = f"loop.policy[{number}].{name}"
+            if is_credential(str(name), value) and key not in found:
+                found.append(key)
+    for key in found:
+        yield ConfigError(
+            f"{key}: found a credential, which the log would keep",
+            where=locate(key.partition("[")[0]),
+            cure="Remove it and set it in the environment, as HF_TOKEN for the hub: a loop file is "
+            "committed.",
+        )
 
 
 def _is_gates(values: Mapping[str, Any]) -> bool:

@@ -9,6 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.credentials import HIDDEN, hidden
+from pytest_ftloop.core.printable import printable, printable_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,17 +34,26 @@ Locate = Callable[[str], "Location | None"]
 class FtloopError(Exception):
     """A mistake or condition that the user can fix. Shown as text, never as a traceback.
 
-    `message` is what was wanted and found, `where` the place, `cure` what to do about it.
+    `message` is what was wanted and found, `where` the place, `cure` what to do about it. All three
+    may quote what strangers wrote, and messages of libraries that quote a URL: they are made
+    printable, and credentials in them hidden.
     """
 
     def __init__(self, message: str, *, where: Location | None = None, cure: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(hidden(message))
+        super().__init__(self.message)
         self.where = where
-        self.cure = cure
+        self.cure = printable(hidden(cure))
+
+    def hide(self, *texts: str) -> None:
+        """Put `***` in place of these texts, which are credentials by their names."""
+        for text in texts:
+            self.message = self.message.replace(text, HIDDEN)
+            self.cure = self.cure.replace(text, HIDDEN)
+        self.args = (self.message,)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        place = f"{printable_line(hidden(str(self.where)))}: " if self.where else ""
         cure = f"\n  {self.cure}" if self.cure else ""
         return f"{place}{self.message}{cure}"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pytest_ftloop.core.errors import FtloopError, Location, shown_path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -16,6 +19,34 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a path is a link to something that is not below its own folder."""
+    return path.is_symlink() and path.parent.resolve() not in path.resolve().parents
+
+
+def plain_files(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, opened without following a link.
+
+    Raises `FtloopError` for a link, and for what is neither file nor folder: what such a name leads
+    to is not the folder's.
+    """
+    found: list[Path] = []
+    for place in [folder] if folder.is_symlink() else sorted(folder.iterdir()):
+        mode = place.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            found += plain_files(place)
+        elif stat.S_ISREG(mode):
+            found.append(place)
+        else:
+            what = "a link" if stat.S_ISLNK(mode) else "neither file nor folder"
+            raise FtloopError(
+                f"wanted files only, found {what}",
+                where=Location(shown_path(place)),
+                cure="Remove it, or put the file itself in its place.",
+            )
+    return found
 
 
 @contextmanager

@@ -15,6 +15,9 @@ from pytest_ftloop.core.errors import Location
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
+LOOP_NAME = r"\w([\w.-]*\w)?"
+"""The name of a loop, which is a valid name of a folder on every system, and no path."""
+
 DEFAULT_SEED = 42
 """The seed of transformers' TrainingArguments, which a run has if none is stated."""
 
@@ -180,6 +183,8 @@ class Wiring:
     `split_prompts` have a prompt that is tokenised differently before its completion. `labels`
     counts their labelled tokens before cutting; `lost_labels` of them were cut off, and
     `prompt_labels` belong to prompts. `generates` is whether the scorer reads generated text.
+    `untrained_tokens` were added to the tokenizer and occur in the rows, but the `untrained_layers`
+    that hold their new weights (embeddings, output layer) are not trained.
     """
 
     examples: int
@@ -195,6 +200,8 @@ class Wiring:
     prompt_labels: int
     split_prompts: int
     max_length: int | None
+    untrained_tokens: tuple[str, ...] = ()
+    untrained_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,12 +228,17 @@ class Evaluation:
     `examples` are all eval examples, scored. `train_examples` are a seeded sample of the train set,
     in eval mode; `final_train_examples` are the same sample with the last weights (the same tuple
     if the last point is the best). `base_eval_loss` is that of the untrained base.
+    `max_new_tokens` is the limit by which outputs were generated, 0 if none were. `train_figures`
+    are the train losses by metric where their examples are not at hand: of a training that is
+    measured again.
     """
 
     examples: tuple[ExampleResult, ...]
     train_examples: tuple[ExampleResult, ...]
     final_train_examples: tuple[ExampleResult, ...]
     base_eval_loss: float
+    max_new_tokens: int = 0
+    train_figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -260,11 +272,11 @@ class Decision:
     """What follows an iteration.
 
     With the `action` adjust, the next iteration trains with `next`. With stop, `kind` is gates,
-    plateau, iterations, time, fault or exhausted, and `next` is what would be tried if the loop
-    continued; it may be empty. `because` is one sentence. `parent` is the id of the iteration that
-    `next` changes, if that is not the best one so far. `rests_on` is the part of the loop file
-    that a stop depends on (policy and patience), if it is not the default: after a change of it,
-    the decision is made again.
+    plateau, iterations, time, fault, exhausted, pending or unscored, and `next` is what would be
+    tried if the loop continued; it may be empty. `because` is one sentence. `parent` is the id of
+    the iteration that `next` changes, if that is not the best one so far. `rests_on` is the part of
+    the loop file that a stop depends on (policy and patience), if it is not the default: after a
+    change of it, the decision is made again.
     """
 
     action: Literal["adjust", "stop"]
@@ -297,7 +309,8 @@ class Iteration:
     group differ by chance only (empty in records of schema 1). `weights` identifies what was
     trained, whatever it was measured by, and `adapter` is the hash of the weights that the figures
     are of; both are empty in older records, the latter also where no adapter was saved. `tag` tells
-    its files from another training of the same settings (see `log`).
+    its files from another training of the same settings (see `log`). `exposed` are the dotted keys
+    under which its file holds a credential, which is left out here.
     """
 
     loop: str
@@ -327,6 +340,7 @@ class Iteration:
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -447,12 +461,18 @@ def facts_of(training: Training) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one run."""
+    """The results of one run.
+
+    `adapter` is the hash of the adapter that was saved, empty if none was; `not_saved` is why not,
+    where it should have been.
+    """
 
     training: Training
     evaluation: Evaluation
     cost: Cost
     environment: Mapping[str, str]
+    adapter: str = ""
+    not_saved: str = ""
 
 
 HOPELESS = "hopeless"
@@ -462,6 +482,15 @@ HOPELESS = "hopeless"
 def ended_as_hopeless(iteration: Iteration) -> bool:
     """Whether an iteration was ended early because it had no chance of a useful result."""
     return str(iteration.facts.get("ended_early", "")).startswith(HOPELESS)
+
+
+UNSCORED = "unscored"
+"""The kind of the decision of an iteration that was trained, and is still to be scored."""
+
+
+def is_unscored(iteration: Iteration) -> bool:
+    """Whether an iteration was trained and not scored: the scorer failed, or was interrupted."""
+    return iteration.decision.kind == UNSCORED
 
 
 ID_LENGTH = 8

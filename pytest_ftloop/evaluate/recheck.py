@@ -6,8 +6,8 @@ Records in, records out: nothing is loaded, generated or scored here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pytest_ftloop.core.records import ExampleResult
 
@@ -16,8 +16,8 @@ from pytest_ftloop.core.records import ExampleResult
 class Tolerance:
     """How far an export may be from the log, and why.
 
-    `flips` is a share of the examples, 0 to 1; `loss` the largest difference of an example's mean
-    loss, in nats per token.
+    `flips` is a share of the examples, 0 to 1, and as far as the mean of a score may move; `loss`
+    the largest difference of an example's mean loss, in nats per token.
     """
 
     flips: float
@@ -31,6 +31,9 @@ loss by more than 0.00002 nats per token on the embedded model."""
 
 ROUNDED = Tolerance(0.05, 0.25, "weights or sums have fewer bits than fp32, or another device")
 """Rounding to bf16 moves a loss by some hundredths of a nat, more for an answer of one token."""
+
+ROUNDING = 1e-9
+"""What adding up scores may move their mean by."""
 
 MOST_CHANGED = 0.5
 """Share of changed outputs up to which rounding may be the cause. It guards tasks in which hardly
@@ -70,12 +73,14 @@ class Comparison:
     """What differs between the log and the exported model.
 
     Of `examples`, `changed` have another output, and `retokenised` another number of labelled
-    tokens. `worst` is the largest change of a loss; None if losses were not measured.
+    tokens. `scores` has the means in the log and now by metric, empty if the scorer gives none.
+    `worst` is the largest change of a loss; None if losses were not measured.
     """
 
     examples: int
     flips: tuple[Flip, ...]
     changed: int
+    scores: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
     retokenised: int = 0
     worst: LossChange | None = None
 
@@ -87,6 +92,11 @@ class Comparison:
                 f"{len(self.flips)} of {self.examples} examples flipped "
                 f"(tolerance {100 * tolerance.flips:g}%)"
             )
+        found += [
+            f"{name} is {after:.4f}, in the log {before:.4f} (tolerance {tolerance.flips:g})"
+            for name, (before, after) in self.scores.items()
+            if not abs(after - before) <= tolerance.flips + ROUNDING
+        ]
         if self.changed > MOST_CHANGED * self.examples:
             found.append(
                 f"{self.changed} of {self.examples} outputs differ, more than rounding explains"
@@ -118,13 +128,27 @@ def compare(
         if bool(b.passed) != bool(a.passed)
     )
     changed = sum(b.output != a.output for b, a in pairs)
+    scores = _means(before, after)
     if not losses:
-        return Comparison(len(pairs), flips, changed)
+        return Comparison(len(pairs), flips, changed, scores)
     changes = [LossChange(b.id, b.mean_loss, a.mean_loss) for b, a in pairs]
     return Comparison(
         len(pairs),
         flips,
         changed,
+        scores,
         retokenised=sum(b.tokens != a.tokens for b, a in pairs),
         worst=max(changes, key=lambda change: change.size, default=None),
     )
+
+
+def _means(
+    before: Sequence[ExampleResult], after: Sequence[ExampleResult]
+) -> dict[str, tuple[float, float]]:
+    """The mean of each score before and after; a score that an example lacks is 0."""
+    names = dict.fromkeys(name for row in (*before, *after) for name in row.scores)
+
+    def mean(rows: Sequence[ExampleResult], name: str) -> float:
+        return math.fsum(row.scores.get(name, 0.0) for row in rows) / len(rows)
+
+    return {name: (mean(before, name), mean(after, name)) for name in names}

@@ -2,8 +2,8 @@
 
 from pytest_ftloop.core.chain import chain_from, next_number
 from pytest_ftloop.log.consistent import verify
-from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable
-from pytest_ftloop.log.improvement import FOLDER, ImprovementLog
+from pytest_ftloop.log.files import FOLDER, RECORD_NAME, FolderFiles, unwritable
+from pytest_ftloop.log.improvement import ImprovementLog
 from pytest_ftloop.log.record import as_logged
 from pytest_ftloop.log.view import LogView
 

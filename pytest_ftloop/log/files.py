@@ -14,7 +14,11 @@ from typing import Protocol
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import DamagedLogError, Location, LogError, shown_path
+from pytest_ftloop.core.files import leads_out
 from pytest_ftloop.core.git import Repository
+
+FOLDER = "improvement_log"
+"""The folder beside a loop file that holds its log and those of its neighbours."""
 
 POINTER = b"version https://git-lfs.github.com/spec/v1"
 """The start of what git has in place of a file that Git LFS keeps."""
@@ -63,10 +67,31 @@ def _names(folder: Path, prefix: str, *, deeper: bool) -> Iterator[str]:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file():
+            if entry.is_symlink() and not entry.name.startswith("."):  # an editor's lock is hidden
+                raise _link(folder / entry.name)
+            if entry.is_file(follow_symlinks=False):
                 yield prefix + entry.name
-            elif deeper and entry.is_dir():
+            elif deeper and entry.is_dir(follow_symlinks=False):
                 yield from _names(folder / entry.name, f"{prefix}{entry.name}/", deeper=False)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a `LogError` for a log that is a link to elsewhere: it can come by a pull request.
+
+    The folder that holds the logs is whatever the user names, but for the one beside a loop file.
+    """
+    for place in (folder, folder.parent) if folder.parent.name == FOLDER else (folder,):
+        if leads_out(place):
+            raise _link(place)
+
+
+def _link(path: Path) -> LogError:
+    return LogError(
+        "wanted a file or folder of the log, found a link",
+        where=Location(shown_path(path)),
+        cure="A log has no links. Remove it; to keep logs elsewhere, name the folder with "
+        "--ftloop-log DIR (--log DIR).",
+    )
 
 
 def unwritable(folder: Path, error: OSError) -> LogError:

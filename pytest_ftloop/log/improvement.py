@@ -24,7 +24,7 @@ from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import HoldoutUse, Iteration, Judgement, SeedRun
 from pytest_ftloop.log.consistent import verify
-from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, unwritable
+from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, check_folder, unwritable
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-FOLDER = "improvement_log"
-
 Kept = TypeVar("Kept")
 
 
@@ -57,7 +55,7 @@ class ImprovementLog:
 
     A file is read once, so a command makes one of these for each log and hands it down. It has more
     than ten methods because nothing else writes to the folder: one appends each of the four kinds
-    of record, the others sweep, remove and verify.
+    of record, the others sweep, remove, verify and name what it exposes.
     """
 
     folder: Path
@@ -66,6 +64,7 @@ class ImprovementLog:
     @property
     def view(self) -> LogView:
         """What it says now, of the files that are there now."""
+        check_folder(self.folder)
         return LogView(FolderFiles(self.folder), self._known)
 
     def read(self) -> tuple[Iteration, ...]:
@@ -98,6 +97,15 @@ class ImprovementLog:
         rows = examples_csv(silent)
         return self._write_pair(use, holdout_yaml(use, sha256_of(rows)), rows, holdout_of)
 
+    def exposed(self) -> tuple[str, ...]:
+        """A note for each record that holds a credential: older versions wrote some."""
+        return tuple(
+            f"{self.shown(iteration)} holds a credential ({', '.join(iteration.exposed)}): renew "
+            "it, since version control keeps it, then delete the record and train again"
+            for iteration in self.read()
+            if iteration.exposed
+        )
+
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
         """Raise a `LogError` where a record's figures contradict its table or one another.
 
@@ -107,6 +115,7 @@ class ImprovementLog:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written; only for the one that holds the lock."""
+        check_folder(self.folder)
         if self.folder.is_dir():
             for leftover in self.folder.rglob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -130,6 +139,7 @@ class ImprovementLog:
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
+        check_folder(self.folder)
         existing = self.folder
         while not existing.exists():
             existing = existing.parent
@@ -188,6 +198,7 @@ class ImprovementLog:
 
     def _write(self, files: Mapping[Path, str]) -> None:
         """Write files in this order: the record last, which completes what it belongs to."""
+        check_folder(self.folder)
         try:
             for path, text in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

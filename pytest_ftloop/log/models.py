@@ -7,12 +7,13 @@ keys that are computed with have a type.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from pytest_ftloop.core.records import DEFAULT_SEED, SeedRole, Severity
+from pytest_ftloop.core.records import DEFAULT_SEED, ID_LENGTH, LOOP_NAME, SeedRole, Severity
 from pytest_ftloop.log.writing import EVAL_COLUMNS, STEP_COLUMNS
 
 OURS = "ftloop"
@@ -65,6 +66,24 @@ def _below(columns: tuple[str, ...]) -> BeforeValidator:
     return BeforeValidator(rows)
 
 
+def _digits(length: int) -> AfterValidator:
+    """That many hexadecimal digits: an id is the name of a file or folder, and leads nowhere."""
+
+    def check(value: str) -> str:
+        is_one = re.fullmatch(f"[0-9a-f]{{{length}}}", value)
+        return value if is_one else _not(f"{length} hexadecimal digits")
+
+    return AfterValidator(check)
+
+
+def _name(value: str) -> str:
+    """The name of a loop, which is that of its folder; never a path."""
+    return value if re.fullmatch(LOOP_NAME, value) else _not("the name of a loop")
+
+
+Id = Annotated[str, _digits(ID_LENGTH)]
+Fingerprint = Annotated[str, _digits(64)]
+LoopName = Annotated[str, AfterValidator(_name)]
 Amount = Annotated[Any, AfterValidator(_amount)]
 Seed = Annotated[Any, AfterValidator(_seed)]
 StepRow = Annotated[tuple[int, float, float | None, Finite], Strict(False)]
@@ -161,16 +180,16 @@ class _Cost(_Row):
 
 class _Record(_Row):
     version: int = Field(alias="schema", ge=1)
-    loop: str
+    loop: LoopName
 
 
 class IterationRecord(_Record):
     """`<number>-<id>-<tag>.yaml`. Schema 1 has no group, schema 2 no weights."""
 
     number: int
-    id: str
-    parent: str | None
-    fingerprint: str
+    id: Id
+    parent: Id | None
+    fingerprint: Fingerprint
     group: str = ""
     weights: str = ""
     adapter: str = ""
@@ -194,10 +213,10 @@ class IterationRecord(_Record):
 class SeedRunRecord(_Record):
     """`seeds/<id>-<seed>-<tag>.yaml`."""
 
-    iteration: str
+    iteration: Id
     seed: int
     role: SeedRole
-    fingerprint: str
+    fingerprint: Fingerprint
     group: str
     weights: str = ""
     adapter: str = ""
@@ -212,8 +231,8 @@ class SeedRunRecord(_Record):
 class JudgementRecord(_Record):
     """`verdicts/<id>-<tag>.yaml`."""
 
-    candidate: str
-    baseline: str | None
+    candidate: Id
+    baseline: Id | None
     by: Literal["gate", "hand"]
     kind: str
     passed: bool
@@ -225,8 +244,8 @@ class JudgementRecord(_Record):
 class HoldoutRecord(_Record):
     """`holdout/<id>-<tag>.yaml`."""
 
-    iteration: str
-    fingerprint: str
+    iteration: Id
+    fingerprint: Fingerprint
     scoring: dict[str, Any]
     data: _Data
     metrics: Figures

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_ftloop.core.credentials import cleaned, may_have_form
 from pytest_ftloop.core.errors import Location, LogError
 from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
@@ -119,6 +120,7 @@ def iteration_of(text: str) -> tuple[Iteration, Table]:
         weights=record.weights,
         adapter=record.adapter,
         schema=record.version,
+        exposed=tuple(said.get(_EXPOSED, ())),
     )
     return iteration, Table(record.examples.rows, record.examples.sha256)
 
@@ -201,14 +203,30 @@ def _checked(text: str, model: type[Model]) -> tuple[Mapping[str, Any], Model]:
     """A record's text as plain data, and as a model of it. A `TextError` names the key."""
     from pydantic import ValidationError
 
-    said = read(text)
+    said = _without_credentials(read(text), text)
     schema = said.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise _NewerSchemaError(schema)
     try:
-        return said, model.model_validate(said)
+        return said, model.model_validate({k: v for k, v in said.items() if k != _EXPOSED})
     except ValidationError as error:
         raise _mistake(error.errors(include_url=False), said, text) from None
+
+
+_EXPOSED = "(credentials)"
+"""Beside the keys of a record: the paths of the credentials that were left out of it."""
+
+_WITH_SETTINGS = ("settings", "adjustments", "decision")
+"""The keys of a record in which a credential may stand by its name."""
+
+
+def _without_credentials(said: dict[str, Any], text: str) -> dict[str, Any]:
+    """A record's values without the credentials in them, which older versions wrote."""
+    exposed: list[str] = []
+    for key in said if may_have_form(text) else _WITH_SETTINGS:
+        if key in said and key != "failing":  # ids of examples, which are data
+            said[key] = cleaned(said[key], exposed, key)
+    return {**said, _EXPOSED: exposed} if exposed else said
 
 
 def _mistake(errors: list[ErrorDetails], said: Mapping[str, Any], text: str) -> TextError:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from pytest_ftloop.core.credentials import hidden, parted
 from pytest_ftloop.core.metrics import DECIMALS, METRICS, split_name
 from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
@@ -150,10 +151,10 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
         "weights": iteration.weights,
         "adapter": iteration.adapter,
         "adjustments": [_plain(asdict(a)) for a in iteration.adjustments],
-        "model": iteration.model,
+        "model": hidden(iteration.model),
         "settings": {
-            "lora": _sorted(iteration.settings.lora),
-            "training": _sorted(iteration.settings.training),
+            "lora": _sorted(parted(iteration.settings.lora)[0]),
+            "training": _sorted(parted(iteration.settings.training)[0]),
             "scoring": _sorted(iteration.scoring),
         },
         "data": {role: _plain(facts) for role, facts in iteration.data.items()},
@@ -326,4 +327,4 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return int(value)
     # Subclasses of str too: the YAML library knows exact types only, and no lone surrogates.
-    return str(value).encode("utf-8", "backslashreplace").decode()
+    return hidden(str(value).encode("utf-8", "backslashreplace").decode())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_ftloop.core.errors import ConfigError, TrainingError
+from pytest_ftloop.core.credentials import texts_in
+from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
+from pytest_ftloop.core.files import plain_files
 from pytest_ftloop.train.threads import set_threads
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
+    from pytest_ftloop.train.task import Found, Missing
 
 
 class Backend(Protocol):
@@ -37,6 +42,7 @@ class Backend(Protocol):
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Keep | None = None,
     ) -> Run:
         """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
 
@@ -44,7 +50,8 @@ class Backend(Protocol):
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
         `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
         untrained base is not measured again. With `pace`, a run that can no longer reach it is
-        ended early.
+        ended early. `keep` is called with the run as far as it is known before outputs are
+        generated, and again before they are scored: what comes then may fail or be interrupted.
         """
 
     def measure(
@@ -52,12 +59,18 @@ class Backend(Protocol):
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples, without training."""
 
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        """Measure what is missing of the eval set with a saved adapter, without training."""
+
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """The environment (device, precision, versions) that training with these settings records.
 
         It must equal `Run.environment`, or nothing that an earlier run trained is restored.
         """
 
+
+Keep = Callable[["Run"], object]
+"""Called with a run whose examples are not scored yet."""
 
 BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
 """Makes the backend of one loop. `local` is the default; tests give a fake."""
@@ -86,7 +99,8 @@ class LocalBackend:
     """Trains in this process with trl and peft. Imports torch and loads the base on first use."""
 
     def __init__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> None:
-        self._config, self._inputs, self._progress = config, inputs, progress
+        self._stated, self._inputs, self._progress = config, inputs, progress
+        self._config = replace(config, settings=config.with_credentials(config.settings))
 
     def train(
         self,
@@ -96,17 +110,47 @@ class LocalBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Keep | None = None,
     ) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
-        return self._trainer.train(
-            settings, name=name, adapter=adapter, base_eval_loss=base_eval_loss, pace=pace
-        )
+        settings = self._to_train(settings)
+        with self._without_credentials():
+            return self._trainer.train(
+                settings,
+                name=name,
+                adapter=adapter,
+                base_eval_loss=base_eval_loss,
+                pace=pace,
+                keep=keep,
+            )
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         """See `Backend`."""
-        return self._trainer.measure(settings, adapter, examples)
+        plain_files(adapter)
+        with self._without_credentials():
+            return self._trainer.measure(self._to_train(settings), adapter, examples)
+
+    def _to_train(self, settings: Settings) -> Settings:
+        """Logged settings with what only the loop file may decide, and with its credentials."""
+        return self._stated.with_credentials(self._stated.only_it_decides(settings))
+
+    @contextmanager
+    def _without_credentials(self) -> Iterator[None]:
+        """Hide the loop's credentials in an error: a library may quote them."""
+        try:
+            yield
+        except FtloopError as error:
+            given = self._stated.credentials
+            error.hide(*texts_in(given.lora), *texts_in(given.training))
+            raise
+
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        """See `Backend`."""
+        plain_files(adapter)
+        with self._without_credentials():
+            return self._trainer.measure_missing(self._to_train(settings), adapter, missing)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""
@@ -116,7 +160,8 @@ class LocalBackend:
             from pytest_ftloop.train import arguments, lora, quantised
         except ImportError:
             return {}
-        with lora.quiet():
+        settings = self._to_train(settings)
+        with lora.quiet(), self._without_credentials():
             args = arguments.sft_config(settings, tempfile.gettempdir(), self._config.locate)
             return lora.environment(args, quantised.quantised_by(self._config))
 

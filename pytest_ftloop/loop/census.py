@@ -124,7 +124,9 @@ def judged_from_log(
     standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
     verdict = Comparison(log, candidate, standard).verdict(rule)
     note = GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE
-    verdict = replace(verdict, context=(*verdict.context, note))
+    verdict = replace(
+        verdict, context=(*verdict.context, note), notes=(*verdict.notes, *log.exposed())
+    )
     log.verify(candidate)
     chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
     return LoopResult(

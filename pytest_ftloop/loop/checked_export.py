@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Comparison, Tolerance, compare
-from pytest_ftloop.evaluate.scored import Scored, scored_by_output
+from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.served import answers_of
 from pytest_ftloop.loop.inputs import Inputs
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Example, ExampleResult, Iteration
-    from pytest_ftloop.evaluate.scored import Scorer
+    from pytest_ftloop.evaluate.scored import UserScorer
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.train.afresh import Measured
     from pytest_ftloop.train.task import Task
@@ -163,10 +163,10 @@ def check_endpoint(
     return Checked("endpoint", how, tolerance, comparison, comparison.problems(tolerance))
 
 
-def _same_outputs(iteration: Iteration) -> Scorer:
+def _same_outputs(iteration: Iteration) -> UserScorer:
     """Stands for pytest's scoring hook: an example passes if its output is the logged one."""
     logged = {(result.content, result.output) for result in iteration.examples}
-    return lambda example, output: Scored((example.content, output) in logged)
+    return lambda example, output: (example.content, output) in logged
 
 
 def _shared(

@@ -11,8 +11,9 @@ from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
+from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.records import DataSet, Iteration, Settings
+from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
@@ -77,7 +78,7 @@ class Inputs:
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
-        notes = _unseen(scoring)
+        notes = (*_unseen(scoring), *_committed_credentials(config))
         return cls(train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
@@ -166,9 +167,47 @@ def _unseen(scoring: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
+    """A note for credentials in a loop file; in Python they may come from anywhere."""
+    given = config.credentials
+    names = list(names_in({"lora": given.lora, "training": given.training}))
+    if not names or not config.lines:
+        return ()
+    return (
+        f"{config.source} holds credentials ({', '.join(names)}), which are used and written "
+        "nowhere: set them in the environment, as HF_TOKEN for the hub, and renew what was "
+        "committed",
+    )
+
+
 def data_facts(set_: DataSet) -> Mapping[str, Any]:
     """What a record holds of a data set: its source, the number of rows, a hash of the rows."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
+
+
+def data_of(
+    config: LoopConfig, inputs: Inputs, evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data.
+
+    `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
+    """
+    train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
+    return with_limit({"train": train, "eval": data_facts(inputs.eval)}, evaluation)
+
+
+def with_limit(
+    data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data, with the limit of the outputs that were generated."""
+    if not evaluation.max_new_tokens:
+        return data
+    return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
+
+
+def sampled(config: LoopConfig, train: DataSet) -> int:
+    """The number of train rows whose loss is measured."""
+    return min(config.train_sample, len(train.examples))
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:

@@ -41,7 +41,7 @@ def _train(request: dict[str, Any]) -> None:
     loop_file, here = Path(request["loop_file"]), Path(request["here"])
     in_commit = read_loop_file(loop_file)
     config = with_what_git_lacks(in_commit, here)
-    settings = Settings(**request["settings"])
+    settings = config.only_it_decides(Settings(**request["settings"]))
     # Trackers would write to the worktree, which is removed afterwards.
     settings = replace(settings, training={**settings.training, "report_to": "none"})
     config = replace(config, settings=settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pytest_ftloop.core.printable import escaped
+
 ELLIPSIS = "..."
 """Replaces text that was cut out. It is ASCII because some terminals can't show UTF-8."""
 
@@ -30,7 +32,7 @@ def visible(text: str) -> str:
     newline differs from the two characters `\n`. A combining mark at the start becomes an escape,
     because a terminal would draw it over the character before the text.
     """
-    start = _escaped(text[0]) if _begins_with_mark(text) else ""
+    start = escaped(text[0]) if _begins_with_mark(text) else ""
     rest = text[1:] if start else text
     if rest.isprintable() and "\\" not in rest:
         return start + (rest if rest.isascii() else _without_blanks(rest))
@@ -113,17 +115,13 @@ def _begins_with_mark(text: str) -> bool:
 
 def _without_blanks(text: str) -> str:
     """Escape the characters that are printable, but blank."""
-    return _INVISIBLE.sub(lambda match: _escaped(match[0]), text)
+    return _INVISIBLE.sub(lambda match: escaped(match[0]), text)
 
 
 def _visible_character(character: str) -> str:
     if character == "\\":
         return r"\\"
-    return character if character.isprintable() else _escaped(character)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return character if character.isprintable() else escaped(character)
 
 
 def _fitting(clusters: Iterable[str], width: int) -> list[str]:

@@ -47,7 +47,7 @@ PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp1
 
 
 @dataclass(frozen=True)
-class Exported:
+class Loaded:
     """A model loaded from an export, and its tokenizer."""
 
     model: Any
@@ -67,7 +67,7 @@ class Measured:
     device: str
 
 
-def load_adapter(folder: Path, settings: Settings) -> Exported:
+def load_adapter(folder: Path, settings: Settings) -> Loaded:
     """The adapter of an export on the base that its config names, as the model card shows it.
 
     A base that training quantised is quantised in the same way.
@@ -86,14 +86,14 @@ def load_adapter(folder: Path, settings: Settings) -> Exported:
     # Training added tokens: the adapter holds weights for them.
     if len(tokenizer) > base.get_input_embeddings().num_embeddings:
         base.resize_token_embeddings(len(tokenizer))
-    return Exported(PeftModel.from_pretrained(base, str(folder)), tokenizer)
+    return Loaded(PeftModel.from_pretrained(base, str(folder)), tokenizer)
 
 
-def load_merged(folder: Path, settings: Settings) -> Exported:
+def load_merged(folder: Path, settings: Settings) -> Loaded:
     """The merged model of an export."""
     trusted = bool(settings.training.get("trust_remote_code", False))
     model = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=trusted)
-    return Exported(model, _tokenizer(folder, trusted))
+    return Loaded(model, _tokenizer(folder, trusted))
 
 
 def measure_afresh(
@@ -127,7 +127,7 @@ def _tokenizer(folder: Path, trusted: bool) -> PreTrainedTokenizerBase:
 
 
 def _measured(
-    exported: Exported, training: Mapping[str, Any], task: Task, progress: Progress
+    exported: Loaded, training: Mapping[str, Any], task: Task, progress: Progress
 ) -> Measured:
     precision = precision_of(exported.model)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder:
@@ -150,7 +150,7 @@ def _measured(
 
 
 def _tokenising(
-    exported: Exported, training: Mapping[str, Any], task: Task, folder: str
+    exported: Loaded, training: Mapping[str, Any], task: Task, folder: str
 ) -> SFTTrainer:
     """An SFTTrainer that never trains: it tokenises the rows, and moves the model to its device.
 

@@ -19,6 +19,7 @@ from trl import SFTConfig
 
 from pytest_ftloop.config.schema import REFUSED, RENAMED
 from pytest_ftloop.config.sections import SamplerSection
+from pytest_ftloop.core.credentials import HIDDEN, is_credential
 from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.boundary import boundary
@@ -187,8 +188,9 @@ def _check(config: type, group: str, stated: dict[str, Any], locate: Locate) -> 
             checked = value if adapter is None else adapter.validate_python(value)
         except ValidationError as error:
             wanted = typing.get_type_hints(config)[name]
+            found = HIDDEN if is_credential(name, value) else repr(value)
             raise ConfigError(
-                f"{group}.{name}: wanted {_readable(wanted)}, found {value!r} "
+                f"{group}.{name}: wanted {_readable(wanted)}, found {found} "
                 f"({type(value).__name__})",
                 where=where,
                 cure=error.errors()[0]["msg"] + ".",

@@ -15,9 +15,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.cache import adapter_folder, cache_folder
+from pytest_ftloop.core.cache import adapter_at_hand, cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
-from pytest_ftloop.core.files import replacing
+from pytest_ftloop.core.files import plain_files, replacing
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ def export(
     if merged and base.problem:
         raise ConfigError(f"the adapter can't be merged: {base.problem}")
     with _written_whole(folder) as making:
-        shutil.copytree(adapter, making, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        for file in plain_files(adapter):
+            copy = making / file.relative_to(adapter)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy, follow_symlinks=False)
         config |= {"base_model_name_or_path": base.name, "revision": base.revision}
         _write(making / CONFIG, json.dumps(config, indent=2, sort_keys=True))
         tokenizer = _add_tokenizer(making, base)
@@ -100,8 +103,8 @@ def export(
 
 def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
-    folder = adapter_folder(iteration.fingerprint)
-    if (folder / CONFIG).is_file():
+    if folder := adapter_at_hand(iteration):
+        plain_files(folder)
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(

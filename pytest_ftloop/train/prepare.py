@@ -44,8 +44,13 @@ class Prepared:
     wiring: Wiring
 
     @classmethod
-    def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
-        """Read the rows from the trainer. Raises `DataError` for eval examples that trl dropped."""
+    def of(
+        cls, trainer: SFTTrainer, task: Task, added_tokens: frozenset[int] = frozenset()
+    ) -> Prepared:
+        """Read the rows from the trainer. Raises `DataError` for eval examples that trl dropped.
+
+        `added_tokens` are the ids of tokens that the base model has not seen.
+        """
         rows = {
             role: tuple(
                 TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared
@@ -67,7 +72,7 @@ class Prepared:
         )
         _check_context([TokenRow("", ids, labels) for ids, labels in train_rows], trainer, task)
         labels = trainer.train_dataset["labels"]
-        wiring = wiring_of(trainer, task)
+        wiring = wiring_of(trainer, task, added_tokens)
         return cls(
             eval=rows["eval"],
             train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.data.identity import model_identity, split_revision
+
+_HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
+"""A model on the hub: one or two words, which never lead out of a folder."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ def base_model(model: str, trained_on: str, loop_folder: Path | None) -> BaseMod
     kind, _, identity = model.partition(":")
     if kind == "hub":
         name, revision = split_revision(identity)
+        if not re.fullmatch(_HUB_ID, name):
+            return BaseModel(name, f"{name}, which is no hub id.", problem=f"{name} is no hub id")
         at = f" at revision {revision}" if revision else ""
         return BaseModel(name, f"{name}{at}, on the hub.", revision, hub_id=name)
     if kind == "tiny":
@@ -49,6 +55,8 @@ def base_model(model: str, trained_on: str, loop_folder: Path | None) -> BaseMod
 
 
 def _tiny(recipe: str) -> BaseModel:
+    if not re.fullmatch("[0-9a-f]{16}", recipe):
+        return BaseModel("tiny", "unknown.", problem=f"tiny:{recipe} is no recipe's identity")
     folder = (cache_folder() / "tiny" / recipe).absolute()
     description = (
         f"the embedded model of pytest-ftloop, recipe {recipe}, which each machine builds for "

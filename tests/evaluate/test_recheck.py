@@ -113,3 +113,14 @@ def test_without_losses_only_outputs_count() -> None:
     before = results(2)
     after = [replace(row, loss=math.nan, tokens=0) for row in before]
     assert () == compare(before, after, losses=False).problems(EXACT)
+
+
+@pytest.mark.parametrize(("score", "fails"), [(0.5, False), (0.3, False), (0.2, True), (1.0, True)])
+def test_mean_of_a_score_moves_no_further_than_flips(score: float, fails: bool) -> None:
+    """Where nothing passes a score shows what was lost: its mean may move as far as flips may."""
+    before = results(4, passed=False, scores={"score.fields": 0.5})
+    after = [replace(before[0], scores={"score.fields": score}), *before[1:]]
+    problems = compare(before, after).problems(Tolerance(0.05, 1.0, ""))
+    mean = 0.375 + score / 4
+    wanted = f"score.fields is {mean:.4f}, in the log 0.5000 (tolerance 0.05)"
+    assert ([wanted] if fails else []) == list(problems)

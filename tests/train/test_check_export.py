@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_ftloop.cli import main
+from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.loop.checked_export import Recheck
+from pytest_ftloop.loop.workspace import find_logs
+from pytest_ftloop.train.afresh import measure_afresh
 from tests.small_base import rows
 
 Capture = pytest.CaptureFixture[str]
@@ -221,3 +227,27 @@ def test_fault_of_the_merged_model_is_found(
     assert "adapter (cpu, fp32): ok" in adapter
     assert merged.startswith("merged model")
     assert ": FAILED: " in merged
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [Scoring(scorer="choice"), Scoring(scorer="loss", threshold=0.5)],
+    ids=["choice", "loss"],
+)
+def test_scorers_of_probabilities(out: Path, scoring: Scoring) -> None:
+    """They are measured too: the choice by the export's own losses, which are the logged ones."""
+    (found,) = find_logs(Path("topics.ftloop.yaml"), None, print)
+    (iteration,) = found.iterations
+    assert found.config is not None
+    task = Recheck.of(iteration, found).task
+    task = replace(task, scoring=scoring, scorer=None)
+    measured = measure_afresh(out, iteration.settings, task, Silent())
+    logged = {result.id: result for result in iteration.examples}
+    for result in measured.examples:
+        assert logged[result.id].mean_loss == pytest.approx(result.mean_loss, abs=1e-4)
+        if scoring.scorer == "choice":
+            assert result.output in {"money", "delivery"}
+            assert result.passed == (result.output == result.expected)
+        else:
+            assert result.passed == (result.mean_loss <= 0.5)
+    assert 24 == len(measured.examples)
