@@ -68,7 +68,7 @@ BOUNDS = {
 """False alarms with one seed per side at any n, by log and seed noise."""
 
 SCORE_SIZES = (20, 200, 1000)
-SET_SIZES = (50, 200, 500)
+SET_SIZES = (50, 200)
 
 POWER_BOUNDS = {0.0: 0.995, 0.01: 0.675, 0.02: 0.245}
 """+5% loss found with one seed per side, n = 1,000 and 8 pairs: 100 / 68 / 25% after rounding."""
@@ -267,7 +267,7 @@ def false_alarms_of_scores(trials: int, bounds: Bounds) -> Iterator[str]:
     for kind in ("sampled", "score"):
         for n in SCORE_SIZES:
             draws = ShareDraws.of(kind, n, trials)
-            for kept in ("8 pairs", "none"):
+            for kept in ("8 pairs", "none") if n == 200 else ("8 pairs",):
                 for noise in SCORE_NOISES:
                     comparison, log = draws.comparison(noise, 0.0), draws.log(noise, kept)
                     _, failed = verdicts(draws, comparison, log, 1, 1)
@@ -281,21 +281,19 @@ def false_alarms_of_scores(trials: int, bounds: Bounds) -> Iterator[str]:
 
 
 def false_alarms_of_the_set(trials: int, bounds: Bounds) -> Iterator[str]:
-    """Nothing changed, and -10 points, of macro-F1 by the bootstrap."""
+    """Nothing changed, of macro-F1 by the bootstrap."""
     yield from heading(
-        f"Macro-F1 by the bootstrap ({RESAMPLES} resamples), in %: false alarms, nominal 1%; found"
+        f"False alarms, macro-F1 by the bootstrap, {RESAMPLES} resamples, in %: nominal 1%"
     )
     rows: list[Sequence[object]] = []
     for n in SET_SIZES:
         for noise in SCORE_NOISES:
-            share, found = (
-                of_the_set(SetDraws.of(n, trials, noise, effect)) for effect in (0.0, 0.10)
-            )
+            share = of_the_set(SetDraws.of(n, trials, noise))
             bound = BOUNDS["8 pairs"][noise]
             cell = f"False alarms, macro-F1, n = {n}, seed noise {percent(noise)}%"
             bounds.at_most(share, bound, cell)
-            rows.append([n, percent(noise), percent(bound), percent(share), percent(found)])
-    yield from table(["n", f"seed noise, {UNITS['rate']}", "bound", "1+1", "of -10 points"], rows)
+            rows.append([n, percent(noise), percent(bound), percent(share)])
+    yield from table(["n", f"seed noise, {UNITS['rate']}", "bound", "1+1"], rows)
     agrees = bootstrap_agrees()
     bounds.at_least(float(agrees), 1.0, "the bootstrap here and the gate's agree")
 

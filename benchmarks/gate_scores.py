@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -23,10 +24,10 @@ from gate_draws import (
     Metric,
     RateDraws,
     chunks,
-    logit_fall,
     moments,
     pair_groups,
     pairs_in,
+    population,
     slope,
 )
 
@@ -71,6 +72,8 @@ class ShareDraws:
         cls, kind: Kind, rng: np.random.Generator, size: int, n: int
     ) -> dict[float, tuple[Array, ...]]:
         logits, shifts = logits_of(rng, size, n, 2 * SIDE + 2 * RATE_PAIRS)
+        if kind == "score":
+            shifts = shifts * slope() / score_slope()
         found: dict[float, tuple[Array, ...]] = {}
         for noise in NOISES:
             passing = 1 / (1 + np.exp(noise * shifts - logits))
@@ -99,6 +102,16 @@ def logits_of(rng: np.random.Generator, size: int, n: int, runs: int) -> tuple[A
     return logits, rng.standard_normal((size, runs, 1)) / slope()
 
 
+@cache
+def score_slope() -> float:
+    """Mean score lost per logit, at first: the mean of the examples' squared probabilities."""
+
+    def level(fall: float) -> float:
+        return float(np.mean(1 / (1 + np.exp(fall - population())) ** 2))
+
+    return (level(0) - level(1e-4)) / 1e-4
+
+
 @dataclass(frozen=True)
 class SetDraws:
     """Macro-F1 of two runs, the bootstrap's variance of their change, and A/A pairs.
@@ -113,11 +126,11 @@ class SetDraws:
     pairs: Array
 
     @classmethod
-    def of(cls, n: int, trials: int, noise: float, effect: float = 0.0) -> SetDraws:
+    def of(cls, n: int, trials: int, noise: float) -> SetDraws:
         """Draw all runs of all trials, and resample each comparison."""
         rng = np.random.default_rng([SEED, 4, n, int(1000 * noise)])
         weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-        parts = [cls._chunk(rng, size, n, noise, effect, weights) for size in chunks(trials, n)]
+        parts = [cls._chunk(rng, size, n, noise, weights) for size in chunks(trials, n)]
         return cls(n, *map(np.concatenate, zip(*parts, strict=True)))
 
     @classmethod
@@ -127,11 +140,10 @@ class SetDraws:
         size: int,
         n: int,
         noise: float,
-        effect: float,
         weights: Array,
     ) -> tuple[Array, ...]:
         expected = rng.choice(len(CLASSES), (size, n), p=CLASSES)
-        written = labels_of(rng, expected, noise, effect)
+        written = labels_of(rng, expected, noise)
         plain = np.ones((1, n))
         figures = np.stack([macro_f1(plain, expected, run)[:, 0] for run in written])
         change = macro_f1(weights, expected, written[1]) - macro_f1(weights, expected, written[0])
@@ -139,14 +151,12 @@ class SetDraws:
         return figures[0], figures[1], change.var(1, ddof=1), pairs
 
 
-def labels_of(rng: np.random.Generator, expected: Array, noise: float, effect: float) -> Array:
+def labels_of(rng: np.random.Generator, expected: Array, noise: float) -> Array:
     """The labels (runs, T, n) that a baseline, a candidate and A/A pairs write."""
     size, n = expected.shape
     runs = 2 + 2 * RATE_PAIRS
     logits, shifts = logits_of(rng, size, n, runs)
-    fall = np.zeros((runs, 1))
-    fall[1] = logit_fall(effect)
-    right = rng.random((size, runs, n)) < 1 / (1 + np.exp(noise * shifts + fall - logits))
+    right = rng.random((size, runs, n)) < 1 / (1 + np.exp(noise * shifts - logits))
     others = (expected[:, None] + rng.integers(1, len(CLASSES), right.shape)) % len(CLASSES)
     labels: Array = np.where(right, expected[:, None], others)
     return labels.transpose(1, 0, 2)
@@ -174,7 +184,7 @@ def bootstrap_agrees(n: int = 60) -> bool:
     """
     rng = np.random.default_rng([SEED, 5])
     expected = rng.choice(len(CLASSES), (1, n), p=CLASSES)
-    old, new = labels_of(rng, expected, 0.0, 0.0)[:2]
+    old, new = labels_of(rng, expected, 0.0)[:2]
     weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     ours = (macro_f1(weights, expected, new) - macro_f1(weights, expected, old)).var(1, ddof=1)
     parts = [list(pairs(expected[0], run[0])) for run in (old, new)]

@@ -25,14 +25,20 @@ FACT = "judge"
 
 
 def recall(inputs: Inputs, log: ImprovementLog, progress: Progress) -> None:
-    """Give the loop's judge, if it has one, the answers in the log, and write new ones there."""
-    scorer = inputs.scorer
-    if not isinstance(scorer, JudgeScorer):
+    """Give the loop's judges, if it has any, the answers in the log; new ones are written there."""
+    scorers = [scorer for scorer in _scorers(inputs) if isinstance(scorer, JudgeScorer)]
+    if not scorers:
         return
     answers = [Answer(**answer) for answer in read_answers(FolderFiles(log.folder))]
-    scorer.known.update((answer.key, answer) for answer in answers)
-    scorer.keep = lambda new: _keep(log, new)
-    scorer.progress = progress
+    for scorer in scorers:
+        scorer.known.update((answer.key, answer) for answer in answers)
+        scorer.keep = lambda new: _keep(log, new)
+        scorer.progress = progress
+
+
+def _scorers(inputs: Inputs) -> list[Any]:
+    """The scorers of the eval set and of the guards."""
+    return [inputs.scorer, *(guard.scorer for guard in inputs.guards)]
 
 
 def _keep(log: ImprovementLog, new: Any) -> None:
