@@ -29,7 +29,7 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
-from pytest_ftloop.loop.contradictions import check_chain
+from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
@@ -222,6 +222,7 @@ class Loop:
         log, config = cycle.improvement_log, self.config
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
+        check_set_metrics(best, cycle.inputs, log)
         cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)

@@ -14,6 +14,7 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.evaluate.agreement import Agreement, agreement, graded_rows, wilson
 from pytest_ftloop.evaluate.judge import JudgeScorer
+from tests.docs.pages import TEXTS
 from tests.endpoints import endpoint
 from tests.judges import biased, fair
 
@@ -131,3 +132,8 @@ def test_kappa_by_its_definition(pairs: list[tuple[bool, bool]]) -> None:
         assert math.isnan(found.kappa)
     else:
         assert math.isclose((found.agreed / n - chance) / (1 - chance), found.kappa, abs_tol=1e-9)
+
+
+def test_the_page_shows_an_agreement_as_it_is_printed() -> None:
+    """The example in the documentation is what those counts print."""
+    assert Agreement(50, 41, 20, 5, 30, 4, 50, 3).text in TEXTS["docs/evaluation.md"]
