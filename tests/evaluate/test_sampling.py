@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.evaluate.decoding import GumbelNoise, check_decoding, decodings
@@ -73,9 +73,8 @@ def test_shaping_comes_before_the_noise() -> None:
     ("generation", "message"),
     [
         ({"repetition_penality": 1.1}, "has no field 'repetition_penality'\n  Did you mean"),
-        ({"repetition_penalty": -1.0}, "scoring.generation: "),
-        ({"top_k": -5}, "scoring.generation: "),
-        ({"stop_strings": 3}, "scoring.generation: "),
+        ({"top_k": -5}, "scoring.generation: `top_k` has to be"),
+        ({"early_stopping": "perhaps"}, "scoring.generation: "),
     ],
 )
 def test_a_field_that_transformers_does_not_take(generation: Any, message: str) -> None:
@@ -83,6 +82,15 @@ def test_a_field_that_transformers_does_not_take(generation: Any, message: str) 
     with pytest.raises(ConfigError) as caught:
         check_decoding(Scoring(temperature=1.0, generation=generation), None)
     assert message in str(caught.value)
+
+
+def test_a_value_that_transformers_refuses_is_found_before_the_first_step(
+    base: Base, task: Any
+) -> None:
+    """What transformers says of a value when it generates, it says before anything is trained."""
+    scoring = Scoring("exact", generation={"repetition_penalty": -1.0})
+    with pytest.raises(FtloopError, match="transformers, while generating and scoring: .*penalty"):
+        run_lora(base, task(scoring=scoring), settings(max_steps=10**6), Silent())
 
 
 def test_generation_reaches_transformers(base: Base, task: Any) -> None:
