@@ -71,18 +71,24 @@ def judge_text(facts: Mapping[str, Any]) -> str:
 
 
 def judge_findings(config: LoopConfig, inputs: Inputs) -> tuple[Finding, ...]:
-    """A finding where the judge disagrees with people, or with itself in another order."""
+    """The judge's agreement as a finding, so that each report of an iteration shows it.
+
+    A warning where it disagrees with people, or with itself in another order.
+    """
     found = agreement_of(config, inputs)
-    if found is None or not found.is_doubtful:
+    if found is None:
         return ()
+    remedy = (
+        "Make the rubric more precise, or take a stronger model, until the judge agrees with the "
+        "grades in judge_check."
+    )
     return (
         Finding(
             kind="judge",
-            severity="warning",
-            message=f"The judge is in doubt: {found.text}.",
+            severity="warning" if found.is_doubtful else "info",
+            message=f"{found.text[0].upper()}{found.text[1:]}.",
             evidence={**found.as_record()},
-            remedy="Make the rubric more precise, or take a stronger model, until the judge agrees "
-            "with the grades in judge_check.",
+            remedy=remedy if found.is_doubtful else "",
             tunable=False,
         ),
     )

@@ -89,7 +89,7 @@ def test_a_value_that_transformers_refuses_is_found_before_the_first_step(
 ) -> None:
     """What transformers says of a value when it generates, it says before anything is trained."""
     scoring = Scoring("exact", generation={"repetition_penalty": -1.0})
-    with pytest.raises(FtloopError, match="transformers, while generating and scoring: .*penalty"):
+    with pytest.raises(FtloopError, match=r"transformers, while generating and scoring: .*penalty"):
         run_lora(base, task(scoring=scoring), settings(max_steps=10**6), Silent())
 
 

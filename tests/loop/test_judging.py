@@ -99,7 +99,7 @@ def test_an_edited_answer_is_found(tmp_path: Path) -> None:
 def test_agreement_is_in_record_verdict_and_findings(
     tmp_path: Path, judge: Any, doubtful: bool
 ) -> None:
-    """The judge's agreement with people is in the record, in a verdict, and a finding if low."""
+    """The judge's agreement with people is in record, verdict and findings: a warning if low."""
     check = tmp_path / "graded.jsonl"
     check.write_text("".join(f"{json.dumps(row)}\n" for row in CHECK))
     with endpoint(judge) as served:
@@ -112,7 +112,8 @@ def test_agreement_is_in_record_verdict_and_findings(
         asked = len(served.asked)
     facts = result.best.facts["judge"]
     assert (8, 3 if doubtful else 0) == (facts["rows"], facts["flips"])
-    assert doubtful is ("judge" in {finding.kind for finding in result.best.findings})
+    (finding,) = (finding for finding in result.best.findings if finding.kind == "judge")
+    assert ("warning" if doubtful else "info", doubtful) == (finding.severity, bool(finding.remedy))
     ((_, verdict),) = result.verdicts
     assert any(note.startswith("the judge agrees with 8 of 8") for note in verdict.notes)
     # 4 outputs, and 8 rows in two orders: rows of an equal text are asked once.
