@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 
 _FUNCTION = "module:function"
@@ -20,6 +21,7 @@ SCORERS: Mapping[str, str] = {
     "regex": "`pattern`, or else the expected text as a pattern, is found in the output",
     "choice": "the expected text is the likeliest of the candidates; nothing is generated",
     "json": "output and expected text are the same JSON value, with or without a ```json fence",
+    "judge": "a model grades the output with your rubric; its score reaches `pass_at`",
     "hook": "the pytest_ftloop_score hook",
     _FUNCTION: "your function(output, expected, example): a bool, or scores from 0 to 1",
 }
@@ -31,6 +33,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "contains": frozenset({"ignore_case"}),
     "regex": frozenset({"pattern", "ignore_case"}),
     "choice": frozenset({"choices"}),
+    "judge": frozenset({"judge", "judge_check", "pass_at"}),
     "hook": frozenset({"pass_at"}),
     _FUNCTION: frozenset({"pass_at"}),
 }
@@ -56,6 +59,8 @@ class Scoring:
     choices: tuple[str, ...] = ()
     ignore_case: bool = False
     pass_at: float | Mapping[str, float] | None = None
+    judge: Judge | None = None
+    judge_check: str | None = None
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -147,7 +152,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     if name not in SCORERS and ":" not in name:
         raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
     taken = _OPTIONS.get(_FUNCTION if ":" in name else name, frozenset())
-    for option in ("threshold", "pattern", "choices", "ignore_case", "pass_at"):
+    for option in sorted(frozenset().union(*_OPTIONS.values())):
         stated = getattr(scoring, option) != getattr(Scoring, option)
         if stated and option not in taken:
             users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
@@ -158,6 +163,12 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
             )
     if name == "loss":
         loss_threshold(scoring, where)
+    if name == "judge" and scoring.judge is None:
+        raise ConfigError(
+            "scorer 'judge': wanted a judge, found none",
+            where=where,
+            cure="Write scoring: {judge: {url: ..., model: ..., rubric: ...}}.",
+        )
     if name == "regex" and scoring.pattern is not None:
         compiled_pattern(scoring.pattern, scoring, where)
     if scoring.max_new_tokens is not None and not needs_generation(scoring):

@@ -206,12 +206,39 @@ class TokenizerSection(_Section):
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class JudgeSection(_Section):
+    """A model at an OpenAI-compatible endpoint that grades outputs."""
+
+    url: str = Field(description="the endpoint's base URL, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    rubric: str = Field(min_length=1, description="what makes an output good, in your words")
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        [1.0, 5.0], description="the lowest and the highest grade; the scores 0 and 1"
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of each request, such as {seed: 1}"
+    )
+    api_key_env: str | None = Field(
+        None, description="the environment variable with the key; by default FTLOOP_API_KEY, if set"
+    )
+    timeout_s: float = Field(60.0, gt=0, description="time for one answer")
+    concurrency: int = Field(4, ge=1, le=64, description="requests at a time")
+
+    @model_validator(mode="after")
+    def _rising_scale(self) -> JudgeSection:
+        low, high = self.scale
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"wanted a low grade and a higher one, found {self.scale}")
+        return self
+
+
 class ScoringSection(_Section):
     """How an example passes."""
 
     scorer: str = Field(
         "exact",
-        description="loss, exact, contains, regex, choice, json, hook, or module:function",
+        description="loss, exact, contains, regex, choice, json, judge, hook, or module:function; "
+        "with the section judge it is judge",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="maximum length of the greedy generation"
@@ -226,6 +253,10 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    judge: JudgeSection | None = Field(None, description="for judge: the model that grades")
+    judge_check: str | None = Field(
+        None, description="rows with human grades, as for train: the judge's agreement is reported"
+    )
     samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
     temperature: float | None = Field(
         None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"

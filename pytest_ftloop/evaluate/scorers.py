@@ -25,6 +25,7 @@ from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.json_values import parse, same, values_and_texts
+from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.evaluate.scored import Scored, Scorer, UserScorer, scored_by_user, short
 
 Passes = Callable[[Example, str], bool]
@@ -51,6 +52,9 @@ def load_scorer(
     name = scoring.scorer
     if not needs_generation(scoring):
         raise ValueError(f"the scorer {name!r} reads no generated text")
+    if name == "judge":
+        assert scoring.judge is not None  # checked
+        return JudgeScorer(scoring.judge, scoring, where)
     if name == "hook":
         if hook is None:
             raise ConfigError(

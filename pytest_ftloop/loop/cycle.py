@@ -35,6 +35,7 @@ from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.loop.again import Again, Known
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
+from pytest_ftloop.loop.judging import judge_facts, judge_findings
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.untrained import BaseKeeper
@@ -186,11 +187,15 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
     config, inputs, plan = cycle.config, cycle.inputs, current.plan
     training, evaluation, known = run.training, run.evaluation, current.known
     facts = {**facts_of(training), **model_facts(config, inputs)}
+    # What a scorer left unscored has no figures that need scores, or outputs that it refused.
+    is_scored = all(row.passed is not None for row in evaluation.examples)
+    of_the_set = inputs.set_metrics if is_scored else {}
+    if is_scored:
+        facts |= judge_facts(config, inputs)
     if known is not None:
         facts["measured_again"] = known.as_fact()
     if run.not_saved:
         facts["adapter_not_saved"] = run.not_saved
-    is_scored = any(row.passed is not None for row in evaluation.examples)
     return Iteration(
         loop=config.name,
         number=current.number,
@@ -205,7 +210,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         adapter=run.adapter,
         scoring=inputs.scoring,
         data=data_of(config, inputs, evaluation),
-        metrics=best_metrics(evaluation, inputs.set_metrics if is_scored else {}),
+        metrics=best_metrics(evaluation, of_the_set),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
         facts=facts,
@@ -298,6 +303,7 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
+    found = (*found, *judge_findings(cycle.config, inputs))
     cycle.progress.found(cycle.config.name, found)
     return found
 

@@ -16,6 +16,7 @@ from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
+from pytest_ftloop.data.forms import is_of_messages
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
     base_fingerprint,
@@ -276,6 +277,16 @@ def sampled(config: LoopConfig, train: DataSet) -> int:
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     """Raise `DataError` if the two sets have different columns, or there is nothing to score."""
+    for name, stated in (
+        ("chat_template_kwargs", bool(config.columns.template)),
+        ("tools", config.columns.tools is not None),
+    ):
+        if stated and not is_of_messages(train.examples[0].row):
+            raise DataError(
+                f"data.{name} is for rows of messages, and these are of another form",
+                where=config.locate(f"data.{name}"),
+                cure=f"Leave out {name}, or give the rows messages.",
+            )
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(

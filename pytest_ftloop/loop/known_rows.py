@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.records import Example, ExampleResult, Iteration, SeedRun, Untrained
-from pytest_ftloop.core.set_metrics import KEY as METRICS
+from pytest_ftloop.core.set_metrics import ONLY_READ
 from pytest_ftloop.data.identity import content_for_model
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_loss
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
 
 OF_SCORER = frozenset(
-    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at", METRICS}
+    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at"}
+    | {"judge", *ONLY_READ}
 )
 """What of a scoring's identity only says how an output is scored. All else counts as a part of how
 it is generated: outputs of another generation are not scored as if they were of this one."""

@@ -45,7 +45,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
-from pytest_ftloop.evaluate.decoding import check_decoding
+from pytest_ftloop.evaluate.decoding import check_decoding, decodings
 from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
@@ -152,7 +152,9 @@ class Attempt:
             )
             stage.is_now("generating and scoring", "scoring")
             check_decoding(task.scoring, task.locate("scoring.generation"))
-            rehearse(evaluator, task.eval.examples, task.scorer, progress)
+            rehearse(
+                evaluator, task.eval.examples, task.scorer, progress, decodings(task.scoring)[0]
+            )
             stage.is_now("measuring the untrained base")
             recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
