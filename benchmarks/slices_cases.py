@@ -323,8 +323,8 @@ def many_wrong(first: int, task: str) -> Iterator[Case]:
     """From none to four in ten of the train labels are wrong, over 2 to 10 epochs; eval is clean.
 
     Fewer epochs have more rows, so that the model learns the task. Where both sets have the same
-    share of wrong labels, nothing is to be named; where one label is flipped, any finding that
-    names it is right.
+    share of wrong labels, nothing is to be named; a flipped label is one that a failing slice or a
+    confusion shows.
     """
     seed = first
     for epochs, rows in {2: 400, 3: 400, 5: 240, 10: 150}.items():
@@ -341,7 +341,7 @@ def many_wrong(first: int, task: str) -> Iterator[Case]:
     for epochs, rows in {3: 400, 6: 200}.items():
         draw = random.Random(f"many-{task}-{seed}")
         case = _of_many("10% wrong in both", task, seed, draw, rows, epochs)
-        train, eval_ = (with_noise(rows, 0.1, draw) for rows in (case.train, case.eval))
+        train, eval_ = (with_noise(some, 0.1, draw) for some in (case.train, case.eval))
         yield replace(case, train=train, eval=eval_)
         draw = random.Random(f"flipped-{task}-{seed}")
         case = _of_many("one label flipped", task, seed, draw, rows, epochs)
