@@ -87,6 +87,7 @@ class Base:
         states = [(module, _own_state(module)) for module in self.model.modules()]
         configs = [(config, _own_state(config)) for config in _configs(self.model)]
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]
+        tokens = [(weights, weights.data) for weights in _token_weights(self.model)]
         _keep_packing(self.model)
         try:
             yield loan
@@ -97,6 +98,9 @@ class Base:
             for parameter, requires_grad in trainable:
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = None
+            for parameter, data in tokens:
+                if parameter.shape != data.shape:  # tokens of a chat template were added in place
+                    parameter.data = data.to(parameter.device)
             with torch.no_grad():
                 for parameter, weights in loan.kept:
                     parameter.copy_(weights)
@@ -159,6 +163,12 @@ def live_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
     name = model.config.name_or_path
     shown = f"the given model's own name, {name!r},"
     return Base(model, load_tokenizer(name, shown, lambda _: None, "", cure=PASS_TOKENIZER))
+
+
+def _token_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The weights of the embeddings and of the output layer, which have a row per token."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [weights for layer in layers if layer is not None for weights in layer.parameters()]
 
 
 def _keep_packing(model: PreTrainedModel) -> None:

@@ -122,7 +122,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             cure="Raise training.max_length, or shorten the prompts.",
         )
     check_steps(trainer, task)
-    check_head(trainer, task)
+    check_head(trainer, settings, task)
     trainer.remove_callback(PrinterCallback)  # it would print every log entry
     loan.keep_trainable()
     return trainer
@@ -178,7 +178,8 @@ def _check_vocabulary(trainer: SFTTrainer, task: Task) -> None:
 
     Otherwise it would be an index error deep in torch.
     """
-    size = trainer.model.get_input_embeddings().num_embeddings
+    # By the weights: peft's wrappers of embeddings have them, but not all have their size.
+    size = trainer.model.get_input_embeddings().weight.shape[0]
     for example in (*task.train.examples, *task.eval.examples):
         strange = [i for i in example.row.get("input_ids", ()) if not 0 <= i < size]
         if strange:
