@@ -25,7 +25,13 @@ from pytest_ftloop.core.chat import answers
 from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
-from pytest_ftloop.evaluate.json_values import parse, same, values_and_texts
+from pytest_ftloop.evaluate.json_values import (
+    are_calls,
+    ordered,
+    parse,
+    same,
+    values_and_texts,
+)
 
 Scorer = Callable[[Example, str], bool]
 """(example, generated output) -> whether the example passes."""
@@ -115,7 +121,9 @@ def _contains(scoring: Scoring) -> Scorer:
             return wanted in found
         written, _ = values_and_texts(found)
         calls, _ = values_and_texts(wanted)
-        return bool(calls) and all(any(same(c, value) for value in written) for c in calls)
+        if not are_calls(calls):
+            return " ".join(ordered(wanted).split()) in " ".join(ordered(found).split())
+        return all(any(same(c, value) for value in written) for c in calls)
 
     return passes
 
@@ -145,7 +153,9 @@ def _json(scoring: Scoring) -> Scorer:
         text = _expected(example, scoring)
         if _calls_tools(example):
             calls, _ = values_and_texts(text)
-            return bool(calls) and same(calls, values_and_texts(output)[0])
+            if not are_calls(calls):  # the name is outside the JSON, or there is no JSON
+                return _same_calls(text, output)
+            return same(calls, values_and_texts(output)[0])
         try:
             wanted = parse(text)
         except (ValueError, RecursionError) as error:
@@ -209,8 +219,8 @@ def _calls_tools(example: Example) -> bool:
 
 
 def _same_calls(expected: str, output: str) -> bool:
-    """Whether two texts with tool calls are equal, each call as JSON: keys in any order."""
-    (wanted, words), (found, others) = values_and_texts(expected), values_and_texts(output)
+    """Whether two texts with tool calls are equal, with keys and arguments in any order."""
+    (wanted, words), (found, others) = (values_and_texts(ordered(t)) for t in (expected, output))
     return words == others and same(wanted, found)
 
 
