@@ -337,3 +337,16 @@ def test_trained_token_indices(tiny: Path, task: Any, tmp_path: Path) -> None:
     assert run.training.adapter_moved
     shapes = [tuple(w.shape) for w in peft.load_peft_weights(tmp_path / "adapter").values()]
     assert (2, SMALL["hidden_size"]) in shapes
+
+
+def test_experts_without_dropout(tiny: Path, task: Any, tmp_path: Path) -> None:
+    """peft trains the weights of experts without dropout; the error is at the setting."""
+    config = t.Qwen3MoeConfig(
+        vocab_size=1024, **SMALL, num_key_value_heads=2, head_dim=16, num_experts=2,
+        num_experts_per_tok=1, moe_intermediate_size=16,
+    )  # fmt: skip
+    base = load_base(saved(t.Qwen3MoeForCausalLM(config), tiny, tmp_path / "moe"), {}, locate)
+    with pytest.raises(ConfigError) as caught:
+        run_lora(base, task(locate=locate), settings(max_steps=1), Silent())
+    assert "lora.lora_dropout" == str(caught.value.where)
+    assert caught.value.cure.endswith("set lora.lora_dropout: 0.")
