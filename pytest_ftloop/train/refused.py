@@ -72,6 +72,14 @@ def explain_build(
             where=task.locate("training.chat_template_path"),
             cure="A relative path starts from the loop file.",
         )
+    if "generation %}" in words and settings.training.get("assistant_only_loss"):
+        return ConfigError(
+            "training.assistant_only_loss: the chat template does not mark the answers "
+            "({% generation %}), and trl has no version of it that does",
+            where=task.locate("training.assistant_only_loss"),
+            cure="Set training.chat_template_path to a template that marks them; or give the last "
+            "answer as completion, then the loss is of it alone.",
+        )
     if "chat template" in words or "chat_template" in words:
         return ConfigError(
             f"the tokenizer's chat template is missing or does not fit the data: {words}",

@@ -350,3 +350,15 @@ def test_experts_without_dropout(tiny: Path, task: Any, tmp_path: Path) -> None:
         run_lora(base, task(locate=locate), settings(max_steps=1), Silent())
     assert "lora.lora_dropout" == str(caught.value.where)
     assert caught.value.cure.endswith("set lora.lora_dropout: 0.")
+
+
+def test_answers_that_the_template_does_not_mark(tiny: Path, task: Any) -> None:
+    """A loss of the answers alone needs their marks; the error says what to do without them."""
+    base = load_base(str(tiny), {}, locate)
+    base.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    train = data_set(chats(8, 1), "train")
+    stated = task(train=train, eval=train, train_sample=train.examples, locate=locate)
+    with pytest.raises(ConfigError) as caught:
+        run_lora(base, stated, settings(assistant_only_loss=True), Silent())
+    assert "training.assistant_only_loss" == str(caught.value.where)
+    assert "give the last answer as completion" in caught.value.cure
