@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from pytest_ftloop.core.chat import Message
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.core.records import Example, Settings, Wiring
+from pytest_ftloop.data.identity import split_revision
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
 from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
@@ -103,12 +104,15 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     if task.scoring.scorer == "choice":
         sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
     args.eval_packing = False  # each example is measured on its own
+    id_, revision = split_revision(loan.loaded_from)
+    if revision:
+        args.model_init_kwargs = {**(args.model_init_kwargs or {}), "revision": revision}
     explain = functools.partial(
         explain_build, model=loan.model, tokenizer=loan.tokenizer, settings=settings, task=task
     )
     with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
         trainer = SFTTrainer(
-            model=loan.model,
+            model=id_ or loan.model,
             args=args,
             train_dataset=_train_rows(task, args),
             eval_dataset={role: examples_dataset(examples) for role, examples in sets.items()},
