@@ -36,7 +36,11 @@ def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
 
 
 @pytest.mark.parametrize(
-    "script", ["bench.py", "faults.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"]
+    "script",
+    [
+        *("architectures.py", "bench.py", "faults.py", "instruct.py", "policy.py", "real_gate.py"),
+        *("same_losses.py", "slices.py"),
+    ],
 )
 def test_benchmark_that_trains_starts(script: str) -> None:
     """It can be imported, and explains its options."""
@@ -84,6 +88,27 @@ def test_losses_are_the_same_as_in_a_plain_script(tmp_path: Path) -> None:
     file.write_text(LOOP.format(data=ROOT / "examples" / "quickstart" / "data"))
     printed = benchmark("same_losses.py", str(file))
     assert printed.count("3 of 3 steps identical") == 2
+
+
+@pytest.mark.slow
+def test_architectures_are_measured_by_hand() -> None:
+    """A model of another architecture gives the same losses, figures and answers by hand."""
+    forms = ("prompt/completion", "tokens")
+    printed = benchmark("architectures.py", "--only", "qwen3_moe", "--forms", *forms)
+    assert "| qwen3_moe      | 4 of 4       | 16 of 16          |" in printed
+    assert "| 24 of 24        |" in printed
+
+
+@pytest.mark.slow
+def test_chats_are_measured_by_hand() -> None:
+    """Forms of chat rows on the embedded model give the same losses and answers by hand."""
+    from pytest_ftloop.core.progress import Silent
+    from pytest_ftloop.train.tiny import tiny_folder
+
+    forms = ("system", "answers-only", "no-thinking")
+    printed = benchmark("instruct.py", str(tiny_folder(Silent())), "--steps", "2", "--only", *forms)
+    assert printed.count("| 2 of 2            |") == len(forms)
+    assert printed.count("| 16 of 16        |") == len(forms)
 
 
 @pytest.mark.slow
