@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import SEVERITIES
-from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, wiring
+from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, lift, wiring
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
 
@@ -20,7 +20,7 @@ _CURVE = {
     *("converged", "capacity", "plateau", "worse-answers"),
     *("impossible-loss", "memorising", "zero-loss"),
 }
-_EXAMPLES = {"failing-slice", "confusion", "mislabelled"}
+_EXAMPLES = {"no-lift", "unlearned", "failing-slice", "confusion", "mislabelled"}
 SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
     "non-finite": _CURVE | _EXAMPLES,
@@ -33,7 +33,7 @@ SUPPRESSES = {
     "overfitting": {"underfit", "capacity", "converged", "worse-answers"},
     "overconfidence": {"converged"},
     "worse-answers": {"underfit", "converged"},
-    "underfit": {"capacity"},
+    "underfit": {"capacity", "no-lift"},
     "capacity": {"converged"},
     "plateau": {"converged"},
 }
@@ -57,7 +57,11 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     found += data.findings(evidence, of_data)
     # Before the curves, as wrong labels that are memorised look like overfitting there.
     found += dynamics.findings(evidence)
-    found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
+    found += [
+        finding
+        for rule in (*curves.RULES, *chain.RULES, *lift.RULES)
+        if (finding := rule(evidence))
+    ]
     found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
     causes = [finding for finding in found if finding.kind not in symptoms]

@@ -21,6 +21,7 @@ from pytest_ftloop.core.records import (
     Evaluation,
     Example,
     ExampleResult,
+    Guarded,
     Iteration,
     Run,
     Settings,
@@ -58,7 +59,7 @@ class Known:
     """A training that the log knows, and what of the loop's eval set is measured of it.
 
     `source` is its latest record. `answers` have an output of this generation, or a choice of this
-    scoring. `missing` is what is left to measure.
+    scoring. `missing` is what is left to measure. `guards` are the known results of the guards.
     """
 
     source: Measured
@@ -66,6 +67,7 @@ class Known:
     losses: Rows
     answers: Rows
     missing: Missing
+    guards: Guarded
 
     @property
     def name(self) -> str:
@@ -83,7 +85,10 @@ class Known:
         rows, outputs = len(self.missing.losses), len(self.missing.answers)
         if rows:
             return f"{rows} new row{'s' if rows > 1 else ''}"
-        return f"{outputs} output{'s' if outputs > 1 else ''}" if outputs else "nothing"
+        if outputs:
+            return f"{outputs} output{'s' if outputs > 1 else ''}"
+        guards = ", ".join(guard.name for guard in self.missing.guards)
+        return f"the guard {guards}" if guards else "nothing"
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class Again:
             base_eval_loss=base_eval_loss,
             max_new_tokens=found.max_new_tokens or known.missing.max_new_tokens,
             train_figures=trained.train_figures or {},
-            guards=known.source.guards,
+            guards={**known.guards, **found.guards},
         )
         return Run(
             trained.training, evaluation, trained.cost, trained.environment, known.source.adapter
@@ -206,8 +211,6 @@ class Again:
         for run in runs:
             if self._weights_of(run, by_id) not in wanted or not self._is_sampled_alike(run):
                 continue
-            if not self._is_guarded_alike(run):
-                continue
             try:
                 self.log.verify(run)
             except LogError:  # it is named where it is needed, and here nothing is taken from it
@@ -229,12 +232,15 @@ class Again:
         )
         return not is_measured_alike
 
-    def _is_guarded_alike(self, run: Measured) -> bool:
-        """Whether a run has measured the loop's guards as they are measured now."""
-        return all(
-            run.data.get(guard.role) == rounded(self.inputs.measured_data[guard.role])
+    def _guards_of(self, runs: Sequence[Measured]) -> Guarded:
+        """The results of the loop's guards that one of these runs measured as they are now."""
+        return {
+            guard.name: run.guards[guard.name]
             for guard in self.inputs.guards
-        )
+            for run in reversed(runs)
+            if run.guards.get(guard.name)
+            and run.data.get(guard.role) == rounded(self.inputs.measured_data[guard.role])
+        }
 
     def _weights_of(self, run: Measured, by_id: Mapping[str, Iteration]) -> str:
         """What identifies the weights of a run by what its record says; empty if it is no use."""
@@ -275,12 +281,14 @@ class Again:
         limit = max(map(self._limit, runs))
         answered = (run for run in runs if self._is_answered(run) and self._limit(run) == limit)
         answers = self._of_eval_set(row for run in answered for row in run.examples)
+        guards = self._guards_of(runs)
         missing = Missing(
             losses=tuple(e for e in self.inputs.eval.examples if e.content not in losses),
             answers=self._unanswered(answers),
             max_new_tokens=limit,
+            guards=tuple(guard for guard in self.inputs.guards if guard.name not in guards),
         )
-        return Known(source, trained, losses, answers, missing)
+        return Known(source, trained, losses, answers, missing, guards)
 
     def _of_eval_set(self, rows: Iterable[ExampleResult]) -> Rows:
         """The first row of each of the loop's eval examples, by the example's content.
@@ -366,4 +374,4 @@ def _generation(scoring: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(known: Known) -> int:
-    return len(known.missing.losses) + len(known.missing.answers)
+    return len(known.missing.losses) + len(known.missing.answers) + len(known.missing.guards)

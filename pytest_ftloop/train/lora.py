@@ -336,7 +336,7 @@ def measure_missing(
     needed = [*missing.losses, *missing.base, *(missing.answers if by_choice else ())]
     wanted = {example.id for example in needed} or {task.eval.examples[0].id}
     some = tuple(example for example in task.eval.examples if example.id in wanted)
-    part = replace(task, eval=replace(task.eval, examples=some))
+    part = replace(task, eval=replace(task.eval, examples=some), guards=missing.guards)
     with untrained(base, part, settings) as (trainer, prepared, evaluator, stage):
         rows = {row.id: row for row in prepared.eval}
 
@@ -348,12 +348,13 @@ def measure_missing(
         load_adapter(trainer, adapter)
         measured = losses(missing.losses)
         stage.is_now("generating", "scoring")
+        guards = measured_guards(evaluator, part, prepared, progress)
         if prepared.choices is not None:
             plain = [unmeasured(e) for e in missing.answers]
             chosen = score_choices(evaluator, plain, missing.answers, prepared.choices, progress)
-            return Found(measured, chosen, of_base)
+            return Found(measured, chosen, of_base, guards=guards)
         if task.scorer is None:
-            return Found(measured, (), of_base)
+            return Found(measured, (), of_base, guards=guards)
         answers, limit = missing_outputs(
             evaluator,
             task.eval.examples,
@@ -362,7 +363,7 @@ def measure_missing(
             missing.max_new_tokens,
             progress,
         )
-        return Found(measured, answers, of_base, limit)
+        return Found(measured, answers, of_base, limit, guards)
 
 
 @contextlib.contextmanager
@@ -397,22 +398,10 @@ def load_adapter(trainer: SFTTrainer, adapter: Path) -> None:
 
 def measure_base(base: Base, task: Task, settings: Settings, progress: Progress) -> BaseMeasured:
     """Evaluate the untrained base, without training. Settings decide how rows become tokens."""
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
-        args = sft_config(settings, folder, task.locate)
-        args.report_to = []  # nothing is trained, so no run may appear at the trackers
-        doing = "measuring the untrained base"
-        with boundary(doing, settings, task.locate, "model"), base.lent() as loan:
-            trainer = build_trainer(loan, args, settings, task)
-            prepared = Prepared.of(trainer, task)
-            evaluator = Evaluator(
-                trainer.model,
-                trainer.processing_class,
-                args.per_device_eval_batch_size,
-                trainer.accelerator.autocast,
-                trainer.chat_template,
-            )
-            results = measured_base(trainer, evaluator, task, prepared, progress)
-        return BaseMeasured(results, environment(args, base.quantised_by))
+    with untrained(base, task, settings) as (trainer, prepared, evaluator, stage):
+        stage.is_now("measuring the untrained base", "scoring")
+        results = measured_base(trainer, evaluator, task, prepared, progress)
+        return BaseMeasured(results, environment(trainer.args, base.quantised_by))
 
 
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
-from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding
+from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding, Guarded
 from pytest_ftloop.evaluate.scored import Scorer
 
 
@@ -81,22 +81,24 @@ class Missing:
 
     `losses` are the examples without a known loss, `answers` those without an output or choice, and
     `base` those whose loss with the untrained base is unknown. `max_new_tokens` is the limit by
-    which the known outputs were generated, 0 if there are none or it is unknown.
+    which the known outputs were generated, 0 if there are none or it is unknown. `guards` are those
+    without known results.
     """
 
     losses: tuple[Example, ...] = ()
     answers: tuple[Example, ...] = ()
     base: tuple[Example, ...] = ()
     max_new_tokens: int = 0
+    guards: tuple[Guard, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether the model is needed. The base's loss alone is not worth loading it."""
-        return bool(self.losses or self.answers)
+        return bool(self.losses or self.answers or self.guards)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured of `Missing`: rows with losses, rows with outputs, rows of the base.
+    """What was measured of `Missing`: rows with losses, with outputs, of the base, of guards.
 
     `answers` are all examples where the limit `max_new_tokens` had to rise: a longer answer is
     expected now. Those of generated outputs are not scored yet.
@@ -106,6 +108,7 @@ class Found:
     answers: tuple[ExampleResult, ...] = ()
     base: tuple[ExampleResult, ...] = ()
     max_new_tokens: int = 0
+    guards: Guarded = field(default_factory=dict)
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:
