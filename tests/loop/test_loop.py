@@ -55,7 +55,7 @@ def test_record_says_what_was_trained(tmp_path: Path) -> None:
 
 def test_base_is_measured_once(tmp_path: Path) -> None:
     """The untrained base is measured once, and then taken from the log, also when resumed."""
-    first, resumed = FakeBackend(has_base=True), FakeBackend(has_base=True)
+    first, resumed = FakeBackend(), FakeBackend()
     run(config(tmp_path, iterations=2), first)
     assert [None, 6.0] == first.base_losses
     run(config(tmp_path, iterations=3), resumed)
