@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import check_tags
 from pytest_ftloop.config.loop_config import LoopConfig
@@ -27,6 +27,9 @@ from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
 from pytest_ftloop.train.task import Task, train_sample
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -45,8 +48,11 @@ class Inputs:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: LoopConfig, hook: Scorer | None) -> Inputs:
-        """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`."""
+    def of(cls, config: LoopConfig, hook: Scorer | None, *, imports: bool = True) -> Inputs:
+        """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`.
+
+        Without `imports` nothing is to be scored: of a user's scorer only the source is read.
+        """
         where = config.locate("data.train")
         train = data.load(config.train, "train", config.folder, config.columns, where)
         if config.split is not None:
@@ -58,22 +64,31 @@ class Inputs:
         check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
+            _check_prompts(eval_)
+        own = config.scoring.scorer == "hook" or ":" in config.scoring.scorer
+        if needs_generation(config.scoring) and (imports or not own):
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
-            _check_prompts(eval_)
             if config.scoring.scorer in {"contains", "regex", "json"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
+        return cls.identified(config, train, eval_, scorer)
+
+    @classmethod
+    def identified(
+        cls, config: LoopConfig, train: DataSet, eval_: DataSet, scorer: Scorer | None, **more: Any
+    ) -> Self:
+        """The inputs with these data sets, and with the identities of all else."""
         model = model_identity(config.model, config.folder, config.tokenizer)
         scoring = scoring_identity(config.scoring, config.folder)
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
         notes = (*_unseen(scoring), *_committed_credentials(config))
-        return cls(train, eval_, model, scoring, scorer, notes, tokenizer)
+        return cls(train, eval_, model, scoring, scorer, notes, tokenizer, **more)
 
-    def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
+    def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Self:
         """These inputs with the logged identity of a model folder that is not on this machine.
 
         A job that judges a log needs no weights. The identity is that of the iteration with the
