@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 
+_FUNCTION = "module:function"
+"""The name of all scorers that are a user's function, in the tables below."""
+
 SCORERS: Mapping[str, str] = {
     "loss": "the example's mean loss per token is at most `threshold`; nothing is generated",
     "exact": "the output equals the expected text, surrounding whitespace aside",
@@ -17,7 +20,7 @@ SCORERS: Mapping[str, str] = {
     "choice": "the expected text is the likeliest of the candidates; nothing is generated",
     "json": "output and expected text are the same JSON value, with or without a ```json fence",
     "hook": "the pytest_ftloop_score hook",
-    "module:function": "your function(output, expected, example) -> bool",
+    _FUNCTION: "your function(output, expected, example): a bool, or scores from 0 to 1",
 }
 """When an example passes, by the name of the scorer."""
 
@@ -27,6 +30,8 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "contains": frozenset({"ignore_case"}),
     "regex": frozenset({"pattern", "ignore_case"}),
     "choice": frozenset({"choices"}),
+    "hook": frozenset({"pass_at"}),
+    _FUNCTION: frozenset({"pass_at"}),
 }
 """The options of each scorer that has any."""
 
@@ -38,6 +43,8 @@ class Scoring:
     `threshold` is for `loss`, in nats per token. `pattern` is for `regex`; without it, the
     example's expected text is the pattern. `choices` are the candidates of `choice` for all
     examples; those of an example come first. `ignore_case` is for `exact`, `contains` and `regex`.
+    An output passes where each of its scores, or each that `pass_at` names, reaches `pass_at`; None
+    is 1.
     """
 
     scorer: str = "exact"
@@ -46,6 +53,7 @@ class Scoring:
     pattern: str | None = None
     choices: tuple[str, ...] = ()
     ignore_case: bool = False
+    pass_at: float | Mapping[str, float] | None = None
 
 
 def needs_generation(scoring: Scoring) -> bool:
@@ -62,9 +70,10 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     name = scoring.scorer
     if name not in SCORERS and ":" not in name:
         raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
-    for option in ("threshold", "pattern", "choices", "ignore_case"):
+    taken = _OPTIONS.get(_FUNCTION if ":" in name else name, frozenset())
+    for option in ("threshold", "pattern", "choices", "ignore_case", "pass_at"):
         stated = getattr(scoring, option) != getattr(Scoring, option)
-        if stated and option not in _OPTIONS.get(name, frozenset()):
+        if stated and option not in taken:
             users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
             raise ConfigError(
                 f"scoring {option} is for {users}, but the scorer is {name!r}",

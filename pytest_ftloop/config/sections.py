@@ -176,6 +176,9 @@ class TokenizerSection(_Section):
         return dict(stated) if isinstance(stated, dict) else {"extra_special_tokens": stated}
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class ScoringSection(_Section):
     """How an example passes."""
 
@@ -196,6 +199,20 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    pass_at: (
+        Annotated[
+            Annotated[_Share, Tag("<number>")]
+            | Annotated[dict[str, _Share], Field(min_length=1), Tag("<by name>")],
+            Discriminator(
+                lambda stated: "<by name>" if isinstance(stated, Mapping) else "<number>"
+            ),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="an example passes where its score, or each of its scores, is at least this "
+        "(default 1.0); or by the score's name",
+    )
 
 
 class SpaceSection(_Section):

@@ -74,6 +74,10 @@ class ScoringError(FtloopError):
     """A scorer raised an exception, or returned something that is neither pass nor fail."""
 
 
+class EndpointError(FtloopError):
+    """An endpoint can't be reached, refuses a request or answers something else."""
+
+
 class LogError(FtloopError):
     """The improvement log can't be read or written."""
 

@@ -183,6 +183,8 @@ class Wiring:
     `split_prompts` have a prompt that is tokenised differently before its completion. `labels`
     counts their labelled tokens before cutting; `lost_labels` of them were cut off, and
     `prompt_labels` belong to prompts. `generates` is whether the scorer reads generated text.
+    `untrained_tokens` were added to the tokenizer and occur in the rows, but the `untrained_layers`
+    that hold their new weights (embeddings, output layer) are not trained.
     """
 
     examples: int
@@ -198,6 +200,8 @@ class Wiring:
     prompt_labels: int
     split_prompts: int
     max_length: int | None
+    untrained_tokens: tuple[str, ...] = ()
+    untrained_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

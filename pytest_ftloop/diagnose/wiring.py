@@ -14,6 +14,9 @@ import math
 from pytest_ftloop.core.records import Finding, Wiring
 from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 
+MOST_TOKENS = 8
+"""Added tokens that are shown: a few are of a template, hundreds of another vocabulary."""
+
 
 def before_training(wiring: Wiring) -> tuple[Finding, ...]:
     """The findings on a run's rows before its first step, errors first."""
@@ -153,4 +156,43 @@ def split_prompt(e: Evidence) -> Finding | None:
     )
 
 
-RULES: tuple[Rule, ...] = (truncated_labels, unlearnt_end, prompt_in_loss, split_prompt)
+def untrained_tokens(e: Evidence) -> Finding | None:
+    """Added tokens keep the weights that they were drawn with.
+
+    Signal: a train row has a token that was added to the tokenizer, and the layer with its new
+    weights is not trained: the embeddings of what the model reads, the output layer of what it is
+    to write. LoRA leaves both as they are. transformers draws new rows around the mean of the old
+    ones, so the model hardly tells one new token from another. The adapters of other layers can
+    make up for some of it, so it is a warning. Minimum data: one row.
+    """
+    w = e.wiring
+    if w is None or not w.untrained_tokens:
+        return None
+    shown = ", ".join(w.untrained_tokens[:MOST_TOKENS])
+    more = len(w.untrained_tokens) - MOST_TOKENS
+    layers = " and ".join(w.untrained_layers)
+    return Finding(
+        kind="untrained-tokens",
+        severity="warning",
+        message=(
+            f"Added tokens in the train rows keep the weights that they were drawn with, as "
+            f"{layers} {'is' if len(w.untrained_layers) == 1 else 'are'} not trained: {shown}"
+            f"{f' and {more} more' if more > 0 else ''}."
+        ),
+        evidence={
+            "untrained_tokens": len(w.untrained_tokens),
+            "shown": shown,
+            "layers": layers,
+        },
+        remedy=f"Add {layers} to lora.modules_to_save.",
+        tunable=False,
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    truncated_labels,
+    unlearnt_end,
+    prompt_in_loss,
+    split_prompt,
+    untrained_tokens,
+)

@@ -24,7 +24,8 @@ from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.rendering import Renderer
-from pytest_ftloop.evaluate.scorers import Scorer, score_by_choice, score_by_loss
+from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
+from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
 
 ID_COLUMN = "ftloop_id"
 """The column for an example's id in the rows that trl tokenises."""
@@ -185,7 +186,7 @@ def scored(
     choices: Choices | None,
     progress: Progress,
 ) -> tuple[ExampleResult, ...]:
-    """The results with `passed` and `output` set, by the scorer that `scoring` names."""
+    """The results with `passed`, `scores` and `output` set, by the scorer that `scoring` names."""
     if scoring.scorer == "loss":
         return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
     if choices is not None:
@@ -195,15 +196,11 @@ def scored(
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in examples]
     limit = scoring.max_new_tokens or default_new_tokens(evaluator.renderer, rendered)
     outputs = evaluator.generate(rendered, limit, progress)
-    return tuple(
-        replace(
-            r,
-            passed=scorer(e, outputs[e.id]),
-            expected=(e.expected or "").strip(),
-            output=outputs[e.id],
-        )
+    answered = [
+        replace(r, expected=(e.expected or "").strip(), output=outputs[e.id])
         for r, e in zip(results, rendered, strict=True)
-    )
+    ]
+    return scored_by_output(answered, rendered, scorer, scoring.scorer)
 
 
 def rehearse(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from inspect import unwrap
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.json_values import parse, same, values_and_texts
+from pytest_ftloop.evaluate.scored import Scored, Scorer, UserScorer, scored_by_user, short
 
-Scorer = Callable[[Example, str], bool]
-"""(example, generated output) -> whether the example passes."""
+Passes = Callable[[Example, str], bool]
+"""(example, generated output) -> whether it passes, of a scorer that says no more."""
 
 SIGNATURE = ("output", "expected", "example")
 """The parameters of a user's scoring function."""
@@ -36,7 +36,7 @@ SIGNATURE = ("output", "expected", "example")
 
 def load_scorer(
     scoring: Scoring,
-    hook: Scorer | None = None,
+    hook: UserScorer | None = None,
     *,
     folder: Path | None = None,
     where: Location | None = None,
@@ -58,7 +58,7 @@ def load_scorer(
                 where=where,
                 cure="Define pytest_ftloop_score in a conftest.py, or name another scorer.",
             )
-        return _guarded("pytest_ftloop_score", hook)
+        return _guarded("pytest_ftloop_score", hook, scoring)
     if ":" in name:
         function = load_function("scorer", name, SIGNATURE, folder, where)
 
@@ -66,13 +66,14 @@ def load_scorer(
             return function(output, (example.expected or "").strip(), row_of(example))
 
         file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
-        return _guarded(name, call, file)
-    return {
+        return _guarded(name, call, scoring, file)
+    passes = {
         "exact": _exact,
         "contains": _contains,
         "regex": _regex,
         "json": _json,
     }[name](scoring)
+    return lambda example, output: Scored(passes(example, output))
 
 
 def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:
@@ -99,7 +100,7 @@ def score_by_choice(
     return chosen[1].strip() == expected.strip(), chosen[1]
 
 
-def _exact(scoring: Scoring) -> Scorer:
+def _exact(scoring: Scoring) -> Passes:
     def passes(example: Example, output: str) -> bool:
         wanted, found = _folded(_expected(example, scoring), scoring), _folded(output, scoring)
         return wanted == found or (_calls_tools(example) and _same_calls(wanted, found))
@@ -107,7 +108,7 @@ def _exact(scoring: Scoring) -> Scorer:
     return passes
 
 
-def _contains(scoring: Scoring) -> Scorer:
+def _contains(scoring: Scoring) -> Passes:
     def passes(example: Example, output: str) -> bool:
         wanted = _folded(_expected_not_empty(example, scoring), scoring)
         found = _folded(output, scoring)
@@ -120,7 +121,7 @@ def _contains(scoring: Scoring) -> Scorer:
     return passes
 
 
-def _regex(scoring: Scoring) -> Scorer:
+def _regex(scoring: Scoring) -> Passes:
     if scoring.pattern is not None:
         common = compiled_pattern(scoring.pattern, scoring, None)
         return lambda _example, output: common.search(output) is not None
@@ -140,7 +141,7 @@ def _regex(scoring: Scoring) -> Scorer:
     return passes
 
 
-def _json(scoring: Scoring) -> Scorer:
+def _json(scoring: Scoring) -> Passes:
     def passes(example: Example, output: str) -> bool:
         text = _expected(example, scoring)
         if _calls_tools(example):
@@ -151,7 +152,7 @@ def _json(scoring: Scoring) -> Scorer:
         except (ValueError, RecursionError) as error:
             raise ScoringError(
                 f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
-                f" found {_short(text)}: {described(error)}",
+                f" found {short(text)}: {described(error)}",
                 where=example.where,
                 cure="Fix the expected text, or choose another scorer.",
             ) from error
@@ -164,16 +165,15 @@ def _json(scoring: Scoring) -> Scorer:
     return passes
 
 
-def _guarded(name: str, score: Callable[[Example, str], object], file: str | None = None) -> Scorer:
-    """Wrap a user's scorer so that it returns a bool or raises ScoringError.
+def _guarded(name: str, score: UserScorer, scoring: Scoring, file: str | None = None) -> Scorer:
+    """Wrap a user's scorer so that it returns what it scored, or raises ScoringError.
 
     An exception that is not an `Exception`, such as Ctrl-C, passes through.
     """
 
-    def passes(example: Example, output: str) -> bool:
+    def scored(example: Example, output: str) -> Scored:
         try:
             result = score(example, output)
-            passed = _as_bool(result)
         except Exception as error:
             keep = ""
             if isinstance(error, KeyError) and error.args and error.args[0] not in row_of(example):
@@ -181,27 +181,20 @@ def _guarded(name: str, score: Callable[[Example, str], object], file: str | Non
             raise ScoringError(
                 f"scorer {name!r} raised {described(error)} on example {example.id!r}",
                 where=example.where,
-                cure=f"It was raised at {raised_at(error, file)}, for the output {_short(output)}"
-                f" and the expected text {_short(example.expected)}.{keep}",
+                cure=f"It was raised at {raised_at(error, file)}, for the output {short(output)}"
+                f" and the expected text {short(example.expected)}.{keep}",
             ) from error
-        if passed is None:
-            found = f"{_short(result)} ({type(result).__name__})"
+        try:
+            return scored_by_user(result, scoring)
+        except Exception as error:
             raise ScoringError(
-                f"scorer {name!r}: wanted True or False on example {example.id!r}, found {found}",
+                f"scorer {name!r} on example {example.id!r}: {error}",
                 where=example.where,
-                cure="Return a bool, for example by comparing a score with a threshold.",
-            )
-        return passed
+                cure=f"It returned {short(result)} for the output {short(output)}; return a bool, "
+                "a number from 0 to 1, or a mapping such as {'valid': 1.0, 'fields': 0.6}.",
+            ) from error
 
-    return passes
-
-
-def _as_bool(result: object) -> bool | None:
-    """The result as a bool if it is a bool, 0 or 1, also of numpy; otherwise None."""
-    numpy_bool = type(result).__module__ == "numpy" and type(result).__name__ in {"bool", "bool_"}
-    if numpy_bool or (isinstance(result, Integral) and result in (0, 1)):
-        return bool(result)
-    return None
+    return scored
 
 
 def _calls_tools(example: Example) -> bool:
@@ -243,8 +236,3 @@ def _expected_not_empty(example: Example, scoring: Scoring) -> str:
 
 def _folded(text: str, scoring: Scoring) -> str:
     return text.strip().casefold() if scoring.ignore_case else text.strip()
-
-
-def _short(value: object, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else text[: most - 3] + "..."

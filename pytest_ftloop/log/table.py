@@ -137,6 +137,8 @@ def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
         # An editor may have left a blank line at the end.
         for row in filter(None, rows):
             id_, content, tags, loss, tokens, correct, passed, expected, output, *cells = row
+            if len(cells) != len(more):
+                raise ValueError("too many values" if len(cells) > len(more) else "too few values")
             extra = dict(zip(more, cells, strict=True))
             yield ExampleResult(
                 unescaped(id_),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_ftloop.core.credentials import texts_in
-from pytest_ftloop.core.errors import FtloopError, TrainingError
+from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.files import plain_files
+from pytest_ftloop.train.threads import set_threads
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -70,6 +72,20 @@ def local(config: LoopConfig, inputs: Inputs, progress: Progress) -> Backend:
     return LocalBackend(config, inputs, progress)
 
 
+def check_one_process(environ: Mapping[str, str] = os.environ) -> None:
+    """Raise `ConfigError` in one of several processes that a launcher such as torchrun started.
+
+    Each would wait for the lock of the loop's log, and the one that has it for the others.
+    """
+    found = environ.get("WORLD_SIZE", "1")
+    if found.isdigit() and int(found) > 1:
+        raise ConfigError(
+            f"wanted one process, found WORLD_SIZE={found}: torchrun or accelerate launch started "
+            f"{found}",
+            cure="Run pytest --ftloop by itself; CUDA_VISIBLE_DEVICES chooses the device.",
+        )
+
+
 class LocalBackend:
     """Trains in this process with trl and peft. Imports torch and loads the base on first use."""
 
@@ -118,6 +134,7 @@ class LocalBackend:
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""
         self._progress.working("loading torch")
+        set_threads()
         try:
             from pytest_ftloop.train import arguments, lora, quantised
         except ImportError:
@@ -130,6 +147,7 @@ class LocalBackend:
     @cached_property
     def _trainer(self) -> LoraTrainer:
         self._progress.working("loading torch and the base model")
+        set_threads()
         try:
             from pytest_ftloop.train.lora import LoraTrainer
         except ImportError as error:

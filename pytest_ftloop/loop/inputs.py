@@ -24,7 +24,8 @@ from pytest_ftloop.data.identity import (
     weights_fingerprint,
 )
 from pytest_ftloop.data.sources import describe
-from pytest_ftloop.evaluate.scorers import Scorer, load_scorer
+from pytest_ftloop.evaluate.scored import Scorer, UserScorer
+from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.train.task import Task, train_sample
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Inputs:
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: LoopConfig, hook: Scorer | None, *, imports: bool = True) -> Inputs:
+    def of(cls, config: LoopConfig, hook: UserScorer | None, *, imports: bool = True) -> Inputs:
         """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`.
 
         Without `imports` nothing is to be scored: of a user's scorer only the source is read.

@@ -20,14 +20,14 @@ from pytest_ftloop.core.chain import best_of, chain_from, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.diagnose.custom import Diagnose
-from pytest_ftloop.evaluate.scorers import Scorer
+from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
-from pytest_ftloop.loop.backend import BackendFactory
+from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
@@ -78,7 +78,7 @@ class Loop:
     config: LoopConfig
     options: Options = field(default_factory=Options)
     progress: Progress = field(default_factory=Silent)
-    hook: Scorer | None = None
+    hook: UserScorer | None = None
     backend: BackendFactory | None = None
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None
@@ -203,6 +203,7 @@ class Loop:
                 return Course(chain)
             if self.options.replay:
                 raise stale_error(self.config, cycle.inputs, log.read())
+        check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
             # Several xdist workers may ask to retrain: the first of this pytest run leaves a note.

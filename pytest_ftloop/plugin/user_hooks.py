@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from inspect import signature
 from os.path import abspath
 from pathlib import Path
@@ -21,19 +20,20 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Example, Finding
     from pytest_ftloop.diagnose.custom import Diagnose
     from pytest_ftloop.diagnose.evidence import Evidence
+    from pytest_ftloop.evaluate.scored import UserScorer
 
 
-def score_hook(config: pytest.Config, folder: Path) -> Callable[[Example, str], bool] | None:
+def score_hook(config: pytest.Config, folder: Path) -> UserScorer | None:
     """The `pytest_ftloop_score` of the loops in a folder as a scorer; None if there is none."""
     hook = _hook_of(config, SCORE_HOOK, folder)
     if not hook.get_hookimpls():
         return None
 
-    def score(example: Example, output: str) -> bool:
-        passed: bool = hook(
+    def score(example: Example, output: str) -> object:
+        found: object = hook(
             output=output, expected=(example.expected or "").strip(), example=row_of(example)
         )
-        return passed
+        return found
 
     return score
 

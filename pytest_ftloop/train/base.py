@@ -35,10 +35,14 @@ from pytest_ftloop.train.unloadable import (
 
 @dataclass
 class Loan:
-    """One run's use of the base model. `keep` saves base weights that the run will change."""
+    """One run's use of the base model. `keep` saves base weights that the run will change.
+
+    `added_tokens` are those of the `Base`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    added_tokens: frozenset[int] = frozenset()
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)
 
     def keep_trainable(self) -> None:
@@ -62,12 +66,14 @@ class Loan:
 class Base:
     """A loaded base model and its tokenizer.
 
-    `quantised_by` is the package that quantises the weights, empty if none does.
+    `quantised_by` is the package that quantises the weights, empty if none does. `added_tokens` are
+    the ids of tokens that the loop file adds: the model has not seen them.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     quantised_by: str = ""
+    added_tokens: frozenset[int] = frozenset()
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -77,7 +83,7 @@ class Base:
         config fields), and peft's `unload()` restores only some of them: `modules_to_save` and
         trained biases remain. So the state of every module is saved and restored.
         """
-        loan = Loan(self.model, copy.deepcopy(self.tokenizer))
+        loan = Loan(self.model, copy.deepcopy(self.tokenizer), self.added_tokens)
         states = [(module, _own_state(module)) for module in self.model.modules()]
         configs = [(config, _own_state(config)) for config in _configs(self.model)]
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]
@@ -139,9 +145,10 @@ def load_base(
     with boundary("loading the tokenizer", settings, locate, key, kind=ConfigError):
         words = f"tokenizer {section.name!r}" if section.name else f"model {shown!r}"
         loaded = load_tokenizer(own, words, locate, key, trust=kwargs["trust_remote_code"])
+        added = frozenset[int]()
         if tokenizer is not None:
-            with_section(model, loaded, tokenizer, locate)
-    return Base(model, loaded)
+            added = with_section(model, loaded, tokenizer, locate)
+    return Base(model, loaded, added_tokens=added)
 
 
 def live_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Base:

@@ -39,6 +39,8 @@ CURES = (
     (r"trust_remote_code", "Read the model's code, then set training: {trust_remote_code: true}."),
     (r"[Gg]ated|401 Client|403 Client|[Uu]nauthorized", "Accept the model's terms on the hub, then "
      "log in: hf auth login (in CI: the variable HF_TOKEN)."),
+    (r"ParamWrapper does not work with lora_dropout", "peft trains the weights of these experts "
+     "without dropout: set lora.lora_dropout: 0."),
     (r"No space left", "Free some disk space; the run can then be started again."),
 )  # fmt: skip
 """What to do, by a pattern in an error's words."""

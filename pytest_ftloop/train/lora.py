@@ -134,7 +134,7 @@ class Attempt:
         ):
             trainer = build_trainer(loan, args, self.settings, task)
             report.watch(trainer)
-            prepared = Prepared.of(trainer, task)
+            prepared = Prepared.of(trainer, task, loan.added_tokens)
             task.found(before_training(prepared.wiring))
             evaluator = Evaluator(
                 trainer.model,
@@ -302,9 +302,8 @@ def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
 
     `quantised_by` is the package that quantises the base (`quantised_by`).
     """
-    device = args.device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(args.device),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
         "threads": str(torch.get_num_threads()),
         "machine": platform.machine(),
@@ -315,6 +314,11 @@ def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
         "peft": peft.__version__,
         **versions(quantised_by, args.optim),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or its kind (`cpu`)."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def peak_memory_mib() -> float:

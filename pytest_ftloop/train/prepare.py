@@ -44,8 +44,13 @@ class Prepared:
     wiring: Wiring
 
     @classmethod
-    def of(cls, trainer: SFTTrainer, task: Task) -> Prepared:
-        """Read the rows from the trainer. Raises `DataError` for eval examples that trl dropped."""
+    def of(
+        cls, trainer: SFTTrainer, task: Task, added_tokens: frozenset[int] = frozenset()
+    ) -> Prepared:
+        """Read the rows from the trainer. Raises `DataError` for eval examples that trl dropped.
+
+        `added_tokens` are the ids of tokens that the base model has not seen.
+        """
         rows = {
             role: tuple(
                 TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared
@@ -60,22 +65,14 @@ class Prepared:
         usable = _usable(rows["train_sample"])
         choices = None
         if task.scoring.scorer == "choice":
-            candidates = choice_examples(task)
-            choices = Choices(
-                tuple(e for group in candidates.values() for e in group),
-                rows["choices"],
-                {
-                    id_: tuple((e.id, (e.expected or "").strip()) for e in group)
-                    for id_, group in candidates.items()
-                },
-            )
+            choices = choices_of(task, rows["choices"])
             _all_there(choices.rows, choices.examples, trainer.args)
         train_rows = zip(
             trainer.train_dataset["input_ids"], trainer.train_dataset["labels"], strict=True
         )
         _check_context([TokenRow("", ids, labels) for ids, labels in train_rows], trainer, task)
         labels = trainer.train_dataset["labels"]
-        wiring = wiring_of(trainer, task)
+        wiring = wiring_of(trainer, task, added_tokens)
         return cls(
             eval=rows["eval"],
             train_sample=tuple(row for row in rows["train_sample"] if row.id in usable),
@@ -149,6 +146,19 @@ def choice_examples(task: Task) -> dict[str, list[Example]]:
             for i, text in enumerate(texts)
         ]
     return groups
+
+
+def choices_of(task: Task, rows: tuple[TokenRow, ...]) -> Choices:
+    """The candidates of each eval example, of which trl made `rows`."""
+    candidates = choice_examples(task)
+    return Choices(
+        tuple(e for group in candidates.values() for e in group),
+        rows,
+        {
+            id_: tuple((e.id, (e.expected or "").strip()) for e in group)
+            for id_, group in candidates.items()
+        },
+    )
 
 
 def _completed(example: Example, text: str) -> dict[str, Any]:

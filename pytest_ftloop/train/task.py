@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
 from pytest_ftloop.core.records import DataSet, Example, Finding
-from pytest_ftloop.evaluate.scorers import Scorer
+from pytest_ftloop.evaluate.scored import Scorer
 
 
 @dataclass(frozen=True)

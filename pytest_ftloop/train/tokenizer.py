@@ -44,17 +44,20 @@ def with_section(
     tokenizer: PreTrainedTokenizerBase,
     section: TokenizerSection,
     locate: Locate,
-) -> None:
+) -> frozenset[int]:
     """Add the section's tokens to the tokenizer, and rows to the model's embeddings for them.
 
     A tokenizer from elsewhere that the embeddings have room for changes nothing in the model; a
-    larger one must be the model's own with further tokens.
+    larger one must be the model's own with further tokens. Returns the ids of the tokens that the
+    model has not seen: those that were added, and those of a larger tokenizer.
     """
     known = len(tokenizer)
-    tokenizer.add_special_tokens(section.tokens, replace_extra_special_tokens=False)
     rows = model.get_input_embeddings().num_embeddings
+    seen = {id_ for id_ in tokenizer.get_vocab().values() if id_ < rows}
+    tokenizer.add_special_tokens(section.tokens, replace_extra_special_tokens=False)
+    added = frozenset(tokenizer.get_vocab().values()) - seen
     if len(tokenizer) <= rows:
-        return
+        return added
     if known > rows and not _extends_own(model, tokenizer):
         raise ConfigError(
             f"the tokenizer has {known} tokens, but the model's embeddings only {rows} rows",
@@ -62,6 +65,7 @@ def with_section(
             cure="Name a tokenizer that was made for this model.",
         )
     model.resize_token_embeddings(len(tokenizer))
+    return added
 
 
 def _extends_own(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:

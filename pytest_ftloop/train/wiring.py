@@ -7,7 +7,7 @@ labels are those that the collator passes to the model, not those that the setti
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,20 @@ UNLABELLED = -100
 """The label of a token without a loss, as torch's cross-entropy defines it."""
 
 
-def wiring_of(trainer: SFTTrainer, task: Task) -> Wiring:
-    """The wiring of a trainer that was built for a task. Trains nothing, draws no random number."""
+def wiring_of(
+    trainer: SFTTrainer, task: Task, added_tokens: frozenset[int] = frozenset()
+) -> Wiring:
+    """The wiring of a trainer that was built for a task. Trains nothing, draws no random number.
+
+    `added_tokens` are the ids of tokens that the base model has not seen.
+    """
     trained = {row.id: row for row in _token_rows(trainer.eval_dataset["train_sample"])}
     whole = trained | _uncut(trainer, task.train_sample, trained)
     if trainer.args.packing and trainer.args.packing_strategy != "bfd":
         trained = whole  # such packing does not cut: a long row continues in the next pack
     ends = _end_ids(trainer)
     seen = [_see(trainer, e, trained.get(e.id), whole[e.id], ends) for e in task.train_sample]
+    tokens, layers = _untrained(trainer, trained.values(), added_tokens)
     return Wiring(
         examples=len(task.train.examples),
         dropped=(
@@ -52,6 +58,8 @@ def wiring_of(trainer: SFTTrainer, task: Task) -> Wiring:
         prompt_labels=sum(row.prompt_labels for row in seen),
         split_prompts=sum(row.split_prompt for row in seen),
         max_length=trainer.args.max_length,
+        untrained_tokens=tokens,
+        untrained_layers=layers,
     )
 
 
@@ -104,6 +112,31 @@ def renderer_of(trainer: SFTTrainer) -> Renderer:
 
 def _token_rows(prepared: datasets.Dataset) -> list[TokenRow]:
     return [TokenRow(row[ID_COLUMN], row["input_ids"], row["labels"]) for row in prepared]
+
+
+def _untrained(
+    trainer: SFTTrainer, rows: Collection[TokenRow], added: frozenset[int]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The added tokens in the rows without trained weights, and the layers that hold these.
+
+    What the model reads needs an embedding, what it is to write a row of the output layer too.
+    """
+    model = trainer.model
+    layers = (
+        (model.get_input_embeddings(), {id_ for row in rows for id_ in row.input_ids} & added),
+        (model.get_output_embeddings(), {id_ for row in rows for id_ in row.labels} & added),
+    )
+    untrained = [
+        (layer, ids)
+        for layer, ids in layers
+        if ids and not any(weights.requires_grad for weights in layer.parameters())
+    ]
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    ids = sorted(set().union(*(ids for _, ids in untrained)))
+    return (
+        tuple(trainer.processing_class.convert_ids_to_tokens(ids)),
+        tuple(names[id(layer)] for layer, _ in untrained),
+    )
 
 
 def _uncut(

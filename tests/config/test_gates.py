@@ -174,7 +174,9 @@ def test_rate_outside_0_to_1(condition: str, cure: str) -> None:
 
 def test_percentage_of_a_loss() -> None:
     """A percentage makes no sense for a loss."""
-    with pytest.raises(ConfigError, match="only pass_rate and token_accuracy can be in percent"):
+    with pytest.raises(
+        ConfigError, match="only pass_rate, token_accuracy and scores can be in percent"
+    ):
         parse_gate("eval_loss", "<= 3%")
 
 

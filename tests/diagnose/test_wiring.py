@@ -125,6 +125,25 @@ def test_split_prompt() -> None:
     assert [] == findings(wiring(split_prompts=50))
 
 
+@pytest.mark.parametrize(
+    ("layers", "said", "remedy"),
+    [
+        (("wte", "lm_head"), "as wte and lm_head are not trained", "Add wte and lm_head to"),
+        (("lm_head",), "as lm_head is not trained", "Add lm_head to"),
+    ],
+)
+def test_untrained_tokens(layers: tuple[str, ...], said: str, remedy: str) -> None:
+    """Added tokens are named, up to eight of them, with the layers to train."""
+    tokens = tuple(f"<|{number}|>" for number in range(10))
+    (found,) = findings(wiring(untrained_tokens=tokens, untrained_layers=layers))
+    assert ("untrained-tokens", "warning") == (found.kind, found.severity)
+    assert said in found.message
+    assert found.message.endswith("<|6|>, <|7|> and 2 more.")
+    assert f"{remedy} lora.modules_to_save." == found.remedy
+    (few,) = findings(wiring(untrained_tokens=tokens[:1], untrained_layers=layers))
+    assert few.message.endswith("are not trained: <|0|>." if layers[1:] else "trained: <|0|>.")
+
+
 def test_the_cause_comes_before_its_symptoms() -> None:
     """Of equal severity, what the wiring shows stands before what the curves show."""
     training = fake_training(wiring=wiring(prompt_labels=900), evals=(2.0, 1.0, 1.5, 2.0))

@@ -56,5 +56,5 @@ def test_environment_variables() -> None:
     read = {name for file in PACKAGE.rglob("*.py") for name in pattern.findall(file.read_text())}
     assert set() == read - documented
     ours = {name for text in TEXTS.values() for name in re.findall(r"\bFTLOOP_\w+", text)}
-    known = {"CACHE", "CHROMIUM", "RECORDS", "TEST_CACHE", "TRACEBACK"}
+    known = {"API_KEY", "CACHE", "CHROMIUM", "RECORDS", "TEST_CACHE", "TRACEBACK"}
     assert {f"FTLOOP_{name}" for name in known} == ours

@@ -21,4 +21,4 @@ def an_example(expected: str | None = "yes", **row: Any) -> Example:
 
 
 def passes(expected: str | None, output: str, **scoring: Any) -> bool:
-    return load_scorer(Scoring(**scoring))(an_example(expected), output)
+    return load_scorer(Scoring(**scoring))(an_example(expected), output).passed

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import ConfigError, ScoringError
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.scored import Scored, scored_alike
 from pytest_ftloop.evaluate.scorers import load_scorer, score_by_choice, score_by_loss
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def write_module(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 # hook and module:function
 
 
+def by_hook(result: Any, **scoring: Any) -> Scored:
+    """What a hook's result scores."""
+    scorer = load_scorer(Scoring(scorer="hook", **scoring), lambda *_: result)
+    return scorer(an_example(), "out")
+
+
 @pytest.mark.parametrize(
     ("result", "wanted"),
     [
@@ -61,19 +68,71 @@ def write_module(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
         (np.int64(1), True),
     ],
 )
-def test_hook_result(result: Any, wanted: bool) -> None:
-    """A hook's bool, 0 or 1 is taken as a plain bool, numpy's included."""
-    assert wanted is load_scorer(Scoring(scorer="hook"), lambda *_: result)(an_example(), "out")
+def test_yes_or_no(result: Any, wanted: bool) -> None:
+    """A bool, 0 or 1, numpy's included, is a pass or none and no score."""
+    assert Scored(wanted) == by_hook(result)
+    assert wanted is by_hook(result).passed
 
 
-@pytest.mark.parametrize("result", [None, 1.0, 0.7, 2, "yes", [True], np.float64(1)])
-def test_hook_result_that_is_neither(result: Any) -> None:
+@pytest.mark.parametrize(
+    ("result", "pass_at", "passed", "scores"),
+    [
+        (1.0, None, True, {"score": 1.0}),
+        (0.999, None, False, {"score": 0.999}),
+        (sum([0.1] * 10), None, True, {"score": sum([0.1] * 10)}),
+        (1 + 1e-12, None, True, {"score": 1.0}),
+        (np.float32(0.5), 0.5, True, {"score": 0.5}),
+        (np.float64(0.4), 0.5, False, {"score": 0.4}),
+        (0.0, 0.0, True, {"score": 0.0}),
+        ({"valid": True, "fields": 0.6}, None, False, {"score.valid": 1.0, "score.fields": 0.6}),
+        ({"valid": 1, "fields": 0.6}, 0.6, True, {"score.valid": 1.0, "score.fields": 0.6}),
+        ({"a": 0.2, "b": 0.9}, {"b": 0.9}, True, {"score.a": 0.2, "score.b": 0.9}),
+        ({"a": 0.2, "b": 0.9}, {"b": 0.9, "a": 0.3}, False, {"score.a": 0.2, "score.b": 0.9}),
+    ],
+)
+def test_scores(result: Any, pass_at: Any, passed: bool, scores: dict[str, float]) -> None:
+    """A number is `score`, names are `score.<name>`; it passes where each reaches `pass_at`."""
+    assert Scored(passed, scores) == by_hook(result, pass_at=pass_at)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, 2, -0.1, 1.1, math.nan, math.inf, "yes", [True], {}, {"a": "b"}, {"a": 2}, {1: 0.5},
+     {"a]": 0.5}, {"": 0.5}, {"a": math.nan}, {"a": {"b": 1.0}}, 1j],
+)  # fmt: skip
+def test_what_is_no_score(result: Any) -> None:
     """Anything else is a ScoringError with scorer, example, place and what was found."""
-    scorer = load_scorer(Scoring(scorer="hook"), lambda *_: result)
-    with pytest.raises(ScoringError, match="wanted True or False on example 'e1'") as caught:
-        scorer(an_example(), "out")
+    with pytest.raises(
+        ScoringError, match="scorer 'pytest_ftloop_score' on example 'e1'"
+    ) as caught:
+        by_hook(result)
     assert WHERE == caught.value.where
-    assert f"({type(result).__name__})" in caught.value.message
+    assert repr(result) in caught.value.cure
+
+
+def test_pass_at_names_a_score_that_is_not_given() -> None:
+    """A name of `pass_at` that the scorer does not return is an error, never a pass."""
+    with pytest.raises(ScoringError, match="pass_at names the score 'field', which it does not"):
+        by_hook({"fields": 1.0}, pass_at={"field": 1.0})
+
+
+def test_yes_among_numbers_is_one() -> None:
+    """The mean of a score is one of all examples, also of those whose result was a bool."""
+    rows = [Scored(True), Scored(False, {"score": 0.25}), Scored(False)]
+    found = scored_alike(rows, [an_example()] * 3, "s")
+    assert [{"score": 1.0}, {"score": 0.25}, {"score": 0.0}] == [row.scores for row in found]
+    assert rows[:1] == [*scored_alike(rows[:1], [an_example()], "s")]
+
+
+@pytest.mark.parametrize("other", [{}, {"score.b": 1.0}, {"score": 1.0}])
+def test_other_names_for_another_example(other: dict[str, float]) -> None:
+    """A scorer that names other scores for another row is an error with that row's place."""
+    rows = [Scored(True, {"score.a": 1.0}), Scored(True, other)]
+    with pytest.raises(
+        ScoringError, match=r"wanted the scores score\.a for each example"
+    ) as caught:
+        scored_alike(rows, [an_example()] * 2, "s")
+    assert WHERE == caught.value.where
 
 
 def test_missing_hook() -> None:
@@ -91,15 +150,15 @@ def test_function_from_the_loop_folder(write_module: Callable[[str, str], Path])
     path = list(sys.path)
     scorer = load_scorer(Scoring(scorer="ftl_near:near"), folder=folder)
     assert path == sys.path
-    assert scorer(an_example("yes", p=("out", "yes")), "out")
-    assert not scorer(an_example("yes", p=("out", "no")), "out")
+    assert scorer(an_example("yes", p=("out", "yes")), "out").passed
+    assert not scorer(an_example("yes", p=("out", "no")), "out").passed
 
 
 def test_function_in_a_package(write_module: Callable[[str, str], Path]) -> None:
     """A dotted module is found too."""
     write_module("ftl_pkg/__init__", "")
     folder = write_module("ftl_pkg/near", "def near(*_):\n    return True\n")
-    assert load_scorer(Scoring(scorer="ftl_pkg.near:near"), folder=folder)(an_example(), "")
+    assert load_scorer(Scoring(scorer="ftl_pkg.near:near"), folder=folder)(an_example(), "").passed
 
 
 def test_function_cannot_change_the_example(write_module: Callable[[str, str], Path]) -> None:
@@ -135,7 +194,7 @@ def test_function_that_wants_another_column(write_module: Callable[[str, str], P
         "ftl_column", "def f(output, expected, example):\n    return output in example['answers']\n"
     )
     scorer = load_scorer(Scoring(scorer="ftl_column:f"), folder=folder)
-    assert scorer(replace(an_example(), kept={"answers": ["x", "y"]}), "y")
+    assert scorer(replace(an_example(), kept={"answers": ["x", "y"]}), "y").passed
     with pytest.raises(ScoringError) as caught:
         scorer(an_example(), "x")
     assert "Columns that trl does not read are named in data.keep." in caught.value.cure
@@ -237,7 +296,7 @@ def test_namesake_of_another_folder(
         for name in ("one", "two")
     }
     for name in ("one", "two", "one"):
-        assert (name == "one") == scorers[name](an_example(), "")
+        assert (name == "one") == scorers[name](an_example(), "").passed
 
 
 def test_builtin_function_without_a_signature() -> None:

@@ -268,7 +268,7 @@ def test_tool_calls_compare_as_json(output: str, passing: set[str]) -> None:
     passed = {
         name
         for name in ("exact", "contains", "json")
-        if load_scorer(Scoring(name))(example, output)
+        if load_scorer(Scoring(name))(example, output).passed
     }
     assert passing == passed
 
@@ -278,4 +278,4 @@ def test_an_answer_without_tool_calls_is_text() -> None:
     example = Example(
         "a", "", {"prompt": "p", "completion": '{"a": 1, "b": 2}'}, expected='{"a": 1, "b": 2}'
     )
-    assert not load_scorer(Scoring("exact"))(example, '{"b": 2, "a": 1}')
+    assert not load_scorer(Scoring("exact"))(example, '{"b": 2, "a": 1}').passed

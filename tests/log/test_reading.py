@@ -111,7 +111,7 @@ def test_log_of_schema_1(tmp_path: Path) -> None:
     log.verify(old)
     new = log.append(one(number=2, parent=old.id, group="9" * 64))
     assert (old, new) == log.read()
-    assert (2, "9" * 64) == (new.schema, new.group)
+    assert (3, "9" * 64) == (new.schema, new.group)
     log.remove(old)
     assert (new,) == log.read()
     assert set(log.files(new)) == set(log.folder.iterdir())

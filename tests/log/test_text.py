@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.records import SCHEMA_VERSION
 from pytest_ftloop.log import text as text_module
 from pytest_ftloop.log.record import iteration_of
 from pytest_ftloop.log.text import MOST_CHARACTERS, MOST_LEVELS, TextError, read
@@ -226,7 +227,7 @@ def test_written_text_needs_no_yaml_parser(monkeypatch: pytest.MonkeyPatch, text
         judgement_yaml(a_judgement()),
         *(path.read_text(encoding="utf-8") for path in committed()),
     ):
-        assert 2 >= read(written)["schema"]
+        assert SCHEMA_VERSION >= read(written)["schema"]
 
 
 @pytest.mark.parametrize("loader", ["SafeLoader", "CSafeLoader"])

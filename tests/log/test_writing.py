@@ -126,9 +126,9 @@ def test_record_is_made_for_diffs(tmp_path: Path) -> None:
     """The record's keys are in a fixed order; a step of the curve is one line; LF ends lines."""
     text = written_record(ImprovementLog(tmp_path)).read_bytes().decode()
     assert [
-        "schema", "loop", "number", "id", "parent", "fingerprint", "group", "adjustments", "model",
-        "settings", "data", "metrics", "final", "base", "facts", "curve", "findings", "failing",
-        "decision", "examples", "environment", "cost",
+        "schema", "loop", "number", "id", "parent", "fingerprint", "group", "weights", "adapter",
+        "adjustments", "model", "settings", "data", "metrics", "final", "base", "facts", "curve",
+        "findings", "failing", "decision", "examples", "environment", "cost",
     ] == list(yaml.safe_load(text))  # fmt: skip
     assert ["rows", "sha256"] == list(yaml.safe_load(text)["examples"])
     assert "  - [step, epoch, eval_loss, token_accuracy]\n  - [25, 0.5, 2.0, 0.5]\n" in text

@@ -57,6 +57,9 @@ class FakeInputs:
     def group(self, config: Any, settings: Settings) -> str:
         return "group-1"
 
+    def weights(self, settings: Settings) -> str:
+        return f"{settings.training['seed']:064x}"
+
 
 def trainer_of(log: ImprovementLog, runner: SeedBackend) -> SeedTrainer:
     config = from_python(

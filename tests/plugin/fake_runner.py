@@ -18,6 +18,7 @@ import pytest
 
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.records import Cost, DataSet, Evaluation, Example, ExampleResult, Run
+from pytest_ftloop.evaluate.scored import Scored
 from tests.fakes import fake_training
 from tests.processes import LONG_S
 
@@ -94,10 +95,19 @@ class FakeBackend:
         expected = (example.expected or "").strip()
         output = expected if loss < (1.4 if negation else 1.7) else "wrong"
         scorer = self.inputs.scorer
-        passed = scorer(example, output) if scorer else output == expected
+        scored = scorer(example, output) if scorer else Scored(output == expected)
         mean = loss + 0.2 if negation else loss
         return ExampleResult(
-            example.id, example.content, example.tags, 4 * mean, 4, 3, passed, expected, output
+            example.id,
+            example.content,
+            example.tags,
+            4 * mean,
+            4,
+            3,
+            scored.passed,
+            expected,
+            output,
+            scored.scores,
         )
 
 

@@ -15,8 +15,10 @@ from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.errors import ConfigError, DataError, Location
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Settings
+from pytest_ftloop.train.arguments import sft_config
 from pytest_ftloop.train.base import load_base
 from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.prepare import Prepared, build_trainer
 from tests.small_base import LORA, data_set, rows, settings
 
 pytestmark = pytest.mark.usefixtures("quietly")
@@ -122,6 +124,44 @@ def test_added_tokens_train_and_come_back(tiny: Path, task: Any, tmp_path: Path)
     assert 1026 == len(t.AutoTokenizer.from_pretrained(tmp_path / "adapter"))
     auto = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     assert 1026 == auto.get_input_embeddings().weight.shape[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "saved", "layers"),
+    [
+        ("{prompt}", "{completion}", [], ()),
+        ("<|topic|>{prompt}", "{completion}", [], ("wte",)),
+        ("<|topic|>{prompt}", "{completion}", ["wte"], ()),
+        ("{prompt}", "{completion}<|topic|>", [], ("wte", "lm_head")),
+        ("{prompt}", "{completion}<|topic|>", ["wte"], ("lm_head",)),
+        ("{prompt}", "{completion}<|topic|>", ["wte", "lm_head"], ()),
+    ],
+)
+def test_added_tokens_that_are_not_trained(
+    tiny: Path,
+    task: Any,
+    tmp_path: Path,
+    prompt: str,
+    completion: str,
+    saved: list[str],
+    layers: tuple[str, ...],
+) -> None:
+    """What is read needs trained embeddings, what is written a trained output layer too."""
+    section = TokenizerSection(name=None, add_special_tokens=["<|topic|>", "<|unused|>"])
+    made = [
+        {**row, "prompt": prompt.format(**row), "completion": completion.format(**row)}
+        for row in rows(16, 1)
+    ]
+    examples = data_set(made, "train")
+    stated = task(train=examples, train_sample=examples.examples)
+    changed = Settings(lora={**LORA, "modules_to_save": saved}, training=settings().training)
+    base = load_base(str(tiny), {}, locate, "tiny", section)
+    with base.lent() as loan:
+        args = sft_config(changed, str(tmp_path), stated.locate)
+        trainer = build_trainer(loan, args, changed, stated)
+        wiring = Prepared.of(trainer, stated, loan.added_tokens).wiring
+    assert (("<|topic|>",) if layers else ()) == wiring.untrained_tokens
+    assert layers == wiring.untrained_layers
 
 
 def test_a_larger_tokenizer_from_elsewhere(tiny: Path, tmp_path: Path) -> None:
