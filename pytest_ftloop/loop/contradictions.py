@@ -75,7 +75,8 @@ def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any])
         if not sha256 or not set_.sha256.startswith(sha256):
             wanted = set_.sha256[:16]
             yield f"it says data.{role}.sha256 {sha256}; by its fingerprint it is {wanted}"
-        if rows != len(set_.examples):
+        # Without rows it is a function's, of which only the log is known (see `reading`).
+        if set_.examples and rows != len(set_.examples):
             yield f"it says data.{role}.rows {rows}; by its fingerprint it is {len(set_.examples)}"
     if iteration.scoring != scoring:
         found, wanted = _shown(iteration.scoring), _shown(scoring)
