@@ -156,11 +156,12 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="banking77's train.csv")
     parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--eval", type=int, default=EVAL, help="eval rows (default: %(default)s)")
     chosen = parser.parse_args()
     if chosen.csv:
-        task = tasks.banking(chosen.csv, INTENTS, TRAIN, EVAL)
+        task = tasks.banking(chosen.csv, INTENTS, TRAIN, chosen.eval)
     else:
-        task = tasks.sentiment(TRAIN, EVAL)
+        task = tasks.sentiment(TRAIN, chosen.eval)
     compared = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FTLOOP_CACHE"] = str(Path(folder, "cache"))  # for the adapters, not the user's
