@@ -109,6 +109,7 @@ def from_python(
     training: Any = None,
     data: Mapping[str, Any] | None = None,
     scoring: Mapping[str, Any] | str | None = None,
+    metrics: Mapping[str, str] | list[str] | None = None,
     gates: Mapping[str, Any] | None = None,
     loop: Mapping[str, Any] | None = None,
 ) -> LoopConfig:
@@ -128,6 +129,7 @@ def from_python(
     values: dict[str, Any] = {
         "name": name,
         "data": {**(data or {})},
+        "metrics": metrics,
         "gates": dict(gates or {}),
         "loop": dict(loop or {}),
     }

@@ -18,10 +18,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
-from pytest_ftloop.config.gates import Gate, Regression, parse_gate, regression_tag
+from pytest_ftloop.config.gates import (
+    DEFAULT_FORGETTING,
+    Forgetting,
+    Gate,
+    Lift,
+    Regression,
+    check_compared,
+    check_guards,
+    check_sampled,
+    forgetting_guard,
+    parse_gate,
+    regression_tag,
+)
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
+    ForgettingSection,
+    GuardSection,
     HubSource,
     LoopFile,
     LoopSection,
@@ -30,6 +44,7 @@ from pytest_ftloop.config.sections import (
     ScoringSection,
     SplitSection,
 )
+from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
 from pytest_ftloop.core.credentials import (
     is_credential,
     is_credential_name,
@@ -64,7 +79,10 @@ class LoopConfig:
     `model`, `train`, `eval` and `holdout` may be live objects in a loop from Python. `tokenizer` is
     a loop file's section of that name, or the live tokenizer of a live model. Relative paths start
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
-    line in the loop file, and `""` to the first line.
+    line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
+    the user's name, and what it is (a built-in name or module:function).
+    `guards` are the rows that must not get worse, which `forgetting` judges: by the default gate if
+    the loop states none.
 
     `settings` hold no credential, so that whatever is made of them (fingerprint, record, report)
     holds none. `credentials` are those that were stated among them, for the training alone.
@@ -86,8 +104,21 @@ class LoopConfig:
     regressions: tuple[Regression, ...]
     holdout: Any
     loop: LoopSection
+    metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    guards: tuple[GuardSource, ...] = ()
+    forgetting: tuple[Forgetting, ...] = ()
     credentials: Settings = field(default=Settings({}, {}), repr=False)
+
+    @property
+    def thresholds(self) -> tuple[Gate, ...]:
+        """The gates on the figures of the iteration alone."""
+        return tuple(gate for gate in self.gates if not isinstance(gate, Lift))
+
+    @property
+    def comparisons(self) -> tuple[Regression, ...]:
+        """The gates that compare with other models: regression and forgetting."""
+        return (*self.regressions, *self.forgetting)
 
     def with_credentials(self, settings: Settings) -> Settings:
         """Settings of this loop with its credentials: to train with, never to write."""
@@ -177,14 +208,17 @@ def checked(
         parsed = LoopFile.model_validate(values)
     except ValidationError as error:
         mistakes += config_errors(error, locate)
-    gates, regressions = [], []
+    gates, regressions, forgetting = [], [], []
+    metrics = metrics_by_name(values.get("metrics"))
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
-                regressions.append(_regression(name_, condition, locate))
+                regressions.append(_regression(name_, condition, locate, metrics))
+            elif split_name(name_)[0] == "forgetting":
+                forgetting.append(_forgetting(name_, condition, locate))
             else:
-                gates.append(parse_gate(name_, condition, at))
+                gates.append(parse_gate(name_, condition, at, metrics))
         except ConfigError as error:
             mistakes.append(error)
         except ValidationError as error:
@@ -192,12 +226,12 @@ def checked(
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
-        section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
-        scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
+        scoring = scoring_of(ScoringSection.model_validate(values.get("scoring", {})))
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
             mistakes.append(error)
+        mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
     if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
@@ -207,9 +241,17 @@ def checked(
                 cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
-    mistakes += _credentials_elsewhere(values, locate)
+    guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+        guards, wrong = _guards(parsed, locate)
+        names = [guard.name for guard in guards]
+        mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
+    mistakes += _credentials_elsewhere(values, locate)
+    try:
+        check_sampled((*gates, *regressions), scoring.samples, source)
+    except ConfigError as error:
+        mistakes.append(error)
     if mistakes:
         first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
         if others:
@@ -233,6 +275,8 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            template=data.chat_template_kwargs,
+            tools=data.tools,
         ),
         train_sample=data.train_sample,
         settings=Settings(lora=lora[0], training=training[0]),
@@ -241,12 +285,62 @@ def checked(
         regressions=tuple(regressions),
         holdout=_plain(data.holdout),
         loop=parsed.loop,
+        metrics=metrics,
         lines=lines,
         credentials=Settings(lora=lora[1], training=training[1]),
+        guards=guards,
+        forgetting=tuple(forgetting) or ((DEFAULT_FORGETTING,) if guards else ()),
     )
 
 
-def _regression(name: str, stated: object, locate: Any) -> Regression:
+def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
+    """The loop's guards, and the mistakes in their scoring."""
+    found, mistakes = [], []
+    for name, stated in parsed.data.guards.items():
+        scoring = None
+        if isinstance(stated, GuardSection) and stated.scoring is not None:
+            scoring = scoring_of(stated.scoring)
+            try:
+                check_scoring(scoring, where=locate(f"data.guards.{name}.scoring"))
+            except ConfigError as error:
+                mistakes.append(error)
+        source = stated.source if isinstance(stated, GuardSection) else stated
+        found.append(GuardSource(name, _plain(source), scoring))
+    return tuple(found), mistakes
+
+
+def scoring_of(section: ScoringSection) -> Scoring:
+    """A scoring section as the rooms below read it."""
+    stated = section.model_dump()
+    return Scoring(**{**stated, "choices": tuple(stated["choices"] or ())})
+
+
+def _forgetting(name: str, stated: object, locate: Any) -> Forgetting:
+    """The gate that `forgetting: {alpha: 0.01}` states; null and true mean the defaults."""
+    where = locate(f"gates.{name}")
+    forgetting_guard(name, where)
+    if not isinstance(stated, Mapping) and stated not in (None, True):
+        raise ConfigError(
+            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
+            where=where,
+            cure=f"Write {name}: {{}} for the defaults.",
+        )
+    section = ForgettingSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    return Forgetting(
+        name=name,
+        alpha=section.alpha,
+        max_regression=section.max_regression,
+        min_regression=section.min_regression,
+        metrics=tuple(dict.fromkeys(section.metrics)),
+        fail_on=tuple(kind.replace("-", " ") for kind in section.fail_on),
+        line=where.line,
+        against=tuple(dict.fromkeys(section.against)),
+    )
+
+
+def _regression(
+    name: str, stated: object, locate: Any, of_the_set: Mapping[str, str]
+) -> Regression:
     """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
@@ -257,6 +351,7 @@ def _regression(name: str, stated: object, locate: Any) -> Regression:
             cure=f"Write {name}: {{}} for the defaults.",
         )
     section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    check_compared(name, section.metrics, of_the_set, where)
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
         name=name,
@@ -337,6 +432,18 @@ class Mixture:
     parts: tuple[tuple[Any, float], ...]
 
 
+@dataclass(frozen=True)
+class GuardSource:
+    """Where a guard's rows come from. Without a `scoring` they are scored like the eval set.
+
+    `source` is as for the eval set; it may be a live object in a loop from Python.
+    """
+
+    name: str
+    source: Any
+    scoring: Scoring | None = None
+
+
 def sources_in(source: Any) -> tuple[Any, ...]:
     """The sources of a mixture, or the one source."""
     return tuple(part for part, _ in source.parts) if isinstance(source, Mixture) else (source,)
@@ -346,6 +453,7 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
+    `template` and `tools` are the arguments of the chat template for all rows that lack their own.
     Without `id`, ids come from a column of that name if there is one, else from the content.
     """
 
@@ -353,3 +461,5 @@ class Columns:
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)

@@ -108,7 +108,7 @@ def found_text(value: Any) -> str:
 
 _BRANCHES = frozenset(
     {"str", "HubSource", "list[str]", "dict[str,any]", "int", "float"}
-    | {"<text>", "<list>", "<sampler>", "<hub>", "<part>"}
+    | {"<text>", "<list>", "<sampler>", "<hub>", "<part>", "<by name>", "<number>"}
 )
 """How pydantic names the branches of the unions in `sections`."""
 

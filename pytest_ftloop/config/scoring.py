@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 
@@ -44,7 +45,8 @@ class Scoring:
     example's expected text is the pattern. `choices` are the candidates of `choice` for all
     examples; those of an example come first. `ignore_case` is for `exact`, `contains` and `regex`.
     An output passes where each of its scores, or each that `pass_at` names, reaches `pass_at`; None
-    is 1.
+    is 1. `samples` outputs are drawn with `temperature` (None: greedy, or 1.0 for several samples),
+    `top_p` and `seed`; `generation` are further fields of transformers' GenerationConfig.
     """
 
     scorer: str = "exact"
@@ -54,6 +56,80 @@ class Scoring:
     choices: tuple[str, ...] = ()
     ignore_case: bool = False
     pass_at: float | Mapping[str, float] | None = None
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int = 0
+    generation: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether outputs are drawn at random, by `seed`, and not greedy."""
+        return self.samples > 1 or self.temperature is not None
+
+
+GREEDY: Mapping[str, Any] = {
+    "samples": 1, "temperature": None, "top_p": None, "seed": 0, "generation": {},
+}  # fmt: skip
+"""The options of the generation as they are where none is stated: the likeliest output, once."""
+
+OWN_GENERATION = frozenset(
+    {"do_sample", "temperature", "top_p", "max_new_tokens", "max_length", "num_return_sequences"}
+    | {"pad_token_id", "return_dict_in_generate", "output_scores", "output_logits"}
+    | {"output_attentions", "output_hidden_states"}
+)
+"""Fields of transformers' GenerationConfig that `scoring` states itself, or that must stay as they
+are for an output to be read."""
+
+ONLY_SAMPLED = frozenset({"top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+"""Fields of GenerationConfig that have an effect only where outputs are sampled."""
+
+NOT_SAMPLED = frozenset(
+    {"num_beams", "num_beam_groups", "penalty_alpha", "dola_layers", "prompt_lookup_num_tokens"}
+)
+"""Fields of GenerationConfig for ways of decoding that are no sampling."""
+
+
+def check_generation(scoring: Scoring, where: Location | None) -> None:
+    """Raise a ConfigError for options of the generation that contradict the scorer or each other.
+
+    Whether transformers knows the fields of `generation` is checked once it is imported.
+    """
+    stated = [name for name, plain in GREEDY.items() if getattr(scoring, name) != plain]
+    if stated and not needs_generation(scoring):
+        raise ConfigError(
+            f"scoring {stated[0]} is for scorers of generated text, but the scorer is "
+            f"{scoring.scorer!r}",
+            where=where,
+            cure=f"Leave out {stated[0]}, or choose another scorer.",
+        )
+    lonely = [name for name in stated if name in {"top_p", "seed"}]
+    lonely += [f"generation.{name}" for name in scoring.generation if name in ONLY_SAMPLED]
+    if lonely and not scoring.is_sampled:
+        raise ConfigError(
+            f"scoring {lonely[0]} has no effect on greedy outputs",
+            where=where,
+            cure="State a temperature, or samples: 2 or more.",
+        )
+    for name in scoring.generation:
+        if name in OWN_GENERATION:
+            cures = {
+                **dict.fromkeys(("temperature", "top_p", "max_new_tokens"), f"Set scoring.{name}."),
+                "do_sample": "Set scoring.temperature.",
+                "num_return_sequences": "Set scoring.samples.",
+                "max_length": "Set scoring.max_new_tokens.",
+            }
+            raise ConfigError(
+                f"scoring.generation can't state {name}",
+                where=where,
+                cure=cures.get(name, "Leave it out."),
+            )
+        if scoring.is_sampled and name in NOT_SAMPLED:
+            raise ConfigError(
+                f"scoring.generation {name} is no sampling, but samples or temperature are stated",
+                where=where,
+                cure="Leave out one of them.",
+            )
 
 
 def needs_generation(scoring: Scoring) -> bool:
@@ -94,6 +170,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
         raise ConfigError(
             f"scoring max_new_tokens: wanted 1 or more, found {scoring.max_new_tokens}", where=where
         )
+    check_generation(scoring, where)
 
 
 def loss_threshold(scoring: Scoring, where: Location | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, MOST_ALPHA
+from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
+from pytest_ftloop.core.metrics import is_score
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
@@ -46,7 +48,9 @@ class HubSource(_Section):
 
 def _kind_of_source(stated: object) -> str | None:
     """The form in which a source is stated: mistakes are reported for that form only."""
-    if isinstance(stated, PartSection) or (isinstance(stated, Mapping) and "source" in stated):
+    if isinstance(stated, PartSection | GuardSection) or (
+        isinstance(stated, Mapping) and "source" in stated
+    ):
         return "<part>"
     if isinstance(stated, list):
         return "<list>"
@@ -84,6 +88,11 @@ class SplitSection(_Section):
     seed: int = Field(0, description="selects the rows; the same seed selects the same rows")
 
 
+_Guarded = Annotated[
+    _Text | _Hub | Annotated["GuardSection", Tag("<part>")], Discriminator(_kind_of_source)
+]
+
+
 class DataSection(_Section):
     """Where the examples come from."""
 
@@ -99,6 +108,11 @@ class DataSection(_Section):
         None,
         description="examples kept out of every decision; measured once an iteration is accepted",
     )
+    guards: dict[str, _Guarded] = Field(
+        default_factory=dict,
+        description="rows of other tasks that must not get worse: a source by name, as for eval, "
+        "or source and scoring",
+    )
     id: str | None = Field(
         None,
         description="column of the example ids; by default id, or a hash of the content without "
@@ -108,6 +122,14 @@ class DataSection(_Section):
     keep: str | list[str] = Field(
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="arguments of the chat template for every row, such as {enable_thinking: "
+        "false}; a row's own come first",
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="tools that every row without its own gives to the chat template"
     )
     train_sample: int = Field(
         256, ge=1, description="number of train examples measured in eval mode for train_loss"
@@ -121,6 +143,11 @@ class DataSection(_Section):
             )
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
+        for name in self.guards:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(
+                    f"data.guards: wanted a name of letters, digits, '-' and '_', found {name!r}"
+                )
         if self.train == []:
             raise ValueError("data.train is an empty list: name a file")
         if self.split is not None and isinstance(self.train, list):
@@ -199,6 +226,17 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
+    temperature: float | None = Field(
+        None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="sample from the likeliest tokens of this share only"
+    )
+    seed: int = Field(0, ge=0, description="of the sampling; the training's seed is another")
+    generation: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of transformers' GenerationConfig"
+    )
     pass_at: (
         Annotated[
             Annotated[_Share, Tag("<number>")]
@@ -212,6 +250,17 @@ class ScoringSection(_Section):
         None,
         description="an example passes where its score, or each of its scores, is at least this "
         "(default 1.0); or by the score's name",
+    )
+
+
+class GuardSection(_Section):
+    """Rows of another task, with a scoring of their own."""
+
+    source: Annotated[_Text | _Hub, Discriminator(_kind_of_source)] = Field(
+        description="as for eval"
+    )
+    scoring: ScoringSection | None = Field(
+        None, description="how a row passes; by default as an eval example, or by no scorer"
     )
 
 
@@ -341,12 +390,39 @@ class RegressionSection(_Section):
     min_regression: float = Field(
         0.01, ge=0, le=LARGEST_DROP, description="a smaller drop never fails, however certain it is"
     )
-    metrics: list[Literal["eval_loss", "pass_rate", "token_accuracy", "overfit_gap"]] = Field(
-        ["eval_loss", "pass_rate"], min_length=1, description="the metrics that decide"
+    metrics: list[str] = Field(
+        ["eval_loss", "pass_rate"],
+        min_length=1,
+        description="the metrics that decide: eval_loss, pass_rate, token_accuracy, overfit_gap, "
+        "a score, or a metric of the whole set",
     )
     fail_on: list[Literal["inconclusive", "not-comparable"]] = Field(
         default_factory=list, description="verdicts that fail besides regressed and incomplete"
     )
+
+
+class ForgettingSection(RegressionSection):
+    """The forgetting gate: no guard worse than the base or the last committed version."""
+
+    metrics: list[str] = Field(
+        ["eval_loss", "pass_rate"],
+        min_length=1,
+        description="the metrics that decide, as far as a guard has them: eval_loss, pass_rate, "
+        "token_accuracy, score or score.<name>",
+    )
+    against: list[Literal["base", "baseline"]] = Field(
+        ["base", "baseline"], min_length=1, description="what a guard is compared with"
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: list[str]) -> list[str]:
+        for name in metrics:
+            if name not in LIFTED and not is_score(name):
+                raise ValueError(
+                    f"wanted {', '.join(LIFTED)}, score or score.<name>, found {name!r}"
+                )
+        return metrics
 
 
 class LoopFile(_Section):
@@ -369,6 +445,16 @@ class LoopFile(_Section):
         default_factory=lambda: dict(DEFAULT_TRAINING), description="arguments of trl.SFTConfig"
     )
     scoring: ScoringSection = Field(default_factory=lambda: ScoringSection.model_validate({}))
+    metrics: (
+        Annotated[
+            Annotated[list[str], Tag("<list>")] | Annotated[dict[str, str], Tag("<by name>")],
+            Discriminator(lambda stated: "<by name>" if isinstance(stated, Mapping) else "<list>"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="metrics of the whole eval set: built-in names, or name: module:function",
+    )
     gates: dict[str, Any] = Field(
         default_factory=dict, description='conditions such as eval_loss: "<= 3.4"'
     )
@@ -380,4 +466,5 @@ def json_schema() -> dict[str, Any]:
     schema = LoopFile.model_json_schema()
     # `gates` has no model, since the name of a gate may contain a tag; its schema refers to this.
     schema["$defs"]["RegressionSection"] = RegressionSection.model_json_schema()
+    schema["$defs"]["ForgettingSection"] = ForgettingSection.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

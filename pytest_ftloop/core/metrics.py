@@ -5,9 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Training
+from pytest_ftloop.core.records import (
+    EvalPoint,
+    Evaluation,
+    ExampleResult,
+    Guarded,
+    Training,
+)
+from pytest_ftloop.core.sampled import (
+    estimate,
+    is_sampled_metric,
+    k_of,
+    own_scores,
+    recorded_ks,
+    share_of,
+)
+from pytest_ftloop.core.set_metrics import SetMetric
+
+NO_SET_METRICS: Mapping[str, SetMetric] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -52,18 +70,43 @@ def metric_of(name: str) -> Metric:
     base = split_name(name)[0]
     if found := METRICS.get(base):
         return found
+    if guarded := guard_and_metric(base):
+        guard, metric = guarded
+        of = metric_of(metric)
+        return Metric(base, of.better, f"{of.description}; of the guard {guard}")
     what = "mean score of the eval examples, 0 to 1" if is_score(base) else "of the user's own"
+    if is_sampled_metric(base):
+        what = f"probability that {'any' if '@' in base else 'each'} of {k_of(base)} outputs passes"
     return Metric(base, "higher", what)
 
 
 def is_rate(name: str) -> bool:
     """Whether a metric is a share from 0 to 1, shown in percent and compared in points."""
-    return split_name(name)[0] in {"pass_rate", "token_accuracy"} or is_score(name)
+    name = without_guard(split_name(name)[0])
+    return name in {"pass_rate", "token_accuracy"} or is_score(name) or is_sampled_metric(name)
 
 
 def depends_on_scoring(name: str) -> bool:
     """Whether a metric is compared only where both sides were scored in the same way."""
-    return split_name(name)[0] == "pass_rate" or is_score(name)
+    name = without_guard(split_name(name)[0])
+    return name == "pass_rate" or is_score(name) or is_sampled_metric(name)
+
+
+GUARD = "guard"
+"""The metrics of a guard's rows are `guard.<guard>.<metric>`."""
+
+
+def guard_and_metric(name: str) -> tuple[str, str] | None:
+    """`guard.general.eval_loss` -> (`general`, `eval_loss`); None for a metric of the eval set."""
+    word, _, rest = name.partition(".")
+    guard, _, metric = rest.partition(".")
+    return (guard, metric) if word == GUARD and guard and metric else None
+
+
+def without_guard(name: str) -> str:
+    """`guard.general.eval_loss` -> `eval_loss`; any other name as it is."""
+    guarded = guard_and_metric(name)
+    return guarded[1] if guarded else name
 
 
 def is_score(name: str) -> bool:
@@ -90,17 +133,29 @@ def token_accuracy(results: Iterable[ExampleResult]) -> float:
 
 
 def pass_rate(results: Sequence[ExampleResult]) -> float:
-    """Fraction of examples that passed. NaN without examples."""
-    return sum(row.passed is True for row in results) / len(results) if results else math.nan
+    """Fraction of outputs that passed, each example counting alike.
+
+    NaN without examples, or if none is scored yet.
+    """
+    if all(row.passed is None for row in results):
+        return math.nan
+    return math.fsum(map(share_of, results)) / len(results)
 
 
 def mean_scores(results: Sequence[ExampleResult]) -> dict[str, float]:
     """The mean of each score over the examples, by its metric; an example without it has 0."""
-    names = dict.fromkeys(name for row in results for name in row.scores)
+    names = dict.fromkeys(name for row in results for name in own_scores(row))
     return {
         name: math.fsum(row.scores.get(name, 0.0) for row in results) / len(results)
         for name in names
     }
+
+
+def sampled_rates(results: Sequence[ExampleResult]) -> dict[str, float]:
+    """pass@k and pass^k, each a mean over the examples; none without several sampled outputs."""
+    samples = max((len(row.outputs) for row in results), default=0)
+    names = [f"pass{kind}{k}" for kind in "@^" for k in recorded_ks(samples)]
+    return {n: math.fsum(estimate(row, n) for row in results) / len(results) for n in names}
 
 
 def perplexity(loss: float) -> float:
@@ -108,10 +163,18 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else (math.nan if math.isnan(loss) else math.inf)
 
 
-def best_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Every metric of the best evaluation point, then each by tag as `name[tag]`."""
+def best_metrics(
+    evaluation: Evaluation, of_the_set: Mapping[str, SetMetric] = NO_SET_METRICS
+) -> dict[str, float]:
+    """Every metric of the best evaluation point, then each by tag as `name[tag]`.
+
+    `of_the_set` are the loop's own metrics of the whole set. A user's function is not called for a
+    tag: it may need all classes.
+    """
     figures = _figures(evaluation.examples, evaluation.train_examples)
+    figures |= {name: _round(m.of(evaluation.examples)) for name, m in of_the_set.items()}
     tags = sorted({tag for row in evaluation.examples for tag in row.tags})
+    figures |= guard_metrics(evaluation.guards)
     for tag in tags:
         by_tag = _figures(
             [row for row in evaluation.examples if tag in row.tags],
@@ -120,7 +183,40 @@ def best_metrics(evaluation: Evaluation) -> dict[str, float]:
         # Without train examples of this tag, its train loss and gap are left out, not NaN.
         missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
         figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
-    return figures
+        of_tag = [row for row in evaluation.examples if tag in row.tags]
+        figures |= {
+            f"{name}[{tag}]": _round(m.of(of_tag)) for name, m in of_the_set.items() if m.by_tag
+        }
+    return figures | _with_train_figures(figures, evaluation.train_figures)
+
+
+def guard_metrics(guards: Guarded) -> dict[str, float]:
+    """The metrics of each guard's rows, as `guard.<guard>.<metric>`.
+
+    Rows that no scorer passed or failed have no pass rate.
+    """
+    found: dict[str, float] = {}
+    for guard, rows in guards.items():
+        loss = token_mean_loss(rows)
+        figures = {
+            "eval_loss": loss,
+            "token_accuracy": token_accuracy(rows),
+            "perplexity": perplexity(loss),
+        }
+        if any(row.passed is not None for row in rows):
+            figures |= {"pass_rate": pass_rate(rows), **mean_scores(rows)}
+        found |= {f"{GUARD}.{guard}.{name}": _round(value) for name, value in figures.items()}
+    return found
+
+
+def eval_metrics(
+    rows: Sequence[ExampleResult],
+    guards: Guarded,
+    of_the_set: Mapping[str, SetMetric] = NO_SET_METRICS,
+) -> dict[str, float]:
+    """The finite metrics of results alone: without train examples there is no overfit gap."""
+    figures = best_metrics(Evaluation(tuple(rows), (), (), math.nan, guards), of_the_set)
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:
@@ -171,7 +267,22 @@ def _figures(
         "token_accuracy": _round(token_accuracy(examples)),
         "perplexity": _round(perplexity(eval_loss)),
         **{name: _round(value) for name, value in mean_scores(examples).items()},
+        **{name: _round(value) for name, value in sampled_rates(examples).items()},
     }
+
+
+def _with_train_figures(
+    figures: Mapping[str, float], train_figures: Mapping[str, float]
+) -> dict[str, float]:
+    """Train losses that are known without their examples, and the gaps that follow."""
+    found: dict[str, float] = {}
+    for name, train_loss in train_figures.items():
+        tag = split_name(name)[1]
+        of_tag = f"[{tag}]" if tag else ""
+        if f"eval_loss{of_tag}" in figures:
+            gap = _round(figures[f"eval_loss{of_tag}"] - train_loss)
+            found |= {f"train_loss{of_tag}": train_loss, f"overfit_gap{of_tag}": gap}
+    return found
 
 
 def _lacks(results: Sequence[ExampleResult], tag: str) -> bool:

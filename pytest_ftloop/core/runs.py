@@ -10,6 +10,7 @@ from typing import Literal
 from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
+from pytest_ftloop.core.sampled import estimate, is_sampled_metric, share_of
 
 Measured = Iteration | SeedRun
 """One training of some settings with one seed, with the result of each example."""
@@ -54,7 +55,7 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
     metric.name: metric
     for metric in (
         ExampleMetric("eval_loss", "loss", lambda row, tokens: row.loss / tokens),
-        ExampleMetric("pass_rate", "rate", lambda row, _: 0.0 if row.passed else 1.0),
+        ExampleMetric("pass_rate", "rate", lambda row, _: 1 - share_of(row)),
         ExampleMetric(
             "token_accuracy", "rate", lambda row, tokens: (row.tokens - row.correct) / tokens
         ),
@@ -65,6 +66,8 @@ EXAMPLE_METRICS: Mapping[str, ExampleMetric] = {
 
 def example_metric(name: str) -> ExampleMetric | None:
     """The metric of this name, if it is a mean over examples: of them all, or of their scores."""
+    if is_sampled_metric(name):
+        return ExampleMetric(name, "rate", lambda row, _: 1 - estimate(row, name))
     if is_score(name):
         return ExampleMetric(name, "rate", lambda row, _: 1 - row.scores.get(name, 0.0))
     return EXAMPLE_METRICS.get(name)
@@ -141,6 +144,11 @@ def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
 def has_figure(run: Measured, name: str) -> bool:
     """Whether a run has a figure of this name that is finite."""
     return is_figure(run.metrics.get(name, math.nan))
+
+
+def is_untrained(run: Measured) -> bool:
+    """Whether it is the untrained base, which has no seed noise."""
+    return isinstance(run, Iteration) and run.is_untrained
 
 
 def is_figure(value: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.core.chat import said, split, transcript
 from pytest_ftloop.core.errors import DataError, Location
 from pytest_ftloop.data.messages import chatml, check_messages, without_nulls
+
+_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
 """The columns that trl reads, of rows that it tokenises."""
@@ -43,12 +46,17 @@ def trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[s
             cure="Rename the columns, or write a function module:function that returns such rows.",
         )
     _check_template_columns(kept, where)
-    return kept
+    return _with_template(kept, columns, where)
 
 
 def hashed(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row's content hash covers: an explicit null key of a message counts as absent."""
     return {name: without_nulls(value) for name, value in row.items()}
+
+
+def content_of(said: Mapping[str, Any]) -> str:
+    """The content hash of a row. Raises `UnicodeEncodeError` for half a surrogate pair."""
+    return hashlib.sha256(_sorted_json(said).encode()).hexdigest()[:12]
 
 
 def texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -115,6 +123,27 @@ def _check_template_columns(row: Mapping[str, Any], where: Location) -> None:
             raise DataError(f"tools is text, but not JSON: {error}", where=where) from None
     if tools is not None and not isinstance(tools, list | tuple):
         raise DataError(f"wanted a list in tools, found {type(tools).__name__}", where=where)
+
+
+def _with_template(row: dict[str, Any], columns: Columns, where: Location) -> dict[str, Any]:
+    """The row with the loop's arguments of the chat template, as far as it has none of its own.
+
+    In the row they reach training and generation alike, and are part of the data's identity.
+    """
+    if not columns.template and columns.tools is None:
+        return row
+    if not isinstance(row.get("prompt", row.get("messages")), list | tuple):
+        name = "chat_template_kwargs" if columns.template else "tools"
+        raise DataError(
+            f"data.{name} is for rows of messages, and this one is text",
+            where=where,
+            cure=f"Leave out {name}, or give the rows messages.",
+        )
+    added: dict[str, Any] = {} if columns.tools is None else {"tools": columns.tools}
+    if columns.template:
+        own = row.get("chat_template_kwargs", {})
+        row = {**row, "chat_template_kwargs": {**columns.template, **own}}
+    return {**added, **row}
 
 
 def _token_row(row: Mapping[str, Any], where: Location) -> dict[str, Any]:

@@ -24,11 +24,14 @@ from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
+from pytest_ftloop.core.untrained import tokenising
+from pytest_ftloop.data.forms import content_of, hashed
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.sections import TokenizerSection
-    from pytest_ftloop.core.records import DataSet, Settings
+    from pytest_ftloop.core.records import DataSet, Example, Settings
 
 
 FORMAT = 1
@@ -59,11 +62,13 @@ def iteration_fingerprint(
     eval_: DataSet,
     train_sample: int,
     tokenizer: Mapping[str, Any] | None = None,
+    guards: Mapping[str, Any] | None = None,
 ) -> str:
     """The fingerprint of an iteration: a SHA-256 in hex.
 
     `model`, `scoring` and `tokenizer` are their identities (`model_identity` and the like).
     `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
+    `guards` are the identities of the guards by name (`guard_identity`).
     """
     stated = {
         "format": FORMAT,
@@ -76,9 +81,39 @@ def iteration_fingerprint(
         # A sample larger than the train set is all of it.
         "train_sample": min(train_sample, len(train.examples)),
     }
-    if tokenizer:  # else the fingerprint is what it was before there was such a section
+    # Without them the fingerprint is what it was before there were such sections.
+    if tokenizer:
         stated["tokenizer"] = tokenizer
+    if guards:
+        stated["guards"] = guards
     return _sha256(stated)
+
+
+def guard_identity(rows: DataSet, scoring: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What decides a guard's figures: its rows, and how they are scored (None: not at all)."""
+    return {"rows": rows.sha256, "scoring": scoring}
+
+
+def base_fingerprint(
+    model: str,
+    settings: Settings,
+    scoring: Mapping[str, Any],
+    eval_: DataSet,
+    tokenizer: Mapping[str, Any] | None = None,
+    guards: Mapping[str, Any] | None = None,
+) -> str:
+    """The fingerprint of a measurement of the untrained base. Arguments as of an iteration's."""
+    return _sha256(
+        {
+            "format": FORMAT,
+            "base": model,
+            "training": tokenising(settings.training),
+            "scoring": dict(scoring),
+            "eval": eval_.sha256,
+            "tokenizer": tokenizer or {},
+            "guards": guards or {},
+        }
+    )
 
 
 def weights_fingerprint(
@@ -90,7 +125,8 @@ def weights_fingerprint(
     """What identifies the weights of a training, whatever they are measured by: a SHA-256 in hex.
 
     The eval set is no part of it, although the kept adapter is the best on that: an iteration that
-    is measured again by another one keeps the adapter that it has. Arguments as of
+    is measured again by another one keeps the adapter that it has. Nor are the ids and tags of the
+    train rows, which are only labels, and what only scorers read. Arguments as of
     `iteration_fingerprint`.
     """
     stated = {
@@ -98,11 +134,18 @@ def weights_fingerprint(
         "model": model,
         "lora": dict(settings.lora),
         "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
-        "train": train.sha256,
+        "train": [content_for_model(example) for example in train.examples],
     }
     if tokenizer:
         stated["tokenizer"] = tokenizer
     return _sha256(stated)
+
+
+def content_for_model(example: Example) -> str:
+    """The content hash of what the model sees of a row, without what only scorers read."""
+    if not example.kept and not example.choices:
+        return example.content
+    return content_of(hashed(example.row))
 
 
 def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:
@@ -150,6 +193,19 @@ def split_revision(name: str) -> tuple[str, str | None]:
     """`gpt2@607a30d` -> (`gpt2`, `607a30d`)."""
     base, at, revision = name.rpartition("@")
     return (base, revision) if at and base and "/" not in revision else (name, None)
+
+
+def metrics_identity(metrics: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The metrics of the whole set as a part of the scoring's identity; empty if there are none.
+
+    A user's function counts with its source, as a scorer does.
+    """
+
+    def one(kind: str) -> Any:
+        source = function_source(kind.partition(":")[0], folder) if ":" in kind else None
+        return {"function": kind, "source": source} if source else kind
+
+    return {KEY: {name: one(kind) for name, kind in metrics.items()}} if metrics else {}
 
 
 def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:

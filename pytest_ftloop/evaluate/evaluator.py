@@ -1,4 +1,4 @@
-"""TORCH: measure examples with a model: losses, and greedy outputs if the scorer needs text.
+"""TORCH: measure examples with a model: losses, and outputs if the scorer needs text.
 
 One forward pass gives the summed loss, token count and top-1 count of each example. The eval loss
 is their exact mean over tokens, which does not depend on the batch size, as a mean of batch means
@@ -23,9 +23,15 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.evaluate.decoding import Decoding, decodings
 from pytest_ftloop.evaluate.rendering import Renderer
-from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
+from pytest_ftloop.evaluate.scored import Scorer, scored_by_output, with_outputs
 from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
+
+GREEDY = Decoding()
+"""The likeliest token at each step."""
+KeepOutputs = Callable[[tuple[ExampleResult, ...], int], object]
+"""Called with the results with their outputs, and the limit of new tokens."""
 
 ID_COLUMN = "ftloop_id"
 """The column for an example's id in the rows that trl tokenises."""
@@ -60,6 +66,11 @@ class Evaluator:
         """Renders prompts and answers with the tokenizer."""
         return Renderer(self.tokenizer, self.chat_template)
 
+    def asked(self, examples: Sequence[Example], scoring: Scoring) -> tuple[Sequence[Example], int]:
+        """The examples with what the model is trained to write as expected texts, and the limit."""
+        rendered = [replace(e, expected=self.renderer.expected(e)) for e in examples]
+        return rendered, scoring.max_new_tokens or default_new_tokens(self.renderer, rendered)
+
     def losses(
         self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
     ) -> tuple[ExampleResult, ...]:
@@ -77,10 +88,21 @@ class Evaluator:
             for e in examples
         )
 
+    def samples(
+        self, examples: Sequence[Example], scoring: Scoring, limit: int, progress: Progress
+    ) -> dict[str, tuple[str, ...]]:
+        """All outputs of each example by id, as `scoring` has them generated."""
+        each = [self.generate(examples, limit, progress, how) for how in decodings(scoring)]
+        return {e.id: tuple(outputs[e.id] for outputs in each) for e in examples}
+
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, progress: Progress
+        self,
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        progress: Progress,
+        how: Decoding = GREEDY,
     ) -> dict[str, str]:
-        """The greedy output of each example by id, as `Renderer.reading` reads it."""
+        """An output of each example by id, as `Renderer.reading` reads it."""
         renderer = self.renderer
         prompts = [(e, renderer.prompt(e)) for e in examples]
         room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
@@ -101,7 +123,9 @@ class Evaluator:
                         where=batch[0][0].where,
                         cure="Shorten the prompt, or use the scorer 'loss' or 'choice'.",
                     )
-                for (example, _), ids in zip(batch, self._batch_outputs(batch, limit), strict=True):
+                for (example, _), ids in zip(
+                    batch, self._batch_outputs(batch, limit, how), strict=True
+                ):
                     outputs[example.id] = renderer.reading(example).text(ids)
                 progress.working("generating", len(outputs), len(prompts))
         return outputs
@@ -134,7 +158,7 @@ class Evaluator:
         return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
 
     def _batch_outputs(
-        self, batch: Sequence[tuple[Example, list[int]]], limit: int
+        self, batch: Sequence[tuple[Example, list[int]]], limit: int, how: Decoding
     ) -> list[list[int]]:
         longest = max(len(ids) for _, ids in batch)
         pad = self._pad_id()
@@ -146,7 +170,9 @@ class Evaluator:
             out = self.model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
-                generation_config=self._generation_config(limit),
+                generation_config=self._generation_config(limit, how),
+                logits_processor=how.processors([example for example, _ in batch], str(device)),
+                **({"tokenizer": self.tokenizer} if "stop_strings" in how.stated else {}),
             )
         except torch.OutOfMemoryError:
             if len(batch) == 1:
@@ -156,20 +182,22 @@ class Evaluator:
             return tokens
         torch.cuda.empty_cache()
         half = len(batch) // 2
-        return self._batch_outputs(batch[:half], limit) + self._batch_outputs(batch[half:], limit)
+        return self._batch_outputs(batch[:half], limit, how) + self._batch_outputs(
+            batch[half:], limit, how
+        )
 
-    def _generation_config(self, max_new_tokens: int) -> GenerationConfig:
-        """A greedy config. The base model's own may ask for sampling, which is not reproducible."""
+    def _generation_config(self, max_new_tokens: int, how: Decoding) -> GenerationConfig:
+        """The config. The base model's own may ask for sampling, which is not reproducible."""
         # Chat models end a turn with a token of their own, besides the tokenizer's end token.
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
+        plain = {"num_beams": 1, "eos_token_id": ends or None}
         return GenerationConfig(
-            do_sample=False,
-            num_beams=1,
+            **{**plain, **how.stated},
+            do_sample=False,  # `how` draws, with random numbers of its own
             max_new_tokens=max_new_tokens,
             pad_token_id=self._pad_id(),
-            eos_token_id=ends or None,
         )
 
     def _pad_id(self) -> int:
@@ -185,38 +213,83 @@ def scored(
     scorer: Scorer | None,
     choices: Choices | None,
     progress: Progress,
+    keep: KeepOutputs = lambda _rows, _limit: None,
 ) -> tuple[ExampleResult, ...]:
-    """The results with `passed`, `scores` and `output` set, by the scorer that `scoring` names."""
+    """The results with `passed`, `scores` and `output` set, by the scorer of `scoring`.
+
+    `keep` is called with what was generated before any of it is scored: a scorer may fail.
+    """
     if scoring.scorer == "loss":
         return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
     if choices is not None:
-        return _scored_by_choice(evaluator, results, examples, choices, progress)
+        return score_choices(evaluator, results, examples, choices, progress)
     assert scorer is not None
-    # The scorer compares with what the model is trained to write.
-    rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in examples]
-    limit = scoring.max_new_tokens or default_new_tokens(evaluator.renderer, rendered)
-    outputs = evaluator.generate(rendered, limit, progress)
-    answered = [
-        replace(r, expected=(e.expected or "").strip(), output=outputs[e.id])
+    rendered, limit = evaluator.asked(examples, scoring)
+    answers = answered(evaluator, results, rendered, scoring, limit, progress)
+    keep(answers, limit)
+    return scored_by_output(answers, rendered, scorer, scoring.scorer)
+
+
+def answered(
+    evaluator: Evaluator,
+    results: Sequence[ExampleResult],
+    rendered: Sequence[Example],
+    scoring: Scoring,
+    limit: int,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """The results with what the model writes, and what it should write; not scored."""
+    outputs = evaluator.samples(rendered, scoring, limit, progress)
+    return tuple(
+        with_outputs(replace(r, expected=(e.expected or "").strip()), outputs[e.id])
         for r, e in zip(results, rendered, strict=True)
-    ]
-    return scored_by_output(answered, rendered, scorer, scoring.scorer)
+    )
+
+
+def missing_outputs(
+    evaluator: Evaluator,
+    examples: Sequence[Example],
+    wanted: Sequence[Example],
+    scoring: Scoring,
+    known_limit: int,
+    progress: Progress,
+) -> tuple[tuple[ExampleResult, ...], int]:
+    """The outputs of the `wanted` among the examples, and the limit of new tokens; not scored.
+
+    The others were generated by `known_limit` (0: unknown). Where the examples need a higher one,
+    the outputs of all are generated by that, because the known ones may be cut.
+    """
+    rendered, limit = evaluator.asked(examples, scoring)
+    if limit <= known_limit:
+        limit, ids = known_limit, {e.id for e in wanted}
+        rendered = [e for e in rendered if e.id in ids]
+    rows = [unmeasured(e) for e in rendered]
+    return answered(evaluator, rows, rendered, scoring, limit, progress), limit
+
+
+def unmeasured(example: Example) -> ExampleResult:
+    """A result without figures, to be filled in."""
+    return ExampleResult(example.id, example.content, example.tags, math.nan, 0, 0)
 
 
 def rehearse(
     evaluator: Evaluator, examples: Sequence[Example], scorer: Scorer | None, progress: Progress
 ) -> None:
-    """Generate from the longest prompt, and score a perfect answer to it, as after training.
+    """Generate from the longest prompt, and score a few rows, as after training.
 
-    What can't be rendered, generated or scored is then known before the first step. Leaves random
-    states unchanged.
+    Those are the longest, the first and the last, each with a perfect answer and with an empty
+    output. What can't be rendered, generated or scored is then known before the first step. Leaves
+    random states unchanged.
     """
     if scorer is None:
         return
-    example = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
-    rendered = replace(example, expected=evaluator.renderer.expected(example))
-    evaluator.generate([rendered], 2, progress)
-    scorer(rendered, (rendered.expected or "").strip())
+    longest = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
+    tried = {e.id: e for e in (longest, examples[0], examples[-1])}
+    rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in tried.values()]
+    evaluator.generate(rendered[:1], 2, progress)
+    for example in rendered:
+        for output in ((example.expected or "").strip(), ""):
+            scorer(example, output)
 
 
 def default_new_tokens(renderer: Renderer, rendered: Sequence[Example]) -> int:
@@ -242,13 +315,14 @@ class Choices:
     of: dict[str, tuple[tuple[str, str], ...]]
 
 
-def _scored_by_choice(
+def score_choices(
     evaluator: Evaluator,
     results: Sequence[ExampleResult],
     examples: Sequence[Example],
     choices: Choices,
     progress: Progress,
 ) -> tuple[ExampleResult, ...]:
+    """The results with the choice of each example, and whether it is the expected one."""
     losses = {r.id: r.loss for r in evaluator.losses(choices.rows, choices.examples, progress)}
     rows = []
     for result, example in zip(results, examples, strict=True):

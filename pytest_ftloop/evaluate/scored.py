@@ -13,6 +13,8 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import ScoringError
 from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.core.sampled import SHARE
+from pytest_ftloop.core.set_metrics import outputs_of
 
 ROUNDING = 1e-9
 """What adding up a score's parts may move it by: ten times 0.1 is a little below 1."""
@@ -81,11 +83,35 @@ def scored_by_output(
 
     It compares with the results' own expected texts: those that the model is trained to write.
     """
-    rows = []
+    said: list[Scored] = []
+    scored_examples: list[Example] = []
     for result, example in zip(results, examples, strict=True):
-        said = scorer(replace(example, expected=result.expected), result.output)
-        rows.append(replace(result, passed=said.passed, scores=said.scores))
-    return scored_alike(rows, examples, name)
+        asked = replace(example, expected=result.expected)
+        outputs = outputs_of(result)
+        said += [scorer(asked, output) for output in outputs]
+        scored_examples += [example] * len(outputs)
+    alike = iter(scored_alike(said, scored_examples, name))
+    return tuple(_of_all(result, [next(alike) for _ in outputs_of(result)]) for result in results)
+
+
+def with_outputs(result: ExampleResult, outputs: Sequence[str]) -> ExampleResult:
+    """The result with its outputs; several are kept in `outputs`, too."""
+    return replace(result, output=outputs[0], outputs=tuple(outputs) if len(outputs) > 1 else ())
+
+
+def _of_all(result: ExampleResult, said: Sequence[Scored]) -> ExampleResult:
+    """The result with what was said of each of its outputs.
+
+    Of several it has the share that passes, and its scores are their means. It passes if more than
+    half of them do.
+    """
+    if not result.outputs:
+        return replace(result, passed=said[0].passed, scores=said[0].scores)
+    share = sum(each.passed for each in said) / len(said)
+    scores = {
+        name: math.fsum(each.scores[name] for each in said) / len(said) for name in said[0].scores
+    }
+    return replace(result, passed=share > 0.5, scores={**scores, SHARE: share})
 
 
 def scored_alike(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.neutral import NEUTRAL
+from pytest_ftloop.core.set_metrics import KEY
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
@@ -31,4 +32,6 @@ def _training(of: Iteration) -> tuple[Any, ...]:
 
 
 def _measuring(of: Iteration) -> tuple[Any, ...]:
-    return of.data.get("eval", {}).get("sha256"), dict(of.scoring)
+    # The metrics of the set only read what was measured.
+    scoring = {key: value for key, value in of.scoring.items() if key != KEY}
+    return of.data.get("eval", {}).get("sha256"), scoring

@@ -8,12 +8,12 @@ too, so that many small losses in a row are noticed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.metrics import depends_on_scoring
-from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, pool
+from pytest_ftloop.core.metrics import NO_SET_METRICS, depends_on_scoring, split_name
+from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, noise_of, pool
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.core.runs import (
     RUN_METRICS,
@@ -27,11 +27,15 @@ from pytest_ftloop.core.runs import (
     has_figure,
     in_environment,
     is_figure,
+    is_untrained,
+    mean_of,
     rows_of,
     why_incomplete,
     with_names_of,
 )
+from pytest_ftloop.core.set_metrics import SetMetric, unit_of
 from pytest_ftloop.gate.alike import trained_alike
+from pytest_ftloop.gate.bootstrap import change_variance, figure_of, seed_from
 from pytest_ftloop.gate.paired import Groups, PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
@@ -63,6 +67,9 @@ ANCHOR_ALPHA_SHARE = 0.5
 false alarm may add at most half of what the gate allows."""
 
 
+SetMetrics = Mapping[str, SetMetric]
+"""The metrics of the whole set, by the user's name."""
+
 SCORING_CHANGED = "scoring changed"
 TOKENS_CHANGED = "the tokens of the examples changed"
 WHOLE_SET_CHANGED = "it is a figure of the whole eval set, which changed"
@@ -83,14 +90,22 @@ class Side:
 
 
 def compare(
-    candidate: Side, baseline: Side, anchor: Side | None, groups: Groups, rule: Regression
+    candidate: Side,
+    baseline: Side,
+    anchor: Side | None,
+    groups: Groups,
+    rule: Regression,
+    set_metrics: SetMetrics = NO_SET_METRICS,
 ) -> Verdict:
-    """The verdict on a candidate. The anchor is None if it is the baseline."""
-    verdict = _against(candidate, baseline, groups, rule)
+    """The verdict on a candidate. The anchor is None if it is the baseline.
+
+    `set_metrics` computes the metrics of the whole set that the rule names.
+    """
+    verdict = _against(candidate, baseline, groups, rule, set_metrics)
     if anchor is None or verdict.kind in {"incomplete", "not comparable"}:
         return verdict
     stricter = replace(rule, alpha=rule.alpha * ANCHOR_ALPHA_SHARE)
-    past = _against(candidate, anchor, groups, stricter, alone=True)
+    past = _against(candidate, anchor, groups, stricter, set_metrics, alone=True)
     slide, name = past.changes, anchor.iteration.name
     if not slide:
         note = f"the best ever accepted, {name}, is not compared: {past.because}"
@@ -104,7 +119,13 @@ def compare(
 
 
 def _against(
-    candidate: Side, baseline: Side, groups: Groups, rule: Regression, *, alone: bool = False
+    candidate: Side,
+    baseline: Side,
+    groups: Groups,
+    rule: Regression,
+    set_metrics: SetMetrics,
+    *,
+    alone: bool = False,
 ) -> Verdict:
     """The verdict against one baseline; `alone`: without the figures that are only reported."""
 
@@ -123,6 +144,12 @@ def _against(
         found = verdict("not comparable", because)
         return found if alike else replace(found, ok=False, notes=(TRAINED_ANEW,))
 
+    for name in rule.metrics:
+        if (metric := set_metrics.get(name)) and metric.unread:
+            why = (
+                f"{name} is computed by {metric.unread}, which runs in pytest --ftloop-replay only"
+            )
+            return verdict("incomplete", why)
     alike = trained_alike(candidate.iteration, baseline.iteration)
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
@@ -168,7 +195,8 @@ def _against(
         none = nothing_left(why) if had_some else verdict("not comparable", why)
         return replace(none, total=total)
 
-    tests = _Tests(PairedRuns(old.runs, new.runs, groups, ids), rule, eval_changed)
+    paired = PairedRuns(old.runs, new.runs, groups, ids)
+    tests = _Tests(paired, rule, eval_changed, set_metrics)
     metrics, left_out = tests.comparable_metrics()
     notes += left_out
     if not metrics:
@@ -202,6 +230,7 @@ class _Tests:
     paired: PairedRuns
     rule: Regression
     eval_changed: bool
+    set_metrics: SetMetrics = field(default_factory=dict)
 
     def comparable_metrics(self) -> tuple[list[str], list[str]]:
         """The gate's metrics that both sides measured alike, and why the others are left out."""
@@ -258,6 +287,8 @@ class _Tests:
 
     def _why_not_comparable(self, name: str) -> str:
         paired = self.paired
+        if name in self.set_metrics:
+            return "" if paired.defined_alike(name) else SCORING_CHANGED
         if depends_on_scoring(name):
             return "" if paired.same_scoring else SCORING_CHANGED
         if not paired.same_tokens:
@@ -276,7 +307,9 @@ class _Tests:
     def _change(
         self, name: str, ids: Sequence[str], tag: str | None, *, decides: bool = False
     ) -> Change:
-        """The change of a metric that each example has, before correction."""
+        """The change of a metric of the examples, before correction."""
+        if name in self.set_metrics:
+            return self._set_change(name, ids, tag, decides=decides)
         metric = _per_example(name)
         old, new = (
             [metric.values(self.paired.rows(run, ids)) for run in side]
@@ -290,10 +323,43 @@ class _Tests:
         noise = pool(self.paired.replicates(metric, ids))
         level = math.fsum(before) / len(before)
         prior = prior_for(metric.unit, level, noise.df)
-        test = paired_test(found, len(old), len(new), noise, prior, self.rule.alpha)
+        seeds, untrained = (len(old), len(new)), is_untrained(self.paired.old[0])
+        test = paired_test(found, *seeds, noise, prior, self.rule.alpha, untrained=untrained)
         figures = metric.figure(level), metric.figure(level + found.mean)
         change = Change(_of_tag(name, tag), *figures, test, math.nan, "unchanged")
         limit = self.rule.max_regression * (abs(level) if metric.unit == "loss" else 1.0)
+        if decides and test.upper > limit:
+            change = replace(change, decide=_what_decides(test, found, noise, prior, limit))
+        return change
+
+    def _set_change(
+        self, name: str, ids: Sequence[str], tag: str | None, *, decides: bool
+    ) -> Change:
+        """The change of a metric of the whole set, before correction.
+
+        The seed noise is that of whole runs. Their figures vary with the examples' chance too,
+        which the bootstrap counts already: so the test is cautious, never too sure.
+        """
+        metric = self.set_metrics[name]
+        old, new = (
+            [[metric.parts(row) for row in self.paired.rows(run, ids)] for run in side]
+            for side in (self.paired.old, self.paired.new)
+        )
+        everything = range(len(ids))
+        before, after = (
+            mean_of([figure_of(run, metric.figure, everything) for run in side])
+            for side in (old, new)
+        )
+        unit, n = unit_of(before), len(ids)
+        contents = [row.content for row in self.paired.rows(self.paired.new[0], ids)]
+        variance = change_variance(old, new, metric.figure, seed_from(contents))
+        # As for a rate: that no output changed does not prove that none can.
+        found = Differences(n, before - after, max(n * variance, unit * unit / n))
+        noise = noise_of(self.paired.figures(name, metric, ids))
+        prior = prior_for("loss", unit, noise.df)
+        test = paired_test(found, len(old), len(new), noise, prior, self.rule.alpha)
+        change = Change(_of_tag(name, tag), before, after, test, math.nan, "unchanged")
+        limit = self.rule.max_regression * unit
         if decides and test.upper > limit:
             change = replace(change, decide=_what_decides(test, found, noise, prior, limit))
         return change
@@ -328,14 +394,20 @@ class _Tests:
         )
 
     def _kind(self, change: Change, p_worse: float, p_better: float, alpha: float) -> MetricKind:
-        is_eval_loss = change.metric.startswith("eval_loss")
-        level = change.baseline if is_eval_loss else self.paired.loss_level
-        unit = abs(level) if _is_loss(change.metric) else 1.0
+        unit = self._unit(change)
         if p_worse <= alpha and change.test.change >= self.rule.min_regression * unit:
             return "regressed"
         if p_better <= alpha:
             return "improved"
         return "inconclusive" if change.decide else "unchanged"
+
+    def _unit(self, change: Change) -> float:
+        """What `min_regression` is a share of."""
+        if split_name(change.metric)[0] in self.set_metrics:
+            return unit_of(change.baseline)
+        is_eval_loss = change.metric.startswith("eval_loss")
+        level = change.baseline if is_eval_loss else self.paired.loss_level
+        return abs(level) if _is_loss(change.metric) else 1.0
 
 
 def _conclude(changes: Sequence[Change], rule: Regression) -> tuple[Kind, str]:

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
+from pytest_ftloop.core.sampled import share_of
+from pytest_ftloop.core.set_metrics import KEY, SetMetric, definition
 
 Groups = Sequence[Sequence[Measured]]
 """Runs that differ only in their seed, group by group: what the log knows of the seed noise."""
@@ -36,8 +39,32 @@ class PairedRuns:
 
     @property
     def same_scoring(self) -> bool:
-        """Whether both sides were scored in the same way."""
-        return dict(self.old[0].scoring) == dict(self.new[0].scoring)
+        """Whether both sides were scored in the same way, whatever metrics of the set they have."""
+        return _scorer(self.old[0]) == _scorer(self.new[0])
+
+    def defined_alike(self, name: str) -> bool:
+        """Whether a metric of the set has one definition on both sides, over outputs made alike."""
+        ours, theirs = (definition(run.scoring, name) for run in (self.new[0], self.old[0]))
+        return self.same_scoring and ours is not None and ours == theirs
+
+    def figures(self, name: str, metric: SetMetric, ids: Sequence[str]) -> list[list[float]]:
+        """A metric of the set for each run of the groups, on the given examples.
+
+        As for `replicates`, a group counts if it has at least half of them.
+        """
+        found = []
+        ours = definition(self.new[0].scoring, name)
+        for group in self.groups:
+            runs = [
+                run
+                for run in group
+                if _scorer(run) == _scorer(self.new[0]) and definition(run.scoring, name) == ours
+            ]
+            everywhere = set(ids).intersection(*(self._tables[id(run)] for run in runs))
+            shared = [i for i in ids if i in everywhere]
+            if len(runs) > 1 and 2 * len(shared) >= len(ids):
+                found.append([metric.of(self.rows(run, shared)) for run in runs])
+        return found
 
     @cached_property
     def same_tokens(self) -> bool:
@@ -101,12 +128,17 @@ class PairedRuns:
         return {id(run): {row.id: row for row in run.examples} for run in runs}
 
     def _is_scored_alike(self, run: Measured, metric: ExampleMetric) -> bool:
-        return not depends_on_scoring(metric.name) or dict(run.scoring) == dict(self.new[0].scoring)
+        return not depends_on_scoring(metric.name) or _scorer(run) == _scorer(self.new[0])
 
     def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
-        """The share of the runs that pass it, per example."""
-        tables = [[row.passed is True for row in self.rows(run)] for run in runs]
+        """The share of the runs' outputs that pass, per example."""
+        tables = [[share_of(row) for row in self.rows(run)] for run in runs]
         return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
+
+
+def _scorer(run: Measured) -> dict[str, Any]:
+    """How a run was scored, without the metrics of the set: they only read what was scored."""
+    return {key: value for key, value in run.scoring.items() if key != KEY}
 
 
 def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

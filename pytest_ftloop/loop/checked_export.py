@@ -147,6 +147,12 @@ def check_endpoint(
             "gives only text",
             cure="Check the exported folder instead: --check.",
         )
+    if task.scoring.is_sampled or task.scoring.generation:
+        raise ConfigError(
+            "the loop samples its outputs, or states scoring.generation, and an endpoint is asked "
+            "for greedy answers",
+            cure="Check the exported folder instead: --check.",
+        )
     longest = max(len(result.expected) for result in recheck.before)
     outputs = answers_of(endpoint, task.eval.examples, _limit(recheck), progress)
     answered = [

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import check_tags
-from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
+from pytest_ftloop.config.scoring import Scoring, needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.records import DataSet, Iteration, Settings
+from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
+    base_fingerprint,
+    guard_identity,
     iteration_fingerprint,
+    metrics_identity,
     model_identity,
     scoring_identity,
     tokenizer_identity,
@@ -26,7 +30,8 @@ from pytest_ftloop.data.identity import (
 from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
-from pytest_ftloop.train.task import Task, train_sample
+from pytest_ftloop.evaluate.set_metrics import load_set_metrics
+from pytest_ftloop.train.task import Guard, Task, train_sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +42,9 @@ class Inputs:
     """A loop's examples, the identities of its base model and of its scoring, and its scorer.
 
     `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
-    `scorer` it is scored without text. `notes` say what an identity does not cover.
+    `scorer` it is scored without text. `set_metrics` are its metrics of the whole eval set. `notes`
+    say what an identity does not cover. `guards` are the rows that must not get worse,
+    `guard_identities` what decides their figures, by guard.
     """
 
     train: DataSet
@@ -47,6 +54,9 @@ class Inputs:
     scorer: Scorer | None
     notes: tuple[str, ...] = ()
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+    guard_identities: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: LoopConfig, hook: UserScorer | None, *, imports: bool = True) -> Inputs:
@@ -66,28 +76,53 @@ class Inputs:
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
             _check_prompts(eval_)
-        own = config.scoring.scorer == "hook" or ":" in config.scoring.scorer
-        if needs_generation(config.scoring) and (imports or not own):
+        if needs_generation(config.scoring) and (imports or not is_own(config.scoring)):
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
             if config.scoring.scorer in {"contains", "regex", "json"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
-        return cls.identified(config, train, eval_, scorer)
+        guards = tuple(_guard(config, stated, hook, imports=imports) for stated in config.guards)
+        return cls.identified(config, train, eval_, scorer, guards, imports=imports)
 
     @classmethod
     def identified(
-        cls, config: LoopConfig, train: DataSet, eval_: DataSet, scorer: Scorer | None, **more: Any
+        cls,
+        config: LoopConfig,
+        train: DataSet,
+        eval_: DataSet,
+        scorer: Scorer | None,
+        guards: tuple[Guard, ...],
+        *,
+        imports: bool = True,
+        **more: Any,
     ) -> Self:
-        """The inputs with these data sets, and with the identities of all else."""
-        model = model_identity(config.model, config.folder, config.tokenizer)
-        scoring = scoring_identity(config.scoring, config.folder)
+        """The inputs with these rows, and with the identities of all else."""
+        folder = config.folder
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
-        tokenizer = tokenizer_identity(section, template, config.folder)
-        notes = (*_unseen(scoring), *_committed_credentials(config))
-        return cls(train, eval_, model, scoring, scorer, notes, tokenizer, **more)
+        scoring = scoring_identity(config.scoring, folder)
+        return cls(
+            train,
+            eval_,
+            model_identity(config.model, folder, config.tokenizer),
+            scoring | metrics_identity(config.metrics, folder),
+            scorer,
+            (*_unseen(scoring), *_committed_credentials(config)),
+            tokenizer_identity(section, template, folder),
+            load_set_metrics(
+                config.metrics, eval_.examples, folder, config.locate, imports=imports
+            ),
+            guards,
+            {
+                guard.name: guard_identity(
+                    guard.rows, scoring_identity(guard.scoring, folder) if guard.scoring else None
+                )
+                for guard in guards
+            },
+            **more,
+        )
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Self:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -123,7 +158,23 @@ class Inputs:
             self.eval,
             config.train_sample,
             self.tokenizer,
+            self.guard_identities,
         )
+
+    def base_fingerprint(self, settings: Settings) -> str:
+        """The fingerprint of a measurement of the untrained base, for these settings."""
+        return base_fingerprint(
+            self.model, settings, self.scoring, self.eval, self.tokenizer, self.guard_identities
+        )
+
+    @property
+    def measured_data(self) -> Mapping[str, Mapping[str, Any]]:
+        """What a record holds of the eval set and of the guards, by role."""
+        guards = {}
+        for guard in self.guards:
+            scoring = self.guard_identities[guard.name]["scoring"]
+            guards[guard.role] = {**data_facts(guard.rows), "scoring": scoring}
+        return {"eval": data_facts(self.eval), **guards}
 
     def weights(self, settings: Settings) -> str:
         """The identity of the weights that these settings train, whatever measures them."""
@@ -140,12 +191,53 @@ class Inputs:
             scorer=self.scorer,
             candidates=config.scoring.choices or tuple(expected),
             locate=config.locate,
+            guards=self.guards,
         )
 
     def group(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint without the seed. Runs that share it differ by chance alone."""
         training = {name: value for name, value in settings.training.items() if name != "seed"}
         return self.fingerprint(config, replace(settings, training=training))
+
+
+def _guard(
+    config: LoopConfig, stated: GuardSource, hook: UserScorer | None, *, imports: bool
+) -> Guard:
+    """The rows of one guard, and how they are scored.
+
+    Without a scoring of its own a guard of prompts is scored as the eval set, where that reads
+    outputs; any other is measured by its loss alone.
+    """
+    where = config.locate(f"data.guards.{stated.name}")
+    role = f"guard {stated.name}"
+    rows = data.load(stated.source, role, config.folder, config.columns, where)
+    has_prompt = rows.examples[0].prompt is not None
+    scoring = stated.scoring
+    if scoring is None and has_prompt and needs_generation(config.scoring):
+        scoring = config.scoring
+    if scoring is None:
+        return Guard(stated.name, rows)
+    where = config.locate(f"data.guards.{stated.name}.scoring") or where
+    if scoring.scorer != "loss":
+        if not has_prompt:
+            raise DataError(
+                f"the scorer {scoring.scorer!r} needs prompt and completion, or messages; the "
+                f"rows of the guard {stated.name} have neither",
+                where=where,
+                cure="Leave out its scoring: its loss is measured.",
+            )
+        _check_answers(rows)
+    scorer = None
+    if needs_generation(scoring):
+        _check_prompts(rows)
+        if imports or not is_own(scoring):
+            scorer = load_scorer(scoring, hook, folder=config.folder, where=where)
+    return Guard(stated.name, rows, scoring, scorer)
+
+
+def is_own(scoring: Scoring) -> bool:
+    """Whether a scoring is by the user's own code."""
+    return scoring.scorer == "hook" or ":" in scoring.scorer
 
 
 def model_name(config: LoopConfig) -> str | None:
@@ -191,6 +283,31 @@ def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
 def data_facts(set_: DataSet) -> Mapping[str, Any]:
     """What a record holds of a data set: its source, the number of rows, a hash of the rows."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
+
+
+def data_of(
+    config: LoopConfig, inputs: Inputs, evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data.
+
+    `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
+    """
+    train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
+    return with_limit({"train": train, **inputs.measured_data}, evaluation)
+
+
+def with_limit(
+    data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data, with the limit of the outputs that were generated."""
+    if not evaluation.max_new_tokens:
+        return data
+    return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
+
+
+def sampled(config: LoopConfig, train: DataSet) -> int:
+    """The number of train rows whose loss is measured."""
+    return min(config.train_sample, len(train.examples))
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:

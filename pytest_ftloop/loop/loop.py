@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_folder, records_folder
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
+from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
-from pytest_ftloop.gate.thresholds import check_gates
+from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
@@ -36,6 +37,7 @@ from pytest_ftloop.loop.planner import Plan, Planner
 from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.stale import stale_error
+from pytest_ftloop.loop.untrained import needs_base
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -43,11 +45,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Course:
-    """The loop's chain, and the ids of the iterations that this run trained or restored."""
+    """The loop's chain, and the ids of the iterations that this run made.
+
+    It trained them, restored them from its store, or evaluated them again.
+    """
 
     chain: tuple[Iteration, ...]
     trained: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
+    evaluated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,9 @@ class Loop:
         course = self._bring_up_to_date(cycle)
         best = best_of(course.chain, self.config.loop.metric)
         self._acceptance(cycle).complete_seeds(best)
+        if needs_base(self.config) and not self.options.replay:
+            with self._locked(cycle.improvement_log):
+                cycle.base_keeper.measure_missing(best, cycle.progress)
         return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
@@ -105,7 +114,8 @@ class Loop:
         eval set, and measures an accepted iteration on the holdout. In a replay it only compares.
         """
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
-        rules = tuple(rules) or result.regressions or (DEFAULT_REGRESSION,)
+        own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
+        rules = tuple(rules) or own
         judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
@@ -164,10 +174,7 @@ class Loop:
         """Load and check the data, and put together what every turn needs."""
         trains = trains and not self.options.replay
         log = self.log
-        if self.reads:
-            inputs = read_inputs(self.config, log)
-        else:
-            inputs = Inputs.of(self.config, self.hook, imports=trains)
+        inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
@@ -202,7 +209,8 @@ class Loop:
             if plan is None:
                 return Course(chain)
             if self.options.replay:
-                raise stale_error(self.config, cycle.inputs, log.read())
+                prospect = cycle.again.prospect(plan.settings)
+                raise stale_error(self.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
@@ -230,22 +238,26 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
-        adapter = adapter_folder(best.fingerprint)
+        base = shown_base(log.view.bases(), best)
+        of_base = log.files(base) if base is not None else ()
         return LoopResult(
             loop=config.name,
             source=config.source,
             chain=course.chain,
             best=best,
-            gates=check_gates(config.gates, best.metrics),
+            gates=LiftTests.of(log.view).check(config.gates, best),
             trained=course.trained,
             restored=course.restored,
+            evaluated=course.evaluated,
             notes=tuple(cycle.store.notes),
             is_finished=is_finished,
             log_folder=log.folder,
-            files=tuple(path for i in course.chain for path in log.files(i)),
+            files=(*(path for i in course.chain for path in log.files(i)), *of_base),
+            base=base,
             examples={e.id: e for e in cycle.inputs.eval.examples},
-            adapter=adapter if adapter.is_dir() else None,
+            adapter=adapter_at_hand(best),
             regressions=config.regressions,
+            forgetting=config.forgetting,
             log=log,
         )
 
@@ -270,11 +282,12 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
     logged = () if afresh else before
     trained: list[str] = []
     restored: list[str] = []
+    evaluated: list[str] = []
     data_findings = None
     while True:
         chain, plan = planner.walk(logged)
         if plan is None:
-            return Course(chain, tuple(trained), tuple(restored))
+            return Course(chain, tuple(trained), tuple(restored), tuple(evaluated))
         # A retrained iteration keeps its number, so that its diff shows what changed.
         known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
         plan = _as_accepted(plan, known, before)
@@ -286,8 +299,9 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
         else:
             if data_findings is None:  # once, and not at all if every iteration can be restored
                 data_findings = find_in_data(cycle)
-            written = turn(cycle, Turn(number, plan, chain, logged, data_findings))
-            trained.append(written.id)
+            known_weights = None if afresh else cycle.again.evaluable(plan.settings)
+            written = turn(cycle, Turn(number, plan, chain, logged, data_findings, known_weights))
+            (evaluated if known_weights else trained).append(written.id)
         logged = (*logged, written)
         if afresh:
             _drop_replaced(cycle, before, logged)

@@ -4,12 +4,49 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
-from pytest_ftloop.core.records import DataSet, Example, Finding
+from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding
 from pytest_ftloop.evaluate.scored import Scorer
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Rows of another task that must not get worse.
+
+    Without a `scoring` only their loss is measured. `scorer` is None where that reads no text.
+    """
+
+    name: str
+    rows: DataSet
+    scoring: Scoring | None = None
+    scorer: Scorer | None = None
+
+    @property
+    def role(self) -> str:
+        """The name of its rows among a trainer's eval sets."""
+        return f"guard.{self.name}"
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is scored by the likeliest of candidates, which are rows of their own."""
+        return self.scoring is not None and self.scoring.scorer == "choice"
+
+    @property
+    def role_of_choices(self) -> str:
+        """The name of its candidates among a trainer's eval sets."""
+        return f"{self.role}.choices"
+
+    def within(self, task: Task) -> Task:
+        """The task with this guard's rows, scored as they are, in place of the eval set."""
+        expected = dict.fromkeys((e.expected or "").strip() for e in self.rows.examples)
+        scoring = self.scoring or Scoring("loss", threshold=0.0)
+        candidates = scoring.choices or tuple(expected)
+        return replace(
+            task, eval=self.rows, scoring=scoring, scorer=self.scorer, candidates=candidates
+        )
 
 
 @dataclass(frozen=True)
@@ -18,7 +55,8 @@ class Task:
 
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
     are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
-    called with the findings on a run's rows before its first step.
+    called with the findings on a run's rows before its first step. `guards` are measured beside
+    the eval set.
     """
 
     train: DataSet
@@ -29,6 +67,45 @@ class Task:
     candidates: tuple[str, ...] = ()
     locate: Locate = lambda _: None
     found: Callable[[Sequence[Finding]], None] = lambda _: None
+    guards: tuple[Guard, ...] = ()
+
+    @property
+    def guarded(self) -> tuple[Example, ...]:
+        """The examples of all guards."""
+        return tuple(example for guard in self.guards for example in guard.rows.examples)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What of the eval set is to be measured with weights that exist.
+
+    `losses` are the examples without a known loss, `answers` those without an output or choice, and
+    `base` those whose loss with the untrained base is unknown. `max_new_tokens` is the limit by
+    which the known outputs were generated, 0 if there are none or it is unknown.
+    """
+
+    losses: tuple[Example, ...] = ()
+    answers: tuple[Example, ...] = ()
+    base: tuple[Example, ...] = ()
+    max_new_tokens: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether the model is needed. The base's loss alone is not worth loading it."""
+        return bool(self.losses or self.answers)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of `Missing`: rows with losses, rows with outputs, rows of the base.
+
+    `answers` are all examples where the limit `max_new_tokens` had to rise: a longer answer is
+    expected now. Those of generated outputs are not scored yet.
+    """
+
+    losses: tuple[ExampleResult, ...] = ()
+    answers: tuple[ExampleResult, ...] = ()
+    base: tuple[ExampleResult, ...] = ()
+    max_new_tokens: int = 0
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:
