@@ -15,7 +15,6 @@ from pydantic_core import PydanticCustomError
 
 from pytest_ftloop.core.records import (
     DEFAULT_SEED,
-    GUARD_NAME,
     ID_LENGTH,
     LOOP_NAME,
     SeedRole,
@@ -178,14 +177,7 @@ class _Table(_Row):
     file: str = ""  # of schema 1
 
 
-def _guard_names(value: dict[str, _Table]) -> dict[str, _Table]:
-    """A guard's name is a part of its table's: it leads nowhere."""
-    if all(re.fullmatch(GUARD_NAME, name) for name in value):
-        return value
-    return _not("guards by names of letters, digits, '-' and '_'")  # type: ignore[no-any-return]
-
-
-Guards = Annotated[dict[str, _Table], AfterValidator(_guard_names)]
+Guards = dict[LoopName, _Table]
 """The tables of the guards' rows, by guard."""
 
 

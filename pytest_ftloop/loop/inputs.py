@@ -79,22 +79,15 @@ class Inputs:
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
             _check_prompts(eval_)
-        if needs_generation(config.scoring) and (imports or not _is_own(config.scoring)):
+        if needs_generation(config.scoring) and (imports or not is_own(config.scoring)):
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
             if config.scoring.scorer in {"contains", "regex", "json", "number"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
-        metrics = {n: kind for n, kind in config.metrics.items() if imports or ":" not in kind}
-        return cls.identified(
-            config,
-            train,
-            eval_,
-            scorer,
-            tuple(load_guard(config, stated, hook, imports=imports) for stated in config.guards),
-            set_metrics=load_set_metrics(metrics, eval_.examples, config.folder, config.locate),
-        )
+        guards = tuple(_guard(config, stated, hook, imports=imports) for stated in config.guards)
+        return cls.identified(config, train, eval_, scorer, guards, imports=imports)
 
     @classmethod
     def identified(
@@ -103,34 +96,34 @@ class Inputs:
         train: DataSet,
         eval_: DataSet,
         scorer: Scorer | None,
-        guards: tuple[Guard, ...] = (),
+        guards: tuple[Guard, ...],
+        *,
+        imports: bool = True,
         **more: Any,
     ) -> Self:
-        """The inputs with these data sets, and with the identities of all else."""
-        model = model_identity(config.model, config.folder, config.tokenizer)
-        scoring = scoring_identity(config.scoring, config.folder)
-        scoring |= metrics_identity(config.metrics, config.folder)
+        """The inputs with these rows, and with the identities of all else."""
+        folder = config.folder
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
-        tokenizer = tokenizer_identity(section, template, config.folder)
-        identities = {
-            guard.name: guard_identity(
-                guard.rows,
-                scoring_identity(guard.scoring, config.folder) if guard.scoring else None,
-            )
-            for guard in guards
-        }
-        notes = (*_unseen(scoring), *_committed_credentials(config))
+        scoring = scoring_identity(config.scoring, folder)
         return cls(
             train,
             eval_,
-            model,
-            scoring,
+            model_identity(config.model, folder, config.tokenizer),
+            scoring | metrics_identity(config.metrics, folder),
             scorer,
-            notes,
-            tokenizer,
-            guards=guards,
-            guard_identities=identities,
+            (*_unseen(scoring), *_committed_credentials(config)),
+            tokenizer_identity(section, template, folder),
+            load_set_metrics(
+                config.metrics, eval_.examples, folder, config.locate, imports=imports
+            ),
+            guards,
+            {
+                guard.name: guard_identity(
+                    guard.rows, scoring_identity(guard.scoring, folder) if guard.scoring else None
+                )
+                for guard in guards
+            },
             **more,
         )
 
@@ -226,10 +219,10 @@ class Inputs:
         return self.fingerprint(config, replace(settings, training=training))
 
 
-def load_guard(
-    config: LoopConfig, stated: GuardSource, hook: UserScorer | None, *, imports: bool = True
+def _guard(
+    config: LoopConfig, stated: GuardSource, hook: UserScorer | None, *, imports: bool
 ) -> Guard:
-    """The rows of one guard, and how they are scored; without `imports` by no code of a user's.
+    """The rows of one guard, and how they are scored.
 
     Without a scoring of its own a guard of prompts is scored as the eval set, where that reads
     outputs; any other is measured by its loss alone.
@@ -259,13 +252,13 @@ def load_guard(
     scorer = None
     if needs_generation(scoring):
         _check_prompts(rows)
-        if imports or not _is_own(scoring):
+        if imports or not is_own(scoring):
             scorer = load_scorer(scoring, hook, folder=config.folder, where=where)
     return Guard(stated.name, rows, scoring, scorer)
 
 
-def _is_own(scoring: Scoring) -> bool:
-    """Whether the scorer is a user's code."""
+def is_own(scoring: Scoring) -> bool:
+    """Whether a scoring is by the user's own code."""
     return scoring.scorer == "hook" or ":" in scoring.scorer
 
 

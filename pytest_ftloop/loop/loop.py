@@ -175,10 +175,7 @@ class Loop:
         """Load and check the data, and put together what every turn needs."""
         trains = trains and not self.options.replay
         log = self.log
-        if self.reads:
-            inputs = read_inputs(self.config, log)
-        else:
-            inputs = Inputs.of(self.config, self.hook, imports=trains)
+        inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
         recall(inputs, log, self.progress)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_ftloop.cli import main
-from tests.loops import EVAL, SAME, TRAIN, WORSE
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.reading import read_inputs
+from tests.loops import BETTER, EVAL, SAME, TRAIN, WORSE
 
 if TYPE_CHECKING:
     from tests.loops import Loops
@@ -52,6 +55,9 @@ def held_out():
 def adjust(chain):
     note()
     return {{}}
+def figure(outputs, expected, rows):
+    note()
+    return 1.0
 """
 """Code of a loop that leaves a mark where it is imported or called."""
 
@@ -70,6 +76,8 @@ def write(loops: Loops, marker: Path, rate: str, where: str, source: str = "") -
         scoring = "scoring: {scorer: 'code_of_loop:score'}\n"
     elif where == "train":
         data = "data: {train: 'code_of_loop:train', eval: eval.jsonl}"
+    elif where == "metric":
+        scoring = "metrics: {mine: 'code_of_loop:figure'}\n"
     elif where == "both":
         data = "data: {train: 'code_of_loop:train', eval: 'code_of_loop:held_out'}"
     else:
@@ -83,7 +91,7 @@ def write(loops: Loops, marker: Path, rate: str, where: str, source: str = "") -
     loops.put("code_of_loop.py", code)
 
 
-@pytest.mark.parametrize("where", ["scorer", "train", "both", "policy"])
+@pytest.mark.parametrize("where", ["scorer", "train", "both", "policy", "metric"])
 def test_no_command_that_reads_imports_code(
     loops: Loops, marker: Path, where: str, capsys: Capture
 ) -> None:
@@ -140,4 +148,40 @@ def test_a_changed_scorer_is_seen_in_its_text(loops: Loops, marker: Path, capsys
     capsys.readouterr()
     assert 3 == main(["gate"])
     assert "the code of code_of_loop:score" in capsys.readouterr().err
+    assert not marker.exists()
+
+
+def test_a_gate_that_needs_code_does_not_hold_without_it(
+    loops: Loops, marker: Path, capsys: Capture
+) -> None:
+    """A metric that decides and is a function: the verdict is incomplete, and says who runs it."""
+    for rate in (SAME, BETTER):
+        write(loops, marker, rate, "metric")
+        text = (loops.root / "x.ftloop.yaml").read_text()
+        text = text.replace("regression: {}", "regression: {metrics: [eval_loss, mine]}")
+        loops.put("x.ftloop.yaml", text)
+        loops.train()
+        loops.commit()
+    marker.unlink()
+    sys.modules.pop("code_of_loop", None)
+    capsys.readouterr()
+    assert 3 == main(["gate", "HEAD~1..HEAD"])
+    out = capsys.readouterr().out
+    assert "incomplete" in out
+    assert "mine is computed by code_of_loop:figure" in out
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "guard",
+    ["'code_of_loop:held_out'", "{source: eval.jsonl, scoring: {scorer: 'code_of_loop:score'}}"],
+)
+def test_guards_are_read_without_code(loops: Loops, marker: Path, guard: str) -> None:
+    """Neither a guard's rows nor its scoring is run to know its identity."""
+    write(loops, marker, SAME, "scorer")
+    text = (loops.root / "x.ftloop.yaml").read_text()
+    loops.put("x.ftloop.yaml", text.replace("eval.jsonl}", f"eval.jsonl, guards: {{g: {guard}}}}}"))
+    config = read_loop_file(loops.root / "x.ftloop.yaml")
+    inputs = read_inputs(config, ImprovementLog(loops.root / "improvement_log" / "x"))
+    assert ["g"] == list(inputs.guard_identities)
     assert not marker.exists()
