@@ -96,6 +96,7 @@ class KeptBackend:
         adapter: Path | None = None,  # noqa: ARG002
         base_eval_loss: float | None = None,  # noqa: ARG002
         pace: Pace | None = None,  # noqa: ARG002
+        metric: str = "eval_loss",  # noqa: ARG002
         keep: Callable[[Run], object] | None = None,  # noqa: ARG002
     ) -> Run:
         """See `Backend`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.runs import Measured, decisive, rows_of
-from pytest_ftloop.core.set_metrics import KEY
+from pytest_ftloop.core.set_metrics import ONLY_READ
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, Iteration
@@ -66,5 +66,5 @@ def _training(of: Iteration) -> tuple[Any, ...]:
 
 def _measuring(of: Iteration) -> tuple[Any, ...]:
     # The metrics of the set only read what was measured.
-    scoring = {key: value for key, value in of.scoring.items() if key != KEY}
+    scoring = {key: value for key, value in of.scoring.items() if key not in ONLY_READ}
     return of.data.get("eval", {}).get("sha256"), scoring

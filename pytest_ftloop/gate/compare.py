@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.metrics import NO_SET_METRICS, depends_on_scoring, split_name
+from pytest_ftloop.core.metrics import NO_SET_METRICS, depends_on_scoring, is_score, split_name
 from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, noise_of, pool
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.core.runs import (
@@ -152,7 +152,9 @@ def _against(
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
     # The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
-    figures = [_of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS]
+    figures = [
+        _of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS or is_score(name)
+    ]
     for run in new.runs:
         if why := why_incomplete(run, figures):
             return verdict("incomplete", f"{_run_name(run)}: {why}")
@@ -312,7 +314,12 @@ class _Tests:
         if name in self.set_metrics:
             return "" if paired.defined_alike(name) else SCORING_CHANGED
         if depends_on_scoring(name):
-            return "" if paired.same_scoring else SCORING_CHANGED
+            if not paired.same_scoring:
+                return SCORING_CHANGED
+            # Of records from before scores, an example without one would count as 0.
+            rows = [row for run in paired.old for row in paired.rows(run)]
+            lacks = is_score(name) and not all(name in row.scores for row in rows)
+            return f"the baseline lacks {name}" if lacks else ""
         if not paired.same_tokens:
             return TOKENS_CHANGED
         if name not in RUN_METRICS:

@@ -14,7 +14,7 @@ from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, distinct, is_figure
 from pytest_ftloop.core.sampled import share_of
-from pytest_ftloop.core.set_metrics import KEY, SetMetric, definition
+from pytest_ftloop.core.set_metrics import ONLY_READ, SetMetric, definition
 
 Groups = Sequence[Sequence[Measured]]
 """Runs that differ only in their seed, group by group: what the log knows of the seed noise."""
@@ -138,7 +138,7 @@ class PairedRuns:
 
 def _scorer(run: Measured) -> dict[str, Any]:
     """How a run was scored, without the metrics of the set: they only read what was scored."""
-    return {key: value for key, value in run.scoring.items() if key != KEY}
+    return {key: value for key, value in run.scoring.items() if key not in ONLY_READ}
 
 
 def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

@@ -13,7 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from pytest_ftloop.core.records import DEFAULT_SEED, ID_LENGTH, LOOP_NAME, SeedRole, Severity
+from pytest_ftloop.core.records import (
+    DEFAULT_SEED,
+    GUARD_NAME,
+    ID_LENGTH,
+    LOOP_NAME,
+    SeedRole,
+    Severity,
+)
 from pytest_ftloop.log.writing import EVAL_COLUMNS, STEP_COLUMNS
 
 OURS = "ftloop"
@@ -171,7 +178,14 @@ class _Table(_Row):
     file: str = ""  # of schema 1
 
 
-Guards = dict[str, _Table]
+def _guard_names(value: dict[str, _Table]) -> dict[str, _Table]:
+    """A guard's name is a part of its table's: it leads nowhere."""
+    if all(re.fullmatch(GUARD_NAME, name) for name in value):
+        return value
+    return _not("guards by names of letters, digits, '-' and '_'")  # type: ignore[no-any-return]
+
+
+Guards = Annotated[dict[str, _Table], AfterValidator(_guard_names)]
 """The tables of the guards' rows, by guard."""
 
 
@@ -237,7 +251,7 @@ class SeedRunRecord(_Record):
 class UntrainedRecord(_Record):
     """`base/<id>-<tag>.yaml`."""
 
-    fingerprint: str
+    fingerprint: Fingerprint
     model: str
     scoring: dict[str, Any]
     data: dict[str, _Data]

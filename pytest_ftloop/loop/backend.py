@@ -42,6 +42,7 @@ class Backend(Protocol):
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Keep | None = None,
     ) -> Run:
         """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
@@ -50,9 +51,9 @@ class Backend(Protocol):
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
         `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per
         token) the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run
-        that can no longer reach it is ended early. `keep` is called with the run as far as it is
-        known before outputs are generated, and again before they are scored: what comes then may
-        fail or be interrupted.
+        that can no longer reach it is ended early. The best point is chosen by `metric`. `keep` is
+        called with the run as far as it is known before outputs are generated, and again before
+        they are scored: what comes then may fail or be interrupted.
         """
 
     def measure(
@@ -114,6 +115,7 @@ class LocalBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Keep | None = None,
     ) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
@@ -125,6 +127,7 @@ class LocalBackend:
                 adapter=adapter,
                 base_eval_loss=base_eval_loss,
                 pace=pace,
+                metric=metric,
                 keep=keep,
             )
 

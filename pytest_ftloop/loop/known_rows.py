@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import needs_generation
-from pytest_ftloop.core.records import Example, ExampleResult, Iteration, SeedRun, Untrained
-from pytest_ftloop.core.set_metrics import KEY as METRICS
+from pytest_ftloop.core.records import (
+    Example,
+    ExampleResult,
+    Iteration,
+    SeedRun,
+    Untrained,
+    measured_content,
+)
+from pytest_ftloop.core.set_metrics import ONLY_READ
 from pytest_ftloop.data.identity import content_for_model
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_loss
@@ -21,7 +28,18 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
 
 OF_SCORER = frozenset(
-    {"scorer", "source", "threshold", "pattern", "choices", "ignore_case", "pass_at", METRICS}
+    {
+        "scorer",
+        "source",
+        "threshold",
+        "pattern",
+        "choices",
+        "ignore_case",
+        "pass_at",
+        "tolerance",
+        "rouge",
+    }
+    | {"judge", *ONLY_READ}
 )
 """What of a scoring's identity only says how an output is scored. All else counts as a part of how
 it is generated: outputs of another generation are not scored as if they were of this one."""
@@ -170,18 +188,19 @@ def known_rows(of: Measurable, sources: Sequence[Source]) -> KnownRows:
 def _by_example(of: Measurable, rows: Iterable[ExampleResult]) -> Rows:
     """The first row of each example, by the example's content.
 
-    A row without the columns that only scorers read counts as the same row with them.
+    What only scorers read does not count: the row has the same loss and output with it, without it
+    and after a change of it.
     """
     by_content: dict[str, ExampleResult] = {}
     for row in rows:
         by_content.setdefault(row.content, row)
+        by_content.setdefault(measured_content(row.content), row)
     found: dict[str, ExampleResult] = {}
     for example in of.examples:
-        content = example.content
-        if content not in by_content:
-            content = content_for_model(example)
-        if content in by_content:
-            found[example.content] = by_content[content]
+        whole = example.content
+        names = (whole, measured_content(whole), content_for_model(example))
+        if known := next((name for name in names if name in by_content), None):
+            found[whole] = by_content[known]
     return found
 
 

@@ -45,10 +45,11 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
-from pytest_ftloop.evaluate.decoding import check_decoding
+from pytest_ftloop.evaluate.decoding import check_decoding, decodings
 from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
+from pytest_ftloop.train.best_point import best_point
 from pytest_ftloop.train.boundary import Stage, boundary
 from pytest_ftloop.train.measured import found_of, measured_base, measured_guards, only_missing
 from pytest_ftloop.train.prepare import Prepared, build_trainer
@@ -88,17 +89,19 @@ def run_lora(
     base_eval_loss: float | None = None,
     tracked: Tracked | None = None,
     pace: Pace | None = None,
+    metric: str = "eval_loss",
     keep: Callable[[Run], object] | None = None,
 ) -> Run:
     """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
 
     With `base_eval_loss` the untrained base is not measured again. `tracked` is the run's name at
-    experiment trackers. A run that can no longer reach `pace` is ended early. `keep` is called with
-    the run before it is scored. Raises `ConfigError` or `DataError` for settings or data that can't
-    be trained, `TrainingError` if memory does not suffice for a batch of one example.
+    experiment trackers. A run that can no longer reach `pace` is ended early. The best point is
+    chosen by `metric`. `keep` is called with the run before it is scored. Raises `ConfigError` or
+    `DataError` for settings or data that can't be trained, `TrainingError` if memory does not
+    suffice for a batch of one example.
     """
     started = time.perf_counter()
-    recorder = Recorder(task, settings, progress, pace)
+    recorder = Recorder(task, settings, progress, pace, metric)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
         try:
@@ -152,7 +155,9 @@ class Attempt:
             )
             stage.is_now("generating and scoring", "scoring")
             check_decoding(task.scoring, task.locate("scoring.generation"))
-            rehearse(evaluator, task.eval.examples, task.scorer, progress)
+            rehearse(
+                evaluator, task.eval.examples, task.scorer, progress, decodings(task.scoring)[0]
+            )
             stage.is_now("measuring the untrained base")
             recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
@@ -239,6 +244,17 @@ class Attempt:
                 progress,
                 answered,
             )
+            stage.is_now("choosing the best point", "scoring")
+            best = best_point(trainer.model, evaluator, recorder, prepared.choices, examples)
+            training = replace(training, point_figures=best.figures)
+            if best.step != recorder.best_step:
+                training = replace(training, best_step=best.step)
+                examples = best.examples
+                best_sample = evaluator.losses(prepared.train_sample, sample, progress)
+                measured = replace(measured, examples=best.results, train_examples=best_sample)
+                if self.adapter is not None:
+                    hash_, not_saved = save_adapter(trainer, self.adapter)
+                keep(run_of(measured))
             guards = measured_guards(evaluator, task, prepared, progress)
             evaluation = replace(
                 measured, examples=examples, guards=guards, max_new_tokens=limits[-1]
@@ -366,22 +382,10 @@ def load_adapter(trainer: SFTTrainer, adapter: Path) -> None:
 
 def measure_base(base: Base, task: Task, settings: Settings, progress: Progress) -> BaseMeasured:
     """Evaluate the untrained base, without training. Settings decide how rows become tokens."""
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
-        args = sft_config(settings, folder, task.locate)
-        args.report_to = []  # nothing is trained, so no run may appear at the trackers
-        doing = "measuring the untrained base"
-        with boundary(doing, settings, task.locate, "model"), base.lent() as loan:
-            trainer = build_trainer(loan, args, settings, task)
-            prepared = Prepared.of(trainer, task)
-            evaluator = Evaluator(
-                trainer.model,
-                trainer.processing_class,
-                args.per_device_eval_batch_size,
-                trainer.accelerator.autocast,
-                trainer.chat_template,
-            )
-            results = measured_base(trainer, evaluator, task, prepared, progress)
-        return BaseMeasured(results, environment(args, base.quantised_by))
+    with untrained(base, task, settings) as (trainer, prepared, evaluator, stage):
+        stage.is_now("measuring the untrained base", "scoring")
+        results = measured_base(trainer, evaluator, task, prepared, progress)
+        return BaseMeasured(results, environment(trainer.args, base.quantised_by))
 
 
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
@@ -472,6 +476,7 @@ class LoraTrainer:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Callable[[Run], object] | None = None,
     ) -> Run:
         """Train one run, called `name` at experiment trackers. See `run_lora`."""
@@ -484,6 +489,7 @@ class LoraTrainer:
             base_eval_loss=base_eval_loss,
             tracked=Tracked.of(self.config, name),
             pace=pace,
+            metric=metric,
             keep=keep,
         )
 

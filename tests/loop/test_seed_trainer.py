@@ -12,6 +12,7 @@ from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Run
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.seeds import SeedTrainer
@@ -52,7 +53,7 @@ class SeedBackend:
 class FakeInputs:
     """Only what tells settings apart."""
 
-    set_metrics: Mapping[str, Any] = MappingProxyType({})
+    set_metrics = MappingProxyType[str, SetMetric]({})
 
     def fingerprint(self, config: Any, settings: Settings) -> str:
         return f"{settings.training['seed']:064x}"

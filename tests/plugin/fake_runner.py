@@ -63,6 +63,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Any = None,
     ) -> Run:
         rate = settings.get("training.learning_rate")
