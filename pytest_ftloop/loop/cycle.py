@@ -174,7 +174,7 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
     assert known is not None
     cycle.progress.working(f"evaluating again: {known.what}")
     with _logged_unscored(cycle, current) as keep:
-        base = _base_eval_loss(current.chain)
+        base = _base_eval_loss(cycle, current, known)
         run = cycle.again.evaluate(known, current.plan.settings, base)
         keep(run)
         run = cycle.again.scored(run)
@@ -297,9 +297,12 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
         ) from error
 
 
-def _base_eval_loss(chain: Sequence[Iteration]) -> float | None:
-    """The untrained base's loss as the chain has it; None if it is to be measured."""
-    value = chain[0].base.get("eval_loss", math.nan) if chain else math.nan
+def _base_eval_loss(cycle: Cycle, current: Turn, known: Known) -> float | None:
+    """The untrained base's loss, as the chain or the log has it; None if it is not known."""
+    chain, settings = current.chain, current.plan.settings
+    base = cycle.base_keeper.measured_in(known.source.environment, settings)
+    figures = base.metrics if base is not None else chain[0].base if chain else {}
+    value = figures.get("eval_loss", math.nan)
     return value if math.isfinite(value) else None
 
 

@@ -386,6 +386,56 @@ def test_an_iteration_with_a_seed_that_is_known(tmp_path: Path) -> None:
     assert best.steps
 
 
+# guards and the untrained base
+
+
+GUARD = [{"id": f"g{n}", "prompt": f"q{n}", "completion": f"d{n}"} for n in range(10, 14)]
+
+DATA = {"guards": {"general": GUARD}}
+
+
+def pass_rates(folder: Path) -> list[tuple[float, float]]:
+    """The base's pass rates on the eval set and the guard, by measurement in the log."""
+    names = ("pass_rate", "guard.general.pass_rate")
+    found = [tuple(base.metrics[n] for n in names) for base in log_of(folder).view.bases()]
+    return sorted(found)  # type: ignore[arg-type]
+
+
+def test_guards_and_base_are_scored_again(tmp_path: Path) -> None:
+    """Another scorer scores what the base and the guards' rows gave, from the log alone."""
+    old = run(tmp_path, Adapters(), data=DATA).best
+    backend = Adapters()
+    new = run(tmp_path, backend, data=DATA, scoring="contains").best
+    assert [] == backend.asked
+    name = "guard.general.pass_rate"
+    assert (0.0, 0.5) == (old.metrics[name], new.metrics[name])
+    assert [r.loss for r in old.guards["general"]] == [r.loss for r in new.guards["general"]]
+    assert [(0.0, 0.0), (0.5, 0.5)] == pass_rates(tmp_path)
+    assert old.base == new.base
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [({}, ["g10", "g11", "g12", "g13"]), ({"guards": {"general": GUARD[1:]}}, ["g10"])],
+    ids=["a new guard", "a new row of it"],
+)
+def test_only_a_guards_new_rows_are_measured(
+    tmp_path: Path, before: dict[str, Any], wanted: list[str]
+) -> None:
+    """A guard that is added needs no training, and nothing of the eval set is measured again."""
+    run(tmp_path, Adapters(), data=before)
+    backend = Adapters()
+    best = run(tmp_path, backend, data=DATA).best
+    assert ["measure"] == backend.asked
+    (asked,) = backend.missing
+    assert ["guard.general"] == list(asked.trained) == list(asked.base)
+    for missing in (asked.trained["guard.general"], asked.base["guard.general"]):
+        assert wanted == [e.id for e in missing.losses]
+    anew = run(tmp_path / "anew", Adapters(), data=DATA).best
+    assert list(anew.guards["general"]) == list(best.guards["general"])
+    assert 1 == sum("general" in base.guards for base in log_of(tmp_path).view.bases())
+
+
 # older records
 
 
