@@ -119,6 +119,11 @@ class DataSection(_Section):
         "such a column",
     )
     tags: str | list[str] = Field("tags", description="column or columns of tags")
+    answers: str | None = Field(
+        None,
+        min_length=1,
+        description="column of the acceptable answers besides the expected text: a list of texts",
+    )
     keep: str | list[str] = Field(
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
@@ -237,8 +242,8 @@ class ScoringSection(_Section):
 
     scorer: str = Field(
         "exact",
-        description="loss, exact, contains, regex, choice, json, judge, hook, or module:function; "
-        "with the section judge it is judge",
+        description="loss, exact, contains, regex, choice, json, number, f1, rouge, tool_call, "
+        "judge, hook, or module:function; with the section judge it is judge",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="maximum length of the greedy generation"
@@ -281,6 +286,16 @@ class ScoringSection(_Section):
         None,
         description="an example passes where its score, or each of its scores, is at least this "
         "(default 1.0); or by the score's name",
+    )
+    tolerance: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[float, Field(ge=0), Tag("<number>")],
+            Discriminator(lambda stated: "<text>" if isinstance(stated, str) else "<number>"),
+        ]
+        | None
+    ) = Field(None, description="for number: the largest difference that passes, or a percentage")
+    rouge: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] | None = Field(
+        None, description="for rouge: its kind (default rougeL)"
     )
 
 
@@ -349,8 +364,11 @@ class LoopSection(_Section):
     patience: int = Field(
         2, ge=1, description="iterations without improvement before the loop stops"
     )
-    metric: Literal["eval_loss", "pass_rate"] = Field(
-        "eval_loss", description="the metric that decides which iteration is best"
+    metric: str | None = Field(
+        None,
+        min_length=1,
+        description="the metric that decides which iteration, and which evaluation point of it, is "
+        "best; by default the pass rate or score that all thresholds are about, else eval_loss",
     )
     time_budget_s: float | None = Field(
         None, gt=0, description="no iteration starts that would end after this many seconds"

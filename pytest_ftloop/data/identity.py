@@ -19,11 +19,12 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.records import measured_content
 from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
 from pytest_ftloop.core.untrained import tokenising
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the fingerprint. Raising it makes all logs out of date, so all loops train again."""
-
-SCORE_HOOK = "pytest_ftloop_score"
-"""The hook that the scorer `hook` calls."""
 
 _WEIGHTS = (".safetensors", ".bin")
 """The endings of weight files, which count in subfolders too: an index may name them there."""
@@ -144,7 +142,7 @@ def weights_fingerprint(
 def content_for_model(example: Example) -> str:
     """The content hash of what the model sees of a row, without what only scorers read."""
     if not example.kept and not example.choices:
-        return example.content
+        return measured_content(example.content)
     return content_of(hashed(example.row))
 
 

@@ -58,5 +58,41 @@ def same(left: Any, right: Any) -> bool:
     return True
 
 
+def wrong_fields(wanted: Any, found: Any) -> tuple[list[str], int]:
+    """The paths of the wanted fields that are wrong or missing in `found`, and how many there are.
+
+    A field is a value that holds no others, at any depth: `customer.name`, `items[0].price`. An
+    empty object or list is one too, and so is a value that is neither. What `found` has besides
+    does not count.
+    """
+    wrong: list[str] = []
+    total = 0
+    # A stack, not recursion: a model can write JSON that is nested too deep to recurse.
+    waiting: list[tuple[str, Any, Any]] = [("", wanted, found)]
+    while waiting:
+        path, value, other = waiting.pop()
+        if isinstance(value, dict) and value:
+            has = other if isinstance(other, dict) else {}
+            parts = [(_below(path, key), v, has.get(key, MISSING)) for key, v in value.items()]
+        elif isinstance(value, list) and value:
+            items = other if isinstance(other, list) else []
+            items = [*items, *[MISSING] * (len(value) - len(items))]
+            parts = [(f"{path}[{i}]", v, items[i]) for i, v in enumerate(value)]
+        else:
+            total += 1
+            wrong += [] if other is not MISSING and same(value, other) else [path or "value"]
+            continue
+        waiting += reversed(parts)
+    return wrong, total
+
+
+MISSING = object()
+"""Stands for a field that the output does not have; null is a value of its own."""
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")

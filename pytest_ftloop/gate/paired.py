@@ -12,7 +12,7 @@ from typing import Any
 from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
-from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
+from pytest_ftloop.core.runs import ExampleMetric, Measured, distinct, is_figure
 from pytest_ftloop.core.sampled import share_of
 from pytest_ftloop.core.set_metrics import ONLY_READ, SetMetric, definition
 
@@ -110,8 +110,8 @@ class PairedRuns:
         A group of an older eval set may lack some of them. It counts if it has at least half.
         """
         found = []
-        for group in self.groups:
-            runs = [run for run in group if self._is_scored_alike(run, metric)]
+        alike = [[r for r in group if self._is_scored_alike(r, metric)] for group in self.groups]
+        for runs in distinct(alike):
             tables = [self._tables[id(run)] for run in runs]
             everywhere = set(ids).intersection(*tables)
             shared = [i for i in ids if i in everywhere]

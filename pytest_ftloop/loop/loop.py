@@ -97,7 +97,7 @@ class Loop:
         """
         cycle = self._cycle_begun = self._cycle()
         course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.loop.metric)
+        best = best_of(course.chain, self.config.metric_of(course.chain))
         self._acceptance(cycle).complete_seeds(best)
         if needs_base(self.config) and not self.options.replay:
             with self._locked(cycle.improvement_log):
@@ -126,7 +126,7 @@ class Loop:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
         course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.loop.metric)
+        best = best_of(course.chain, self.config.metric_of(course.chain))
         self._acceptance(cycle).train_seeds(best, seeds, "calibration")
         return self._result(cycle, course, best)
 
@@ -149,7 +149,7 @@ class Loop:
             return Outlook(chain, parent, decision.next, decision.because)
         # A stop without adjustments: ask the policy, which may have changed since.
         known = planner.known(chain, logged)
-        proposal = planner.policy.propose(chain, self.config.loop.metric, known)
+        proposal = planner.policy.propose(chain, self.config.metric_of(chain), known)
         because = proposal.because or decision.because
         return Outlook(chain, proposal.parent, proposal.adjustments, because)
 

@@ -111,6 +111,14 @@ def test_many_wrong_labels_are_looked_for() -> None:
     assert "of these named" in benchmark("slices.py", "--smoke", "--only", "many")
 
 
+def test_wrong_labels_are_looked_for_by_words() -> None:
+    """Each task's table is printed, and 20% wrong labels of the held-out one are named."""
+    printed = benchmark("slices.py", "--only", "words", "--blocks", "1")
+    library = printed.partition("library, by words")[2].splitlines()
+    (line,) = (line.split() for line in library if line.startswith("20% wrong"))
+    assert ["4", "4"] == line[2:4]
+
+
 @pytest.mark.slow
 def test_held_out_faults_are_logged_as_by_others(tmp_path: Path) -> None:
     """Faults of the held-out task are trained, and each form of their logs is diagnosed."""
