@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Comparison, Tolerance, compare
 from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.served import answers_of
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.judging import recall
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
@@ -83,6 +85,7 @@ class Recheck:
                 cure="A loop made in Python has none. Else name it: ftloop export ITERATION FILE.",
             )
         inputs = Inputs.of(logged.config, _same_outputs(iteration))
+        recall(inputs, logged.log, Silent())
         pairs = _shared(iteration.examples, inputs.eval.examples)
         if not pairs:
             raise DataError(
