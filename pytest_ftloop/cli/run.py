@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
-        loop = Loop(ready(file), options, progress)
+        loop = Loop(ready(file), options, progress, reads=options.replay)
         result = loop.run()
         trained_notes = result.notes  # judging adds its own, which are printed with the verdicts
         if result.comparisons:

@@ -33,6 +33,7 @@ from pytest_ftloop.config.gates import (
     parse_gate,
     regression_tag,
 )
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring, scores_of
 from pytest_ftloop.config.sections import (
@@ -239,9 +240,14 @@ def checked(
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
-        scoring = scoring_of(ScoringSection.model_validate(values.get("scoring", {})))
+        section = ScoringSection.model_validate(values.get("scoring", {}))
+        scoring = scoring_of(section)
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
+            if section.judge is not None:
+                from pytest_ftloop.core.endpoint import checked_url  # it imports urllib
+
+                checked_url(section.judge.url, locate("scoring.judge.url"))
         except ConfigError as error:
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
@@ -342,9 +348,14 @@ def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], lis
 
 
 def scoring_of(section: ScoringSection) -> Scoring:
-    """A scoring section as the rooms below read it."""
+    """The scoring that a section states; with a judge the scorer need not be named."""
     stated = section.model_dump()
-    return Scoring(**{**stated, "choices": tuple(stated["choices"] or ())})
+    stated["choices"] = tuple(stated["choices"] or ())
+    if judge := stated["judge"]:
+        stated["judge"] = Judge(**{**judge, "scale": tuple(judge["scale"])})
+        if "scorer" not in section.model_fields_set:
+            stated["scorer"] = "judge"
+    return Scoring(**stated)
 
 
 def _forgetting(name: str, stated: object, locate: Any) -> Forgetting:

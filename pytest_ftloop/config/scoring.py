@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 from pytest_ftloop.core.metrics import SCORE
 
@@ -29,6 +30,7 @@ SCORERS: Mapping[str, str] = {
     "f1": "the F1 over words, as for SQuAD, is at least `pass_at`",
     "rouge": "the F-measure of ROUGE, by default rougeL, is at least `pass_at`",
     "tool_call": "the output makes the expected tool calls: names and arguments, in any order",
+    "judge": "a model grades the output with your rubric; its score reaches `pass_at`",
     "hook": "the pytest_ftloop_score hook",
     _FUNCTION: "your function(output, expected, example): a bool, or scores from 0 to 1",
 }
@@ -45,6 +47,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "f1": frozenset({"pass_at"}),
     "rouge": frozenset({"rouge", "pass_at"}),
     "tool_call": frozenset({"pass_at"}),
+    "judge": frozenset({"judge", "judge_check", "pass_at"}),
     "hook": frozenset({"pass_at"}),
     _FUNCTION: frozenset({"pass_at"}),
 }
@@ -91,6 +94,8 @@ class Scoring:
     pass_at: float | Mapping[str, float] | None = None
     tolerance: float | str | None = None
     rouge: str | None = None
+    judge: Judge | None = None
+    judge_check: str | None = None
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -193,6 +198,12 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
             )
     if name == "loss":
         loss_threshold(scoring, where)
+    if name == "judge" and scoring.judge is None:
+        raise ConfigError(
+            "scorer 'judge': wanted a judge, found none",
+            where=where,
+            cure="Write scoring: {judge: {url: ..., model: ..., rubric: ...}}.",
+        )
     if name == "number":
         tolerances(scoring, where)
     if name in SCORES and isinstance(scoring.pass_at, Mapping):

@@ -19,6 +19,7 @@ from pydantic import (
 
 from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
 from pytest_ftloop.core.metrics import is_score
+from pytest_ftloop.core.records import GUARD_NAME
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
@@ -149,7 +150,7 @@ class DataSection(_Section):
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
         for name in self.guards:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            if not re.fullmatch(GUARD_NAME, name):
                 raise ValueError(
                     f"data.guards: wanted a name of letters, digits, '-' and '_', found {name!r}"
                 )
@@ -211,13 +212,39 @@ class TokenizerSection(_Section):
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class JudgeSection(_Section):
+    """A model at an OpenAI-compatible endpoint that grades outputs."""
+
+    url: str = Field(description="the endpoint's base URL, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    rubric: str = Field(min_length=1, description="what makes an output good, in your words")
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        [1.0, 5.0], description="the lowest and the highest grade; the scores 0 and 1"
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of each request, such as {seed: 1}"
+    )
+    api_key_env: str | None = Field(
+        None, description="the environment variable with the key; by default FTLOOP_API_KEY, if set"
+    )
+    timeout_s: float = Field(60.0, gt=0, description="time for one answer")
+    concurrency: int = Field(4, ge=1, le=64, description="requests at a time")
+
+    @model_validator(mode="after")
+    def _rising_scale(self) -> JudgeSection:
+        low, high = self.scale
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"wanted a low grade and a higher one, found {self.scale}")
+        return self
+
+
 class ScoringSection(_Section):
     """How an example passes."""
 
     scorer: str = Field(
         "exact",
         description="loss, exact, contains, regex, choice, json, number, f1, rouge, tool_call, "
-        "hook, or module:function",
+        "judge, hook, or module:function; with the section judge it is judge",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="maximum length of the greedy generation"
@@ -232,6 +259,10 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    judge: JudgeSection | None = Field(None, description="for judge: the model that grades")
+    judge_check: str | None = Field(
+        None, description="rows with human grades, as for train: the judge's agreement is reported"
+    )
     samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
     temperature: float | None = Field(
         None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"

@@ -18,7 +18,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pytest_ftloop.core.metrics import METRICS, is_rate, metric_of, split_name
-from pytest_ftloop.core.runs import Measured, has_figure, mean_of, require_finite, variance_of
+from pytest_ftloop.core.runs import (
+    Measured,
+    distinct,
+    has_figure,
+    mean_of,
+    require_finite,
+    variance_of,
+)
 
 OF_A_RATE, OF_A_GAP = 0.005, 0.01
 """The least change of rates and gaps without seed runs: half a percentage point, 0.01 nats."""
@@ -144,10 +151,8 @@ def pool(groups: Iterable[Replicates]) -> SeedNoise:
 
 def _figures(metric: str, groups: Iterable[Sequence[Measured]]) -> list[list[float]]:
     """The finite figures of each group that has one."""
-    figures = [
-        [run.metrics[metric] for run in group if has_figure(run, metric)] for group in groups
-    ]
-    return [values for values in figures if values]
+    having = ([run for run in group if has_figure(run, metric)] for group in groups)
+    return [[run.metrics[metric] for run in group] for group in distinct(filter(None, having))]
 
 
 # --- assumed -------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from pytest_ftloop.core.errors import Location
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
+GUARD_NAME = r"[A-Za-z0-9_-]+"
+"""The name of a guard: a part of metrics, and of the names of files."""
+
 LOOP_NAME = r"\w([\w.-]*\w)?"
 """The name of a loop, which is a valid name of a folder on every system, and no path."""
 

@@ -213,12 +213,23 @@ def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
     """
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
+    if scoring.judge is not None:
+        stated["judge"] = scoring.judge.identity
+    if scoring.judge_check is not None:
+        stated["judge_check"] = _content(folder / scoring.judge_check)
     source = None
     if ":" in scoring.scorer:
         source = function_source(scoring.scorer.partition(":")[0], folder)
     elif scoring.scorer == "hook":
         source = hook_source(SCORE_HOOK, folder)
     return stated | ({"source": source} if source else {})
+
+
+def _content(path: Path) -> str:
+    """A hash of a file's content; the name of what is no file, such as a data set on the hub."""
+    if not path.is_file():
+        return path.name
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _folder_digest(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Read JSON in texts as models write it, and compare it."""
+"""Read JSON and tool calls in texts as models write them, and compare them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 
 _OPENING = re.compile(r"[\[{]")
 """Where a JSON object or list may begin."""
+
+_ARGUMENT = r"<parameter=[^>]*>.*?</parameter>|<arg_key>.*?</arg_key>\s*<arg_value>.*?</arg_value>"
+"""A named argument of a tool call in the XML style of Qwen3-Coder, or in that of GLM-4.5."""
+
+_ARGUMENTS = re.compile(rf"(?:(?:{_ARGUMENT})\s*)+", re.DOTALL)
+"""Arguments in a row: those of one call."""
 
 
 def parse(text: str) -> Any:
@@ -37,6 +43,21 @@ def values_and_texts(text: str) -> tuple[list[Any], list[str]]:
         words.append(" ".join(text[end:start].split()))
         start = end = after
     return values, [*words, " ".join(text[end:].split())]
+
+
+def ordered(text: str) -> str:
+    """The text with the XML-style arguments of each tool call sorted by their names."""
+
+    def sort(found: re.Match[str]) -> str:
+        return "\n".join(sorted(re.findall(_ARGUMENT, found[0], re.DOTALL)))
+
+    return _ARGUMENTS.sub(sort, text)
+
+
+def are_calls(values: list[Any]) -> bool:
+    """Whether JSON values, some at least, are tool calls with their names: objects or lists."""
+    calls = [c for value in values for c in (value if isinstance(value, list) else [value])]
+    return bool(calls) and all(isinstance(c, dict) and "name" in c for c in calls)
 
 
 def same(left: Any, right: Any) -> bool:

@@ -28,7 +28,16 @@ from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.calls import calls_in, expected_calls, shares
-from pytest_ftloop.evaluate.json_values import MISSING, parse, same, values_and_texts, wrong_fields
+from pytest_ftloop.evaluate.json_values import (
+    MISSING,
+    are_calls,
+    ordered,
+    parse,
+    same,
+    values_and_texts,
+    wrong_fields,
+)
+from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.evaluate.number import is_near, last_number
 from pytest_ftloop.evaluate.overlap import f1, rouge
 from pytest_ftloop.evaluate.scored import (
@@ -39,6 +48,9 @@ from pytest_ftloop.evaluate.scored import (
     scored_by_user,
     short,
 )
+
+Passes = Callable[[Example, str], bool]
+"""(example, generated output) -> whether it passes, of a scorer that says no more."""
 
 SIGNATURE = ("output", "expected", "example")
 """The parameters of a user's scoring function, which may also take any of these and `prompt`."""
@@ -61,6 +73,9 @@ def load_scorer(
     name = scoring.scorer
     if not needs_generation(scoring):
         raise ValueError(f"the scorer {name!r} reads no generated text")
+    if name == "judge":
+        assert scoring.judge is not None  # checked
+        return JudgeScorer(scoring.judge, scoring, where)
     if name == "hook":
         if hook is None:
             raise ConfigError(
@@ -137,8 +152,9 @@ def _contains(scoring: Scoring) -> Scorer:
             return Scored(wanted in found)
         written, _ = values_and_texts(found)
         calls, _ = values_and_texts(wanted)
-        has_all = all(any(same(c, value) for value in written) for c in calls)
-        return Scored(bool(calls) and has_all)
+        if not are_calls(calls):
+            return Scored(" ".join(ordered(wanted).split()) in " ".join(ordered(found).split()))
+        return Scored(all(any(same(c, value) for value in written) for c in calls))
 
     return _best(scoring, passes)
 
@@ -165,6 +181,10 @@ def _regex(scoring: Scoring) -> Scorer:
 
 def _json(scoring: Scoring) -> Scorer:
     def scored(example: Example, output: str, text: str) -> Scored:
+        if _calls_tools(example) and not are_calls(values_and_texts(text)[0]):
+            # The name is outside the JSON, or there is no JSON.
+            passed = _same_calls(text, output)
+            return Scored(passed, dict.fromkeys(("score.valid", "score.fields"), float(passed)))
         wanted, found = _wanted_json(example, text), _found_json(example, output)
         fields = 0.0
         if found is not MISSING:
@@ -286,8 +306,8 @@ def _calls_tools(example: Example) -> bool:
 
 
 def _same_calls(expected: str, output: str) -> bool:
-    """Whether two texts with tool calls are equal, each call as JSON: keys in any order."""
-    (wanted, words), (found, others) = values_and_texts(expected), values_and_texts(output)
+    """Whether two texts with tool calls are equal, with keys and arguments in any order."""
+    (wanted, words), (found, others) = (values_and_texts(ordered(t)) for t in (expected, output))
     return words == others and same(wanted, found)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
 class Backend(Protocol):
@@ -61,8 +61,8 @@ class Backend(Protocol):
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples, without training."""
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
-        """Measure what is missing of the eval set with a saved adapter, without training."""
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
+        """Measure what is missing with a saved adapter, and with the base, without training."""
 
     def measure_base(self, settings: Settings) -> BaseMeasured:
         """Evaluate the untrained base on the eval set and the guards, without training."""
@@ -153,7 +153,7 @@ class LocalBackend:
             error.hide(*texts_in(given.lora), *texts_in(given.training))
             raise
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         """See `Backend`."""
         plain_files(adapter)
         with self._without_credentials():

@@ -6,6 +6,7 @@ written, or renamed to fit its hash, by hand: what it claims is not what a train
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,21 @@ def check_chain(
                 raise damaged(log.shown(run), why)
 
 
+def check_set_metrics(iteration: Iteration, inputs: Inputs, log: ImprovementLog) -> None:
+    """Raise a `LogError` where a metric of the set is not what the table's outputs give.
+
+    The log alone can't tell that of a user's function, or of a library's metric.
+    """
+    for name, metric in inputs.set_metrics.items():
+        found, value = iteration.metrics.get(name, math.nan), metric.of(iteration.examples)
+        if not math.isclose(found, value, rel_tol=1e-5, abs_tol=1e-5):
+            raise damaged(
+                log.shown(iteration),
+                f"it says {name} {found}, but its outputs give {value:.6f} (a function must give "
+                "the same each time)",
+            )
+
+
 def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any]) -> Iterator[str]:
     """What the record says of model, data and scoring that is not the loop's."""
     if iteration.model != inputs.model:
@@ -59,7 +75,8 @@ def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any])
         if not sha256 or not set_.sha256.startswith(sha256):
             wanted = set_.sha256[:16]
             yield f"it says data.{role}.sha256 {sha256}; by its fingerprint it is {wanted}"
-        if rows != len(set_.examples):
+        # Without rows it is a function's, of which only the log is known (see `reading`).
+        if set_.examples and rows != len(set_.examples):
             yield f"it says data.{role}.rows {rows}; by its fingerprint it is {len(set_.examples)}"
     if iteration.scoring != scoring:
         found, wanted = _shown(iteration.scoring), _shown(scoring)

@@ -29,11 +29,13 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
-from pytest_ftloop.loop.contradictions import check_chain
+from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Plan, Planner
+from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
@@ -76,7 +78,8 @@ class Loop:
 
     It has more than ten methods: those four, and the parts that they share. `hook` is the scorer
     that a user implements as a pytest hook; `adjust_hook` and `diagnose_hook` are the other hooks.
-    `backend` makes the backend, by default the one that trains in this process.
+    `backend` makes the backend, by default the one that trains in this process. If it only `reads`,
+    none of the user's code is imported: it replays the log, or shows the outlook.
     """
 
     config: LoopConfig
@@ -86,6 +89,7 @@ class Loop:
     backend: BackendFactory | None = None
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None
+    reads: bool = False
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
@@ -146,6 +150,11 @@ class Loop:
         if decision.next or decision.kind == "fault":
             parent = planner.parent(decision, chain)
             return Outlook(chain, parent, decision.next, decision.because)
+        if self.reads and ":" in str(self.config.loop.policy):
+            why = (
+                f"{decision.because} What the function {self.config.loop.policy} says is not asked."
+            )
+            return Outlook(chain, planner.parent(decision, chain), (), why.strip())
         # A stop without adjustments: ask the policy, which may have changed since.
         known = planner.known(chain, logged)
         proposal = planner.policy.propose(chain, self.config.metric_of(chain), known)
@@ -165,9 +174,11 @@ class Loop:
     def _cycle(self, *, trains: bool = True) -> Cycle:
         """Load and check the data, and put together what every turn needs."""
         trains = trains and not self.options.replay
-        inputs, log = Inputs.of(self.config, self.hook), self.log
+        log = self.log
+        inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
+        recall(inputs, log, self.progress)
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
@@ -220,6 +231,7 @@ class Loop:
         log, config = cycle.improvement_log, self.config
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
+        check_set_metrics(best, cycle.inputs, log)
         cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)
