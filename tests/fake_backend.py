@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.cache import ADAPTER_CONFIG, adapter_hash
 from pytest_ftloop.core.records import (
     Cost,
     DataSet,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
+    from pytest_ftloop.train.task import Found, Missing
 
 
 @dataclass
@@ -57,6 +59,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Any = None,
     ) -> Run:
         self.runs.append(settings)
         self.paces.append(pace)
@@ -71,9 +74,20 @@ class FakeBackend:
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("nothing is to be measured here")
 
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        raise AssertionError("there is no adapter that could be measured")
+
     def environment(self, settings: Settings) -> Mapping[str, str]:
         self.asked += 1
         return self.device
+
+
+def fake_adapter(folder: Path, weights: str = "weights") -> str:
+    """Save an adapter in peft's layout; its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_text(weights)
+    (folder / ADAPTER_CONFIG).write_text("{}")
+    return adapter_hash(folder)
 
 
 def fake_run(inputs: Inputs, settings: Settings, environment: Mapping[str, str]) -> Run:

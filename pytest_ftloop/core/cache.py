@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.runs import Measured
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file of an adapter that peft writes last: where it is, the adapter is whole."""
 
 
 def cache_folder() -> Path:
@@ -24,6 +32,49 @@ def records_folder() -> Path | None:
     return Path(stated).expanduser() if stated else None
 
 
-def adapter_folder(fingerprint: str) -> Path:
-    """The folder of an iteration's best adapter, in peft's layout."""
-    return cache_folder() / "adapters" / fingerprint
+def adapter_folder(weights: str) -> Path:
+    """The folder of the best adapter of the training `weights`, in peft's layout."""
+    return cache_folder() / "adapters" / weights
+
+
+def training_file(weights: str) -> Path:
+    """The file with what a log does not hold of the training `weights`."""
+    return cache_folder() / "trainings" / f"{weights}.json"
+
+
+def adapter_hash(folder: Path) -> str:
+    """The hash of a saved adapter's weights: the first 32 hex digits of a SHA-256."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("adapter_model*")):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def adapter_at_hand(run: Measured) -> Path | None:
+    """The folder of the adapter that a run's figures are of; None if it is not in this cache."""
+    folder = _folder_of(run)
+    if not (folder / ADAPTER_CONFIG).is_file() or (run.weights and not run.adapter):
+        return None
+    return folder if run.adapter in ("", adapter_hash(folder)) else None
+
+
+def why_no_adapter(run: Measured) -> str:
+    """Why the adapter of a run can't be used here; empty if it can.
+
+    Another one may be in its place: of the same settings, trained again or on another device.
+    """
+    if adapter_at_hand(run) is not None:
+        return ""
+    folder = _folder_of(run)
+    if run.adapter and (folder / ADAPTER_CONFIG).is_file():
+        return (
+            f"the adapter in this machine's cache is another one ({adapter_hash(folder)[:8]}, not "
+            f"{run.adapter[:8]})"
+        )
+    return "its adapter is not in this machine's cache"
+
+
+def _folder_of(run: Measured) -> Path:
+    """The place of a run's adapter: that of its weights, in records of schema 2 its fingerprint."""
+    return adapter_folder(run.weights or run.fingerprint)

@@ -106,8 +106,13 @@ def token_accuracy(results: Iterable[ExampleResult]) -> float:
 
 
 def pass_rate(results: Sequence[ExampleResult]) -> float:
-    """Fraction of outputs that passed, each example counting alike. NaN without examples."""
-    return math.fsum(map(share_of, results)) / len(results) if results else math.nan
+    """Fraction of outputs that passed, each example counting alike.
+
+    NaN without examples, or if none is scored yet.
+    """
+    if all(row.passed is None for row in results):
+        return math.nan
+    return math.fsum(map(share_of, results)) / len(results)
 
 
 def mean_scores(results: Sequence[ExampleResult]) -> dict[str, float]:
@@ -154,7 +159,7 @@ def best_metrics(
         figures |= {
             f"{name}[{tag}]": _round(m.of(of_tag)) for name, m in of_the_set.items() if m.by_tag
         }
-    return figures
+    return figures | _with_train_figures(figures, evaluation.train_figures)
 
 
 def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:
@@ -207,6 +212,20 @@ def _figures(
         **{name: _round(value) for name, value in mean_scores(examples).items()},
         **{name: _round(value) for name, value in sampled_rates(examples).items()},
     }
+
+
+def _with_train_figures(
+    figures: Mapping[str, float], train_figures: Mapping[str, float]
+) -> dict[str, float]:
+    """Train losses that are known without their examples, and the gaps that follow."""
+    found: dict[str, float] = {}
+    for name, train_loss in train_figures.items():
+        tag = split_name(name)[1]
+        of_tag = f"[{tag}]" if tag else ""
+        if f"eval_loss{of_tag}" in figures:
+            gap = _round(figures[f"eval_loss{of_tag}"] - train_loss)
+            found |= {f"train_loss{of_tag}": train_loss, f"overfit_gap{of_tag}": gap}
+    return found
 
 
 def _lacks(results: Sequence[ExampleResult], tag: str) -> bool:

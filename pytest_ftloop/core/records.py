@@ -228,12 +228,17 @@ class Evaluation:
     `examples` are all eval examples, scored. `train_examples` are a seeded sample of the train set,
     in eval mode; `final_train_examples` are the same sample with the last weights (the same tuple
     if the last point is the best). `base_eval_loss` is that of the untrained base.
+    `max_new_tokens` is the limit by which outputs were generated, 0 if none were. `train_figures`
+    are the train losses by metric where their examples are not at hand: of a training that is
+    measured again.
     """
 
     examples: tuple[ExampleResult, ...]
     train_examples: tuple[ExampleResult, ...]
     final_train_examples: tuple[ExampleResult, ...]
     base_eval_loss: float
+    max_new_tokens: int = 0
+    train_figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -267,11 +272,11 @@ class Decision:
     """What follows an iteration.
 
     With the `action` adjust, the next iteration trains with `next`. With stop, `kind` is gates,
-    plateau, iterations, time, fault or exhausted, and `next` is what would be tried if the loop
-    continued; it may be empty. `because` is one sentence. `parent` is the id of the iteration that
-    `next` changes, if that is not the best one so far. `rests_on` is the part of the loop file
-    that a stop depends on (policy and patience), if it is not the default: after a change of it,
-    the decision is made again.
+    plateau, iterations, time, fault, exhausted, pending or unscored, and `next` is what would be
+    tried if the loop continued; it may be empty. `because` is one sentence. `parent` is the id of
+    the iteration that `next` changes, if that is not the best one so far. `rests_on` is the part of
+    the loop file that a stop depends on (policy and patience), if it is not the default: after a
+    change of it, the decision is made again.
     """
 
     action: Literal["adjust", "stop"]
@@ -456,12 +461,18 @@ def facts_of(training: Training) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one run."""
+    """The results of one run.
+
+    `adapter` is the hash of the adapter that was saved, empty if none was; `not_saved` is why not,
+    where it should have been.
+    """
 
     training: Training
     evaluation: Evaluation
     cost: Cost
     environment: Mapping[str, str]
+    adapter: str = ""
+    not_saved: str = ""
 
 
 HOPELESS = "hopeless"
@@ -471,6 +482,15 @@ HOPELESS = "hopeless"
 def ended_as_hopeless(iteration: Iteration) -> bool:
     """Whether an iteration was ended early because it had no chance of a useful result."""
     return str(iteration.facts.get("ended_early", "")).startswith(HOPELESS)
+
+
+UNSCORED = "unscored"
+"""The kind of the decision of an iteration that was trained, and is still to be scored."""
+
+
+def is_unscored(iteration: Iteration) -> bool:
+    """Whether an iteration was trained and not scored: the scorer failed, or was interrupted."""
+    return iteration.decision.kind == UNSCORED
 
 
 ID_LENGTH = 8

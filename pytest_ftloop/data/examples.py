@@ -19,11 +19,9 @@ from typing import Any
 from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example
-from pytest_ftloop.data.forms import form, hashed, texts, trl_row
+from pytest_ftloop.data.forms import content_of, form, hashed, texts, trl_row
 from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
-
-_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 
 def load(
@@ -134,7 +132,7 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
     said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     try:
-        bytes_ = _sorted_json(said).encode()
+        content = content_of(said)
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise DataError(
@@ -142,7 +140,6 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
             where=where,
             cure="Tokenizers reject it. Repair the text where it was cut off.",
         ) from None
-    content = hashlib.sha256(bytes_).hexdigest()[:12]
     prompt, expected = texts(kept)
     return Example(
         id=content if id_ is None else id_,

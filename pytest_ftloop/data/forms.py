@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.core.chat import said, split, transcript
 from pytest_ftloop.core.errors import DataError, Location
 from pytest_ftloop.data.messages import chatml, check_messages, without_nulls
+
+_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 TRL_COLUMNS = ("prompt", "completion", "messages", "text", "tools", "chat_template_kwargs")
 """The columns that trl reads, of rows that it tokenises."""
@@ -49,6 +52,11 @@ def trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[s
 def hashed(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row's content hash covers: an explicit null key of a message counts as absent."""
     return {name: without_nulls(value) for name, value in row.items()}
+
+
+def content_of(said: Mapping[str, Any]) -> str:
+    """The content hash of a row. Raises `UnicodeEncodeError` for half a surrogate pair."""
+    return hashlib.sha256(_sorted_json(said).encode()).hexdigest()[:12]
 
 
 def texts(row: Mapping[str, Any]) -> tuple[str | None, str | None]:

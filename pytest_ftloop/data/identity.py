@@ -26,10 +26,11 @@ from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
+from pytest_ftloop.data.forms import content_of, hashed
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.sections import TokenizerSection
-    from pytest_ftloop.core.records import DataSet, Settings
+    from pytest_ftloop.core.records import DataSet, Example, Settings
 
 
 FORMAT = 1
@@ -91,7 +92,8 @@ def weights_fingerprint(
     """What identifies the weights of a training, whatever they are measured by: a SHA-256 in hex.
 
     The eval set is no part of it, although the kept adapter is the best on that: an iteration that
-    is measured again by another one keeps the adapter that it has. Arguments as of
+    is measured again by another one keeps the adapter that it has. Nor are the ids and tags of the
+    train rows, which are only labels, and what only scorers read. Arguments as of
     `iteration_fingerprint`.
     """
     stated = {
@@ -99,11 +101,18 @@ def weights_fingerprint(
         "model": model,
         "lora": dict(settings.lora),
         "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
-        "train": train.sha256,
+        "train": [content_for_model(example) for example in train.examples],
     }
     if tokenizer:
         stated["tokenizer"] = tokenizer
     return _sha256(stated)
+
+
+def content_for_model(example: Example) -> str:
+    """The content hash of what the model sees of a row, without what only scorers read."""
+    if not example.kept and not example.choices:
+        return example.content
+    return content_of(hashed(example.row))
 
 
 def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:

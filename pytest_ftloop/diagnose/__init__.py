@@ -41,6 +41,13 @@ SUPPRESSES = {
 which examples its model fails, says nothing more, and a remedy for them would be the wrong one."""
 
 
+OF_TRAINING = frozenset(
+    {"truncated-labels", "unlearnt-end", "prompt-in-loss", "split-prompt", "mislabelled"}
+)
+"""The findings that rest on what a log does not hold of a training: its rows as trl prepared them,
+and how each was learned."""
+
+
 def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> tuple[Finding, ...]:
     """All findings, errors first, then in the order of the rules, without symptoms of others.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.loop_config import sources_in
-from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.cache import adapter_at_hand
 from pytest_ftloop.core.errors import FtloopError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
@@ -169,8 +169,8 @@ class Acceptance:
         config, view = self.cycle.config, self.cycle.improvement_log.view
         accepted = any(j.candidate == best.id and is_accepted(j) for j in view.judgements())
         opened = any(use.iteration == best.id for use in view.holdout_uses())
-        adapter = adapter_folder(best.fingerprint)
-        if config.holdout is None or not accepted or opened or not adapter.is_dir():
+        adapter = adapter_at_hand(best)
+        if config.holdout is None or not accepted or opened or adapter is None:
             return None
         where = config.locate("data.holdout")
         holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
+    from pytest_ftloop.train.task import Found, Missing
 
 
 class Backend(Protocol):
@@ -41,6 +42,7 @@ class Backend(Protocol):
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Keep | None = None,
     ) -> Run:
         """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
 
@@ -48,7 +50,8 @@ class Backend(Protocol):
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
         `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
         untrained base is not measured again. With `pace`, a run that can no longer reach it is
-        ended early.
+        ended early. `keep` is called with the run as far as it is known before outputs are
+        generated, and again before they are scored: what comes then may fail or be interrupted.
         """
 
     def measure(
@@ -56,12 +59,18 @@ class Backend(Protocol):
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples, without training."""
 
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        """Measure what is missing of the eval set with a saved adapter, without training."""
+
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """The environment (device, precision, versions) that training with these settings records.
 
         It must equal `Run.environment`, or nothing that an earlier run trained is restored.
         """
 
+
+Keep = Callable[["Run"], object]
+"""Called with a run whose examples are not scored yet."""
 
 BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
 """Makes the backend of one loop. `local` is the default; tests give a fake."""
@@ -101,12 +110,18 @@ class LocalBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Keep | None = None,
     ) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
         settings = self._to_train(settings)
         with self._without_credentials():
             return self._trainer.train(
-                settings, name=name, adapter=adapter, base_eval_loss=base_eval_loss, pace=pace
+                settings,
+                name=name,
+                adapter=adapter,
+                base_eval_loss=base_eval_loss,
+                pace=pace,
+                keep=keep,
             )
 
     def measure(
@@ -130,6 +145,12 @@ class LocalBackend:
             given = self._stated.credentials
             error.hide(*texts_in(given.lora), *texts_in(given.training))
             raise
+
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        """See `Backend`."""
+        plain_files(adapter)
+        with self._without_credentials():
+            return self._trainer.measure_missing(self._to_train(settings), adapter, missing)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""

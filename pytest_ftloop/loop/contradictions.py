@@ -81,6 +81,9 @@ def _of_settings(
     group = inputs.group(config, stated) if "seed" in stated.training else fingerprint
     if iteration.group and iteration.group != group:
         yield f"it says group {iteration.group}; by its settings it is {group}"
+    weights = inputs.weights(stated)
+    if iteration.weights and iteration.weights != weights:
+        yield f"it says weights {iteration.weights}; by its settings they are {weights}"
 
 
 def _of_seed_run(
@@ -95,6 +98,8 @@ def _of_seed_run(
         )
     if run.group not in (iteration.group, inputs.group(config, settings)):
         yield f"it says group {run.group}; that of {iteration.name} is {iteration.group}"
+    if run.weights and run.weights != (weights := inputs.weights(settings)):
+        yield f"it says weights {run.weights}; {iteration.name} with seed {run.seed} has {weights}"
 
 
 def _of_parent(

@@ -6,30 +6,36 @@ next is planned between turns, by `Planner`; `Loop` turns the cycle until nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop import adjust
 from pytest_ftloop import diagnose as diagnosis
 from pytest_ftloop.core.cache import adapter_folder
-from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.errors import ConfigError, ScoringError
 from pytest_ftloop.core.metrics import best_metrics, final_metrics
 from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import (
     ID_LENGTH,
+    UNSCORED,
     Decision,
     Finding,
     Iteration,
     Run,
     facts_of,
+    is_unscored,
     name_of,
 )
 from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
-from pytest_ftloop.loop.inputs import Inputs, data_facts, model_facts
+from pytest_ftloop.loop.again import Again, Known
+from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
+from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.train.early_end import Pace
 
 if TYPE_CHECKING:
@@ -59,6 +65,18 @@ class Cycle:
     progress: Progress
     user_diagnosis: Diagnose | None = None
 
+    @property
+    def again(self) -> Again:
+        """Finds and evaluates what the log has trained already."""
+        return Again(
+            self.config,
+            self.inputs,
+            self.improvement_log,
+            self.backend,
+            self.store.notes,
+            self.progress,
+        )
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -66,7 +84,8 @@ class Turn:
 
     `chain` are the iterations that led to it, the first with the loop file's own settings;
     `logged` are all in the log, those of other chains included. `data_findings` are the findings on
-    the data, made once, before the first training.
+    the data, made once, before the first training. `known` is the training in the log that has
+    these weights, if it can be evaluated again.
     """
 
     number: int
@@ -74,6 +93,12 @@ class Turn:
     chain: tuple[Iteration, ...]
     logged: tuple[Iteration, ...]
     data_findings: tuple[Finding, ...]
+    known: Known | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the iteration will have."""
+        return name_of(self.number, self.plan.fingerprint[:ID_LENGTH])
 
 
 def turn(cycle: Cycle, current: Turn) -> Iteration:
@@ -81,10 +106,10 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
     # Read now, so that a damaged log is an error before an hour of training, not after it.
     from_log = _evidence_in_log(cycle.improvement_log)
 
-    run = train(cycle, current)
+    run = train(cycle, current) if current.known is None else train_nothing(cycle, current)
     draft = evaluate(cycle, current, run)
     evidence = _evidence(cycle, current, run, from_log)
-    draft = diagnose(draft, evidence, current.data_findings)
+    draft = diagnose(draft, evidence, current.data_findings, current.known)
     try:
         draft = _with_findings_of_user(cycle, draft, evidence)
         draft = decide(cycle, current, draft)
@@ -99,29 +124,61 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
 def train(cycle: Cycle, current: Turn) -> Run:
     """Train the planned settings, and measure the result on the eval set.
 
-    Both are one call of the backend, because the model is in its memory. Raises `ConfigError` for
-    settings that can't be trained.
+    Both are one call of the backend, because the model is in its memory. What is trained is in the
+    log before it is scored. Raises `ConfigError` for settings that can't be trained.
     """
     chain, plan = current.chain, current.plan
+    weights = cycle.inputs.weights(plan.settings)
     cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
-    try:
-        return cycle.backend.train(
-            plan.settings,
-            name=name_of(current.number, plan.fingerprint[:ID_LENGTH]),
-            adapter=adapter_folder(plan.fingerprint),
-            base_eval_loss=chain[0].base["eval_loss"] if chain else None,
-            pace=_pace(cycle, chain),
+    with _logged_unscored(cycle, current) as keep:
+        try:
+            run = cycle.backend.train(
+                plan.settings,
+                name=current.name,
+                adapter=adapter_folder(weights),
+                base_eval_loss=_base_eval_loss(chain),
+                pace=_pace(cycle, chain),
+                keep=keep,
+            )
+        except ConfigError as error:
+            if not chain:
+                raise  # these are the loop file's settings: the error names their line
+            raise _take_back_decision(cycle, chain[-1], plan, error) from error
+    keep_trained(weights, run)
+    if run.not_saved:
+        cycle.store.notes.append(
+            f"the adapter of {current.name} could not be saved: {run.not_saved}; its figures are "
+            "in the log"
         )
-    except ConfigError as error:
-        if not chain:
-            raise  # these are the loop file's settings: the error names their line
-        raise _take_back_decision(cycle, chain[-1], plan, error) from error
+    return run
+
+
+def train_nothing(cycle: Cycle, current: Turn) -> Run:
+    """In place of `train` where the log knows the weights: measure only what is missing."""
+    known = current.known
+    assert known is not None
+    cycle.progress.working(f"evaluating again: {known.what}")
+    with _logged_unscored(cycle, current) as keep:
+        base = _base_eval_loss(current.chain)
+        run = cycle.again.evaluate(known, current.plan.settings, base)
+        keep(run)
+        run = cycle.again.scored(run)
+    cycle.store.notes.append(
+        f"{current.name} was evaluated again, not trained: beside what {known.name} has, "
+        f"{known.what} had to be measured"
+    )
+    return run
 
 
 def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
     """Put the run's results into a draft record, without findings or decision."""
     config, inputs, plan = cycle.config, cycle.inputs, current.plan
-    training, evaluation = run.training, run.evaluation
+    training, evaluation, known = run.training, run.evaluation, current.known
+    facts = {**facts_of(training), **model_facts(config, inputs)}
+    if known is not None:
+        facts["measured_again"] = known.as_fact()
+    if run.not_saved:
+        facts["adapter_not_saved"] = run.not_saved
     return Iteration(
         loop=config.name,
         number=current.number,
@@ -133,12 +190,13 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         settings=plan.settings,
         group=inputs.group(config, plan.settings),
         weights=inputs.weights(plan.settings),
+        adapter=run.adapter,
         scoring=inputs.scoring,
-        data={"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)},
+        data=data_of(config, inputs, evaluation),
         metrics=best_metrics(evaluation, inputs.set_metrics),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
-        facts={**facts_of(training), **model_facts(config, inputs)},
+        facts=facts,
         steps=training.steps,
         evals=training.evals,
         findings=(),
@@ -150,9 +208,21 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
     )
 
 
-def diagnose(draft: Iteration, evidence: Evidence, data_findings: tuple[Finding, ...]) -> Iteration:
-    """Add the findings of our rules on the run and on the data."""
-    return replace(draft, findings=diagnosis.diagnose(evidence, data_findings))
+def diagnose(
+    draft: Iteration,
+    evidence: Evidence,
+    data_findings: tuple[Finding, ...],
+    known: Known | None = None,
+) -> Iteration:
+    """Add the findings of our rules on the run and on the data.
+
+    Of a `known` training of which only the log is left, findings on it are as they were logged.
+    """
+    found = diagnosis.diagnose(evidence, data_findings)
+    if known is not None and not known.trained.whole:
+        logged = known.source.findings if isinstance(known.source, Iteration) else ()
+        found += tuple(f for f in logged if f.kind in diagnosis.OF_TRAINING and f not in found)
+    return replace(draft, findings=diagnosis.by_severity(found))
 
 
 def decide(cycle: Cycle, current: Turn, draft: Iteration) -> Iteration:
@@ -166,9 +236,48 @@ def log(cycle: Cycle, draft: Iteration) -> Iteration:
     """Write the iteration to the log, in place of an older record of it. Returns it as written."""
     written = cycle.improvement_log.append(draft)
     cycle.improvement_log.remove_others(written)
+    for other in cycle.improvement_log.read():
+        if is_unscored(other) and other.weights == written.weights and other.id != written.id:
+            cycle.improvement_log.remove(other)  # it is scored now, by another scorer
     if draft.decision.kind != PENDING:  # a store must not hand out records without a decision
         cycle.store.keep(written, cycle.improvement_log)
     return written
+
+
+@contextmanager
+def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], None]]:
+    """A function that logs a run which is not scored yet, so that nothing trained is lost.
+
+    A scorer may fail, and the process be interrupted or killed; the next run goes on at scoring.
+    """
+    is_kept = False
+
+    def keep(run: Run) -> None:
+        nonlocal is_kept
+        if current.known is None:
+            keep_trained(cycle.inputs.weights(current.plan.settings), run)
+        draft = evaluate(cycle, current, run)
+        draft = replace(draft, decision=Decision("stop", UNSCORED, "it is not scored yet"))
+        cycle.improvement_log.remove_others(cycle.improvement_log.append(draft))
+        is_kept = True
+
+    try:
+        yield keep
+    except ScoringError as error:
+        if not is_kept:
+            raise
+        raise ScoringError(
+            error.message,
+            where=error.where,
+            cure=f"{error.cure} What was trained is in the log, unscored: the next run goes on at "
+            "scoring, and trains nothing again.".strip(),
+        ) from error
+
+
+def _base_eval_loss(chain: Sequence[Iteration]) -> float | None:
+    """The untrained base's loss as the chain has it; None if it is to be measured."""
+    value = chain[0].base.get("eval_loss", math.nan) if chain else math.nan
+    return value if math.isfinite(value) else None
 
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:

@@ -13,7 +13,7 @@ from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.records import DataSet, Iteration, Settings
+from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
@@ -183,6 +183,31 @@ def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
 def data_facts(set_: DataSet) -> Mapping[str, Any]:
     """What a record holds of a data set: its source, the number of rows, a hash of the rows."""
     return {"source": set_.source, "rows": len(set_.examples), "sha256": set_.sha256[:16]}
+
+
+def data_of(
+    config: LoopConfig, inputs: Inputs, evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data.
+
+    `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
+    """
+    train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
+    return with_limit({"train": train, "eval": data_facts(inputs.eval)}, evaluation)
+
+
+def with_limit(
+    data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
+) -> Mapping[str, Mapping[str, Any]]:
+    """What a record holds of the data, with the limit of the outputs that were generated."""
+    if not evaluation.max_new_tokens:
+        return data
+    return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
+
+
+def sampled(config: LoopConfig, train: DataSet) -> int:
+    """The number of train rows whose loss is measured."""
+    return min(config.train_sample, len(train.examples))
 
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:

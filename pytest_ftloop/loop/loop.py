@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_folder, records_folder
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
@@ -42,11 +42,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Course:
-    """The loop's chain, and the ids of the iterations that this run trained or restored."""
+    """The loop's chain, and the ids of the iterations that this run made.
+
+    It trained them, restored them from its store, or evaluated them again.
+    """
 
     chain: tuple[Iteration, ...]
     trained: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
+    evaluated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,8 @@ class Loop:
             if plan is None:
                 return Course(chain)
             if self.options.replay:
-                raise stale_error(self.config, cycle.inputs, log.read())
+                prospect = cycle.again.prospect(plan.settings)
+                raise stale_error(self.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
@@ -218,7 +223,6 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
-        adapter = adapter_folder(best.fingerprint)
         return LoopResult(
             loop=config.name,
             source=config.source,
@@ -227,12 +231,13 @@ class Loop:
             gates=check_gates(config.gates, best.metrics),
             trained=course.trained,
             restored=course.restored,
+            evaluated=course.evaluated,
             notes=tuple(cycle.store.notes),
             is_finished=is_finished,
             log_folder=log.folder,
             files=tuple(path for i in course.chain for path in log.files(i)),
             examples={e.id: e for e in cycle.inputs.eval.examples},
-            adapter=adapter if adapter.is_dir() else None,
+            adapter=adapter_at_hand(best),
             regressions=config.regressions,
             log=log,
         )
@@ -258,11 +263,12 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
     logged = () if afresh else before
     trained: list[str] = []
     restored: list[str] = []
+    evaluated: list[str] = []
     data_findings = None
     while True:
         chain, plan = planner.walk(logged)
         if plan is None:
-            return Course(chain, tuple(trained), tuple(restored))
+            return Course(chain, tuple(trained), tuple(restored), tuple(evaluated))
         # A retrained iteration keeps its number, so that its diff shows what changed.
         known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
         plan = _as_accepted(plan, known, before)
@@ -274,8 +280,9 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
         else:
             if data_findings is None:  # once, and not at all if every iteration can be restored
                 data_findings = find_in_data(cycle)
-            written = turn(cycle, Turn(number, plan, chain, logged, data_findings))
-            trained.append(written.id)
+            known_weights = None if afresh else cycle.again.evaluable(plan.settings)
+            written = turn(cycle, Turn(number, plan, chain, logged, data_findings, known_weights))
+            (evaluated if known_weights else trained).append(written.id)
         logged = (*logged, written)
         if afresh:
             _drop_replaced(cycle, before, logged)

@@ -12,7 +12,7 @@ from pytest_ftloop import adjust
 from pytest_ftloop.adjust.choose import policy_of
 from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.noise import measured_noise
-from pytest_ftloop.core.records import ended_as_hopeless
+from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
 from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import ImprovementLog
@@ -89,6 +89,7 @@ class Planner:
         Nothing is planned after a chain that `goes_on` says is complete.
         """
         start = self.inputs.fingerprint(self.config, self.config.settings)
+        logged = [i for i in logged if not is_unscored(i)]  # they are still to be scored
         # An iteration that was ended early, because a better one existed, can't start a chain.
         whole = [i for i in logged if i.fingerprint != start or not ended_as_hopeless(i)]
         chain = list(chain_from(whole, start))

@@ -47,7 +47,8 @@ class LoopResult:
 
     `chain` starts at the iteration with the loop file's own settings. `gates` are the checked
     thresholds. `trained` are the ids of iterations that this run trained, `restored` of those it
-    took from an earlier run's store; the others were up to date. `notes` are messages about stored
+    took from an earlier run's store, `evaluated` of those it evaluated again without training; the
+    others were up to date. `notes` are messages about stored
     records. `is_finished`: the loop goes on only if it is asked to (`Planner.goes_on`). `files` are
     the files of the chain, to commit. `examples` are the eval examples by id,
     for their prompts. `adapter` is the best iteration's folder in the cache, None if it is not
@@ -72,6 +73,7 @@ class LoopResult:
     examples: Mapping[str, Example] = field(default_factory=dict, repr=False)
     adapter: Path | None = None
     restored: tuple[str, ...] = ()
+    evaluated: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     is_finished: bool = False
     regressions: tuple[Regression, ...] = ()
@@ -81,6 +83,11 @@ class LoopResult:
     holdout: HoldoutReport | None = field(default=None, repr=False)
     gate_changes: GateChanges | None = field(default=None, repr=False)
     log: ImprovementLog | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The ids of the iterations that this run wrote to the log."""
+        return (*self.trained, *self.restored, *self.evaluated)
 
     @property
     def verdict(self) -> Verdict:

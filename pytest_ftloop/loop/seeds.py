@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Iteration, SeedRole, SeedRun, Settings, seed_of
 from pytest_ftloop.core.runs import Measured, decisive, in_environment, runs_of
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.inputs import with_limit
+from pytest_ftloop.loop.trained import keep_trained
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.cycle import Cycle
@@ -64,23 +68,35 @@ class SeedTrainer:
                 kept = cycle.store.seed_run(fingerprint, settings, iteration, seed)
                 if kept:
                     return cycle.improvement_log.append_seed_run(replace(kept, role=role))
-                return self._trained(iteration, settings, fingerprint, role)
+                return self._made(iteration, settings, fingerprint, role)
             finally:
                 cycle.progress.done()
 
-    def _trained(
+    def _made(
         self, iteration: Iteration, settings: Settings, fingerprint: str, role: SeedRole
     ) -> SeedRun:
-        """Train these settings, log the run, and keep it in the store."""
+        """Train these settings, or evaluate them again; log the run, and keep it in the store."""
         cycle, seed = self.cycle, seed_of(settings)
-        cycle.progress.iteration(
-            f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
-        )
-        run = cycle.backend.train(
-            settings,
-            name=f"{iteration.name}-seed-{seed}",
-            base_eval_loss=iteration.base.get("eval_loss"),
-        )
+        weights = cycle.inputs.weights(settings)
+        name = f"{iteration.name}-seed-{seed}"
+        base = iteration.base.get("eval_loss", math.nan)
+        base_eval_loss = base if math.isfinite(base) else None
+        if known := cycle.again.evaluable(settings, iteration.environment):
+            cycle.progress.working(f"evaluating seed {seed} again: {known.what}")
+            run = cycle.again.evaluate(known, settings, base_eval_loss)
+            run = cycle.again.scored(run)
+            cycle.store.notes.append(f"seed {seed} of {iteration.name} was evaluated again")
+        else:
+            cycle.progress.iteration(
+                f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
+            )
+            run = cycle.backend.train(
+                settings,
+                name=name,
+                adapter=adapter_folder(weights),
+                base_eval_loss=base_eval_loss,
+            )
+            keep_trained(weights, run)
         written = cycle.improvement_log.append_seed_run(
             SeedRun(
                 loop=iteration.loop,
@@ -89,9 +105,10 @@ class SeedTrainer:
                 role=role,
                 fingerprint=fingerprint,
                 group=cycle.inputs.group(cycle.config, settings),
-                weights=cycle.inputs.weights(settings),
+                weights=weights,
+                adapter=run.adapter,
                 scoring=iteration.scoring,
-                data=iteration.data,
+                data=with_limit(iteration.data, run.evaluation),
                 metrics=best_metrics(run.evaluation, cycle.inputs.set_metrics),
                 environment=run.environment,
                 cost=run.cost,

@@ -14,7 +14,7 @@ from pytest_ftloop.core.errors import FtloopError, LogError, StaleLogError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.metrics import number_text
 from pytest_ftloop.core.neutral import NEUTRAL
-from pytest_ftloop.core.records import ended_as_hopeless
+from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import SCORE_HOOK
 from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
@@ -48,13 +48,18 @@ class Difference:
     role: str = ""
 
 
-def stale_error(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) -> StaleLogError:
-    """The error for a log that lacks the loop file's own settings, with the reasons."""
+def stale_error(
+    config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration], prospect: str = ""
+) -> StaleLogError:
+    """The error for a log that lacks the loop file's own settings, with the reasons.
+
+    `prospect` says what a run would have to do, if that is not to train.
+    """
     return StaleLogError(
         f"the improvement log of {config.name} is out of date: "
         + "\n    ".join(_reasons(config, inputs, logged)),
         where=config.locate("name"),
-        cure=f"Run pytest --ftloop and commit {FOLDER}/.",
+        cure=f"Run pytest --ftloop and commit {FOLDER}/. {prospect}".strip(),
     )
 
 
@@ -65,6 +70,8 @@ def _reasons(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) ->
     # Of equally near ones the last that a loop file had the settings of: `min` takes the first.
     all_found = [(list(_differences(config, inputs, it)), it) for it in reversed(logged)]
     found, nearest = min(all_found, key=lambda pair: (len(pair[0]), pair[1].parent is not None))
+    if not found and is_unscored(nearest):
+        return [f"iteration {nearest.name} was trained, but is not scored"]
     if not found and ended_as_hopeless(nearest):
         return [f"iteration {nearest.name} was ended early, and no loop can start from it"]
     if not found:

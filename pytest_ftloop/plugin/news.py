@@ -28,7 +28,7 @@ Key = tuple[str, str]
 
 def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
     """The summary of a loop that ran. `file` is empty for a loop made in Python."""
-    new = len(result.trained) + len(result.restored)
+    new = len(result.written)
     ignored = ignored_by_git(files_to_commit(result))
     lines = summary(result, verbosity, width, ignored=ignored)
     run = {"new": new, "lines": lines, "file": file}

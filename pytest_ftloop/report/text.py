@@ -81,6 +81,7 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
     last, best, trained = result.chain[-1], result.best, _trained(result)
     seconds = math.fsum(iteration.cost.seconds for iteration in trained)
     now = [f"{len(trained)} trained, {duration_text(seconds)}"] if trained else []
+    now += [f"{len(result.evaluated)} evaluated again"] if result.evaluated else []
     now += [f"{len(result.restored)} restored"] if result.restored else []
     figures = ", ".join(
         f"{name} {figure_text(name, best.metrics.get(name))}"
@@ -122,6 +123,7 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         return [_difference(name, old, new) for old, new in pairs]
 
     now = dict.fromkeys(result.trained, "+") | dict.fromkeys(result.restored, "=")
+    now |= dict.fromkeys(result.evaluated, "~")
     marks = [("*" if it.name == result.best.name else " ") + now.get(it.id, "") for it in chain]
     columns = [
         Column(("", ""), marks),
@@ -137,6 +139,7 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
     legend = "*  best" + ("    +  trained now" if result.trained else "")
+    legend += "    ~  evaluated again, not trained" if result.evaluated else ""
     legend += "    =  restored, not trained" if result.restored else ""
     return "\n".join([*table(columns, width), shorten(legend, width)])
 
@@ -248,11 +251,11 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
 
 
 def files_to_commit(result: LoopResult) -> tuple[Path, ...]:
-    """The log's files, where this run trained or restored something; else none.
+    """The log's files, where this run wrote an iteration; else none.
 
     Of a loop with regression gates also one of each kind that judging may write yet.
     """
-    if not (result.trained or result.restored):
+    if not result.written:
         return ()
     judged = result.log.places(result.best) if result.log and result.regressions else ()
     return (*result.files, *judged)
@@ -264,7 +267,7 @@ def commit_lines(
     cwd: Path | None = None,
     ignored: Collection[Path] = (),
 ) -> list[str]:
-    """The `git add` for the files that this run trained or restored; empty if there are none.
+    """The `git add` for the files that this run wrote; empty if there are none.
 
     It names the log's folder in place of its files where the command exceeds one line, or where the
     loop has regression gates, which write verdicts into the log. The command is never shortened.
@@ -272,7 +275,7 @@ def commit_lines(
     `git add` would refuse an ignored file, or pass over it: then the lines say what the commit
     would lack, and the command is the one that shows the rules.
     """
-    files = result.files if result.trained or result.restored else ()
+    files = result.files if result.written else ()
     if not files:
         return []
     here = Path.cwd() if cwd is None else cwd

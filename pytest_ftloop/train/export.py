@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.cache import adapter_folder, cache_folder
+from pytest_ftloop.core.cache import adapter_at_hand, cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
 from pytest_ftloop.train.trained_on import BaseModel, base_model
@@ -103,8 +103,7 @@ def export(
 
 def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
-    folder = adapter_folder(iteration.fingerprint)
-    if (folder / CONFIG).is_file():
+    if folder := adapter_at_hand(iteration):
         plain_files(folder)
         return folder
     if iteration.facts.get("best_step") == 0:

@@ -13,7 +13,7 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ from pytest_ftloop.core.records import (
     Cost,
     DataSet,
     Evaluation,
+    Example,
     ExampleResult,
     Run,
     Settings,
@@ -44,10 +45,17 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.decoding import check_decoding
-from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
+from pytest_ftloop.evaluate.evaluator import (
+    Evaluator,
+    missing_outputs,
+    rehearse,
+    score_choices,
+    scored,
+    unmeasured,
+)
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
-from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.boundary import Stage, boundary
 from pytest_ftloop.train.prepare import Prepared, build_trainer
 from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
@@ -60,7 +68,8 @@ from pytest_ftloop.train.recorder import (
     trainable_weights,
     vocabulary_size,
 )
-from pytest_ftloop.train.task import Task
+from pytest_ftloop.train.save import save_adapter
+from pytest_ftloop.train.task import Found, Missing, Task
 from pytest_ftloop.train.tiny import tiny_folder
 from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
@@ -84,20 +93,21 @@ def run_lora(
     base_eval_loss: float | None = None,
     tracked: Tracked | None = None,
     pace: Pace | None = None,
+    keep: Callable[[Run], object] | None = None,
 ) -> Run:
     """Train with `settings`, evaluate, save the best adapter to the folder `adapter`.
 
     With `base_eval_loss` the untrained base is not measured again. `tracked` is the run's name at
-    experiment trackers. A run that can no longer reach `pace` is ended early. Raises `ConfigError`
-    or `DataError` for settings or data that can't be trained, `TrainingError` if memory does not
-    suffice for a batch of one example.
+    experiment trackers. A run that can no longer reach `pace` is ended early. `keep` is called with
+    the run before it is scored. Raises `ConfigError` or `DataError` for settings or data that can't
+    be trained, `TrainingError` if memory does not suffice for a batch of one example.
     """
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress, pace)
     with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
         attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
         try:
-            while (run := attempt.run(started)) is None:
+            while (run := attempt.run(started, keep or (lambda _: None))) is None:
                 attempt = attempt.with_half_the_batch()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
@@ -122,7 +132,7 @@ class Attempt:
     tracked: Tracked | None = None
     recoveries: tuple[str, ...] = ()
 
-    def run(self, started: float) -> Run | None:
+    def run(self, started: float, keep: Callable[[Run], object]) -> Run | None:
         """Train and evaluate, from top to bottom. None if the accelerator ran out of memory."""
         task, recorder, progress = self.task, self.recorder, self.recorder.progress
         progress.working("preparing")
@@ -176,19 +186,9 @@ class Attempt:
             else:
                 best_sample = last_sample
             # Without a finite eval loss there is no best point, and so no adapter worth saving.
+            hash_, not_saved = "", ""
             if self.adapter is not None and recorder.best_step:
-                trainer.model.save_pretrained(str(self.adapter))
-                trainer.processing_class.save_pretrained(str(self.adapter))
-            stage.is_now("generating and scoring", "scoring")
-            examples = scored(
-                evaluator,
-                recorder.best,
-                task.eval.examples,
-                task.scoring,
-                task.scorer,
-                prepared.choices,
-                progress,
-            )
+                hash_, not_saved = save_adapter(trainer, self.adapter)
             training = Training(
                 steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
                 evals=tuple(recorder.evals),
@@ -207,14 +207,38 @@ class Attempt:
                 trained=recorder.train_losses.courses(task.train.examples),
                 noisy_forwards=recorder.train_losses.noisy_forwards,
             )
-            evaluation = Evaluation(examples, best_sample, last_sample, self.base_eval_loss)
-            cost = Cost(
-                seconds=time.perf_counter() - started,
-                steps=trainer.state.global_step,
-                tokens=int(trainer._total_train_tokens),
-                device_memory_mib=peak_memory_mib(),
+            measured = Evaluation(recorder.best, best_sample, last_sample, self.base_eval_loss)
+            here = environment(args, self.base.quantised_by)
+
+            def run_of(evaluation: Evaluation, memory: float = 0.0) -> Run:
+                cost = Cost(
+                    seconds=time.perf_counter() - started,
+                    steps=trainer.state.global_step,
+                    tokens=int(trainer._total_train_tokens),
+                    device_memory_mib=memory,
+                )
+                return Run(training, evaluation, cost, here, hash_, not_saved)
+
+            keep(run_of(measured))
+            stage.is_now("generating and scoring", "scoring")
+            limits = [0]
+
+            def answered(rows: tuple[ExampleResult, ...], limit: int) -> None:
+                limits.append(limit)
+                keep(run_of(replace(measured, examples=rows, max_new_tokens=limit)))
+
+            examples = scored(
+                evaluator,
+                recorder.best,
+                task.eval.examples,
+                task.scoring,
+                task.scorer,
+                prepared.choices,
+                progress,
+                answered,
             )
-        return Run(training, evaluation, cost, environment(args, self.base.quantised_by))
+            evaluation = replace(measured, examples=examples, max_new_tokens=limits[-1])
+            return run_of(evaluation, peak_memory_mib())
 
     def with_half_the_batch(self) -> Attempt:
         """The next attempt: half the batch, twice the accumulation: the same examples per step."""
@@ -266,7 +290,72 @@ class Attempt:
 def measure(
     base: Base, task: Task, settings: Settings, adapter: Path, progress: Progress
 ) -> tuple[ExampleResult, ...]:
-    """Evaluate the adapter saved in the folder `adapter` on `task.eval`, without training.
+    """Evaluate the adapter saved in the folder `adapter` on `task.eval`, without training."""
+    with untrained(base, task, settings) as (trainer, prepared, evaluator, stage):
+        load_adapter(trainer, adapter)
+        losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
+        stage.is_now("generating and scoring", "scoring")
+        return scored(
+            evaluator,
+            losses,
+            task.eval.examples,
+            task.scoring,
+            task.scorer,
+            prepared.choices,
+            progress,
+        )
+
+
+def measure_missing(
+    base: Base,
+    task: Task,
+    settings: Settings,
+    adapter: Path,
+    missing: Missing,
+    progress: Progress,
+) -> Found:
+    """Measure what is missing of `task.eval` with the adapter saved in the folder `adapter`.
+
+    Outputs are generated and not scored.
+    """
+    by_choice = task.scoring.scorer == "choice"
+    needed = [*missing.losses, *missing.base, *(missing.answers if by_choice else ())]
+    wanted = {example.id for example in needed} or {task.eval.examples[0].id}
+    some = tuple(example for example in task.eval.examples if example.id in wanted)
+    part = replace(task, eval=replace(task.eval, examples=some))
+    with untrained(base, part, settings) as (trainer, prepared, evaluator, stage):
+        rows = {row.id: row for row in prepared.eval}
+
+        def losses(examples: Sequence[Example]) -> tuple[ExampleResult, ...]:
+            return evaluator.losses([rows[e.id] for e in examples], examples, progress)
+
+        with trainer.model.disable_adapter():
+            of_base = losses(missing.base)
+        load_adapter(trainer, adapter)
+        measured = losses(missing.losses)
+        stage.is_now("generating", "scoring")
+        if prepared.choices is not None:
+            plain = [unmeasured(e) for e in missing.answers]
+            chosen = score_choices(evaluator, plain, missing.answers, prepared.choices, progress)
+            return Found(measured, chosen, of_base)
+        if task.scorer is None:
+            return Found(measured, (), of_base)
+        answers, limit = missing_outputs(
+            evaluator,
+            task.eval.examples,
+            missing.answers,
+            task.scoring,
+            missing.max_new_tokens,
+            progress,
+        )
+        return Found(measured, answers, of_base, limit)
+
+
+@contextlib.contextmanager
+def untrained(
+    base: Base, task: Task, settings: Settings
+) -> Iterator[tuple[SFTTrainer, Prepared, Evaluator, Stage]]:
+    """A trainer, its rows and an evaluator, as before the first step; nothing is trained with it.
 
     The trainer is built as for training, so that the examples are prepared in the same way.
     """
@@ -276,9 +365,6 @@ def measure(
         doing = "measuring the saved adapter"
         with boundary(doing, settings, task.locate, "model") as stage, base.lent() as loan:
             trainer = build_trainer(loan, args, settings, task)
-            prepared = Prepared.of(trainer, task)
-            weights = peft.load_peft_weights(str(adapter), device=str(trainer.model.device))
-            peft.set_peft_model_state_dict(trainer.model, weights)
             evaluator = Evaluator(
                 trainer.model,
                 trainer.processing_class,
@@ -286,17 +372,13 @@ def measure(
                 trainer.accelerator.autocast,
                 trainer.chat_template,
             )
-            losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
-            stage.is_now("generating and scoring", "scoring")
-            return scored(
-                evaluator,
-                losses,
-                task.eval.examples,
-                task.scoring,
-                task.scorer,
-                prepared.choices,
-                progress,
-            )
+            yield trainer, Prepared.of(trainer, task), evaluator, stage
+
+
+def load_adapter(trainer: SFTTrainer, adapter: Path) -> None:
+    """Give a trainer's model the weights of a saved adapter."""
+    weights = peft.load_peft_weights(str(adapter), device=str(trainer.model.device))
+    peft.set_peft_model_state_dict(trainer.model, weights)
 
 
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
@@ -387,6 +469,7 @@ class LoraTrainer:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Callable[[Run], object] | None = None,
     ) -> Run:
         """Train one run, called `name` at experiment trackers. See `run_lora`."""
         return run_lora(
@@ -398,6 +481,7 @@ class LoraTrainer:
             base_eval_loss=base_eval_loss,
             tracked=Tracked.of(self.config, name),
             pace=pace,
+            keep=keep,
         )
 
     def measure(
@@ -407,6 +491,11 @@ class LoraTrainer:
         task = replace(self.task, eval=examples)
         stated = with_paths(settings, self.config.folder)
         return measure(self.base, task, stated, adapter, self.progress)
+
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        """Measure what is missing of the eval set. See `measure_missing`."""
+        stated = with_paths(settings, self.config.folder)
+        return measure_missing(self.base, self.task, stated, adapter, missing, self.progress)
 
 
 def base_of(config: LoopConfig, progress: Progress) -> Base:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
-from pytest_ftloop.core.records import DataSet, Example, Finding
+from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding
 from pytest_ftloop.evaluate.scored import Scorer
 
 
@@ -29,6 +29,39 @@ class Task:
     candidates: tuple[str, ...] = ()
     locate: Locate = lambda _: None
     found: Callable[[Sequence[Finding]], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What of the eval set is to be measured with weights that exist.
+
+    `losses` are the examples without a known loss, `answers` those without an output or choice, and
+    `base` those whose loss with the untrained base is unknown. `max_new_tokens` is the limit by
+    which the known outputs were generated, 0 if there are none or it is unknown.
+    """
+
+    losses: tuple[Example, ...] = ()
+    answers: tuple[Example, ...] = ()
+    base: tuple[Example, ...] = ()
+    max_new_tokens: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether the model is needed. The base's loss alone is not worth loading it."""
+        return bool(self.losses or self.answers)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of `Missing`: rows with losses, rows with outputs, rows of the base.
+
+    `answers` are all examples where the limit `max_new_tokens` had to rise: a longer answer is
+    expected now. Those of generated outputs are not scored yet.
+    """
+
+    losses: tuple[ExampleResult, ...] = ()
+    answers: tuple[ExampleResult, ...] = ()
+    base: tuple[ExampleResult, ...] = ()
+    max_new_tokens: int = 0
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.core.records import DataSet, ExampleResult, Run
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
-from tests.fake_backend import fake_run
+from tests.fake_backend import fake_adapter, fake_run
 from tests.gitfakes import GitRepo
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ class LabBackend:
 
     def train(self, settings: Settings, *, name: str, adapter: Path | None = None, **_: Any) -> Run:
         self.lab.happened.append("train")
-        if adapter is not None:
-            adapter.mkdir(parents=True, exist_ok=True)
-        return fake_run(self.inputs, settings, self.environment(settings))
+        run = fake_run(self.inputs, settings, self.environment(settings))
+        return run if adapter is None else replace(run, adapter=fake_adapter(adapter))
 
     def measure(self, settings: Any, adapter: Path, examples: DataSet) -> tuple[ExampleResult, ...]:
         self.lab.happened.append("measure")

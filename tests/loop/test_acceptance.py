@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_holdout_stays_closed_without_the_adapter(lab: Lab) -> None:
     """What was trained elsewhere can't be measured here."""
     loop = lab.loop()
     result = loop.run()
-    adapter_folder(result.best.fingerprint).rmdir()
+    shutil.rmtree(adapter_folder(result.best.weights))
     assert loop.judge(result).verdict.ok
     assert ["train"] * 3 == lab.happened
 

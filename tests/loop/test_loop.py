@@ -129,11 +129,10 @@ def test_change_that_moves_no_figure(tmp_path: Path, changes: dict[str, Any]) ->
         {"rate": 3e-4},
         {"lora": {"r": 4, "lora_alpha": 16}},
         {"train": [*TRAIN, {"prompt": "p", "completion": "c"}]},
-        {"eval": EVAL[:3]},
-        {"scoring": "contains"},
+        {"eval": [*EVAL, {"prompt": "q", "completion": "d"}]},
         {"data": {"train_sample": 2}},
     ],
-    ids=["training", "lora", "train", "eval", "scoring", "train_sample"],
+    ids=["training", "lora", "train", "eval", "train_sample"],
 )
 def test_change_starts_a_new_chain(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Other settings, data or scoring start a chain of their own, beside what is logged."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Run
 from pytest_ftloop.log import ImprovementLog
@@ -76,6 +77,7 @@ def trainer_of(log: ImprovementLog, runner: SeedBackend) -> SeedTrainer:
         backend=runner,
         store=Store(),
         progress=Silent(),
+        again=SimpleNamespace(evaluable=lambda settings, environment: None),
     )
     return SeedTrainer(cycle, lambda: nullcontext(log.folder))  # type: ignore[arg-type]
 
@@ -90,7 +92,7 @@ def test_seeds_after_the_iterations_own(tmp_path: Path) -> None:
     ]
     assert () == trainer_of(log, runner).train(OLD, 3, "gate")
     assert [45, 46] == [run.seed for run in trainer_of(log, runner).train(OLD, 5, "calibration")]
-    assert [None] * 4 == runner.adapters
+    assert [adapter_folder(f"{seed:064x}") for seed in range(43, 47)] == runner.adapters
 
 
 def test_seed_that_another_process_trained(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
+    from pytest_ftloop.train.task import Found, Missing
 
 STEPS = 100
 SHIFTS = (0.0, 1.0, -1.0, 0.5, -0.5)
@@ -62,6 +63,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        keep: Any = None,
     ) -> Run:
         rate = settings.get("training.learning_rate")
         seed = settings.training.get("seed")
@@ -86,6 +88,9 @@ class FakeBackend:
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("the fake trains no adapter that could be measured")
+
+    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+        raise AssertionError("there is no adapter that could be measured")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         return {"device": os.environ.get("FAKE_DEVICE", "cpu")}

@@ -1,0 +1,26 @@
+"""TORCH: save an adapter whole, or say why that was not possible: its training must not be lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from trl import SFTTrainer
+
+from pytest_ftloop.core.cache import adapter_hash
+from pytest_ftloop.core.files import replacing
+
+
+def save_adapter(trainer: SFTTrainer, folder: Path) -> tuple[str, str]:
+    """Save the trainer's adapter and tokenizer; the hash of its weights, and why it failed.
+
+    One of the two is empty. A full or read-only cache is no reason to lose an hour of training.
+    """
+    try:
+        with replacing(folder) as making:
+            trainer.model.save_pretrained(str(making))
+            trainer.processing_class.save_pretrained(str(making))
+        return adapter_hash(folder), ""
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch's own writer raises the last
+        said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        return "", said or type(error).__name__
