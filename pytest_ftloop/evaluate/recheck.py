@@ -26,7 +26,7 @@ class Tolerance:
 
 EXACT = Tolerance(0.0, 1e-3)
 """Nothing is rounded to fewer bits. Merging adds the same numbers in another order, which moved no
-loss by more than 0.00002 nats per token on the embedded model."""
+loss by more than 0.000002 nats per token on the embedded model."""
 
 ROUNDED = Tolerance(0.05, 0.25)
 """Rounding to bf16 moves a loss by some hundredths of a nat, more for an answer of one token."""

@@ -211,6 +211,8 @@ def test_fault_is_found(
     assert lines[0].startswith("adapter"), lines
     assert ": FAILED: " in lines[0]
     assert said in lines[0]
+    other_file = spoil in (cut_file, half_the_tensors, nan_weights)
+    assert other_file == ("is not the one that iteration 001-" in lines[0])
 
 
 MERGED_FAULTS = [cut_file, nan_weights, no_tokenizer]
