@@ -25,7 +25,7 @@ from pytest_ftloop.loop.inputs import Inputs
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.core.records import DataSet, ExampleResult, Run, Settings
+    from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.task import Found, Missing
 
@@ -115,6 +115,10 @@ class KeptBackend:
     def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
         """See `Backend`; no adapter is kept that could be measured again."""
         raise NotImplementedError
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """See `Backend`."""
+        return self._local.measure_base(settings)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`."""

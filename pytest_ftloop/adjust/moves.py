@@ -287,7 +287,7 @@ def _best_at(state: State, rate: float) -> float:
         and not has(i, TOO_HIGH)
         and not ended_as_hopeless(i)
     ]
-    return min((rank_key(i, state.metric)[0] for i in at), default=math.inf)
+    return min((rank_key(i, state.metric)[1] for i in at), default=math.inf)
 
 
 def _vertex(state: State, low: float, high: float) -> float:

@@ -206,6 +206,7 @@ class Stated:
             config,
             gates=tuple(gates.values()),
             regressions=tuple(replace(rule, **self.options) for rule in rules),
+            forgetting=tuple(replace(rule, **self.options) for rule in config.forgetting),
         )
 
     def default(self, fail_on: frozenset[str]) -> Regression:

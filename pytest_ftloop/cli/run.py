@@ -102,8 +102,8 @@ def _run(arguments: argparse.Namespace) -> int:
         loop = Loop(ready(file), options, progress)
         result = loop.run()
         trained_notes = result.notes  # judging adds its own, which are printed with the verdicts
-        if result.regressions:
-            result = loop.judge(result)
+        if result.comparisons:
+            result = loop.judge(result, result.comparisons)
         lines = _result_lines(result, trained_notes, arguments.verbosity, width)
         apart = "\n" if len(files) > 1 and arguments.verbosity >= 0 else ""
         print("\n".join(lines), end=f"\n{apart}", flush=True)
@@ -150,7 +150,7 @@ def _result_lines(
                 yield shorten(f"  FAILED {rule.name}: {visible(str(verdict))}", width)
         return
     yield ""
-    judged = result.gates or result.regressions
+    judged = result.gates or result.comparisons
     yield "gates:" if judged else "gates: none, so nothing was judged"
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"

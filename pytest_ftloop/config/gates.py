@@ -8,14 +8,21 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.core.metrics import METRICS, is_rate, is_score, metric_of, split_name
+from pytest_ftloop.core.metrics import (
+    METRICS,
+    guard_and_metric,
+    is_rate,
+    is_score,
+    metric_of,
+    split_name,
+)
 from pytest_ftloop.core.sampled import is_sampled_metric, k_of, recorded_ks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -26,6 +33,15 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 """The comparisons that a condition may begin with."""
+
+PROVEN = ("regression", "lift", "forgetting")
+"""The gates that are judged by a test, not by a threshold."""
+
+LIFTED = ("pass_rate", "eval_loss", "token_accuracy")
+"""The metrics of examples that a lift can be of, besides scores."""
+
+OF_GUARDS = ("eval_loss", "pass_rate", "token_accuracy", "perplexity")
+"""The metrics of a guard, besides its scores."""
 
 OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 """Metrics that need the sample of the train set, which may lack a tag of the eval set."""
@@ -53,6 +69,12 @@ _CONDITION = re.compile(
 )
 
 
+_LIFT = re.compile(
+    r"\s*>=\s*(?P<bound>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)"
+    r"\s*(?P<points>points?|)\s*"
+)
+
+
 @dataclass(frozen=True)
 class Gate:
     """A threshold for one metric, over the whole eval set or one tag (`pass_rate[negation]`)."""
@@ -76,6 +98,52 @@ class Gate:
     def text(self) -> str:
         """The condition in words, as `eval_loss <= 3.4`."""
         return f"{self.name} {self.op} {_number(self.bound)}"
+
+    @property
+    def condition(self) -> str:
+        """The condition without the name, as people read it: `>= 90%`."""
+        return f"{self.op} {exact_figure(self.metric, self.bound)}"
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        """Whether a lower or a higher figure passes more."""
+        return metric_of(self.metric).better
+
+
+@dataclass(frozen=True)
+class Lift(Gate):
+    """The least that training must gain over the untrained base, proven by a test.
+
+    `name` is `lift` (of the pass rate), or `lift[metric]`. The figure is the improvement, whatever
+    the metric's direction: `bound` is a share for rates, nats for a loss.
+    """
+
+    @property
+    def metric(self) -> str:
+        """The metric that must have improved."""
+        return split_name(self.name)[1] or "pass_rate"
+
+    @property
+    def tag(self) -> str | None:
+        """None: it is of the whole eval set."""
+        return None
+
+    @property
+    def text(self) -> str:
+        """The condition in words, as `lift >= 10 points`."""
+        return f"{self.name} {self.condition}"
+
+    @property
+    def condition(self) -> str:
+        """`>= 10 points`, or `>= 0.5` for a loss."""
+        if not is_rate(self.metric):
+            return f"{self.op} {_number(self.bound)}"
+        return f"{self.op} {_number(round(100 * self.bound, 6))} points"
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        """A larger gain is better, also of a loss."""
+        return "higher"
 
 
 @dataclass(frozen=True)
@@ -108,6 +176,35 @@ class Regression:
 DEFAULT_REGRESSION = Regression(stated=False)
 """Judges a loop that states no regression gate."""
 
+Against = Literal["base", "baseline"]
+
+
+@dataclass(frozen=True)
+class Forgetting(Regression):
+    """The forgetting gate: no guard worse than the base, or than the last committed version.
+
+    `name` is `forgetting` for all guards, or `forgetting[guard]`. The other fields are as for a
+    regression.
+    """
+
+    name: str = "forgetting"
+    against: tuple[Against, ...] = ("base", "baseline")
+
+    @property
+    def tag(self) -> str | None:
+        """Empty, not None, which is for gates on the whole eval set: it is on other rows."""
+        return ""
+
+    @property
+    def guard(self) -> str | None:
+        """The guard, or None for all."""
+        return split_name(self.name)[1]
+
+
+DEFAULT_FORGETTING = Forgetting(stated=False)
+"""Judges a loop that has guards and states no forgetting gate: what must not be forgotten is
+judged wherever it is stated."""
+
 
 def parse_gate(
     name: str,
@@ -119,6 +216,8 @@ def parse_gate(
 
     `of_the_set` are the loop's metrics of the whole set, by name.
     """
+    if split_name(name)[0] == "lift":
+        return _parse_lift(name, condition, where)
     metric = _known_metric(name, where, of_the_set)
     good, usual = (">=", 0.9) if metric_of(metric).better == "higher" else ("<=", 3.4)
     wanted = f'wanted {good} or {good[0]} and a number, such as "{good} {usual}"'
@@ -157,6 +256,35 @@ def parse_gate(
             cure=meant if 1 < bound <= 100 and not percent else cure,
         )
     return Gate(name=name, op=op, bound=bound, line=where.line if where else None)
+
+
+def _parse_lift(name: str, condition: object, where: Location | None) -> Lift:
+    """The gate that `lift: ">= 10 points"` or `lift[eval_loss]: ">= 0.5"` states."""
+    metric = split_name(name)[1] if "[" in name else "pass_rate"
+    compared = metric is not None and (is_score(metric) or is_sampled_metric(metric))
+    if metric is None or not (metric in LIFTED or compared):
+        raise ConfigError(
+            f"gate {name}: wanted lift, or lift and a metric of examples in brackets",
+            where=where,
+            cure=f"Choose one of {', '.join(LIFTED)}, score or score.<name>: lift[eval_loss].",
+        )
+    usual = "10 points" if is_rate(metric) else "0.5"
+    match = _LIFT.fullmatch(condition) if isinstance(condition, str) else None
+    if match is None or bool(match["points"]) != is_rate(metric):
+        unit = " and points" if is_rate(metric) else ""
+        raise ConfigError(
+            f'gate {name}: wanted >= and a number{unit}, such as ">= {usual}", found {condition!r}',
+            where=where,
+            cure=f'Write {name}: ">= {usual}".',
+        )
+    bound = parse_number(match["bound"], percent=is_rate(metric))
+    if not 0 <= bound <= (1 if is_rate(metric) else 100):
+        raise ConfigError(
+            f"gate {name}: wanted a gain from 0 to 100, found {condition!r}",
+            where=where,
+            cure=f'Write {name}: ">= {usual}"; ">= 0" asks for any gain.',
+        )
+    return Lift(name=name, op=">=", bound=bound, line=where.line if where else None)
 
 
 def checked_option(key: str, value: float) -> float:
@@ -243,6 +371,14 @@ def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, st
             f"gate {name}: wanted a metric, or a metric and a tag, such as pass_rate[negation]",
             where=where,
         )
+    if (guarded := guard_and_metric(metric)) and tag is None:
+        if guarded[1] in OF_GUARDS or is_score(guarded[1]):
+            return metric
+        raise ConfigError(
+            f"gate {name}: a guard has no metric {guarded[1]!r}",
+            where=where,
+            cure=did_you_mean(guarded[1], OF_GUARDS),
+        )
     if metric in of_the_set:
         if tag is not None and ":" in of_the_set[metric]:
             raise ConfigError(
@@ -255,7 +391,7 @@ def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, st
         raise ConfigError(
             f"gate {name}: unknown metric {metric!r}",
             where=where,
-            cure=did_you_mean(metric, {*METRICS, *of_the_set, "regression"} - {metric}),
+            cure=did_you_mean(metric, {*METRICS, *of_the_set, *PROVEN} - {metric}),
         )
     return metric
 
@@ -270,6 +406,40 @@ def parse_number(text: str, *, percent: bool) -> float:
     """The number in a condition: 28.9, or 0.289 if it is a percentage."""
     # Decimal makes 28.9% the same float as 0.289: otherwise a rate equal to the bound may fail.
     return float(Decimal(text) / 100 if percent else Decimal(text)) + 0.0  # + 0.0: no -0.0
+
+
+def forgetting_guard(name: str, where: Location | None) -> str | None:
+    """The guard of `forgetting[guard]`, None for `forgetting`; a ConfigError for another name."""
+    base, guard = split_name(name)
+    if base != "forgetting" or guard == "":
+        raise ConfigError(
+            f"gate {name}: wanted forgetting, or forgetting and a guard, such as "
+            "forgetting[general]",
+            where=where,
+        )
+    return guard
+
+
+def check_guards(
+    gates: Iterable[Gate | Regression], guards: Iterable[str], where_file: str | Path
+) -> Iterator[ConfigError]:
+    """A mistake for each gate on a guard that the loop does not have."""
+    known = set(guards)
+    for gate in gates:
+        if isinstance(gate, Forgetting):
+            guard = gate.guard
+        else:
+            guard = (guard_and_metric(split_name(gate.name)[0]) or (None,))[0]
+        missing = guard not in known if guard else isinstance(gate, Forgetting) and not known
+        if missing:
+            what = f"no guard is called {guard!r}" if guard else "the loop has no guards"
+            yield ConfigError(
+                f"gate {gate.name}: {what}",
+                where=Location(str(where_file), gate.line),
+                cure=did_you_mean(guard, known)
+                if guard and known
+                else "State the rows to guard: data.guards: {general: guard.jsonl}.",
+            )
 
 
 def exact_figure(metric: str, value: float) -> str:

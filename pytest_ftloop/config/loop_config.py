@@ -19,16 +19,23 @@ from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import (
+    DEFAULT_FORGETTING,
+    Forgetting,
     Gate,
+    Lift,
     Regression,
     check_compared,
+    check_guards,
     check_sampled,
+    forgetting_guard,
     parse_gate,
     regression_tag,
 )
 from pytest_ftloop.config.mistakes import config_errors, found_text
 from pytest_ftloop.config.scoring import Scoring, check_scoring
 from pytest_ftloop.config.sections import (
+    ForgettingSection,
+    GuardSection,
     HubSource,
     LoopFile,
     LoopSection,
@@ -74,6 +81,8 @@ class LoopConfig:
     from `folder`, which also contains `improvement_log/`. `lines` maps a dotted key to its
     line in the loop file, and `""` to the first line. `metrics` are those of the whole eval set:
     the user's name, and what it is (a built-in name or module:function).
+    `guards` are the rows that must not get worse, which `forgetting` judges: by the default gate if
+    the loop states none.
 
     `settings` hold no credential, so that whatever is made of them (fingerprint, record, report)
     holds none. `credentials` are those that were stated among them, for the training alone.
@@ -97,7 +106,19 @@ class LoopConfig:
     loop: LoopSection
     metrics: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    guards: tuple[GuardSource, ...] = ()
+    forgetting: tuple[Forgetting, ...] = ()
     credentials: Settings = field(default=Settings({}, {}), repr=False)
+
+    @property
+    def thresholds(self) -> tuple[Gate, ...]:
+        """The gates on the figures of the iteration alone."""
+        return tuple(gate for gate in self.gates if not isinstance(gate, Lift))
+
+    @property
+    def comparisons(self) -> tuple[Regression, ...]:
+        """The gates that compare with other models: regression and forgetting."""
+        return (*self.regressions, *self.forgetting)
 
     def with_credentials(self, settings: Settings) -> Settings:
         """Settings of this loop with its credentials: to train with, never to write."""
@@ -187,13 +208,15 @@ def checked(
         parsed = LoopFile.model_validate(values)
     except ValidationError as error:
         mistakes += config_errors(error, locate)
-    gates, regressions = [], []
+    gates, regressions, forgetting = [], [], []
     metrics = metrics_by_name(values.get("metrics"))
     for key, condition in (values.get("gates") or {}).items() if _is_gates(values) else ():
         name_, at = str(key), locate(f"gates.{key}")
         try:
             if split_name(name_)[0] == "regression":
                 regressions.append(_regression(name_, condition, locate, metrics))
+            elif split_name(name_)[0] == "forgetting":
+                forgetting.append(_forgetting(name_, condition, locate))
             else:
                 gates.append(parse_gate(name_, condition, at, metrics))
         except ConfigError as error:
@@ -203,8 +226,7 @@ def checked(
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
-        section = ScoringSection.model_validate(values.get("scoring", {})).model_dump()
-        scoring = Scoring(**{**section, "choices": tuple(section["choices"] or ())})
+        scoring = scoring_of(ScoringSection.model_validate(values.get("scoring", {})))
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
         except ConfigError as error:
@@ -219,9 +241,13 @@ def checked(
                 cure="Use letters, digits, '-', '_' and '.'; begin and end with a letter or digit.",
             )
         )
-    mistakes += _credentials_elsewhere(values, locate)
+    guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+        guards, wrong = _guards(parsed, locate)
+        names = [guard.name for guard in guards]
+        mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
+    mistakes += _credentials_elsewhere(values, locate)
     try:
         check_sampled((*gates, *regressions), scoring.samples, source)
     except ConfigError as error:
@@ -262,6 +288,53 @@ def checked(
         metrics=metrics,
         lines=lines,
         credentials=Settings(lora=lora[1], training=training[1]),
+        guards=guards,
+        forgetting=tuple(forgetting) or ((DEFAULT_FORGETTING,) if guards else ()),
+    )
+
+
+def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
+    """The loop's guards, and the mistakes in their scoring."""
+    found, mistakes = [], []
+    for name, stated in parsed.data.guards.items():
+        scoring = None
+        if isinstance(stated, GuardSection) and stated.scoring is not None:
+            scoring = scoring_of(stated.scoring)
+            try:
+                check_scoring(scoring, where=locate(f"data.guards.{name}.scoring"))
+            except ConfigError as error:
+                mistakes.append(error)
+        source = stated.source if isinstance(stated, GuardSection) else stated
+        found.append(GuardSource(name, _plain(source), scoring))
+    return tuple(found), mistakes
+
+
+def scoring_of(section: ScoringSection) -> Scoring:
+    """A scoring section as the rooms below read it."""
+    stated = section.model_dump()
+    return Scoring(**{**stated, "choices": tuple(stated["choices"] or ())})
+
+
+def _forgetting(name: str, stated: object, locate: Any) -> Forgetting:
+    """The gate that `forgetting: {alpha: 0.01}` states; null and true mean the defaults."""
+    where = locate(f"gates.{name}")
+    forgetting_guard(name, where)
+    if not isinstance(stated, Mapping) and stated not in (None, True):
+        raise ConfigError(
+            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
+            where=where,
+            cure=f"Write {name}: {{}} for the defaults.",
+        )
+    section = ForgettingSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    return Forgetting(
+        name=name,
+        alpha=section.alpha,
+        max_regression=section.max_regression,
+        min_regression=section.min_regression,
+        metrics=tuple(dict.fromkeys(section.metrics)),
+        fail_on=tuple(kind.replace("-", " ") for kind in section.fail_on),
+        line=where.line,
+        against=tuple(dict.fromkeys(section.against)),
     )
 
 
@@ -357,6 +430,18 @@ class Mixture:
     """Several sources as one: each with the number of times that its rows are taken per epoch."""
 
     parts: tuple[tuple[Any, float], ...]
+
+
+@dataclass(frozen=True)
+class GuardSource:
+    """Where a guard's rows come from. Without a `scoring` they are scored like the eval set.
+
+    `source` is as for the eval set; it may be a live object in a loop from Python.
+    """
+
+    name: str
+    source: Any
+    scoring: Scoring | None = None
 
 
 def sources_in(source: Any) -> tuple[Any, ...]:

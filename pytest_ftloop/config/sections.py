@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, MOST_ALPHA
+from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
+from pytest_ftloop.core.metrics import is_score
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
@@ -46,7 +48,9 @@ class HubSource(_Section):
 
 def _kind_of_source(stated: object) -> str | None:
     """The form in which a source is stated: mistakes are reported for that form only."""
-    if isinstance(stated, PartSection) or (isinstance(stated, Mapping) and "source" in stated):
+    if isinstance(stated, PartSection | GuardSection) or (
+        isinstance(stated, Mapping) and "source" in stated
+    ):
         return "<part>"
     if isinstance(stated, list):
         return "<list>"
@@ -84,6 +88,11 @@ class SplitSection(_Section):
     seed: int = Field(0, description="selects the rows; the same seed selects the same rows")
 
 
+_Guarded = Annotated[
+    _Text | _Hub | Annotated["GuardSection", Tag("<part>")], Discriminator(_kind_of_source)
+]
+
+
 class DataSection(_Section):
     """Where the examples come from."""
 
@@ -98,6 +107,11 @@ class DataSection(_Section):
     holdout: str | HubSource | None = Field(
         None,
         description="examples kept out of every decision; measured once an iteration is accepted",
+    )
+    guards: dict[str, _Guarded] = Field(
+        default_factory=dict,
+        description="rows of other tasks that must not get worse: a source by name, as for eval, "
+        "or source and scoring",
     )
     id: str | None = Field(
         None,
@@ -129,6 +143,11 @@ class DataSection(_Section):
             )
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
+        for name in self.guards:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(
+                    f"data.guards: wanted a name of letters, digits, '-' and '_', found {name!r}"
+                )
         if self.train == []:
             raise ValueError("data.train is an empty list: name a file")
         if self.split is not None and isinstance(self.train, list):
@@ -231,6 +250,17 @@ class ScoringSection(_Section):
         None,
         description="an example passes where its score, or each of its scores, is at least this "
         "(default 1.0); or by the score's name",
+    )
+
+
+class GuardSection(_Section):
+    """Rows of another task, with a scoring of their own."""
+
+    source: Annotated[_Text | _Hub, Discriminator(_kind_of_source)] = Field(
+        description="as for eval"
+    )
+    scoring: ScoringSection | None = Field(
+        None, description="how a row passes; by default as an eval example, or by no scorer"
     )
 
 
@@ -371,6 +401,30 @@ class RegressionSection(_Section):
     )
 
 
+class ForgettingSection(RegressionSection):
+    """The forgetting gate: no guard worse than the base or the last committed version."""
+
+    metrics: list[str] = Field(
+        ["eval_loss", "pass_rate"],
+        min_length=1,
+        description="the metrics that decide, as far as a guard has them: eval_loss, pass_rate, "
+        "token_accuracy, score or score.<name>",
+    )
+    against: list[Literal["base", "baseline"]] = Field(
+        ["base", "baseline"], min_length=1, description="what a guard is compared with"
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: list[str]) -> list[str]:
+        for name in metrics:
+            if name not in LIFTED and not is_score(name):
+                raise ValueError(
+                    f"wanted {', '.join(LIFTED)}, score or score.<name>, found {name!r}"
+                )
+        return metrics
+
+
 class LoopFile(_Section):
     """A pytest-ftloop loop: one fine-tuning goal."""
 
@@ -412,4 +466,5 @@ def json_schema() -> dict[str, Any]:
     schema = LoopFile.model_json_schema()
     # `gates` has no model, since the name of a gate may contain a tag; its schema refers to this.
     schema["$defs"]["RegressionSection"] = RegressionSection.model_json_schema()
+    schema["$defs"]["ForgettingSection"] = ForgettingSection.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -39,15 +39,33 @@ def next_number(iterations: Iterable[Iteration]) -> int:
 def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
     """The best iteration by a metric; of equal ones that with the lower eval loss, then the first.
 
-    Early pass rates are often all 0, so the loss decides. A figure that is missing, NaN or infinite
-    is worse than any other. ValueError for an empty chain.
+    One that made a guard worse is the best only if all did. Early pass rates are often all 0, so
+    the loss decides. A figure that is missing, NaN or infinite is worse than any other. ValueError
+    for an empty chain.
     """
     return min(chain, key=lambda iteration: rank_key(iteration, metric))
 
 
-def rank_key(iteration: Iteration, metric: str) -> tuple[float, float]:
-    """The key of `best_of`: the figure, then the eval loss, lower is better; infinity for none."""
-    return _badness(iteration, metric), _badness(iteration, "eval_loss")
+def rank_key(iteration: Iteration, metric: str) -> tuple[bool, float, float]:
+    """The key of `best_of`: whether a guard was forgotten, the figure, the eval loss.
+
+    Lower is better; infinity for no figure. An iteration with the finding `forgetting` comes after
+    all without it, so that a guard never pays for a better figure.
+    """
+    return (
+        forgets(iteration),
+        _badness(iteration, metric),
+        _badness(iteration, "eval_loss"),
+    )
+
+
+FORGETTING = "forgetting"
+"""The finding that a guard is proven worse than the base's, or the parent's."""
+
+
+def forgets(iteration: Iteration) -> bool:
+    """Whether the iteration was found to have made a guard worse."""
+    return any(finding.kind == FORGETTING for finding in iteration.findings)
 
 
 def _badness(iteration: Iteration, metric: str) -> float:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from pytest_ftloop.core.records import EvalPoint, Evaluation, ExampleResult, Training
+from pytest_ftloop.core.records import (
+    EvalPoint,
+    Evaluation,
+    ExampleResult,
+    Guarded,
+    Training,
+)
 from pytest_ftloop.core.sampled import (
     estimate,
     is_sampled_metric,
@@ -64,6 +70,10 @@ def metric_of(name: str) -> Metric:
     base = split_name(name)[0]
     if found := METRICS.get(base):
         return found
+    if guarded := guard_and_metric(base):
+        guard, metric = guarded
+        of = metric_of(metric)
+        return Metric(base, of.better, f"{of.description}; of the guard {guard}")
     what = "mean score of the eval examples, 0 to 1" if is_score(base) else "of the user's own"
     if is_sampled_metric(base):
         what = f"probability that {'any' if '@' in base else 'each'} of {k_of(base)} outputs passes"
@@ -72,14 +82,31 @@ def metric_of(name: str) -> Metric:
 
 def is_rate(name: str) -> bool:
     """Whether a metric is a share from 0 to 1, shown in percent and compared in points."""
-    base = split_name(name)[0]
-    return base in {"pass_rate", "token_accuracy"} or is_score(base) or is_sampled_metric(base)
+    name = without_guard(split_name(name)[0])
+    return name in {"pass_rate", "token_accuracy"} or is_score(name) or is_sampled_metric(name)
 
 
 def depends_on_scoring(name: str) -> bool:
     """Whether a metric is compared only where both sides were scored in the same way."""
-    base = split_name(name)[0]
-    return base == "pass_rate" or is_score(base) or is_sampled_metric(base)
+    name = without_guard(split_name(name)[0])
+    return name == "pass_rate" or is_score(name) or is_sampled_metric(name)
+
+
+GUARD = "guard"
+"""The metrics of a guard's rows are `guard.<guard>.<metric>`."""
+
+
+def guard_and_metric(name: str) -> tuple[str, str] | None:
+    """`guard.general.eval_loss` -> (`general`, `eval_loss`); None for a metric of the eval set."""
+    word, _, rest = name.partition(".")
+    guard, _, metric = rest.partition(".")
+    return (guard, metric) if word == GUARD and guard and metric else None
+
+
+def without_guard(name: str) -> str:
+    """`guard.general.eval_loss` -> `eval_loss`; any other name as it is."""
+    guarded = guard_and_metric(name)
+    return guarded[1] if guarded else name
 
 
 def is_score(name: str) -> bool:
@@ -147,6 +174,7 @@ def best_metrics(
     figures = _figures(evaluation.examples, evaluation.train_examples)
     figures |= {name: _round(m.of(evaluation.examples)) for name, m in of_the_set.items()}
     tags = sorted({tag for row in evaluation.examples for tag in row.tags})
+    figures |= guard_metrics(evaluation.guards)
     for tag in tags:
         by_tag = _figures(
             [row for row in evaluation.examples if tag in row.tags],
@@ -160,6 +188,35 @@ def best_metrics(
             f"{name}[{tag}]": _round(m.of(of_tag)) for name, m in of_the_set.items() if m.by_tag
         }
     return figures | _with_train_figures(figures, evaluation.train_figures)
+
+
+def guard_metrics(guards: Guarded) -> dict[str, float]:
+    """The metrics of each guard's rows, as `guard.<guard>.<metric>`.
+
+    Rows that no scorer passed or failed have no pass rate.
+    """
+    found: dict[str, float] = {}
+    for guard, rows in guards.items():
+        loss = token_mean_loss(rows)
+        figures = {
+            "eval_loss": loss,
+            "token_accuracy": token_accuracy(rows),
+            "perplexity": perplexity(loss),
+        }
+        if any(row.passed is not None for row in rows):
+            figures |= {"pass_rate": pass_rate(rows), **mean_scores(rows)}
+        found |= {f"{GUARD}.{guard}.{name}": _round(value) for name, value in figures.items()}
+    return found
+
+
+def eval_metrics(
+    rows: Sequence[ExampleResult],
+    guards: Guarded,
+    of_the_set: Mapping[str, SetMetric] = NO_SET_METRICS,
+) -> dict[str, float]:
+    """The finite metrics of results alone: without train examples there is no overfit gap."""
+    figures = best_metrics(Evaluation(tuple(rows), (), (), math.nan, guards), of_the_set)
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def final_metrics(training: Training, evaluation: Evaluation) -> dict[str, float]:

@@ -143,6 +143,19 @@ class ExampleResult:
         return self.loss / self.tokens if self.tokens else float("nan")
 
 
+Guarded = Mapping[str, Sequence[ExampleResult]]
+"""The results of each guard's rows, by the guard's name; without scoring they did not pass or fail.
+"""
+
+
+@dataclass(frozen=True)
+class BaseMeasured:
+    """A measurement of the untrained base, and the environment that it was made in."""
+
+    results: BaseResults
+    environment: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Training:
     """One LoRA run, complete or ended early.
@@ -227,18 +240,29 @@ class Evaluation:
 
     `examples` are all eval examples, scored. `train_examples` are a seeded sample of the train set,
     in eval mode; `final_train_examples` are the same sample with the last weights (the same tuple
-    if the last point is the best). `base_eval_loss` is that of the untrained base.
-    `max_new_tokens` is the limit by which outputs were generated, 0 if none were. `train_figures`
-    are the train losses by metric where their examples are not at hand: of a training that is
-    measured again.
+    if the last point is the best). `base_eval_loss` is that of the untrained base. `guards` are the
+    results of each guard's rows, by its name. `base` is what the untrained base gave, if it was
+    measured with this run. `max_new_tokens` is the limit by which outputs were generated, 0 if none
+    were. `train_figures` are the train losses by metric where their examples are not at hand: of a
+    training that is measured again.
     """
 
     examples: tuple[ExampleResult, ...]
     train_examples: tuple[ExampleResult, ...]
     final_train_examples: tuple[ExampleResult, ...]
     base_eval_loss: float
+    guards: Guarded = field(default_factory=dict)
+    base: BaseResults | None = None
     max_new_tokens: int = 0
     train_figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BaseResults:
+    """What the untrained base gives for the eval set, and for each guard's rows."""
+
+    examples: tuple[ExampleResult, ...]
+    guards: Guarded = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -308,9 +332,10 @@ class Iteration:
     `group` is the fingerprint of its settings whatever the seed: iterations and seed runs of one
     group differ by chance only (empty in records of schema 1). `weights` identifies what was
     trained, whatever it was measured by, and `adapter` is the hash of the weights that the figures
-    are of; both are empty in older records, the latter also where no adapter was saved. `tag` tells
-    its files from another training of the same settings (see `log`). `exposed` are the dotted keys
-    under which its file holds a credential, which is left out here.
+    are of; both are empty in older records, the latter also where no adapter was saved. `guards`
+    are the results of each guard's rows at the best point. `tag` tells its files from another
+    training of the same settings (see `log`). `exposed` are the dotted keys under which its file
+    holds a credential, which is left out here. Iteration 0 is the untrained base (`Untrained`).
     """
 
     loop: str
@@ -335,6 +360,7 @@ class Iteration:
     environment: Mapping[str, str]
     cost: Cost
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    guards: Guarded = field(default_factory=dict, compare=False, repr=False)
     group: str = ""
     weights: str = ""
     adapter: str = ""
@@ -346,6 +372,11 @@ class Iteration:
     def name(self) -> str:
         """The name in messages and of its file, `001-3fa9c1d2`."""
         return name_of(self.number, self.id)
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it is the untrained base, measured as iteration 0."""
+        return self.number == UNTRAINED
 
     @property
     def seed(self) -> int:
@@ -363,7 +394,7 @@ class SeedRun:
     `iteration` is the id of the iteration that it repeats. `role` is its purpose: `gate` compares
     with the baseline, `calibration` measures how much the seed alone changes the figures,
     `baseline` gives the baseline in the candidate's environment. `group`, `weights`, `adapter`,
-    `scoring`, `data`, `metrics` and `examples` are as in `Iteration`.
+    `scoring`, `data`, `metrics`, `examples` and `guards` are as in `Iteration`.
     """
 
     loop: str
@@ -378,10 +409,72 @@ class SeedRun:
     environment: Mapping[str, str]
     cost: Cost
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    guards: Guarded = field(default_factory=dict, compare=False, repr=False)
     weights: str = ""
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+
+
+UNTRAINED = 0
+"""The number of the untrained base among a loop's iterations; a trained one has 1 or more."""
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """The untrained base, measured like an iteration: once for all iterations that it fits.
+
+    `fingerprint` is of what decides its figures: base model, tokenizer, eval set, scoring, guards,
+    and the settings that change how rows become tokens. The other fields are as in `Iteration`.
+    """
+
+    loop: str
+    fingerprint: str
+    model: str
+    scoring: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, float]
+    facts: Mapping[str, Any]
+    environment: Mapping[str, str]
+    examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
+    guards: Guarded = field(default_factory=dict, compare=False, repr=False)
+    schema: int = SCHEMA_VERSION
+    tag: str = field(default="", compare=False)
+
+    @property
+    def id(self) -> str:
+        """The start of its fingerprint."""
+        return self.fingerprint[:ID_LENGTH]
+
+    def as_iteration(self) -> Iteration:
+        """The base as iteration 0: nothing trained, no settings, no findings."""
+        return Iteration(
+            loop=self.loop,
+            number=UNTRAINED,
+            id=self.id,
+            fingerprint=self.fingerprint,
+            parent=None,
+            adjustments=(),
+            model=self.model,
+            settings=Settings(lora={}, training={}),
+            scoring=self.scoring,
+            data=self.data,
+            metrics=self.metrics,
+            final={},
+            base={},
+            facts=self.facts,
+            steps=(),
+            evals=(),
+            findings=(),
+            failing=tuple(sorted(row.id for row in self.examples if row.passed is False)),
+            decision=Decision("stop", "", ""),
+            environment=self.environment,
+            cost=Cost(seconds=0.0, steps=0, tokens=0),
+            examples=self.examples,
+            guards=self.guards,
+            schema=self.schema,
+            tag=self.tag,
+        )
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,11 @@ def has_figure(run: Measured, name: str) -> bool:
     return is_figure(run.metrics.get(name, math.nan))
 
 
+def is_untrained(run: Measured) -> bool:
+    """Whether it is the untrained base, which has no seed noise."""
+    return isinstance(run, Iteration) and run.is_untrained
+
+
 def is_figure(value: float) -> bool:
     """Whether a value can be calculated with: not NaN, and below `LARGEST`."""
     return abs(value) < LARGEST

@@ -26,6 +26,7 @@ from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
+from pytest_ftloop.core.untrained import tokenising
 from pytest_ftloop.data.forms import content_of, hashed
 
 if TYPE_CHECKING:
@@ -61,11 +62,13 @@ def iteration_fingerprint(
     eval_: DataSet,
     train_sample: int,
     tokenizer: Mapping[str, Any] | None = None,
+    guards: Mapping[str, Any] | None = None,
 ) -> str:
     """The fingerprint of an iteration: a SHA-256 in hex.
 
     `model`, `scoring` and `tokenizer` are their identities (`model_identity` and the like).
     `train_sample` is the number of train examples that train_loss and overfit_gap are measured on.
+    `guards` are the identities of the guards by name (`guard_identity`).
     """
     stated = {
         "format": FORMAT,
@@ -78,9 +81,39 @@ def iteration_fingerprint(
         # A sample larger than the train set is all of it.
         "train_sample": min(train_sample, len(train.examples)),
     }
-    if tokenizer:  # else the fingerprint is what it was before there was such a section
+    # Without them the fingerprint is what it was before there were such sections.
+    if tokenizer:
         stated["tokenizer"] = tokenizer
+    if guards:
+        stated["guards"] = guards
     return _sha256(stated)
+
+
+def guard_identity(rows: DataSet, scoring: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What decides a guard's figures: its rows, and how they are scored (None: not at all)."""
+    return {"rows": rows.sha256, "scoring": scoring}
+
+
+def base_fingerprint(
+    model: str,
+    settings: Settings,
+    scoring: Mapping[str, Any],
+    eval_: DataSet,
+    tokenizer: Mapping[str, Any] | None = None,
+    guards: Mapping[str, Any] | None = None,
+) -> str:
+    """The fingerprint of a measurement of the untrained base. Arguments as of an iteration's."""
+    return _sha256(
+        {
+            "format": FORMAT,
+            "base": model,
+            "training": tokenising(settings.training),
+            "scoring": dict(scoring),
+            "eval": eval_.sha256,
+            "tokenizer": tokenizer or {},
+            "guards": guards or {},
+        }
+    )
 
 
 def weights_fingerprint(

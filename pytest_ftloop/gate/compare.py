@@ -27,6 +27,7 @@ from pytest_ftloop.core.runs import (
     has_figure,
     in_environment,
     is_figure,
+    is_untrained,
     mean_of,
     rows_of,
     why_incomplete,
@@ -316,7 +317,8 @@ class _Tests:
         noise = pool(self.paired.replicates(metric, ids))
         level = math.fsum(before) / len(before)
         prior = prior_for(metric.unit, level, noise.df)
-        test = paired_test(found, len(old), len(new), noise, prior, self.rule.alpha)
+        seeds, untrained = (len(old), len(new)), is_untrained(self.paired.old[0])
+        test = paired_test(found, *seeds, noise, prior, self.rule.alpha, untrained=untrained)
         figures = metric.figure(level), metric.figure(level + found.mean)
         change = Change(_of_tag(name, tag), *figures, test, math.nan, "unchanged")
         limit = self.rule.max_regression * (abs(level) if metric.unit == "loss" else 1.0)

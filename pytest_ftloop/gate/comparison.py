@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Forgetting, Regression
 from pytest_ftloop.core.errors import DamagedLogError
 from pytest_ftloop.core.records import Iteration, Judgement, SeedRole, SeedRun
 from pytest_ftloop.core.runs import (
@@ -20,11 +20,14 @@ from pytest_ftloop.core.runs import (
     why_incomplete,
 )
 from pytest_ftloop.core.set_metrics import SetMetric
+from pytest_ftloop.core.untrained import base_of
 from pytest_ftloop.gate.alike import measured_alike, trained_alike
 from pytest_ftloop.gate.baseline import Baseline
 from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.forgetting import Reference, could_fail, judge_guards
 from pytest_ftloop.gate.holdout import HoldoutReport, report_of
 from pytest_ftloop.gate.judgements import RAISES_ANCHOR, RETIRED, covered_by, current_judgements
+from pytest_ftloop.gate.lift import why_no_base
 from pytest_ftloop.gate.verdict import SEEDS_MISSING, TRAINED_ANEW, Change, Verdict
 from pytest_ftloop.log import FOLDER, ImprovementLog, verify
 from pytest_ftloop.log.mended import MendedView
@@ -70,7 +73,7 @@ class Comparison:
         if self.retrain_baseline and is_missing:
             self.retrain_baseline(self)
         verdict = self._compared(rule)
-        if is_in_doubt(verdict):
+        if is_in_doubt(verdict, rule):
             verdict = self._decided(verdict, rule)
         context = (*self._context(verdict), *self._damages, *verdict.context)
         return replace(verdict, context=context)
@@ -188,6 +191,8 @@ class Comparison:
                 alpha=rule.alpha,
                 total=len(candidate.examples),
             )
+        if isinstance(rule, Forgetting):
+            return self._accepted(self._guards_compared(rule))
         if self.baseline.unlogged:
             return Verdict(
                 kind="incomplete",
@@ -227,6 +232,40 @@ class Comparison:
         if TRAINED_ANEW in verdict.notes:
             verdict = self._bridged(verdict, rule) or verdict
         return self._accepted(replace(verdict, against=self.baseline.shown))
+
+    def _guards_compared(self, rule: Forgetting) -> Verdict:
+        """The verdict on the candidate's guards, by the base and by the baseline."""
+        iterations, seed_runs = self._logged
+        candidate = Side(self.candidate, runs_of(self.candidate, iterations, seed_runs))
+        references: list[Reference] = []
+        if "base" in rule.against:
+            bases = self.log.view.bases()
+            found = base_of(bases, self.candidate)
+            side = Side(base := found.as_iteration(), (base,)) if found else None
+            why = "" if found else why_no_base(bases, self.candidate)
+            references.append(Reference("base", side, why, fails=True))
+        if "baseline" in rule.against:
+            baseline = self.baseline.iteration
+            why = self._why_not_against(baseline)
+            if baseline is None or why:
+                references.append(Reference("baseline", why=why))
+            else:
+                old, candidate = self._sides(baseline, iterations, seed_runs)
+                references.append(Reference("baseline", old))
+        groups = groups_of(iterations, seed_runs)
+        return replace(
+            judge_guards(candidate, references, groups, rule), against=self.baseline.shown
+        )
+
+    def _why_not_against(self, baseline: Iteration | None) -> str:
+        """Why a guard is not compared with the baseline; empty if it is."""
+        if self.baseline.unlogged:
+            return self.baseline.unlogged
+        if baseline is None or self.baseline.view is None:
+            return self.baseline.why_none or "nothing is committed yet"
+        if self.baseline.is_version(self.candidate):
+            return f"it is the version committed at {self.baseline.shown}"
+        return self._contradiction(baseline)
 
     def _bridged(self, verdict: Verdict, rule: Regression) -> Verdict | None:
         """The verdict where the log leads from the baseline's eval set to the candidate's.
@@ -343,9 +382,17 @@ class Comparison:
         return Side(baseline, old), Side(candidate, runs_of(candidate, (), own))
 
 
-def is_in_doubt(verdict: Verdict) -> bool:
-    """Whether a metric may be worse, so that more seeds could prove a regression."""
-    return any(change.test.p_worse <= IN_DOUBT for change in _judged(verdict))
+def is_in_doubt(verdict: Verdict, rule: Regression = DEFAULT_REGRESSION) -> bool:
+    """Whether a metric may be worse, so that more seeds could prove a regression.
+
+    Nearly every training moves a guard a little, and surely: one that moved by less than fails the
+    gate is in no doubt.
+    """
+    return any(
+        change.test.p_worse <= IN_DOUBT
+        and not (isinstance(rule, Forgetting) and not could_fail(change, rule))
+        for change in _judged(verdict)
+    )
 
 
 def _judged(verdict: Verdict) -> tuple[Change, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.sources import INI_FILES
 from pytest_ftloop.gate.loop_at import loop_at
 from pytest_ftloop.gate.reference import reference
@@ -68,7 +69,8 @@ def gate_changes(config: LoopConfig, candidate: Iteration, baseline: Baseline) -
     pytest setting `ftloop_baseline`. Uncommitted changes count as committed ones do. It only
     reports, so what git can't answer is a reason in `unknown`, and no error.
     """
-    rows = row_changes(baseline.iteration, candidate) if baseline.iteration else ()
+    before = baseline.iteration
+    rows = (*row_changes(before, candidate), *_of_guards(before, candidate)) if before else ()
     try:
         repository = Repository.containing(config.folder)
         at = _of_this_repository(repository, baseline)
@@ -140,6 +142,16 @@ def _of_holdout(
     except GitError as error:
         if error.kind != "outside":
             raise
+
+
+def _of_guards(before: Iteration, now: Iteration) -> Iterator[GateChange]:
+    """The guards whose rows were edited; the loop files say which were added or removed."""
+    for role, old in before.data.items():
+        new = now.data.get(role)
+        if role.startswith(f"{GUARD}.") and new and old.get("sha256") != new.get("sha256"):
+            said = [f"{facts.get('rows', '?')} rows" for facts in (old, new)]
+            name = f"data.guards.{role.removeprefix(f'{GUARD}.')}"
+            yield GateChange(name, said[0], f"{said[1]}, edited", loosened=True)
 
 
 def _of_ini_files(

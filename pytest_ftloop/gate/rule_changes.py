@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.gates import Gate, Regression, exact_figure
+from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.metrics import metric_of
 
 if TYPE_CHECKING:
-    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
 
 REMOVED, NONE = "removed", "not set"
 
@@ -33,7 +32,8 @@ class GateChange:
 def rule_changes(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
     """The differences in thresholds, regression gates, scoring, and how the best is chosen."""
     yield from _thresholds(before.gates, after.gates)
-    yield from _regressions(before.regressions, after.regressions)
+    yield from _regressions(before.comparisons, after.comparisons)
+    yield from _guards(before.guards, after.guards)
     yield from _scoring(before.scoring, after.scoring)
     if before.loop.seeds != after.loop.seeds:
         fewer = after.loop.seeds < before.loop.seeds
@@ -53,7 +53,7 @@ def _thresholds(before: Sequence[Gate], after: Sequence[Gate]) -> Iterator[GateC
     old, new = ({gate.name: gate for gate in gates} for gates in (before, after))
     for name in dict.fromkeys((*old, *new)):
         was, now = old.get(name), new.get(name)
-        said = [f"{g.op} {exact_figure(g.metric, g.bound)}" if g else "" for g in (was, now)]
+        said = [g.condition if g else "" for g in (was, now)]
         if said[0] != said[1]:
             loosened = was is not None and (now is None or _is_looser(was, now))
             yield GateChange(name, said[0] or NONE, said[1] or REMOVED, loosened)
@@ -62,7 +62,7 @@ def _thresholds(before: Sequence[Gate], after: Sequence[Gate]) -> Iterator[GateC
 def _is_looser(was: Gate, now: Gate) -> bool:
     if now.bound == was.bound:
         return len(now.op) > len(was.op)  # `>=` lets the bound itself pass, `>` does not
-    return (now.bound < was.bound) == (metric_of(now.metric).better == "higher")
+    return (now.bound < was.bound) == (now.better == "higher")
 
 
 def _regressions(before: Sequence[Regression], after: Sequence[Regression]) -> Iterator[GateChange]:
@@ -81,10 +81,25 @@ def _regressions(before: Sequence[Regression], after: Sequence[Regression]) -> I
             a, b = getattr(was, key), getattr(now, key)
             if a != b:
                 yield _change(f"{name}.{key}", a, b, loosened=(b > a) == more_is_looser)
-        for key in ("metrics", "fail_on"):
-            a, b = getattr(was, key), getattr(now, key)
+        for key in ("metrics", "fail_on", "against"):
+            a, b = getattr(was, key, ()), getattr(now, key, ())
             if set(a) != set(b):
                 yield _change(f"{name}.{key}", a, b, loosened=not set(a) <= set(b))
+
+
+def _guards(before: Sequence[GuardSource], after: Sequence[GuardSource]) -> Iterator[GateChange]:
+    """Guards that were added, removed, or are other rows or scored in another way."""
+    old, new = ({guard.name: guard for guard in guards} for guards in (before, after))
+    for name in dict.fromkeys((*old, *new)):
+        was, now = old.get(name), new.get(name)
+        said = [str(guard.source) if guard else "" for guard in (was, now)]
+        if said[0] != said[1]:
+            key = f"data.guards.{name}"
+            yield GateChange(key, said[0] or NONE, said[1] or REMOVED, loosened=was is not None)
+        if was is not None and now is not None and was.scoring != now.scoring:
+            stated = [guard.scoring or Scoring() for guard in (was, now)]
+            for change in _scoring(*stated):
+                yield replace(change, name=f"data.guards.{name}.{change.name}")
 
 
 def _rule_text(rule: Regression) -> str:

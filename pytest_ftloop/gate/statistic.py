@@ -44,7 +44,8 @@ class PairedTest:
     `se` and `df` are those of its t-test, `tau` the assumed seed noise (shrunk to the prior, as a
     standard deviation of run means), `nu` the degrees of freedom of the replicates behind `tau`,
     `alpha` the level at which a change is detectable. `n` counts the common examples (0 for a
-    figure of whole runs), `k_baseline` and `k_candidate` the seeds.
+    figure of whole runs), `k_baseline` and `k_candidate` the seeds. `untrained` is whether the
+    baseline was not trained, and so has no seed noise.
     """
 
     change: float
@@ -56,6 +57,7 @@ class PairedTest:
     n: int
     k_baseline: int
     k_candidate: int
+    untrained: bool = False
 
     @property
     def p_worse(self) -> float:
@@ -109,20 +111,24 @@ def paired_test(
     noise: SeedNoise,
     prior: Prior,
     alpha: float,
+    *,
+    untrained: bool = False,
 ) -> PairedTest:
     """Test the mean difference of examples, each averaged over its side's seeds.
 
     `noise` holds this comparison's own replicates too. A single example says nothing of how
     examples differ: its standard error is infinite, so nothing is ever proven by it. Without any
-    noise (se = 0) every change is sure. ValueError for NaN, no example, no seed, alpha outside
-    ]0, 1[ or a prior worth nothing.
+    noise (se = 0) every change is sure. An `untrained` baseline has no seed noise. ValueError for
+    NaN, no example, no seed, alpha outside ]0, 1[ or a prior worth nothing.
     """
     if differences.n < 1:
         raise ValueError(f"wanted at least one common example, found {differences.n}")
     sampling = differences.variance / differences.n if differences.n > 1 else math.inf
-    return _compare(
-        differences.mean, sampling, differences.n, (k_baseline, k_candidate), noise, prior, alpha
+    seeds = k_baseline, k_candidate
+    found = _compare(
+        differences.mean, sampling, differences.n, seeds, noise, prior, alpha, untrained=untrained
     )
+    return replace(found, untrained=untrained)
 
 
 def run_level_test(
@@ -170,15 +176,19 @@ def seeds_to_decide(
     the better by the new replicates; and what of the examples' variance is seed x example
     interaction shrinks with the seeds, the rest stays. None above 100 seeds, or for one example.
     """
-    now = 1 / test.k_baseline + 1 / test.k_candidate
+    now = _share_of_seeds(test.k_baseline, test.k_candidate, untrained=test.untrained)
     lasting = max(differences.variance - now * noise.interaction, 0.0)
     settled = Prior(test.tau, prior.df)
     own = test.k_baseline + test.k_candidate - 2
     for k in range(max(test.k_baseline, test.k_candidate) + 1, MOST_SEEDS + 1):
-        variance = min(lasting + 2 / k * noise.interaction, differences.variance)
+        then = _share_of_seeds(k, k, untrained=test.untrained)
+        variance = min(lasting + then * noise.interaction, differences.variance)
         expected = SeedNoise(test.tau * test.tau, noise.interaction, noise.df - own + 2 * (k - 1))
         unchanged = Differences(differences.n, 0.0, variance)
-        if paired_test(unchanged, k, k, expected, settled, test.alpha).upper < max_regression:
+        cleared = paired_test(
+            unchanged, k, k, expected, settled, test.alpha, untrained=test.untrained
+        )
+        if cleared.upper < max_regression:
             return k
     return None
 
@@ -198,7 +208,8 @@ def examples_to_decide(
 
     def clears(n: int) -> bool:
         more = replace(differences, n=n, mean=0.0)
-        expected = paired_test(more, test.k_baseline, test.k_candidate, noise, prior, test.alpha)
+        seeds = test.k_baseline, test.k_candidate
+        expected = paired_test(more, *seeds, noise, prior, test.alpha, untrained=test.untrained)
         return expected.upper < max_regression
 
     if differences.n < 2 or not clears(MOST_EXAMPLES):
@@ -215,13 +226,15 @@ def _compare(
     noise: SeedNoise,
     prior: Prior,
     alpha: float,
+    *,
+    untrained: bool = False,
 ) -> PairedTest:
     """`sampling` is the squared standard error that the examples bring."""
     if not math.isfinite(change) or math.isnan(sampling) or not math.isfinite(noise.variance):
         raise ValueError(f"wanted finite figures, found {change}, {sampling}, {noise.variance}")
     if min(seeds) < 1 or not 0 < alpha < 1 or not 0 < prior.df < math.inf:
         raise ValueError(f"wanted seeds, 0 < alpha < 1, a prior, found {seeds}, {alpha}, {prior}")
-    c = 1 / seeds[0] + 1 / seeds[1]
+    c = _share_of_seeds(*seeds, untrained=untrained)
     total = prior.df + noise.df
     seed_variance = shrunk(noise, prior)
     squared_se = sampling + c * seed_variance
@@ -231,6 +244,11 @@ def _compare(
     return PairedTest(
         change, math.sqrt(squared_se), df, math.sqrt(seed_variance), noise.df, alpha, n, *seeds
     )
+
+
+def _share_of_seeds(k_baseline: int, k_candidate: int, *, untrained: bool) -> float:
+    """The share of the seed variance in that of a change; an untrained baseline adds none."""
+    return (0.0 if untrained else 1 / k_baseline) + 1 / k_candidate
 
 
 def _degrees(

@@ -12,18 +12,26 @@ from pytest_ftloop.core.metrics import format_figure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pytest_ftloop.core.records import Iteration
+
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate, the figure it was checked with (None if it is missing), and whether it holds."""
+    """A gate, the figure it was checked with (None if it is missing), and whether it holds.
+
+    `proof` is the message of a gate that a test decides, not a threshold.
+    """
 
     gate: Gate
     value: float | None
     passed: bool
+    proof: str = ""
 
     @property
     def message(self) -> str:
         """One line: `eval_loss 3.5123, wanted <= 3.4`."""
+        if self.proof:
+            return self.proof
         gate = self.gate
         if self.value is None:
             return f"{gate.name} is missing: {_why_missing(gate)}"
@@ -39,8 +47,16 @@ class GateResult:
 
 
 def check_gates(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[GateResult, ...]:
-    """Check each gate, in order. A figure that is missing, NaN or infinite fails."""
+    """Check each threshold, in order. A figure that is missing, NaN or infinite fails.
+
+    So does a `Lift`, which needs the base: `LiftTests` checks those too.
+    """
     return tuple(_check(gate, metrics.get(gate.name)) for gate in gates)
+
+
+def check_gate(gate: Gate, iteration: Iteration) -> GateResult:
+    """Check one threshold by an iteration's figures."""
+    return _check(gate, iteration.metrics.get(gate.name))
 
 
 def _check(gate: Gate, value: float | None) -> GateResult:

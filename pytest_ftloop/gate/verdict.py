@@ -36,7 +36,8 @@ class Change:
     `baseline` and `candidate` are the metric's own figures, as means over the seeds. In `test` a
     change above 0 is worse, whatever the metric. `p` is that of the direction of the change, after
     Holm's correction over the metrics tested together. `decide` states how many seeds or examples
-    would settle an inconclusive change.
+    would settle an inconclusive change. `against` is what it is compared with, where a verdict has
+    several such: the base, or the baseline.
     """
 
     metric: str
@@ -46,6 +47,12 @@ class Change:
     p: float
     kind: MetricKind
     decide: str = ""
+    against: str = ""
+
+    @property
+    def label(self) -> str:
+        """The metric, and what it is compared with if that is not the verdict's own baseline."""
+        return f"{self.metric} against the {self.against}" if self.against else self.metric
 
     @property
     def text(self) -> str:
@@ -53,7 +60,8 @@ class Change:
         shown = f"{self.metric} {format_figure(self.metric, self.baseline)}"
         figures = f"{shown} -> {format_figure(self.metric, self.candidate)}"
         moved = change_text(self.metric, self.candidate - self.baseline)
-        return f"{figures} ({', '.join(filter(None, [moved, seeds_text([self])]))})"
+        said = f"{figures} ({', '.join(filter(None, [moved, seeds_text([self])]))})"
+        return f"{said} against the {self.against}" if self.against else said
 
     def as_record(self) -> dict[str, Any]:
         """The figures as plain values, for the log."""
@@ -72,6 +80,7 @@ class Change:
             "detectable": self.test.detectable,
             "examples": self.test.n,
             "seeds": [self.test.k_baseline, self.test.k_candidate],
+            **({"against": self.against} if self.against else {}),
         }
 
 

@@ -7,8 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_ftloop.core.errors import shown_path
-from pytest_ftloop.core.metrics import best_metrics, perplexity, split_name
-from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRun
+from pytest_ftloop.core.metrics import best_metrics, perplexity, split_name, without_guard
+from pytest_ftloop.core.records import (
+    Evaluation,
+    ExampleResult,
+    HoldoutUse,
+    Iteration,
+    SeedRun,
+    Untrained,
+)
 from pytest_ftloop.core.set_metrics import recomputable
 from pytest_ftloop.log.files import damaged
 
@@ -19,7 +26,10 @@ _ROUNDED = 2e-6
 """What rounding its parts to six decimals may move a derived figure by, relative to it above 1."""
 
 
-def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:
+Kept = Iteration | SeedRun | HoldoutUse | Untrained
+
+
+def verify(kept: Kept, where: Path | str) -> None:
     """Raise a `LogError` where a record's figures contradict its table or one another.
 
     `where` is the record's file, for the error.
@@ -28,22 +38,23 @@ def verify(kept: Iteration | SeedRun | HoldoutUse, where: Path | str) -> None:
         raise damaged(where if isinstance(where, str) else shown_path(where), why)
 
 
-def _contradictions(kept: Iteration | SeedRun | HoldoutUse) -> Iterator[str]:
+def _contradictions(kept: Kept) -> Iterator[str]:
     rows: tuple[ExampleResult, ...] = tuple(kept.examples)
     # A holdout's table has no texts.
     of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
-    said = best_metrics(Evaluation(rows, (), (), math.nan), of_the_set)
+    guards = {} if isinstance(kept, HoldoutUse) else kept.guards
+    said = best_metrics(Evaluation(rows, (), (), math.nan, guards), of_the_set)
     of_the_table = {*_OF_THE_TABLE, *of_the_set}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)
         # A table's losses are rounded; each token's share of that is far below this.
-        if split_name(name)[0] in of_the_table and not _is_close(found, value, 1e-5):
+        if _plain(name) in of_the_table and not _is_close(found, value, 1e-5):
             yield f"it says {name} {found}, its table of examples {value}"
     for name in kept.metrics:
-        if split_name(name)[0] in of_the_table and name not in said:
+        if _plain(name) in of_the_table and name not in said:
             yield f"it says {name} {kept.metrics[name]}, which its table of examples does not have"
     yield from _derived("", kept.metrics)
-    if isinstance(kept, Iteration):
+    if isinstance(kept, Iteration) and not kept.is_untrained:
         yield from _derived("final.", kept.final)
         failing = sorted(row.id for row in rows if not row.passed)
         if sorted(kept.failing) != failing:
@@ -51,6 +62,11 @@ def _contradictions(kept: Iteration | SeedRun | HoldoutUse) -> Iterator[str]:
                 f"it says that {len(kept.failing)} examples failed, its table of examples "
                 f"{len(failing)}; or it names others"
             )
+
+
+def _plain(name: str) -> str:
+    """The metric without its tag and its guard."""
+    return without_guard(split_name(name)[0])
 
 
 def _derived(place: str, metrics: Mapping[str, float]) -> Iterator[str]:

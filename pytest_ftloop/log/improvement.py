@@ -5,6 +5,9 @@
     <loop>/seeds/<id>-<seed>-<tag>.yaml        the same settings with another seed, and its table
     <loop>/verdicts/<id>-<tag>.yaml            a judgement of an iteration
     <loop>/holdout/<id>-<tag>.yaml             an opening of the holdout, and its table
+    <loop>/base/<id>-<tag>.yaml                what the untrained base gives, and its table
+
+A record whose loop has guards has a table more for each: `....guard-<guard>.examples.csv`.
 
 No file is changed once it is committed, and a name says what is in it: branches that add to a log
 merge without a conflict. (Two that both retrain one iteration do conflict: each removes its files.)
@@ -22,7 +25,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.records import HoldoutUse, Iteration, Judgement, SeedRun
+from pytest_ftloop.core.records import (
+    ExampleResult,
+    Guarded,
+    HoldoutUse,
+    Iteration,
+    Judgement,
+    SeedRun,
+    Untrained,
+)
 from pytest_ftloop.log.consistent import verify
 from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, check_folder, unwritable
 from pytest_ftloop.log.record import (
@@ -31,15 +42,17 @@ from pytest_ftloop.log.record import (
     iteration_of,
     judgement_of,
     seed_run_of,
+    untrained_of,
 )
 from pytest_ftloop.log.table import ExampleTable, Table, examples_csv, sha256_of
-from pytest_ftloop.log.view import LogView
+from pytest_ftloop.log.view import LogView, guard_table_of, table_of
 from pytest_ftloop.log.writing import (
     holdout_yaml,
     judgement_yaml,
     seed_run_yaml,
     tag_of,
     to_yaml,
+    untrained_yaml,
 )
 
 if TYPE_CHECKING:
@@ -49,12 +62,34 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept")
 
 
+AnyRecord = Iteration | SeedRun | Judgement | HoldoutUse | Untrained
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The text of a record's table, and of those of its guards by guard."""
+
+    examples: str
+    guards: Mapping[str, str]
+    said: Mapping[str, Table]
+
+    @classmethod
+    def of(cls, examples: Sequence[ExampleResult], guards: Guarded) -> _Texts:
+        texts = {guard: examples_csv(rows) for guard, rows in guards.items()}
+        said = {guard: Table(len(guards[guard]), sha256_of(text)) for guard, text in texts.items()}
+        return cls(examples_csv(examples), texts, said)
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.examples)
+
+
 @dataclass(frozen=True)
 class ImprovementLog:
     """The log of one loop: the folder `<log folder>/<loop>`.
 
     A file is read once, so a command makes one of these for each log and hands it down. It has more
-    than ten methods because nothing else writes to the folder: one appends each of the four kinds
+    than ten methods because nothing else writes to the folder: one appends each of the five kinds
     of record, the others sweep, remove, verify and name what it exposes.
     """
 
@@ -73,13 +108,21 @@ class ImprovementLog:
 
     def append(self, iteration: Iteration) -> Iteration:
         """Write an iteration's two files and return it as it reads back, rounded as it is kept."""
-        rows = examples_csv(iteration.examples)
-        return self._write_pair(iteration, to_yaml(iteration, sha256_of(rows)), rows, iteration_of)
+        tables = _Texts.of(iteration.examples, iteration.guards)
+        text = to_yaml(iteration, tables.sha256, tables.said)
+        return self._write_all(iteration, text, tables, iteration_of)
 
     def append_seed_run(self, run: SeedRun) -> SeedRun:
         """Write a seed run's two files and return it as it reads back."""
-        rows = examples_csv(run.examples)
-        return self._write_pair(run, seed_run_yaml(run, sha256_of(rows)), rows, seed_run_of)
+        tables = _Texts.of(run.examples, run.guards)
+        text = seed_run_yaml(run, tables.sha256, tables.said)
+        return self._write_all(run, text, tables, seed_run_of)
+
+    def append_base(self, base: Untrained) -> Untrained:
+        """Write the files of a measurement of the base and return it as it reads back."""
+        tables = _Texts.of(base.examples, base.guards)
+        text = untrained_yaml(base, tables.sha256, tables.said)
+        return self._write_all(base, text, tables, untrained_of)
 
     def append_judgement(self, judgement: Judgement) -> Judgement:
         """Write a judgement's file and return it with its name."""
@@ -94,8 +137,8 @@ class ImprovementLog:
         """Write a holdout use's two files, without any text of the holdout's."""
         silent = tuple(replace(row, expected="", output="", outputs=()) for row in use.examples)
         use = replace(use, examples=silent)
-        rows = examples_csv(silent)
-        return self._write_pair(use, holdout_yaml(use, sha256_of(rows)), rows, holdout_of)
+        tables = _Texts.of(silent, {})
+        return self._write_all(use, holdout_yaml(use, tables.sha256), tables, holdout_of)
 
     def exposed(self) -> tuple[str, ...]:
         """A note for each record that holds a credential: older versions wrote some."""
@@ -106,7 +149,7 @@ class ImprovementLog:
             if iteration.exposed
         )
 
-    def verify(self, iteration: Iteration | SeedRun | HoldoutUse) -> None:
+    def verify(self, iteration: Iteration | SeedRun | HoldoutUse | Untrained) -> None:
         """Raise a `LogError` where a record's figures contradict its table or one another.
 
         A log that blocks merges must not be mended by writing a better figure into it.
@@ -135,7 +178,8 @@ class ImprovementLog:
         for record in self.folder.glob(f"*-{iteration.id}*.yaml"):
             if RECORD_NAME.fullmatch(record.name) and record not in kept:
                 record.unlink(missing_ok=True)
-                record.with_name(f"{record.stem}.examples.csv").unlink(missing_ok=True)
+                for table in self.folder.glob(f"{record.stem}.*examples.csv"):
+                    table.unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
@@ -152,9 +196,11 @@ class ImprovementLog:
         except OSError as error:
             raise unwritable(self.folder, error) from None
 
-    def files(self, kept: Iteration | SeedRun | Judgement | HoldoutUse) -> tuple[Path, ...]:
-        """The files of what the log holds: a record, and its table where it has one."""
+    def files(self, kept: AnyRecord) -> tuple[Path, ...]:
+        """The files of what the log holds: a record, then its table, then those of its guards."""
         match kept:
+            case Untrained() | Iteration(is_untrained=True):
+                stem = f"base/{kept.id}-{kept.tag}"
             case Iteration():
                 stem = f"{kept.name}-{kept.tag}" if kept.tag else kept.name
             case SeedRun():
@@ -163,7 +209,10 @@ class ImprovementLog:
                 return (self.folder / f"verdicts/{kept.name}.yaml",)
             case HoldoutUse():
                 stem = f"holdout/{kept.iteration}-{kept.tag}"
-        return (self.folder / f"{stem}.yaml", self.folder / f"{stem}.examples.csv")
+        record = f"{stem}.yaml"
+        guards = () if isinstance(kept, HoldoutUse) else kept.guards
+        tables = (table_of(record), *(guard_table_of(record, guard) for guard in guards))
+        return tuple(self.folder / name for name in (record, *tables))
 
     def places(self, iteration: Iteration) -> tuple[Path, ...]:
         """The files in which what is known of an iteration may be written, one of each kind.
@@ -172,29 +221,37 @@ class ImprovementLog:
         """
         seed = f"seeds/{iteration.id}-{iteration.seed + 1}-0000"
         verdict, holdout = f"verdicts/{iteration.id}-00000000", f"holdout/{iteration.id}-0000"
-        names = [f"{stem}.yaml" for stem in (seed, verdict, holdout)]
-        names += [f"{stem}.examples.csv" for stem in (seed, holdout)]
+        base = f"base/{iteration.id}-0000"
+        names = [f"{stem}.yaml" for stem in (seed, verdict, holdout, base)]
+        names += [f"{stem}.examples.csv" for stem in (seed, holdout, base)]
         return tuple(self.folder / name for name in names)
 
-    def shown(self, kept: Iteration | SeedRun | Judgement | HoldoutUse) -> str:
+    def shown(self, kept: AnyRecord) -> str:
         """What to call a record's file in messages."""
         return shown_path(self.files(kept)[0])
 
-    def _write_pair(
-        self, new: Kept, text: str, rows: str, make: Callable[[str], tuple[Kept, Table]]
+    def _write_all(
+        self, new: Kept, text: str, tables: _Texts, make: Callable[[str], tuple[Kept, Table]]
     ) -> Kept:
-        """Write a record and its table; what was written, as it reads back.
+        """Write a record and its tables; what was written, as it reads back.
 
         It is read first: nothing that can't be read is written.
         """
         tag = tag_of(text)
         tagged: Any = replace(new, tag=tag)  # type: ignore[type-var]
-        record, table = self.files(tagged)
+        record, table, *of_guards = self.files(tagged)
         kept, said = from_text(make, text, lambda: shown_path(record))
-        self._write({table: rows, record: text})
-        name = table.relative_to(self.folder).as_posix()
-        back = ExampleTable(FolderFiles(self.folder), name, said)
-        return replace(kept, tag=tag, examples=back)  # type: ignore[type-var]
+        by_guard = dict(zip(tables.guards, of_guards, strict=True))
+        texts = {by_guard[guard]: rows for guard, rows in tables.guards.items()}
+        self._write({table: tables.examples, **texts, record: text})
+
+        def back(path: Path, said: Table) -> ExampleTable:
+            name = path.relative_to(self.folder).as_posix()
+            return ExampleTable(FolderFiles(self.folder), name, said)
+
+        guards = {guard: back(by_guard[guard], of) for guard, of in said.guards.items()}
+        more = {"guards": guards} if guards else {}
+        return replace(kept, tag=tag, examples=back(table, said), **more)  # type: ignore[type-var]
 
     def _write(self, files: Mapping[Path, str]) -> None:
         """Write files in this order: the record last, which completes what it belongs to."""

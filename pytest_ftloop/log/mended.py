@@ -17,7 +17,7 @@ from pytest_ftloop.core.errors import DamagedLogError
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.log.files import CommitFiles, FolderFiles
 from pytest_ftloop.log.table import ExampleTable, Table
-from pytest_ftloop.log.view import Kept, LogView, Read, table_of
+from pytest_ftloop.log.view import Kept, LogView, Read, guard_table_of, table_of
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ class MendedView(LogView):
 
     def _check_table(self, name: str, kept: object) -> None:
         # Other tables are read when they are looked at: 200 of them would take seconds.
-        rows = getattr(kept, "examples", None)
-        if self._alone and isinstance(rows, ExampleTable) and table_of(name) in self._alone:
-            rows.check()
+        if not self._alone:
+            return
+        tables = {table_of(name): getattr(kept, "examples", None)}
+        guards = getattr(kept, "guards", {})
+        tables |= {guard_table_of(name, guard): rows for guard, rows in guards.items()}
+        for table, rows in tables.items():
+            if isinstance(rows, ExampleTable) and table in self._alone:
+                rows.check()
 
     def _rows(self, table: str, said: Table) -> ExampleTable:
         return _MendedTable(self, table, said)

@@ -171,6 +171,10 @@ class _Table(_Row):
     file: str = ""  # of schema 1
 
 
+Guards = dict[str, _Table]
+"""The tables of the guards' rows, by guard."""
+
+
 class _Cost(_Row):
     seconds: Finite
     steps: int
@@ -206,6 +210,7 @@ class IterationRecord(_Record):
     failing: list[str]
     decision: _Decision
     examples: _Table
+    guards: Guards = {}
     environment: dict[str, str]
     cost: _Cost
 
@@ -224,8 +229,23 @@ class SeedRunRecord(_Record):
     data: dict[str, _Data]
     metrics: Figures
     examples: _Table
+    guards: Guards = {}
     environment: dict[str, str]
     cost: _Cost
+
+
+class UntrainedRecord(_Record):
+    """`base/<id>-<tag>.yaml`."""
+
+    fingerprint: str
+    model: str
+    scoring: dict[str, Any]
+    data: dict[str, _Data]
+    metrics: Figures
+    facts: dict[str, Any]
+    examples: _Table
+    guards: Guards = {}
+    environment: dict[str, str]
 
 
 class JudgementRecord(_Record):

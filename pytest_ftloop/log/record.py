@@ -26,6 +26,7 @@ from pytest_ftloop.core.records import (
     SeedRun,
     Settings,
     StepLog,
+    Untrained,
 )
 from pytest_ftloop.log.files import damaged
 from pytest_ftloop.log.table import Table
@@ -122,7 +123,7 @@ def iteration_of(text: str) -> tuple[Iteration, Table]:
         schema=record.version,
         exposed=tuple(said.get(_EXPOSED, ())),
     )
-    return iteration, Table(record.examples.rows, record.examples.sha256)
+    return iteration, _table(record)
 
 
 @lru_cache(maxsize=_KNOWN)
@@ -147,7 +148,27 @@ def seed_run_of(text: str) -> tuple[SeedRun, Table]:
         adapter=record.adapter,
         schema=record.version,
     )
-    return run, Table(record.examples.rows, record.examples.sha256)
+    return run, _table(record)
+
+
+@lru_cache(maxsize=_KNOWN)
+def untrained_of(text: str) -> tuple[Untrained, Table]:
+    """A measurement of the base, without its examples, and what their table must be."""
+    from pytest_ftloop.log import models
+
+    said, record = _checked(text, models.UntrainedRecord)
+    untrained = Untrained(
+        loop=record.loop,
+        fingerprint=record.fingerprint,
+        model=record.model,
+        scoring=record.scoring,
+        data=said["data"],
+        metrics=record.metrics,
+        facts=record.facts,
+        environment=record.environment,
+        schema=record.version,
+    )
+    return untrained, _table(record)
 
 
 @lru_cache(maxsize=_KNOWN)
@@ -192,7 +213,15 @@ def holdout_of(text: str) -> tuple[HoldoutUse, Table]:
 def as_logged(iteration: Iteration) -> Iteration:
     """The iteration as it would read back: its figures rounded, its curve thinned."""
     read_back, _ = from_text(iteration_of, to_yaml(iteration, ""), lambda: iteration.name)
-    return replace(read_back, examples=iteration.examples)
+    return replace(read_back, examples=iteration.examples, guards=iteration.guards)
+
+
+def _table(
+    record: models.IterationRecord | models.SeedRunRecord | models.UntrainedRecord,
+) -> Table:
+    """What a record says of its table, and of those of its guards."""
+    guards = {name: Table(of.rows, of.sha256) for name, of in record.guards.items()}
+    return Table(record.examples.rows, record.examples.sha256, guards)
 
 
 def _adjustments(rows: list[models.AdjustmentRow]) -> tuple[Adjustment, ...]:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,14 @@ _PASSED = {"yes": True, "no": False, "": None}
 
 @dataclass(frozen=True)
 class Table:
-    """What a record says of its table: its number of rows, and the hash of its text."""
+    """What a record says of its table: its number of rows, and the hash of its text.
+
+    `guards` is the same of the tables of its guards, by guard.
+    """
 
     rows: int
     sha256: str
+    guards: Mapping[str, Table] = field(default_factory=dict)
 
 
 class ExampleTable(Sequence[ExampleResult]):

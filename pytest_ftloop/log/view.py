@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
-from pytest_ftloop.core.records import ID_LENGTH, HoldoutUse, Iteration, Judgement, SeedRun
+from pytest_ftloop.core.records import (
+    ID_LENGTH,
+    HoldoutUse,
+    Iteration,
+    Judgement,
+    SeedRun,
+    Untrained,
+)
 from pytest_ftloop.log.files import RECORD_NAME, Files, damaged
 from pytest_ftloop.log.record import (
     from_text,
@@ -19,6 +26,7 @@ from pytest_ftloop.log.record import (
     iteration_of,
     judgement_of,
     seed_run_of,
+    untrained_of,
 )
 from pytest_ftloop.log.table import ExampleTable, Table
 from pytest_ftloop.log.writing import as_written
@@ -28,6 +36,8 @@ _SEED_NAME = re.compile(r"seeds/([0-9a-f]{8})-(\d+)-([0-9a-f]{4})\.yaml")
 _VERDICT_NAME = re.compile(r"verdicts/([0-9a-f]{8})-([0-9a-f]{8})\.yaml")
 
 _HOLDOUT_NAME = re.compile(r"holdout/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
+
+_BASE_NAME = re.compile(r"base/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
 
 Kept = TypeVar("Kept")
 
@@ -40,7 +50,7 @@ class LogView:
     """What a log says, wherever its files are. Each file is read once.
 
     `known` are the records that were read, by the names of their files. It has more than ten
-    methods: each of the four kinds of record is listed by one and read by another.
+    methods: each of the five kinds of record is listed by one and read by another.
     """
 
     files: Files
@@ -74,6 +84,10 @@ class LogView:
     def holdout_uses(self) -> tuple[HoldoutUse, ...]:
         """All openings of the holdout, by name."""
         return tuple(self._each(_HOLDOUT_NAME, LogView._holdout_use))
+
+    def bases(self) -> tuple[Untrained, ...]:
+        """All measurements of the untrained base, by name."""
+        return tuple(self._each(_BASE_NAME, LogView._base))
 
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""
@@ -126,6 +140,12 @@ class LogView:
             self._says(name, use.iteration)
         return use
 
+    def _base(self, name: str, match: re.Match[str]) -> Untrained:
+        base = self._with_table(name, untrained_of, match[2])
+        if base.id != match[1]:
+            self._says(name, base.id)
+        return base
+
     def _says(self, name: str, other: str) -> NoReturn:
         raise damaged(self.files.shown(name), f"it says it is {other}")
 
@@ -152,15 +172,24 @@ class LogView:
 
         def read() -> Kept:
             kept, said = self._checked(name, make, tag)
-            return replace(kept, tag=tag, examples=self._rows(table, said))  # type: ignore[type-var]
+            of_guards = {guard: guard_table_of(name, guard) for guard in said.guards}
+            for each in (table, *of_guards.values()):
+                self._check_there(name, each)
+            guards = {g: self._rows(of_guards[g], of) for g, of in said.guards.items()}
+            more = {"guards": guards} if guards else {}
+            return replace(kept, tag=tag, examples=self._rows(table, said), **more)  # type: ignore[type-var]
 
         kept = self._once(name, read)
+        self._check_there(name, table)
+        return kept
+
+    def _check_there(self, name: str, table: str) -> None:
+        """A `LogError` for a record whose table is missing."""
         if table not in self.names:
             why = f"its table {table.rpartition('/')[2]} is missing"
             cure = "Commit that, too (a rule of git may ignore it: git check-ignore -v shows it), "
             cure += "or delete the record and run pytest --ftloop."
             raise damaged(self.files.shown(name), why, cure=cure)
-        return kept
 
     def _rows(self, table: str, said: Table) -> ExampleTable:
         return ExampleTable(self.files, table, said)
@@ -169,3 +198,8 @@ class LogView:
 def table_of(record: str) -> str:
     """The name of a record's table."""
     return f"{record.removesuffix('.yaml')}.examples.csv"
+
+
+def guard_table_of(record: str, guard: str) -> str:
+    """The name of the table of one of a record's guards."""
+    return f"{record.removesuffix('.yaml')}.guard-{guard}.examples.csv"

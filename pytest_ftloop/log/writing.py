@@ -28,8 +28,15 @@ from pytest_ftloop.core.records import (
     SeedRun,
     Settings,
     StepLog,
+    Untrained,
 )
+from pytest_ftloop.log.table import Table
 from pytest_ftloop.log.text import TextError, is_number_elsewhere, readings
+
+Tables = Mapping[str, Table]
+"""The tables of a record's guards, by guard."""
+
+NO_TABLES: Tables = {}
 
 CURVE_STEPS = 60
 """Steps a record keeps of the train curve; longer runs are averaged over equal windows."""
@@ -49,7 +56,7 @@ _KEYS: Mapping[str, Sequence[str]] = {
         *("parent", "fingerprint", "group", "weights", "adapter"),
         *("adjustments", "model", "settings", "scoring"),
         *("data", "metrics", "final", "base", "facts", "curve", "findings", "failing"),
-        *("decision", "examples", "environment", "cost"),
+        *("decision", "examples", "guards", "environment", "cost"),
     ),
     **dict.fromkeys(("adjustments", "next"), ("setting", "before", "after", "because")),
     "settings": ("lora", "training", "scoring"),
@@ -138,8 +145,8 @@ def _texts_of(said: Mapping[str, Any]) -> Iterator[str]:
     yield yaml.dump(said, Dumper=_Dumper, **_STYLE)
 
 
-def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
-    """An iteration's record as text."""
+def to_yaml(iteration: Iteration, examples_sha256: str, guards: Tables = NO_TABLES) -> str:
+    """An iteration's record as text; `guards` are the tables of its guards."""
     record = {
         "schema": SCHEMA_VERSION,
         "loop": iteration.loop,
@@ -179,13 +186,14 @@ def to_yaml(iteration: Iteration, examples_sha256: str) -> str:
             "rows": len(iteration.examples),
             "sha256": examples_sha256,
         },
+        **_of_guards(guards),
         "environment": _sorted(iteration.environment),
         "cost": _plain(asdict(iteration.cost)),
     }
     return _dump(record)
 
 
-def seed_run_yaml(run: SeedRun, examples_sha256: str) -> str:
+def seed_run_yaml(run: SeedRun, examples_sha256: str, guards: Tables = NO_TABLES) -> str:
     """A seed run's record as text."""
     return _dump(
         {
@@ -202,8 +210,28 @@ def seed_run_yaml(run: SeedRun, examples_sha256: str) -> str:
             "data": {role: _plain(facts) for role, facts in run.data.items()},
             "metrics": _plain(run.metrics),
             "examples": {"rows": len(run.examples), "sha256": examples_sha256},
+            **_of_guards(guards),
             "environment": _sorted(run.environment),
             "cost": _plain(asdict(run.cost)),
+        }
+    )
+
+
+def untrained_yaml(untrained: Untrained, examples_sha256: str, guards: Tables = NO_TABLES) -> str:
+    """A measurement of the base as text."""
+    return _dump(
+        {
+            "schema": SCHEMA_VERSION,
+            "loop": untrained.loop,
+            "fingerprint": untrained.fingerprint,
+            "model": untrained.model,
+            "scoring": _sorted(untrained.scoring),
+            "data": {role: _plain(facts) for role, facts in untrained.data.items()},
+            "metrics": _plain(untrained.metrics),
+            "facts": _plain(untrained.facts),
+            "examples": {"rows": len(untrained.examples), "sha256": examples_sha256},
+            **_of_guards(guards),
+            "environment": _sorted(untrained.environment),
         }
     )
 
@@ -241,6 +269,12 @@ def holdout_yaml(use: HoldoutUse, examples_sha256: str) -> str:
             "environment": _sorted(use.environment),
         }
     )
+
+
+def _of_guards(tables: Tables) -> dict[str, Any]:
+    """What a record says of its guards' tables; nothing where it has none."""
+    found = {name: {"rows": of.rows, "sha256": of.sha256} for name, of in tables.items()}
+    return {"guards": found} if found else {}
 
 
 def thinned(steps: Sequence[StepLog], most: int = CURVE_STEPS) -> tuple[StepLog, ...]:

@@ -181,6 +181,7 @@ class Again:
             base_eval_loss=base_eval_loss,
             max_new_tokens=found.max_new_tokens or known.missing.max_new_tokens,
             train_figures=trained.train_figures or {},
+            guards=known.source.guards,
         )
         return Run(
             trained.training, evaluation, trained.cost, trained.environment, known.source.adapter
@@ -205,6 +206,8 @@ class Again:
         for run in runs:
             if self._weights_of(run, by_id) not in wanted or not self._is_sampled_alike(run):
                 continue
+            if not self._is_guarded_alike(run):
+                continue
             try:
                 self.log.verify(run)
             except LogError:  # it is named where it is needed, and here nothing is taken from it
@@ -225,6 +228,13 @@ class Again:
             dict(run.scoring) == rounded(self.inputs.scoring)
         )
         return not is_measured_alike
+
+    def _is_guarded_alike(self, run: Measured) -> bool:
+        """Whether a run has measured the loop's guards as they are measured now."""
+        return all(
+            run.data.get(guard.role) == rounded(self.inputs.measured_data[guard.role])
+            for guard in self.inputs.guards
+        )
 
     def _weights_of(self, run: Measured, by_id: Mapping[str, Iteration]) -> str:
         """What identifies the weights of a run by what its record says; empty if it is no use."""

@@ -19,7 +19,7 @@ from pytest_ftloop.train.threads import set_threads
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.core.records import DataSet, ExampleResult, Run, Settings
+    from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
@@ -48,10 +48,11 @@ class Backend(Protocol):
 
         `adapter` is a folder of this machine: the holdout and `ftloop export` read it there. Raises
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
-        `name` identifies the run in experiment trackers. With `base_eval_loss` (nats per token) the
-        untrained base is not measured again. With `pace`, a run that can no longer reach it is
-        ended early. `keep` is called with the run as far as it is known before outputs are
-        generated, and again before they are scored: what comes then may fail or be interrupted.
+        `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per
+        token) the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run
+        that can no longer reach it is ended early. `keep` is called with the run as far as it is
+        known before outputs are generated, and again before they are scored: what comes then may
+        fail or be interrupted.
         """
 
     def measure(
@@ -61,6 +62,9 @@ class Backend(Protocol):
 
     def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
         """Measure what is missing of the eval set with a saved adapter, without training."""
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """Evaluate the untrained base on the eval set and the guards, without training."""
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """The environment (device, precision, versions) that training with these settings records.
@@ -151,6 +155,11 @@ class LocalBackend:
         plain_files(adapter)
         with self._without_credentials():
             return self._trainer.measure_missing(self._to_train(settings), adapter, missing)
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """See `Backend`."""
+        with self._without_credentials():
+            return self._trainer.measure_base(self._to_train(settings))
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""

@@ -21,6 +21,7 @@ from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import (
     ID_LENGTH,
     UNSCORED,
+    BaseMeasured,
     Decision,
     Finding,
     Iteration,
@@ -36,6 +37,7 @@ from pytest_ftloop.loop.again import Again, Known
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.loop.trained import keep_trained
+from pytest_ftloop.loop.untrained import BaseKeeper
 from pytest_ftloop.train.early_end import Pace
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class Cycle:
             self.progress,
         )
 
+    @property
+    def base_keeper(self) -> BaseKeeper:
+        """Finds and keeps the measurements of the untrained base."""
+        return BaseKeeper(self.config, self.inputs, self.improvement_log, self.backend)
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -107,6 +114,9 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
     from_log = _evidence_in_log(cycle.improvement_log)
 
     run = train(cycle, current) if current.known is None else train_nothing(cycle, current)
+    if run.evaluation.base is not None:
+        measured = BaseMeasured(run.evaluation.base, run.environment)
+        cycle.base_keeper.keep(current.plan.settings, measured)
     draft = evaluate(cycle, current, run)
     evidence = _evidence(cycle, current, run, from_log)
     draft = diagnose(draft, evidence, current.data_findings, current.known)
@@ -129,6 +139,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
     """
     chain, plan = current.chain, current.plan
     weights = cycle.inputs.weights(plan.settings)
+    base = cycle.base_keeper.known(plan.settings)
     cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
     with _logged_unscored(cycle, current) as keep:
         try:
@@ -136,7 +147,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
                 plan.settings,
                 name=current.name,
                 adapter=adapter_folder(weights),
-                base_eval_loss=_base_eval_loss(chain),
+                base_eval_loss=base.metrics.get("eval_loss") if base else None,
                 pace=_pace(cycle, chain),
                 keep=keep,
             )
@@ -205,6 +216,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         environment=run.environment,
         cost=run.cost,
         examples=evaluation.examples,
+        guards=evaluation.guards,
     )
 
 
@@ -282,7 +294,7 @@ def _base_eval_loss(chain: Sequence[Iteration]) -> float | None:
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check the data before anything is trained; report the findings at once and return them."""
-    gates: tuple[Gate | Regression, ...] = (*cycle.config.gates, *cycle.config.regressions)
+    gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
     cycle.progress.found(cycle.config.name, found)
@@ -314,7 +326,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         train=inputs.train.examples,
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
-        gates=(*config.gates, *config.regressions),
+        gates=(*config.thresholds, *config.regressions),
         **from_log,
     )
 
@@ -334,7 +346,7 @@ def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
     """
     if not chain or cycle.config.loop.metric != "eval_loss":
         return None
-    return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.gates)
+    return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.thresholds)
 
 
 def _take_back_decision(

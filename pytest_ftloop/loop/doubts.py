@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import chain_from
 from pytest_ftloop.core.runs import why_incomplete
-from pytest_ftloop.gate.thresholds import check_gates
+from pytest_ftloop.gate.lift import LiftTests
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
@@ -32,7 +32,7 @@ def doubts(iteration: Iteration, logged: Logged) -> Iterator[str]:
     if why := why_incomplete(iteration):
         yield f"It is incomplete: {why}."
     if config is not None:
-        for result in check_gates(config.gates, iteration.metrics):
+        for result in LiftTests.of(logged.log.view).check(config.gates, iteration):
             if not result.passed:
                 yield f"A threshold of its loop does not hold: {result.message}."
     judged = [j for j in logged.log.view.judgements() if j.candidate == iteration.id]

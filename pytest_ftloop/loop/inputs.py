@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_ftloop.config.gates import check_tags
-from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
@@ -18,6 +18,8 @@ from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.identity import (
     SCORE_HOOK,
+    base_fingerprint,
+    guard_identity,
     iteration_fingerprint,
     metrics_identity,
     model_identity,
@@ -29,7 +31,7 @@ from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.evaluate.set_metrics import load_set_metrics
-from pytest_ftloop.train.task import Task, train_sample
+from pytest_ftloop.train.task import Guard, Task, train_sample
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Inputs:
 
     `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
     `scorer` it is scored without text. `set_metrics` are its metrics of the whole eval set. `notes`
-    say what an identity does not cover.
+    say what an identity does not cover. `guards` are the rows that must not get worse,
+    `guard_identities` what decides their figures, by guard.
     """
 
     train: DataSet
@@ -49,6 +52,8 @@ class Inputs:
     notes: tuple[str, ...] = ()
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
+    guard_identities: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
@@ -78,8 +83,18 @@ class Inputs:
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
         tokenizer = tokenizer_identity(section, template, config.folder)
+        guards = tuple(_guard(config, stated, hook) for stated in config.guards)
+        identities = {
+            guard.name: guard_identity(
+                guard.rows,
+                scoring_identity(guard.scoring, config.folder) if guard.scoring else None,
+            )
+            for guard in guards
+        }
         notes = (*_unseen(scoring), *_committed_credentials(config))
-        return cls(train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics)
+        return cls(
+            train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics, guards, identities
+        )
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -115,7 +130,23 @@ class Inputs:
             self.eval,
             config.train_sample,
             self.tokenizer,
+            self.guard_identities,
         )
+
+    def base_fingerprint(self, settings: Settings) -> str:
+        """The fingerprint of a measurement of the untrained base, for these settings."""
+        return base_fingerprint(
+            self.model, settings, self.scoring, self.eval, self.tokenizer, self.guard_identities
+        )
+
+    @property
+    def measured_data(self) -> Mapping[str, Mapping[str, Any]]:
+        """What a record holds of the eval set and of the guards, by role."""
+        guards = {}
+        for guard in self.guards:
+            scoring = self.guard_identities[guard.name]["scoring"]
+            guards[guard.role] = {**data_facts(guard.rows), "scoring": scoring}
+        return {"eval": data_facts(self.eval), **guards}
 
     def weights(self, settings: Settings) -> str:
         """The identity of the weights that these settings train, whatever measures them."""
@@ -132,12 +163,45 @@ class Inputs:
             scorer=self.scorer,
             candidates=config.scoring.choices or tuple(expected),
             locate=config.locate,
+            guards=self.guards,
         )
 
     def group(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint without the seed. Runs that share it differ by chance alone."""
         training = {name: value for name, value in settings.training.items() if name != "seed"}
         return self.fingerprint(config, replace(settings, training=training))
+
+
+def _guard(config: LoopConfig, stated: GuardSource, hook: UserScorer | None) -> Guard:
+    """The rows of one guard, and how they are scored.
+
+    Without a scoring of its own a guard of prompts is scored as the eval set, where that reads
+    outputs; any other is measured by its loss alone.
+    """
+    where = config.locate(f"data.guards.{stated.name}")
+    role = f"guard {stated.name}"
+    rows = data.load(stated.source, role, config.folder, config.columns, where)
+    has_prompt = rows.examples[0].prompt is not None
+    scoring = stated.scoring
+    if scoring is None and has_prompt and needs_generation(config.scoring):
+        scoring = config.scoring
+    if scoring is None:
+        return Guard(stated.name, rows)
+    where = config.locate(f"data.guards.{stated.name}.scoring") or where
+    if scoring.scorer != "loss":
+        if not has_prompt:
+            raise DataError(
+                f"the scorer {scoring.scorer!r} needs prompt and completion, or messages; the "
+                f"rows of the guard {stated.name} have neither",
+                where=where,
+                cure="Leave out its scoring: its loss is measured.",
+            )
+        _check_answers(rows)
+    scorer = None
+    if needs_generation(scoring):
+        scorer = load_scorer(scoring, hook, folder=config.folder, where=where)
+        _check_prompts(rows)
+    return Guard(stated.name, rows, scoring, scorer)
 
 
 def model_name(config: LoopConfig) -> str | None:
@@ -193,7 +257,7 @@ def data_of(
     `sampled` are the train rows whose loss was measured, `max_new_tokens` is the limit of outputs.
     """
     train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
-    return with_limit({"train": train, "eval": data_facts(inputs.eval)}, evaluation)
+    return with_limit({"train": train, **inputs.measured_data}, evaluation)
 
 
 def with_limit(

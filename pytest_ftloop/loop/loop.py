@@ -19,9 +19,10 @@ from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
+from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
-from pytest_ftloop.gate.thresholds import check_gates
+from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
@@ -35,6 +36,7 @@ from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Plan, Planner
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.stale import stale_error
+from pytest_ftloop.loop.untrained import needs_base
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -96,6 +98,9 @@ class Loop:
         course = self._bring_up_to_date(cycle)
         best = best_of(course.chain, self.config.loop.metric)
         self._acceptance(cycle).complete_seeds(best)
+        if needs_base(self.config) and not self.options.replay:
+            with self._locked(cycle.improvement_log):
+                cycle.base_keeper.measure_missing(best, cycle.progress)
         return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
@@ -106,7 +111,8 @@ class Loop:
         eval set, and measures an accepted iteration on the holdout. In a replay it only compares.
         """
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
-        rules = tuple(rules) or result.regressions or (DEFAULT_REGRESSION,)
+        own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
+        rules = tuple(rules) or own
         judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
@@ -223,22 +229,26 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
+        base = shown_base(log.view.bases(), best)
+        of_base = log.files(base) if base is not None else ()
         return LoopResult(
             loop=config.name,
             source=config.source,
             chain=course.chain,
             best=best,
-            gates=check_gates(config.gates, best.metrics),
+            gates=LiftTests.of(log.view).check(config.gates, best),
             trained=course.trained,
             restored=course.restored,
             evaluated=course.evaluated,
             notes=tuple(cycle.store.notes),
             is_finished=is_finished,
             log_folder=log.folder,
-            files=tuple(path for i in course.chain for path in log.files(i)),
+            files=(*(path for i in course.chain for path in log.files(i)), *of_base),
+            base=base,
             examples={e.id: e for e in cycle.inputs.eval.examples},
             adapter=adapter_at_hand(best),
             regressions=config.regressions,
+            forgetting=config.forgetting,
             log=log,
         )
 

@@ -14,7 +14,7 @@ from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.noise import measured_noise
 from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
 from pytest_ftloop.core.runs import groups_of
-from pytest_ftloop.gate.thresholds import check_gates
+from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Planner:
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
         best = best_of(chain, self.config.loop.metric)
         # Without gates this is False, so that the loop continues to a plateau or to its limits.
-        results = check_gates(self.config.gates, best.metrics)
+        results = LiftTests.of(self.log.view).check(self.config.gates, best)
         return bool(results) and all(result.passed for result in results)
 
 

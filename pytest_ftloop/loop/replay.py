@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
 from pytest_ftloop.core.collector import imports_kept
 from pytest_ftloop.gate.verdict import FAILING
 from pytest_ftloop.loop.loop import Loop
@@ -13,11 +13,13 @@ from pytest_ftloop.loop.loop import Loop
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
+
+
+Rule = TypeVar("Rule", bound=Regression)
 
 
 def replay(
@@ -48,13 +50,14 @@ def gated(config: LoopConfig) -> LoopConfig:
 
 
 def stricter(config: LoopConfig, fail_on: frozenset[str]) -> LoopConfig:
-    """The loop whose regression gates also fail on these kinds of verdict."""
+    """The loop whose gates of comparison also fail on these kinds of verdict."""
     rules = tuple(stricter_rule(rule, fail_on) for rule in config.regressions)
-    return replace(config, regressions=rules)
+    guarding = tuple(stricter_rule(rule, fail_on) for rule in config.forgetting)
+    return replace(config, regressions=rules, forgetting=guarding)
 
 
-def stricter_rule(rule: Regression, fail_on: frozenset[str]) -> Regression:
-    """The regression gate that also fails on these kinds of verdict."""
+def stricter_rule(rule: Rule, fail_on: frozenset[str]) -> Rule:
+    """The gate that also fails on these kinds of verdict."""
     more = fail_on - FAILING  # these fail anyway
     return replace(rule, fail_on=tuple(sorted({*rule.fail_on, *more}))) if more else rule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import Forgetting, Regression
 from pytest_ftloop.core.chain import worst
 from pytest_ftloop.core.errors import FtloopError, did_you_mean
 from pytest_ftloop.core.metrics import METRICS
@@ -54,10 +54,10 @@ class LoopResult:
     for their prompts. `adapter` is the best iteration's folder in the cache, None if it is not
     there.
 
-    `regressions` are the loop's regression gates. `Loop.judge` adds a verdict for each, the
-    baseline (None: there is none), the `standard` that it was found in, the holdout's report if the
-    holdout was opened, and how the gates differ from those at the baseline's commit (None: not
-    compared). `log` is the log that everything was read from.
+    `regressions` are the loop's regression gates, `forgetting` those on its guards. `Loop.judge`
+    adds a verdict for each, the baseline (None: there is none), the `standard` that it was found
+    in, the holdout's report if the holdout was opened, and how the gates differ from those at the
+    baseline's commit (None: not compared). `log` is the log that everything was read from.
 
     It has more than ten methods because each metric is a property: tests read `best.eval_loss`.
     """
@@ -77,6 +77,8 @@ class LoopResult:
     notes: Sequence[str] = ()
     is_finished: bool = False
     regressions: tuple[Regression, ...] = ()
+    forgetting: tuple[Forgetting, ...] = ()
+    base: Iteration | None = field(default=None, repr=False)
     verdicts: tuple[tuple[Regression, Verdict], ...] = field(default=(), repr=False)
     baseline: Iteration | None = field(default=None, repr=False)
     standard: Baseline | None = field(default=None, repr=False, compare=False)
@@ -88,6 +90,11 @@ class LoopResult:
     def written(self) -> tuple[str, ...]:
         """The ids of the iterations that this run wrote to the log."""
         return (*self.trained, *self.restored, *self.evaluated)
+
+    @property
+    def comparisons(self) -> tuple[Regression, ...]:
+        """The gates that compare with other models: regression and forgetting."""
+        return (*self.regressions, *self.forgetting)
 
     @property
     def verdict(self) -> Verdict:

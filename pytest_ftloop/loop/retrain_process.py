@@ -46,7 +46,7 @@ def _train(request: dict[str, Any]) -> None:
     settings = replace(settings, training={**settings.training, "report_to": "none"})
     config = replace(config, settings=settings)
     inputs = Inputs.of(config, None)
-    data = {"train": data_facts(inputs.train), "eval": data_facts(inputs.eval)}
+    data = {"train": data_facts(inputs.train), **inputs.measured_data}
     for role in ("train", "eval"):
         stated, logged = getattr(in_commit, role), request["data"].get(role, {})
         if getattr(config, role) != stated:

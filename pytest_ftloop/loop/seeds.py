@@ -113,6 +113,7 @@ class SeedTrainer:
                 environment=run.environment,
                 cost=run.cost,
                 examples=run.evaluation.examples,
+                guards=run.evaluation.guards,
             )
         )
         cycle.store.keep(written, cycle.improvement_log)

@@ -23,13 +23,14 @@ class LoopFileCollector(pytest.File):
         """One item per gate in the order of the file; without gates, one called `completes`.
 
         In a replay a loop without a regression gate is judged by the default one (as ftloop gate).
+        A loop with guards is always judged by a forgetting gate.
         """
         try:
             config = read_loop_file(self.path)
         except FtloopError as error:
             session_of(self.config).note_unreadable(self.path)
             raise self.CollectError(str(error)) from None
-        gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
+        gates: tuple[Gate | Regression, ...] = (*config.gates, *config.comparisons)
         found: list[Gate | Regression | None] = [*sorted(gates, key=lambda gate: gate.line or 0)]
         found = found or [None]
         if session_of(self.config).options.replay and not config.regressions:

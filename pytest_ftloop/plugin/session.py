@@ -83,8 +83,9 @@ class FtloopSession:
         In a replay it is judged even if it has none: by the default gate, as `ftloop gate` does.
         """
         ran = self._of_test[id(loop)] = self._run(loop)
-        if ran.result.regressions or self.options.replay:
-            ran.result = ran.loop.judge(ran.result)
+        if ran.result.comparisons or self.options.replay:
+            rules = () if self.options.replay else ran.result.comparisons
+            ran.result = ran.loop.judge(ran.result, rules)
             self._note_standard(ran.result)
             self._news.append(news_of_changes(ran.result, self._width()))
         return ran.result
@@ -286,7 +287,7 @@ class FtloopSession:
         """
         from pytest_ftloop.report.html.gather import of_result
 
-        rules = [r for r in ran.result.regressions if r not in dict(ran.result.verdicts)]
+        rules = [r for r in ran.result.comparisons if r not in dict(ran.result.verdicts)]
         if ran.result.verdicts and not rules:
             return of_result(ran.result)
         replay = replace(self.options, replay=True, retrain=False, retrain_baseline=False)

@@ -10,8 +10,8 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import OPERATORS, Gate
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.config.gates import OPERATORS, Gate, Lift
+from pytest_ftloop.core.metrics import METRICS, guard_and_metric, split_name, without_guard
 from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.escape import one_line, shorten, visible
@@ -59,10 +59,13 @@ def explain_figure(figure: Figure, op: str, wanted: float, width: int = WIDTH) -
 def explain_gate(result: LoopResult, gate_result: GateResult, width: int = WIDTH) -> str:
     """The text of a failing gate item. The first line is the gate's message."""
     gate = gate_result.gate
+    name = gate.metric if isinstance(gate, Lift) else gate.name
     where = visible(result.source) + (f":{gate.line}" if gate.line else "")
-    place = f"{_place(result, gate.name)}; gate at {where}"
+    place = f"{_place(result, name)}; gate at {where}"
     lines = paragraph(visible(gate_result.message), width, "", "  ")
     lines += paragraph(place, width, "", "  ")
+    if gate_result.proof:  # it says all that a threshold's shortfall would
+        return "\n".join([*lines, *_around(result, name, width)])
     return "\n".join([*lines, *_body(result, gate, gate_result.value, "", width)])
 
 
@@ -71,9 +74,14 @@ def _body(
 ) -> list[str]:
     said = f"{visible(verdict)}: " if verdict else ""
     lines = paragraph(said + _shortfall(result, gate, value), width, "", "  ")
-    lines += _history(result, gate.name, width)
+    return lines + _around(result, gate.name, width)
+
+
+def _around(result: LoopResult, name: str, width: int) -> list[str]:
+    """The history of a figure, the findings, the examples behind the figure, what to try."""
+    lines = _history(result, name, width)
     lines += _findings(result, width)
-    lines += _examples(result, gate.name, width)
+    lines += _examples(result, name, width)
     return lines + _next(result, width)
 
 
@@ -143,7 +151,7 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
     """The worst examples behind the figure: failing ones for a pass rate, else by loss."""
     best = result.best
     rows = _rows_of(best, name)
-    if split_name(name)[0] == "pass_rate":
+    if without_guard(split_name(name)[0]) == "pass_rate":
         return failing_lines(best, rows, result.examples, _MOST_EXAMPLES, width)
     worst_rows = sorted(rows, key=_by_loss)[:_MOST_EXAMPLES]
     if not worst_rows:
@@ -168,8 +176,10 @@ def _next(result: LoopResult, width: int) -> list[str]:
 
 
 def _rows_of(iteration: Iteration, name: str) -> list[ExampleResult]:
-    tag = split_name(name)[1]
-    return [row for row in iteration.examples if tag is None or tag in row.tags]
+    metric, tag = split_name(name)
+    guarded = guard_and_metric(metric)
+    rows = iteration.guards.get(guarded[0], ()) if guarded else iteration.examples
+    return [row for row in rows if tag is None or tag in row.tags]
 
 
 def _by_loss(row: ExampleResult) -> tuple[float, str]:

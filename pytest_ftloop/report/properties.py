@@ -34,9 +34,9 @@ def verdict_properties(verdict: Verdict, rule: Regression) -> Properties:
     if verdict.baseline is not None:
         said["baseline"] = verdict.baseline
     for change in verdict.changes:
-        said[f"{change.metric} change"] = repr(change.candidate - change.baseline)
-        said[f"{change.metric} p"] = repr(change.p)
-        said[f"{change.metric} detectable"] = repr(change.test.detectable)
+        said[f"{change.label} change"] = repr(change.candidate - change.baseline)
+        said[f"{change.label} p"] = repr(change.p)
+        said[f"{change.label} detectable"] = repr(change.test.detectable)
     return _visible({f"{rule.name} {name}": value for name, value in said.items()})
 
 

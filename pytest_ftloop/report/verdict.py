@@ -125,7 +125,7 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         return []
     columns = [
         Column(("", ""), [f"  {MARKS[change.kind]}" for change in rows]),
-        Column(("", "metric"), [one_line(change.metric, 40) for change in rows], least=20),
+        Column(("", "metric"), [one_line(change.label, 60) for change in rows], least=20),
         Column(("", "baseline"), [_figure(c, c.baseline) for c in rows], right=True),
         Column(("", "now"), [_figure(c, c.candidate) for c in rows], right=True),
         Column(("", "change"), [_difference(c) for c in rows], right=True),

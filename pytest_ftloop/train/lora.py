@@ -33,6 +33,8 @@ from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.core.records import (
+    BaseMeasured,
+    BaseResults,
     Cost,
     DataSet,
     Evaluation,
@@ -56,6 +58,7 @@ from pytest_ftloop.evaluate.evaluator import (
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.boundary import Stage, boundary
+from pytest_ftloop.train.measured import measured_base, measured_guards
 from pytest_ftloop.train.prepare import Prepared, build_trainer
 from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
@@ -131,6 +134,7 @@ class Attempt:
     base_eval_loss: float | None
     tracked: Tracked | None = None
     recoveries: tuple[str, ...] = ()
+    untrained: BaseResults | None = None
 
     def run(self, started: float, keep: Callable[[Run], object]) -> Run | None:
         """Train and evaluate, from top to bottom. None if the accelerator ran out of memory."""
@@ -158,10 +162,10 @@ class Attempt:
             check_decoding(task.scoring, task.locate("scoring.generation"))
             rehearse(evaluator, task.eval.examples, task.scorer, progress)
             stage.is_now("measuring the untrained base")
-            eval_losses = recorder.watch_run(trainer, evaluator, prepared)
+            recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
-                with trainer.model.disable_adapter():
-                    self.base_eval_loss = token_mean_loss(eval_losses())
+                self.untrained = measured_base(trainer, evaluator, task, prepared, progress)
+                self.base_eval_loss = token_mean_loss(self.untrained.examples)
 
             # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
@@ -207,7 +211,13 @@ class Attempt:
                 trained=recorder.train_losses.courses(task.train.examples),
                 noisy_forwards=recorder.train_losses.noisy_forwards,
             )
-            measured = Evaluation(recorder.best, best_sample, last_sample, self.base_eval_loss)
+            measured = Evaluation(
+                recorder.best,
+                best_sample,
+                last_sample,
+                self.base_eval_loss,
+                base=self.untrained,
+            )
             here = environment(args, self.base.quantised_by)
 
             def run_of(evaluation: Evaluation, memory: float = 0.0) -> Run:
@@ -237,7 +247,10 @@ class Attempt:
                 progress,
                 answered,
             )
-            evaluation = replace(measured, examples=examples, max_new_tokens=limits[-1])
+            guards = measured_guards(evaluator, task, prepared, progress)
+            evaluation = replace(
+                measured, examples=examples, guards=guards, max_new_tokens=limits[-1]
+            )
             return run_of(evaluation, peak_memory_mib())
 
     def with_half_the_batch(self) -> Attempt:
@@ -276,6 +289,7 @@ class Attempt:
             self.base_eval_loss,
             self.tracked,
             (*self.recoveries, recovery),
+            self.untrained,
         )
 
     def _train(self, trainer: SFTTrainer) -> bool:
@@ -381,6 +395,26 @@ def load_adapter(trainer: SFTTrainer, adapter: Path) -> None:
     peft.set_peft_model_state_dict(trainer.model, weights)
 
 
+def measure_base(base: Base, task: Task, settings: Settings, progress: Progress) -> BaseMeasured:
+    """Evaluate the untrained base, without training. Settings decide how rows become tokens."""
+    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
+        args = sft_config(settings, folder, task.locate)
+        args.report_to = []  # nothing is trained, so no run may appear at the trackers
+        doing = "measuring the untrained base"
+        with boundary(doing, settings, task.locate, "model"), base.lent() as loan:
+            trainer = build_trainer(loan, args, settings, task)
+            prepared = Prepared.of(trainer, task)
+            evaluator = Evaluator(
+                trainer.model,
+                trainer.processing_class,
+                args.per_device_eval_batch_size,
+                trainer.accelerator.autocast,
+                trainer.chat_template,
+            )
+            results = measured_base(trainer, evaluator, task, prepared, progress)
+        return BaseMeasured(results, environment(args, base.quantised_by))
+
+
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:
     """Device, precision and versions: what can change a figure although no setting changed.
 
@@ -483,6 +517,11 @@ class LoraTrainer:
             pace=pace,
             keep=keep,
         )
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        """Evaluate the untrained base. See `measure_base`."""
+        stated = with_paths(settings, self.config.folder)
+        return measure_base(self.base, self.task, stated, self.progress)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet

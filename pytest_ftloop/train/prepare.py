@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
-from pytest_ftloop.train.task import Task
+from pytest_ftloop.train.task import Guard, Task
 from pytest_ftloop.train.wiring import renderer_of, wiring_of
 
 
@@ -32,7 +32,7 @@ class Prepared:
     """The examples as trl tokenised them, so that evaluation uses the same tokens as training.
 
     `sample_examples` belong to the rows `train_sample`. `labelled_tokens` counts those of the train
-    set, `dropped` the train examples that trl dropped.
+    set, `dropped` the train examples that trl dropped. `guards` are the guards' rows by guard.
     """
 
     eval: tuple[TokenRow, ...]
@@ -42,6 +42,7 @@ class Prepared:
     labelled_tokens: int
     dropped: int
     wiring: Wiring
+    guards: Mapping[str, GuardRows]
 
     @classmethod
     def of(
@@ -83,7 +84,31 @@ class Prepared:
             labelled_tokens=sum(sum(label != -100 for label in row[1:]) for row in labels),
             dropped=wiring.dropped,
             wiring=wiring,
+            guards={
+                guard.name: GuardRows.of(guard, task, rows, trainer.args) for guard in task.guards
+            },
         )
+
+
+@dataclass(frozen=True)
+class GuardRows:
+    """The tokenised rows of a guard, and the candidates if it is scored by choice."""
+
+    rows: tuple[TokenRow, ...]
+    choices: Choices | None = None
+
+    @classmethod
+    def of(
+        cls, guard: Guard, task: Task, rows: Mapping[str, tuple[TokenRow, ...]], args: SFTConfig
+    ) -> GuardRows:
+        """The guard's rows among those of a trainer's eval sets, checked as the eval set's."""
+        own = rows[guard.role]
+        _all_there(own, guard.rows.examples, args)
+        if not guard.is_choice:
+            return cls(own)
+        choices = choices_of(guard.within(task), rows[guard.role_of_choices])
+        _all_there(choices.rows, choices.examples, args)
+        return cls(own, choices)
 
 
 def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -> SFTTrainer:
@@ -94,6 +119,11 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     sets = {"eval": task.eval.examples, "train_sample": task.train_sample}
     if task.scoring.scorer == "choice":
         sets["choices"] = tuple(e for group in choice_examples(task).values() for e in group)
+    for guard in task.guards:
+        sets[guard.role] = guard.rows.examples
+        if guard.is_choice:
+            groups = choice_examples(guard.within(task)).values()
+            sets[guard.role_of_choices] = tuple(e for group in groups for e in group)
     args.eval_packing = False  # each example is measured on its own
     explain = functools.partial(
         explain_build, model=loan.model, tokenizer=loan.tokenizer, settings=settings, task=task
@@ -184,7 +214,7 @@ def _check_vocabulary(trainer: SFTTrainer, task: Task) -> None:
     Otherwise it would be an index error deep in torch.
     """
     size = trainer.model.get_input_embeddings().num_embeddings
-    for example in (*task.train.examples, *task.eval.examples):
+    for example in (*task.train.examples, *task.eval.examples, *task.guarded):
         strange = [i for i in example.row.get("input_ids", ()) if not 0 <= i < size]
         if strange:
             raise DataError(
@@ -203,7 +233,8 @@ def _check_context(rows: Sequence[TokenRow], trainer: SFTTrainer, task: Task) ->
     longest = max((len(row.input_ids) for row in rows), default=0)
     if room is not None and longest > room:
         row = next(row for row in rows if len(row.input_ids) == longest)
-        named = {e.id: e for e in (*task.eval.examples, *task.train.examples)}.get(row.id)
+        all_ = (*task.guarded, *task.eval.examples, *task.train.examples)
+        named = {e.id: e for e in all_}.get(row.id)
         raise DataError(
             f"an example has {longest} tokens, but the model takes at most {room}",
             where=named.where if named else task.locate("training.max_length"),

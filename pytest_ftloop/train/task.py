@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
@@ -13,12 +13,50 @@ from pytest_ftloop.evaluate.scored import Scorer
 
 
 @dataclass(frozen=True)
+class Guard:
+    """Rows of another task that must not get worse.
+
+    Without a `scoring` only their loss is measured. `scorer` is None where that reads no text.
+    """
+
+    name: str
+    rows: DataSet
+    scoring: Scoring | None = None
+    scorer: Scorer | None = None
+
+    @property
+    def role(self) -> str:
+        """The name of its rows among a trainer's eval sets."""
+        return f"guard.{self.name}"
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it is scored by the likeliest of candidates, which are rows of their own."""
+        return self.scoring is not None and self.scoring.scorer == "choice"
+
+    @property
+    def role_of_choices(self) -> str:
+        """The name of its candidates among a trainer's eval sets."""
+        return f"{self.role}.choices"
+
+    def within(self, task: Task) -> Task:
+        """The task with this guard's rows, scored as they are, in place of the eval set."""
+        expected = dict.fromkeys((e.expected or "").strip() for e in self.rows.examples)
+        scoring = self.scoring or Scoring("loss", threshold=0.0)
+        candidates = scoring.choices or tuple(expected)
+        return replace(
+            task, eval=self.rows, scoring=scoring, scorer=self.scorer, candidates=candidates
+        )
+
+
+@dataclass(frozen=True)
 class Task:
     """The data and scoring that every run of a loop shares.
 
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
     are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
-    called with the findings on a run's rows before its first step.
+    called with the findings on a run's rows before its first step. `guards` are measured beside
+    the eval set.
     """
 
     train: DataSet
@@ -29,6 +67,12 @@ class Task:
     candidates: tuple[str, ...] = ()
     locate: Locate = lambda _: None
     found: Callable[[Sequence[Finding]], None] = lambda _: None
+    guards: tuple[Guard, ...] = ()
+
+    @property
+    def guarded(self) -> tuple[Example, ...]:
+        """The examples of all guards."""
+        return tuple(example for guard in self.guards for example in guard.rows.examples)
 
 
 @dataclass(frozen=True)

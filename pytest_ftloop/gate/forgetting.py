@@ -1,0 +1,181 @@
+"""Whether a guard got worse: each guard's rows compared with the base's and the baseline's.
+
+The test is the regression gate's, on the guard's rows. One Holm correction covers all that is
+tested: every guard and metric, against the base and against the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pytest_ftloop.config.gates import Against, Forgetting, Regression
+from pytest_ftloop.core.metrics import GUARD, guard_and_metric, guard_metrics, is_rate
+from pytest_ftloop.core.records import ExampleResult, Iteration
+from pytest_ftloop.core.runs import Measured
+from pytest_ftloop.gate.compare import Side, compare
+from pytest_ftloop.gate.paired import Groups
+from pytest_ftloop.gate.statistic import holm_adjusted
+from pytest_ftloop.gate.verdict import Change, Verdict, amount_text
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a candidate's guards are compared with: the base or the baseline.
+
+    Without a `side`, `why` there is none, and `fails` says whether that fails the gate: a base can
+    always be measured, a baseline need not exist.
+    """
+
+    name: Against
+    side: Side | None = None
+    why: str = ""
+    fails: bool = False
+
+
+def judge_guards(
+    candidate: Side, references: Sequence[Reference], groups: Groups, rule: Forgetting
+) -> Verdict:
+    """The verdict of a forgetting gate on a candidate.
+
+    A guard that the candidate was not measured on, or a base that is missing, is incomplete.
+    """
+    iteration, notes = candidate.iteration, []
+    names = [rule.guard] if rule.guard is not None else list(iteration.guards)
+    verdict = Verdict("unchanged", ok=True, because="", candidate=iteration.name, alpha=rule.alpha)
+    if missing := [name for name in names if not iteration.guards.get(name)]:
+        return _incomplete(verdict, f"{iteration.name} has no results of the guard {missing[0]}")
+    if not names:
+        return _incomplete(verdict, f"{iteration.name} has no results of any guard")
+    raw: list[Change] = []
+    for reference in references:
+        if reference.side is None:
+            if reference.fails:
+                return _incomplete(verdict, reference.why)
+            notes.append(f"not compared with the {reference.name}: {reference.why}")
+            continue
+        for guard in names:
+            found = _compared(guard, candidate, reference.side, groups, rule)
+            where = f"guard {guard} against the {reference.name}"
+            if found.kind == "incomplete" or (reference.fails and not found.changes):
+                return _incomplete(verdict, f"{where}: {found.because}")
+            if not found.changes:
+                notes.append(f"{where} is not compared: {found.because}")
+            raw += [_of_guard(change, guard, reference.name) for change in found.changes]
+    return _concluded(verdict, _corrected(raw, rule), notes, rule)
+
+
+def of_guard(run: Measured, guard: str) -> Measured:
+    """A run with a guard's rows in place of the eval set's, to be compared like those.
+
+    Rows that are not scored count as failed on both sides: only their loss is compared.
+    """
+    rows = tuple(
+        replace(row, passed=False) if row.passed is None else row for row in run.guards[guard]
+    )
+    facts = run.data.get(f"{GUARD}.{guard}", {})
+    return replace(
+        run,
+        examples=rows,
+        metrics=_figures(rows),
+        scoring=facts.get("scoring") or {},
+        data={"eval": facts},
+    )
+
+
+def _figures(rows: Sequence[ExampleResult]) -> Mapping[str, float]:
+    found = guard_metrics({"-": rows}).items()
+    return {named[1]: value for name, value in found if (named := guard_and_metric(name))}
+
+
+def _compared(
+    guard: str, candidate: Side, reference: Side, groups: Groups, rule: Forgetting
+) -> Verdict:
+    """The verdict on one guard against one reference, before correction."""
+    scored = any(row.passed is not None for row in candidate.iteration.guards[guard])
+    metrics = tuple(
+        name for name in rule.metrics if scored or not name.startswith(("pass", "score"))
+    )
+    if not metrics:
+        why = f"it has no scoring, and {', '.join(rule.metrics)} needs one"
+        return Verdict("incomplete", ok=False, because=why, candidate=candidate.iteration.name)
+    new, old = (_side_of(side, guard) for side in (candidate, reference))
+    if old is None or new is None:
+        why = "it was not measured on this guard"
+        return Verdict("not comparable", ok=False, because=why, candidate=candidate.iteration.name)
+    same = [[of_guard(run, guard) for run in group if run.guards.get(guard)] for group in groups]
+    alone = Regression(
+        alpha=rule.alpha,
+        max_regression=rule.max_regression,
+        min_regression=rule.min_regression,
+        metrics=metrics,
+    )
+    return compare(new, old, None, [group for group in same if len(group) > 1], alone)
+
+
+def _side_of(side: Side, guard: str) -> Side | None:
+    """A side with a guard's rows in place of the eval set's; None if it lacks them."""
+    runs = tuple(of_guard(run, guard) for run in side.runs if run.guards.get(guard))
+    if not side.iteration.guards.get(guard) or not runs:
+        return None
+    iteration = of_guard(side.iteration, guard)
+    assert isinstance(iteration, Iteration)
+    return Side(iteration, runs)
+
+
+def _of_guard(change: Change, guard: str, against: str) -> Change:
+    return replace(change, metric=f"{GUARD}.{guard}.{change.metric}", against=against)
+
+
+def _corrected(raw: Sequence[Change], rule: Forgetting) -> tuple[Change, ...]:
+    """The changes with p-values corrected over all of them, and judged by these."""
+    worse = holm_adjusted([change.test.p_worse for change in raw])
+    better = holm_adjusted([change.test.p_better for change in raw])
+    changes = []
+    for change, p_worse, p_better in zip(raw, worse, better, strict=True):
+        p = p_worse if change.test.change > 0 else p_better
+        kind = change.kind
+        if kind in {"regressed", "improved"} and p > rule.alpha:
+            kind = "inconclusive" if change.decide else "unchanged"
+        changes.append(replace(change, p=p, kind=kind))
+    return tuple(changes)
+
+
+def _concluded(
+    verdict: Verdict, changes: tuple[Change, ...], notes: Sequence[str], rule: Forgetting
+) -> Verdict:
+    """The verdict that the corrected changes give together."""
+    verdict = replace(verdict, changes=changes, notes=tuple(notes))
+    if not changes:
+        because = "; ".join(notes)
+        ok = "not comparable" not in rule.fail_on
+        return replace(verdict, kind="not comparable", ok=ok, because=because)
+    if forgotten := [change for change in changes if change.kind == "regressed"]:
+        return replace(verdict, kind="regressed", ok=False, because="; ".join(_texts(forgotten)))
+    if open_ := [change for change in changes if change.kind == "inconclusive"]:
+        first = open_[0]
+        most = amount_text(first.metric, first.test.upper)
+        because = (
+            f"{first.text}: nothing forgotten is proven, but it could be worse by up to {most}, "
+            f"more than max_regression ({rule.max_regression:.0%}) allows; {first.decide}"
+        )
+        return replace(
+            verdict, kind="inconclusive", ok="inconclusive" not in rule.fail_on, because=because
+        )
+    return replace(verdict, because="no guard got worse: " + "; ".join(c.text for c in changes))
+
+
+def _texts(forgotten: Sequence[Change]) -> Iterator[str]:
+    for change in forgotten:
+        p = f"{change.p:.2g}" if change.p >= 1e-4 else "< 0.0001"
+        yield f"{change.text}, p {p}"
+
+
+def _incomplete(verdict: Verdict, because: str) -> Verdict:
+    return replace(verdict, kind="incomplete", ok=False, because=because)
+
+
+def could_fail(change: Change, rule: Forgetting) -> bool:
+    """Whether more seeds could show that a guard got worse by enough to fail."""
+    unit = 1.0 if is_rate(change.metric) else abs(change.baseline)
+    return change.test.change >= rule.min_regression * unit
