@@ -214,7 +214,7 @@ def compare(name: str, model: Path, form: str, folder: Path) -> Iterator[Compare
         export(file, file.parent / "out")
         with quiet():
             sides = (
-                ByHand.of_adapter(model, file.parent / "out"),
+                ByHand.of_adapter(file.parent / "out"),
                 ByHand.of_merged(file.parent / "out" / "merged"),
             )
         adapter, merged = (abs(s.mean_loss(rows) - best.metrics["eval_loss"]) for s in sides)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.cache import ADAPTER_CONFIG, adapter_hash
 from pytest_ftloop.core.records import (
+    BaseMeasured,
+    BaseResults,
     Cost,
     DataSet,
     Evaluation,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
 @dataclass
@@ -32,7 +34,8 @@ class FakeBackend:
 
     The optimum is at a learning rate of 1.6e-3; a run from the 2e-4 of the tests looks underfit, so
     the policy climbs. `interrupt` maps the number of a run to what it raises. `loaded` is how often
-    it would have loaded its base model: once it has trained.
+    it would have loaded its base model: once it has trained. With `has_base` a run without a base
+    loss gives what the untrained base would.
     """
 
     interrupt: dict[int, BaseException] = field(default_factory=dict)
@@ -42,6 +45,7 @@ class FakeBackend:
     paces: list[Pace | None] = field(default_factory=list)
     device: dict[str, str] = field(default_factory=lambda: {"device": "cpu"})
     asked: int = 0
+    has_base: bool = False
 
     def __call__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> FakeBackend:
         self.inputs = inputs
@@ -59,6 +63,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Any = None,
     ) -> Run:
         self.runs.append(settings)
@@ -67,15 +72,22 @@ class FakeBackend:
         self.base_losses.append(base_eval_loss)
         if error := self.interrupt.get(len(self.runs)):
             raise error
-        return fake_run(self.inputs, settings, self.device)
+        run = fake_run(self.inputs, settings, self.device)
+        if not self.has_base or base_eval_loss is not None:
+            return run
+        rows = tuple(replace(row, loss=6.0 * row.tokens) for row in run.evaluation.examples)
+        return replace(run, evaluation=replace(run.evaluation, base=BaseResults(rows)))
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("nothing is to be measured here")
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         raise AssertionError("there is no adapter that could be measured")
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        raise AssertionError("no gate needs the untrained base")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         self.asked += 1

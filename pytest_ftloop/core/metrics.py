@@ -114,6 +114,18 @@ def is_score(name: str) -> bool:
     return split_name(name)[0].partition(".")[0] == SCORE
 
 
+def own_metrics(figures: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """The metrics of the whole eval set that a loop has besides `METRICS`, in order.
+
+    Scores and metrics of the set; of pass@k and pass^k only those of the largest k, as tables of
+    all would be illegible. Guards have figures and places of their own.
+    """
+    names = dict.fromkeys(name for of_one in figures for name in of_one if "[" not in name)
+    own = [n for n in names if n not in METRICS and not n.startswith("guard.")]
+    most = max((k_of(name) for name in own if is_sampled_metric(name)), default=0)
+    return tuple(n for n in own if not is_sampled_metric(n) or k_of(n) == most)
+
+
 DECIMALS = 6
 """Decimals of a figure, when it is judged and in the log, so that the log gives equal verdicts."""
 

@@ -25,12 +25,12 @@ SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
     "non-finite": _CURVE | _EXAMPLES,
     "diverged": (_CURVE - {"diverged"}) | _EXAMPLES,
-    "oscillation": {"not-learning", "underfit", "capacity", "worse-answers"},
+    "oscillation": {"not-learning", "underfit", "capacity", "converged", "worse-answers"},
     "impossible-loss": {"underfit", "converged", "memorising"},
     "zero-loss": {"converged", "overfitting", "underfit"},
     "not-learning": (_CURVE - {"diverged", "impossible-loss", "not-learning", "oscillation"})
     | _EXAMPLES,
-    "overfitting": {"underfit", "capacity", "converged", "worse-answers"},
+    "overfitting": {"underfit", "capacity", "worse-answers"},
     "overconfidence": {"converged"},
     "worse-answers": {"underfit", "converged"},
     "underfit": {"capacity"},
@@ -54,13 +54,17 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     `of_data` are the findings of `before_training`, if known: they take the longest to find.
     """
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
-    found += data.findings(evidence, of_data)
-    # Before the curves, as wrong labels that are memorised look like overfitting there.
-    found += dynamics.findings(evidence)
+    in_data = data.findings(evidence, of_data)
+    found += in_data
+    # Before the curves, as wrong labels that are memorised look like overfitting there. If the
+    # data shows them already, the losses add nothing.
+    if not any(finding.kind == "mislabelled" for finding in in_data):
+        found += dynamics.findings(evidence)
     found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
     found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
-    causes = [finding for finding in found if finding.kind not in symptoms]
+    # What the data shows holds however the training went.
+    causes = [f for f in found if f in in_data or f.kind not in symptoms]
     return by_severity(causes)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import format_figure, number_text, split_name
+from pytest_ftloop.core.metrics import format_figure, is_rate, number_text
 from pytest_ftloop.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 MISSING = "-"
 """Shown where a record has no such figure."""
-
-RATES = frozenset({"pass_rate", "token_accuracy"})
 
 _LONGEST_SETTING = 60
 _STOPS: Mapping[str, str] = {
@@ -83,7 +81,7 @@ def figure_text(name: str, value: float | None) -> str:
     """A figure, in the format of its metric; huge ones (a diverged perplexity) as `1e+30`."""
     if value is None:
         return MISSING
-    if split_name(name)[0] not in RATES and math.isfinite(value) and abs(value) >= 1e6:
+    if not is_rate(name) and math.isfinite(value) and abs(value) >= 1e6:
         return f"{value:.3g}"
     return format_figure(name, value)
 
@@ -95,7 +93,7 @@ def difference_text(name: str, new: float | None, old: float | None) -> str:
     difference = new - old
     if not math.isfinite(difference):
         return MISSING
-    if split_name(name)[0] in RATES:
+    if is_rate(name):
         return f"{round(100 * difference, 1) + 0.0:+.1f}"
     if abs(difference) >= 1e6:
         return f"{difference:+.3g}"
@@ -107,7 +105,7 @@ def distance_text(name: str, one: float, other: float) -> str:
     text = difference_text(name, max(one, other), min(one, other)).lstrip("+")
     tiny = one != other and not text.strip("0.")
     text = f"less than {text[:-1]}1" if tiny else text
-    return f"{text} points" if split_name(name)[0] in RATES else text
+    return f"{text} points" if is_rate(name) else text
 
 
 def decision_text(decision: Decision) -> str:

@@ -7,7 +7,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, own_metrics, split_name
 from pytest_ftloop.report.escape import columns_of, one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
@@ -152,7 +152,8 @@ def _data(iteration: Iteration, width: int) -> list[str]:
 
 
 def _metrics(iteration: Iteration, width: int) -> list[str]:
-    names = [name for name in METRICS if name in iteration.metrics]
+    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
+    names = [*(name for name in METRICS if name in iteration.metrics), *own]
 
     def figures(of: Mapping[str, float]) -> list[str]:
         return [figure_text(name, of.get(name)) for name in names]
@@ -177,7 +178,8 @@ def _tags(iteration: Iteration, width: int) -> list[str]:
             ("", "examples"), [str(count) if any(counts) else "" for count in counts], right=True
         ),
     ]
-    for drop, name in enumerate(_TAG_FIGURES):
+    figures = (*_TAG_FIGURES[:2], *own_metrics([iteration.metrics]), *_TAG_FIGURES[2:])
+    for drop, name in enumerate(figures):
         cells = [figure_text(name, iteration.metrics.get(f"{name}[{tag}]")) for tag in tags]
         columns.append(Column(("", name), cells, right=True, drop=drop))
     return table(columns, width)[1:]

@@ -27,7 +27,8 @@ from pytest_ftloop.report.phrases import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
+    from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
 WIDTH = 100
 """Default width of a line, in columns."""
@@ -85,7 +86,7 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
     now += [f"{len(result.restored)} restored"] if result.restored else []
     figures = ", ".join(
         f"{name} {figure_text(name, best.metrics.get(name))}"
-        for name in ("eval_loss", "pass_rate")
+        for name in ("eval_loss", "pass_rate", *own_metrics([best.metrics]))
         if name in best.metrics
     )
     loop = one_line(result.loop, max(width // 3, 12))
@@ -136,6 +137,11 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         Column(("", "gap"), figures("overfit_gap"), right=True, drop=3),
         Column(("pass", "rate"), figures("pass_rate"), right=True, drop=1),
         Column(("", "+/-"), differences("pass_rate"), right=True, drop=4),
+        *(
+            Column((first, second), figures(name), right=True, drop=1)
+            for name in own_metrics(it.metrics for it in chain)
+            for first, _, second in [name.rpartition(".")]
+        ),
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
     legend = "*  best" + ("    +  trained now" if result.trained else "")

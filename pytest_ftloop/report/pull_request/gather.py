@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import split_name
+from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.gate.verdict import seeds_text
 from pytest_ftloop.report.escape import ELLIPSIS
@@ -193,6 +193,7 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
     chain = result.chain
     kept = [it for it in chain[:-MOST_ITERATIONS] if it.name == result.best.name]
     kept += chain[-(MOST_ITERATIONS - len(kept)) :]
+    own = own_metrics(it.metrics for it in kept)
     return tuple(
         IterationRow(
             number=iteration.number,
@@ -201,7 +202,7 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
             decision=_cut(decision_text(iteration.decision), NAME),
             metrics={
                 name: number(iteration.metrics[name])
-                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate", *own)
                 if name in iteration.metrics
             },
             is_best=iteration.name == result.best.name,
