@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
+from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
@@ -27,7 +28,6 @@ from pytest_ftloop.report.phrases import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
 WIDTH = 100
