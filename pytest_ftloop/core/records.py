@@ -440,6 +440,9 @@ class SeedRun:
     tag: str = field(default="", compare=False)
 
 
+NOTHING_DECIDED = "base"
+"""The kind of the decision after the untrained base, which none follows."""
+
 UNTRAINED = 0
 """The number of the untrained base among a loop's iterations; a trained one has 1 or more."""
 
@@ -491,7 +494,7 @@ class Untrained:
             evals=(),
             findings=(),
             failing=tuple(sorted(row.id for row in self.examples if row.passed is False)),
-            decision=Decision("stop", "", ""),
+            decision=Decision("stop", NOTHING_DECIDED, ""),
             environment=self.environment,
             cost=Cost(seconds=0.0, steps=0, tokens=0),
             examples=self.examples,

@@ -99,9 +99,10 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
 
 
 def gate_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
-    """One line per failed gate."""
+    """The message of each failed gate."""
     failed = [gate for gate in result.gates if not gate.passed]
-    return [shorten(f"  FAILED {visible(gate.message)}", width) for gate in failed]
+    said = (paragraph(f"FAILED {visible(gate.message)}", width, "  ", "    ") for gate in failed)
+    return [line for lines in said for line in lines]
 
 
 def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
@@ -112,9 +113,11 @@ def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
 def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
     """One row per iteration: the change that led to it, its figures, the decision after it.
 
-    `+/-` is the difference from the row above. A narrow terminal lacks less important columns.
+    The untrained base, if it was measured, is iteration 0. `+/-` is the difference from the row
+    above. A narrow terminal lacks less important columns.
     """
-    chain = result.chain
+    base = (result.base,) if result.base else ()
+    chain = (*base, *result.chain)
     pairs = list(zip((None, *chain), chain, strict=False))
 
     def figures(name: str) -> list[str]:
