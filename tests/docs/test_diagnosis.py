@@ -10,7 +10,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.adjust import decide, state
-from pytest_ftloop.diagnose import chain, confusions, courses, curves, dynamics, slices, wiring
+from pytest_ftloop.diagnose import (
+    chain,
+    confusions,
+    courses,
+    curves,
+    dynamics,
+    invalid_json,
+    slices,
+    wiring,
+)
 from pytest_ftloop.diagnose import data as diagnose_data
 from pytest_ftloop.diagnose.any_trainer import advice, incomparable, preferences, rewards
 from pytest_ftloop.report.phrases import _STOPS
@@ -67,6 +76,8 @@ def test_finding_kinds_of_examples() -> None:
     made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', "".join(sources))
     severity = re.findall(r'kind=kind,\s*severity="(\w+)"', sources[-1])
     made += [(kind, *severity) for kind in re.findall(r'_of_courses\(\s*"([\w-]+)"', sources[-1])]
+    last = inspect.getsource(invalid_json)
+    made += re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', last)
     rows = tables(section(DIAGNOSIS, "Failing examples"))[0]
     assert made == [(names([row])[0], re.split("[,;]", row[1])[0]) for row in rows]
 

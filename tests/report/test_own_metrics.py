@@ -14,7 +14,8 @@ from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.phrases import difference_text, distance_text
 from pytest_ftloop.report.show import show_iteration
 from pytest_ftloop.report.table import as_csv, as_json, as_markdown, as_text, log_rows
-from pytest_ftloop.report.text import headline, iterations_table
+from pytest_ftloop.report.text import example_lines, headline, iterations_table
+from tests.fakes import fake_example
 from tests.report.fakes_report import fake_result
 
 if TYPE_CHECKING:
@@ -92,6 +93,23 @@ def test_figures_of_a_result(result: LoopResult) -> None:
     assert result.score("fields") == result.metrics["score.fields"]
     with pytest.raises(FtloopError, match=r"has no figure 'score\.field'"):
         result.score("field")
+
+
+@pytest.mark.parametrize(
+    ("output", "wrong"),
+    [
+        ('{"a": 1, "b": [2, 3]}', None),
+        ('{"a": 2, "b": [2]}', "wrong     a, b[1]"),
+        ('{"a": 1', "wrong     not JSON"),
+    ],
+)
+def test_what_is_wrong_with_json(output: str, wrong: str | None) -> None:
+    """A failing example of `json` shows whether it is no JSON, or which fields differ."""
+    row = fake_example(expected='{"a": 1, "b": [2, 3]}', output=output, scores={"score.valid": 1.0})
+    lines = [line.strip() for line in example_lines(row)]
+    assert ([wrong] if wrong else []) == [line for line in lines if line.startswith("wrong")]
+    other = replace(row, scores={})
+    assert not any("wrong" in line for line in example_lines(other))
 
 
 def test_differences_are_in_points() -> None:
