@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
+from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.records import BaseResults, ExampleResult, Run, Settings
 from pytest_ftloop.loop.known_rows import Measurable
 from pytest_ftloop.loop.loop import Loop
@@ -101,8 +102,12 @@ class Adapters:
         self._stop("scoring")
         of_eval, guards = self._measured(settings)
         run = _with(run, of_eval, self.limit)
-        base = None if base_eval_loss else BaseResults(*self._measured(BASE))
-        return replace(run, evaluation=replace(run.evaluation, guards=guards, base=base))
+        run = replace(run, evaluation=replace(run.evaluation, guards=guards))
+        if base_eval_loss is not None:
+            return replace(run, evaluation=replace(run.evaluation, base_eval_loss=base_eval_loss))
+        base = BaseResults(*self._measured(BASE))
+        loss = token_mean_loss(base.examples)
+        return replace(run, evaluation=replace(run.evaluation, base=base, base_eval_loss=loss))
 
     def _measured(self, settings: Settings) -> tuple[Rows, Mapping[str, Rows]]:
         """All rows with these weights, scored: of the eval set, of each guard."""
