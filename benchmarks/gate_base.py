@@ -7,13 +7,11 @@ no worse: the test of a lift's p-value is the same, mirrored and shifted by its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from pytest_ftloop.core.noise import SeedNoise, noise_of
 from pytest_ftloop.core.runs import Differences
-from pytest_ftloop.gate.statistic import holm_adjusted, paired_test, prior_for
+from pytest_ftloop.gate.statistic import PairedTest, holm_adjusted, paired_test, prior_for
 
 ALPHA = 0.01
 LEVEL = 1.0
@@ -31,7 +29,8 @@ Generator = np.random.Generator
 def lift_alarms(n: int, noise: float, kept: str, trials: int, seed: int) -> float:
     """The share of trials in which a gain beyond the true one is proven."""
     draw = np.random.default_rng(seed)
-    return float(np.mean([_p_worse(draw, n, noise, kept)[0] <= ALPHA for _ in range(trials)]))
+    found = (_guard(draw, n, noise, kept)[0].p_worse <= ALPHA for _ in range(trials))
+    return sum(found) / trials
 
 
 def forgetting_alarms(
@@ -39,39 +38,34 @@ def forgetting_alarms(
 ) -> float:
     """The share of trials in which one of several guards, none of them worse, fails the gate.
 
-    Each is compared with the base and, with a seed of its own, with the baseline.
+    Each is compared with the base, and with a baseline that has a seed of its own.
     """
     draw = np.random.default_rng(seed)
     failed = 0
     for _ in range(trials):
-        tests = [
-            _p_worse(draw, n, noise, kept, untrained=untrained)
-            for _ in range(guards)
-            for untrained in (True, False)
-        ]
-        adjusted = holm_adjusted([p for p, _ in tests])
+        tests = [test for _ in range(guards) for test in _guard(draw, n, noise, kept)]
+        adjusted = holm_adjusted([test.p_worse for test in tests])
         failed += any(
-            p <= ALPHA and change >= WORTH_IT * LEVEL
-            for p, (_, change) in zip(adjusted, tests, strict=True)
+            p <= ALPHA and test.change >= WORTH_IT * LEVEL
+            for p, test in zip(adjusted, tests, strict=True)
         )
     return failed / trials
 
 
-def _p_worse(
-    draw: Generator, n: int, noise: float, kept: str, *, untrained: bool = True
-) -> tuple[float, float]:
-    """p and the change of one comparison, by the gate's test."""
-    shift = draw.normal(0.0, noise * LEVEL) - (
-        0.0 if untrained else draw.normal(0.0, noise * LEVEL)
-    )
-    mean = float(draw.normal(shift, SPREAD / np.sqrt(n)))
-    variance = float(SPREAD**2 * draw.chisquare(n - 1) / (n - 1))
-    known = _known(draw.normal(LEVEL, noise * LEVEL, (PAIRS[kept], 2)).tolist())
+def _guard(draw: Generator, n: int, noise: float, kept: str) -> tuple[PairedTest, PairedTest]:
+    """The tests of one set of rows against the base and the baseline.
+
+    Both share the candidate, and so the shift of its seed.
+    """
+    candidate, baseline = draw.normal(0.0, noise * LEVEL, 2)
+    pairs = draw.normal(LEVEL, noise * LEVEL, (PAIRS[kept], 2)).tolist()
+    known = noise_of(pairs) if pairs else SeedNoise(0.0, 0.0, 0)
     prior = prior_for("loss", LEVEL, known.df)
-    found = Differences(n, mean, variance)
-    test = paired_test(found, 1, 1, known, prior, ALPHA, untrained=untrained)
-    return test.p_worse, test.change
 
+    def test(shift: float, *, untrained: bool) -> PairedTest:
+        mean = float(draw.normal(shift, SPREAD / np.sqrt(n)))
+        variance = float(SPREAD**2 * draw.chisquare(n - 1) / (n - 1))
+        found = Differences(n, mean, variance)
+        return paired_test(found, 1, 1, known, prior, ALPHA, untrained=untrained)
 
-def _known(pairs: Sequence[Sequence[float]]) -> SeedNoise:
-    return noise_of(pairs) if pairs else SeedNoise(0.0, 0.0, 0)
+    return test(candidate, untrained=True), test(candidate - baseline, untrained=False)
