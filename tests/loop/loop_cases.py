@@ -46,8 +46,8 @@ def run(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a log's iterations, by name."""
-    files = (p for p in sorted((folder / "improvement_log/s").iterdir()) if p.is_file())
+    """The files of the iterations; those of the untrained base are in a folder of their own."""
+    files = sorted(p for p in (folder / "improvement_log/s").iterdir() if p.is_file())
     return {p.name: p.read_bytes() for p in files}
 
 
