@@ -12,7 +12,7 @@ WORKERS ?= 2
 MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy coverage clean
+.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy bench-architectures coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -57,7 +57,7 @@ lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows
 bench: $(INSTALLED) ## timings side by side: evaluation, four trainings, a plain pytest run, an up-to-date loop
 	$(BIN)/python benchmarks/bench.py
 
-bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (two minutes)
+bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (three minutes)
 	$(BIN)/python benchmarks/gate.py
 
 bench-report: $(INSTALLED) ## size and opening time of the HTML report (needs Chromium)
@@ -80,6 +80,9 @@ bench-refute: $(INSTALLED) ## whether what came later refutes a finding, replaye
 
 bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (hours; CSV=FILE: banking77 too)
 	$(BIN)/python benchmarks/policy.py $(if $(CSV),--csv $(CSV))
+
+bench-architectures: $(INSTALLED) ## each architecture, form of data and scorer beside plain scripts (fifteen minutes)
+	$(BIN)/python benchmarks/architectures.py
 
 coverage: $(INSTALLED) ## line coverage (the plugin is loaded before a pytest plugin could start it)
 	$(BIN)/coverage erase

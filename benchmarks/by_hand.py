@@ -33,13 +33,12 @@ class ByHand:
     chat: Chat = field(default_factory=Chat)
 
     @classmethod
-    def of_adapter(cls, base: Path | str, folder: Path, chat: Chat | None = None) -> ByHand:
-        """An exported adapter on its base."""
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def of_adapter(cls, folder: Path, chat: Chat | None = None) -> ByHand:
+        """An exported adapter on the base that it names."""
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(str(base), dtype="float32")
-        model = PeftModel.from_pretrained(model, str(folder)).eval()
+        model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="float32").eval()
         return cls(model, AutoTokenizer.from_pretrained(str(folder)), chat or Chat())
 
     @classmethod

@@ -159,7 +159,7 @@ def timed(folder: Path, examples: int) -> dict[str, object]:
         final=last.final,
         base_eval_loss=5.0,
         history=history,
-        metric=config.loop.metric,
+        metric=config.loop.metric or "eval_loss",
         train=train,
         trained=trained,
         eval=eval_,

@@ -34,8 +34,10 @@ from gate_draws import (
     Metric,
     RateDraws,
 )
+from gate_scores import NOISES as SCORE_NOISES
+from gate_scores import RESAMPLES, SetDraws, ShareDraws, bootstrap_agrees
 
-from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, pool
+from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, noise_of, pool
 from pytest_ftloop.core.runs import Differences
 from pytest_ftloop.gate.comparison import IN_DOUBT
 from pytest_ftloop.gate.statistic import PairedTest, paired_test, prior_for
@@ -64,6 +66,9 @@ BOUNDS = {
     "none": {0.0: 0.01, 0.005: 0.01, 0.01: 0.01, 0.02: 0.01, 0.04: 0.05},
 }
 """False alarms with one seed per side at any n, by log and seed noise."""
+
+SCORE_SIZES = (20, 200, 1000)
+SET_SIZES = (50, 200)
 
 POWER_BOUNDS = {0.0: 0.995, 0.01: 0.675, 0.02: 0.245}
 """+5% loss found with one seed per side, n = 1,000 and 8 pairs: 100 / 68 / 25% after rounding."""
@@ -102,6 +107,9 @@ def report(trials: int, bounds: Bounds) -> Iterator[str]:
     yield from false_alarms(rates, "8 pairs", bounds)
     yield from false_alarms(rates, "none", bounds)
     yield from power(rates, RATE_EFFECTS, (), bounds)
+    del rates
+    yield from false_alarms_of_scores(trials, bounds)
+    yield from false_alarms_of_the_set(trials, bounds)
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,56 @@ def false_alarms(sizes: Sizes, kept: str, bounds: Bounds) -> Iterator[str]:
             rivals = [percent(rival(draws, comparison)) for rival in RIVALS[metric].values()]
             rows.append([n, *figures, f"{outcome.runs:.2f}", *rivals])
     yield from table(heads, rows)
+
+
+def false_alarms_of_scores(trials: int, bounds: Bounds) -> Iterator[str]:
+    """Nothing changed, of what an example scores between 0 and 1."""
+    yield from heading("False alarms, sampled passes and scores, in %: nominal 1%")
+    rows: list[Sequence[object]] = []
+    for kind in ("sampled", "score"):
+        for n in SCORE_SIZES:
+            draws = ShareDraws.of(kind, n, trials)
+            for kept in ("8 pairs", "none") if n == 200 else ("8 pairs",):
+                for noise in SCORE_NOISES:
+                    comparison, log = draws.comparison(noise, 0.0), draws.log(noise, kept)
+                    _, failed = verdicts(draws, comparison, log, 1, 1)
+                    share, bound = float(failed.mean()), BOUNDS[kept][noise]
+                    cell = f"False alarms, {kind}, n = {n}, seed noise {percent(noise)}%"
+                    bounds.at_most(share, bound, f"{cell}, log: {kept}")
+                    figures = [percent(noise), kept, percent(bound), percent(share)]
+                    rows.append([kind, n, *figures])
+    heads = ["metric", "n", f"seed noise, {UNITS['rate']}", "A/A log", "bound", "1+1"]
+    yield from table(heads, rows)
+
+
+def false_alarms_of_the_set(trials: int, bounds: Bounds) -> Iterator[str]:
+    """Nothing changed, of macro-F1 by the bootstrap."""
+    yield from heading(
+        f"False alarms, macro-F1 by the bootstrap, {RESAMPLES} resamples, in %: nominal 1%"
+    )
+    rows: list[Sequence[object]] = []
+    for n in SET_SIZES:
+        for noise in SCORE_NOISES:
+            share = of_the_set(SetDraws.of(n, trials, noise))
+            bound = BOUNDS["8 pairs"][noise]
+            cell = f"False alarms, macro-F1, n = {n}, seed noise {percent(noise)}%"
+            bounds.at_most(share, bound, cell)
+            rows.append([n, percent(noise), percent(bound), percent(share)])
+    yield from table(["n", f"seed noise, {UNITS['rate']}", "bound", "1+1"], rows)
+    agrees = bootstrap_agrees()
+    bounds.at_least(float(agrees), 1.0, "the bootstrap here and the gate's agree")
+
+
+def of_the_set(draws: SetDraws) -> float:
+    """The share of trials that fail, by the gate's test of a metric of the whole set."""
+    failed = 0
+    columns = (draws.before, draws.after, draws.variance, draws.pairs)
+    for before, after, variance, pairs in zip(*(c.tolist() for c in columns), strict=True):
+        found = Differences(draws.n, before - after, max(draws.n * variance, 1 / draws.n))
+        noise = noise_of(pairs)
+        test = paired_test(found, 1, 1, noise, prior_for("loss", 1.0, noise.df), ALPHA)
+        failed += test.p_worse <= ALPHA and test.change >= WORTH_IT
+    return failed / len(draws.before)
 
 
 def log_sizes(draws: LossDraws) -> Iterator[str]:

@@ -156,17 +156,18 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="banking77's train.csv")
     parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--eval", type=int, default=EVAL, help="eval rows (default: %(default)s)")
     chosen = parser.parse_args()
     if chosen.csv:
-        task = tasks.banking(chosen.csv, INTENTS, TRAIN, EVAL)
+        task = tasks.banking(chosen.csv, INTENTS, TRAIN, chosen.eval)
     else:
-        task = tasks.sentiment(TRAIN, EVAL)
+        task = tasks.sentiment(TRAIN, chosen.eval)
     compared = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FTLOOP_CACHE"] = str(Path(folder, "cache"))  # for the adapters, not the user's
         for name in chosen.only:
             file = written(chosen.model.absolute(), FORMS[name], task, chosen.steps, folder, name)
-            compared.append(compare(name, FORMS[name], file, chosen.model.absolute()))
+            compared.append(compare(name, FORMS[name], file))
             print(compared[-1], file=sys.stderr, flush=True)
     show(compared)
     return 0 if all(case.holds for case in compared) else 1
@@ -207,7 +208,7 @@ def template_file(name: str) -> Path:
     return Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
 
 
-def compare(name: str, form: Form, file: Path, model: Path) -> Compared:
+def compare(name: str, form: Form, file: Path) -> Compared:
     """Run the loop, then the plain script, then measure the exported adapter by hand."""
     from pytest_ftloop.train.lora import quiet
 
@@ -221,7 +222,7 @@ def compare(name: str, form: Form, file: Path, model: Path) -> Compared:
     if form.marked:
         chat = Chat(template_file(form.marked).read_text(encoding="utf-8"), answers_only=True)
     with quiet():
-        side = ByHand.of_adapter(model, file.parent / "out", chat)
+        side = ByHand.of_adapter(file.parent / "out", chat)
     rows = read(file.parent / "eval.jsonl")
     found = {example.id: example.output for example in best.examples}
     outputs = {row["id"]: side.output(row, MOST_NEW) for row in rows}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 VERSIONS = "-".join(f"{name}{version(name)}" for name in ("torch", "transformers", "trl", "peft"))
 """Trainings are kept in a folder per versions: others train afresh."""
@@ -96,6 +96,7 @@ class KeptBackend:
         adapter: Path | None = None,  # noqa: ARG002
         base_eval_loss: float | None = None,  # noqa: ARG002
         pace: Pace | None = None,  # noqa: ARG002
+        metric: str = "eval_loss",  # noqa: ARG002
         keep: Callable[[Run], object] | None = None,  # noqa: ARG002
     ) -> Run:
         """See `Backend`."""
@@ -112,7 +113,7 @@ class KeptBackend:
         assert examples.sha256 == self.holdout.sha256
         return self.trial(settings).holdout
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         """See `Backend`; no adapter is kept that could be measured again."""
         raise NotImplementedError
 

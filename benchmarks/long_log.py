@@ -165,7 +165,7 @@ def iteration(
     `progress` is the share of all iterations. The skill rises fast at first, then less and less;
     that of the last iteration is a little higher again.
     """
-    parent = parent_of_next(chain, config.loop.metric) if chain else None
+    parent = parent_of_next(chain, config.loop.metric or "eval_loss") if chain else None
     adjustments = chain[-1].decision.next if chain else ()
     settings = config.settings if parent is None else parent.settings.adjusted(adjustments)
     fingerprint = inputs.fingerprint(config, settings)

@@ -6,7 +6,9 @@ log holds after that point shows whether the finding was right:
 - `overfitting` and `converged` are refuted if the eval loss later falls more than 2% below its
   lowest so far;
 - a run whose eval loss ends over 10% above its lowest, and stays there, did overfit (or was driven
-  too fast): the share that is named at its end is the detection.
+  too fast): the share that is named at its end is the detection;
+- `plateau` is replayed at each iteration of made-up chains. It is refuted if a later iteration is
+  more than 2% better than the best so far, without the seed's noise.
 
     python benchmarks/refute.py [--kept DIR] [--states DIR] [--logs N] [--verbose]
 
@@ -26,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from refute_chains import Chain, made_up_chains, says_plateau, template
 from refute_logs import Log, kept, made_up, recorded, stored
 
 from pytest_ftloop.core.errors import DataError
@@ -81,6 +84,25 @@ def main() -> None:
     print(table(tallies))
     print()
     print(detection(tallies))
+    print()
+    print(of_chains(made_up_chains(chosen.logs)))
+
+
+def of_chains(chains: Iterable[Chain]) -> str:
+    """Per shape of chain: at how many iterations `plateau` spoke, and how often it was refuted."""
+    model = template()
+    tallies: dict[str, Tally] = {}
+    for chain in chains:
+        tally = tallies.setdefault(chain.shape, Tally())
+        tally.logs += 1
+        for count in range(3, len(chain.measured)):
+            tally.points += 1
+            if says_plateau(model, chain.measured[:count]):
+                tally.spoke["plateau"] += 1
+                best, later = min(chain.true[:count]), min(chain.true[count:])
+                tally.refuted["plateau"] += later < (1 - REFUTED) * best
+        tally.ends["plateau"] += says_plateau(model, chain.measured)
+    return table(tallies, ("plateau",), of="chains")
 
 
 def replayed(logs: Iterable[Log], *, verbose: bool) -> Tally:
@@ -127,17 +149,17 @@ def ended_worse(losses: Sequence[float]) -> bool:
     return len(losses) > 2 and min(last) > (1 + ENDED_WORSE) * min(losses)
 
 
-def table(tallies: dict[str, Tally]) -> str:
+def table(tallies: dict[str, Tally], claims: Sequence[str] = CLAIMS, of: str = "logs") -> str:
     """Per group and kind: at how many points it spoke, and how many of these were refuted."""
     rows = []
     for name, tally in tallies.items():
-        for kind in CLAIMS:
+        for kind in claims:
             spoke, refuted = tally.spoke[kind], tally.refuted[kind]
             share = f"{refuted / spoke:.1%}" if spoke else "-"
             counts = [tally.logs, tally.points, spoke, refuted, tally.ends[kind]]
             logs, points, *others, ends = map(str, counts)
             rows.append([name, logs, points, f"`{kind}`", *others, share, ends])
-    heads = ["logs", "logs", "points", "finding", "spoke", "refuted", "share", "at ends"]
+    heads = ["of", of, "points", "finding", "spoke", "refuted", "share", "at ends"]
     return markdown_table(heads, rows, right=(1, 2, 4, 5, 6, 7), escape=str, compact=True)
 
 

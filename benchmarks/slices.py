@@ -8,12 +8,15 @@ Real trainings of the embedded base model on small tasks:
 - healthy: other seeds, sizes, epochs and learning rates, nothing planted. No slice should be named;
 - wrong labels: a share of the train labels, drawn at random, is wrong. The train examples named as
   mislabelled should be these. The healthy runs without noise in their labels are the clean ones;
-- many (only if asked for): up to a third of the train labels is wrong, over 2 to 10 epochs. Where
-  the model learns the task, `mislabelled` should be among the findings, and most of the first
-  twenty ids should be wrong; without wrong labels it should not be there.
+- many (only if asked for): up to four in ten of the train labels are wrong, over 2 to 10 epochs.
+  Where the model learns the task, `mislabelled` should be among the findings, and most of the first
+  twenty ids should be wrong; without wrong labels it should not be there;
+- words (only if asked for): the same cases of every task, `--blocks` times as many, judged by their
+  words alone, without any training.
 
     python benchmarks/slices.py [--first-seed 0] [--keep DIR] [--only planted healthy others wrong]
     python benchmarks/slices.py --only many [--base narrow] [--task library] [--most 4]
+    python benchmarks/slices.py --only words [--blocks 10]
 
 With `--keep` trainings are kept in a folder, so that a second run only reads. No rule was mended on
 the bases `narrow` and `wide`, nor on the task `library`.
@@ -24,7 +27,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +49,8 @@ from tabulate import tabulate
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.diagnose import Evidence, dynamics
+from pytest_ftloop.core.records import Example, Finding
+from pytest_ftloop.diagnose import Evidence, before_training, dynamics, label_words
 from pytest_ftloop.diagnose.slices import failing_slices
 
 SHARED = 0.8
@@ -66,14 +70,18 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the trainings here")
     parts = ("planted", "healthy", "others", "wrong")
     parser.add_argument(
-        "--only", nargs="*", choices=(*parts, "many"), default=parts, metavar="PART"
+        "--only", nargs="*", choices=(*parts, "many", "words"), default=parts, metavar="PART"
     )
     parser.add_argument("--base", choices=BASES, default="tiny", help="the base model")
     parser.add_argument("--task", choices=(*TASKS, *HELD_OUT), default="library", help="of `many`")
+    parser.add_argument("--blocks", type=int, default=10, metavar="N", help="of `words`")
     parser.add_argument("--most", type=int, metavar="N", help="cases per table")
     parser.add_argument("--smoke", action="store_true", help="two steps of one case per table")
     chosen = parser.parse_args()
     first, only = chosen.first_seed, chosen.only
+    if "words" in only:
+        for task in (*TASKS, *HELD_OUT):
+            show_words(task, range(first, first + 100 * chosen.blocks, 100))
     unspoilt = [*(healthy(first) if "healthy" in only else ())]
     unspoilt += [*stopped_early(first), *clean(first)] if "others" in only else []
     tables = [
@@ -209,12 +217,36 @@ def show_many(cases: Seen) -> None:
     print(tabulate(rows, heads, "plain"), flush=True)
 
 
+def show_words(task: str, seeds: Iterable[int]) -> None:
+    """Per share of wrong labels: how often the words name them, and how many ids are wrong."""
+    named: dict[str, list[float | None]] = {}
+    for case in (case for seed in seeds for case in many_wrong(seed, task)):
+        train, eval_ = (
+            tuple(Example(row["id"], "", {}, (), row["prompt"], row["completion"]) for row in some)
+            for some in (case.train, case.eval)
+        )
+        found = [f for f in before_training(train, eval_) if f.kind == "mislabelled"]
+        named.setdefault(case.what, []).append(share_wrong(case, found[0]) if found else None)
+    rows = []
+    for what, shares in named.items():
+        hits = [share for share in shares if share is not None]
+        rows.append((what, len(shares), len(hits), mean(hits) if hits else "-"))
+    heads = (f"{task}, by words", "sets", "named", "of the ids wrong")
+    print(tabulate(rows, heads, "plain"), "\n", flush=True)
+
+
 def share_of_ids(case: Case, e: Evidence) -> float | None:
-    """Which share of the ids that `mislabelled` names is wrong; None if it is not found."""
-    found = dynamics.findings(e)
-    if not found:
-        return None
-    named = str(found[0].evidence["ids"]).split(", ")
+    """Which share of the ids that `mislabelled` names is wrong; None if it is not found.
+
+    The words' finding comes first, as in `diagnose`.
+    """
+    found = [f for f in (label_words.mislabelled(e), *dynamics.findings(e)) if f]
+    return share_wrong(case, found[0]) if found else None
+
+
+def share_wrong(case: Case, found: Finding) -> float:
+    """Which share of the ids that a finding names is wrong."""
+    named = str(found.evidence["ids"]).split(", ")
     return statistics.fmean(id_ in case.wrong for id_ in named)
 
 

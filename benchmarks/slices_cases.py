@@ -320,19 +320,47 @@ def wrong_labels(first: int) -> Iterator[Case]:
 
 
 def many_wrong(first: int, task: str) -> Iterator[Case]:
-    """From none to a third of the train labels are wrong, over 2 to 10 epochs; eval is clean.
+    """From none to four in ten of the train labels are wrong, over 2 to 10 epochs; eval is clean.
 
-    Fewer epochs have more rows, so that the model learns the task.
+    Fewer epochs have more rows, so that the model learns the task. Where both sets have the same
+    share of wrong labels, nothing is to be named; a flipped label is one that a failing slice or a
+    confusion shows.
     """
     seed = first
     for epochs, rows in {2: 400, 3: 400, 5: 240, 10: 150}.items():
         for share in (0.0, 0.1, 0.2, 0.35):
             draw = random.Random(f"many-{task}-{seed}")
-            made = rows_of(task, rows + EVAL, draw)
-            train, eval_ = tuple(made[EVAL:]), tuple(made[:EVAL])
-            case = Case(f"{share:.0%} wrong", task, seed, train, eval_, 8e-3, epochs)
-            yield replace(mistaken(case, share, draw), evaluated=True)
+            case = _of_many(f"{share:.0%} wrong", task, seed, draw, rows, epochs)
+            yield mistaken(case, share, draw)
             seed += 1
+    for rows, wrong in ((96, 40), (150, 50)):
+        draw = random.Random(f"many-{task}-{seed}")
+        case = _of_many(f"{wrong} of {rows} wrong", task, seed, draw, rows, 10)
+        yield mistaken(case, wrong / rows, draw)
+        seed += 1
+    for epochs, rows in {3: 400, 6: 200}.items():
+        draw = random.Random(f"many-{task}-{seed}")
+        case = _of_many("10% wrong in both", task, seed, draw, rows, epochs)
+        train, eval_ = (with_noise(some, 0.1, draw) for some in (case.train, case.eval))
+        yield replace(case, train=train, eval=eval_)
+        draw = random.Random(f"flipped-{task}-{seed}")
+        case = _of_many("one label flipped", task, seed, draw, rows, epochs)
+        yield one_label_flipped(case, draw)
+        seed += 1
+
+
+def _of_many(what: str, task: str, seed: int, draw: random.Random, rows: int, epochs: int) -> Case:
+    made = rows_of(task, rows + EVAL, draw)
+    train, eval_ = tuple(made[EVAL:]), tuple(made[:EVAL])
+    return Case(what, task, seed, train, eval_, 8e-3, epochs, evaluated=True)
+
+
+def one_label_flipped(case: Case, draw: random.Random) -> Case:
+    """All train rows of one label have another."""
+    old, new = draw.sample(labels_of(case.train), 2)
+    wrong = chosen(case.train, lambda row: row["completion"] == old)
+    changed = relabelled(case, lambda row: row["completion"] == old, {old: new})
+    return replace(changed, wrong=wrong)
 
 
 def mistaken(case: Case, share: float, draw: random.Random) -> Case:

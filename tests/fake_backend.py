@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.cache import ADAPTER_CONFIG, adapter_hash
 from pytest_ftloop.core.records import (
+    BaseMeasured,
+    BaseResults,
     Cost,
     DataSet,
     Evaluation,
+    Example,
     ExampleResult,
     Run,
     Settings,
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
 @dataclass
@@ -42,6 +45,7 @@ class FakeBackend:
     paces: list[Pace | None] = field(default_factory=list)
     device: dict[str, str] = field(default_factory=lambda: {"device": "cpu"})
     asked: int = 0
+    bases: int = 0
 
     def __call__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> FakeBackend:
         self.inputs = inputs
@@ -59,6 +63,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Any = None,
     ) -> Run:
         self.runs.append(settings)
@@ -67,14 +72,21 @@ class FakeBackend:
         self.base_losses.append(base_eval_loss)
         if error := self.interrupt.get(len(self.runs)):
             raise error
-        return fake_run(self.inputs, settings, self.device)
+        run = fake_run(self.inputs, settings, self.device)
+        if base_eval_loss is not None:
+            return run
+        return replace(run, evaluation=replace(run.evaluation, base=fake_base(self.inputs)))
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        self.bases += 1
+        return BaseMeasured(fake_base(self.inputs), self.device)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("nothing is to be measured here")
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         raise AssertionError("there is no adapter that could be measured")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
@@ -90,16 +102,36 @@ def fake_adapter(folder: Path, weights: str = "weights") -> str:
     return adapter_hash(folder)
 
 
+def fake_base(inputs: Inputs) -> BaseResults:
+    """The untrained base: a loss of 6.0, and nothing passes."""
+    return BaseResults(
+        tuple(_result(e, 6.0, passed=False) for e in inputs.eval.examples),
+        {
+            guard.name: tuple(_result(e, 3.0, passed=None) for e in guard.rows.examples)
+            for guard in inputs.guards
+        },
+    )
+
+
+def _result(example: Example, loss: float, *, passed: bool | None) -> ExampleResult:
+    return ExampleResult(
+        example.id,
+        example.content,
+        example.tags,
+        loss * 4,
+        4,
+        3,
+        passed,
+        example.expected or "",
+        "an output",
+    )
+
+
 def fake_run(inputs: Inputs, settings: Settings, environment: Mapping[str, str]) -> Run:
     loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
 
     def results(role: str) -> tuple[ExampleResult, ...]:
-        return tuple(
-            ExampleResult(
-                e.id, e.content, e.tags, loss * 4, 4, 3, loss < 1.7, e.expected or "", "an output"
-            )
-            for e in getattr(inputs, role).examples
-        )
+        return tuple(_result(e, loss, passed=loss < 1.7) for e in getattr(inputs, role).examples)
 
     steps = [loss + 2.0 - n / 50 for n in range(100)]
     return Run(

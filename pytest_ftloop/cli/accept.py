@@ -104,7 +104,8 @@ def _what_follows(iteration: Iteration, logged: Logged) -> str:
     follows = "the iteration is in the log, so it is not trained again"
     if iteration.parent is not None:
         follows += "\nthe loop is finished; --ftloop-iterations N continues it from there"
-    best = best_of(chain_from(logged.iterations, iteration.fingerprint), config.loop.metric)
+    chain = chain_from(logged.iterations, iteration.fingerprint)
+    best = best_of(chain, config.metric_of(chain))
     if best.id != iteration.id:
         follows += f"\nthe gate judges iteration {best.name}, which was made from it and is better"
     return follows

@@ -10,7 +10,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
 from pytest_ftloop.core.metrics import (
     METRICS,
     guard_and_metric,
@@ -22,8 +22,10 @@ from pytest_ftloop.core.metrics import (
 from pytest_ftloop.core.sampled import is_sampled_metric, k_of, recorded_ks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from pytest_ftloop.config.scoring import Scoring
 
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -204,6 +206,51 @@ class Forgetting(Regression):
 DEFAULT_FORGETTING = Forgetting(stated=False)
 """Judges a loop that has guards and states no forgetting gate: what must not be forgotten is
 judged wherever it is stated."""
+
+
+def metrics_of(gate: Gate | Regression) -> tuple[str, ...]:
+    """The metrics that a gate is about."""
+    return gate.metrics if isinstance(gate, Regression) else (gate.metric,)
+
+
+def implied_metric(gates: Iterable[Gate]) -> str:
+    """What the best iteration is chosen by where the loop file does not state it.
+
+    The pass rate, or a score, if every threshold is about that one; else the eval loss. Thresholds
+    on a guard do not count: they are no aim.
+    """
+    asked = {gate.metric for gate in gates if guard_and_metric(gate.metric) is None}
+    only = next(iter(asked)) if len(asked) == 1 else ""
+    return only if only == "pass_rate" or is_score(only) else "eval_loss"
+
+
+def check_scores(
+    gates: Iterable[Gate | Regression],
+    metric: str | None,
+    scores: Collection[str],
+    scoring: Scoring,
+    locate: Locate,
+) -> None:
+    """Raise a ConfigError for a gate, or a `loop.metric`, about a score that is not given.
+
+    `scores` are the metrics of the scores that the scorer gives.
+    """
+    asked = [
+        (f"gate {gate.name}", name, locate(f"gates.{gate.name}"))
+        for gate in gates
+        for name in metrics_of(gate)
+    ]
+    asked += [("loop.metric", metric, locate("loop.metric"))] if metric else []
+    for what, name, where in asked:
+        if is_score(name) and name not in scores:
+            given = ", ".join(sorted(scores)) or "no score"
+            raise ConfigError(
+                f"{what}: wanted {name}, but the scorer {scoring.scorer!r} gives {given}",
+                where=where,
+                cure=did_you_mean(name, scores)
+                if scores
+                else "Choose a scorer that gives scores, or ask for the pass_rate.",
+            )
 
 
 def parse_gate(

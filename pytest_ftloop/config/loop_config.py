@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +27,15 @@ from pytest_ftloop.config.gates import (
     check_compared,
     check_guards,
     check_sampled,
+    check_scores,
     forgetting_guard,
+    implied_metric,
     parse_gate,
     regression_tag,
 )
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.mistakes import config_errors, found_text
-from pytest_ftloop.config.scoring import Scoring, check_scoring
+from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring, scores_of
 from pytest_ftloop.config.sections import (
     ForgettingSection,
     GuardSection,
@@ -45,6 +48,8 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.chain import chosen_by
+from pytest_ftloop.core.columns_read import function_columns, hook_columns
 from pytest_ftloop.core.credentials import (
     is_credential,
     is_credential_name,
@@ -52,9 +57,9 @@ from pytest_ftloop.core.credentials import (
     parted,
     texts_with_credentials,
 )
-from pytest_ftloop.core.errors import ConfigError, Location, shown_path
-from pytest_ftloop.core.metrics import split_name
-from pytest_ftloop.core.records import LOOP_NAME, Settings
+from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean, shown_path
+from pytest_ftloop.core.metrics import is_score, split_name
+from pytest_ftloop.core.records import LOOP_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
     {
@@ -141,6 +146,15 @@ class LoopConfig:
             stated["model_init_kwargs"] = kept
         return Settings(lora=settings.lora, training={**training, **stated})
 
+    def metric_of(self, chain: Sequence[Iteration]) -> str:
+        """What the best iteration of a chain is chosen by, and the best point of its next one.
+
+        The loop file's metric; else that of the logged chain; else what the thresholds are about.
+        """
+        if self.loop.metric is not None:
+            return self.loop.metric
+        return chosen_by(chain[-1]) if chain else implied_metric(self.thresholds)
+
     @property
     def file(self) -> Path:
         """The loop file; only for a loop that was read from one (`lines` is not empty)."""
@@ -226,9 +240,14 @@ def checked(
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
     with suppress(ValidationError):
-        scoring = scoring_of(ScoringSection.model_validate(values.get("scoring", {})))
+        section = ScoringSection.model_validate(values.get("scoring", {}))
+        scoring = scoring_of(section)
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
+            if section.judge is not None:
+                from pytest_ftloop.core.endpoint import checked_url  # it imports urllib
+
+                checked_url(section.judge.url, locate("scoring.judge.url"))
         except ConfigError as error:
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
@@ -244,10 +263,27 @@ def checked(
     guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
         mistakes += _wrong_numbers(parsed, locate)
+        if parsed.data.answers is not None and scoring.scorer not in ANSWERED:
+            mistakes.append(
+                ConfigError(
+                    f"data.answers is for {', '.join(ANSWERED)}, but the scorer is "
+                    f"{scoring.scorer!r}",
+                    where=locate("data.answers"),
+                    cure="Leave it out; a function of your own reads the column from its row.",
+                )
+            )
         guards, wrong = _guards(parsed, locate)
         names = [guard.name for guard in guards]
         mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     mistakes += _credentials_elsewhere(values, locate)
+    if parsed is not None:
+        mistakes += _wrong_metric(parsed.loop.metric, metrics, locate)
+        given = scores_of(scoring)
+        if given is not None:
+            try:
+                check_scores((*gates, *regressions), parsed.loop.metric, given, scoring, locate)
+            except ConfigError as error:
+                mistakes.append(error)
     try:
         check_sampled((*gates, *regressions), scoring.samples, source)
     except ConfigError as error:
@@ -275,6 +311,8 @@ def checked(
             tags=tags,
             text=str(parsed.training.get("dataset_text_field", "text")),
             keep=(data.keep,) if isinstance(data.keep, str) else tuple(data.keep),
+            answers=data.answers,
+            read=columns_read(scoring, folder),
             template=data.chat_template_kwargs,
             tools=data.tools,
         ),
@@ -310,9 +348,14 @@ def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], lis
 
 
 def scoring_of(section: ScoringSection) -> Scoring:
-    """A scoring section as the rooms below read it."""
+    """The scoring that a section states; with a judge the scorer need not be named."""
     stated = section.model_dump()
-    return Scoring(**{**stated, "choices": tuple(stated["choices"] or ())})
+    stated["choices"] = tuple(stated["choices"] or ())
+    if judge := stated["judge"]:
+        stated["judge"] = Judge(**{**judge, "scale": tuple(judge["scale"])})
+        if "scorer" not in section.model_fields_set:
+            stated["scorer"] = "judge"
+    return Scoring(**stated)
 
 
 def _forgetting(name: str, stated: object, locate: Any) -> Forgetting:
@@ -377,6 +420,26 @@ def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
             yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
         elif key.endswith("training.seed") and type(value) is not int:
             yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
+
+
+def _wrong_metric(
+    metric: str | None, of_the_set: Collection[str], locate: Locate
+) -> Iterator[ConfigError]:
+    """A metric that iterations can't be chosen by."""
+    known = {"eval_loss", "pass_rate", *of_the_set}
+    if metric is not None and metric not in known and not is_score(metric):
+        yield ConfigError(
+            f"loop.metric: wanted {', '.join(sorted(known))} or a score, found {metric!r}",
+            where=locate("loop.metric"),
+            cure=did_you_mean(metric, known),
+        )
+
+
+def columns_read(scoring: Scoring, folder: Path) -> frozenset[str] | None:
+    """The columns of a row that a user's scorer reads, None for any; those of no other scorer."""
+    if scoring.scorer == "hook":
+        return hook_columns(SCORE_HOOK, folder)
+    return function_columns(scoring.scorer, folder) if ":" in scoring.scorer else frozenset()
 
 
 def _credentials_elsewhere(values: Mapping[str, Any], locate: Any) -> Iterator[ConfigError]:
@@ -453,13 +516,17 @@ def sources_in(source: Any) -> tuple[Any, ...]:
 class Columns:
     """The columns of a data set that hold ids, tags and text, and those kept for scorers.
 
-    `template` and `tools` are the arguments of the chat template for all rows that lack their own.
-    Without `id`, ids come from a column of that name if there is one, else from the content.
+    Without `id`, ids come from a column of that name if there is one, else from the content. `keep`
+    are named in the loop file; `read` are those that the user's scorer reads by its source, None
+    for any. `answers` holds the acceptable answers besides the expected text. `template` and
+    `tools` are the arguments of the chat template for all rows that lack their own.
     """
 
     id: str | None = None
     tags: tuple[str, ...] = ("tags",)
     text: str = "text"
     keep: tuple[str, ...] = ()
+    answers: str | None = None
+    read: frozenset[str] | None = frozenset()
     template: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tools: list[dict[str, Any]] | None = field(default=None, hash=False)

@@ -42,6 +42,11 @@ def _gates_schema() -> dict[str, Any]:
             "pattern": rf"^\s*{sign}=?\s*[-+]?[0-9.]",
             "description": f"{better} is better",
         }
+    patterns[r"^(score(\.[\w.-]+)?|pass[@^][1-9][0-9]*)(\[.+\])?$"] = {
+        "type": "string",
+        "pattern": r"^\s*>=?\s*[-+]?[0-9.]",
+        "description": "higher is better",
+    }
     patterns[r"^regression(\[.+\])?$"] = {
         "anyOf": [{"$ref": "#/$defs/RegressionSection"}, {"const": True}, {"type": "null"}]
     }

@@ -6,9 +6,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
+from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
+from pytest_ftloop.core.metrics import SCORE
+
+SCORE_HOOK = "pytest_ftloop_score"
+"""The hook that the scorer `hook` calls."""
 
 _FUNCTION = "module:function"
 """The name of all scorers that are a user's function, in the tables below."""
@@ -20,6 +26,11 @@ SCORERS: Mapping[str, str] = {
     "regex": "`pattern`, or else the expected text as a pattern, is found in the output",
     "choice": "the expected text is the likeliest of the candidates; nothing is generated",
     "json": "output and expected text are the same JSON value, with or without a ```json fence",
+    "number": "the last number of the output is that of the expected text, within `tolerance`",
+    "f1": "the F1 over words, as for SQuAD, is at least `pass_at`",
+    "rouge": "the F-measure of ROUGE, by default rougeL, is at least `pass_at`",
+    "tool_call": "the output makes the expected tool calls: names and arguments, in any order",
+    "judge": "a model grades the output with your rubric; its score reaches `pass_at`",
     "hook": "the pytest_ftloop_score hook",
     _FUNCTION: "your function(output, expected, example): a bool, or scores from 0 to 1",
 }
@@ -31,10 +42,33 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "contains": frozenset({"ignore_case"}),
     "regex": frozenset({"pattern", "ignore_case"}),
     "choice": frozenset({"choices"}),
+    "json": frozenset({"pass_at"}),
+    "number": frozenset({"tolerance"}),
+    "f1": frozenset({"pass_at"}),
+    "rouge": frozenset({"rouge", "pass_at"}),
+    "tool_call": frozenset({"pass_at"}),
+    "judge": frozenset({"judge", "judge_check", "pass_at"}),
     "hook": frozenset({"pass_at"}),
     _FUNCTION: frozenset({"pass_at"}),
 }
 """The options of each scorer that has any."""
+
+_CHECKED = tuple(dict.fromkeys(name for names in map(sorted, _OPTIONS.values()) for name in names))
+"""All of them."""
+
+SCORES: Mapping[str, tuple[str, ...]] = {
+    "json": ("valid", "fields"),
+    "f1": ("",),
+    "rouge": ("",),
+    "tool_call": ("name", "arguments"),
+}
+"""The scores that a built-in scorer gives each example, by name; `""` is the one without a name."""
+
+ANSWERED = ("exact", "contains", "json", "number", "f1", "rouge")
+"""The scorers that compare with each acceptable answer of `data.answers`; the best one counts."""
+
+ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+"""The kinds of ROUGE."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +79,9 @@ class Scoring:
     example's expected text is the pattern. `choices` are the candidates of `choice` for all
     examples; those of an example come first. `ignore_case` is for `exact`, `contains` and `regex`.
     An output passes where each of its scores, or each that `pass_at` names, reaches `pass_at`; None
-    is 1. `samples` outputs are drawn with `temperature` (None: greedy, or 1.0 for several samples),
+    is 1, but for `json`, where the whole value must be the same. `tolerance` is for `number`: a
+    number, or a text such as `1%`, which is relative to the expected number. `rouge` is the kind.
+    `samples` outputs are drawn with `temperature` (None: greedy, or 1.0 for several samples),
     `top_p` and `seed`; `generation` are further fields of transformers' GenerationConfig.
     """
 
@@ -56,6 +92,10 @@ class Scoring:
     choices: tuple[str, ...] = ()
     ignore_case: bool = False
     pass_at: float | Mapping[str, float] | None = None
+    tolerance: float | str | None = None
+    rouge: str | None = None
+    judge: Judge | None = None
+    judge_check: str | None = None
     samples: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -147,7 +187,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     if name not in SCORERS and ":" not in name:
         raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
     taken = _OPTIONS.get(_FUNCTION if ":" in name else name, frozenset())
-    for option in ("threshold", "pattern", "choices", "ignore_case", "pass_at"):
+    for option in _CHECKED:
         stated = getattr(scoring, option) != getattr(Scoring, option)
         if stated and option not in taken:
             users = ", ".join(user for user, options in _OPTIONS.items() if option in options)
@@ -158,6 +198,23 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
             )
     if name == "loss":
         loss_threshold(scoring, where)
+    if name == "judge" and scoring.judge is None:
+        raise ConfigError(
+            "scorer 'judge': wanted a judge, found none",
+            where=where,
+            cure="Write scoring: {judge: {url: ..., model: ..., rubric: ...}}.",
+        )
+    if name == "number":
+        tolerances(scoring, where)
+    if name in SCORES and isinstance(scoring.pass_at, Mapping):
+        known = {score for score in SCORES[name] if score}
+        for score in scoring.pass_at:
+            if score not in known:
+                raise ConfigError(
+                    f"scoring pass_at: the scorer {name!r} gives no score {score!r}",
+                    where=where,
+                    cure=did_you_mean(score, known) if known else "Write a number: pass_at: 0.8.",
+                )
     if name == "regex" and scoring.pattern is not None:
         compiled_pattern(scoring.pattern, scoring, where)
     if scoring.max_new_tokens is not None and not needs_generation(scoring):
@@ -184,6 +241,31 @@ def loss_threshold(scoring: Scoring, where: Location | None) -> float:
             cure="Write scoring: {scorer: loss, threshold: 1.5}.",
         )
     return threshold
+
+
+def scores_of(scoring: Scoring) -> frozenset[str] | None:
+    """The metrics of the scores that a built-in scorer gives; None for a user's own."""
+    if scoring.scorer == "hook" or ":" in scoring.scorer:
+        return None
+    names = SCORES.get(scoring.scorer, ())
+    return frozenset(f"{SCORE}.{name}" if name else SCORE for name in names)
+
+
+def tolerances(scoring: Scoring, where: Location | None) -> tuple[Decimal, Decimal]:
+    """The absolute tolerance of the scorer `number`, and that relative to the expected number."""
+    stated = scoring.tolerance if scoring.tolerance is not None else 0
+    text = str(stated).strip()
+    try:
+        value = Decimal(text.removesuffix("%"))
+        if not (value.is_finite() and value >= 0) or isinstance(stated, str) != text.endswith("%"):
+            raise ValueError(text)
+    except (ValueError, ArithmeticError):
+        raise ConfigError(
+            f"scoring tolerance: wanted a number, 0 or more, or a percentage, found {stated!r}",
+            where=where,
+            cure='Write tolerance: 0.01, or tolerance: "1%" of the expected number.',
+        ) from None
+    return (Decimal(0), value / 100) if text.endswith("%") else (value, Decimal(0))
 
 
 def compiled_pattern(pattern: str, scoring: Scoring, where: Location | None) -> re.Pattern[str]:

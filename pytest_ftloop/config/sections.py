@@ -19,6 +19,7 @@ from pydantic import (
 
 from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
 from pytest_ftloop.core.metrics import is_score
+from pytest_ftloop.core.records import GUARD_NAME
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
@@ -119,6 +120,11 @@ class DataSection(_Section):
         "such a column",
     )
     tags: str | list[str] = Field("tags", description="column or columns of tags")
+    answers: str | None = Field(
+        None,
+        min_length=1,
+        description="column of the acceptable answers besides the expected text: a list of texts",
+    )
     keep: str | list[str] = Field(
         default_factory=list,
         description="columns that scorers read besides those that trl reads",
@@ -144,7 +150,7 @@ class DataSection(_Section):
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
         for name in self.guards:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            if not re.fullmatch(GUARD_NAME, name):
                 raise ValueError(
                     f"data.guards: wanted a name of letters, digits, '-' and '_', found {name!r}"
                 )
@@ -206,12 +212,39 @@ class TokenizerSection(_Section):
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class JudgeSection(_Section):
+    """A model at an OpenAI-compatible endpoint that grades outputs."""
+
+    url: str = Field(description="the endpoint's base URL, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="the model's name there")
+    rubric: str = Field(min_length=1, description="what makes an output good, in your words")
+    scale: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        [1.0, 5.0], description="the lowest and the highest grade; the scores 0 and 1"
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict, description="further fields of each request, such as {seed: 1}"
+    )
+    api_key_env: str | None = Field(
+        None, description="the environment variable with the key; by default FTLOOP_API_KEY, if set"
+    )
+    timeout_s: float = Field(60.0, gt=0, description="time for one answer")
+    concurrency: int = Field(4, ge=1, le=64, description="requests at a time")
+
+    @model_validator(mode="after")
+    def _rising_scale(self) -> JudgeSection:
+        low, high = self.scale
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"wanted a low grade and a higher one, found {self.scale}")
+        return self
+
+
 class ScoringSection(_Section):
     """How an example passes."""
 
     scorer: str = Field(
         "exact",
-        description="loss, exact, contains, regex, choice, json, hook, or module:function",
+        description="loss, exact, contains, regex, choice, json, number, f1, rouge, tool_call, "
+        "judge, hook, or module:function; with the section judge it is judge",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="maximum length of the greedy generation"
@@ -226,6 +259,10 @@ class ScoringSection(_Section):
         None, description="for choice: the candidates; by default the train set's expected texts"
     )
     ignore_case: bool = Field(False, description="for exact, contains and regex")
+    judge: JudgeSection | None = Field(None, description="for judge: the model that grades")
+    judge_check: str | None = Field(
+        None, description="rows with human grades, as for train: the judge's agreement is reported"
+    )
     samples: int = Field(1, ge=1, le=1000, description="number of outputs per example")
     temperature: float | None = Field(
         None, gt=0, description="sample with it; by default greedy, or 1.0 for several samples"
@@ -250,6 +287,16 @@ class ScoringSection(_Section):
         None,
         description="an example passes where its score, or each of its scores, is at least this "
         "(default 1.0); or by the score's name",
+    )
+    tolerance: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[float, Field(ge=0), Tag("<number>")],
+            Discriminator(lambda stated: "<text>" if isinstance(stated, str) else "<number>"),
+        ]
+        | None
+    ) = Field(None, description="for number: the largest difference that passes, or a percentage")
+    rouge: Literal["rouge1", "rouge2", "rougeL", "rougeLsum"] | None = Field(
+        None, description="for rouge: its kind (default rougeL)"
     )
 
 
@@ -318,8 +365,11 @@ class LoopSection(_Section):
     patience: int = Field(
         2, ge=1, description="iterations without improvement before the loop stops"
     )
-    metric: Literal["eval_loss", "pass_rate"] = Field(
-        "eval_loss", description="the metric that decides which iteration is best"
+    metric: str | None = Field(
+        None,
+        min_length=1,
+        description="the metric that decides which iteration, and which evaluation point of it, is "
+        "best; by default the pass rate or score that all thresholds are about, else eval_loss",
     )
     time_budget_s: float | None = Field(
         None, gt=0, description="no iteration starts that would end after this many seconds"

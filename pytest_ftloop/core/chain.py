@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, Iteration
 
 
+CHOSEN_BY = "chosen_by"
+"""The fact of an iteration that has the metric of `chosen_by`, if that is not the eval loss."""
+
+
 def chain_from(iterations: Sequence[Iteration], fingerprint: str) -> tuple[Iteration, ...]:
     """The iteration with this fingerprint and its descendants.
 
@@ -36,14 +40,24 @@ def next_number(iterations: Iterable[Iteration]) -> int:
     return max((i.number for i in iterations), default=0) + 1
 
 
-def best_of(chain: Sequence[Iteration], metric: str) -> Iteration:
+def chosen_by(iteration: Iteration) -> str:
+    """The metric that the iteration's chain is chosen by, where the loop file does not state one.
+
+    It is what the gates asked for when the chain began, and is logged (`CHOSEN_BY`): other gates,
+    or a newer version of this tool, do not choose another best iteration of a logged chain.
+    """
+    return str(iteration.facts.get(CHOSEN_BY, "eval_loss"))
+
+
+def best_of(chain: Sequence[Iteration], metric: str | None = None) -> Iteration:
     """The best iteration by a metric; of equal ones that with the lower eval loss, then the first.
 
     One that made a guard worse is the best only if all did. Early pass rates are often all 0, so
     the loss decides. A figure that is missing, NaN or infinite is worse than any other. ValueError
     for an empty chain.
     """
-    return min(chain, key=lambda iteration: rank_key(iteration, metric))
+    by = metric or (chosen_by(chain[-1]) if chain else "eval_loss")
+    return min(chain, key=lambda iteration: rank_key(iteration, by))
 
 
 def rank_key(iteration: Iteration, metric: str) -> tuple[bool, float, float]:

@@ -57,16 +57,18 @@ class SourceFile:
 
     def always_answers(self, name: str) -> bool:
         """Whether a plain function of this name is sure to return something but None."""
+        function = self.plain_function(name)
+        if function is None:
+            return False
+        returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+        return _returns(function.body) and not any(map(_none, returned))
+
+    def plain_function(self, name: str) -> ast.FunctionDef | None:
+        """The function of this name, if it is at the top, without decorators, and bound once."""
         found = [s for s in self.statements if name in _bound(s)]
         if len(found) != 1 or not isinstance(found[0], ast.FunctionDef):
-            return False
-        function = found[0]
-        returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
-        return (
-            not function.decorator_list
-            and _returns(function.body)
-            and not any(map(_none, returned))
-        )
+            return None
+        return None if found[0].decorator_list else found[0]
 
     def is_decorated(self, name: str) -> bool:
         """Whether a function of this name has a decorator."""

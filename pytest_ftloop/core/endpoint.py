@@ -42,10 +42,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint by its base URL, which ends before `/chat/completions`, and a model's name."""
+    """An endpoint by its base URL, which ends before `/chat/completions`, and a model's name.
+
+    `key` is the environment variable with its key, `timeout_s` the time for one answer.
+    """
 
     url: str
     model: str
+    key: str = KEY
+    timeout_s: float = TIMEOUT_S
 
     def chat(self, messages: list[Mapping[str, Any]], **more: Any) -> Json:
         """The first choice for a conversation, as the endpoint gives it."""
@@ -56,7 +61,7 @@ class Endpoint:
         return self._first_choice("completions", {"prompt": prompt, **more})
 
     def _first_choice(self, path: str, body: Json) -> Json:
-        answer = request(self.url, path, {"model": self.model, **body})
+        answer = request(self.url, path, {"model": self.model, **body}, self.key, self.timeout_s)
         choices = answer.get("choices")
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
             raise EndpointError(
@@ -82,7 +87,7 @@ def endpoint_at(url: str, model: str | None) -> Endpoint:
     )
 
 
-def checked_url(url: str) -> str:
+def checked_url(url: str, where: Location | None = None) -> str:
     """The base URL without a final slash. Raises `ConfigError` unless it is of http or https."""
     try:
         parts = urlsplit(url)
@@ -91,10 +96,13 @@ def checked_url(url: str) -> str:
     except ValueError:
         is_web = False
     if not is_web or any(c.isspace() for c in url):
-        raise ConfigError(f"wanted the URL of an endpoint (http://host:8000/v1), found {url!r}")
+        raise ConfigError(
+            f"wanted the URL of an endpoint (http://host:8000/v1), found {url!r}", where=where
+        )
     if parts.username or parts.password:
         raise ConfigError(
             "the URL of an endpoint must not hold a user or a password",
+            where=where,
             cure=f"Set the key in the environment variable {KEY}.",
         )
     base = url.rstrip("/")
@@ -103,14 +111,16 @@ def checked_url(url: str) -> str:
     return base
 
 
-def request(url: str, path: str, body: Json | None = None) -> Json:
+def request(
+    url: str, path: str, body: Json | None = None, key: str = KEY, timeout_s: float = TIMEOUT_S
+) -> Json:
     """Send a request (a GET without `body`) and return the JSON object of the answer.
 
     A busy endpoint is asked `TRIES` times. Raises `EndpointError`.
     """
     for attempt in range(TRIES):
         try:
-            return _once(url, path, body)
+            return _once(url, path, body, key, timeout_s)
         except _BusyError as error:
             if attempt == TRIES - 1:
                 raise EndpointError(f"{error}, {TRIES} times", where=Location(url)) from None
@@ -129,18 +139,18 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Make an error of the redirect."""
 
 
-def _once(url: str, path: str, body: Json | None) -> Json:
+def _once(url: str, path: str, body: Json | None, key: str, timeout_s: float) -> Json:
     where = Location(url)
     try:
-        with _opener(url).open(_request(url, path, body), timeout=TIMEOUT_S) as answer:
+        with _opener(url).open(_request(url, path, body, key), timeout=timeout_s) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        raise _refused(error, where, path) from None
+        raise _refused(error, where, path, key) from None
     except TimeoutError:
-        raise _BusyError(f"no answer within {TIMEOUT_S:g} s") from None
+        raise _BusyError(f"no answer within {timeout_s:g} s") from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise _BusyError(f"no answer within {TIMEOUT_S:g} s") from None
+            raise _BusyError(f"no answer within {timeout_s:g} s") from None
         raise EndpointError(
             f"the endpoint can't be reached: {error.reason}",
             where=where,
@@ -168,32 +178,32 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(*handlers)
 
 
-def _request(url: str, path: str, body: Json | None) -> urllib.request.Request:
+def _request(url: str, path: str, body: Json | None, key: str) -> urllib.request.Request:
     headers = {"Content-Type": "application/json"}
-    if key := _key():
-        headers["Authorization"] = f"Bearer {key}"
+    if secret := _secret(key):
+        headers["Authorization"] = f"Bearer {secret}"
     data = None if body is None else json.dumps(body).encode()
     return urllib.request.Request(f"{url}/{path}", data, headers)
 
 
-def _key() -> str:
-    return os.environ.get("FTLOOP_API_KEY", "").strip()
+def _secret(key: str) -> str:
+    return os.environ.get(key, "").strip()
 
 
-def _refused(error: urllib.error.HTTPError, where: Location, path: str) -> Exception:
+def _refused(error: urllib.error.HTTPError, where: Location, path: str, key: str) -> Exception:
     """What to raise for a status other than 200."""
-    words = _words_of(error.read()[:2000])
+    words = _words_of(error.read()[:2000], key)
     if error.code in BUSY:
         return _BusyError(f"status {error.code}{words}")
     cure = {
-        401: f"Set the key in the environment variable {KEY}.",
-        403: f"Set the key in the environment variable {KEY}.",
+        401: f"Set the key in the environment variable {key}.",
+        403: f"Set the key in the environment variable {key}.",
         404: f"Does it serve {path}, and the model of this name? The URL mostly ends in /v1.",
     }.get(error.code, "")
     return EndpointError(f"status {error.code}{words}", where=where, cure=cure)
 
 
-def _words_of(body: bytes) -> str:
+def _words_of(body: bytes, key: str) -> str:
     """The endpoint's own words about an error, in a line that follows the status."""
     text = body.decode(errors="replace")
     try:
@@ -203,7 +213,7 @@ def _words_of(body: bytes) -> str:
     except (ValueError, AttributeError):
         pass
     # Some servers repeat the key that they refuse.
-    if key := _key():
-        text = text.replace(key, "...")
+    if secret := _secret(key):
+        text = text.replace(secret, "...")
     line = " ".join(text.split())[:120]
     return f": {line}" if line else ""

@@ -26,8 +26,13 @@ def load_function(
     parameters: Sequence[str],
     folder: Path | None,
     where: Location | None,
+    *,
+    by_name: Sequence[str] = (),
 ) -> Callable[..., object]:
     """The function that `module:function` names. Raises `ConfigError` if it can't be called.
+
+    A function whose parameters are all among `by_name` is given those, in any order. It is called
+    as the others are: with a value for each of `parameters`, then for the rest of `by_name`.
 
     `role` is its purpose in messages (`scorer`), `parameters` are the names of its arguments,
     `where` is the place of the setting. The module is looked for in `folder` first. Imports within
@@ -54,6 +59,10 @@ def load_function(
         raise ConfigError(
             f"{role} {name!r}: wanted a function, found {type(function).__name__}", where=where
         )
+    own = _top(module_name) in modules.own
+    here = _with_modules(function, modules) if own else function
+    if by_name and (names := _parameters(function)) and set(names) <= set(by_name):
+        return _by_name(here, names, by_name)
     # Better now than after an hour of training. A builtin may have no signature to check.
     with suppress(ValueError):
         try:
@@ -64,14 +73,46 @@ def load_function(
                 where=where,
                 cure=f"Define it as def {function_name}({called}): ...",
             ) from error
-    return _with_modules(function, modules) if _top(module_name) in modules.own else function
+    return _of_the_first(here, len(parameters)) if by_name else here
+
+
+def _by_name(
+    function: Callable[..., object], names: Sequence[str], order: Sequence[str]
+) -> Callable[..., object]:
+    """The function of all values in `order`, which hands on those that it has a name for."""
+
+    @functools.wraps(function, updated=())
+    def call(*values: object) -> object:
+        given = dict(zip(order, values, strict=True))
+        return function(**{name: given[name] for name in names})
+
+    return call
+
+
+def _of_the_first(function: Callable[..., object], count: int) -> Callable[..., object]:
+    """The function, called with the first `count` of its values."""
+
+    @functools.wraps(function, updated=())
+    def call(*values: object) -> object:
+        return function(*values[:count])
+
+    return call
+
+
+def _parameters(function: Callable[..., object]) -> list[str]:
+    """The names of a function's parameters; none if they can't be given by name, or are unknown."""
+    with suppress(ValueError, TypeError):
+        found = inspect.signature(function).parameters.values()
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return [p.name for p in found] if all(p.kind in by_name for p in found) else []
+    return []
 
 
 def _with_modules(function: Callable[..., object], modules: FolderModules) -> Callable[..., object]:
     @functools.wraps(function, updated=())
-    def call(*arguments: object) -> object:
+    def call(*arguments: object, **named: object) -> object:
         with modules.in_use():
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return call
 

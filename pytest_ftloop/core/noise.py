@@ -17,10 +17,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pytest_ftloop.core.metrics import METRICS, metric_of, split_name
-from pytest_ftloop.core.runs import Measured, has_figure, mean_of, require_finite, variance_of
+from pytest_ftloop.core.metrics import METRICS, is_rate, metric_of, split_name
+from pytest_ftloop.core.runs import (
+    Measured,
+    distinct,
+    has_figure,
+    mean_of,
+    require_finite,
+    variance_of,
+)
 
-ABSOLUTE: Mapping[str, float] = {"pass_rate": 0.005, "token_accuracy": 0.005, "overfit_gap": 0.01}
+OF_A_RATE, OF_A_GAP = 0.005, 0.01
 """The least change of rates and gaps without seed runs: half a percentage point, 0.01 nats."""
 
 SHARE = 0.01
@@ -144,10 +151,8 @@ def pool(groups: Iterable[Replicates]) -> SeedNoise:
 
 def _figures(metric: str, groups: Iterable[Sequence[Measured]]) -> list[list[float]]:
     """The finite figures of each group that has one."""
-    figures = [
-        [run.metrics[metric] for run in group if has_figure(run, metric)] for group in groups
-    ]
-    return [values for values in figures if values]
+    having = ([run for run in group if has_figure(run, metric)] for group in groups)
+    return [[run.metrics[metric] for run in group] for group in distinct(filter(None, having))]
 
 
 # --- assumed -------------------------------------------------------------------------------------
@@ -167,7 +172,8 @@ def least_change(
     This is the assumed standard deviation of the difference between two runs. The noise of a tag's
     figure is never measured, and that of the whole set would understate it.
     """
-    prior = ABSOLUTE.get(split_name(metric)[0], SHARE * abs(value))
+    gap = split_name(metric)[0] == "overfit_gap"
+    prior = OF_A_GAP if gap else OF_A_RATE if is_rate(metric) else SHARE * abs(value)
     noise = measured.get(metric)
     if noise is None:
         return prior

@@ -7,13 +7,16 @@ Data flows one way: examples -> `Training` -> `Evaluation` -> `Finding`s -> `Dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pytest_ftloop.core.errors import Location
 
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
+
+GUARD_NAME = r"[A-Za-z0-9_-]+"
+"""The name of a guard: a part of metrics, and of the names of files."""
 
 LOOP_NAME = r"\w([\w.-]*\w)?"
 """The name of a loop, which is a valid name of a folder on every system, and no path."""
@@ -32,7 +35,10 @@ class Example:
     `completion`; `messages`; or `input_ids`. `prompt` and `expected` are the texts of the second
     and third form, before any chat template, and None for the others. `content` is a hash of `row`:
     the same id with other content is another example. `choices` are the example's own candidates
-    for the `choice` scorer, `kept` the columns that scorers read besides those of `row`.
+    for the `choice` scorer, `answers` those that are acceptable besides the expected text, `kept`
+    the columns that scorers read besides those of `row`. `scored_by` is a hash of the answers and
+    columns that only the scoring reads, empty without any; it is a part of an eval example's
+    content (`scored_content`).
     """
 
     id: str
@@ -45,6 +51,8 @@ class Example:
     where: Location | None = None
     text_column: str = "text"
     kept: Mapping[str, Any] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    scored_by: str = ""
 
     @property
     def prompt_text(self) -> str:
@@ -53,6 +61,18 @@ class Example:
             return " ".join(map(str, self.row["input_ids"]))
         text = self.row.get(self.text_column) if self.prompt is None else self.prompt
         return text if isinstance(text, str) else ""
+
+
+def scored_content(example: Example) -> Example:
+    """The example of an eval set, whose content also covers what only its scoring reads."""
+    if not example.scored_by:
+        return example
+    return replace(example, content=f"{example.content}+{example.scored_by}")
+
+
+def measured_content(content: str) -> str:
+    """The part of an example's content that the model sees, which its loss and output are of."""
+    return content.partition("+")[0]
 
 
 @dataclass(frozen=True)
@@ -160,12 +180,15 @@ class BaseMeasured:
 class Training:
     """One LoRA run, complete or ended early.
 
-    `best_step` is the step with the lowest eval loss (0 if none is finite). `vocabulary` is the
+    `best_step` is the step of the best point, by the eval loss unless it was chosen by another
+    metric (0 if no loss is finite). `vocabulary` is the
     model's vocabulary size, `width` the size of its hidden states (0: unknown). `adapter_moved` is
     whether any trained weight differs from its initial value. `labelled_tokens` counts those of
     the train set in one epoch. `ended_early` is empty, or why the run stopped before
     `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
-    `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`.
+    `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`. `point_figures`
+    are (step, figure) of the evaluation points that the best one was chosen among, where it was
+    chosen by another metric than the eval loss.
     """
 
     steps: tuple[StepLog, ...]
@@ -184,6 +207,7 @@ class Training:
     wiring: Wiring | None = None
     trained: tuple[TrainedExample, ...] = ()
     noisy_forwards: bool = False
+    point_figures: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -416,6 +440,9 @@ class SeedRun:
     tag: str = field(default="", compare=False)
 
 
+NOTHING_DECIDED = "base"
+"""The kind of the decision after the untrained base, which none follows."""
+
 UNTRAINED = 0
 """The number of the untrained base among a loop's iterations; a trained one has 1 or more."""
 
@@ -467,7 +494,7 @@ class Untrained:
             evals=(),
             findings=(),
             failing=tuple(sorted(row.id for row in self.examples if row.passed is False)),
-            decision=Decision("stop", "", ""),
+            decision=Decision("stop", NOTHING_DECIDED, ""),
             environment=self.environment,
             cost=Cost(seconds=0.0, steps=0, tokens=0),
             examples=self.examples,
@@ -549,6 +576,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "dropped_examples": training.dropped_examples,
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
+        **({"point_figures": dict(training.point_figures)} if training.point_figures else {}),
     }
 
 

@@ -106,6 +106,33 @@ def groups_of(
     return tuple(tuple(group.values()) for group in groups.values() if len(group) > 1)
 
 
+def distinct(groups: Iterable[Sequence[Measured]]) -> tuple[Sequence[Measured], ...]:
+    """The groups without those whose trainings a larger one, or an earlier of its size, has all.
+
+    Trainings that were evaluated twice must not count twice as evidence of the seed noise.
+    """
+    kept: list[Sequence[Measured]] = []
+    for group in sorted(groups, key=len, reverse=True):
+        if not any(trainings(group) <= trainings(other) for other in kept for trainings in _BY):
+            kept.append(group)
+    return tuple(kept)
+
+
+def _by_weights(group: Sequence[Measured]) -> frozenset[object]:
+    # A run of an older record equals no other by this.
+    return frozenset(run.weights or id(run) for run in group)
+
+
+def _by_losses(group: Sequence[Measured]) -> frozenset[object]:
+    # Of older records, which do not name their weights: two trainings never have equal losses.
+    names = ("train_loss", "eval_loss")
+    return frozenset((run.seed, *(run.metrics.get(n, id(run)) for n in names)) for run in group)
+
+
+_BY = (_by_weights, _by_losses)
+"""How the trainings of a group are told from others."""
+
+
 def in_environment(
     runs: Iterable[Measured], environment: Mapping[str, str]
 ) -> tuple[Measured, ...]:

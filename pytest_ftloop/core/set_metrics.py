@@ -21,6 +21,10 @@ Pair = tuple[str, str]
 KEY = "metrics"
 """Where a record's scoring holds the definitions of these metrics, by the user's name."""
 
+ONLY_READ = frozenset({KEY, "judge_check"})
+"""The keys of a record's scoring that change no example's result: what is computed of the results,
+and what the judge's agreement is measured on."""
+
 
 @dataclass(frozen=True)
 class SetMetric:

@@ -93,6 +93,16 @@ def hook_source(hook: str, folder: Path) -> str | None:
     return _hash(texts, imports.texts) if texts else None
 
 
+def hook_files(hook: str, folder: Path) -> Iterator[SourceFile]:
+    """Every local file that may implement a hook for the loops in a folder."""
+    start = Path(abspath(folder))  # noqa: PTH100 - as in hook_source
+    for file in (place / CONFTEST for place in _above(start)):
+        yield from (source for _, _, source in _implementations(file, hook))
+    for _, file in _plugins_of_settings(start):
+        if (source := parsed(_content(file))).defines(hook):
+            yield source
+
+
 @dataclass(frozen=True)
 class _Imports:
     """The local modules that code imports, each with its text; None for one counted elsewhere."""

@@ -6,6 +6,7 @@ and pandas. parquet needs pyarrow, the hub needs `datasets`.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import random
@@ -13,15 +14,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
-from pytest_ftloop.core.records import DataSet, Example
+from pytest_ftloop.core.records import DataSet, Example, scored_content
 from pytest_ftloop.data.forms import content_of, form, hashed, texts, trl_row
 from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
+
+_Values = Mapping[str, Any]
+"""Values by column."""
 
 
 def load(
@@ -77,6 +82,8 @@ def data_set(
                 where=at,
                 cure=f"The first is at {seen[example.id].where}. Ids must be unique.",
             )
+        if role != "train":
+            example = scored_content(example)
         seen[example.id] = example
         examples.append(example)
     if not examples:
@@ -114,7 +121,7 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
         )
     chosen = set(random.Random(seed).sample(range(total), count))
     kept = tuple(e for i, e in enumerate(train.examples) if i not in chosen)
-    held = tuple(e for i, e in enumerate(train.examples) if i in chosen)
+    held = tuple(scored_content(e) for i, e in enumerate(train.examples) if i in chosen)
     source = f"{fraction:g} of {train.source}, seed {seed}"
     return (
         DataSet(
@@ -131,15 +138,12 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
     said = hashed(kept) | ({"choices": choices} if choices else {})
     said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
+    answers, read = _answers(row, where, columns), _read(row, kept, columns)
     try:
         content = content_of(said)
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"half a character: the surrogate {error.object[error.start]!a} is unpaired",
-            where=where,
-            cure="Tokenizers reject it. Repair the text where it was cut off.",
-        ) from None
+        raise _half_a_character(error, where) from None
     prompt, expected = texts(kept)
     return Example(
         id=content if id_ is None else id_,
@@ -151,12 +155,79 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         choices=choices,
         where=where,
         text_column=columns.text,
-        kept=for_scorers,
+        kept={**read, **for_scorers},
+        answers=answers,
+        scored_by=_scored_by(answers, read, where),
+    )
+
+
+def _read(row: _Values, kept: _Values, columns: Columns) -> dict[str, Any]:
+    """The columns that only the user's scorer reads: not those that have an own place."""
+    others: set[str | None] = {*kept, *columns.keep, "id", "tags", "choices"}
+    if columns.read is None:
+        others |= {columns.id, "conversations"}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in others and (columns.read is None or name in columns.read)
+    }
+
+
+def _scored_by(answers: Sequence[str], read: _Values, where: Location) -> str:
+    """A hash of what only the scoring of an example reads; empty if that is nothing."""
+    if not answers and not read:
+        return ""
+    try:
+        bytes_ = _plain_json([answers, read]).encode()
+    except UnicodeEncodeError as error:
+        raise _half_a_character(error, where) from None
+    return hashlib.sha256(bytes_).hexdigest()[:8]
+
+
+def _named_by_type(value: object) -> str:
+    """How a value that is not JSON counts: a picture's text would have its place in memory."""
+    is_plain = isinstance(value, datetime.date | datetime.time | Decimal)
+    return str(value) if is_plain else type(value).__name__
+
+
+_plain_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=_named_by_type).encode
+
+
+def _answers(row: _Values, where: Location, columns: Columns) -> tuple[str, ...]:
+    """The acceptable answers in a row: a list of texts, a text, or SQuAD's `{"text": [...]}`."""
+    if columns.answers is None:
+        return ()
+    value = row.get(columns.answers)
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    if value is None:
+        return ()
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(v, str) or type(v) in (int, float) for v in found):
+        raise DataError(
+            f"the column {columns.answers!r} of data.answers: wanted a list of texts",
+            where=where,
+            cure='Write the acceptable answers as ["Paris", "the city of Paris"].',
+        )
+    return tuple(map(str, found))
+
+
+def _half_a_character(error: UnicodeEncodeError, where: Location) -> DataError:
+    return DataError(
+        f"half a character: the surrogate {error.object[error.start]!a} is unpaired",
+        where=where,
+        cure="Tokenizers reject it. Repair the text where it was cut off.",
     )
 
 
 def _check_kept(examples: Sequence[Example], role: str, columns: Columns) -> None:
-    """Raise `DataError` for a column of `data.keep` that no row has: a scorer would miss it."""
+    """Raise `DataError` for a stated column that no row has: a scorer would miss it."""
+    is_guard = role.startswith("guard ")  # whose rows may have one answer each
+    if columns.answers and not is_guard and not any(example.answers for example in examples):
+        raise DataError(
+            f"the column {columns.answers!r} of data.answers is in no {role} row, or always empty",
+            where=examples[0].where,
+        )
     for name in columns.keep:
         if not any(name in example.kept for example in examples):
             raise DataError(

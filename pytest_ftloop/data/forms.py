@@ -46,7 +46,7 @@ def trl_row(row: Mapping[str, Any], where: Location, columns: Columns) -> dict[s
             cure="Rename the columns, or write a function module:function that returns such rows.",
         )
     _check_template_columns(kept, where)
-    return _with_template(kept, columns, where)
+    return _with_template(kept, columns)
 
 
 def hashed(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,20 +125,18 @@ def _check_template_columns(row: Mapping[str, Any], where: Location) -> None:
         raise DataError(f"wanted a list in tools, found {type(tools).__name__}", where=where)
 
 
-def _with_template(row: dict[str, Any], columns: Columns, where: Location) -> dict[str, Any]:
+def is_of_messages(row: Mapping[str, Any]) -> bool:
+    """Whether a row is rendered with a chat template."""
+    return isinstance(row.get("prompt", row.get("messages")), list | tuple)
+
+
+def _with_template(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     """The row with the loop's arguments of the chat template, as far as it has none of its own.
 
     In the row they reach training and generation alike, and are part of the data's identity.
     """
-    if not columns.template and columns.tools is None:
+    if (not columns.template and columns.tools is None) or not is_of_messages(row):
         return row
-    if not isinstance(row.get("prompt", row.get("messages")), list | tuple):
-        name = "chat_template_kwargs" if columns.template else "tools"
-        raise DataError(
-            f"data.{name} is for rows of messages, and this one is text",
-            where=where,
-            cure=f"Leave out {name}, or give the rows messages.",
-        )
     added: dict[str, Any] = {} if columns.tools is None else {"tools": columns.tools}
     if columns.template:
         own = row.get("chat_template_kwargs", {})

@@ -19,11 +19,12 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
+from pytest_ftloop.core.records import measured_content
 from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
 from pytest_ftloop.core.untrained import tokenising
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the fingerprint. Raising it makes all logs out of date, so all loops train again."""
-
-SCORE_HOOK = "pytest_ftloop_score"
-"""The hook that the scorer `hook` calls."""
 
 _WEIGHTS = (".safetensors", ".bin")
 """The endings of weight files, which count in subfolders too: an index may name them there."""
@@ -144,7 +142,7 @@ def weights_fingerprint(
 def content_for_model(example: Example) -> str:
     """The content hash of what the model sees of a row, without what only scorers read."""
     if not example.kept and not example.choices:
-        return example.content
+        return measured_content(example.content)
     return content_of(hashed(example.row))
 
 
@@ -215,12 +213,23 @@ def scoring_identity(scoring: Scoring, folder: Path) -> dict[str, Any]:
     """
     plain = Scoring(scoring.scorer)
     stated = {k: v for k, v in asdict(scoring).items() if k == "scorer" or v != getattr(plain, k)}
+    if scoring.judge is not None:
+        stated["judge"] = scoring.judge.identity
+    if scoring.judge_check is not None:
+        stated["judge_check"] = _content(folder / scoring.judge_check)
     source = None
     if ":" in scoring.scorer:
         source = function_source(scoring.scorer.partition(":")[0], folder)
     elif scoring.scorer == "hook":
         source = hook_source(SCORE_HOOK, folder)
     return stated | ({"source": source} if source else {})
+
+
+def _content(path: Path) -> str:
+    """A hash of a file's content; the name of what is no file, such as a data set on the hub."""
+    if not path.is_file():
+        return path.name
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _folder_digest(folder: Path) -> str:

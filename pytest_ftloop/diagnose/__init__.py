@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import SEVERITIES
-from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, wiring
+from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, lift, wiring
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
 
@@ -20,20 +20,20 @@ _CURVE = {
     *("converged", "capacity", "plateau", "worse-answers"),
     *("impossible-loss", "memorising", "zero-loss"),
 }
-_EXAMPLES = {"failing-slice", "confusion", "mislabelled"}
+_EXAMPLES = {"no-lift", "unlearned", "failing-slice", "confusion", "mislabelled"}
 SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
     "non-finite": _CURVE | _EXAMPLES,
     "diverged": (_CURVE - {"diverged"}) | _EXAMPLES,
-    "oscillation": {"not-learning", "underfit", "capacity", "worse-answers"},
+    "oscillation": {"not-learning", "underfit", "capacity", "converged", "worse-answers"},
     "impossible-loss": {"underfit", "converged", "memorising"},
     "zero-loss": {"converged", "overfitting", "underfit"},
     "not-learning": (_CURVE - {"diverged", "impossible-loss", "not-learning", "oscillation"})
     | _EXAMPLES,
-    "overfitting": {"underfit", "capacity", "converged", "worse-answers"},
+    "overfitting": {"underfit", "capacity", "worse-answers"},
     "overconfidence": {"converged"},
     "worse-answers": {"underfit", "converged"},
-    "underfit": {"capacity"},
+    "underfit": {"capacity", "no-lift"},
     "capacity": {"converged"},
     "plateau": {"converged"},
 }
@@ -54,13 +54,21 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     `of_data` are the findings of `before_training`, if known: they take the longest to find.
     """
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
-    found += data.findings(evidence, of_data)
-    # Before the curves, as wrong labels that are memorised look like overfitting there.
-    found += dynamics.findings(evidence)
-    found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
+    in_data = data.findings(evidence, of_data)
+    found += in_data
+    # Before the curves, as wrong labels that are memorised look like overfitting there. If the
+    # data shows them already, the losses add nothing.
+    if not any(finding.kind == "mislabelled" for finding in in_data):
+        found += dynamics.findings(evidence)
+    found += [
+        finding
+        for rule in (*curves.RULES, *chain.RULES, *lift.RULES)
+        if (finding := rule(evidence))
+    ]
     found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
-    causes = [finding for finding in found if finding.kind not in symptoms]
+    # What the data shows holds however the training went.
+    causes = [f for f in found if f in in_data or f.kind not in symptoms]
     return by_severity(causes)
 
 

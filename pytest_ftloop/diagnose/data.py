@@ -6,8 +6,8 @@ text is the text. No finding is tunable. An error ends the loop, so it is a faul
 figures meaningless.
 
 This module has the rules on how examples are written. Those on examples that occur more than once
-are in `copies`, those on sets of labels in `labels`, the one on the size of the eval set in
-`eval_size`.
+are in `copies`, those on sets of labels in `labels` and `label_words`, the one on the size of the
+eval set in `eval_size`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pytest_ftloop.diagnose.affixes import (
 from pytest_ftloop.diagnose.copies import contradictions, duplicates, leak, near_duplicates
 from pytest_ftloop.diagnose.eval_size import small_eval_set
 from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
+from pytest_ftloop.diagnose.label_words import mislabelled
 from pytest_ftloop.diagnose.labels import label_imbalance, unseen_labels
 from pytest_ftloop.diagnose.naming import is_blank, quoted, some
 
@@ -122,6 +123,7 @@ RULES: tuple[Rule, ...] = (
     unseen_labels,
     leak,
     contradictions,
+    mislabelled,
     empty_completions,
     near_duplicates,
     duplicates,

@@ -273,7 +273,11 @@ def unmeasured(example: Example) -> ExampleResult:
 
 
 def rehearse(
-    evaluator: Evaluator, examples: Sequence[Example], scorer: Scorer | None, progress: Progress
+    evaluator: Evaluator,
+    examples: Sequence[Example],
+    scorer: Scorer | None,
+    progress: Progress,
+    how: Decoding = GREEDY,
 ) -> None:
     """Generate from the longest prompt, and score a few rows, as after training.
 
@@ -286,7 +290,7 @@ def rehearse(
     longest = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
     tried = {e.id: e for e in (longest, examples[0], examples[-1])}
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in tried.values()]
-    evaluator.generate(rendered[:1], 2, progress)
+    evaluator.generate(rendered[:1], 2, progress, how)
     for example in rendered:
         for output in ((example.expected or "").strip(), ""):
             scorer(example, output)

@@ -14,7 +14,7 @@ from pytest_ftloop.core.records import ExampleResult
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an export may be from the log, and why.
+    """How far an export may be from the log.
 
     `flips` is a share of the examples, 0 to 1, and as far as the mean of a score may move; `loss`
     the largest difference of an example's mean loss, in nats per token.
@@ -22,14 +22,13 @@ class Tolerance:
 
     flips: float
     loss: float
-    because: str
 
 
-EXACT = Tolerance(0.0, 1e-3, "fp32 as in training")
+EXACT = Tolerance(0.0, 1e-3)
 """Nothing is rounded to fewer bits. Merging adds the same numbers in another order, which moved no
-loss by more than 0.00002 nats per token on the embedded model."""
+loss by more than 0.000002 nats per token on the embedded model."""
 
-ROUNDED = Tolerance(0.05, 0.25, "weights or sums have fewer bits than fp32, or another device")
+ROUNDED = Tolerance(0.05, 0.25)
 """Rounding to bf16 moves a loss by some hundredths of a nat, more for an answer of one token."""
 
 ROUNDING = 1e-9

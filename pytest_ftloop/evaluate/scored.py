@@ -83,6 +83,13 @@ def scored_by_output(
 
     It compares with the results' own expected texts: those that the model is trained to write.
     """
+    prepare = getattr(scorer, "prepare", None)
+    if prepare is not None:  # a judge is asked for many outputs at a time
+        prepare(
+            (replace(example, expected=result.expected), output)
+            for result, example in zip(results, examples, strict=True)
+            for output in outputs_of(result)
+        )
     said: list[Scored] = []
     scored_examples: list[Example] = []
     for result, example in zip(results, examples, strict=True):

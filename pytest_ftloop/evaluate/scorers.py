@@ -7,7 +7,8 @@ scorer reads the generated text (`load_scorer`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
@@ -19,19 +20,40 @@ from pytest_ftloop.config.scoring import (
     compiled_pattern,
     loss_threshold,
     needs_generation,
+    tolerances,
 )
 from pytest_ftloop.core.chat import answers
 from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
+from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.records import Example, ExampleResult
-from pytest_ftloop.evaluate.json_values import parse, same, values_and_texts
-from pytest_ftloop.evaluate.scored import Scored, Scorer, UserScorer, scored_by_user, short
+from pytest_ftloop.evaluate.calls import calls_in, expected_calls, shares
+from pytest_ftloop.evaluate.json_values import (
+    MISSING,
+    are_calls,
+    ordered,
+    parse,
+    same,
+    values_and_texts,
+    wrong_fields,
+)
+from pytest_ftloop.evaluate.judge import JudgeScorer
+from pytest_ftloop.evaluate.number import is_near, last_number
+from pytest_ftloop.evaluate.overlap import f1, rouge
+from pytest_ftloop.evaluate.scored import (
+    Scored,
+    Scorer,
+    UserScorer,
+    by_pass_at,
+    scored_by_user,
+    short,
+)
 
 Passes = Callable[[Example, str], bool]
 """(example, generated output) -> whether it passes, of a scorer that says no more."""
 
 SIGNATURE = ("output", "expected", "example")
-"""The parameters of a user's scoring function."""
+"""The parameters of a user's scoring function, which may also take any of these and `prompt`."""
 
 
 def load_scorer(
@@ -51,6 +73,9 @@ def load_scorer(
     name = scoring.scorer
     if not needs_generation(scoring):
         raise ValueError(f"the scorer {name!r} reads no generated text")
+    if name == "judge":
+        assert scoring.judge is not None  # checked
+        return JudgeScorer(scoring.judge, scoring, where)
     if name == "hook":
         if hook is None:
             raise ConfigError(
@@ -60,20 +85,16 @@ def load_scorer(
             )
         return _guarded("pytest_ftloop_score", hook, scoring)
     if ":" in name:
-        function = load_function("scorer", name, SIGNATURE, folder, where)
+        by_name = (*SIGNATURE, "prompt")
+        function = load_function("scorer", name, SIGNATURE, folder, where, by_name=by_name)
 
         def call(example: Example, output: str) -> object:
-            return function(output, (example.expected or "").strip(), row_of(example))
+            wanted = (example.expected or "").strip()
+            return function(output, wanted, row_of(example), example.prompt or "")
 
         file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
         return _guarded(name, call, scoring, file)
-    passes = {
-        "exact": _exact,
-        "contains": _contains,
-        "regex": _regex,
-        "json": _json,
-    }[name](scoring)
-    return lambda example, output: Scored(passes(example, output))
+    return _BUILT_IN[name](scoring)
 
 
 def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:
@@ -100,36 +121,53 @@ def score_by_choice(
     return chosen[1].strip() == expected.strip(), chosen[1]
 
 
-def _exact(scoring: Scoring) -> Passes:
-    def passes(example: Example, output: str) -> bool:
-        wanted, found = _folded(_expected(example, scoring), scoring), _folded(output, scoring)
-        return wanted == found or (_calls_tools(example) and _same_calls(wanted, found))
+def _best(scoring: Scoring, score: Callable[[Example, str, str], Scored]) -> Scorer:
+    """A scorer of (example, output, wanted text), by the acceptable answer that is the best.
 
-    return passes
+    That is the first of those that pass, else of those with the highest scores.
+    """
+
+    def scored(example: Example, output: str) -> Scored:
+        wanted = (_expected(example, scoring), *example.answers)
+        found = (score(example, output, text) for text in wanted)
+        return max(found, key=lambda one: (one.passed, sum(one.scores.values())))
+
+    return scored
 
 
-def _contains(scoring: Scoring) -> Passes:
-    def passes(example: Example, output: str) -> bool:
-        wanted = _folded(_expected_not_empty(example, scoring), scoring)
+def _exact(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str, text: str) -> Scored:
+        wanted, found = _folded(text, scoring), _folded(output, scoring)
+        equal = wanted == found or (_calls_tools(example) and _same_calls(wanted, found))
+        return Scored(equal)
+
+    return _best(scoring, passes)
+
+
+def _contains(scoring: Scoring) -> Scorer:
+    def passes(example: Example, output: str, text: str) -> Scored:
+        wanted = _folded(_not_empty(text, example, scoring), scoring)
         found = _folded(output, scoring)
         if wanted in found or not _calls_tools(example):
-            return wanted in found
+            return Scored(wanted in found)
         written, _ = values_and_texts(found)
         calls, _ = values_and_texts(wanted)
-        return bool(calls) and all(any(same(c, value) for value in written) for c in calls)
+        if not are_calls(calls):
+            return Scored(" ".join(ordered(wanted).split()) in " ".join(ordered(found).split()))
+        return Scored(all(any(same(c, value) for value in written) for c in calls))
 
-    return passes
+    return _best(scoring, passes)
 
 
-def _regex(scoring: Scoring) -> Passes:
+def _regex(scoring: Scoring) -> Scorer:
     if scoring.pattern is not None:
         common = compiled_pattern(scoring.pattern, scoring, None)
-        return lambda _example, output: common.search(output) is not None
+        return lambda _example, output: Scored(common.search(output) is not None)
 
-    def passes(example: Example, output: str) -> bool:
-        pattern = _expected_not_empty(example, scoring)
+    def passes(example: Example, output: str) -> Scored:
+        pattern = _not_empty(_expected(example, scoring), example, scoring)
         try:
-            return compile_pattern(pattern, scoring).search(output) is not None
+            return Scored(compile_pattern(pattern, scoring).search(output) is not None)
         except ValueError as error:
             raise ScoringError(
                 f"scorer 'regex': the expected text of example {example.id!r} is not a valid"
@@ -141,28 +179,97 @@ def _regex(scoring: Scoring) -> Passes:
     return passes
 
 
-def _json(scoring: Scoring) -> Passes:
-    def passes(example: Example, output: str) -> bool:
-        text = _expected(example, scoring)
-        if _calls_tools(example):
-            calls, _ = values_and_texts(text)
-            return bool(calls) and same(calls, values_and_texts(output)[0])
-        try:
-            wanted = parse(text)
-        except (ValueError, RecursionError) as error:
+def _json(scoring: Scoring) -> Scorer:
+    def scored(example: Example, output: str, text: str) -> Scored:
+        if _calls_tools(example) and not are_calls(values_and_texts(text)[0]):
+            # The name is outside the JSON, or there is no JSON.
+            passed = _same_calls(text, output)
+            return Scored(passed, dict.fromkeys(("score.valid", "score.fields"), float(passed)))
+        wanted, found = _wanted_json(example, text), _found_json(example, output)
+        fields = 0.0
+        if found is not MISSING:
+            wrong, total = wrong_fields(wanted, found)
+            fields = (total - len(wrong)) / total
+        scores = {"score.valid": float(found is not MISSING), "score.fields": fields}
+        if scoring.pass_at is not None:
+            return by_pass_at(scores, scoring)
+        return Scored(found is not MISSING and same(wanted, found), scores)
+
+    return _best(scoring, scored)
+
+
+def _wanted_json(example: Example, text: str) -> Any:
+    """The JSON value of an acceptable answer; of an answer with tool calls, the list of them."""
+    if _calls_tools(example):
+        return values_and_texts(text)[0]
+    try:
+        return parse(text)
+    except (ValueError, RecursionError) as error:
+        raise ScoringError(
+            f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
+            f" found {short(text)}: {described(error)}",
+            where=example.where,
+            cure="Fix the expected text, or choose another scorer.",
+        ) from error
+
+
+def _found_json(example: Example, output: str) -> Any:
+    """The JSON value of an output; `MISSING` if it is none."""
+    if _calls_tools(example):
+        return values_and_texts(output)[0] or MISSING
+    try:
+        return parse(output)
+    except (ValueError, RecursionError):
+        return MISSING
+
+
+def _number(scoring: Scoring) -> Scorer:
+    absolute, relative = tolerances(scoring, None)
+
+    def passes(example: Example, output: str, text: str) -> Scored:
+        wanted, found = last_number(text), last_number(output)
+        if wanted is None:
             raise ScoringError(
-                f"scorer 'json': wanted JSON as the expected text of example {example.id!r},"
-                f" found {short(text)}: {described(error)}",
+                f"scorer 'number': wanted a number in the expected text of example {example.id!r},"
+                f" found {short(text)}",
                 where=example.where,
                 cure="Fix the expected text, or choose another scorer.",
-            ) from error
-        try:
-            found = parse(output)
-        except (ValueError, RecursionError):
-            return False
-        return same(wanted, found)
+            )
+        return Scored(found is not None and is_near(found, wanted, absolute, relative))
 
-    return passes
+    return _best(scoring, passes)
+
+
+def _f1(scoring: Scoring) -> Scorer:
+    return _best(scoring, lambda _, output, text: by_pass_at({SCORE: f1(text, output)}, scoring))
+
+
+def _rouge(scoring: Scoring) -> Scorer:
+    # Imported with the first text: a replay scores none, and need not have the package.
+    overlap = lru_cache(maxsize=1)(lambda: rouge(scoring.rouge or "rougeL", None))
+    return _best(
+        scoring, lambda _, output, text: by_pass_at({SCORE: overlap()(text, output)}, scoring)
+    )
+
+
+def _tool_call(scoring: Scoring) -> Scorer:
+    def scored(example: Example, output: str) -> Scored:
+        names, calls = shares(expected_calls(example), calls_in(output))
+        return by_pass_at({"score.name": names, "score.arguments": calls}, scoring)
+
+    return scored
+
+
+_BUILT_IN: Mapping[str, Callable[[Scoring], Scorer]] = {
+    "exact": _exact,
+    "contains": _contains,
+    "regex": _regex,
+    "json": _json,
+    "number": _number,
+    "f1": _f1,
+    "rouge": _rouge,
+    "tool_call": _tool_call,
+}
 
 
 def _guarded(name: str, score: UserScorer, scoring: Scoring, file: str | None = None) -> Scorer:
@@ -175,14 +282,11 @@ def _guarded(name: str, score: UserScorer, scoring: Scoring, file: str | None = 
         try:
             result = score(example, output)
         except Exception as error:
-            keep = ""
-            if isinstance(error, KeyError) and error.args and error.args[0] not in row_of(example):
-                keep = " Columns that trl does not read are named in data.keep."
             raise ScoringError(
                 f"scorer {name!r} raised {described(error)} on example {example.id!r}",
                 where=example.where,
                 cure=f"It was raised at {raised_at(error, file)}, for the output {short(output)}"
-                f" and the expected text {short(example.expected)}.{keep}",
+                f" and the expected text {short(example.expected)}.",
             ) from error
         try:
             return scored_by_user(result, scoring)
@@ -202,8 +306,8 @@ def _calls_tools(example: Example) -> bool:
 
 
 def _same_calls(expected: str, output: str) -> bool:
-    """Whether two texts with tool calls are equal, each call as JSON: keys in any order."""
-    (wanted, words), (found, others) = values_and_texts(expected), values_and_texts(output)
+    """Whether two texts with tool calls are equal, with keys and arguments in any order."""
+    (wanted, words), (found, others) = (values_and_texts(ordered(t)) for t in (expected, output))
     return words == others and same(wanted, found)
 
 
@@ -222,8 +326,8 @@ def _expected(example: Example, scoring: Scoring) -> str:
     return example.expected
 
 
-def _expected_not_empty(example: Example, scoring: Scoring) -> str:
-    text = _expected(example, scoring).strip()
+def _not_empty(text: str, example: Example, scoring: Scoring) -> str:
+    text = text.strip()
     if not text:
         raise ScoringError(
             f"scorer {scoring.scorer!r}: the expected text of example {example.id!r} is empty, so"

@@ -91,7 +91,7 @@ class Sought:
     log_folder: Path
     loop_folder: Path
     iterations: Sequence[Iteration]
-    metric: str
+    metric: str | None
     candidate: Iteration | None = None
     seed_runs: Sequence[SeedRun] = ()
     files: Sequence[Path] = ()

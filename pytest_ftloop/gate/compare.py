@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.metrics import NO_SET_METRICS, depends_on_scoring, split_name
+from pytest_ftloop.core.metrics import NO_SET_METRICS, depends_on_scoring, is_score, split_name
 from pytest_ftloop.core.noise import Prior, SeedNoise, measured_noise, noise_of, pool
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.core.runs import (
@@ -34,7 +34,7 @@ from pytest_ftloop.core.runs import (
     with_names_of,
 )
 from pytest_ftloop.core.set_metrics import SetMetric, unit_of
-from pytest_ftloop.gate.alike import trained_alike
+from pytest_ftloop.gate.alike import is_one_training, trained_alike
 from pytest_ftloop.gate.bootstrap import change_variance, figure_of, seed_from
 from pytest_ftloop.gate.paired import Groups, PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
@@ -67,6 +67,10 @@ ANCHOR_ALPHA_SHARE = 0.5
 false alarm may add at most half of what the gate allows."""
 
 
+NO_NOISE = Prior(0.0, 1.0)
+"""The seed noise between two evaluations of one training."""
+
+ONE_TRAINING = "both sides are evaluations of one training, so there is no seed noise between them"
 SetMetrics = Mapping[str, SetMetric]
 """The metrics of the whole set, by the user's name."""
 
@@ -154,7 +158,9 @@ def _against(
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
     # The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
-    figures = [_of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS]
+    figures = [
+        _of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS or is_score(name)
+    ]
     for run in new.runs:
         if why := why_incomplete(run, figures):
             return verdict("incomplete", f"{_run_name(run)}: {why}")
@@ -195,8 +201,12 @@ def _against(
         none = nothing_left(why) if had_some else verdict("not comparable", why)
         return replace(none, total=total)
 
+    again = _evaluated_again(old, new, ids) if alike else None
+    if again is not None:
+        old, new = again
+        notes.append(ONE_TRAINING)
     paired = PairedRuns(old.runs, new.runs, groups, ids)
-    tests = _Tests(paired, rule, eval_changed, set_metrics)
+    tests = _Tests(paired, rule, eval_changed, set_metrics, again is not None)
     metrics, left_out = tests.comparable_metrics()
     notes += left_out
     if not metrics:
@@ -219,18 +229,38 @@ def _against(
         total=total,
         fixed=fixed,
         broken=broken,
-        notes=(*notes, *_noise_notes(changes, groups)),
+        notes=(*notes, *(_noise_notes(changes, groups) if again is None else ())),
     )
+
+
+def _evaluated_again(old: Side, new: Side, ids: Sequence[str]) -> tuple[Side, Side] | None:
+    """The sides with the trainings only that both are evaluations of; None if there are two.
+
+    What one side has trained beyond that says nothing of how the evaluations differ.
+    """
+    first = old.runs[0], new.runs[0]
+    if first[0].seed != old.iteration.seed or not is_one_training(*first, ids):
+        return None
+    pairs = [
+        (one, other) for one in old.runs for other in new.runs if is_one_training(one, other, ids)
+    ]
+    before, after = zip(*pairs, strict=True)
+    return replace(old, runs=before), replace(new, runs=after)
 
 
 @dataclass(frozen=True)
 class _Tests:
-    """The tests of one comparison. `eval_changed`: the sides have different eval sets."""
+    """The tests of one comparison. `eval_changed`: the sides have different eval sets.
+
+    `one_training`: both sides are evaluations of the same trainings, so that no seed noise is
+    between them, and equal results are equal for certain.
+    """
 
     paired: PairedRuns
     rule: Regression
     eval_changed: bool
     set_metrics: SetMetrics = field(default_factory=dict)
+    one_training: bool = False
 
     def comparable_metrics(self) -> tuple[list[str], list[str]]:
         """The gate's metrics that both sides measured alike, and why the others are left out."""
@@ -290,7 +320,12 @@ class _Tests:
         if name in self.set_metrics:
             return "" if paired.defined_alike(name) else SCORING_CHANGED
         if depends_on_scoring(name):
-            return "" if paired.same_scoring else SCORING_CHANGED
+            if not paired.same_scoring:
+                return SCORING_CHANGED
+            # Of records from before scores, an example without one would count as 0.
+            rows = [row for run in paired.old for row in paired.rows(run)]
+            lacks = is_score(name) and not all(name in row.scores for row in rows)
+            return f"the baseline lacks {name}" if lacks else ""
         if not paired.same_tokens:
             return TOKENS_CHANGED
         if name not in RUN_METRICS:
@@ -301,7 +336,7 @@ class _Tests:
         if not all(has_figure(run, figure) for run in (*paired.old, *paired.new)):
             return f"the baseline lacks {figure}"
         # A prior can't replace measured seed noise here: a gap's is not a fixed share of the loss.
-        measured = paired.run_df >= CALIBRATED_DF
+        measured = paired.run_df >= CALIBRATED_DF or self.one_training
         return "" if measured else "its seed noise is not measured yet (run ftloop calibrate)"
 
     def _change(
@@ -317,12 +352,16 @@ class _Tests:
         )
         before, after = seed_means(old), seed_means(new)
         found = differences([a - b for a, b in zip(after, before, strict=True)])
-        if metric.unit == "rate":
+        if self.one_training and before == after:
+            found = replace(found, variance=0.0)
+        elif metric.unit == "rate":
             # That none of n examples flipped does not prove that none can: assume at least one.
             found = replace(found, variance=max(found.variance, 1 / found.n))
-        noise = pool(self.paired.replicates(metric, ids))
         level = math.fsum(before) / len(before)
-        prior = prior_for(metric.unit, level, noise.df)
+        noise, prior = SeedNoise(0.0, 0.0, 0), NO_NOISE
+        if not self.one_training:
+            noise = pool(self.paired.replicates(metric, ids))
+            prior = prior_for(metric.unit, level, noise.df)
         seeds, untrained = (len(old), len(new)), is_untrained(self.paired.old[0])
         test = paired_test(found, *seeds, noise, prior, self.rule.alpha, untrained=untrained)
         figures = metric.figure(level), metric.figure(level + found.mean)
@@ -354,9 +393,12 @@ class _Tests:
         contents = [row.content for row in self.paired.rows(self.paired.new[0], ids)]
         variance = change_variance(old, new, metric.figure, seed_from(contents))
         # As for a rate: that no output changed does not prove that none can.
-        found = Differences(n, before - after, max(n * variance, unit * unit / n))
-        noise = noise_of(self.paired.figures(name, metric, ids))
-        prior = prior_for("loss", unit, noise.df)
+        least = 0.0 if self.one_training and old == new else unit * unit / n
+        found = Differences(n, before - after, max(n * variance, least))
+        noise, prior = SeedNoise(0.0, 0.0, 0), NO_NOISE
+        if not self.one_training:
+            noise = noise_of(self.paired.figures(name, metric, ids))
+            prior = prior_for("loss", unit, noise.df)
         test = paired_test(found, len(old), len(new), noise, prior, self.rule.alpha)
         change = Change(_of_tag(name, tag), before, after, test, math.nan, "unchanged")
         limit = self.rule.max_regression * unit
@@ -374,6 +416,8 @@ class _Tests:
         # The prior is a share of the eval loss, not of the figure: a gap may be near 0.
         df = sum(len(group) - 1 for group in finite)
         prior = prior_for("loss", self.paired.loss_level, df)
+        if self.one_training:
+            finite, prior = [], NO_NOISE
         test = run_level_test(old, new, finite, prior, self.rule.alpha)
         before = math.fsum(old) / len(old)
         return Change(name, before, before + test.change, test, math.nan, "unchanged")
@@ -394,10 +438,11 @@ class _Tests:
         )
 
     def _kind(self, change: Change, p_worse: float, p_better: float, alpha: float) -> MetricKind:
-        unit = self._unit(change)
-        if p_worse <= alpha and change.test.change >= self.rule.min_regression * unit:
+        least = self.rule.min_regression * self._unit(change)
+        if p_worse <= alpha and change.test.change >= least:
             return "regressed"
-        if p_better <= alpha:
+        # Of one training a small gain is only another rounding: nothing has become better.
+        if p_better <= alpha and (not self.one_training or -change.test.change >= least):
             return "improved"
         return "inconclusive" if change.decide else "unchanged"
 

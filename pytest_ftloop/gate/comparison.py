@@ -51,7 +51,7 @@ class Comparison:
 
     `train_seeds` is None if nothing may be trained. `retrain_baseline` trains the baseline in the
     candidate's environment; None unless the user asked for it. `set_metrics` are the loop's metrics
-    of the whole eval set.
+    of the whole eval set, `judge_note` is what to know of the judge that scored.
 
     It has more than ten methods: a verdict has many reasons to be none, and each is one method.
     """
@@ -61,6 +61,7 @@ class Comparison:
     baseline: Baseline
     train_seeds: TrainSeeds | None = None
     retrain_baseline: Callable[[Comparison], None] | None = None
+    judge_note: str = ""
     set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
 
     def verdict(self, rule: Regression) -> Verdict:
@@ -76,7 +77,8 @@ class Comparison:
         if is_in_doubt(verdict, rule):
             verdict = self._decided(verdict, rule)
         context = (*self._context(verdict), *self._damages, *verdict.context)
-        return replace(verdict, context=context)
+        notes = (*verdict.notes, *filter(None, [self.judge_note]))
+        return replace(verdict, context=context, notes=notes)
 
     def _decided(self, verdict: Verdict, rule: Regression) -> Verdict:
         """A verdict in doubt, with the seeds that decide."""

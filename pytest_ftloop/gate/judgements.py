@@ -41,7 +41,7 @@ def current_judgements(judgements: Sequence[Judgement]) -> tuple[Judgement, ...]
 def baseline_of(
     iterations: Sequence[Iteration],
     judgements: Sequence[Judgement],
-    metric: str,
+    metric: str | None,
     is_here: IsHere | None = None,
 ) -> Iteration | None:
     """The version that the next candidate is compared with: the best one judged and passed last.
@@ -62,7 +62,7 @@ def baseline_of(
 def anchor_of(
     iterations: Sequence[Iteration],
     judgements: Sequence[Judgement],
-    metric: str,
+    metric: str | None,
     is_here: IsHere | None = None,
 ) -> Iteration | None:
     """The best iteration ever accepted for a proven improvement, behind the baseline.

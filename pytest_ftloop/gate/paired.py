@@ -12,9 +12,9 @@ from typing import Any
 from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
-from pytest_ftloop.core.runs import ExampleMetric, Measured, is_figure
+from pytest_ftloop.core.runs import ExampleMetric, Measured, distinct, is_figure
 from pytest_ftloop.core.sampled import share_of
-from pytest_ftloop.core.set_metrics import KEY, SetMetric, definition
+from pytest_ftloop.core.set_metrics import ONLY_READ, SetMetric, definition
 
 Groups = Sequence[Sequence[Measured]]
 """Runs that differ only in their seed, group by group: what the log knows of the seed noise."""
@@ -110,8 +110,8 @@ class PairedRuns:
         A group of an older eval set may lack some of them. It counts if it has at least half.
         """
         found = []
-        for group in self.groups:
-            runs = [run for run in group if self._is_scored_alike(run, metric)]
+        alike = [[r for r in group if self._is_scored_alike(r, metric)] for group in self.groups]
+        for runs in distinct(alike):
             tables = [self._tables[id(run)] for run in runs]
             everywhere = set(ids).intersection(*tables)
             shared = [i for i in ids if i in everywhere]
@@ -138,7 +138,7 @@ class PairedRuns:
 
 def _scorer(run: Measured) -> dict[str, Any]:
     """How a run was scored, without the metrics of the set: they only read what was scored."""
-    return {key: value for key, value in run.scoring.items() if key != KEY}
+    return {key: value for key, value in run.scoring.items() if key not in ONLY_READ}
 
 
 def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

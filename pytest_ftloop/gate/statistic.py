@@ -62,12 +62,12 @@ class PairedTest:
     @property
     def p_worse(self) -> float:
         """Probability of so large a rise, or a larger one, when nothing changed."""
-        return survival(self._t, self.df)
+        return 1.0 if self._is_equal else survival(self._t, self.df)
 
     @property
     def p_better(self) -> float:
         """Probability of so deep a fall, or a deeper one, when nothing changed."""
-        return survival(-self._t, self.df)
+        return 1.0 if self._is_equal else survival(-self._t, self.df)
 
     @property
     def upper(self) -> float:
@@ -86,6 +86,11 @@ class PairedTest:
         (t of 1 - alpha + t of 0.8) SE: for many degrees of freedom and alpha = 1%, 3.17 SE.
         """
         return (quantile(1 - self.alpha, self.df) + quantile(POWER, self.df)) * self.se
+
+    @property
+    def _is_equal(self) -> bool:
+        """Whether both sides are equal, and could not have differed by chance."""
+        return self.se == 0 and self.change == 0
 
     @property
     def _t(self) -> float:
@@ -123,7 +128,9 @@ def paired_test(
     """
     if differences.n < 1:
         raise ValueError(f"wanted at least one common example, found {differences.n}")
-    sampling = differences.variance / differences.n if differences.n > 1 else math.inf
+    # A variance of 0 of one example is stated: it can't differ. One that is unknown is NaN.
+    is_known = differences.n > 1 or differences.variance == 0
+    sampling = differences.variance / differences.n if is_known else math.inf
     seeds = k_baseline, k_candidate
     found = _compare(
         differences.mean, sampling, differences.n, seeds, noise, prior, alpha, untrained=untrained

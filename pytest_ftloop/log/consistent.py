@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_ftloop.core.errors import shown_path
-from pytest_ftloop.core.metrics import best_metrics, perplexity, split_name, without_guard
+from pytest_ftloop.core.metrics import best_metrics, is_score, perplexity, split_name, without_guard
 from pytest_ftloop.core.records import (
     Evaluation,
     ExampleResult,
@@ -16,6 +16,7 @@ from pytest_ftloop.core.records import (
     SeedRun,
     Untrained,
 )
+from pytest_ftloop.core.sampled import is_sampled_metric
 from pytest_ftloop.core.set_metrics import recomputable
 from pytest_ftloop.log.files import damaged
 
@@ -44,7 +45,9 @@ def _contradictions(kept: Kept) -> Iterator[str]:
     of_the_set = {} if isinstance(kept, HoldoutUse) else recomputable(kept.scoring)
     guards = {} if isinstance(kept, HoldoutUse) else kept.guards
     said = best_metrics(Evaluation(rows, (), (), math.nan, guards), of_the_set)
-    of_the_table = {*_OF_THE_TABLE, *of_the_set}
+    own = {base for n in (*said, *kept.metrics) if is_score(base := _plain(n))}
+    own |= {base for n in said if is_sampled_metric(base := _plain(n))}
+    of_the_table = {*_OF_THE_TABLE, *of_the_set, *own}
     for name, value in said.items():
         found = kept.metrics.get(name, math.nan)
         # A table's losses are rounded; each token's share of that is far below this.

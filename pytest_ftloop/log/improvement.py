@@ -5,6 +5,7 @@
     <loop>/seeds/<id>-<seed>-<tag>.yaml        the same settings with another seed, and its table
     <loop>/verdicts/<id>-<tag>.yaml            a judgement of an iteration
     <loop>/holdout/<id>-<tag>.yaml             an opening of the holdout, and its table
+    <loop>/judge/<hash>.jsonl                  answers of the judge (`answers`)
     <loop>/base/<id>-<tag>.yaml                what the untrained base gives, and its table
 
 A record whose loop has guards has a table more for each: `....guard-<guard>.examples.csv`.

@@ -13,7 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from pytest_ftloop.core.records import DEFAULT_SEED, ID_LENGTH, LOOP_NAME, SeedRole, Severity
+from pytest_ftloop.core.records import (
+    DEFAULT_SEED,
+    ID_LENGTH,
+    LOOP_NAME,
+    SeedRole,
+    Severity,
+)
 from pytest_ftloop.log.writing import EVAL_COLUMNS, STEP_COLUMNS
 
 OURS = "ftloop"

@@ -22,6 +22,7 @@ from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.base_version import with_base_version
 from pytest_ftloop.loop.inputs import check_forms, data_facts
+from pytest_ftloop.loop.judging import judge_text, without_words
 from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
 
@@ -126,7 +127,8 @@ class Acceptance:
             baseline,
             self._seeds().train if trains else None,
             self._retrain_baseline if self.options.retrain_baseline else None,
-            self.cycle.inputs.set_metrics,
+            judge_note=judge_text(best.facts),
+            set_metrics=self.cycle.inputs.set_metrics,
         )
 
     def _baseline(self, best: Iteration) -> Baseline:
@@ -177,7 +179,8 @@ class Acceptance:
         check_forms(config, self.cycle.inputs.train, holdout)
         with self.locked():
             try:
-                results = self.cycle.backend.measure(best.settings, adapter, holdout)
+                with without_words(self.cycle.inputs):
+                    results = self.cycle.backend.measure(best.settings, adapter, holdout)
             finally:
                 self.cycle.progress.done()
             return self.cycle.improvement_log.append_holdout_use(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.lora import LoraTrainer
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
 class Backend(Protocol):
@@ -42,6 +42,7 @@ class Backend(Protocol):
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Keep | None = None,
     ) -> Run:
         """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
@@ -50,9 +51,9 @@ class Backend(Protocol):
         a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
         `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per
         token) the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run
-        that can no longer reach it is ended early. `keep` is called with the run as far as it is
-        known before outputs are generated, and again before they are scored: what comes then may
-        fail or be interrupted.
+        that can no longer reach it is ended early. The best point is chosen by `metric`. `keep` is
+        called with the run as far as it is known before outputs are generated, and again before
+        they are scored: what comes then may fail or be interrupted.
         """
 
     def measure(
@@ -60,8 +61,8 @@ class Backend(Protocol):
     ) -> tuple[ExampleResult, ...]:
         """Evaluate a saved adapter on these examples, without training."""
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
-        """Measure what is missing of the eval set with a saved adapter, without training."""
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
+        """Measure what is missing with a saved adapter, and with the base, without training."""
 
     def measure_base(self, settings: Settings) -> BaseMeasured:
         """Evaluate the untrained base on the eval set and the guards, without training."""
@@ -114,6 +115,7 @@ class LocalBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Keep | None = None,
     ) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
@@ -125,6 +127,7 @@ class LocalBackend:
                 adapter=adapter,
                 base_eval_loss=base_eval_loss,
                 pace=pace,
+                metric=metric,
                 keep=keep,
             )
 
@@ -150,7 +153,7 @@ class LocalBackend:
             error.hide(*texts_in(given.lora), *texts_in(given.training))
             raise
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         """See `Backend`."""
         plain_files(adapter)
         with self._without_credentials():

@@ -119,7 +119,7 @@ def judged_from_log(
         raise LogError(f"the log in {shown_path(log.folder)} has no iteration")
     home = log.folder.parent
     home = home.parent if home.name == FOLDER else home
-    sought = Sought(log.folder, home, iterations, "eval_loss", seed_runs=log.view.seed_runs())
+    sought = Sought(log.folder, home, iterations, None, seed_runs=log.view.seed_runs())
     candidate = _candidate(iterations, find_baseline(sought, options.baseline))
     standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
     verdict = Comparison(log, candidate, standard).verdict(rule)
@@ -202,7 +202,7 @@ def _candidate(iterations: Sequence[Iteration], standard: Baseline) -> Iteration
     here = {iteration.id: iteration for iteration in iterations}
     if not new and standard.iteration is not None and standard.iteration.id in here:
         return here[standard.iteration.id]
-    return best_of(new or iterations, "eval_loss")
+    return best_of(new or iterations)
 
 
 def _start(iterations: Sequence[Iteration], of: Iteration) -> Iteration:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.core.cache import adapter_hash
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Comparison, Tolerance, compare
 from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.served import answers_of
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.judging import recall
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
@@ -83,6 +86,7 @@ class Recheck:
                 cure="A loop made in Python has none. Else name it: ftloop export ITERATION FILE.",
             )
         inputs = Inputs.of(logged.config, _same_outputs(iteration))
+        recall(inputs, logged.log, Silent())
         pairs = _shared(iteration.examples, inputs.eval.examples)
         if not pairs:
             raise DataError(
@@ -126,11 +130,14 @@ def check_folder(
     try:
         found = measure_afresh(folder, recheck.settings, recheck.task, progress, merged=merged)
     except FtloopError as error:
-        return Checked(what, "", EXACT, None, (error.message,))
+        problems = (error.message, *_other_weights(folder, iteration, merged))
+        return Checked(what, "", EXACT, None, problems)
     tolerance = stated.over(_default(found, iteration))
     comparison = compare(recheck.before, found.examples)
-    how = f"{found.device}, {found.precision}"
-    return Checked(what, how, tolerance, comparison, comparison.problems(tolerance))
+    problems = comparison.problems(tolerance)
+    if problems:
+        problems = (*problems, *_other_weights(folder, iteration, merged))
+    return Checked(what, f"{found.device}, {found.precision}", tolerance, comparison, problems)
 
 
 def check_endpoint(
@@ -168,6 +175,15 @@ def check_endpoint(
 
 def _with_trust(settings: Settings, *, trusted: bool) -> Settings:
     return replace(settings, training={**settings.training, "trust_remote_code": trusted})
+
+
+def _other_weights(folder: Path, iteration: Iteration, merged: bool) -> Iterator[str]:
+    """Why an adapter may differ from the log: its file is not the one that was measured.
+
+    By itself it is no fault: weights can be saved again.
+    """
+    if iteration.adapter and not merged and adapter_hash(folder) != iteration.adapter:
+        yield f"the file of its weights is not the one that iteration {iteration.name} measured"
 
 
 def _same_outputs(iteration: Iteration) -> UserScorer:

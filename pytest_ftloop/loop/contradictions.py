@@ -6,6 +6,7 @@ written, or renamed to fit its hash, by hand: what it claims is not what a train
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,21 @@ def check_chain(
         if run.iteration in own and run.role != "baseline":
             for why in _of_seed_run(run, own[run.iteration], config, inputs):
                 raise damaged(log.shown(run), why)
+
+
+def check_set_metrics(iteration: Iteration, inputs: Inputs, log: ImprovementLog) -> None:
+    """Raise a `LogError` where a metric of the set is not what the table's outputs give.
+
+    The log alone can't tell that of a user's function, or of a library's metric.
+    """
+    for name, metric in inputs.set_metrics.items():
+        found, value = iteration.metrics.get(name, math.nan), metric.of(iteration.examples)
+        if not math.isclose(found, value, rel_tol=1e-5, abs_tol=1e-5):
+            raise damaged(
+                log.shown(iteration),
+                f"it says {name} {found}, but its outputs give {value:.6f} (a function must give "
+                "the same each time)",
+            )
 
 
 def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop import adjust
 from pytest_ftloop import diagnose as diagnosis
 from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.chain import CHOSEN_BY, chosen_by
 from pytest_ftloop.core.errors import ConfigError, ScoringError
 from pytest_ftloop.core.metrics import best_metrics, final_metrics
 from pytest_ftloop.core.noise import measured_noise
@@ -34,7 +35,9 @@ from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.loop.again import Again, Known
+from pytest_ftloop.loop.gains import compared_with_base
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
+from pytest_ftloop.loop.judging import judge_facts, judge_findings
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.untrained import BaseKeeper
@@ -118,7 +121,7 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
         measured = BaseMeasured(run.evaluation.base, run.environment)
         cycle.base_keeper.keep(current.plan.settings, measured)
     draft = evaluate(cycle, current, run)
-    evidence = _evidence(cycle, current, run, from_log)
+    evidence = _evidence(cycle, current, run, {**from_log, **_of_base(cycle, current, draft)})
     draft = diagnose(draft, evidence, current.data_findings, current.known)
     try:
         draft = _with_findings_of_user(cycle, draft, evidence)
@@ -149,6 +152,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
                 adapter=adapter_folder(weights),
                 base_eval_loss=base.metrics.get("eval_loss") if base else None,
                 pace=_pace(cycle, chain),
+                metric=point_metric(cycle, chain),
                 keep=keep,
             )
         except ConfigError as error:
@@ -170,7 +174,7 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
     assert known is not None
     cycle.progress.working(f"evaluating again: {known.what}")
     with _logged_unscored(cycle, current) as keep:
-        base = _base_eval_loss(current.chain)
+        base = _base_eval_loss(cycle, current, known)
         run = cycle.again.evaluate(known, current.plan.settings, base)
         keep(run)
         run = cycle.again.scored(run)
@@ -186,6 +190,13 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
     config, inputs, plan = cycle.config, cycle.inputs, current.plan
     training, evaluation, known = run.training, run.evaluation, current.known
     facts = {**facts_of(training), **model_facts(config, inputs)}
+    if (metric := point_metric(cycle, current.chain)) != "eval_loss":
+        facts[CHOSEN_BY] = metric
+    # What a scorer left unscored has no figures that need scores, or outputs that it refused.
+    is_scored = all(row.passed is not None for row in evaluation.examples)
+    of_the_set = inputs.set_metrics if is_scored else {}
+    if is_scored:
+        facts |= judge_facts(config, inputs)
     if known is not None:
         facts["measured_again"] = known.as_fact()
     if run.not_saved:
@@ -204,7 +215,7 @@ def evaluate(cycle: Cycle, current: Turn, run: Run) -> Iteration:
         adapter=run.adapter,
         scoring=inputs.scoring,
         data=data_of(config, inputs, evaluation),
-        metrics=best_metrics(evaluation, inputs.set_metrics),
+        metrics=best_metrics(evaluation, of_the_set),
         final=final_metrics(training, evaluation),
         base={"eval_loss": round(evaluation.base_eval_loss, 6)},
         facts=facts,
@@ -286,17 +297,30 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
         ) from error
 
 
-def _base_eval_loss(chain: Sequence[Iteration]) -> float | None:
-    """The untrained base's loss as the chain has it; None if it is to be measured."""
-    value = chain[0].base.get("eval_loss", math.nan) if chain else math.nan
+def _base_eval_loss(cycle: Cycle, current: Turn, known: Known) -> float | None:
+    """The untrained base's loss, as the chain or the log has it; None if it is not known."""
+    chain, settings = current.chain, current.plan.settings
+    base = cycle.base_keeper.measured_in(known.source.environment, settings)
+    figures = base.metrics if base is not None else chain[0].base if chain else {}
+    value = figures.get("eval_loss", math.nan)
     return value if math.isfinite(value) else None
 
 
+def point_metric(cycle: Cycle, chain: Sequence[Iteration]) -> str:
+    """What the best evaluation point of the chain's next iteration is chosen by.
+
+    As its first one's was, since iterations whose points are chosen differently can't be compared.
+    """
+    return chosen_by(chain[0]) if chain else cycle.config.metric_of(())
+
+
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
-    """Check the data before anything is trained; report the findings at once and return them."""
+    """Check data and scorer before anything is trained; report the findings, and return them."""
+    cycle.inputs.try_scorer(cycle.config)
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
+    found = (*found, *judge_findings(cycle.config, inputs))
     cycle.progress.found(cycle.config.name, found)
     return found
 
@@ -313,6 +337,12 @@ def _evidence_in_log(improvement_log: ImprovementLog) -> Mapping[str, Any]:
     }
 
 
+def _of_base(cycle: Cycle, current: Turn, draft: Iteration) -> Mapping[str, Any]:
+    """The fields of `Evidence` that compare the draft with the untrained base and its parent."""
+    view = cycle.improvement_log.view
+    return compared_with_base(view, draft, current.plan.parent, cycle.config.forgetting)
+
+
 def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]) -> Evidence:
     """Everything that the rules of the diagnosis may look at."""
     config, inputs = cycle.config, cycle.inputs
@@ -322,7 +352,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
         history=current.chain,
-        metric=config.loop.metric,
+        metric=config.metric_of(current.chain),
         train=inputs.train.examples,
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
@@ -344,7 +374,7 @@ def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
 
     Only where the loop chooses by eval loss can a run be given up: a pass rate may still rise late.
     """
-    if not chain or cycle.config.loop.metric != "eval_loss":
+    if not chain or cycle.config.metric_of(chain) != "eval_loss":
         return None
     return Pace.of(adjust.parent_of_next(chain, "eval_loss"), cycle.config.thresholds)
 

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.gates import check_tags
-from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
-from pytest_ftloop.config.scoring import Scoring, needs_generation
+from pytest_ftloop.config.gates import Gate, Regression, check_scores, check_tags, metrics_of
+from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation, scores_of
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
+from pytest_ftloop.core.metrics import SCORE, is_score
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
+from pytest_ftloop.data.forms import is_of_messages
 from pytest_ftloop.data.identity import (
-    SCORE_HOOK,
     base_fingerprint,
     guard_identity,
     iteration_fingerprint,
@@ -65,7 +66,9 @@ class Inputs:
         Without `imports` nothing is to be scored: of a user's scorer only the source is read.
         """
         where = config.locate("data.train")
-        train = data.load(config.train, "train", config.folder, config.columns, where)
+        # What only scorers read is needed of train rows that an eval set is split off.
+        columns = config.columns if config.split else replace(config.columns, read=frozenset())
+        train = data.load(config.train, "train", config.folder, columns, where)
         if config.split is not None:
             train, eval_ = data.split_off(train, config.split.fraction, config.split.seed)
         else:
@@ -80,7 +83,7 @@ class Inputs:
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
-            if config.scoring.scorer in {"contains", "regex", "json"}:
+            if config.scoring.scorer in {"contains", "regex", "json", "number"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
         guards = tuple(_guard(config, stated, hook, imports=imports) for stated in config.guards)
@@ -123,6 +126,22 @@ class Inputs:
             },
             **more,
         )
+
+    def try_scorer(self, config: LoopConfig) -> None:
+        """Score a perfect answer to the first row, before anything is loaded or trained.
+
+        Raises `ConfigError` for a gate on a score that the user's scorer does not give.
+        """
+        if self.scorer is None or scores_of(config.scoring) is not None:
+            return
+        gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
+        asked = {metric for gate in gates for metric in metrics_of(gate)}
+        if not any(map(is_score, {*asked, config.loop.metric or ""})):
+            return
+        first = self.eval.examples[0]
+        scored = self.scorer(first, (first.expected or "").strip())
+        given = scored.scores or {SCORE: 1.0}  # a yes may be a number for another row
+        check_scores(gates, config.loop.metric, given, config.scoring, config.locate)
 
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Self:
         """These inputs with the logged identity of a model folder that is not on this machine.
@@ -210,7 +229,10 @@ def _guard(
     """
     where = config.locate(f"data.guards.{stated.name}")
     role = f"guard {stated.name}"
-    rows = data.load(stated.source, role, config.folder, config.columns, where)
+    columns = config.columns
+    if stated.scoring is not None:
+        columns = replace(columns, read=columns_read(stated.scoring, config.folder))
+    rows = data.load(stated.source, role, config.folder, columns, where)
     has_prompt = rows.examples[0].prompt is not None
     scoring = stated.scoring
     if scoring is None and has_prompt and needs_generation(config.scoring):
@@ -312,6 +334,16 @@ def sampled(config: LoopConfig, train: DataSet) -> int:
 
 def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     """Raise `DataError` if the two sets have different columns, or there is nothing to score."""
+    for name, stated in (
+        ("chat_template_kwargs", bool(config.columns.template)),
+        ("tools", config.columns.tools is not None),
+    ):
+        if stated and not is_of_messages(train.examples[0].row):
+            raise DataError(
+                f"data.{name} is for rows of messages, and these are of another form",
+                where=config.locate(f"data.{name}"),
+                cure=f"Leave out {name}, or give the rows messages.",
+            )
     has_prompt = [set_.examples[0].prompt is not None for set_ in (train, eval_)]
     if has_prompt[0] != has_prompt[1]:
         raise DataError(

@@ -29,9 +29,10 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
-from pytest_ftloop.loop.contradictions import check_chain
+from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Plan, Planner
 from pytest_ftloop.loop.reading import read_inputs
@@ -99,7 +100,7 @@ class Loop:
         """
         cycle = self._cycle_begun = self._cycle()
         course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.loop.metric)
+        best = best_of(course.chain, self.config.metric_of(course.chain))
         self._acceptance(cycle).complete_seeds(best)
         if needs_base(self.config) and not self.options.replay:
             with self._locked(cycle.improvement_log):
@@ -128,7 +129,7 @@ class Loop:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
         course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.loop.metric)
+        best = best_of(course.chain, self.config.metric_of(course.chain))
         self._acceptance(cycle).train_seeds(best, seeds, "calibration")
         return self._result(cycle, course, best)
 
@@ -156,7 +157,7 @@ class Loop:
             return Outlook(chain, planner.parent(decision, chain), (), why.strip())
         # A stop without adjustments: ask the policy, which may have changed since.
         known = planner.known(chain, logged)
-        proposal = planner.policy.propose(chain, self.config.loop.metric, known)
+        proposal = planner.policy.propose(chain, self.config.metric_of(chain), known)
         because = proposal.because or decision.because
         return Outlook(chain, proposal.parent, proposal.adjustments, because)
 
@@ -177,6 +178,7 @@ class Loop:
         inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
+        recall(inputs, log, self.progress)
         backend = (self.backend or backends.local)(self.config, inputs, self.progress)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
@@ -229,6 +231,7 @@ class Loop:
         log, config = cycle.improvement_log, self.config
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
+        check_set_metrics(best, cycle.inputs, log)
         cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)

@@ -122,7 +122,7 @@ class Planner:
 
     def parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:
         """The iteration whose settings a decision adjusts: the one it names, else the best."""
-        best = adjust.parent_of_next(chain, self.config.loop.metric)
+        best = adjust.parent_of_next(chain, self.config.metric_of(chain))
         return next((i for i in chain if decision.parent and i.id == decision.parent), best)
 
     def _decision_to_follow(
@@ -176,7 +176,7 @@ class Planner:
         limits = adjust.Limits(
             iterations=self.limit(chain),
             patience=self.config.loop.patience,
-            metric=self.config.loop.metric,
+            metric=self.config.metric_of(chain),
             seconds_left=self._seconds_left(chain),
         )
         known = self.known(chain, logged)
@@ -200,7 +200,7 @@ class Planner:
         return left is None or left >= chain[-1].cost.seconds
 
     def _gates_hold(self, chain: Sequence[Iteration]) -> bool:
-        best = best_of(chain, self.config.loop.metric)
+        best = best_of(chain, self.config.metric_of(chain))
         # Without gates this is False, so that the loop continues to a plateau or to its limits.
         results = LiftTests.of(self.log.view).check(self.config.gates, best)
         return bool(results) and all(result.passed for result in results)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.gates import Forgetting, Regression
 from pytest_ftloop.core.chain import worst
 from pytest_ftloop.core.errors import FtloopError, did_you_mean
-from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.metrics import METRICS, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,6 +152,15 @@ class LoopResult:
         """The eval examples that did not pass, the highest loss first."""
         return worst(self.best.examples)
 
+    @property
+    def metrics(self) -> Mapping[str, Figure]:
+        """Every figure of the best iteration by name, `score.fields[negation]` included."""
+        return {name: Figure(value, name, self) for name, value in self.best.metrics.items()}
+
+    def score(self, name: str = "") -> Figure:
+        """The mean of the scorer's score, or of the one that it calls `name`, 0 to 1."""
+        return self.figure(f"{SCORE}.{name}" if name else SCORE)
+
     def slice(self, tag: str) -> Slice:
         """The figures of the examples with the tag `tag`."""
         return Slice(self, tag)
@@ -172,6 +181,10 @@ class Slice:
 
     result: LoopResult
     tag: str
+
+    def score(self, name: str = "") -> Figure:
+        """As `LoopResult.score`, of the slice's examples."""
+        return self.result.figure(f"{SCORE}.{name}[{self.tag}]" if name else f"{SCORE}[{self.tag}]")
 
     def __getattr__(self, name: str) -> Figure:
         """A metric of the slice by name."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.cache import cache_folder
-from pytest_ftloop.core.chain import next_number
+from pytest_ftloop.core.chain import chosen_by, next_number
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import SeedRun
@@ -149,6 +149,7 @@ def _request(
         "name": iteration.name,
         "seed": iteration.seed,
         "group": iteration.group,
+        "metric": chosen_by(iteration),
         "model": iteration.model,
         "data": {role: dict(facts) for role, facts in iteration.data.items()},
     }

@@ -55,7 +55,7 @@ def _train(request: dict[str, Any]) -> None:
     if config.model != in_commit.model:
         _check_unchanged("model", in_commit.model, inputs.model, request["model"], request)
     run = backends.local(config, inputs, Silent()).train(
-        settings, name=f"{request['name']}-baseline"
+        settings, name=f"{request['name']}-baseline", metric=request["metric"]
     )
     ImprovementLog(Path(request["into"])).append_seed_run(
         SeedRun(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.chain import chosen_by
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Iteration, SeedRole, SeedRun, Settings, seed_of
 from pytest_ftloop.core.runs import Measured, decisive, in_environment, runs_of
@@ -95,6 +96,7 @@ class SeedTrainer:
                 name=name,
                 adapter=adapter_folder(weights),
                 base_eval_loss=base_eval_loss,
+                metric=chosen_by(iteration),
             )
             keep_trained(weights, run)
         written = cycle.improvement_log.append_seed_run(

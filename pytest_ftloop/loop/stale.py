@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.config.scoring import SCORE_HOOK
 from pytest_ftloop.core.errors import FtloopError, LogError, StaleLogError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.metrics import number_text
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.data.identity import SCORE_HOOK
 from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
 from pytest_ftloop.log import FOLDER
 from pytest_ftloop.loop.inputs import model_name

@@ -89,10 +89,10 @@ class Logged:
     def best(self) -> Iteration:
         """The best by the loop's metric: in the chain of the current loop file, else of all."""
         if self.config is None or self.inputs is None:
-            return best_of(self.iterations, "eval_loss")
+            return best_of(self.iterations)
         start = self.inputs.fingerprint(self.config, self.config.settings)
         chain = chain_from(self.iterations, start) or self.iterations
-        return best_of(chain, self.config.loop.metric)
+        return best_of(chain, self.config.metric_of(chain))
 
 
 def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logged]:

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 @pytest.hookspec(firstresult=True)
 def pytest_ftloop_score(
-    output: str, expected: str, example: Mapping[str, Any]
+    output: str, expected: str, example: Mapping[str, Any], prompt: str
 ) -> bool | float | Mapping[str, bool | float] | None:
     """Score an output, for loops with `scoring: {scorer: hook}`.
 
     `output` is the model's greedy output and `expected` the expected text, both without outer white
-    space; `example` is the example's row. Return whether it passes, a score from 0 to 1, or several
-    by name; it passes from `scoring.pass_at` on. Return None to leave it to the next
+    space; `example` is the example's row, with all its columns, and `prompt` its prompt as text. An
+    implementation takes those that it needs. Return whether it passes, a score from 0 to 1, or
+    several by name; it passes from `scoring.pass_at` on. Return None to leave it to the next
     implementation.
     """
 

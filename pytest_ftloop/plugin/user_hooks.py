@@ -7,8 +7,8 @@ from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.config.scoring import SCORE_HOOK
 from pytest_ftloop.core.sources import CONFTEST
-from pytest_ftloop.data.identity import SCORE_HOOK
 from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.evaluate.scorers import row_of
 
@@ -31,7 +31,10 @@ def score_hook(config: pytest.Config, folder: Path) -> UserScorer | None:
 
     def score(example: Example, output: str) -> object:
         found: object = hook(
-            output=output, expected=(example.expected or "").strip(), example=row_of(example)
+            output=output,
+            expected=(example.expected or "").strip(),
+            example=row_of(example),
+            prompt=example.prompt or "",
         )
         return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, own_metrics, split_name
 from pytest_ftloop.report.escape import one_line, visible
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
@@ -134,7 +134,8 @@ def _what(iteration: Iteration, facts: Facts) -> list[str]:
 
 
 def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
-    names = [name for name in METRICS if name in iteration.metrics]
+    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
+    names = [*(name for name in METRICS if name in iteration.metrics), *own]
     rows = [
         (
             name,
@@ -165,15 +166,16 @@ def _tags(iteration: Iteration) -> Iterator[str]:
     if not tags:
         return
     counts = [sum(tag in row.tags for row in iteration.examples) for tag in tags]
+    figures = (*TAG_FIGURES, *own_metrics([iteration.metrics]))
     rows = [
         (
             _cell(tag),
             str(count),
-            *(figure_text(n, iteration.metrics.get(f"{n}[{tag}]")) for n in TAG_FIGURES),
+            *(figure_text(n, iteration.metrics.get(f"{n}[{tag}]")) for n in figures),
         )
         for tag, count in zip(tags, counts, strict=True)
     ]
-    yield from ("", markdown_table(("tag", "examples", *TAG_FIGURES), rows, range(1, 6)))
+    yield from ("", markdown_table(("tag", "examples", *figures), rows, range(1, 2 + len(figures))))
 
 
 def _verdicts(facts: Facts) -> Iterator[str]:

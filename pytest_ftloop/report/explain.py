@@ -11,7 +11,13 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import OPERATORS, Gate, Lift
-from pytest_ftloop.core.metrics import METRICS, guard_and_metric, split_name, without_guard
+from pytest_ftloop.core.metrics import (
+    guard_and_metric,
+    is_score,
+    metric_of,
+    split_name,
+    without_guard,
+)
 from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.escape import one_line, shorten, visible
@@ -101,8 +107,7 @@ def _shortfall(result: LoopResult, gate: Gate, value: float | None) -> str:
     if not math.isfinite(gate.bound):
         return f"the bound is {gate.bound}"
     off = f"missed by {distance_text(gate.name, value, gate.bound)}"
-    metric = METRICS.get(gate.metric)
-    better = f"; {metric.better} is better" if metric else ""
+    better = f"; {metric_of(gate.metric).better} is better"
     return ("equal to the bound" if value == gate.bound else off) + better
 
 
@@ -153,7 +158,12 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
     rows = _rows_of(best, name)
     if without_guard(split_name(name)[0]) == "pass_rate":
         return failing_lines(best, rows, result.examples, _MOST_EXAMPLES, width)
-    worst_rows = sorted(rows, key=_by_loss)[:_MOST_EXAMPLES]
+    metric = without_guard(split_name(name)[0])
+    by_score = is_score(metric)
+    worst_rows = sorted(
+        rows, key=lambda row: (row.scores.get(metric, 0.0) if by_score else 0.0, *_by_loss(row))
+    )
+    worst_rows = worst_rows[:_MOST_EXAMPLES]
     if not worst_rows:
         return []
     lines = [
@@ -161,7 +171,8 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
         for row in worst_rows
         for line in example_lines(row, result.examples.get(row.id), width)
     ]
-    return [shorten(f"examples with the highest loss (of {len(rows)}):", width), *lines]
+    which = f"lowest {metric}" if by_score else "highest loss"
+    return [shorten(f"examples with the {which} (of {len(rows)}):", width), *lines]
 
 
 def _next(result: LoopResult, width: int) -> list[str]:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import format_figure, number_text, split_name
+from pytest_ftloop.core.metrics import format_figure, is_rate, number_text
+from pytest_ftloop.core.records import NOTHING_DECIDED
 from pytest_ftloop.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 MISSING = "-"
 """Shown where a record has no such figure."""
-
-RATES = frozenset({"pass_rate", "token_accuracy"})
 
 _LONGEST_SETTING = 60
 _STOPS: Mapping[str, str] = {
@@ -51,6 +50,8 @@ def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str
 
     The parent's number is added where the parent is not the previous iteration of the chain.
     """
+    if iteration.is_untrained:
+        return "untrained base"
     if iteration.parent is None and not iteration.adjustments:
         return format_start(iteration.settings)
     changes = ", ".join(map(format_change, iteration.adjustments)) or "same settings"
@@ -83,7 +84,7 @@ def figure_text(name: str, value: float | None) -> str:
     """A figure, in the format of its metric; huge ones (a diverged perplexity) as `1e+30`."""
     if value is None:
         return MISSING
-    if split_name(name)[0] not in RATES and math.isfinite(value) and abs(value) >= 1e6:
+    if not is_rate(name) and math.isfinite(value) and abs(value) >= 1e6:
         return f"{value:.3g}"
     return format_figure(name, value)
 
@@ -95,7 +96,7 @@ def difference_text(name: str, new: float | None, old: float | None) -> str:
     difference = new - old
     if not math.isfinite(difference):
         return MISSING
-    if split_name(name)[0] in RATES:
+    if is_rate(name):
         return f"{round(100 * difference, 1) + 0.0:+.1f}"
     if abs(difference) >= 1e6:
         return f"{difference:+.3g}"
@@ -107,13 +108,15 @@ def distance_text(name: str, one: float, other: float) -> str:
     text = difference_text(name, max(one, other), min(one, other)).lstrip("+")
     tiny = one != other and not text.strip("0.")
     text = f"less than {text[:-1]}1" if tiny else text
-    return f"{text} points" if split_name(name)[0] in RATES else text
+    return f"{text} points" if is_rate(name) else text
 
 
 def decision_text(decision: Decision) -> str:
     """`adjust`, or `stop: thresholds hold`."""
     if decision.action == "adjust":
         return "adjust"
+    if decision.kind == NOTHING_DECIDED:
+        return ""
     kind = _STOPS.get(decision.kind) or one_line(decision.kind, _LONGEST_SETTING)
     return f"stop: {kind}" if kind else "stop"
 

@@ -7,7 +7,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import METRICS, split_name
+from pytest_ftloop.core.metrics import METRICS, own_metrics, split_name
 from pytest_ftloop.report.escape import columns_of, one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
@@ -38,23 +38,25 @@ def show_iteration(
     width: int = WIDTH,
     *,
     unicode: bool = True,
+    base: Iteration | None = None,
 ) -> str:
-    """One iteration in full. The prompts come from `examples`.
+    """One iteration in full. The prompts come from `examples`, untrained figures from `base`.
 
     `unicode` False draws the curves in ASCII, for terminals that can't show Unicode.
     """
+    is_trained = not iteration.is_untrained
     parts = (
         _title(iteration, width),
-        _settings(iteration, width),
+        _settings(iteration, width) if is_trained else [],
         _data(iteration, width),
-        _metrics(iteration, width),
+        _metrics(iteration, width, base),
         _tags(iteration, width),
         _curves(iteration, width, unicode=unicode),
-        _findings(iteration, width),
+        _findings(iteration, width) if is_trained else [],
         failing_lines(iteration, iteration.examples, examples, len(iteration.failing), width),
-        _decision(iteration, width),
+        _decision(iteration, width) if is_trained else [],
         _environment(iteration, width),
-        _cost(iteration, width),
+        _cost(iteration, width) if is_trained else [],
     )
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -151,17 +153,19 @@ def _data(iteration: Iteration, width: int) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def _metrics(iteration: Iteration, width: int) -> list[str]:
-    names = [name for name in METRICS if name in iteration.metrics]
+def _metrics(iteration: Iteration, width: int, base: Iteration | None) -> list[str]:
+    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
+    names = [*(name for name in METRICS if name in iteration.metrics), *own]
 
     def figures(of: Mapping[str, float]) -> list[str]:
         return [figure_text(name, of.get(name)) for name in names]
 
+    untrained = base.metrics if base else iteration.base
     columns = [
         Column(("", "metric"), [f"  {name}" for name in names]),
         Column(("", "best point"), figures(iteration.metrics), right=True),
         Column(("", "last point"), figures(iteration.final), right=True, drop=1),
-        Column(("", "untrained"), figures(iteration.base), right=True, drop=2),
+        Column(("", "untrained"), figures(untrained), right=True, drop=2),
     ]
     return table(columns, width)[1:] if names else []
 
@@ -177,7 +181,8 @@ def _tags(iteration: Iteration, width: int) -> list[str]:
             ("", "examples"), [str(count) if any(counts) else "" for count in counts], right=True
         ),
     ]
-    for drop, name in enumerate(_TAG_FIGURES):
+    figures = (*_TAG_FIGURES[:2], *own_metrics([iteration.metrics]), *_TAG_FIGURES[2:])
+    for drop, name in enumerate(figures):
         cells = [figure_text(name, iteration.metrics.get(f"{name}[{tag}]")) for tag in tags]
         columns.append(Column(("", name), cells, right=True, drop=drop))
     return table(columns, width)[1:]

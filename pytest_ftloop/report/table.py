@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.core.records import UNTRAINED
 from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
 from pytest_ftloop.report.markdown import inert, markdown_table
@@ -57,7 +59,8 @@ class Table:
         loop, place = visible(self.loop), visible(self.place)
         if not self.rows:
             return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
-        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
+        trained = [row for row in self.rows if row["number"] != UNTRAINED]
+        return f"{loop}: {plural(len(trained), 'iteration')} in {place}"
 
 
 def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:
@@ -75,7 +78,10 @@ def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> 
 
 
 def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
-    """One row per iteration, with the keys `FIELDS`. Texts are visible, missing figures None."""
+    """One row per iteration, with the keys `FIELDS` and the iteration's own metrics.
+
+    Texts are visible, missing figures None.
+    """
     chain = tuple(iterations)
     return [
         _row(iteration, [it for it in chain if it.loop == iteration.loop]) for iteration in chain
@@ -84,29 +90,30 @@ def log_rows(iterations: Iterable[Iteration]) -> list[dict[str, Any]]:
 
 def as_text(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
     """The rows as a table for a terminal of `width` columns."""
-    columns = [_column(field, rows) for field in FIELDS if _shown(field, rows)]
+    columns = [_column(field, rows) for field in _fields(rows) if _shown(field, rows)]
     return "\n".join(table(columns, width))
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table, in which text of users is inert."""
-    fields = [field for field in FIELDS if _shown(field, rows)]
-    cells = [[shorten(_said(field, row[field]), 200) for field in fields] for row in rows]
+    fields = [field for field in _fields(rows) if _shown(field, rows)]
+    cells = [[shorten(_said(field, row.get(field)), 200) for field in fields] for row in rows]
     return markdown_table(fields, cells, [n for n, field in enumerate(fields) if _is_number(field)])
 
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a JSON list. NaN and infinity become null, like missing figures."""
-    finite = [{field: _finite(row[field]) for field in FIELDS} for row in rows]
+    finite = [{field: _finite(row.get(field)) for field in _fields(rows)} for row in rows]
     return json.dumps(finite, indent=2, allow_nan=False)
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV with a header. An apostrophe keeps spreadsheets from running formulas."""
     target = io.StringIO()
-    writer = csv.DictWriter(target, FIELDS, lineterminator="\n", extrasaction="ignore")
+    fields = _fields(rows)
+    writer = csv.DictWriter(target, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({field: _inert(row[field]) for field in FIELDS} for row in rows)
+    writer.writerows({field: _inert(row.get(field)) for field in fields} for row in rows)
     return target.getvalue()
 
 
@@ -117,12 +124,19 @@ def _row(iteration: Iteration, chain: Sequence[Iteration]) -> dict[str, Any]:
         "id": visible(iteration.id),
         "parent": None if iteration.parent is None else visible(iteration.parent),
         "change": format_changes(iteration, chain),
-        **{name: iteration.metrics.get(name) for name in FIGURES},
+        **{n: iteration.metrics.get(n) for n in (*FIGURES, *own_metrics([iteration.metrics]))},
         "failing": len(iteration.failing),
         "findings": ", ".join(visible(finding.kind) for finding in iteration.findings),
         "decision": decision_text(iteration.decision),
         "seconds": round(iteration.cost.seconds, 1),
     }
+
+
+def _fields(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """`FIELDS`, with the loops' own metrics after the pass rate."""
+    own = dict.fromkeys(field for row in rows for field in row if field not in FIELDS)
+    place = FIELDS.index("pass_rate") + 1
+    return (*FIELDS[:place], *own, *FIELDS[place:])
 
 
 def _markdown(table: Table) -> str:
@@ -138,9 +152,9 @@ def _column(field: str, rows: Sequence[Mapping[str, Any]]) -> Column:
     first, _, second = {"number": "#", "overfit_gap": "gap"}.get(field, field).rpartition("_")
     return Column(
         header=(first, second),
-        cells=[_said(field, row[field]) for row in rows],
+        cells=[_said(field, row.get(field)) for row in rows],
         right=_is_number(field),
-        drop=_DROP.get(field, 0),
+        drop=_DROP.get(field, 0 if field in FIELDS else 1),
         least=_LEAST.get(field),
     )
 
@@ -151,13 +165,17 @@ def _shown(field: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _said(field: str, value: Any) -> str:
-    if field in FIGURES:
+    if _is_figure(field):
         return figure_text(field, value)
     return "" if value is None else str(value)
 
 
+def _is_figure(field: str) -> bool:
+    return field in FIGURES or field not in FIELDS
+
+
 def _is_number(field: str) -> bool:
-    return field in (*FIGURES, "number", "failing", "seconds")
+    return _is_figure(field) or field in ("number", "failing", "seconds")
 
 
 def _finite(value: Any) -> Any:

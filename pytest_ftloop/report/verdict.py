@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.metrics import format_figure, own_metrics
 from pytest_ftloop.core.runs import mean_of
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
@@ -107,7 +107,8 @@ def noise_lines(
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
     seeds = ", ".join(str(run.seed) for run in sorted(runs, key=lambda run: run.seed))
     lines += paragraph(f"{plural(len(runs), 'run')}, seeds {seeds}", width, "  ", "    ")
-    for name in ("eval_loss", "pass_rate", "overfit_gap"):
+    own = own_metrics(run.metrics for run in runs)
+    for name in ("eval_loss", "pass_rate", *own, "overfit_gap"):
         values = [run.metrics[name] for run in runs if name in run.metrics]
         if name in measured and values and all(map(math.isfinite, values)):
             ends = f"{format_figure(name, min(values))} to {format_figure(name, max(values))}"
@@ -181,7 +182,12 @@ def flipped_lines(
 
 def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
     """What to do about a failing verdict."""
-    if verdict.kind == "regressed":
+    if verdict.kind == "regressed" and any(change.against for change in verdict.changes):
+        told = (
+            "lower training.learning_rate or the epochs, or mix rows of the guarded task into the "
+            "train set. If the loss is worth it, run ftloop accept --baseline and commit the log."
+        )
+    elif verdict.kind == "regressed":
         told = "ftloop diff shows what changed."
         baseline = result.baseline
         if baseline is not None and baseline.adjustments and not result.best.adjustments:

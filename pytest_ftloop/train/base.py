@@ -37,12 +37,13 @@ from pytest_ftloop.train.unloadable import (
 class Loan:
     """One run's use of the base model. `keep` saves base weights that the run will change.
 
-    `added_tokens` are those of the `Base`.
+    `added_tokens` and `loaded_from` are those of the `Base`.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     added_tokens: frozenset[int] = frozenset()
+    loaded_from: str = ""
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)
 
     def keep_trainable(self) -> None:
@@ -67,13 +68,17 @@ class Base:
     """A loaded base model and its tokenizer.
 
     `quantised_by` is the package that quantises the weights, empty if none does. `added_tokens` are
-    the ids of tokens that the loop file adds: the model has not seen them.
+    the ids of tokens that the loop file adds: the model has not seen them. `loaded_from` is the
+    name to load the model from for each run, empty for most models: to load one that initialises
+    some weights (Mamba, a checkpoint that lacks them) draws random numbers, and the adapter of a
+    plain script starts after these.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     quantised_by: str = ""
     added_tokens: frozenset[int] = frozenset()
+    loaded_from: str = ""
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -83,10 +88,12 @@ class Base:
         config fields), and peft's `unload()` restores only some of them: `modules_to_save` and
         trained biases remain. So the state of every module is saved and restored.
         """
-        loan = Loan(self.model, copy.deepcopy(self.tokenizer), self.added_tokens)
+        tokenizer = copy.deepcopy(self.tokenizer)
+        loan = Loan(self.model, tokenizer, self.added_tokens, self.loaded_from)
         states = [(module, _own_state(module)) for module in self.model.modules()]
         configs = [(config, _own_state(config)) for config in _configs(self.model)]
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]
+        tokens = [(weights, weights.data) for weights in _token_weights(self.model)]
         _keep_packing(self.model)
         try:
             yield loan
@@ -97,6 +104,9 @@ class Base:
             for parameter, requires_grad in trainable:
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = None
+            for parameter, data in tokens:
+                if parameter.shape != data.shape:  # tokens of a chat template were added in place
+                    parameter.data = data.to(parameter.device)
             with torch.no_grad():
                 for parameter, weights in loan.kept:
                     parameter.copy_(weights)
@@ -126,6 +136,7 @@ def load_base(
     check_files(id_, shown, where)
     # SFTTrainer seeds before it loads, so that weights missing in a checkpoint are reproducible.
     set_seed(int(training.get("seed", 42)))
+    seeded = torch.get_rng_state()
 
     def explain(error: Exception, words: str) -> ConfigError:
         check_adapter(id_, revision, shown, where)
@@ -139,6 +150,7 @@ def load_base(
     settings = Settings(lora={}, training=training)
     with boundary("loading the model", settings, locate, "model", explain=explain):
         model = create_model_from_path(id_, **kwargs)
+    draws = not torch.equal(seeded, torch.get_rng_state())
     check_trainable(model, shown, where)
     section = tokenizer or TokenizerSection.model_validate({})
     own, key = (section.name, "tokenizer.name") if section.name else (name, "model")
@@ -148,7 +160,7 @@ def load_base(
         added = frozenset[int]()
         if tokenizer is not None:
             added = with_section(model, loaded, tokenizer, locate)
-    return Base(model, loaded, added_tokens=added)
+    return Base(model, loaded, added_tokens=added, loaded_from=name if draws and not added else "")
 
 
 def live_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Base:
@@ -159,6 +171,12 @@ def live_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
     name = model.config.name_or_path
     shown = f"the given model's own name, {name!r},"
     return Base(model, load_tokenizer(name, shown, lambda _: None, "", cure=PASS_TOKENIZER))
+
+
+def _token_weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The weights of the embeddings and of the output layer, which have a row per token."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [weights for layer in layers if layer is not None for weights in layer.parameters()]
 
 
 def _keep_packing(model: PreTrainedModel) -> None:

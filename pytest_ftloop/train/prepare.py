@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from pytest_ftloop.core.chat import Message
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.core.records import Example, Settings, Wiring
+from pytest_ftloop.data.identity import split_revision
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
 from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
@@ -125,12 +126,15 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             groups = choice_examples(guard.within(task)).values()
             sets[guard.role_of_choices] = tuple(e for group in groups for e in group)
     args.eval_packing = False  # each example is measured on its own
+    id_, revision = split_revision(loan.loaded_from)
+    if revision:
+        args.model_init_kwargs = {**(args.model_init_kwargs or {}), "revision": revision}
     explain = functools.partial(
         explain_build, model=loan.model, tokenizer=loan.tokenizer, settings=settings, task=task
     )
     with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
         trainer = SFTTrainer(
-            model=loan.model,
+            model=id_ or loan.model,
             args=args,
             train_dataset=_train_rows(task, args),
             eval_dataset={role: examples_dataset(examples) for role, examples in sets.items()},
@@ -144,7 +148,7 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
             cure="Raise training.max_length, or shorten the prompts.",
         )
     check_steps(trainer, task)
-    check_head(trainer, task)
+    check_head(trainer, settings, task)
     trainer.remove_callback(PrinterCallback)  # it would print every log entry
     loan.keep_trainable()
     return trainer
@@ -213,7 +217,8 @@ def _check_vocabulary(trainer: SFTTrainer, task: Task) -> None:
 
     Otherwise it would be an index error deep in torch.
     """
-    size = trainer.model.get_input_embeddings().num_embeddings
+    # By the weights: peft's wrappers of embeddings have them, but not all have their size.
+    size = trainer.model.get_input_embeddings().weight.shape[0]
     for example in (*task.train.examples, *task.eval.examples, *task.guarded):
         strange = [i for i in example.row.get("input_ids", ()) if not 0 <= i < size]
         if strange:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,20 @@ MIN_EVAL_POINTS = 4
 """Fewest evaluation points without an `eval_strategy`: enough for a curve from a single epoch."""
 
 
+MOST_CANDIDATES = 8
+"""Evaluation points that are compared where the best one is chosen by a pass rate or score: each
+costs a copy of the adapter and a generation over the eval set. By default there are four."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An evaluation point that may be the best: its eval loss, results, and adapter weights."""
+
+    eval_loss: float
+    results: tuple[ExampleResult, ...]
+    weights: dict[str, torch.Tensor]
+
+
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Observes a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
 
@@ -37,9 +52,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, task: Task, settings: Settings, progress: Progress, pace: Pace | None = None
+        self,
+        task: Task,
+        settings: Settings,
+        progress: Progress,
+        pace: Pace | None = None,
+        metric: str = "eval_loss",
     ) -> None:
         self.task = task
+        self.metric = metric
+        self.candidates: dict[int, Candidate] = {}
         self.pace = pace
         self.stated = settings.training
         self.progress = progress
@@ -73,6 +95,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Choose the evaluation points, now that the trainer knows the number of steps."""
         self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
+        self.compared = spread(sorted(self.points), MOST_CANDIDATES)
 
     def on_step_begin(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
@@ -137,6 +160,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.best = results
         elif not self.best_step:  # no finite loss yet: the record still needs every example
             self.best = results
+        is_compared = self.metric != "eval_loss" and state.global_step in self.compared
+        if is_compared and math.isfinite(loss):
+            self.candidates[state.global_step] = Candidate(loss, results, trainable_weights(model))
 
     def _report(self, control: TrainerControl) -> None:
         """Send the evaluation point to the trackers that the trainer reports to, if any."""
@@ -158,6 +184,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.evals = [point for point in self.evals if point.step <= self.resume_step]
         if self.best_step > self.resume_step:
             self.best_step, self.best, self.best_weights = 0, (), {}
+        self.candidates = {s: c for s, c in self.candidates.items() if s <= self.resume_step}
         self.train_losses.forget_from(self.resume_step)
 
 
@@ -179,6 +206,13 @@ def evaluation_points(stated: Mapping[str, Any], steps: int, epoch: int) -> froz
         return frozenset({*range(every, steps + 1, every), steps})
     count = min(max(MIN_EVAL_POINTS, math.ceil(steps / max(epoch, 1))), steps)
     return frozenset(round(steps * (i + 1) / count) for i in range(count))
+
+
+def spread(points: Sequence[int], most: int) -> frozenset[int]:
+    """At most `most` of the points, evenly spread, the first and the last among them."""
+    if len(points) <= most:
+        return frozenset(points)
+    return frozenset(points[round(i * (len(points) - 1) / (most - 1))] for i in range(most))
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -21,6 +21,18 @@ NO_TEMPLATE = (
 )
 
 
+TEMPLATE_FILES = (".jinja", ".j2")
+"""How the names of templates end that trl takes as files, without a tokenizer."""
+
+ADDS_TOKENS = "training.chat_template_path: the tokenizer there has tokens that this model lacks"
+
+ADD_THEM = (
+    "Name a .jinja file instead, and add the tokens: tokenizer: {add_special_tokens: [...]}, "
+    "training: {eos_token: ...}; then train the embeddings and the output layer by "
+    "lora.modules_to_save."
+)
+
+
 def explain_build(
     error: Exception,
     words: str,
@@ -35,6 +47,13 @@ def explain_build(
     Raises `DataError` for a row that the chat template refuses.
     """
     check_templates(Renderer(tokenizer), (*task.train.examples, *task.eval.examples))
+    if "embed_tokens" in words and _is_cloned(settings):
+        return ConfigError(
+            f"{ADDS_TOKENS}, and trl trains their embeddings under the name embed_tokens, which no "
+            "layer of this model has",
+            where=task.locate("training.chat_template_path"),
+            cure=ADD_THEM,
+        )
     if "arget modules" in words and "not found" in words:
         return ConfigError(
             f"lora.target_modules {settings.lora.get('target_modules')!r} match no module of the "
@@ -47,11 +66,19 @@ def explain_build(
     if "DataParallel" in words:
         return ConfigError("this process sees more than one GPU", cure=cure_of(error, words))
     template = str(settings.training.get("chat_template_path") or "")
-    if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
+    if template.endswith(TEMPLATE_FILES) and not Path(template).is_file():
         return ConfigError(
             f"training.chat_template_path: there is no file {template}",
             where=task.locate("training.chat_template_path"),
             cure="A relative path starts from the loop file.",
+        )
+    if "generation %}" in words and settings.training.get("assistant_only_loss"):
+        return ConfigError(
+            "training.assistant_only_loss: the chat template does not mark the answers "
+            "({% generation %}), and trl has no version of it that does",
+            where=task.locate("training.assistant_only_loss"),
+            cure="Set training.chat_template_path to a template that marks them; or give the last "
+            "answer as completion, then the loss is of it alone.",
         )
     if "chat template" in words or "chat_template" in words:
         return ConfigError(
@@ -79,7 +106,7 @@ def check_steps(trainer: SFTTrainer, task: Task) -> None:
         )
 
 
-def check_head(trainer: SFTTrainer, task: Task) -> None:
+def check_head(trainer: SFTTrainer, settings: Settings, task: Task) -> None:
     """Raise `ConfigError` if trained tokens would not count in the output layer.
 
     trl multiplies by the output layer's own weights. Where those are the embeddings' (tied), peft
@@ -88,6 +115,13 @@ def check_head(trainer: SFTTrainer, task: Task) -> None:
     model = trainer.model
     if not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
         return
+    if _is_cloned(settings) and not settings.lora.get("trainable_token_indices"):
+        raise ConfigError(
+            f"{ADDS_TOKENS}, and the output layer of this model shares its weights with the "
+            "embeddings: trl does not use the rows that peft trains there",
+            where=task.locate("training.chat_template_path"),
+            cure=ADD_THEM,
+        )
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     both = (model.get_input_embeddings(), model.get_output_embeddings())
     modules = ", ".join(dict.fromkeys(names[id(module)] for module in both))
@@ -97,6 +131,12 @@ def check_head(trainer: SFTTrainer, task: Task) -> None:
         where=task.locate("lora.trainable_token_indices"),
         cure=f"Train them whole: lora: {{modules_to_save: [{modules}]}}.",
     )
+
+
+def _is_cloned(settings: Settings) -> bool:
+    """Whether the chat template is that of another tokenizer, whose tokens trl adds too."""
+    template = str(settings.training.get("chat_template_path") or "")
+    return bool(template) and not template.endswith(TEMPLATE_FILES)
 
 
 def _linear_modules(model: Any) -> list[str]:

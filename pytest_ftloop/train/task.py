@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.scoring import Scoring
@@ -75,37 +75,62 @@ class Task:
         return tuple(example for guard in self.guards for example in guard.rows.examples)
 
 
+EVAL = "eval"
+"""The role of the eval set; that of a guard is `Guard.role`."""
+
+
 @dataclass(frozen=True)
 class Missing:
-    """What of the eval set is to be measured with weights that exist.
+    """What of one set of rows is to be measured with weights that exist.
 
-    `losses` are the examples without a known loss, `answers` those without an output or choice, and
-    `base` those whose loss with the untrained base is unknown. `max_new_tokens` is the limit by
-    which the known outputs were generated, 0 if there are none or it is unknown.
+    `losses` are the examples without a known loss, `answers` those without an output or choice.
+    `max_new_tokens` is the limit by which the known outputs were generated, 0 if there are none or
+    it is unknown.
     """
 
     losses: tuple[Example, ...] = ()
     answers: tuple[Example, ...] = ()
-    base: tuple[Example, ...] = ()
     max_new_tokens: int = 0
 
     def __bool__(self) -> bool:
-        """Whether the model is needed. The base's loss alone is not worth loading it."""
+        """Whether anything is."""
         return bool(self.losses or self.answers)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured of `Missing`: rows with losses, rows with outputs, rows of the base.
+    """What was measured of `Missing`: rows with losses, rows with outputs or choices.
 
     `answers` are all examples where the limit `max_new_tokens` had to rise: a longer answer is
-    expected now. Those of generated outputs are not scored yet.
+    expected now. Generated outputs are not scored yet.
     """
 
     losses: tuple[ExampleResult, ...] = ()
     answers: tuple[ExampleResult, ...] = ()
-    base: tuple[ExampleResult, ...] = ()
     max_new_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """What is missing by role: of the trained weights, and of the untrained base."""
+
+    trained: Mapping[str, Missing]
+    base: Mapping[str, Missing]
+
+    def ids(self, role: str, *, by_choice: bool) -> frozenset[str]:
+        """The ids of the examples of a role that have to be tokenised with their answers."""
+        missing = [of[role] for of in (self.trained, self.base) if role in of]
+        rows = [*(e for m in missing for e in m.losses)]
+        rows += [e for m in missing for e in m.answers] if by_choice else []
+        return frozenset(example.id for example in rows)
+
+
+@dataclass(frozen=True)
+class FoundAll:
+    """What was measured of `ToMeasure`, by role."""
+
+    trained: Mapping[str, Found]
+    base: Mapping[str, Found]
 
 
 def train_sample(train: DataSet, size: int) -> tuple[Example, ...]:

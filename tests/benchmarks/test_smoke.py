@@ -36,7 +36,11 @@ def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
 
 
 @pytest.mark.parametrize(
-    "script", ["bench.py", "faults.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"]
+    "script",
+    [
+        *("architectures.py", "bench.py", "faults.py", "instruct.py", "policy.py", "real_gate.py"),
+        *("same_losses.py", "slices.py"),
+    ],
 )
 def test_benchmark_that_trains_starts(script: str) -> None:
     """It can be imported, and explains its options."""
@@ -45,7 +49,7 @@ def test_benchmark_that_trains_starts(script: str) -> None:
 
 def test_gate_is_simulated() -> None:
     """Ten trials per cell hold the bounds, which allow for their own error."""
-    assert "All 103 bounds hold" in benchmark("gate.py", "--trials", "10")
+    assert "All 134 bounds hold" in benchmark("gate.py", "--trials", "10")
 
 
 def test_long_log_is_judged() -> None:
@@ -87,6 +91,27 @@ def test_losses_are_the_same_as_in_a_plain_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_architectures_are_measured_by_hand() -> None:
+    """A model of another architecture gives the same losses, figures and answers by hand."""
+    forms = ("prompt/completion", "tokens")
+    printed = benchmark("architectures.py", "--only", "qwen3_moe", "--forms", *forms)
+    assert "| qwen3_moe      | 4 of 4       | 16 of 16          |" in printed
+    assert "| 24 of 24        |" in printed
+
+
+@pytest.mark.slow
+def test_chats_are_measured_by_hand() -> None:
+    """Forms of chat rows on the embedded model give the same losses and answers by hand."""
+    from pytest_ftloop.core.progress import Silent
+    from pytest_ftloop.train.tiny import tiny_folder
+
+    forms = ("system", "answers-only", "no-thinking")
+    printed = benchmark("instruct.py", str(tiny_folder(Silent())), "--steps", "2", "--only", *forms)
+    assert printed.count("| 2 of 2            |") == len(forms)
+    assert printed.count("| 16 of 16        |") == len(forms)
+
+
+@pytest.mark.slow
 def test_planted_faults_are_trained_once(tmp_path: Path) -> None:
     """A second run reads what the first one trained, and prints the same tables."""
     arguments = ("faults.py", "--smoke", "--kept", str(tmp_path))
@@ -109,6 +134,14 @@ def test_planted_slices_are_looked_for() -> None:
 def test_many_wrong_labels_are_looked_for() -> None:
     """The table of a task that no rule was mended on is printed."""
     assert "of these named" in benchmark("slices.py", "--smoke", "--only", "many")
+
+
+def test_wrong_labels_are_looked_for_by_words() -> None:
+    """Each task's table is printed, and 20% wrong labels of the held-out one are named."""
+    printed = benchmark("slices.py", "--only", "words", "--blocks", "1")
+    library = printed.partition("library, by words")[2].splitlines()
+    (line,) = (line.split() for line in library if line.startswith("20% wrong"))
+    assert ["4", "4"] == line[2:4]
 
 
 @pytest.mark.slow

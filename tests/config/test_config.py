@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.config.gates import Gate, Regression
-from pytest_ftloop.config.loop_config import Mixture, read_loop_file
+from pytest_ftloop.config.loop_config import Columns, Mixture, read_loop_file
 from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.records import Settings
@@ -28,8 +28,8 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
     config = read(FULL)
     assert ("feelings", "gpt2", "data/train.jsonl") == (config.name, config.model, config.train)
     assert {"hub": "owner/name", "split": "test", "revision": "abc"} == config.eval
-    columns = dataclasses.astuple(config.columns)
-    assert ("key", ("label", "length"), "body", ("answers",)) == columns
+    columns = Columns(id="key", tags=("label", "length"), text="body", keep=("answers",))
+    assert columns == config.columns
     assert 10 == config.train_sample
     assert {"r": 4, "target_modules": ["c_attn"]} == config.settings.lora
     assert {
@@ -54,7 +54,7 @@ def test_smallest_file(read: Any) -> None:
     assert ("s", "tiny", None) == (config.name, config.model, config.split)
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
-    assert (4, 2, "eval_loss", None, 1, "rules") == tuple(config.loop.model_dump().values())
+    assert (4, 2, None, None, 1, "rules") == tuple(config.loop.model_dump().values())
 
 
 @pytest.mark.parametrize("stated", ["", " {}", " true", " ~"])

@@ -140,3 +140,11 @@ def test_findings_are_records_of_plain_numbers():
     for finding in (finding for name in REAL for finding in diagnose(real(name))):
         assert {float, int, str} >= {type(value) for value in finding.evidence.values()}
         assert (finding.message.endswith("."), len(finding.message.splitlines())) == (True, 1)
+
+
+def test_a_run_that_wobbled_is_not_said_to_have_converged():
+    """Peaks in the first half and a level end: the remedy of the peaks comes first."""
+    level = [1 + 4 * math.exp(-n / 8) for n in range(100)]
+    wobbles = (2.0, 3.0, 1.5, 2.4, 1.2, 1.9, 1.05, 1.05, 1.05, 1.05, 1.05, 1.05)
+    assert ["converged"] == kinds(evidence(level, wobbles[-6:]))
+    assert ["oscillation"] == kinds(evidence(level, wobbles))

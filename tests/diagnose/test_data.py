@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -230,6 +231,16 @@ def test_hostile_data_is_told_shortly() -> None:
     ]
     strange = edited(long[1], 40, completion=f" x{HOSTILE[:56]}x")
     again = [{**row, "id": f"x{row['id']}", "completion": f" {LABELS[0]}"} for row in long[0]]
+    # One word decides the label, but the first 80 labels of the train set are drawn at random.
+    cued = [
+        [
+            row | {"prompt": f"{LABELS[n % 4][::-1]} {row['prompt']}", "completion": LABELS[n % 4]}
+            for n, row in enumerate(some)
+        ]
+        for some in long
+    ]
+    draw = random.Random(0)
+    mislabelled = (edited(cued[0], 80, completion=lambda _: draw.choice(LABELS)), cued[1])
     sets = [
         (long[0] + again, strange),  # contradictions, unseen labels
         (long[0], long[1][:20] + long[0][:20]),  # leak
@@ -238,14 +249,18 @@ def test_hostile_data_is_told_shortly() -> None:
         (edited(long[0], 100, completion=" "), long[1]),
         (long[0], edited(long[1], 100, prompt=lambda p: f"{p}{HOSTILE}:")),  # template
         (long[0], long[1][:5]),
+        mislabelled,
     ]
     kinds = set()
     gates = [parse_gate(f"pass_rate[{HOSTILE}]", ">= 90%"), parse_gate("eval_loss", "<= 1")]
     for train, eval_ in sets:
         for finding in found(train, eval_, *gates).values():
             kinds.add(finding.kind)
-            assert len(finding.message) < 500
-            assert all(len(str(value)) < 200 for value in finding.evidence.values())
+            ids = len(str(finding.evidence.get("ids", "")))
+            assert ids < 20 * 75
+            assert len(finding.message) - ids < 500
+            figures = {**finding.evidence, "ids": ""}
+            assert all(len(str(value)) < 200 for value in figures.values())
     assert {rule.__name__.replace("_", "-") for rule in RULES} == kinds
 
 

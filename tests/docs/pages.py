@@ -13,7 +13,7 @@ LOGGED = (QUICKSTART / "improvement_log").is_dir()
 PAGES = (
     *("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"),
     *("docs/reference.md", "docs/log.md", "docs/diagnosis.md", "docs/training.md", "docs/gate.md"),
-    "docs/comparison.md",
+    *("docs/comparison.md", "docs/evaluation.md"),
     *("docs/github.md", "docs/benchmarks.md", "docs/appendix.md"),
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}

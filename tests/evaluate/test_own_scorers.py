@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,16 +187,35 @@ def test_function_raises(write_module: Callable[[str, str], Path]) -> None:
     assert isinstance(error.__cause__, ValueError)
 
 
-def test_function_that_wants_another_column(write_module: Callable[[str, str], Path]) -> None:
-    """It reads the columns of `data.keep`; the error on a missing one says how to get it."""
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        ("output", ["out"]),
+        ("prompt, output", ["asked", "out"]),
+        ("example, *, expected, least=3", None),
+        ("prompt, example, expected, output", ["asked", {"id": "e1", "tags": []}, "yes", "out"]),
+        ("o, e, x", ["out", "yes", {"id": "e1", "tags": []}]),
+        ("o, e, x, more=1", ["out", "yes", {"id": "e1", "tags": []}, 1]),
+        ("output, e, x", ["out", "yes", {"id": "e1", "tags": []}]),
+        ("*all", [("out", "yes", {"id": "e1", "tags": []})]),
+        ("o, e, x, /", ["out", "yes", {"id": "e1", "tags": []}]),
+    ],
+)
+def test_parameters(parameters: str, wanted: Any, write_module: Callable[[str, str], Path]) -> None:
+    """A function takes any of output, expected, example and prompt by name, or three by place."""
     folder = write_module(
-        "ftl_column", "def f(output, expected, example):\n    return output in example['answers']\n"
+        "ftl_takes",
+        f"SEEN = []\ndef f({parameters}):\n    SEEN.append(locals())\n    return True\n",
     )
-    scorer = load_scorer(Scoring(scorer="ftl_column:f"), folder=folder)
-    assert scorer(replace(an_example(), kept={"answers": ["x", "y"]}), "y").passed
-    with pytest.raises(ScoringError) as caught:
-        scorer(an_example(), "x")
-    assert "Columns that trl does not read are named in data.keep." in caught.value.cure
+    example = Example("e1", "c", {}, prompt="asked", expected="yes", where=WHERE)
+    if wanted is None:  # one that is neither
+        with pytest.raises(ConfigError, match="can't be called as function"):
+            load_scorer(Scoring(scorer="ftl_takes:f"), folder=folder)
+        return
+    assert load_scorer(Scoring(scorer="ftl_takes:f"), folder=folder)(example, "out").passed
+    assert [dict(zip(sys.modules["ftl_takes"].SEEN[0], wanted, strict=True))] == [
+        *sys.modules["ftl_takes"].SEEN
+    ]
 
 
 def test_hook_raises_without_a_message() -> None:
@@ -265,7 +283,7 @@ def test_missing_function_is_guessed(write_module: Callable[[str, str], Path]) -
     [
         ("f = 3", "wanted a function, found int"),
         ("", "has no function 'f'"),
-        ("def f(output): ...", r"can't be called as function\(output, expected, example\)"),
+        ("def f(output, other): ...", r"can't be called as function\(output, expected, example\)"),
         ("import ftl_nowhere", "raised ModuleNotFoundError: No module named 'ftl_nowhere'"),
         ("1 / 0", r"importing ftl_faulty raised ZeroDivisionError: division by zero"),
         ("def f(:", "raised SyntaxError"),

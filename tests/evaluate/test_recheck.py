@@ -14,7 +14,7 @@ from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Tolerance, compare
 from tests.fakes import fake_example
 
-EVERYTHING = Tolerance(1.0, math.inf, "")
+EVERYTHING = Tolerance(1.0, math.inf)
 
 
 def results(count: int, **fields: Any) -> list[ExampleResult]:
@@ -39,7 +39,7 @@ RESULTS = st.lists(
 def test_equal_results_hold_at_any_tolerance(rows: list[ExampleResult]) -> None:
     """Results compared with themselves have no problem, even where nothing is tolerated."""
     found = compare(rows, rows)
-    assert () == found.problems(Tolerance(0.0, 0.0, ""))
+    assert () == found.problems(Tolerance(0.0, 0.0))
     assert (len(rows), (), 0, 0) == (found.examples, found.flips, found.changed, found.retokenised)
     assert found.worst is not None
     assert 0.0 == found.worst.size
@@ -70,7 +70,7 @@ def test_share_of_flips_that_is_tolerated(flipped: int, tolerance: float, fails:
     """Of ten examples one may flip at 10%, two may not; the problem names both figures."""
     before = results(10)
     after = [replace(row, passed=n >= flipped) for n, row in enumerate(before)]
-    problems = compare(before, after).problems(Tolerance(tolerance, 1.0, ""))
+    problems = compare(before, after).problems(Tolerance(tolerance, 1.0))
     wanted = f"{flipped} of 10 examples flipped (tolerance {100 * tolerance:g}%)"
     assert ([wanted] if fails else []) == list(problems)
 
@@ -120,7 +120,7 @@ def test_mean_of_a_score_moves_no_further_than_flips(score: float, fails: bool) 
     """Where nothing passes a score shows what was lost: its mean may move as far as flips may."""
     before = results(4, passed=False, scores={"score.fields": 0.5})
     after = [replace(before[0], scores={"score.fields": score}), *before[1:]]
-    problems = compare(before, after).problems(Tolerance(0.05, 1.0, ""))
+    problems = compare(before, after).problems(Tolerance(0.05, 1.0))
     mean = 0.375 + score / 4
     wanted = f"score.fields is {mean:.4f}, in the log 0.5000 (tolerance 0.05)"
     assert ([wanted] if fails else []) == list(problems)

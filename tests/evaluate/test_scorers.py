@@ -273,6 +273,48 @@ def test_tool_calls_compare_as_json(output: str, passing: set[str]) -> None:
     assert passing == passed
 
 
+QWEN = (
+    "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n[2]\n</parameter>\n"
+    "</function>\n</tool_call>"
+)
+QWEN_TURNED = (
+    "<tool_call>\n<function=f>\n<parameter=b>\n[2]\n</parameter>\n<parameter=a>\n1\n</parameter>\n"
+    "</function>\n</tool_call>"
+)
+GLM = (
+    "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n"
+    "<arg_key>b</arg_key>\n<arg_value>[2]</arg_value>\n</tool_call>"
+)
+GLM_TURNED = (
+    "<tool_call>f\n<arg_key>b</arg_key>\n<arg_value>[2]</arg_value>\n"
+    "<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+)
+BESIDE = 'to=functions.f json{"a": 1, "b": [2]}'
+ALL = {"exact", "contains", "json"}
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "passing"),
+    [
+        (QWEN, QWEN, ALL),
+        (QWEN, QWEN_TURNED, ALL),
+        (QWEN, f"I call it. {QWEN_TURNED}", {"contains"}),
+        (QWEN, QWEN.replace("=f>", "=g>"), set()),
+        (QWEN, QWEN_TURNED.replace("[2]", "[3]"), set()),
+        (QWEN, QWEN.replace("=a>", "=c>"), set()),
+        (GLM, GLM_TURNED, ALL),
+        (GLM, GLM.replace(">f", ">g"), set()),
+        (GLM, GLM_TURNED.replace(">1<", ">2<"), set()),
+        (BESIDE, 'to=functions.f json{"b": [2], "a": 1}', {"exact", "json"}),
+        (BESIDE, 'to=functions.g json{"a": 1, "b": [2]}', set()),
+    ],
+)
+def test_tool_calls_that_are_not_all_json(expected: str, output: str, passing: set[str]) -> None:
+    """Arguments may be in any order; a name outside the JSON, or without any, must be equal."""
+    example = called({"a": 1, "b": [2]}, expected)
+    assert passing == {name for name in ALL if load_scorer(Scoring(name))(example, output)}
+
+
 def test_an_answer_without_tool_calls_is_text() -> None:
     """JSON in an answer that calls no tool is compared as it stands by `exact`."""
     example = Example(

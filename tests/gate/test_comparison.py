@@ -93,9 +93,9 @@ def sides(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Side, Side, Side | None
     """What was compared: the candidate's side, the baseline's, the anchor's."""
     seen: list[tuple[Side, Side, Side | None]] = []
 
-    def watched(new: Side, old: Side, past: Side | None, groups: Any, rule: Any) -> Verdict:
+    def watched(new: Side, old: Side, past: Side | None, *others: Any) -> Verdict:
         seen.append((new, old, past))
-        return compare(new, old, past, groups, rule)
+        return compare(new, old, past, *others)
 
     monkeypatch.setattr(comparison_module, "compare", watched)
     return seen

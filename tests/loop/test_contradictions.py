@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pytest_ftloop.core.errors import DamagedLogError
 from pytest_ftloop.loop.loop import Loop
@@ -95,8 +96,10 @@ def test_forged_seed_run(tmp_path: Path, key: str) -> None:
     more: dict[str, Any] = {"loop": {"iterations": 1, "seeds": 2}}
     run(config(tmp_path, **more))
     (record,) = (tmp_path / "improvement_log/s/seeds").glob("*.yaml")
-    record = forge(record, (f"\n{key}: ", f"\n{key}: 0ff"))
-    assert refused(tmp_path, record, **more).startswith(f"it says {key} 0ff")
+    said = f"{key}: {yaml.safe_load(record.read_text(encoding='utf-8'))[key]}"
+    forged = f"{key}: {'0f' * 32}"
+    record = forge(record, (said, forged))
+    assert refused(tmp_path, record, **more).startswith(f"it says {key} 0f0f")
 
 
 def test_rounded_settings_are_sound(tmp_path: Path) -> None:

@@ -54,9 +54,12 @@ def test_record_says_what_was_trained(tmp_path: Path) -> None:
 
 
 def test_base_is_measured_once(tmp_path: Path) -> None:
-    """The untrained base's loss is taken from the chain's first iteration, also when resumed."""
-    assert [None, 6.0] == run(config(tmp_path, iterations=2))[1].base_losses
-    assert [6.0] == run(config(tmp_path, iterations=3))[1].base_losses
+    """The untrained base is measured once, and then taken from the log, also when resumed."""
+    first, resumed = FakeBackend(), FakeBackend()
+    run(config(tmp_path, iterations=2), first)
+    assert [None, 6.0] == first.base_losses
+    run(config(tmp_path, iterations=3), resumed)
+    assert [6.0] == resumed.base_losses
 
 
 def test_best_iteration_is_judged(tmp_path: Path) -> None:

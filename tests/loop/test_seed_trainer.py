@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Run
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.loop.seeds import SeedTrainer
@@ -51,6 +52,8 @@ class SeedBackend:
 
 class FakeInputs:
     """Only what tells settings apart."""
+
+    set_metrics = MappingProxyType[str, SetMetric]({})
 
     def fingerprint(self, config: Any, settings: Settings) -> str:
         return f"{settings.training['seed']:064x}"

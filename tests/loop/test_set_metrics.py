@@ -43,14 +43,23 @@ def test_an_edited_function_makes_the_log_out_of_date(tmp_path: Path) -> None:
     assert edited.best.fingerprint != first.best.fingerprint
 
 
-def test_an_edited_figure_is_found(tmp_path: Path) -> None:
-    """A record whose built-in metric is not that of its table is damaged."""
-    result, _ = run(config(tmp_path, metrics=["accuracy"], iterations=1))
+@pytest.mark.parametrize(
+    ("metrics", "found"),
+    [
+        ({"m": "accuracy"}, "it says m 0.9, its table of examples 0.0"),
+        ({"m": "constant_metric:f"}, "it says m 0.9, but its outputs give 0.000000"),
+    ],
+)
+def test_an_edited_figure_is_found(tmp_path: Path, metrics: dict[str, str], found: str) -> None:
+    """A record whose metric of the set is not that of its outputs is damaged."""
+    (tmp_path / "constant_metric.py").write_text("def f(outputs, expected, rows): return 0\n")
+    result, _ = run(config(tmp_path, metrics=metrics, iterations=1))
     record, table = result.files
-    text = record.read_text().replace("  accuracy: 0.0\n", "  accuracy: 0.9\n")
+    text = record.read_text().replace("  m: 0.0\n", "  m: 0.9\n")
     stem = f"{record.stem[:-5]}-{tag_of(text)}"
     record.unlink()
     (record.parent / f"{stem}.yaml").write_text(text)
     table.rename(table.parent / f"{stem}.examples.csv")
-    with pytest.raises(LogError, match=r"it says accuracy 0.9, its table of examples 0.0"):
-        run(config(tmp_path, metrics=["accuracy"], iterations=1))
+    with pytest.raises(LogError) as caught:
+        run(config(tmp_path, metrics=metrics, iterations=1))
+    assert found in str(caught.value)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.task import Found, Missing
+    from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 STEPS = 100
 SHIFTS = (0.0, 1.0, -1.0, 0.5, -0.5)
@@ -63,6 +63,7 @@ class FakeBackend:
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
         pace: Pace | None = None,
+        metric: str = "eval_loss",
         keep: Any = None,
     ) -> Run:
         rate = settings.get("training.learning_rate")
@@ -89,7 +90,7 @@ class FakeBackend:
     ) -> tuple[ExampleResult, ...]:
         raise AssertionError("the fake trains no adapter that could be measured")
 
-    def measure_missing(self, settings: Settings, adapter: Path, missing: Missing) -> Found:
+    def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         raise AssertionError("there is no adapter that could be measured")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:

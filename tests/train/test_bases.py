@@ -254,3 +254,111 @@ def test_a_template_that_refuses_a_row_names_it(tiny: Path, task: Any, tmp_path:
         run_lora(base, given, settings(chat_template_path=str(file)), Silent())
     assert "'1-003'" in caught.value.message
     assert train.examples[3].where == caught.value.where
+
+
+@pytest.fixture
+def template(tiny: Path, tmp_path: Path) -> str:
+    """The folder of a tokenizer that has a chat template, and two tokens more than the tiny one."""
+    tokenizer = t.AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|from|>"], "eos_token": "<|end|>"})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|from|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|from|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path / "template")
+    return str(tmp_path / "template")
+
+
+def llama(tiny: Path, to: Path, *, tied: bool = False) -> str:
+    """A random model whose output layer has weights of its own, or those of the embeddings."""
+    end = t.AutoTokenizer.from_pretrained(tiny).eos_token_id
+    config = t.LlamaConfig(
+        vocab_size=1024, **SMALL, tie_word_embeddings=tied, bos_token_id=end, eos_token_id=end
+    )
+    return saved(t.LlamaForCausalLM(config), tiny, to)
+
+
+def chats(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of messages."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
+        }
+        for row in rows(count, seed)
+    ]
+
+
+def test_a_template_with_tokens_leaves_the_base_as_it_was(
+    tiny: Path, template: str, task: Any, tmp_path: Path
+) -> None:
+    """Each iteration adds the tokens anew, so its losses are those of a fresh base, to the bit."""
+    base = load_base(llama(tiny, tmp_path / "llama"), {}, locate)
+    train = data_set(chats(16, 1), "train")
+    stated = task(train=train, eval=data_set(chats(4, 2), "eval"), train_sample=train.examples)
+    changed = settings(chat_template_path=template, max_steps=2)
+    runs = [run_lora(base, stated, changed, Silent()) for _ in range(2)]
+    first, second = ([step.loss for step in run.training.steps] for run in runs)
+    assert first == second
+    assert runs[0].training.vocabulary > 1024 == base.model.get_input_embeddings().weight.shape[0]
+    assert () == runs[0].training.wiring.untrained_tokens
+
+
+@pytest.mark.parametrize(
+    ("tied", "words"),
+    [(True, "the output layer of this model shares its weights"), (None, "under the name embed")],
+    ids=["tied", "gpt2"],
+)
+def test_a_template_with_tokens_that_trl_can_not_train(
+    tiny: Path, template: str, task: Any, tmp_path: Path, tied: bool | None, words: str
+) -> None:
+    """The error is at the template, and the cure adds the tokens by the section `tokenizer`."""
+    name = llama(tiny, tmp_path / "llama", tied=True) if tied else str(tiny)
+    train = data_set(chats(16, 1), "train")
+    stated = task(train=train, train_sample=train.examples, locate=locate)
+    with pytest.raises(ConfigError) as caught:
+        run_lora(
+            load_base(name, {}, locate), stated, settings(chat_template_path=template), Silent()
+        )
+    assert words in caught.value.message
+    assert "training.chat_template_path" == str(caught.value.where)
+    assert "tokenizer: {add_special_tokens: [...]}" in caught.value.cure
+
+
+def test_trained_token_indices(tiny: Path, task: Any, tmp_path: Path) -> None:
+    """Rows of embeddings are trained beside LoRA where the output layer has its own weights."""
+    base = load_base(llama(tiny, tmp_path / "llama"), {}, locate)
+    changed = Settings(
+        lora={**LORA, "trainable_token_indices": [5, 6]}, training=settings(max_steps=2).training
+    )
+    run = run_lora(base, task(), changed, Silent(), adapter=tmp_path / "adapter")
+    assert run.training.adapter_moved
+    shapes = [tuple(w.shape) for w in peft.load_peft_weights(tmp_path / "adapter").values()]
+    assert (2, SMALL["hidden_size"]) in shapes
+
+
+def test_experts_without_dropout(tiny: Path, task: Any, tmp_path: Path) -> None:
+    """peft trains the weights of experts without dropout; the error is at the setting."""
+    config = t.Qwen3MoeConfig(
+        vocab_size=1024, **SMALL, num_key_value_heads=2, head_dim=16, num_experts=2,
+        num_experts_per_tok=1, moe_intermediate_size=16,
+    )  # fmt: skip
+    base = load_base(saved(t.Qwen3MoeForCausalLM(config), tiny, tmp_path / "moe"), {}, locate)
+    with pytest.raises(ConfigError) as caught:
+        run_lora(base, task(locate=locate), settings(max_steps=1), Silent())
+    assert "lora.lora_dropout" == str(caught.value.where)
+    assert caught.value.cure.endswith("set lora.lora_dropout: 0.")
+
+
+def test_answers_that_the_template_does_not_mark(tiny: Path, task: Any) -> None:
+    """A loss of the answers alone needs their marks; the error says what to do without them."""
+    base = load_base(str(tiny), {}, locate)
+    base.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    train = data_set(chats(8, 1), "train")
+    stated = task(train=train, eval=train, train_sample=train.examples, locate=locate)
+    with pytest.raises(ConfigError) as caught:
+        run_lora(base, stated, settings(assistant_only_loss=True), Silent())
+    assert "training.assistant_only_loss" == str(caught.value.where)
+    assert "give the last answer as completion" in caught.value.cure

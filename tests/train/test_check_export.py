@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.config.scoring import Scoring
@@ -19,6 +21,7 @@ from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.loop.checked_export import Recheck
 from pytest_ftloop.loop.workspace import find_logs
 from pytest_ftloop.train.afresh import measure_afresh
+from tests.endpoints import Reply, endpoint, message, models
 from tests.small_base import rows
 
 Capture = pytest.CaptureFixture[str]
@@ -208,6 +211,8 @@ def test_fault_is_found(
     assert lines[0].startswith("adapter"), lines
     assert ": FAILED: " in lines[0]
     assert said in lines[0]
+    other_file = spoil in (cut_file, half_the_tensors, nan_weights)
+    assert other_file == ("is not the one that iteration 001-" in lines[0])
 
 
 MERGED_FAULTS = [cut_file, nan_weights, no_tokenizer]
@@ -251,3 +256,33 @@ def test_scorers_of_probabilities(out: Path, scoring: Scoring) -> None:
         else:
             assert result.passed == (result.mean_loss <= 0.5)
     assert 24 == len(measured.examples)
+
+
+class Server:
+    """Serves a merged model by plain transformers, as a user's server does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.lock = threading.Lock()
+
+    def __call__(self, path: str, body: Any) -> Reply:
+        if path == "models":
+            return models("merged")
+        how = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
+        asked = self.tokenizer.apply_chat_template(body["messages"], **how)
+        with self.lock:
+            out = self.model.generate(**asked, do_sample=False, max_new_tokens=body["max_tokens"])
+        answer = out[0, asked["input_ids"].shape[1] :]
+        return message(self.tokenizer.decode(answer, skip_special_tokens=True))
+
+
+def test_served_model_is_checked(out: Path, capsys: Capture) -> None:
+    """A server of the merged model holds; one with another chat template does not."""
+    server = Server(out / "merged")
+    with endpoint(server) as at:
+        assert 0 == main(["export", "--check-endpoint", at.url]), capsys.readouterr()
+        assert "ok: 24 examples as logged: 0 flipped" in capsys.readouterr().out
+        server.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        assert 1 == main(["export", "--check-endpoint", at.url])
+    assert "FAILED: " in capsys.readouterr().out

@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.config.scoring import Scoring
@@ -22,7 +22,7 @@ from pytest_ftloop.core.errors import ConfigError, DataError, TrainingError
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Settings
-from pytest_ftloop.train.base import Base
+from pytest_ftloop.train.base import Base, load_base
 from pytest_ftloop.train.early_end import Pace
 from pytest_ftloop.train.lora import run_lora
 from pytest_ftloop.train.recorder import evaluation_points
@@ -54,6 +54,29 @@ def plain_script_losses(
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return [log["loss"] for log in trainer.state.log_history if "loss" in log]
+
+
+@pytest.fixture
+def incomplete(tiny: Path, tmp_path: Path) -> Path:
+    """The folder of a model without weights for its output layer: to load it draws them."""
+    config = LlamaConfig(
+        vocab_size=1024, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    weights = {name: w for name, w in model.state_dict().items() if "lm_head" not in name}
+    model.save_pretrained(tmp_path / "model", state_dict=weights)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_base_whose_weights_are_drawn(incomplete: Path, task: Any, tmp_path: Path) -> None:
+    """With each seed it has the weights and the losses that a plain script has with that seed."""
+    base = load_base(str(incomplete), {}, None)
+    for seed in (42, 7):
+        changed = {"seed": seed, "max_steps": 3}
+        plain = plain_script_losses(incomplete, rows(48, 1), tmp_path, **changed)
+        assert plain == losses_of(run_lora(base, task(), settings(**changed), Silent()))
 
 
 def losses_of(run: Any) -> list[float]:

@@ -218,21 +218,23 @@
     overfit_gap: [["overfit_gap", "overfit gap", "accent"]],
     token_accuracy: [["token_accuracy", "token accuracy", "accent"]],
   };
-  const isRate = (name) => name === "pass_rate" || name === "token_accuracy";
+  // A loop's own metrics have a panel each.
+  const seriesOf = (panel) => SERIES[panel] || [[panel, panel, "accent"]];
+  const isRate = (name) => /^(pass_rate|token_accuracy|score(\..+)?|pass[@^]\d+)$/.test(name);
   const say = (name, value) => (isRate(name) ? percent(value) : figure(value));
 
   function describeMetric(data, panel) {
     const labels = data.iterations.map((it) => plotText(it.label));
     const places = labels.map((_, place) => place);
-    const isLone = SERIES[panel].length === 1;
+    const isLone = seriesOf(panel).length === 1;
     const traces = [], shapes = [], seen = [];
     const annotations = isLone ? [] : seriesNames(data, panel);
-    for (const [name, title, tone] of SERIES[panel]) {
+    for (const [name, title, tone] of seriesOf(panel)) {
       const metric = data.metrics[name];
       traces.push(...noiseTraces(metric, places, color(tone), seen));
       traces.push(valueTrace(data, name, title, metric, places, color(tone), seen));
     }
-    for (const [name] of SERIES[panel]) {
+    for (const [name] of seriesOf(panel)) {
       for (const [op, bound] of data.metrics[name].gates) {
         if (!isNear(bound, seen)) continue;
         seen.push(bound);
@@ -243,13 +245,13 @@
         });
       }
     }
-    const range = paddedRange(seen, isRate(SERIES[panel][0][0]));
+    const range = paddedRange(seen, isRate(seriesOf(panel)[0][0]));
     return {
       traces,
       layout: {
         shapes, annotations, margin: { r: isLone ? 12 : 66 },
         xaxis: { tickmode: "array", tickvals: places, ticktext: labels, range: [-0.4, labels.length - 0.6], title: { text: "iteration" } },
-        yaxis: { range, tickformat: isRate(SERIES[panel][0][0]) ? ".0%" : "" },
+        yaxis: { range, tickformat: isRate(seriesOf(panel)[0][0]) ? ".0%" : "" },
       },
     };
   }
@@ -295,7 +297,7 @@
 
   // The names are right of the last points, the higher one on top.
   function seriesNames(data, panel) {
-    const lasts = SERIES[panel].map(([name, title, tone]) => [data.metrics[name].values.at(-1), title, tone]);
+    const lasts = seriesOf(panel).map(([name, title, tone]) => [data.metrics[name].values.at(-1), title, tone]);
     const known = lasts.filter(([value]) => value !== null && value !== undefined).sort(([a], [b]) => b - a);
     return known.map(([value, title, tone], place) => ({
       x: data.iterations.length - 1, y: value, xanchor: "left", xshift: 8, yshift: known.length > 1 ? 7 - 14 * place : 0,
@@ -740,7 +742,7 @@
     const data = JSON.parse(document.getElementById(`data-${article.dataset.index}`).textContent);
     for (const panel of Object.keys(SERIES)) {
       const element = article.querySelector(`[data-plot="${panel}"]`);
-      const hasValues = SERIES[panel].some(([name]) => data.metrics[name].values.some((value) => value !== null && value !== undefined));
+      const hasValues = seriesOf(panel).some(([name]) => data.metrics[name].values.some((value) => value !== null && value !== undefined));
       if (hasValues) new Plot(element, () => describeMetric(data, panel));
       else element.closest("figure").remove();
     }

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pytest_ftloop.core.errors import FtloopError
-from pytest_ftloop.core.metrics import split_name
+from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.core.printable import escaped
 from pytest_ftloop.report.html.examples import columns
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, shown
@@ -77,9 +77,10 @@ def loop_data(report: LoopReport) -> dict[str, Any]:
     with_examples = [place for place, it in enumerate(every) if it.has_examples]
     tables = [it.iteration if it.has_examples else None for it in every]
     before, after = _compared(every, with_examples)
+    own = own_metrics(it.iteration.metrics for it in every)
     return {
         "iterations": [_curves(report, it) for it in every],
-        "metrics": {name: _metric(name, report, every) for name in PLOTTED},
+        "metrics": {name: _metric(name, report, every) for name in (*PLOTTED, *own)},
         "before": before,
         "after": after,
         "examples": columns(tables, report.prompts, report.seed_runs),

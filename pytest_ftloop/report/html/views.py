@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pytest_ftloop.core.metrics import format_figure, split_name
+from pytest_ftloop.core.metrics import format_figure, is_rate, own_metrics, split_name
 from pytest_ftloop.core.records import Cost, Finding, Iteration
 from pytest_ftloop.gate.verdict import (
     Change,
@@ -22,7 +22,6 @@ from pytest_ftloop.gate.verdict import (
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.phrases import (
     MISSING,
-    RATES,
     decision_text,
     difference_text,
     duration_text,
@@ -69,6 +68,7 @@ _UNWRAPPED = 1_000_000
 def loop_view(report: LoopReport, index: int) -> View:
     """All values of one loop for the template."""
     every = shown(report)
+    own = own_metrics(it.iteration.metrics for it in every)
     verdicts = [verdict_view(n, verdict, report.is_gated) for n, verdict in report.verdicts]
     return {
         "id": f"loop-{index}",
@@ -85,15 +85,18 @@ def loop_view(report: LoopReport, index: int) -> View:
         ],
         "holdout": holdout_lines(report.holdout, _UNWRAPPED) if report.holdout else [],
         "tiles": tiles_view(report),
-        "iterations": [_row(report, old, it) for old, it in _with_previous(every)],
+        "iterations": [_row(report, old, it, own) for old, it in _with_previous(every)],
+        "own": own,
+        "own_plots": [(name, name) for name in own],
+        "count": sum(not it.iteration.is_untrained for it in every),
         "left_out": left_out(report),
         "other_eval_set": any(not it.same_eval_set for it in every),
         "findings": findings_view(report, every),
         "next": [_adjustment(a) for a in report.iterations[-1].decision.next],
         "next_is_planned": report.iterations[-1].decision.action == "adjust",
         "tags": tags_view(report, every),
-        "settings": settings_view(every),
-        "cost": cost_view(report, every),
+        "settings": settings_view([it for it in every if not it.iteration.is_untrained]),
+        "cost": cost_view(report, [it for it in every if not it.iteration.is_untrained]),
         "examples": sum(len(it.iteration.examples) for it in every if it.is_best),
         "has_curves": any(it.iteration.steps or it.iteration.evals for it in every),
     }
@@ -163,14 +166,14 @@ def tiles_view(report: LoopReport) -> list[View]:
     """The best iteration's figures, each with its change from the baseline or the start."""
     against, said = _reference(report)
     tiles = []
-    for name in TILES:
+    for name in (*TILES, *own_metrics([report.best.metrics])):
         value = report.best.metrics.get(name)
         if value is None:
             continue
         old = against.metrics.get(name) if against else None
         tiles.append(
             {
-                "name": NAMES[name],
+                "name": NAMES.get(name, name),
                 "value": figure_text(name, value),
                 "change": _unit(name, difference_text(name, value, old)) if said else "",
                 "tone": _tone(name, value, old),
@@ -299,7 +302,7 @@ def _with_previous(every: Sequence[Shown]) -> Iterable[tuple[Shown | None, Shown
     return zip((None, *every), every, strict=False)
 
 
-def _row(report: LoopReport, old: Shown | None, it: Shown) -> View:
+def _row(report: LoopReport, old: Shown | None, it: Shown, own: Sequence[str]) -> View:
     iteration, before = it.iteration, old.iteration.metrics if old else {}
     return {
         **_column(it),
@@ -313,7 +316,7 @@ def _row(report: LoopReport, old: Shown | None, it: Shown) -> View:
                 ),
                 "tone": _tone(name, iteration.metrics.get(name), before.get(name)),
             }
-            for name in FIGURES
+            for name in (*FIGURES, *own)
         ],
         "decision": decision_text(iteration.decision),
         "because": iteration.decision.because,
@@ -343,7 +346,7 @@ def _tone(name: str, new: float | None, old: float | None) -> str:
 
 
 def _unit(name: str, text: str) -> str:
-    return f"{text} points" if name in RATES and text != MISSING else _known(text)
+    return f"{text} points" if is_rate(name) and text != MISSING else _known(text)
 
 
 def _known(text: str) -> str:

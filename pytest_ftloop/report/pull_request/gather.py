@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import split_name
+from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.gate.verdict import seeds_text
 from pytest_ftloop.report.escape import ELLIPSIS
@@ -179,7 +179,7 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
 
 def _change(change: Change) -> ChangeRow:
     return ChangeRow(
-        metric=_cut(change.metric, NAME),
+        metric=_cut(change.label, NAME),
         kind=change.kind,
         baseline=number(change.baseline),
         candidate=number(change.candidate),
@@ -191,8 +191,11 @@ def _change(change: Change) -> ChangeRow:
 def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
     """The iterations of the chain. Of a very long chain it keeps the end and the best one."""
     chain = result.chain
-    kept = [it for it in chain[:-MOST_ITERATIONS] if it.name == result.best.name]
-    kept += chain[-(MOST_ITERATIONS - len(kept)) :]
+    room = MOST_ITERATIONS - (result.base is not None)
+    kept = [it for it in chain[:-room] if it.name == result.best.name]
+    kept += chain[-(room - len(kept)) :]
+    kept = [*([result.base] if result.base else []), *kept]
+    own = own_metrics(it.metrics for it in kept)
     return tuple(
         IterationRow(
             number=iteration.number,
@@ -201,7 +204,7 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
             decision=_cut(decision_text(iteration.decision), NAME),
             metrics={
                 name: number(iteration.metrics[name])
-                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate", *own)
                 if name in iteration.metrics
             },
             is_best=iteration.name == result.best.name,

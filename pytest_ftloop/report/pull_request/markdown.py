@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.gate.verdict import change_text
 from pytest_ftloop.report.escape import (
     columns_of,
@@ -48,6 +49,7 @@ LABELS: Mapping[Outcome, str] = {
 """Words for outcomes, where they differ from the outcome's name."""
 
 _CELL = 200
+_MOST_OWN = 5
 _LOOP = 60
 _HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
 _LEGEND = (
@@ -269,7 +271,9 @@ def _iterations(loop: LoopSection, most: int) -> str:
     """The last iterations and the best one."""
     if not most or not loop.iterations:
         return ""
-    head = ["#", "change", "train loss", "eval loss", "gap", "pass rate", "decision"]
+    own = own_metrics(row.metrics for row in loop.iterations)[:_MOST_OWN]
+    names = [_say(name, NAME) for name in own]
+    head = ["#", "change", "train loss", "eval loss", "gap", "pass rate", *names, "decision"]
     first = len(loop.iterations) - most
     rows = [
         [
@@ -277,14 +281,14 @@ def _iterations(loop: LoopSection, most: int) -> str:
             _fitted(row.change, _CELL),
             *(
                 _figure(name, row.metrics[name]) if name in row.metrics else MISSING
-                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate")
+                for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate", *own)
             ),
             _fitted(row.decision, NAME),
         ]
         for index, row in enumerate(loop.iterations)
         if index >= first or row.is_best
     ]
-    return _table(head, rows, right=(0, 2, 3, 4, 5))
+    return _table(head, rows, right=(0, *range(2, 6 + len(own))))
 
 
 def _findings(findings: Sequence[FindingRow]) -> str:

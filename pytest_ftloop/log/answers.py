@@ -1,0 +1,50 @@
+"""The judge's answers in a log: `<loop>/judge/<tag>.jsonl`, an answer a line.
+
+As of every file of a log, the name holds a hash of the content, and none is changed: branches that
+ask the judge add files, and merge without a conflict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.log.files import Files, damaged, unwritable
+
+_NAME = re.compile(r"judge/([0-9a-f]{16})\.jsonl")
+
+
+def read_answers(files: Files) -> list[dict[str, Any]]:
+    """All answers, in the order of the files' names. A `LogError` names a damaged file."""
+    found: list[dict[str, Any]] = []
+    for name in sorted(files.names()):
+        if match := _NAME.fullmatch(name):
+            text = files.read(name)
+            if _tag(text) != match[1]:
+                raise damaged(
+                    files.shown(name),
+                    f"the hash {match[1]} in its name is of other answers",
+                )
+            found += [json.loads(line) for line in text.splitlines()]
+    return found
+
+
+def write_answers(folder: Path, answers: Sequence[dict[str, Any]]) -> Path:
+    """Write answers to a file of their own in the log's folder. Raises `LogError`."""
+    text = "".join(json.dumps(answer, sort_keys=True) + "\n" for answer in answers)
+    path = folder / "judge" / f"{_tag(text)}.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return path
+
+
+def _tag(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""A loop with a judge: its answers in the log, and its agreement with people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.core import endpoint as endpoints
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.evaluate.scored import scored_by_output
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from tests.endpoints import endpoint
+from tests.fake_backend import FakeBackend
+from tests.judges import biased, fair
+from tests.loop.loop_cases import config, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_ftloop.core.records import Run
+
+SECRET = "sk-a-key-that-nobody-may-see-0123456789"
+CHECK = [
+    {"prompt": f"p{n}", "expected": "good", "output": "good" if n < 5 else "bad", "pass": n < 5}
+    for n in range(8)
+]
+
+
+class JudgedBackend(FakeBackend):
+    """A fake backend whose outputs the loop's scorer scores."""
+
+    def train(self, *arguments: Any, **named: Any) -> Run:
+        run = super().train(*arguments, **named)
+        assert self.inputs.scorer is not None
+        rows = scored_by_output(
+            run.evaluation.examples, self.inputs.eval.examples, self.inputs.scorer, "judge"
+        )
+        return replace(run, evaluation=replace(run.evaluation, examples=rows))
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+
+
+def judged(folder: Path, url: str, **scoring: Any) -> Any:
+    judge = {"url": url, "model": "m", "rubric": "Is it right?", "api_key_env": "JUDGE_KEY"}
+    return config(folder, iterations=1, scoring={"judge": judge, **scoring})
+
+
+def test_a_replay_needs_neither_endpoint_nor_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each output is asked once; with another URL and no key the log is up to date."""
+    with endpoint(fair) as served:
+        first, _ = run(judged(tmp_path, served.url), JudgedBackend())
+        asked = len(served.asked)
+    assert 4 == asked
+    assert 0.0 == first.best.metrics["score"]
+    monkeypatch.delenv("JUDGE_KEY")
+    again, _ = run(judged(tmp_path, "http://127.0.0.1:9/v1"), JudgedBackend(), replay=True)
+    assert first.best.fingerprint == again.best.fingerprint
+
+
+def test_a_retraining_asks_for_new_outputs_only(tmp_path: Path) -> None:
+    """The same outputs of another training are graded by the answers in the log."""
+    with endpoint(fair) as served:
+        run(judged(tmp_path, served.url), JudgedBackend())
+        run(judged(tmp_path, served.url), JudgedBackend(), retrain=True)
+        assert 4 == len(served.asked)
+
+
+def test_the_key_is_in_no_file(tmp_path: Path) -> None:
+    """No file of the log, and no name of one, has the key or the URL."""
+    with endpoint(fair) as served:
+        run(judged(tmp_path, served.url), JudgedBackend())
+    for path in (tmp_path / "improvement_log").rglob("*"):
+        text = path.name + (path.read_text(encoding="utf-8") if path.is_file() else "")
+        assert SECRET not in text
+        assert served.url not in text
+
+
+def test_an_edited_answer_is_found(tmp_path: Path) -> None:
+    """A file of answers that is not what was written is damaged."""
+    with endpoint(fair) as served:
+        run(judged(tmp_path, served.url), JudgedBackend())
+        (file,) = (tmp_path / "improvement_log/s/judge").iterdir()
+        file.write_text(file.read_text().replace('"grade": 1', '"grade": 5'))
+        with pytest.raises(LogError, match="in its name is of other answers"):
+            run(judged(tmp_path, served.url), JudgedBackend())
+
+
+@pytest.mark.parametrize(("judge", "doubtful"), [(fair, False), (biased, True)])
+def test_agreement_is_in_record_verdict_and_findings(
+    tmp_path: Path, judge: Any, doubtful: bool
+) -> None:
+    """The judge's agreement with people is in record, verdict and findings: a warning if low."""
+    check = tmp_path / "graded.jsonl"
+    check.write_text("".join(f"{json.dumps(row)}\n" for row in CHECK))
+    with endpoint(judge) as served:
+        loop = Loop(
+            judged(tmp_path, served.url, judge_check="graded.jsonl"),
+            Options(),
+            backend=JudgedBackend(),
+        )
+        result = loop.judge(loop.run())
+        asked = len(served.asked)
+    facts = result.best.facts["judge"]
+    assert (8, 3 if doubtful else 0) == (facts["rows"], facts["flips"])
+    (finding,) = (finding for finding in result.best.findings if finding.kind == "judge")
+    assert ("warning" if doubtful else "info", doubtful) == (finding.severity, bool(finding.remedy))
+    ((_, verdict),) = result.verdicts
+    assert any(note.startswith("the judge agrees with 8 of 8") for note in verdict.notes)
+    # 4 outputs, and 8 rows in two orders: rows of an equal text are asked once.
+    assert 4 + 16 == asked
+
+
+def test_graded_rows_change_no_grade(tmp_path: Path) -> None:
+    """Other rows of `judge_check` make a new record; the pass rates are comparable all the same."""
+    check = tmp_path / "graded.jsonl"
+    check.write_text("".join(f"{json.dumps(row)}\n" for row in CHECK))
+    with endpoint(fair) as served:
+        first, _ = run(judged(tmp_path, served.url, judge_check="graded.jsonl"), JudgedBackend())
+        check.write_text("".join(f"{json.dumps(row)}\n" for row in CHECK[:6]))
+        more, _ = run(judged(tmp_path, served.url, judge_check="graded.jsonl"), JudgedBackend())
+        assert first.best.fingerprint != more.best.fingerprint
+        assert first.best.metrics["score"] == more.best.metrics["score"]
+        assert 4 + 16 == len(served.asked)
