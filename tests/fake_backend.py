@@ -106,11 +106,16 @@ def fake_base(inputs: Inputs) -> BaseResults:
     """The untrained base: a loss of 6.0, and nothing passes."""
     return BaseResults(
         tuple(_result(e, 6.0, passed=False) for e in inputs.eval.examples),
-        {
-            guard.name: tuple(_result(e, 3.0, passed=None) for e in guard.rows.examples)
-            for guard in inputs.guards
-        },
+        fake_guards(inputs, 3.0),
     )
+
+
+def fake_guards(inputs: Inputs, loss: float) -> dict[str, tuple[ExampleResult, ...]]:
+    """The results of the guards: this loss per token, not scored."""
+    return {
+        guard.name: tuple(_result(e, loss, passed=None) for e in guard.rows.examples)
+        for guard in inputs.guards
+    }
 
 
 def _result(example: Example, loss: float, *, passed: bool | None) -> ExampleResult:

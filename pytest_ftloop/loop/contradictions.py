@@ -69,7 +69,8 @@ def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any])
     """What the record says of model, data and scoring that is not the loop's."""
     if iteration.model != inputs.model:
         yield f"it says model {iteration.model}; by its fingerprint it is {inputs.model}"
-    for role, set_ in (("train", inputs.train), ("eval", inputs.eval)):
+    guards = ((guard.role, guard.rows) for guard in inputs.guards)
+    for role, set_ in (("train", inputs.train), ("eval", inputs.eval), *guards):
         facts = iteration.data.get(role, {})
         sha256, rows = str(facts.get("sha256", "")), facts.get("rows")
         if not sha256 or not set_.sha256.startswith(sha256):
