@@ -41,6 +41,9 @@ MOST_NEW = 24
 """Tokens of an answer: a tool call is the longest, with some twenty."""
 
 TRAIN, EVAL = 48, 16
+SAMPLE = 8
+"""Train rows that the loop measures again; nothing here depends on them."""
+
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 TRAINING = {
     "learning_rate": 1e-3,
@@ -190,7 +193,7 @@ def written(model: Path, form: Form, task: tasks.Task, steps: int, parent: str, 
         training["assistant_only_loss"] = True
     loop = {
         "model": str(model),
-        "data": {"train": "train.jsonl", "eval": "eval.jsonl"},
+        "data": {"train": "train.jsonl", "eval": "eval.jsonl", "train_sample": SAMPLE},
         "lora": LORA,
         "training": training,
         "scoring": {"scorer": "exact", "max_new_tokens": MOST_NEW},

@@ -564,6 +564,7 @@ def seed_of(settings: Settings) -> int:
 
 def facts_of(training: Training) -> dict[str, Any]:
     """The counts and events of a training, for `Iteration.facts`."""
+    by_step = {str(step): round(figure, 6) for step, figure in training.point_figures}
     return {
         "steps": len(training.steps),
         "planned_steps": training.planned_steps,
@@ -576,7 +577,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "dropped_examples": training.dropped_examples,
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
-        **({"point_figures": dict(training.point_figures)} if training.point_figures else {}),
+        **({"point_figures": by_step} if by_step else {}),
     }
 
 

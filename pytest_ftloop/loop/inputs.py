@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import Gate, Regression, check_scores, check_tags, metrics_of
@@ -24,6 +25,7 @@ from pytest_ftloop.data.identity import (
     iteration_fingerprint,
     metrics_identity,
     model_identity,
+    rows_for_model,
     scoring_identity,
     tokenizer_identity,
     weights_fingerprint,
@@ -197,7 +199,11 @@ class Inputs:
 
     def weights(self, settings: Settings) -> str:
         """The identity of the weights that these settings train, whatever measures them."""
-        return weights_fingerprint(self.model, settings, self.train, self.tokenizer)
+        return weights_fingerprint(self.model, settings, self._rows_for_model, self.tokenizer)
+
+    @cached_property
+    def _rows_for_model(self) -> str:
+        return rows_for_model(self.train)
 
     def task(self, config: LoopConfig) -> Task:
         """The task that every run of the loop trains on and is measured by."""

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder
-from pytest_ftloop.core.chain import best_of, chain_from, next_number
+from pytest_ftloop.core.chain import best_of, chain_from, chosen_by, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
@@ -241,6 +241,12 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
+        asked = implied_metric(config.thresholds)
+        if config.loop.metric is None and asked != (by := chosen_by(course.chain[-1])):
+            cycle.store.notes.append(
+                f"the best iteration is chosen by {by}, as the chain in the log was; the gates now "
+                f"ask for {asked}, and loop: {{metric: {asked}}} chooses by it"
+            )
         base = shown_base(log.view.bases(), best)
         of_base = log.files(base) if base is not None else ()
         return LoopResult(
@@ -254,6 +260,7 @@ class Loop:
             evaluated=course.evaluated,
             notes=tuple(cycle.store.notes),
             is_finished=is_finished,
+            metric=config.metric_of(course.chain),
             log_folder=log.folder,
             files=(*(path for i in course.chain for path in log.files(i)), *of_base),
             base=base,

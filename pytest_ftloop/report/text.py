@@ -147,7 +147,8 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         ),
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
-    legend = "*  best" + ("    +  trained now" if result.trained else "")
+    by = "" if result.metric == "eval_loss" else f" by {visible(result.metric)}"
+    legend = f"*  best{by}" + ("    +  trained now" if result.trained else "")
     legend += "    ~  evaluated again, not trained" if result.evaluated else ""
     legend += "    =  restored, not trained" if result.restored else ""
     return "\n".join([*table(columns, width), shorten(legend, width)])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import DamagedLogError, ScoringError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
-from pytest_ftloop.core.records import Evaluation
+from pytest_ftloop.core.records import Evaluation, is_unscored
 from pytest_ftloop.log import ImprovementLog
 from tests.fake_backend import fake_adapter
 from tests.loop.again_cases import EVAL, LIMIT, TRAIN, Adapters, loop_of, run
@@ -330,6 +334,37 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, when: str, asked: lis
     best = run(tmp_path, backend).best
     assert asked == backend.asked
     assert all(row.passed is not None for row in best.examples)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.loop.again_cases import Adapters, run
+
+class Killed(Adapters):
+    def _stop(self, when):
+        if when == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run(Path(sys.argv[1]), Killed())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize(("when", "asked"), [("generating", ["measure"]), ("scoring", [])])
+def test_a_killed_evaluation_goes_on(tmp_path: Path, when: str, asked: list[str]) -> None:
+    """SIGKILL leaves an unscored record that reads back, and the adapter; nothing is trained."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path), when]
+    killed = subprocess.run(command, check=False, cwd=Path(__file__).parents[2])
+    assert -signal.SIGKILL == killed.returncode
+    (kept,) = log_of(tmp_path).read()
+    assert ("unscored", 6) == (kept.decision.kind, len(kept.examples))
+    assert math.isnan(kept.metrics["pass_rate"])
+    backend = Adapters()
+    best = run(tmp_path, backend).best
+    assert asked == backend.asked
+    assert (kept.adapter, kept.number, False) == (best.adapter, best.number, is_unscored(best))
+    assert [row.loss for row in kept.examples] == [row.loss for row in best.examples]
 
 
 def test_an_evaluation_again_may_be_interrupted(tmp_path: Path) -> None:
