@@ -26,11 +26,6 @@ def read(gates: dict[str, Any], guards: Any = None) -> LoopConfig:
         ("lift", ">= 10 points", "pass_rate", 0.1, "lift >= 10 points"),
         ("lift", " >=1 point", "pass_rate", 0.01, "lift >= 1 points"),
         ("lift[eval_loss]", ">= 0.5", "eval_loss", 0.5, "lift[eval_loss] >= 0.5"),
-        (
-            ">= 0 points",
-            "score.fields",
-            0.0,
-        ),
         ("lift[token_accuracy]", ">= 2.5 points", "token_accuracy", 0.025, None),
     ],
 )
