@@ -321,7 +321,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
             "metrics: []": "gates.regression.metrics: wanted one or more, found []",
             "metrics: [eval_los]": "gate regression: unknown metric 'eval_los'\n  Did you mean "
             "'eval_loss'?",
-            "metrics: [perplexity]": "gate regression: unknown metric 'perplexity'\n  Valid names: ",
+            "metrics: [perplexity]": "gate regression: unknown metric 'perplexity'\n  Valid",
             "fail_on: inconclusive": "gates.regression.fail_on: wanted a list, found 'inconcl",
             "fail_on: [not comparable]": "gates.regression.fail_on: wanted 'inconclusive' or "
             "'not-comparable', found 'not comparable'\n  Did you mean 'not-comparable'?",
