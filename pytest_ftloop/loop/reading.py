@@ -57,7 +57,7 @@ def read_inputs(config: LoopConfig, log: ImprovementLog) -> Inputs:
     sources += [] if config.split is not None else [config.eval]
     functions = [name for source in sources for name in functions_in(source, config.folder)]
     if not functions:
-        return Inputs.of(config, None, imports=False)
+        return _with_unread(Inputs.of(config, None, imports=False))
     logged = log.read()
     like = _alike(config, logged)
     train, eval_ = (_data_set(like, role) for role in ("train", "eval"))
@@ -77,7 +77,17 @@ def read_inputs(config: LoopConfig, log: ImprovementLog) -> Inputs:
         f"the data function {' and '.join(functions)} was not run: all rows are taken to be those "
         "of the log, which pytest --ftloop checks"
     )
-    return replace(inputs, notes=(*inputs.notes, note))
+    return _with_unread(replace(inputs, notes=(*inputs.notes, note)))
+
+
+def _with_unread(inputs: Inputs) -> Inputs:
+    """The inputs with a note on each metric whose logged figure is taken as it is."""
+    notes = [
+        f"the metric {name} is what the log says: {metric.unread} runs in pytest --ftloop-replay"
+        for name, metric in inputs.set_metrics.items()
+        if metric.unread
+    ]
+    return replace(inputs, notes=(*inputs.notes, *notes))
 
 
 def _alike(config: LoopConfig, logged: Sequence[Iteration]) -> Iteration | None:

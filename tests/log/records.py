@@ -42,6 +42,7 @@ names = st.text(min_size=1, max_size=8).filter(lambda name: name != "r")  # whos
 values = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | figure | text
 settings_values = values | st.lists(values, max_size=3) | st.dictionaries(names, values, max_size=2)
 mapping = st.dictionaries(names, settings_values, max_size=3)
+loop_names = st.text("ab1_\u00e9\u4e2d", min_size=1, max_size=8)
 digits = "0123456789abcdef"
 short_ids = st.text(digits, min_size=8, max_size=8)
 fingerprints = st.text(digits, min_size=64, max_size=64)
@@ -77,7 +78,7 @@ costs = st.builds(
 )
 iterations = st.builds(
     Iteration,
-    loop=names,
+    loop=loop_names,
     number=st.integers(1, 5000),
     id=short_ids,
     fingerprint=fingerprints,
@@ -125,7 +126,7 @@ iterations = st.builds(
 ).map(lambda iteration: replace(iteration, id=iteration.fingerprint[:8]))
 seed_runs = st.builds(
     SeedRun,
-    loop=names,
+    loop=loop_names,
     iteration=short_ids,
     seed=st.integers(0, 2**32 - 1),
     role=st.sampled_from(["gate", "calibration", "baseline"]),
@@ -140,7 +141,7 @@ seed_runs = st.builds(
 )
 judgements = st.builds(
     Judgement,
-    loop=names,
+    loop=loop_names,
     candidate=short_ids,
     baseline=st.none() | short_ids,
     by=st.sampled_from(["gate", "hand"]),
@@ -152,7 +153,7 @@ judgements = st.builds(
 )
 holdout_uses = st.builds(
     HoldoutUse,
-    loop=names,
+    loop=loop_names,
     iteration=short_ids,
     fingerprint=fingerprints,
     scoring=mapping,
