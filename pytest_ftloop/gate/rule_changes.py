@@ -39,7 +39,7 @@ def rule_changes(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
         fewer = after.loop.seeds < before.loop.seeds
         yield _change("loop.seeds", before.loop.seeds, after.loop.seeds, loosened=fewer)
     for name, old, new in (
-        ("loop.metric", before.loop.metric, after.loop.metric),
+        ("loop.metric", *_metrics(before, after)),
         ("data.train_sample", before.train_sample, after.train_sample),
     ):
         if old != new:
@@ -47,6 +47,12 @@ def rule_changes(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
     if before.holdout != after.holdout and _is_plain(before.holdout, after.holdout):
         added = before.holdout is None
         yield _change("data.holdout", before.holdout, after.holdout, loosened=not added)
+
+
+def _metrics(before: LoopConfig, after: LoopConfig) -> tuple[str, str]:
+    """What both choose the best iteration by; where neither states it, the gates alone changed."""
+    stated = before.loop.metric, after.loop.metric
+    return ("", "") if stated == (None, None) else (before.metric_of(()), after.metric_of(()))
 
 
 def _thresholds(before: Sequence[Gate], after: Sequence[Gate]) -> Iterator[GateChange]:
