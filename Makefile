@@ -57,7 +57,7 @@ lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows
 bench: $(INSTALLED) ## timings side by side: evaluation, four trainings, a plain pytest run, an up-to-date loop
 	$(BIN)/python benchmarks/bench.py
 
-bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (two minutes)
+bench-gate: $(INSTALLED) ## the gate's false alarms and power, by simulation (three minutes)
 	$(BIN)/python benchmarks/gate.py
 
 bench-report: $(INSTALLED) ## size and opening time of the HTML report (needs Chromium)

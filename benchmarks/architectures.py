@@ -68,7 +68,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
     "cohere": {**SHAPE, "logit_scale": 0.25},
     "falcon": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "falcon_h1": {**HEADS, "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "gemma": HEADS,
     "gemma2": {**HEADS, "final_logit_softcapping": 1.0},
     "gemma3_text": {**HEADS, "sliding_window": 16},
@@ -120,10 +119,7 @@ TRAINING = {
     "disable_tqdm": True,
 }
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-TARGETS = {
-    "falcon_h1": ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj"],
-    "mamba": ["in_proj", "x_proj"],
-}
+TARGETS = {"mamba": ["in_proj", "x_proj"]}
 """Where peft takes not all linear layers: none that a fused kernel of Mamba reads past LoRA."""
 
 DROPOUT = 0.1

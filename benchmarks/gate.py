@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from gate_base import forgetting_alarms, lift_alarms
 from gate_draws import (
     NOISES,
     RATE_EFFECTS,
@@ -39,6 +40,7 @@ from gate_scores import RESAMPLES, SetDraws, ShareDraws, bootstrap_agrees
 
 from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, noise_of, pool
 from pytest_ftloop.core.runs import Differences
+from pytest_ftloop.gate.compare import ANCHOR_ALPHA_SHARE
 from pytest_ftloop.gate.comparison import IN_DOUBT
 from pytest_ftloop.gate.statistic import PairedTest, paired_test, prior_for
 from pytest_ftloop.report.markdown import markdown_table
@@ -110,6 +112,7 @@ def report(trials: int, bounds: Bounds) -> Iterator[str]:
     del rates
     yield from false_alarms_of_scores(trials, bounds)
     yield from false_alarms_of_the_set(trials, bounds)
+    yield from false_alarms_of_the_base(trials, bounds)
 
 
 @dataclass(frozen=True)
@@ -296,6 +299,29 @@ def false_alarms_of_the_set(trials: int, bounds: Bounds) -> Iterator[str]:
     yield from table(["n", f"seed noise, {UNITS['rate']}", "bound", "1+1"], rows)
     agrees = bootstrap_agrees()
     bounds.at_least(float(agrees), 1.0, "the bootstrap here and the gate's agree")
+
+
+def false_alarms_of_the_base(trials: int, bounds: Bounds) -> Iterator[str]:
+    """A gain of exactly the bound, and three guards that are no worse, against the base."""
+    yield from heading("False alarms, lift and forgetting (3 guards), in %: nominal 1%")
+    rows: list[Sequence[object]] = []
+    for kept, of_noise in BOUNDS.items():
+        for noise, bound in of_noise.items():
+            for n in SCORE_SIZES:
+                lift = lift_alarms(n, noise, kept, trials, SEED)
+                cell = f"n = {n}, seed noise {percent(noise)}%, log: {kept}"
+                bounds.at_most(lift, bound, f"False alarms, lift, {cell}")
+                forgetting = "-"
+                if n == SCORE_SIZES[1]:
+                    share = forgetting_alarms(n, noise, kept, trials, SEED)
+                    # Against base and baseline, which is a second chance as the anchor is.
+                    both = bound * (1 + ANCHOR_ALPHA_SHARE)
+                    bounds.at_most(share, both, f"False alarms, forgetting, {cell}")
+                    forgetting = percent(share)
+                figures = [percent(noise), kept, percent(bound), percent(lift), forgetting]
+                rows.append([n, *figures])
+    heads = ["n", f"seed noise, {UNITS['loss']}", "A/A log", "bound", "lift", "forgetting"]
+    yield from table(heads, rows)
 
 
 def of_the_set(draws: SetDraws) -> float:

@@ -14,6 +14,7 @@ from pytest_ftloop.core.records import (
     Cost,
     DataSet,
     Evaluation,
+    Example,
     ExampleResult,
     Run,
     Settings,
@@ -34,8 +35,7 @@ class FakeBackend:
 
     The optimum is at a learning rate of 1.6e-3; a run from the 2e-4 of the tests looks underfit, so
     the policy climbs. `interrupt` maps the number of a run to what it raises. `loaded` is how often
-    it would have loaded its base model: once it has trained. With `has_base` a run without a base
-    loss gives what the untrained base would.
+    it would have loaded its base model: once it has trained.
     """
 
     interrupt: dict[int, BaseException] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class FakeBackend:
     paces: list[Pace | None] = field(default_factory=list)
     device: dict[str, str] = field(default_factory=lambda: {"device": "cpu"})
     asked: int = 0
-    has_base: bool = False
+    bases: int = 0
 
     def __call__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> FakeBackend:
         self.inputs = inputs
@@ -73,10 +73,13 @@ class FakeBackend:
         if error := self.interrupt.get(len(self.runs)):
             raise error
         run = fake_run(self.inputs, settings, self.device)
-        if not self.has_base or base_eval_loss is not None:
+        if base_eval_loss is not None:
             return run
-        rows = tuple(replace(row, loss=6.0 * row.tokens) for row in run.evaluation.examples)
-        return replace(run, evaluation=replace(run.evaluation, base=BaseResults(rows)))
+        return replace(run, evaluation=replace(run.evaluation, base=fake_base(self.inputs)))
+
+    def measure_base(self, settings: Settings) -> BaseMeasured:
+        self.bases += 1
+        return BaseMeasured(fake_base(self.inputs), self.device)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
@@ -85,9 +88,6 @@ class FakeBackend:
 
     def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         raise AssertionError("there is no adapter that could be measured")
-
-    def measure_base(self, settings: Settings) -> BaseMeasured:
-        raise AssertionError("no gate needs the untrained base")
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
         self.asked += 1
@@ -102,16 +102,41 @@ def fake_adapter(folder: Path, weights: str = "weights") -> str:
     return adapter_hash(folder)
 
 
+def fake_base(inputs: Inputs) -> BaseResults:
+    """The untrained base: a loss of 6.0, and nothing passes."""
+    return BaseResults(
+        tuple(_result(e, 6.0, passed=False) for e in inputs.eval.examples),
+        fake_guards(inputs, 3.0),
+    )
+
+
+def fake_guards(inputs: Inputs, loss: float) -> dict[str, tuple[ExampleResult, ...]]:
+    """The results of the guards: this loss per token, not scored."""
+    return {
+        guard.name: tuple(_result(e, loss, passed=None) for e in guard.rows.examples)
+        for guard in inputs.guards
+    }
+
+
+def _result(example: Example, loss: float, *, passed: bool | None) -> ExampleResult:
+    return ExampleResult(
+        example.id,
+        example.content,
+        example.tags,
+        loss * 4,
+        4,
+        3,
+        passed,
+        example.expected or "",
+        "an output",
+    )
+
+
 def fake_run(inputs: Inputs, settings: Settings, environment: Mapping[str, str]) -> Run:
     loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
 
     def results(role: str) -> tuple[ExampleResult, ...]:
-        return tuple(
-            ExampleResult(
-                e.id, e.content, e.tags, loss * 4, 4, 3, loss < 1.7, e.expected or "", "an output"
-            )
-            for e in getattr(inputs, role).examples
-        )
+        return tuple(_result(e, loss, passed=loss < 1.7) for e in getattr(inputs, role).examples)
 
     steps = [loss + 2.0 - n / 50 for n in range(100)]
     return Run(

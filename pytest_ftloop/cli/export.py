@@ -108,6 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
             loop_folder=logged.model_folder(),
             how_to_make=lambda: logged.how_to_make(iteration),
             merged=arguments.merged,
+            trusts_code=logged.trusts(iteration),
             force=arguments.force,
         )
         what = "the adapter, the merged model" if arguments.merged else "the adapter"

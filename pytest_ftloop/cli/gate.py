@@ -153,13 +153,14 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
     """One loop as terminal text: what changed in its gates, every gate, evidence of failed ones."""
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.gate_changes import change_lines
+    from pytest_ftloop.report.layout import paragraph
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
     lines = [shorten(f"{visible(result.loop)}: iteration {result.best.name}", width)]
     lines += change_lines(result.gate_changes, width)
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
-        lines.append(shorten(f"{held}  {visible(gate.message)}", width))
+        lines += paragraph(f"{held}  {visible(gate.message)}", width, "", "        ")
     for rule, verdict in result.verdicts:
         if verdict.ok:
             lines += verdict_lines(verdict, rule.name, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.cli import installed
 from pytest_ftloop.cli.command import HOLDS, Command
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 
@@ -19,7 +20,13 @@ WORKFLOWS = {
     False: ("ftloop-replay.yml", "ftloop-comment.yml"),
     True: ("ftloop-gpu.yml", "ftloop-comment.yml"),
 }
-"""The files that `ftloop init --github` writes, without and with `--gpu`."""
+"""The workflows that `ftloop init --github` writes, without and with `--gpu`."""
+
+LOCKS = {
+    False: ("requirements-judge.txt",),
+    True: ("requirements-judge.txt", "requirements-train.txt"),
+}
+"""The lists of packages, with their hashes, that the workflows install."""
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
@@ -42,21 +49,30 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --github: a workflow that also trains, on a GPU runner, what is out of date",
     )
+    to.add_argument(
+        "--requirement",
+        metavar="TEXT",
+        help="with --github: what the workflows install, pinned: 'pytest-ftloop @ "
+        "git+https://HOST/OWNER/pytest-ftloop@COMMIT' (default: as it is installed here)",
+    )
     to.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
     if arguments.github:
-        return _github(folder, gpu=arguments.gpu, force=arguments.force)
-    if arguments.gpu:
-        raise ConfigError("--gpu works only with --github", cure="Add --github.")
+        stated = arguments.requirement
+        wanted = installed.requirement() if stated is None else installed.checked(stated)
+        return _github(folder, wanted, gpu=arguments.gpu, force=arguments.force)
+    for option in ("gpu", "requirement"):
+        if getattr(arguments, option):
+            raise ConfigError(f"--{option} works only with --github", cure="Add --github.")
     _write({folder / name: template(name) for name in STARTER}, folder, force=arguments.force)
     print("\n".join(_next_steps(folder)))
     return HOLDS
 
 
-def _github(folder: Path, *, gpu: bool, force: bool) -> int:
+def _github(folder: Path, requirement: str, *, gpu: bool, force: bool) -> int:
     """Write the workflows to the top folder of the repository: GitHub reads no other."""
     from pytest_ftloop.core.git import GitError, Repository
 
@@ -66,8 +82,10 @@ def _github(folder: Path, *, gpu: bool, force: bool) -> int:
         if error.kind not in {"no-git", "no-repository"}:
             raise
         top = folder
-    workflows = top / ".github" / "workflows"
-    _write({workflows / n: workflow(n) for n in WORKFLOWS[gpu]}, workflows, force=force)
+    workflows, locks = top / ".github" / "workflows", top / ".github" / "ftloop"
+    texts = {workflows / name: workflow(name, requirement) for name in WORKFLOWS[gpu]}
+    texts |= {locks / name: lock(name) for name in LOCKS[gpu]}
+    _write(texts, workflows, force=force)
     print("\n".join(_next_steps_on_github(workflows, gpu=gpu)))
     return HOLDS
 
@@ -133,7 +151,7 @@ def _next_steps_on_github(workflows: Path, *, gpu: bool) -> Iterator[str]:
     else:
         yield "  if there is no log yet, run pytest --ftloop and commit improvement_log/"
         required = "the job gate"
-    yield f"  git add {shlex.quote(shown_path(workflows))} and commit"
+    yield f"  git add {shlex.quote(shown_path(workflows.parent))} and commit"
     yield "  if your default branch is not main, put its name into the workflow's push: branches"
     yield "  merge: GitHub runs the comment's workflow from the default branch only"
     yield f"  require {required} before a merge, in the repository's Settings, Rules"
@@ -146,11 +164,17 @@ def template(name: str) -> str:
     return (files("pytest_ftloop") / "templates" / f"{name}.in").read_text(encoding="utf-8")
 
 
-def workflow(name: str) -> str:
-    """A workflow that installs the version of pytest-ftloop that wrote it."""
-    from importlib.metadata import version
+def workflow(name: str, requirement: str) -> str:
+    """A workflow that installs pytest-ftloop by this requirement."""
+    return template(f"github/{name}").replace("@requirement@", requirement)
 
-    return template(f"github/{name}").replace("@version@", version("pytest-ftloop"))
+
+def lock(name: str) -> str:
+    """A list of packages with their hashes."""
+    from importlib.resources import files
+
+    path = files("pytest_ftloop") / "templates" / "github" / name
+    return path.read_text(encoding="utf-8")
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:

@@ -37,6 +37,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.core.untrained import with_base
     from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report.table import Table, format_tables, log_rows
 
@@ -44,7 +45,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def read(logged: Logged) -> int:
         folder = logged.log.folder
-        tables.append(Table(folder.name, shown_path(folder), log_rows(logged.iterations)))
+        rows = log_rows(with_base(logged.log.view.bases(), logged.iterations))
+        tables.append(Table(folder.name, shown_path(folder), rows))
         return HOLDS
 
     codes = list(each(find_logs(arguments.path, arguments.log, report), read))

@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
-        loop = Loop(ready(file), options, progress)
+        loop = Loop(ready(file), options, progress, reads=options.replay)
         result = loop.run()
         trained_notes = result.notes  # judging adds its own, which are printed with the verdicts
         if result.comparisons:
@@ -137,6 +137,7 @@ def _result_lines(
     from pytest_ftloop.core.git import ignored_by_git
     from pytest_ftloop.report.escape import shorten, visible
     from pytest_ftloop.report.gate_changes import change_lines
+    from pytest_ftloop.report.layout import paragraph
     from pytest_ftloop.report.text import files_to_commit, note_lines, summary
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
@@ -154,7 +155,7 @@ def _result_lines(
     yield "gates:" if judged else "gates: none, so nothing was judged"
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
-        yield shorten(f"  {held}  {visible(gate.message)}", width)
+        yield from paragraph(f"{held}  {visible(gate.message)}", width, "  ", " " * 10)
     for rule, verdict in result.verdicts:
         yield f"  {'holds ' if verdict.ok else 'FAILED'}  {rule.name}:"
         lines = (

@@ -28,24 +28,52 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "iteration",
         metavar="ITERATION",
-        help="a number (3), an id or its first characters (3fa9), a name (003-3fa9c1d2), best or "
-        "last",
+        help="a number (3; 0 is the untrained base), an id or its first characters (3fa9), a name "
+        "(003-3fa9c1d2), best or last",
     )
     where_argument(to)
     log_argument(to)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.core.untrained import shown_base
     from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report.show import show_iteration
 
-    iteration, logged = chosen(
-        arguments.iteration, find_logs(arguments.path, arguments.log, report)
-    )
+    logs = find_logs(arguments.path, arguments.log, report)
+    if arguments.iteration == "0":
+        iteration, logged = _base(logs)
+    else:
+        iteration, logged = chosen(arguments.iteration, logs)
     inputs = logged.inputs
     prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
-    print(show_iteration(iteration, prompts, terminal_width(), unicode=can_show_blocks(sys.stdout)))
+    base = shown_base(logged.log.view.bases(), iteration)
+    blocks = can_show_blocks(sys.stdout)
+    print(show_iteration(iteration, prompts, terminal_width(), unicode=blocks, base=base))
     return HOLDS
+
+
+def _base(logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
+    """The untrained base as iteration 0. A `LogError` if none is measured, or of several loops."""
+    from pytest_ftloop.core.untrained import with_base
+
+    found = [
+        (iteration, logged)
+        for logged in logs
+        for iteration in with_base(logged.log.view.bases(), logged.iterations)
+        if iteration.is_untrained
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise LogError(
+            "the untrained base is not measured", cure="The next training of the loop does so."
+        )
+    loops = ", ".join(base.loop for base, _ in found)
+    raise LogError(
+        f"iteration '0' matches {len(found)}: the base of {loops}",
+        cure="Give the loop's file or log folder as PATH.",
+    )
 
 
 def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:

@@ -66,7 +66,7 @@ def _suggestion(logged: Logged) -> Suggestion:
         return Suggestion(last, parent, last.decision.next, last.decision.because)
     options = Options(log_folder=logged.log.folder.parent)
     # Nothing is scored here, so any function can take the place of pytest's scoring hook.
-    outlook = Loop(logged.config, options, hook=lambda *_: False).outlook()
+    outlook = Loop(logged.config, options, reads=True).outlook()
     return Suggestion(
         outlook.chain[-1],
         outlook.parent,

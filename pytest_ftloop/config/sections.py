@@ -19,6 +19,7 @@ from pydantic import (
 
 from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
 from pytest_ftloop.core.metrics import is_score
+from pytest_ftloop.core.records import GUARD_NAME
 
 DEFAULT_LORA: Mapping[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 """The `lora` section of a loop without one. A loop with one gets peft's defaults for the rest."""
@@ -149,7 +150,7 @@ class DataSection(_Section):
         if self.eval is not None and self.split is not None:
             raise ValueError("found both eval and split: name an eval set, or split one off")
         for name in self.guards:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            if not re.fullmatch(GUARD_NAME, name):
                 raise ValueError(
                     f"data.guards: wanted a name of letters, digits, '-' and '_', found {name!r}"
                 )

@@ -113,7 +113,7 @@ def joined(plain: Mapping[str, Any], credentials: Mapping[str, Any]) -> dict[str
 def names_in(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
     """The dotted names of nested settings: `model_init_kwargs.token`."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from names_in(value, f"{above}{name}.")
         else:
             yield f"{above}{name}"

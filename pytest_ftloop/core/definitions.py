@@ -128,7 +128,7 @@ def parsed(content: bytes) -> SourceFile:
     text = content.replace(b"\r\n", b"\n")
     try:
         return SourceFile(text, ast.parse(text))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return SourceFile(text, None)
 
 

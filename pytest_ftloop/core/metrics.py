@@ -115,15 +115,17 @@ def is_score(name: str) -> bool:
 
 
 def own_metrics(figures: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """The metrics of the whole eval set that a loop has besides `METRICS`, in order.
+    """The metrics that a loop has besides `METRICS`, without tags, in order.
 
-    Scores and metrics of the set; of pass@k and pass^k only those of the largest k, as tables of
-    all would be illegible. Guards have figures and places of their own.
+    Scores and metrics of the set; of pass@k and pass^k only those of the largest k, and of a guard
+    only loss and pass rate, as tables of all would be illegible. Guards come last.
     """
     names = dict.fromkeys(name for of_one in figures for name in of_one if "[" not in name)
-    own = [n for n in names if n not in METRICS and not n.startswith("guard.")]
+    guards = [n for n in names if without_guard(n) != n]
+    own = [n for n in names if n not in METRICS and n not in guards]
     most = max((k_of(name) for name in own if is_sampled_metric(name)), default=0)
-    return tuple(n for n in own if not is_sampled_metric(n) or k_of(n) == most)
+    kept = [n for n in own if not is_sampled_metric(n) or k_of(n) == most]
+    return (*kept, *(n for n in guards if without_guard(n) in {"eval_loss", "pass_rate"}))
 
 
 DECIMALS = 6

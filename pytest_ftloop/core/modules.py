@@ -196,7 +196,7 @@ def _imports(file: Path) -> Iterator[tuple[int, str]]:
     """The line and name of each top-level module that a source file imports."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return  # no source file
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -15,6 +15,9 @@ from pytest_ftloop.core.errors import Location
 SCHEMA_VERSION = 3
 """Version of the files of the improvement log. Readers accept this version and older ones."""
 
+GUARD_NAME = r"[A-Za-z0-9_-]+"
+"""The name of a guard: a part of metrics, and of the names of files."""
+
 LOOP_NAME = r"\w([\w.-]*\w)?"
 """The name of a loop, which is a valid name of a folder on every system, and no path."""
 
@@ -437,6 +440,9 @@ class SeedRun:
     tag: str = field(default="", compare=False)
 
 
+NOTHING_DECIDED = "base"
+"""The kind of the decision after the untrained base, which none follows."""
+
 UNTRAINED = 0
 """The number of the untrained base among a loop's iterations; a trained one has 1 or more."""
 
@@ -488,7 +494,7 @@ class Untrained:
             evals=(),
             findings=(),
             failing=tuple(sorted(row.id for row in self.examples if row.passed is False)),
-            decision=Decision("stop", "", ""),
+            decision=Decision("stop", NOTHING_DECIDED, ""),
             environment=self.environment,
             cost=Cost(seconds=0.0, steps=0, tokens=0),
             examples=self.examples,
@@ -558,6 +564,7 @@ def seed_of(settings: Settings) -> int:
 
 def facts_of(training: Training) -> dict[str, Any]:
     """The counts and events of a training, for `Iteration.facts`."""
+    by_step = {str(step): round(figure, 6) for step, figure in training.point_figures}
     return {
         "steps": len(training.steps),
         "planned_steps": training.planned_steps,
@@ -570,7 +577,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "dropped_examples": training.dropped_examples,
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
-        **({"point_figures": dict(training.point_figures)} if training.point_figures else {}),
+        **({"point_figures": by_step} if by_step else {}),
     }
 
 

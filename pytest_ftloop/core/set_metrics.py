@@ -32,11 +32,13 @@ class SetMetric:
 
     The gate resamples examples a thousand times, so whatever can be computed once an example
     belongs in `parts`. `by_tag` is whether it is also computed of the examples with each tag.
+    `unread` names a user's function that is not imported: nothing can be computed by it.
     """
 
     parts: Callable[[ExampleResult], Sequence[Any]]
     figure: Callable[[Sequence[Any]], float]
     by_tag: bool = True
+    unread: str = ""
 
     def of(self, rows: Iterable[ExampleResult]) -> float:
         """The figure of these examples; NaN if there are none."""

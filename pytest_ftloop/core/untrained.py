@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.runs import decisive
@@ -40,6 +40,12 @@ def shown_base(bases: Iterable[Untrained], iteration: Iteration) -> Iteration | 
     found = fitting(bases, iteration)
     best = base_of(found, iteration) or next(iter(found), None)
     return best.as_iteration() if best else None
+
+
+def with_base(bases: Iterable[Untrained], iterations: Sequence[Iteration]) -> tuple[Iteration, ...]:
+    """The iterations with the untrained base of the last one before them, if it was measured."""
+    base = shown_base(bases, iterations[-1]) if iterations else None
+    return (*((base,) if base else ()), *iterations)
 
 
 def fitting(bases: Iterable[Untrained], iteration: Iteration) -> tuple[Untrained, ...]:

@@ -117,26 +117,35 @@ def base_fingerprint(
 def weights_fingerprint(
     model: str,
     settings: Settings,
-    train: DataSet,
+    rows: str,
     tokenizer: Mapping[str, Any] | None = None,
 ) -> str:
     """What identifies the weights of a training, whatever they are measured by: a SHA-256 in hex.
 
     The eval set is no part of it, although the kept adapter is the best on that: an iteration that
     is measured again by another one keeps the adapter that it has. Nor are the ids and tags of the
-    train rows, which are only labels, and what only scorers read. Arguments as of
-    `iteration_fingerprint`.
+    train rows, which are only labels, and what only scorers read. `rows` are the train rows as
+    `rows_for_model` gives them, the other arguments as of `iteration_fingerprint`.
     """
     stated = {
         "format": FORMAT,
         "model": model,
         "lora": dict(settings.lora),
         "training": {k: v for k, v in settings.training.items() if k not in NEUTRAL},
-        "train": [content_for_model(example) for example in train.examples],
+        "train": _ROWS,
     }
     if tokenizer:
         stated["tokenizer"] = tokenizer
-    return _sha256(stated)
+    return _hash_of(_text_of(stated).replace(json.dumps(_ROWS), rows))
+
+
+_ROWS = "\0rows"
+"""Stands for the train rows: their text is made once, and a log of 200 iterations checks 200."""
+
+
+def rows_for_model(train: DataSet) -> str:
+    """What the model sees of the train rows, in order, as JSON of their hashes."""
+    return _text_of([content_for_model(example) for example in train.examples])
 
 
 def content_for_model(example: Example) -> str:
@@ -302,7 +311,14 @@ def _byte_type() -> Any:
 
 
 def _sha256(stated: Mapping[str, Any]) -> str:
-    text = json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
+    return _hash_of(_text_of(stated))
+
+
+def _text_of(stated: Any) -> str:
+    return json.dumps(_canonical(stated), sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Mixture
+from pytest_ftloop.config.loop_config import Mixture, sources_in
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
@@ -28,6 +28,9 @@ SPLITS = {"eval": ("eval", "validation", "test"), "holdout": ("holdout", "test")
 
 ONE_PER_LINE = "If it has one JSON object per line, name the file .jsonl."
 """The cure for a JSON file that is not a list of rows."""
+
+_FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+"""How a source names a user's function, if there is no file of this name."""
 
 Row = tuple[Mapping[str, Any], Location | None]
 
@@ -48,6 +51,18 @@ def describe(source: Any, folder: Path) -> str:
     return type(source).__name__
 
 
+def functions_in(source: Any, folder: Path) -> list[str]:
+    """The user's functions among the sources of a mixture, or the one source."""
+    return [
+        part
+        for part in sources_in(source)
+        if isinstance(part, str)
+        and re.fullmatch(_FUNCTION, part)
+        and Path(part).suffix.lower() not in FILE_KINDS
+        and not (folder / part).is_file()
+    ]
+
+
 def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> Iterator[Row]:
     """The rows of a source as mappings. Raises `DataError` with file and line for a bad row."""
     if isinstance(source, Mapping):
@@ -62,7 +77,7 @@ def read_rows(source: Any, role: str, folder: Path, where: Location | None) -> I
     path = folder / text
     if path.suffix.lower() in FILE_KINDS or path.is_file():
         return _file_rows(path, where)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+    if re.fullmatch(_FUNCTION, text):
         return _function_rows(text, folder, where)
     if path.is_dir():
         return _hub_rows({"hub": text}, role, folder, where)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import SEVERITIES
-from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, wiring
+from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, lift, wiring
 from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
 
@@ -20,7 +20,7 @@ _CURVE = {
     *("converged", "capacity", "plateau", "worse-answers"),
     *("impossible-loss", "memorising", "zero-loss"),
 }
-_EXAMPLES = {"failing-slice", "confusion", "mislabelled"}
+_EXAMPLES = {"no-lift", "unlearned", "failing-slice", "confusion", "mislabelled"}
 SUPPRESSES = {
     "no-signal": {"non-finite"} | _CURVE | _EXAMPLES,
     "non-finite": _CURVE | _EXAMPLES,
@@ -33,7 +33,7 @@ SUPPRESSES = {
     "overfitting": {"underfit", "capacity", "worse-answers"},
     "overconfidence": {"converged"},
     "worse-answers": {"underfit", "converged"},
-    "underfit": {"capacity"},
+    "underfit": {"capacity", "no-lift"},
     "capacity": {"converged"},
     "plateau": {"converged"},
 }
@@ -60,7 +60,11 @@ def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> 
     # data shows them already, the losses add nothing.
     if not any(finding.kind == "mislabelled" for finding in in_data):
         found += dynamics.findings(evidence)
-    found += [finding for rule in (*curves.RULES, *chain.RULES) if (finding := rule(evidence))]
+    found += [
+        finding
+        for rule in (*curves.RULES, *chain.RULES, *lift.RULES)
+        if (finding := rule(evidence))
+    ]
     found += failing.findings(evidence)
     symptoms = {kind for finding in found for kind in SUPPRESSES.get(finding.kind, ())}
     # What the data shows holds however the training went.

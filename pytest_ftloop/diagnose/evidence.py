@@ -34,6 +34,32 @@ Figures = dict[str, "float | int | str"]
 
 
 @dataclass(frozen=True)
+class Lifted:
+    """What training gained in one metric over the untrained base.
+
+    `before` and `after` are the metric's figures, `lift` the improvement in its unit, `p` the
+    probability of so large a gain if there is none.
+    """
+
+    metric: str
+    before: float
+    after: float
+    lift: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A metric of a guard that is proven worse than against the base, or the parent."""
+
+    metric: str
+    against: str
+    before: float
+    after: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Everything that the rules can use to diagnose one iteration.
 
@@ -47,7 +73,9 @@ class Evidence:
     are whether the model is a causal language model, and whether it was pretrained; None if that is
     unknown. `eval_examples` is the size of the eval set where only that is known, else 0. `of_lora`
     is False if the whole model is trained, None if that is unknown: remedies then name nothing of
-    LoRA. The other fields are those of `Training`. What is unknown (curves of another trainer come
+    LoRA. `lifted` is what was gained over the untrained base, which passes `base_passes` of the
+    eval examples, of which `broken_of_base` fail now; `forgotten` are the guards that got worse.
+    The other fields are those of `Training`. What is unknown (curves of another trainer come
     without data) is empty or None, and the rules that need it are silent.
     """
 
@@ -82,6 +110,10 @@ class Evidence:
     pretrained: bool | None = None
     of_lora: bool | None = True
     eval_examples: int = 0
+    lifted: tuple[Lifted, ...] = ()
+    base_passes: int = 0
+    broken_of_base: tuple[str, ...] = ()
+    forgotten: tuple[Forgotten, ...] = ()
 
     @classmethod
     def of(

@@ -20,18 +20,26 @@ SIGNATURE = ("outputs", "expected", "rows")
 
 
 def load_set_metrics(
-    metrics: Mapping[str, str], examples: Sequence[Example], folder: Path, locate: Locate
+    metrics: Mapping[str, str],
+    examples: Sequence[Example],
+    folder: Path,
+    locate: Locate,
+    *,
+    imports: bool = True,
 ) -> dict[str, SetMetric]:
     """The metrics by the user's name, each tried on the expected texts and on empty outputs.
 
     `examples` are the rows that a user's function is given. Raises `ConfigError` for a function
-    or library that is missing, `ScoringError` for a function that fails.
+    or library that is missing, `ScoringError` for a function that fails. Without `imports` a user's
+    function is neither imported nor called, and its metric is `unread`.
     """
     loaded: dict[str, SetMetric] = {}
     for name, kind in metrics.items():
         where = locate(f"metrics.{name}") or locate("metrics")
         if kind in OF_LABELS:
             loaded[name] = of_labels(kind)
+        elif ":" in kind and not imports:
+            loaded[name] = SetMetric(lambda _: (), lambda _: math.nan, by_tag=False, unread=kind)
         elif ":" in kind:
             loaded[name] = _of_user(name, kind, examples, folder, where)
         else:

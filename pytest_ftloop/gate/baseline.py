@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
-from pytest_ftloop.core.records import Iteration, SeedRun
+from pytest_ftloop.core.records import Iteration, SeedRun, is_unscored
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
 from pytest_ftloop.gate.judgements import IsHere, anchor_of, baseline_of
 from pytest_ftloop.gate.reference import STATED, Reference
@@ -105,7 +105,9 @@ def baseline_in(
     without: Iteration | None = None,
 ) -> Baseline:
     """The baseline and the anchor in the log at a commit, as if it had no iteration `without`."""
-    iterations, judgements = view.iterations(), view.judgements()
+    # One that is not scored yet is no version that could have been accepted.
+    iterations = tuple(i for i in view.iterations() if not is_unscored(i))
+    judgements = view.judgements()
     if without is not None:
         iterations = tuple(i for i in iterations if i.id != without.id)
         judgements = tuple(j for j in judgements if j.candidate != without.id)

@@ -148,6 +148,12 @@ def _against(
         found = verdict("not comparable", because)
         return found if alike else replace(found, ok=False, notes=(TRAINED_ANEW,))
 
+    for name in rule.metrics:
+        if (metric := set_metrics.get(name)) and metric.unread:
+            why = (
+                f"{name} is computed by {metric.unread}, which runs in pytest --ftloop-replay only"
+            )
+            return verdict("incomplete", why)
     alike = trained_alike(candidate.iteration, baseline.iteration)
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)

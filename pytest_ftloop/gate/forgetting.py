@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_ftloop.config.gates import Against, Forgetting, Regression
+from pytest_ftloop.config.gates import Forgetting, Regression
 from pytest_ftloop.core.metrics import GUARD, guard_and_metric, guard_metrics, is_rate
 from pytest_ftloop.core.records import ExampleResult, Iteration
 from pytest_ftloop.core.runs import Measured
@@ -21,13 +21,13 @@ from pytest_ftloop.gate.verdict import Change, Verdict, amount_text
 
 @dataclass(frozen=True)
 class Reference:
-    """What a candidate's guards are compared with: the base or the baseline.
+    """What a candidate's guards are compared with: the base, the baseline, the parent.
 
     Without a `side`, `why` there is none, and `fails` says whether that fails the gate: a base can
     always be measured, a baseline need not exist.
     """
 
-    name: Against
+    name: str
     side: Side | None = None
     why: str = ""
     fails: bool = False

@@ -52,7 +52,7 @@ class Change:
     @property
     def label(self) -> str:
         """The metric, and what it is compared with if that is not the verdict's own baseline."""
-        return f"{self.metric} against the {self.against}" if self.against else self.metric
+        return f"{self.metric} ({self.against})" if self.against else self.metric
 
     @property
     def text(self) -> str:

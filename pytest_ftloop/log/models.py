@@ -13,7 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic_core import PydanticCustomError
 
-from pytest_ftloop.core.records import DEFAULT_SEED, ID_LENGTH, LOOP_NAME, SeedRole, Severity
+from pytest_ftloop.core.records import (
+    DEFAULT_SEED,
+    ID_LENGTH,
+    LOOP_NAME,
+    SeedRole,
+    Severity,
+)
 from pytest_ftloop.log.writing import EVAL_COLUMNS, STEP_COLUMNS
 
 OURS = "ftloop"
@@ -171,7 +177,7 @@ class _Table(_Row):
     file: str = ""  # of schema 1
 
 
-Guards = dict[str, _Table]
+Guards = dict[LoopName, _Table]
 """The tables of the guards' rows, by guard."""
 
 
@@ -237,7 +243,7 @@ class SeedRunRecord(_Record):
 class UntrainedRecord(_Record):
     """`base/<id>-<tag>.yaml`."""
 
-    fingerprint: str
+    fingerprint: Fingerprint
     model: str
     scoring: dict[str, Any]
     data: dict[str, _Data]

@@ -77,7 +77,7 @@ def from_text(make: Callable[[str], Kept], text: str, shown: Shown) -> Kept:
             f"written by a newer pytest-ftloop: schema {newer}, this one reads up to "
             f"{SCHEMA_VERSION}",
             where=Location(shown()),
-            cure="pip install --upgrade pytest-ftloop",
+            cure="Upgrade pytest-ftloop.",
         ) from None
 
 

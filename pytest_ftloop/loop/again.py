@@ -257,6 +257,8 @@ class Again:
         by_id = {iteration.id: iteration for iteration in iterations}
         runs: Sequence[Measured] = (*reversed(iterations), *self.log.view.seed_runs())
         for run in runs:
+            if run.weights and run.weights not in wanted:
+                continue  # nearly always, and it spares a hash of the train rows
             if self._weights_of(run, by_id) not in wanted or not self._is_sampled_alike(run):
                 continue
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION
-from pytest_ftloop.core.chain import best_of, chain_from
+from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
 from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.history import parent_of
@@ -134,6 +134,7 @@ def judged_from_log(
         source=shown_path(log.folder),
         chain=chain,
         best=candidate,
+        metric=chosen_by(candidate),
         gates=check_gates(thresholds, candidate.metrics),
         trained=(),
         log_folder=log.folder,

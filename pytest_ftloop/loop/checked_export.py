@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.cache import adapter_hash
 from pytest_ftloop.core.errors import ConfigError, DataError, FtloopError, TrainingError
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.evaluate.recheck import EXACT, ROUNDED, Comparison, Tolerance, compare
 from pytest_ftloop.evaluate.scored import scored_by_output
 from pytest_ftloop.evaluate.served import answers_of
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.judging import recall
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.endpoint import Endpoint
     from pytest_ftloop.core.progress import Progress
-    from pytest_ftloop.core.records import Example, ExampleResult, Iteration
+    from pytest_ftloop.core.records import Example, ExampleResult, Iteration, Settings
     from pytest_ftloop.evaluate.scored import UserScorer
     from pytest_ftloop.loop.workspace import Logged
     from pytest_ftloop.train.afresh import Measured
@@ -63,11 +65,13 @@ class Stated:
 class Recheck:
     """The eval examples that are compared: as in the log (`before`), and how to score them again.
 
+    `settings` are the iteration's, but that the loop file says whether code of the model may run.
     `notes` say what is not compared.
     """
 
     before: tuple[ExampleResult, ...]
     task: Task
+    settings: Settings
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -82,6 +86,7 @@ class Recheck:
                 cure="A loop made in Python has none. Else name it: ftloop export ITERATION FILE.",
             )
         inputs = Inputs.of(logged.config, _same_outputs(iteration))
+        recall(inputs, logged.log, Silent())
         pairs = _shared(iteration.examples, inputs.eval.examples)
         if not pairs:
             raise DataError(
@@ -96,7 +101,8 @@ class Recheck:
         task = inputs.task(logged.config)
         task = replace(task, eval=replace(inputs.eval, examples=examples), train_sample=())
         alone = [len(all_) - len(pairs) for all_ in (iteration.examples, inputs.eval.examples)]
-        return cls(before, task, tuple(_notes(task.scoring.scorer, len(pairs), *alone)))
+        settings = _with_trust(iteration.settings, trusted=logged.trusts(iteration))
+        return cls(before, task, settings, tuple(_notes(task.scoring.scorer, len(pairs), *alone)))
 
 
 def check_folder(
@@ -122,7 +128,7 @@ def check_folder(
         ) from None
     what = "merged model" if merged else "adapter"
     try:
-        found = measure_afresh(folder, iteration.settings, recheck.task, progress, merged=merged)
+        found = measure_afresh(folder, recheck.settings, recheck.task, progress, merged=merged)
     except FtloopError as error:
         problems = (error.message, *_other_weights(folder, iteration, merged))
         return Checked(what, "", EXACT, None, problems)
@@ -165,6 +171,10 @@ def check_endpoint(
     comparison = compare(recheck.before, after, losses=False)
     how = f"{endpoint.model} at {endpoint.url}"
     return Checked("endpoint", how, tolerance, comparison, comparison.problems(tolerance))
+
+
+def _with_trust(settings: Settings, *, trusted: bool) -> Settings:
+    return replace(settings, training={**settings.training, "trust_remote_code": trusted})
 
 
 def _other_weights(folder: Path, iteration: Iteration, merged: bool) -> Iterator[str]:

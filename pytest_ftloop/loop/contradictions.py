@@ -69,13 +69,15 @@ def _of_inputs(iteration: Iteration, inputs: Inputs, scoring: Mapping[str, Any])
     """What the record says of model, data and scoring that is not the loop's."""
     if iteration.model != inputs.model:
         yield f"it says model {iteration.model}; by its fingerprint it is {inputs.model}"
-    for role, set_ in (("train", inputs.train), ("eval", inputs.eval)):
+    guards = ((guard.role, guard.rows) for guard in inputs.guards)
+    for role, set_ in (("train", inputs.train), ("eval", inputs.eval), *guards):
         facts = iteration.data.get(role, {})
         sha256, rows = str(facts.get("sha256", "")), facts.get("rows")
         if not sha256 or not set_.sha256.startswith(sha256):
             wanted = set_.sha256[:16]
             yield f"it says data.{role}.sha256 {sha256}; by its fingerprint it is {wanted}"
-        if rows != len(set_.examples):
+        # Without rows it is a function's, of which only the log is known (see `reading`).
+        if set_.examples and rows != len(set_.examples):
             yield f"it says data.{role}.rows {rows}; by its fingerprint it is {len(set_.examples)}"
     if iteration.scoring != scoring:
         found, wanted = _shown(iteration.scoring), _shown(scoring)

@@ -35,6 +35,7 @@ from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.loop.again import Again, Known
+from pytest_ftloop.loop.gains import compared_with_base
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
 from pytest_ftloop.loop.judging import judge_facts, judge_findings
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
@@ -120,7 +121,7 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
         measured = BaseMeasured(run.evaluation.base, run.environment)
         cycle.base_keeper.keep(current.plan.settings, measured)
     draft = evaluate(cycle, current, run)
-    evidence = _evidence(cycle, current, run, from_log)
+    evidence = _evidence(cycle, current, run, {**from_log, **_of_base(cycle, current, draft)})
     draft = diagnose(draft, evidence, current.data_findings, current.known)
     try:
         draft = _with_findings_of_user(cycle, draft, evidence)
@@ -173,7 +174,7 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
     assert known is not None
     cycle.progress.working(f"evaluating again: {known.what}")
     with _logged_unscored(cycle, current) as keep:
-        base = _base_eval_loss(current.chain)
+        base = _base_eval_loss(cycle, current, known)
         run = cycle.again.evaluate(known, current.plan.settings, base)
         keep(run)
         run = cycle.again.scored(run)
@@ -296,9 +297,12 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
         ) from error
 
 
-def _base_eval_loss(chain: Sequence[Iteration]) -> float | None:
-    """The untrained base's loss as the chain has it; None if it is to be measured."""
-    value = chain[0].base.get("eval_loss", math.nan) if chain else math.nan
+def _base_eval_loss(cycle: Cycle, current: Turn, known: Known) -> float | None:
+    """The untrained base's loss, as the chain or the log has it; None if it is not known."""
+    chain, settings = current.chain, current.plan.settings
+    base = cycle.base_keeper.measured_in(known.source.environment, settings)
+    figures = base.metrics if base is not None else chain[0].base if chain else {}
+    value = figures.get("eval_loss", math.nan)
     return value if math.isfinite(value) else None
 
 
@@ -331,6 +335,12 @@ def _evidence_in_log(improvement_log: ImprovementLog) -> Mapping[str, Any]:
         "opened": tuple(i for i in view.iterations() if i.id in ids),
         "seed_noise": measured_noise(groups_of(view.iterations(), view.seed_runs())),
     }
+
+
+def _of_base(cycle: Cycle, current: Turn, draft: Iteration) -> Mapping[str, Any]:
+    """The fields of `Evidence` that compare the draft with the untrained base and its parent."""
+    view = cycle.improvement_log.view
+    return compared_with_base(view, draft, current.plan.parent, cycle.config.forgetting)
 
 
 def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]) -> Evidence:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import Gate, Regression, check_scores, check_tags, metrics_of
 from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
-from pytest_ftloop.config.scoring import SCORE_HOOK, needs_generation, scores_of
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation, scores_of
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
@@ -24,6 +25,7 @@ from pytest_ftloop.data.identity import (
     iteration_fingerprint,
     metrics_identity,
     model_identity,
+    rows_for_model,
     scoring_identity,
     tokenizer_identity,
     weights_fingerprint,
@@ -33,6 +35,9 @@ from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.evaluate.set_metrics import load_set_metrics
 from pytest_ftloop.train.task import Guard, Task, train_sample
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ class Inputs:
     guard_identities: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: LoopConfig, hook: UserScorer | None) -> Inputs:
-        """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`."""
+    def of(cls, config: LoopConfig, hook: UserScorer | None, *, imports: bool = True) -> Inputs:
+        """Load and check the inputs, as far as that needs no torch. `hook` is the scorer `hook`.
+
+        Without `imports` nothing is to be scored: of a user's scorer only the source is read.
+        """
         where = config.locate("data.train")
         # What only scorers read is needed of train rows that an eval set is split off.
         columns = config.columns if config.split else replace(config.columns, read=frozenset())
@@ -72,31 +80,53 @@ class Inputs:
         check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
+            _check_prompts(eval_)
+        if needs_generation(config.scoring) and (imports or not is_own(config.scoring)):
             scorer = load_scorer(
                 config.scoring, hook, folder=config.folder, where=config.locate("scoring.scorer")
             )
-            _check_prompts(eval_)
             if config.scoring.scorer in {"contains", "regex", "json", "number"}:
                 for example in eval_.examples:
                     scorer(example, "")  # an example that can't be scored raises before training
-        model = model_identity(config.model, config.folder, config.tokenizer)
-        scoring = scoring_identity(config.scoring, config.folder)
-        scoring |= metrics_identity(config.metrics, config.folder)
-        set_metrics = load_set_metrics(config.metrics, eval_.examples, config.folder, config.locate)
+        guards = tuple(_guard(config, stated, hook, imports=imports) for stated in config.guards)
+        return cls.identified(config, train, eval_, scorer, guards, imports=imports)
+
+    @classmethod
+    def identified(
+        cls,
+        config: LoopConfig,
+        train: DataSet,
+        eval_: DataSet,
+        scorer: Scorer | None,
+        guards: tuple[Guard, ...],
+        *,
+        imports: bool = True,
+        **more: Any,
+    ) -> Self:
+        """The inputs with these rows, and with the identities of all else."""
+        folder = config.folder
         section = config.tokenizer if isinstance(config.tokenizer, TokenizerSection) else None
         template = config.settings.training.get("chat_template_path")
-        tokenizer = tokenizer_identity(section, template, config.folder)
-        guards = tuple(_guard(config, stated, hook) for stated in config.guards)
-        identities = {
-            guard.name: guard_identity(
-                guard.rows,
-                scoring_identity(guard.scoring, config.folder) if guard.scoring else None,
-            )
-            for guard in guards
-        }
-        notes = (*_unseen(scoring), *_committed_credentials(config))
+        scoring = scoring_identity(config.scoring, folder)
         return cls(
-            train, eval_, model, scoring, scorer, notes, tokenizer, set_metrics, guards, identities
+            train,
+            eval_,
+            model_identity(config.model, folder, config.tokenizer),
+            scoring | metrics_identity(config.metrics, folder),
+            scorer,
+            (*_unseen(scoring), *_committed_credentials(config)),
+            tokenizer_identity(section, template, folder),
+            load_set_metrics(
+                config.metrics, eval_.examples, folder, config.locate, imports=imports
+            ),
+            guards,
+            {
+                guard.name: guard_identity(
+                    guard.rows, scoring_identity(guard.scoring, folder) if guard.scoring else None
+                )
+                for guard in guards
+            },
+            **more,
         )
 
     def try_scorer(self, config: LoopConfig) -> None:
@@ -115,7 +145,7 @@ class Inputs:
         given = scored.scores or {SCORE: 1.0}  # a yes may be a number for another row
         check_scores(gates, config.loop.metric, given, config.scoring, config.locate)
 
-    def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Inputs:
+    def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Self:
         """These inputs with the logged identity of a model folder that is not on this machine.
 
         A job that judges a log needs no weights. The identity is that of the iteration with the
@@ -169,7 +199,11 @@ class Inputs:
 
     def weights(self, settings: Settings) -> str:
         """The identity of the weights that these settings train, whatever measures them."""
-        return weights_fingerprint(self.model, settings, self.train, self.tokenizer)
+        return weights_fingerprint(self.model, settings, self._rows_for_model, self.tokenizer)
+
+    @cached_property
+    def _rows_for_model(self) -> str:
+        return rows_for_model(self.train)
 
     def task(self, config: LoopConfig) -> Task:
         """The task that every run of the loop trains on and is measured by."""
@@ -191,7 +225,9 @@ class Inputs:
         return self.fingerprint(config, replace(settings, training=training))
 
 
-def _guard(config: LoopConfig, stated: GuardSource, hook: UserScorer | None) -> Guard:
+def _guard(
+    config: LoopConfig, stated: GuardSource, hook: UserScorer | None, *, imports: bool
+) -> Guard:
     """The rows of one guard, and how they are scored.
 
     Without a scoring of its own a guard of prompts is scored as the eval set, where that reads
@@ -221,9 +257,15 @@ def _guard(config: LoopConfig, stated: GuardSource, hook: UserScorer | None) -> 
         _check_answers(rows)
     scorer = None
     if needs_generation(scoring):
-        scorer = load_scorer(scoring, hook, folder=config.folder, where=where)
         _check_prompts(rows)
+        if imports or not is_own(scoring):
+            scorer = load_scorer(scoring, hook, folder=config.folder, where=where)
     return Guard(stated.name, rows, scoring, scorer)
+
+
+def is_own(scoring: Scoring) -> bool:
+    """Whether a scoring is by the user's own code."""
+    return scoring.scorer == "hook" or ":" in scoring.scorer
 
 
 def model_name(config: LoopConfig) -> str | None:

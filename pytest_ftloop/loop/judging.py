@@ -29,7 +29,10 @@ def recall(inputs: Inputs, log: ImprovementLog, progress: Progress) -> None:
     scorers = [scorer for scorer in _scorers(inputs) if isinstance(scorer, JudgeScorer)]
     if not scorers:
         return
-    answers = [Answer(**answer) for answer in read_answers(FolderFiles(log.folder))]
+    answers = [
+        Answer(said["key"], said["grade"], said["text"])
+        for said in read_answers(FolderFiles(log.folder))
+    ]
     for scorer in scorers:
         scorer.known.update((answer.key, answer) for answer in answers)
         scorer.keep = lambda new: _keep(log, new)

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
+from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder
-from pytest_ftloop.core.chain import best_of, chain_from, next_number
+from pytest_ftloop.core.chain import best_of, chain_from, chosen_by, next_number
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
@@ -35,6 +35,7 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Plan, Planner
+from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
@@ -77,7 +78,8 @@ class Loop:
 
     It has more than ten methods: those four, and the parts that they share. `hook` is the scorer
     that a user implements as a pytest hook; `adjust_hook` and `diagnose_hook` are the other hooks.
-    `backend` makes the backend, by default the one that trains in this process.
+    `backend` makes the backend, by default the one that trains in this process. If it only `reads`,
+    none of the user's code is imported: it replays the log, or shows the outlook.
     """
 
     config: LoopConfig
@@ -87,6 +89,7 @@ class Loop:
     backend: BackendFactory | None = None
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None
+    reads: bool = False
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
@@ -147,6 +150,11 @@ class Loop:
         if decision.next or decision.kind == "fault":
             parent = planner.parent(decision, chain)
             return Outlook(chain, parent, decision.next, decision.because)
+        if self.reads and ":" in str(self.config.loop.policy):
+            why = (
+                f"{decision.because} What the function {self.config.loop.policy} says is not asked."
+            )
+            return Outlook(chain, planner.parent(decision, chain), (), why.strip())
         # A stop without adjustments: ask the policy, which may have changed since.
         known = planner.known(chain, logged)
         proposal = planner.policy.propose(chain, self.config.metric_of(chain), known)
@@ -166,7 +174,8 @@ class Loop:
     def _cycle(self, *, trains: bool = True) -> Cycle:
         """Load and check the data, and put together what every turn needs."""
         trains = trains and not self.options.replay
-        inputs, log = Inputs.of(self.config, self.hook), self.log
+        log = self.log
+        inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
         recall(inputs, log, self.progress)
@@ -232,6 +241,12 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
+        asked = implied_metric(config.thresholds)
+        if config.loop.metric is None and asked != (by := chosen_by(course.chain[-1])):
+            cycle.store.notes.append(
+                f"the best iteration is chosen by {by}, as the chain in the log was; the gates now "
+                f"ask for {asked}, and loop: {{metric: {asked}}} chooses by it"
+            )
         base = shown_base(log.view.bases(), best)
         of_base = log.files(base) if base is not None else ()
         return LoopResult(
@@ -245,6 +260,7 @@ class Loop:
             evaluated=course.evaluated,
             notes=tuple(cycle.store.notes),
             is_finished=is_finished,
+            metric=config.metric_of(course.chain),
             log_folder=log.folder,
             files=(*(path for i in course.chain for path in log.files(i)), *of_base),
             base=base,

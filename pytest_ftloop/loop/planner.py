@@ -185,9 +185,26 @@ class Planner:
 
     def known(self, chain: Sequence[Iteration], logged: Sequence[Iteration]) -> adjust.Known:
         """Other iterations on the same model and rows, and the seed noise."""
-        others = tuple(i for i in logged if _same_task(i, chain[0]) and i not in chain)
+        again = self._evaluated_before(chain[0], logged)
+        others = tuple(
+            i for i in logged if _same_task(i, chain[0]) and i not in chain and i.id not in again
+        )
         groups = groups_of(logged, self.log.view.seed_runs())
         return adjust.Known(others, measured_noise(groups))
+
+    def _evaluated_before(self, first: Iteration, logged: Sequence[Iteration]) -> frozenset[str]:
+        """The ids of the chains that a chain which is evaluated again goes through once more.
+
+        As evidence of which settings fail, their trainings would count twice, and lead away from
+        settings whose weights are known.
+        """
+        if "measured_again" not in first.facts:
+            return frozenset()
+        settings = adjust.canonical(first.settings)
+        starts = [
+            i for i in logged if i.parent is None and adjust.canonical(i.settings) == settings
+        ]
+        return frozenset(i.id for start in starts for i in chain_from(logged, start.fingerprint))
 
     def _seconds_left(self, chain: Sequence[Iteration]) -> float | None:
         """Seconds left of the time budget; None without one. May be negative."""

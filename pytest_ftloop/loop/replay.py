@@ -38,10 +38,9 @@ def replay(
 
 
 def replaying(config: LoopConfig, options: Options) -> Loop:
-    """The loop in replay: running and judging it only reads its log."""
+    """The loop in replay: it only reads its log, and imports none of the user's code."""
     options = replace(options, replay=True, retrain=False, retrain_baseline=False)
-    # Nothing is scored in a replay, so any function can take the place of pytest's scoring hook.
-    return Loop(config, options, hook=lambda *_: False)
+    return Loop(config, options, reads=True)
 
 
 def gated(config: LoopConfig) -> LoopConfig:

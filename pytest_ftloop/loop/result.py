@@ -48,11 +48,10 @@ class LoopResult:
     `chain` starts at the iteration with the loop file's own settings. `gates` are the checked
     thresholds. `trained` are the ids of iterations that this run trained, `restored` of those it
     took from an earlier run's store, `evaluated` of those it evaluated again without training; the
-    others were up to date. `notes` are messages about stored
-    records. `is_finished`: the loop goes on only if it is asked to (`Planner.goes_on`). `files` are
-    the files of the chain, to commit. `examples` are the eval examples by id,
-    for their prompts. `adapter` is the best iteration's folder in the cache, None if it is not
-    there.
+    others were up to date. `notes` are messages about stored records. `is_finished`: the loop goes
+    on only if it is asked to (`Planner.goes_on`). `metric` is what the best one is chosen by.
+    `files` are the files of the chain, to commit. `examples` are the eval examples by id, for their
+    prompts. `adapter` is the best iteration's folder in the cache, None if it is not there.
 
     `regressions` are the loop's regression gates, `forgetting` those on its guards. `Loop.judge`
     adds a verdict for each, the baseline (None: there is none), the `standard` that it was found
@@ -76,6 +75,7 @@ class LoopResult:
     evaluated: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     is_finished: bool = False
+    metric: str = "eval_loss"
     regressions: tuple[Regression, ...] = ()
     forgetting: tuple[Forgetting, ...] = ()
     base: Iteration | None = field(default=None, repr=False)

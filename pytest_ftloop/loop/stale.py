@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.scoring import SCORE_HOOK
 from pytest_ftloop.core.errors import FtloopError, LogError, StaleLogError
 from pytest_ftloop.core.git import GitError, Repository
-from pytest_ftloop.core.metrics import number_text
+from pytest_ftloop.core.metrics import GUARD, number_text
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
 from pytest_ftloop.log import FOLDER
+from pytest_ftloop.log.writing import rounded
 from pytest_ftloop.loop.inputs import model_name
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _differences(config: LoopConfig, inputs: Inputs, of: Iteration) -> Iterator[
     for set_ in (inputs.train, inputs.eval):
         if of.data.get(set_.role, {}).get("sha256") != set_.sha256[:16]:
             yield Difference("data", "", set_.role)
+    yield from _of_guards(inputs, of)
     same_scorer = of.scoring.get("scorer") == inputs.scoring.get("scorer")
     for name in sorted({*of.scoring, *inputs.scoring}):
         # Another scorer has other code, of course.
@@ -112,6 +114,22 @@ def _differences(config: LoopConfig, inputs: Inputs, of: Iteration) -> Iterator[
         elif "model" in of.facts and inputs.model.startswith("hub:"):
             after += " (no folder of this name is here)"
         yield Difference("model", f"model {before} -> {after}")
+
+
+def _of_guards(inputs: Inputs, of: Iteration) -> Iterator[Difference]:
+    """Guards that came, went, or have other rows or another scoring than those of an iteration."""
+    now = inputs.measured_data
+    for role in sorted({*of.data, *now}):
+        if not role.startswith(f"{GUARD}."):
+            continue
+        old, new = of.data.get(role), now.get(role)
+        name = f"data.guards.{role.removeprefix(f'{GUARD}.')}"
+        if old is None or new is None:
+            yield Difference("data", f"{name} {'added' if old is None else 'removed'}")
+        elif old.get("sha256") != new["sha256"]:
+            yield Difference("data", f"{name} {old.get('rows', '?')} -> {new['rows']} rows")
+        elif old.get("scoring") != rounded(new["scoring"]):
+            yield Difference("scoring", f"{name}: its scoring changed")
 
 
 def _scoring_text(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> str:

@@ -13,6 +13,8 @@ from pytest_ftloop.core.untrained import base_of, tokenising
 from pytest_ftloop.loop.inputs import model_facts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.log import ImprovementLog
@@ -37,12 +39,18 @@ class BaseKeeper:
 
     def known(self, settings: Settings) -> Untrained | None:
         """The base as a training with these settings would measure it here, if the log has that."""
-        fingerprint = self.inputs.base_fingerprint(settings)
-        found = [base for base in self.log.view.bases() if base.fingerprint == fingerprint]
-        if not found:
+        if not self._measured(settings):
             return None  # asking for the environment takes seconds
-        here = decisive(self.backend.environment(settings))
+        return self.measured_in(self.backend.environment(settings), settings)
+
+    def measured_in(self, environment: Mapping[str, str], settings: Settings) -> Untrained | None:
+        """The base as measured in an environment, if the log has that."""
+        here, found = decisive(environment), self._measured(settings)
         return next((base for base in found if decisive(base.environment) == here), None)
+
+    def _measured(self, settings: Settings) -> list[Untrained]:
+        fingerprint = self.inputs.base_fingerprint(settings)
+        return [base for base in self.log.view.bases() if base.fingerprint == fingerprint]
 
     def keep(self, settings: Settings, measured: BaseMeasured) -> Untrained:
         """Write a measurement of the base into the log."""

@@ -13,9 +13,10 @@ from pytest_ftloop.config.loop_yaml import files_in
 from pytest_ftloop.core.chain import best_of, chain_from
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.records import Iteration
-from pytest_ftloop.data.identity import model_path
+from pytest_ftloop.data.identity import model_identity, model_path
 from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.reading import read_inputs
 
 NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
 """Folders that are not searched, like pytest's norecursedirs. Hidden folders are not either."""
@@ -40,10 +41,9 @@ class Logged:
     def inputs(self) -> Inputs | None:
         """The loop's data; None if it can't be loaded."""
         try:
-            # Nothing is scored here, so any function can take the place of pytest's scoring hook.
             if self.config is None:
                 return None
-            inputs = Inputs.of(self.config, lambda *_: False)
+            inputs = read_inputs(self.config, self.log)
             return inputs.with_logged_model(self.config, self.iterations)
         except FtloopError:
             return None
@@ -61,6 +61,20 @@ class Logged:
         if iteration.id in {i.id for i in chain_from(self.iterations, start)}:
             return f"Train it here: {train}"
         return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
+
+    def trusts(self, iteration: Iteration) -> bool:
+        """Whether the loop file lets code of this iteration's model run.
+
+        It does by `trust_remote_code`, and for the model that it names: the record may be a
+        stranger's, and says nothing in this.
+        """
+        config = self.config
+        if config is None or not isinstance(config.model, str):
+            return False
+        stated = config.settings.training
+        kwargs = stated.get("model_init_kwargs") or {}
+        trusted = kwargs.get("trust_remote_code", stated.get("trust_remote_code", False))
+        return trusted is True and model_identity(config.model, config.folder) == iteration.model
 
     def model_folder(self) -> Path | None:
         """The path of the model if the loop file names a folder; it need not exist."""

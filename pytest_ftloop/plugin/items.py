@@ -12,6 +12,7 @@ import pytest
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Gate, Regression
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError, wants_traceback
+from pytest_ftloop.core.printable import printable, printable_line
 from pytest_ftloop.plugin.session import session_of
 from pytest_ftloop.report.properties import Properties, loop_properties, verdict_properties
 
@@ -36,7 +37,7 @@ class LoopFileCollector(pytest.File):
         if session_of(self.config).options.replay and not config.regressions:
             found.append(DEFAULT_REGRESSION)
         for gate in found:
-            name = gate.name if gate else "completes"
+            name = printable_line(gate.name) if gate else "completes"
             kind = RegressionItem if isinstance(gate, Regression) else GateItem
             # pytest 9.2 parses an id given as text like the list of --lf, `[tag]` apart from the
             # name. Otherwise --lf would not recognise the item.
@@ -65,7 +66,7 @@ class LoopItem(pytest.Item):
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""
         if isinstance(excinfo.value, GateFailedError | FtloopError) and not wants_traceback():
-            return str(excinfo.value)
+            return printable(str(excinfo.value))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[os.PathLike[str], int | None, str]:

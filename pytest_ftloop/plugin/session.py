@@ -14,6 +14,7 @@ import pytest
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
 from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
+from pytest_ftloop.core.printable import printable, printable_line
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.log import FOLDER
@@ -178,7 +179,7 @@ class FtloopSession:
         if lines is None:
             return None
         self._explanations.append("\n".join(lines[1:]))
-        return lines[:2]
+        return [printable(line) for line in lines[:2]]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -191,7 +192,10 @@ class FtloopSession:
             # runs in a fixture, or in a test that then skips or is expected to fail.
             failed = [explain_failed(ran.result, self._width()) for ran in self._of_test.values()]
             if any(failed):
-                report.outcome, report.longrepr = "failed", "\n\n".join(filter(None, failed))
+                report.outcome, report.longrepr = (
+                    "failed",
+                    printable("\n\n".join(filter(None, failed))),
+                )
                 self._of_test = {}
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, FtloopError) and not wants_traceback():
@@ -200,7 +204,7 @@ class FtloopSession:
             results = [ran.result for ran in self._of_test.values()]
             failed = [explain_failed(result, self._width()) for result in results]
             texts = filter(None, [*self._explanations, *failed])
-            report.sections += [("ftloop", text) for text in texts]
+            report.sections += [("ftloop", printable(text)) for text in texts]
         self._explanations, self._of_test = [], {}
         if self._news:  # an xdist worker sends reports to the process that prints, and nothing else
             report.ftloop = self._news  # type: ignore[attr-defined]
@@ -263,15 +267,15 @@ class FtloopSession:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The iterations, findings, failing examples and files of each loop."""
         for loop, lines in self._board.sections():
-            terminalreporter.section(f"ftloop {loop}", sep="-", bold=True)
+            terminalreporter.section(f"ftloop {printable_line(loop)}", sep="-", bold=True)
             for line in lines:
-                terminalreporter.line(line)
+                terminalreporter.line(printable(line))
         if self._gaps:
             terminalreporter.section("ftloop: not judged", sep="-", bold=True)
             for line in "\n".join(self._gaps).splitlines():
                 terminalreporter.line(visible(line))
         if self._report_line:
-            terminalreporter.line(self._report_line)
+            terminalreporter.line(printable(self._report_line))
         if self._under_way:
             terminalreporter.line(
                 f"ftloop: {self._under_way} was interrupted; its finished iterations are in the "

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import format_figure, is_rate, number_text
+from pytest_ftloop.core.records import NOTHING_DECIDED
 from pytest_ftloop.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str
 
     The parent's number is added where the parent is not the previous iteration of the chain.
     """
+    if iteration.is_untrained:
+        return "untrained base"
     if iteration.parent is None and not iteration.adjustments:
         return format_start(iteration.settings)
     changes = ", ".join(map(format_change, iteration.adjustments)) or "same settings"
@@ -112,6 +115,8 @@ def decision_text(decision: Decision) -> str:
     """`adjust`, or `stop: thresholds hold`."""
     if decision.action == "adjust":
         return "adjust"
+    if decision.kind == NOTHING_DECIDED:
+        return ""
     kind = _STOPS.get(decision.kind) or one_line(decision.kind, _LONGEST_SETTING)
     return f"stop: {kind}" if kind else "stop"
 

@@ -38,23 +38,25 @@ def show_iteration(
     width: int = WIDTH,
     *,
     unicode: bool = True,
+    base: Iteration | None = None,
 ) -> str:
-    """One iteration in full. The prompts come from `examples`.
+    """One iteration in full. The prompts come from `examples`, untrained figures from `base`.
 
     `unicode` False draws the curves in ASCII, for terminals that can't show Unicode.
     """
+    is_trained = not iteration.is_untrained
     parts = (
         _title(iteration, width),
-        _settings(iteration, width),
+        _settings(iteration, width) if is_trained else [],
         _data(iteration, width),
-        _metrics(iteration, width),
+        _metrics(iteration, width, base),
         _tags(iteration, width),
         _curves(iteration, width, unicode=unicode),
-        _findings(iteration, width),
+        _findings(iteration, width) if is_trained else [],
         failing_lines(iteration, iteration.examples, examples, len(iteration.failing), width),
-        _decision(iteration, width),
+        _decision(iteration, width) if is_trained else [],
         _environment(iteration, width),
-        _cost(iteration, width),
+        _cost(iteration, width) if is_trained else [],
     )
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -151,18 +153,19 @@ def _data(iteration: Iteration, width: int) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def _metrics(iteration: Iteration, width: int) -> list[str]:
+def _metrics(iteration: Iteration, width: int, base: Iteration | None) -> list[str]:
     own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
     names = [*(name for name in METRICS if name in iteration.metrics), *own]
 
     def figures(of: Mapping[str, float]) -> list[str]:
         return [figure_text(name, of.get(name)) for name in names]
 
+    untrained = base.metrics if base else iteration.base
     columns = [
         Column(("", "metric"), [f"  {name}" for name in names]),
         Column(("", "best point"), figures(iteration.metrics), right=True),
         Column(("", "last point"), figures(iteration.final), right=True, drop=1),
-        Column(("", "untrained"), figures(iteration.base), right=True, drop=2),
+        Column(("", "untrained"), figures(untrained), right=True, drop=2),
     ]
     return table(columns, width)[1:] if names else []
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.core.records import UNTRAINED
 from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
 from pytest_ftloop.report.markdown import inert, markdown_table
@@ -58,7 +59,8 @@ class Table:
         loop, place = visible(self.loop), visible(self.place)
         if not self.rows:
             return f"{loop}: no iterations in {place} yet; pytest --ftloop trains the first"
-        return f"{loop}: {plural(len(self.rows), 'iteration')} in {place}"
+        trained = [row for row in self.rows if row["number"] != UNTRAINED]
+        return f"{loop}: {plural(len(trained), 'iteration')} in {place}"
 
 
 def format_tables(tables: Sequence[Table], form: Format, width: int = WIDTH) -> str:

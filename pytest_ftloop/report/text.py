@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
+from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
@@ -27,7 +28,6 @@ from pytest_ftloop.report.phrases import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
 
 WIDTH = 100
@@ -99,9 +99,10 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
 
 
 def gate_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
-    """One line per failed gate."""
+    """The message of each failed gate."""
     failed = [gate for gate in result.gates if not gate.passed]
-    return [shorten(f"  FAILED {visible(gate.message)}", width) for gate in failed]
+    said = (paragraph(f"FAILED {visible(gate.message)}", width, "  ", "    ") for gate in failed)
+    return [line for lines in said for line in lines]
 
 
 def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
@@ -112,9 +113,11 @@ def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
 def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
     """One row per iteration: the change that led to it, its figures, the decision after it.
 
-    `+/-` is the difference from the row above. A narrow terminal lacks less important columns.
+    The untrained base, if it was measured, is iteration 0. `+/-` is the difference from the row
+    above. A narrow terminal lacks less important columns.
     """
-    chain = result.chain
+    base = (result.base,) if result.base else ()
+    chain = (*base, *result.chain)
     pairs = list(zip((None, *chain), chain, strict=False))
 
     def figures(name: str) -> list[str]:
@@ -144,7 +147,8 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         ),
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
-    legend = "*  best" + ("    +  trained now" if result.trained else "")
+    by = "" if result.metric == "eval_loss" else f" by {visible(result.metric)}"
+    legend = f"*  best{by}" + ("    +  trained now" if result.trained else "")
     legend += "    ~  evaluated again, not trained" if result.evaluated else ""
     legend += "    =  restored, not trained" if result.restored else ""
     return "\n".join([*table(columns, width), shorten(legend, width)])

@@ -182,7 +182,12 @@ def flipped_lines(
 
 def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
     """What to do about a failing verdict."""
-    if verdict.kind == "regressed":
+    if verdict.kind == "regressed" and any(change.against for change in verdict.changes):
+        told = (
+            "lower training.learning_rate or the epochs, or mix rows of the guarded task into the "
+            "train set. If the loss is worth it, run ftloop accept --baseline and commit the log."
+        )
+    elif verdict.kind == "regressed":
         told = "ftloop diff shows what changed."
         baseline = result.baseline
         if baseline is not None and baseline.adjustments and not result.best.adjustments:

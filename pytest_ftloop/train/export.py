@@ -62,12 +62,14 @@ def export(
     loop_folder: Path | None = None,
     how_to_make: Callable[[], str] = lambda: "",
     merged: bool = False,
+    trusts_code: bool = False,
     force: bool = False,
 ) -> Exported:
     """Write the adapter, its tokenizer and a model card; with `merged` also the merged model.
 
     `card` makes the text of the model card. `loop_folder` is the path of the model if the loop file
-    names a folder. `how_to_make` gives the command that trains the adapter here. Raises
+    names a folder. `how_to_make` gives the command that trains the adapter here. `trusts_code`:
+    merging may run code of the model's repository, as the loop file says, not the record. Raises
     `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
     replaces it if it is an export.
     """
@@ -88,7 +90,7 @@ def export(
         _write(making / CONFIG, json.dumps(config, indent=2, sort_keys=True))
         tokenizer = _add_tokenizer(making, base)
         if merged:
-            _merge(making, base, iteration, progress)
+            _merge(making, base, iteration, progress, trusts_code=trusts_code)
         _write(making / CARD, card(base, tokenizer))
     notes = [] if base.hub_id else [f"base model: {base.description}"]
     if (iteration.settings.training.get("model_init_kwargs") or {}).get("quantization_config"):
@@ -164,7 +166,9 @@ def _add_tokenizer(making: Path, base: BaseModel) -> bool:
     return (making / "tokenizer_config.json").is_file()
 
 
-def _merge(making: Path, base: BaseModel, iteration: Iteration, progress: Progress) -> None:
+def _merge(
+    making: Path, base: BaseModel, iteration: Iteration, progress: Progress, *, trusts_code: bool
+) -> None:
     progress.working("loading torch and the base model")
     try:
         from pytest_ftloop.train.merge import merge
@@ -174,7 +178,7 @@ def _merge(making: Path, base: BaseModel, iteration: Iteration, progress: Progre
             cure='pip install "pytest-ftloop[train]", or omit --merged.',
         ) from None
     try:
-        merge(making, making / MERGED, base, iteration.settings)
+        merge(making, making / MERGED, base, iteration.settings, trusts_code=trusts_code)
     finally:
         progress.done()
 

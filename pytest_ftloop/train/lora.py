@@ -382,22 +382,10 @@ def load_adapter(trainer: SFTTrainer, adapter: Path) -> None:
 
 def measure_base(base: Base, task: Task, settings: Settings, progress: Progress) -> BaseMeasured:
     """Evaluate the untrained base, without training. Settings decide how rows become tokens."""
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
-        args = sft_config(settings, folder, task.locate)
-        args.report_to = []  # nothing is trained, so no run may appear at the trackers
-        doing = "measuring the untrained base"
-        with boundary(doing, settings, task.locate, "model"), base.lent() as loan:
-            trainer = build_trainer(loan, args, settings, task)
-            prepared = Prepared.of(trainer, task)
-            evaluator = Evaluator(
-                trainer.model,
-                trainer.processing_class,
-                args.per_device_eval_batch_size,
-                trainer.accelerator.autocast,
-                trainer.chat_template,
-            )
-            results = measured_base(trainer, evaluator, task, prepared, progress)
-        return BaseMeasured(results, environment(args, base.quantised_by))
+    with untrained(base, task, settings) as (trainer, prepared, evaluator, stage):
+        stage.is_now("measuring the untrained base", "scoring")
+        results = measured_base(trainer, evaluator, task, prepared, progress)
+        return BaseMeasured(results, environment(trainer.args, base.quantised_by))
 
 
 def environment(args: SFTConfig, quantised_by: str = "") -> dict[str, str]:

@@ -19,24 +19,29 @@ if TYPE_CHECKING:
     from pytest_ftloop.train.trained_on import BaseModel
 
 
-def merge(adapter: Path, folder: Path, base: BaseModel, settings: Settings) -> None:
+def merge(
+    adapter: Path, folder: Path, base: BaseModel, settings: Settings, *, trusts_code: bool = False
+) -> None:
     """Merge into the weights that the adapter was trained on, save to `folder`.
 
     They are the base's, in the type that they are stored in. If training quantised them, they are
     what the quantised weights stand for: into the original ones the figures would be others, and
-    into the quantised ones peft rounds the adapter away.
+    into the quantised ones peft rounds the adapter away. Code in the model's repository runs only
+    if `trusts_code`, whatever the settings say.
     """
     name = f"{base.name}@{base.revision}" if base.revision else base.name
     with quiet(), boundary("merging the adapter", settings, lambda _: None):
-        loaded = load_base(name, _stated(settings, {"dtype": "auto"}))
+        loaded = load_base(name, _stated(trusts_code, {"dtype": "auto"}))
         model = loaded.model
         if getattr(model, "is_quantized", False):
             model = model.dequantize()
         elif quantised := _quantisation(settings):
-            _take_weights(model, load_base(name, _stated(settings, quantised)).model.dequantize())
+            _take_weights(
+                model, load_base(name, _stated(trusts_code, quantised)).model.dequantize()
+            )
         tokenizer = loaded.tokenizer
         if (adapter / "tokenizer_config.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(str(adapter))
+            tokenizer = AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=trusts_code)
         # Training added tokens: the adapter holds weights for them.
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
@@ -45,9 +50,8 @@ def merge(adapter: Path, folder: Path, base: BaseModel, settings: Settings) -> N
         tokenizer.save_pretrained(str(folder))
 
 
-def _stated(settings: Settings, model_init_kwargs: dict[str, Any]) -> dict[str, Any]:
-    trusted = settings.training.get("trust_remote_code", False)
-    return {"model_init_kwargs": model_init_kwargs, "trust_remote_code": trusted}
+def _stated(trusts_code: bool, model_init_kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {"model_init_kwargs": model_init_kwargs, "trust_remote_code": trusts_code}
 
 
 def _quantisation(settings: Settings) -> dict[str, Any]:

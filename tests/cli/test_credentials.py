@@ -91,11 +91,14 @@ def test_the_training_gets_them(loops: Loops) -> None:
     assert {"a", "token", "proxies"} == set(stated["model_init_kwargs"])
 
 
-def test_settings_are_the_same_with_and_without(loops: Loops) -> None:
+def test_settings_are_the_same_with_and_without(loops: Loops, capsys: Capture) -> None:
     """The fingerprint depends on no credential: a renewed one makes no log out of date."""
     loops.version()
+    assert 0 == main(["run", "--replay"])
+    assert "credential" not in "".join(capsys.readouterr())
     put_secrets(loops)
     assert 0 == main(["run", "--replay"])
+    assert "x.ftloop.yaml holds credentials" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

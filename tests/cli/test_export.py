@@ -447,3 +447,78 @@ def test_export_without_torch(case: Any, without_torch: dict[str, str]) -> None:
     assert "merging needs the training extra: " in done.stderr
     assert 'pip install "pytest-ftloop[train]"' in done.stderr
     assert not (made.folder / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["adapter_model.safetensors", "tokenizer.json", "adapter_config.json", "a/b", "", "device"],
+)
+def test_a_link_in_the_cache_is_not_followed(case: Any, capsys: Capture, place: str) -> None:
+    """A file, a folder and the adapter's own folder; nor is anything but a file copied."""
+    made = case()
+    made.embedded()
+    adapter = made.adapter()
+    secret = made.folder.parent / "secret"
+    secret.mkdir()
+    (secret / "adapter_config.json").write_text("open-sesame")
+    path = adapter / place if place else adapter
+    if place == "a/b":
+        path.parent.mkdir()
+    if place == "":
+        adapter.rename(secret / "adapter")
+    elif path.exists():
+        path.unlink()
+    if place == "device":
+        os.mkfifo(path)
+    else:
+        to = {"": secret / "adapter", "a/b": secret}.get(place, secret / "adapter_config.json")
+        path.symlink_to(to)
+    assert 2 == main(["export"])
+    said = capsys.readouterr().err
+    assert "wanted files only, found" in said
+    assert path.name in said
+    assert not made.made.exists()
+
+
+@pytest.mark.parametrize(
+    "identity",
+    ["tiny:../../secret", "tiny:", "hub:../secret", "hub:/etc", "hub:~/x", "hub:a/b/c", "hub:"],
+)
+def test_the_base_of_a_record_is_no_path(case: Any, capsys: Capture, identity: str) -> None:
+    """No file is taken from where a record leads, and nothing is merged with it."""
+    made = case(identity=identity)
+    folder = made.adapter()
+    (folder / "tokenizer_config.json").unlink()
+    for secret in (made.cache / "tiny", made.folder, made.folder.parent):
+        (secret / "secret").mkdir(parents=True)
+        (secret / "secret" / "tokenizer_config.json").write_text("open-sesame")
+        (secret / "secret" / "config.json").write_text("{}")
+    assert 2 == main(["export", "--merged"])
+    assert "can't be merged" in capsys.readouterr().err
+    assert 0 == main(["export"])
+    assert not (made.made / "tokenizer_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "stated", ["trust_remote_code: true", "model_init_kwargs: {trust_remote_code: true}"]
+)
+@pytest.mark.parametrize(("named", "trusted"), [("owner/name", True), ("owner/other", False)])
+def test_only_the_loop_file_trusts_a_models_code(
+    case: Any, monkeypatch: pytest.MonkeyPatch, stated: str, named: str, trusted: bool
+) -> None:
+    """For the model that it names; what the record says of trust counts nothing."""
+    made = case(model=named, identity="hub:owner/name")
+    made.adapter()
+    told: list[bool] = []
+    monkeypatch.setattr(
+        "pytest_ftloop.train.export._merge", lambda *_, trusts_code: told.append(trusts_code)
+    )
+    settings = replace(made.iteration.settings, training={"trust_remote_code": True})
+    made.log.append(replace(made.iteration, settings=settings, number=2))
+    made.log.remove_others(made.log.read()[0])
+    assert 0 == main(["export", "last", "--merged"])
+    assert [False] == told
+    with made.file.open("a") as file:
+        file.write(f"training: {{{stated}}}\n")
+    assert 0 == main(["export", "last", "--merged", "--force"])
+    assert [False, trusted] == told

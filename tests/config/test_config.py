@@ -54,7 +54,7 @@ def test_smallest_file(read: Any) -> None:
     assert ("s", "tiny", None) == (config.name, config.model, config.split)
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
-    assert (4, 2, "eval_loss", None, 1, "rules") == tuple(config.loop.model_dump().values())
+    assert (4, 2, None, None, 1, "rules") == tuple(config.loop.model_dump().values())
 
 
 @pytest.mark.parametrize("stated", ["", " {}", " true", " ~"])

@@ -228,7 +228,8 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "metric": (
         DATA + "loop: {metric: loss}\n",
         2,
-        "loop.metric: wanted 'eval_loss' or 'pass_rate', found 'loss'\n  Did you mean 'eval_loss'?",
+        "loop.metric: wanted eval_loss, pass_rate or a score, found 'loss'\n"
+        "  Did you mean 'eval_loss'?",
     ),
     "time_budget_s": (
         DATA + "loop: {time_budget_s: 0}\n",

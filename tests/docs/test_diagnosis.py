@@ -10,7 +10,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.adjust import decide, state
-from pytest_ftloop.diagnose import chain, confusions, courses, curves, dynamics, slices, wiring
+from pytest_ftloop.diagnose import (
+    chain,
+    confusions,
+    courses,
+    curves,
+    dynamics,
+    lift,
+    slices,
+    wiring,
+)
 from pytest_ftloop.diagnose import data as diagnose_data
 from pytest_ftloop.diagnose.any_trainer import advice, incomparable, preferences, rewards
 from pytest_ftloop.report.phrases import _STOPS
@@ -32,6 +41,15 @@ def test_finding_kinds() -> None:
     assert rules == {kind for kind, _ in made}
     assert set(made) == {(names([row])[0], row[1].partition(",")[0]) for row in signals}
     assert rules == set(names(sources))
+
+
+def test_finding_kinds_of_base_and_guards() -> None:
+    """The table has each rule on the base and the guards with its severity, in order."""
+    (rows,) = tables(section(DIAGNOSIS, "Base and guards"))
+    kinds = [rule.__name__.replace("_", "-") for rule in lift.RULES]
+    assert kinds == names(rows)
+    said = [row[1] for row in rows]
+    assert [severities(rule) for rule in lift.RULES] == [{severity} for severity in said]
 
 
 def severities(rule: Callable[..., Any]) -> set[str]:

@@ -18,6 +18,7 @@ from pytest_ftloop.config.scoring import _OPTIONS, SCORERS
 from pytest_ftloop.config.sections import (
     DEFAULT_LORA,
     DEFAULT_TRAINING,
+    ForgettingSection,
     LoopFile,
     RegressionSection,
 )
@@ -112,6 +113,17 @@ def test_keys_of_the_gate_regression() -> None:
     assert list(RegressionSection.model_fields) == names(rows)
     said = {names([row])[0]: YAML(typ="safe").load(row[2].strip("`")) for row in rows}
     assert RegressionSection.model_validate({}).model_dump() == said
+
+
+def test_keys_of_the_gate_forgetting() -> None:
+    """The table has what the forgetting gate has besides the regression gate, with its default."""
+    rows = tables(section(REFERENCE, "The gate forgetting"))[0]
+    said = {names([row])[0]: YAML(typ="safe").load(row[2].strip("`")) for row in rows}
+    defaults = ForgettingSection.model_validate({}).model_dump()
+    assert {key: defaults[key] for key in said} == said
+    assert {"metrics", "against"} == set(said)
+    rest = {key: value for key, value in defaults.items() if key != "against"}
+    assert RegressionSection.model_validate({}).model_dump() == rest
 
 
 def test_verdicts() -> None:

@@ -265,7 +265,7 @@ def test_newer_schema(tmp_path: Path, name: str) -> None:
         f"written by a newer pytest-ftloop: schema 99, this one reads up to {SCHEMA_VERSION}"
         == caught.value.message
     )
-    assert "pip install --upgrade pytest-ftloop" == caught.value.cure
+    assert "Upgrade pytest-ftloop." == caught.value.cure
     assert path == Path(caught.value.where.file)
 
 

@@ -87,6 +87,15 @@ def test_whatever_is_read_stays_in_its_folder(place: tuple[str, str], value: str
     assert name not in ("", ".", "..")
 
 
+@pytest.mark.parametrize("value", ["../../evil", "/etc", "..", "a/b", "a\\b", "", "*"])
+def test_a_guards_name_is_no_path(value: str) -> None:
+    """It is part of the name of its table."""
+    table = f"guards:\n  '{value}': {{rows: 1, sha256: '0'}}\n"
+    text = KINDS["iteration"][0].replace("environment:", f"{table}environment:")
+    with pytest.raises(LogError, match=r"guards.*: wanted the name of"):
+        from_text(iteration_of, text, lambda: "x.yaml")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> ImprovementLog:
     """A log with an iteration, beside which there is a folder of others."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.from_python import from_python
-from pytest_ftloop.core.records import ExampleResult, Run, Settings
+from pytest_ftloop.core.metrics import token_mean_loss
+from pytest_ftloop.core.records import BaseResults, ExampleResult, Run, Settings
+from pytest_ftloop.loop.known_rows import Measurable
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.train.task import Found, FoundAll, ToMeasure
@@ -29,6 +31,8 @@ EVAL = [{"id": f"e{n}", "prompt": f"q{n}", "completion": f"d{n}"} for n in range
 
 BASE = Settings(lora={}, training={})
 """Stands for the untrained base."""
+
+Rows = tuple[ExampleResult, ...]
 
 LIMIT = 8
 """New tokens by which outputs are generated."""
@@ -78,6 +82,7 @@ class Adapters:
         *,
         name: str,
         adapter: Path | None = None,
+        base_eval_loss: float | None = None,
         keep: Callable[[Run], object] = lambda _: None,
         **_: Any,
     ) -> Run:
@@ -95,7 +100,22 @@ class Adapters:
         run = _with(run, rows, self.limit)
         keep(run)
         self._stop("scoring")
-        return _with(run, self._scored(rows), self.limit)
+        of_eval, guards = self._measured(settings)
+        run = _with(run, of_eval, self.limit)
+        run = replace(run, evaluation=replace(run.evaluation, guards=guards))
+        if base_eval_loss is not None:
+            return replace(run, evaluation=replace(run.evaluation, base_eval_loss=base_eval_loss))
+        base = BaseResults(*self._measured(BASE))
+        loss = token_mean_loss(base.examples)
+        return replace(run, evaluation=replace(run.evaluation, base=base, base_eval_loss=loss))
+
+    def _measured(self, settings: Settings) -> tuple[Rows, Mapping[str, Rows]]:
+        """All rows with these weights, scored: of the eval set, of each guard."""
+        found = {
+            of.guard: of.scored([self._answered(measured(e, settings), e) for e in of.examples])
+            for of in Measurable.all_of(self.config, self.inputs)
+        }
+        return found.pop(""), found
 
     def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
         assert (adapter / "adapter_config.json").is_file()
@@ -133,14 +153,6 @@ class Adapters:
     def _answered(self, row: ExampleResult, example: Example) -> ExampleResult:
         expected = (example.expected or "").strip()
         return replace(row, expected=expected, output=output_of(example))
-
-    def _scored(self, rows: Sequence[ExampleResult]) -> tuple[ExampleResult, ...]:
-        from pytest_ftloop.evaluate.scored import scored_by_output
-
-        scorer, name = self.inputs.scorer, self.config.scoring.scorer
-        if scorer is None:
-            return tuple(replace(row, passed=True) for row in rows)
-        return scored_by_output(rows, self.inputs.eval.examples, scorer, name)
 
 
 def _with(run: Run, rows: tuple[ExampleResult, ...], limit: int = 0) -> Run:

@@ -46,7 +46,9 @@ def run(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((folder / "improvement_log/s").iterdir())}
+    """The files of the iterations; those of the untrained base are in a folder of their own."""
+    files = sorted(p for p in (folder / "improvement_log/s").iterdir() if p.is_file())
+    return {p.name: p.read_bytes() for p in files}
 
 
 def names(result: LoopResult) -> list[str]:

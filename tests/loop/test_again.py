@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ from hypothesis import strategies as st
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import DamagedLogError, ScoringError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
-from pytest_ftloop.core.records import Evaluation
+from pytest_ftloop.core.records import Evaluation, is_unscored
 from pytest_ftloop.log import ImprovementLog
 from tests.fake_backend import fake_adapter
 from tests.loop.again_cases import EVAL, LIMIT, TRAIN, Adapters, loop_of, run
@@ -129,7 +134,8 @@ def test_only_a_new_row_is_measured(tmp_path: Path) -> None:
     (asked,) = backend.missing
     missing = asked.trained["eval"]
     assert ["new"] == [e.id for e in missing.losses] == [e.id for e in missing.answers]
-    assert (7, LIMIT) == (len(asked.base["eval"].losses), missing.max_new_tokens)
+    assert ["new"] == [e.id for e in asked.base["eval"].losses]
+    assert LIMIT == missing.max_new_tokens
     assert {"of": old.name, "rows": 1, "answers": 1} == result.best.facts["measured_again"]
     assert {r.id: r.loss for r in old.examples}.items() <= {
         r.id: r.loss for r in result.best.examples
@@ -330,6 +336,37 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, when: str, asked: lis
     assert all(row.passed is not None for row in best.examples)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.loop.again_cases import Adapters, run
+
+class Killed(Adapters):
+    def _stop(self, when):
+        if when == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run(Path(sys.argv[1]), Killed())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize(("when", "asked"), [("generating", ["measure"]), ("scoring", [])])
+def test_a_killed_evaluation_goes_on(tmp_path: Path, when: str, asked: list[str]) -> None:
+    """SIGKILL leaves an unscored record that reads back, and the adapter; nothing is trained."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path), when]
+    killed = subprocess.run(command, check=False, cwd=Path(__file__).parents[2])
+    assert -signal.SIGKILL == killed.returncode
+    (kept,) = log_of(tmp_path).read()
+    assert ("unscored", 6) == (kept.decision.kind, len(kept.examples))
+    assert math.isnan(kept.metrics["pass_rate"])
+    backend = Adapters()
+    best = run(tmp_path, backend).best
+    assert asked == backend.asked
+    assert (kept.adapter, kept.number, False) == (best.adapter, best.number, is_unscored(best))
+    assert [row.loss for row in kept.examples] == [row.loss for row in best.examples]
+
+
 def test_an_evaluation_again_may_be_interrupted(tmp_path: Path) -> None:
     """The iteration that was measured before stays, and so does its adapter."""
     run(tmp_path, Adapters())
@@ -384,6 +421,63 @@ def test_an_iteration_with_a_seed_that_is_known(tmp_path: Path) -> None:
     best = run(tmp_path, backend, training=training).best
     assert ([], 43) == (backend.asked, best.seed)
     assert best.steps
+
+
+# guards and the untrained base
+
+
+GUARD = [{"id": f"g{n}", "prompt": f"q{n}", "completion": f"d{n}"} for n in range(10, 14)]
+
+
+def guarded(folder: Path, rows: list[dict[str, str]]) -> dict[str, Any]:
+    """The section `data` of a loop with a guard of these rows."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "guard.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"guards": {"general": "guard.jsonl"}}
+
+
+def pass_rates(folder: Path) -> list[tuple[float, float]]:
+    """The base's pass rates on the eval set and the guard, by measurement in the log."""
+    names = ("pass_rate", "guard.general.pass_rate")
+    found = [tuple(base.metrics[n] for n in names) for base in log_of(folder).view.bases()]
+    return sorted(found)  # type: ignore[arg-type]
+
+
+def test_guards_and_base_are_scored_again(tmp_path: Path) -> None:
+    """Another scorer scores what the base and the guards' rows gave, from the log alone."""
+    data = guarded(tmp_path, GUARD)
+    old = run(tmp_path, Adapters(), data=data).best
+    backend = Adapters()
+    new = run(tmp_path, backend, data=data, scoring="contains").best
+    assert [] == backend.asked
+    name = "guard.general.pass_rate"
+    assert (0.0, 0.5) == (old.metrics[name], new.metrics[name])
+    assert [r.loss for r in old.guards["general"]] == [r.loss for r in new.guards["general"]]
+    assert [(0.0, 0.0), (0.5, 0.5)] == pass_rates(tmp_path)
+    assert old.base == new.base
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [([], ["g10", "g11", "g12", "g13"]), (GUARD[1:], ["g10"])],
+    ids=["a new guard", "a new row of it"],
+)
+def test_only_a_guards_new_rows_are_measured(
+    tmp_path: Path, before: list[dict[str, str]], wanted: list[str]
+) -> None:
+    """A guard that is added needs no training, and nothing of the eval set is measured again."""
+    run(tmp_path, Adapters(), data=guarded(tmp_path, before) if before else {})
+    backend = Adapters()
+    best = run(tmp_path, backend, data=guarded(tmp_path, GUARD)).best
+    assert ["measure"] == backend.asked
+    (asked,) = backend.missing
+    assert ["guard.general"] == list(asked.trained) == list(asked.base)
+    for missing in (asked.trained["guard.general"], asked.base["guard.general"]):
+        assert wanted == [e.id for e in missing.losses]
+    anew = run(tmp_path / "anew", Adapters(), data=guarded(tmp_path / "anew", GUARD)).best
+    assert list(anew.guards["general"]) == list(best.guards["general"])
+    assert 4 in [len(base.guards.get("general", ())) for base in log_of(tmp_path).view.bases()]
 
 
 # older records

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.log.writing import tag_of
 from tests.loop.loop_cases import config, run
 
@@ -54,7 +55,7 @@ def test_an_edited_figure_is_found(tmp_path: Path, metrics: dict[str, str], foun
     """A record whose metric of the set is not that of its outputs is damaged."""
     (tmp_path / "constant_metric.py").write_text("def f(outputs, expected, rows): return 0\n")
     result, _ = run(config(tmp_path, metrics=metrics, iterations=1))
-    record, table = result.files
+    record, table = ImprovementLog(result.log_folder).files(result.best)
     text = record.read_text().replace("  m: 0.0\n", "  m: 0.9\n")
     stem = f"{record.stem[:-5]}-{tag_of(text)}"
     record.unlink()

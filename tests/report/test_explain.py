@@ -120,9 +120,9 @@ def test_a_bound_that_is_not_finite() -> None:
 
 
 def test_a_figure_that_is_no_metric() -> None:
-    """An unknown name has no direction."""
+    """Of a metric of the user's own higher is better."""
     lines = explain_figure(Figure(1.0, "bleu", fake_result()), ">", 2.0)
-    assert "bleu 1.0000, wanted > 2: missed by 1.0000" == lines[1]
+    assert "bleu 1.0000, wanted > 2: missed by 1.0000; higher is better" == lines[1]
 
 
 def test_history_shows_missing_figures_and_is_limited() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,9 +14,6 @@ from tests.gitfakes import GitRepo
 from tests.github_fakes import commands
 from tests.loops import BETTER, SAME, WORSE, Loops
 from tests.workflows.runner import ACTION, ROOT, PullRequest, checkout, propose, run_action
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CONFTEST = 'pytest_plugins = ["tests.plugin.fake_runner"]\n'
 HOSTILE = (
@@ -232,24 +230,31 @@ def test_options(loops: Loops, remote: GitRepo, tmp_path: Path) -> None:
     assert (1, []) == (done.code, done.used)
 
 
+HERE = f"{ACTION.parent}/../../.."
+LOCKED = f"--require-hashes -r {HERE}/pytest_ftloop/templates/github/requirements-"
+
+
 @pytest.mark.parametrize(
     ("stated", "installed"),
     [
-        ({}, [f"{ACTION.parent}/../../..[report]"]),
-        ({"train": "true"}, [f"{ACTION.parent}/../../..[train,report]"]),
+        ({}, [f"{LOCKED}judge.txt", f"--no-deps --no-build-isolation {HERE}"]),
+        ({"train": "true"}, [f"{LOCKED}train.txt", f"--no-deps --no-build-isolation {HERE}"]),
         (
             {"requirement": "pytest-ftloop[report]==0.1.0", "packages": "a b -c c.txt"},
-            ["pytest-ftloop[report]==0.1.0", "a", "b", "-c", "c.txt"],
+            ["pytest-ftloop[report]==0.1.0", "a b -c c.txt"],
         ),
     ],
 )
 def test_install(
     remote: GitRepo, tmp_path: Path, stated: dict[str, str], installed: list[str]
 ) -> None:
-    """pip gets this action's own version with the extras that are needed, or what is stated."""
+    """pip gets pinned packages and this action's own version, or what is stated."""
     done = run_action(checkout(remote, tmp_path / "job"), {**stated, "path": "nowhere"})
-    assert ["-m", "pip", "install", "--disable-pip-version-check", *installed] == done.installed
-    assert (ROOT / "pyproject.toml").samefile(ACTION.parent / "../../.." / "pyproject.toml")
+    called = " ".join(done.installed).split("-m pip install --disable-pip-version-check ")
+    assert ["", *installed] == [call.strip() for call in called]
+    assert (ROOT / "pyproject.toml").samefile(f"{HERE}/pyproject.toml")
+    for kind in ("judge", "train"):
+        assert Path(f"{LOCKED.split()[-1]}{kind}.txt").is_file()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.untrained import with_base
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
@@ -48,9 +49,9 @@ def of_result(result: LoopResult, note: str = "") -> LoopReport:
     return LoopReport(
         loop=result.loop,
         source=result.source,
-        iterations=logged,
+        iterations=with_base(view.bases(), logged),
         best=next((it for it in logged if it.fingerprint == result.best.fingerprint), result.best),
-        chain=frozenset(iteration.id for iteration in result.chain),
+        chain=frozenset(iteration.id for iteration in with_base(view.bases(), result.chain)),
         gates=result.gates,
         is_gated=bool(result.regressions),
         seed_runs=view.seed_runs(),
@@ -68,7 +69,7 @@ def of_log(logged: Logged, note: str = "") -> LoopReport:
     return LoopReport(
         loop=config.name if config else logged.log.folder.name,
         source=config.source if config else shown_path(logged.log.folder),
-        iterations=logged.iterations,
+        iterations=with_base(logged.log.view.bases(), logged.iterations),
         best=logged.best(),
         seed_runs=logged.log.view.seed_runs(),
         prompts=_prompts(inputs.eval.examples if inputs else ()),

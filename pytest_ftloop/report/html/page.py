@@ -20,6 +20,7 @@ from typing import Any
 
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.metrics import own_metrics, split_name
+from pytest_ftloop.core.printable import escaped
 from pytest_ftloop.report.html.examples import columns
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, shown
 from pytest_ftloop.report.html.noise import Spread, spreads
@@ -167,7 +168,7 @@ def _asset(name: str) -> str:
 def _printable(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else escaped(c) for c in text)
 
 
 def _finite(value: Any) -> Any:

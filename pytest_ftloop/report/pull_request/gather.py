@@ -179,7 +179,7 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
 
 def _change(change: Change) -> ChangeRow:
     return ChangeRow(
-        metric=_cut(change.metric, NAME),
+        metric=_cut(change.label, NAME),
         kind=change.kind,
         baseline=number(change.baseline),
         candidate=number(change.candidate),
@@ -191,8 +191,10 @@ def _change(change: Change) -> ChangeRow:
 def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
     """The iterations of the chain. Of a very long chain it keeps the end and the best one."""
     chain = result.chain
-    kept = [it for it in chain[:-MOST_ITERATIONS] if it.name == result.best.name]
-    kept += chain[-(MOST_ITERATIONS - len(kept)) :]
+    room = MOST_ITERATIONS - (result.base is not None)
+    kept = [it for it in chain[:-room] if it.name == result.best.name]
+    kept += chain[-(room - len(kept)) :]
+    kept = [*([result.base] if result.base else []), *kept]
     own = own_metrics(it.metrics for it in kept)
     return tuple(
         IterationRow(

@@ -1,0 +1,138 @@
+"""The untrained base and the guards in a loop: measured once, logged, never paid with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.records import Run, Settings
+from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from tests.fake_backend import FakeBackend, fake_guards
+from tests.loop.loop_cases import config, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GUARDS = {"guards": {"general": "guard.jsonl"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a guard of 40 texts."""
+    rows = "".join(f'{{"text": "some text {n}"}}\n' for n in range(40))
+    (tmp_path / "guard.jsonl").write_text(rows)
+    return tmp_path
+
+
+class Forgetful(FakeBackend):
+    """A backend whose runs forget the guard from a learning rate of 1e-3 on."""
+
+    def train(self, settings: Settings, **arguments: Any) -> Run:
+        run = super().train(settings, **arguments)
+        loss = 9.0 if settings.get("training.learning_rate") >= 1e-3 else 3.0
+        guards = fake_guards(self.inputs, loss)
+        return replace(run, evaluation=replace(run.evaluation, guards=guards))
+
+
+def test_base_is_iteration_0(folder: Path) -> None:
+    """The base is measured with the first training and has a record of its own."""
+    result, _ = run(config(folder, data=GUARDS), Forgetful())
+    (base,) = ImprovementLog(result.log_folder).view.bases()
+    assert result.base is not None
+    assert (0, base.id) == (result.base.number, result.base.id)
+    assert 6.0 == base.metrics["eval_loss"]
+    assert 3.0 == base.metrics["guard.general.eval_loss"]
+    assert 40 == len(base.guards["general"])
+    ImprovementLog(result.log_folder).verify(base)
+
+
+def test_base_is_measured_anew_for_another_guard(folder: Path) -> None:
+    """Without guards the base is another measurement than with them."""
+    run(config(folder))
+    result, trainer = run(config(folder, data=GUARDS), Forgetful())
+    assert trainer.base_losses[0] is None
+    assert 2 == len(ImprovementLog(result.log_folder).view.bases())
+
+
+def test_base_that_is_missing_is_measured_by_itself(folder: Path) -> None:
+    """A gate that compares with the base has it measured, though nothing is trained."""
+    stated = config(folder, gates={"lift": ">= 0 points"})
+    result, _ = run(stated)
+    for path in (result.log_folder / "base").iterdir():
+        path.unlink()
+    replayed, _ = run(stated, replay=True)
+    assert "no measurement of the untrained base" in replayed.gates[0].message
+    again, trainer = run(stated)
+    assert (1, []) == (trainer.bases, trainer.runs)
+    assert again.gates[0].value is not None
+
+
+def test_replay_needs_no_base(folder: Path) -> None:
+    """A log without a measurement of the base is as good as ever where no gate asks for it."""
+    result, _ = run(config(folder))
+    for path in (result.log_folder / "base").iterdir():
+        path.unlink()
+    replayed, trainer = run(config(folder), replay=True)
+    assert (None, result.best, 0) == (replayed.base, replayed.best, trainer.bases)
+
+
+def test_guards_are_part_of_the_figures_identity(folder: Path) -> None:
+    """Other rows to guard are other figures; without guards nothing changes."""
+    first, _ = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    (folder / "guard.jsonl").write_text('{"text": "another text"}\n')
+    second, _ = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    assert first.best.weights == second.best.weights
+    assert first.best.fingerprint != second.best.fingerprint
+
+
+def test_the_policy_never_pays_with_a_guard(folder: Path) -> None:
+    """An iteration that forgot a guard is not the best, though its eval loss is the lowest."""
+    result, _ = run(config(folder, data=GUARDS, iterations=4), Forgetful())
+    losses = {it.name: it.metrics["eval_loss"] for it in result.chain}
+    forgot = [it for it in result.chain if any(f.kind == "forgetting" for f in it.findings)]
+    assert forgot
+    assert min(losses, key=losses.__getitem__) in {it.name for it in forgot}
+    assert result.best not in forgot
+    ids = {it.id for it in forgot}
+    assert not [it for it in result.chain if it.parent in ids]
+
+
+def test_forgetting_is_judged_where_guards_are_stated(folder: Path) -> None:
+    """A loop with guards and no gate on them is judged by the default one."""
+    stated = config(folder, data=GUARDS, rate=1.6e-3, iterations=1)
+    trainer = Forgetful()
+    loop = Loop(stated, Options(), backend=trainer)
+    judged = loop.judge(loop.run())
+    (verdict,) = [verdict for rule, verdict in judged.verdicts if rule.name == "forgetting"]
+    assert ("regressed", False) == (verdict.kind, verdict.ok)
+    assert "guard.general.eval_loss 3.0000 -> 9.0000" in verdict.because
+
+
+@pytest.mark.parametrize("edit", ["figure", "row"])
+def test_an_edited_guard_is_damaged(folder: Path, edit: str) -> None:
+    """A guard's figure or row that was edited is found, as one of the eval set's is."""
+    stated = config(folder, data=GUARDS, iterations=1)
+    result, _ = run(stated, Forgetful())
+    log = ImprovementLog(result.log_folder)
+    record, _, table = log.files(result.best)
+    path = record if edit == "figure" else table
+    old = "guard.general.eval_loss: 3.0" if edit == "figure" else ",12.000000,"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, old.replace("3.0", "2.0").replace("12.", "11."), 1))
+    with pytest.raises(LogError):
+        run(stated, Forgetful())
+
+
+def test_a_missing_table_of_a_guard_is_named(folder: Path) -> None:
+    """A record whose guard's table is not there is damaged."""
+    stated = config(folder, data=GUARDS, iterations=1)
+    result, _ = run(stated, Forgetful())
+    ImprovementLog(result.log_folder).files(result.best)[2].unlink()
+    with pytest.raises(LogError, match=r"guard-general\.examples\.csv is missing"):
+        run(stated, Forgetful())
