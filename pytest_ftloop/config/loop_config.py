@@ -394,7 +394,7 @@ def _regression(
             cure=f"Write {name}: {{}} for the defaults.",
         )
     section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
-    check_compared(name, section.metrics, of_the_set, where)
+    check_compared(name, section.metrics, of_the_set, locate(f"gates.{name}.metrics"))
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
         name=name,

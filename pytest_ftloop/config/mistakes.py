@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from pytest_ftloop.config.sections import (
     SETTING_GROUPS,
     DataSection,
+    ForgettingSection,
+    GuardSection,
     HubSource,
     LoopFile,
     LoopSection,
@@ -118,9 +120,19 @@ def _is_branch(part: Any) -> bool:
     return part in _BRANCHES or isinstance(part, int)
 
 
+def _gate(part: str) -> Any:
+    """The section of a gate with keys; None for another part of a path."""
+    if part.startswith("gates.forgetting"):
+        return ForgettingSection
+    return RegressionSection if part.startswith("gates.regression") else None
+
+
 def _known_keys(path: list[str]) -> list[str]:
     model: Any = LoopFile
     for part in path:
+        if model is DataSection and path[:2] == ["data", "guards"]:
+            model = GuardSection if part != "guards" else model
+            continue
         if part.startswith(SETTING_GROUPS):
             return list(SpaceSection.model_fields)
         model = {
@@ -134,7 +146,7 @@ def _known_keys(path: list[str]) -> list[str]:
             "source": HubSource,
             "eval": HubSource,
             "holdout": HubSource,
-        }.get(part, RegressionSection if part.startswith("gates.regression") else model)
+        }.get(part, _gate(part) or model)
     hub = list(HubSource.model_fields) if model is PartSection else []
     return [*model.model_fields, *hub]
 

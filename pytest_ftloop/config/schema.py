@@ -50,6 +50,21 @@ def _gates_schema() -> dict[str, Any]:
     patterns[r"^regression(\[.+\])?$"] = {
         "anyOf": [{"$ref": "#/$defs/RegressionSection"}, {"const": True}, {"type": "null"}]
     }
+    patterns[r"^forgetting(\[.+\])?$"] = {
+        "anyOf": [{"$ref": "#/$defs/ForgettingSection"}, {"const": True}, {"type": "null"}]
+    }
+    patterns[r"^lift(\[.+\])?$"] = {
+        "type": "string",
+        "pattern": r"^\s*>=\s*[0-9.]",
+        "description": "what must be gained over the untrained base: points of a rate, or nats",
+    }
+    guard = r"^guard\.[A-Za-z0-9_-]+\."
+    for names, sign in (("eval_loss|perplexity", "<"), (r"pass_rate|token_accuracy|score.*", ">")):
+        patterns[rf"{guard}({names})$"] = {
+            "type": "string",
+            "pattern": rf"^\s*{sign}=?\s*[-+]?[0-9.]",
+            "description": "of a guard's rows",
+        }
     return {"patternProperties": patterns, "additionalProperties": False}
 
 

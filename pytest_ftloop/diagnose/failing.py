@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.diagnose import confusions, courses, slices
+from pytest_ftloop.diagnose import confusions, courses, invalid_json, slices
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding
@@ -13,4 +13,9 @@ if TYPE_CHECKING:
 
 def findings(e: Evidence) -> tuple[Finding, ...]:
     """All findings on failing examples, the most informative first."""
-    return (*slices.findings(e), *confusions.findings(e), *courses.findings(e))
+    return (
+        *slices.findings(e),
+        *confusions.findings(e),
+        *courses.findings(e),
+        *invalid_json.findings(e),
+    )

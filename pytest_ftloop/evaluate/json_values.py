@@ -111,6 +111,22 @@ MISSING = object()
 """Stands for a field that the output does not have; null is a value of its own."""
 
 
+def json_fault(wanted: str, found: str) -> str:
+    """What is wrong with an output that should be JSON: `not JSON`, or the paths of wrong fields.
+
+    Empty if it has every wanted field, or if what was wanted is not JSON.
+    """
+    try:
+        value = parse(wanted)
+    except (ValueError, RecursionError):
+        return ""
+    try:
+        wrong, _ = wrong_fields(value, parse(found))
+    except (ValueError, RecursionError):
+        return "not JSON"
+    return ", ".join(wrong)
+
+
 def _below(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 

@@ -71,6 +71,7 @@ def _train(request: dict[str, Any]) -> None:
             environment=run.environment,
             cost=run.cost,
             examples=run.evaluation.examples,
+            guards=run.evaluation.guards,
         )
     )
 

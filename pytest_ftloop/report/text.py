@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
 from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
@@ -238,6 +239,9 @@ def example_lines(
         expected, actual = quoted_pair(row.expected, row.output, room)
         lines.append(f"    {'expected':<{_LABEL}}{expected}")
         lines.append(f"    {'actual':<{_LABEL}}{actual}")
+    # Only the scorer json gives this score: an example of another one may have JSON by chance.
+    if "score.valid" in row.scores and (fault := json_fault(row.expected, row.output)):
+        lines.append(f"    {'wrong':<{_LABEL}}{one_line(fault, room)}")
     return [shorten(line, width) for line in lines]
 
 

@@ -16,6 +16,7 @@ from pytest_ftloop.diagnose import (
     courses,
     curves,
     dynamics,
+    invalid_json,
     lift,
     slices,
     wiring,
@@ -85,6 +86,8 @@ def test_finding_kinds_of_examples() -> None:
     made = re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', "".join(sources))
     severity = re.findall(r'kind=kind,\s*severity="(\w+)"', sources[-1])
     made += [(kind, *severity) for kind in re.findall(r'_of_courses\(\s*"([\w-]+)"', sources[-1])]
+    last = inspect.getsource(invalid_json)
+    made += re.findall(r'kind="([\w-]+)",\s*severity="(\w+)"', last)
     rows = tables(section(DIAGNOSIS, "Failing examples"))[0]
     assert made == [(names([row])[0], re.split("[,;]", row[1])[0]) for row in rows]
 
