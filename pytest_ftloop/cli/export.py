@@ -75,7 +75,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         type=_nats,
         metavar="NATS",
         help="how far an example's loss per token may be from the log (default: 0.001 if all is "
-        "fp32 as in training, else 0.25)",
+        "fp32 as in training, else 0.1)",
     )
     log_argument(to)
 

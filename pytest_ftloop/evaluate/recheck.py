@@ -28,8 +28,9 @@ EXACT = Tolerance(0.0, 1e-3)
 """Nothing is rounded to fewer bits. Merging adds the same numbers in another order, which moved no
 loss by more than 0.000002 nats per token on the embedded model."""
 
-ROUNDED = Tolerance(0.05, 0.25)
-"""Rounding to bf16 moves a loss by some hundredths of a nat, more for an answer of one token."""
+ROUNDED = Tolerance(0.05, 0.1)
+"""Weights or sums with fewer bits than fp32, or another device. In bf16 one of 24 answers flipped
+and losses moved by up to 0.034 nats per token (SmolLM2-135M), 0.012 on the embedded model."""
 
 ROUNDING = 1e-9
 """What adding up scores may move their mean by."""
