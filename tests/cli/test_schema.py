@@ -20,7 +20,7 @@ def test_schema_is_printed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> 
     assert 0 == main(["schema"])
     schema = json.loads(capsys.readouterr().out)
     assert "https://json-schema.org/draft/2020-12/schema" == schema["$schema"]
-    groups = {"data", "lora", "training", "scoring", "gates", "loop"}
+    groups = {"data", "lora", "training", "scoring", "metrics", "gates", "loop"}
     assert {"name", "model", "tokenizer", *groups} == set(schema["properties"])
     assert schema["properties"]["lora"].get("additionalProperties", True)
     assert "properties" not in schema["properties"]["training"]

@@ -312,7 +312,7 @@ ALL = {"exact", "contains", "json"}
 def test_tool_calls_that_are_not_all_json(expected: str, output: str, passing: set[str]) -> None:
     """Arguments may be in any order; a name outside the JSON, or without any, must be equal."""
     example = called({"a": 1, "b": [2]}, expected)
-    assert passing == {name for name in ALL if load_scorer(Scoring(name))(example, output)}
+    assert passing == {name for name in ALL if load_scorer(Scoring(name))(example, output).passed}
 
 
 def test_an_answer_without_tool_calls_is_text() -> None:

@@ -45,13 +45,13 @@ def test_restored(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -
     loop = config(tmp_path)
     (trained,) = Loop(loop).run().chain
     assert trained.environment == environment(loop)
-    before = {path.name: path.read_bytes() for path in (log / "s").iterdir()}
+    before = {p.name: p.read_bytes() for p in (log / "s").iterdir() if p.is_file()}
     shutil.rmtree(log)
     with monkeypatch.context() as patch:
         patch.delattr(LocalBackend, "train")
         result = Loop(loop).run()
     assert ((), (trained.id,)) == (result.trained, result.restored)
-    assert before == {path.name: path.read_bytes() for path in (log / "s").iterdir()}
+    assert before == {p.name: p.read_bytes() for p in (log / "s").iterdir() if p.is_file()}
     assert result.adapter is not None
     shutil.rmtree(log)
     monkeypatch.setattr("torch.__version__", "1.0.0")

@@ -17,6 +17,7 @@ from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import DataSet, Finding, Wiring
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.wiring import RULES
+from pytest_ftloop.evaluate.decoding import Decoding
 from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.train.arguments import sft_config
@@ -276,7 +277,7 @@ def test_ends_are_those_of_generation(base: Base, task: Any, tmp_path: Path) -> 
         args = sft_config(settings(), str(tmp_path), lambda _: None)
         trainer = build_trainer(loan, args, settings(), task())
         evaluator = Evaluator(trainer.model, trainer.processing_class, 8, lambda: None)
-        assert evaluator._generation_config(8).eos_token_id == sorted(_end_ids(trainer))
+        assert evaluator._generation_config(8, Decoding()).eos_token_id == sorted(_end_ids(trainer))
 
 
 def test_chat_without_a_template_is_refused(base: Base, task: Any) -> None:
