@@ -36,7 +36,7 @@ def _train(request: dict[str, Any]) -> None:
     from pytest_ftloop.core.metrics import best_metrics
     from pytest_ftloop.core.progress import Silent
     from pytest_ftloop.loop import backend as backends
-    from pytest_ftloop.loop.inputs import Inputs, data_facts
+    from pytest_ftloop.loop.inputs import Inputs, data_facts, sampled, with_limit
 
     loop_file, here = Path(request["loop_file"]), Path(request["here"])
     in_commit = read_loop_file(loop_file)
@@ -46,7 +46,8 @@ def _train(request: dict[str, Any]) -> None:
     settings = replace(settings, training={**settings.training, "report_to": "none"})
     config = replace(config, settings=settings)
     inputs = Inputs.of(config, None)
-    data = {"train": data_facts(inputs.train), **inputs.measured_data}
+    train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
+    data = {"train": train, **inputs.measured_data}
     for role in ("train", "eval"):
         stated, logged = getattr(in_commit, role), request["data"].get(role, {})
         if getattr(config, role) != stated:
@@ -66,7 +67,7 @@ def _train(request: dict[str, Any]) -> None:
             fingerprint=inputs.fingerprint(config, config.settings),
             group=request["group"],
             scoring=inputs.scoring,
-            data=data,
+            data=with_limit(data, run.evaluation),
             metrics=best_metrics(run.evaluation, inputs.set_metrics),
             environment=run.environment,
             cost=run.cost,

@@ -39,9 +39,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
         counted["blob"].update(blobs)
         return of_blobs(repository, blobs)
 
-    def compared(new: Any, old: Any, past: Any, groups: Any, rule: Any) -> Any:
+    def compared(new: Any, old: Any, past: Any, groups: Any, rule: Any, *more: Any) -> Any:
         counted["comparison"][f"{new.iteration.id} {old.iteration.id} {rule}"] += 1
-        return compare(new, old, past, groups, rule)
+        return compare(new, old, past, groups, rule, *more)
 
     monkeypatch.setattr(FolderFiles, "read", read_file)
     monkeypatch.setattr(record_module, "read", read_text)

@@ -116,7 +116,7 @@ MISTAKES = [
         "metric of regression",
         'eval_loss: "<= 1.9"',
         "regression: {metrics: [eval_los]}",
-        "x.ftloop.yaml:5: gates.regression.metrics: ",
+        "x.ftloop.yaml:5: gate regression: unknown metric 'eval_los'",
         "Did you mean 'eval_loss'?",
     ),
     loop_mistake(
@@ -232,8 +232,8 @@ MISTAKES = [
     ),
     scorer_mistake(
         "scorer gives no bool",
-        "def score(output, expected, example):\n    return 0.5\n",
-        "eval.jsonl:1: scorer 'my_scorer:score': wanted True or False on example 'e0', found 0.5",
+        "def score(output, expected, example):\n    return 'yes'\n",
+        "eval.jsonl:1: scorer 'my_scorer:score': wanted a bool, a number from 0 to 1",
     ),
     scorer_mistake("scorer no Python", "def score(", "x.ftloop.yaml:4: ", "my_scorer.py"),
     Mistake(
