@@ -233,7 +233,7 @@ MISTAKES = [
     scorer_mistake(
         "scorer gives no bool",
         "def score(output, expected, example):\n    return 'yes'\n",
-        "eval.jsonl:1: scorer 'my_scorer:score' on example 'e0': wanted a bool, a number from 0 to 1",
+        "eval.jsonl:1: scorer 'my_scorer:score' on example 'e0': wanted a bool, a number from",
     ),
     scorer_mistake("scorer no Python", "def score(", "x.ftloop.yaml:4: ", "my_scorer.py"),
     Mistake(
