@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.chain import best_of, rank_key
+from pytest_ftloop.core.metrics import figure_of
 from pytest_ftloop.core.noise import UNMEASURED, SeedNoise, better_beyond_noise
 from pytest_ftloop.core.records import Adjustment, Finding, Iteration, Settings
 
@@ -222,7 +223,7 @@ def gained(
 
 def figure(iteration: Iteration, metric: str) -> float:
     """The figure of a metric; NaN if the iteration has none."""
-    return iteration.metrics.get(metric, math.nan)
+    return figure_of(iteration.metrics, metric)
 
 
 def has(iteration: Iteration, kinds: Iterable[str]) -> bool:

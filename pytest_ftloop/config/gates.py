@@ -216,10 +216,11 @@ def metrics_of(gate: Gate | Regression) -> tuple[str, ...]:
 def implied_metric(gates: Iterable[Gate]) -> str:
     """What the best iteration is chosen by where the loop file does not state it.
 
-    The pass rate, or a score, if every threshold is about that one; else the eval loss. Thresholds
-    on a guard do not count: they are no aim.
+    The pass rate, or a score, if every threshold is about that one; else the eval loss. Without a
+    threshold the lifts say it. Thresholds on a guard do not count: they are no aim.
     """
-    asked = {gate.metric for gate in gates if guard_and_metric(gate.metric) is None}
+    aims = [gate for gate in gates if guard_and_metric(gate.metric) is None]
+    asked = {g.metric for g in [g for g in aims if not isinstance(g, Lift)] or aims}
     only = next(iter(asked)) if len(asked) == 1 else ""
     return only if only == "pass_rate" or is_score(only) else "eval_loss"
 

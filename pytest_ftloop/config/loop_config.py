@@ -153,7 +153,7 @@ class LoopConfig:
         """
         if self.loop.metric is not None:
             return self.loop.metric
-        return chosen_by(chain[-1]) if chain else implied_metric(self.thresholds)
+        return chosen_by(chain[-1]) if chain else implied_metric(self.gates)
 
     @property
     def file(self) -> Path:

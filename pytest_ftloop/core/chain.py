@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import metric_of
+from pytest_ftloop.core.metrics import figure_of, metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ def forgets(iteration: Iteration) -> bool:
 
 
 def _badness(iteration: Iteration, metric: str) -> float:
-    value = iteration.metrics.get(metric, math.nan)
+    value = figure_of(iteration.metrics, metric)
     if not math.isfinite(value):
         return math.inf
     return value if metric_of(metric).better == "lower" else -value

@@ -114,6 +114,22 @@ def is_score(name: str) -> bool:
     return split_name(name)[0].partition(".")[0] == SCORE
 
 
+def figure_of(metrics: Mapping[str, float], name: str) -> float:
+    """A metric's figure among those of a record; NaN if it has none.
+
+    Without any score each example was a yes or a no, which are scores of 1 and 0: then the mean
+    `score` is the pass rate.
+    """
+    if name in metrics:
+        return metrics[name]
+    base, tag = split_name(name)
+    of = base.removesuffix(SCORE)
+    is_scored = any(f"{split_name(known)[0]}.".startswith(f"{base}.") for known in metrics)
+    if without_guard(base) != SCORE or is_scored:
+        return math.nan
+    return metrics.get(f"{of}pass_rate" if tag is None else f"{of}pass_rate[{tag}]", math.nan)
+
+
 def own_metrics(figures: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """The metrics that a loop has besides `METRICS`, without tags, in order.
 

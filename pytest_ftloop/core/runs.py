@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_ftloop.core.metrics import is_score
+from pytest_ftloop.core.metrics import figure_of, is_score
 from pytest_ftloop.core.pairing import paired
 from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
-from pytest_ftloop.core.sampled import estimate, is_sampled_metric, share_of
+from pytest_ftloop.core.sampled import estimate, is_sampled_metric, score_of, share_of
 
 Measured = Iteration | SeedRun
 """One training of some settings with one seed, with the result of each example."""
@@ -69,7 +69,7 @@ def example_metric(name: str) -> ExampleMetric | None:
     if is_sampled_metric(name):
         return ExampleMetric(name, "rate", lambda row, _: 1 - estimate(row, name))
     if is_score(name):
-        return ExampleMetric(name, "rate", lambda row, _: 1 - row.scores.get(name, 0.0))
+        return ExampleMetric(name, "rate", lambda row, _: 1 - score_of(row, name))
     return EXAMPLE_METRICS.get(name)
 
 
@@ -170,7 +170,7 @@ def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
 
 def has_figure(run: Measured, name: str) -> bool:
     """Whether a run has a figure of this name that is finite."""
-    return is_figure(run.metrics.get(name, math.nan))
+    return is_figure(figure_of(run.metrics, name))
 
 
 def is_untrained(run: Measured) -> bool:

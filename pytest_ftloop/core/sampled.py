@@ -20,6 +20,9 @@ SHARE = "pass@1"
 
 _NAME = re.compile(r"pass([@^])([1-9]\d{0,4})")
 
+_NUMBER = "score"
+"""The metric of the mean of scores without a name (`metrics.SCORE`)."""
+
 _STEPS = (2, 3, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 """The k of which figures are recorded, below the number of samples: the usual ones. Of all k up to
 100 a record would be illegible."""
@@ -56,6 +59,24 @@ def estimate(row: ExampleResult, name: str) -> float:
     if name.startswith("pass@"):
         return 1 - comb(n - passed, k) / comb(n, k)
     return comb(passed, k) / comb(n, k)
+
+
+def score_of(row: ExampleResult, name: str) -> float:
+    """An example's score by its metric; where it was only a yes or a no, `score` is 1 or 0.
+
+    A scorer of numbers may give 1 and 0 alone, which are a yes and a no. 0 for any other score that
+    the example lacks.
+    """
+    return share_of(row) if _is_yes_or_no(row, name) else row.scores.get(name, 0.0)
+
+
+def has_score(row: ExampleResult, name: str) -> bool:
+    """Whether an example has the score of this metric."""
+    return name in row.scores or _is_yes_or_no(row, name)
+
+
+def _is_yes_or_no(row: ExampleResult, name: str) -> bool:
+    return name == _NUMBER and row.passed is not None and not own_scores(row)
 
 
 def own_scores(row: ExampleResult) -> Mapping[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pytest_ftloop.core.chain import best_of
-from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.metrics import figure_of, format_figure
 from pytest_ftloop.core.noise import SeedNoise, better_beyond_noise, least_change
 from pytest_ftloop.core.records import HOPELESS, ExampleResult, Finding, HoldoutUse, Iteration
 from pytest_ftloop.core.runs import (
@@ -48,7 +48,7 @@ def plateau(e: Evidence) -> Finding | None:
     figures = [*(i.metrics for i in e.history), e.metrics]
     values = [of.get(e.metric, math.nan) for of in figures]
     earlier = e.history[:-1]
-    before = best_of(earlier, e.metric).metrics.get(e.metric, math.nan) if earlier else math.nan
+    before = figure_of(best_of(earlier, e.metric).metrics, e.metric) if earlier else math.nan
     if not math.isfinite(before):
         return None
     if any(better_beyond_noise(e.metric, value, before, e.seed_noise) for value in values[-2:]):
@@ -225,11 +225,11 @@ class _Opening:
 
     @property
     def on_eval(self) -> float:
-        return self.iteration.metrics.get(self.metric, math.nan)
+        return figure_of(self.iteration.metrics, self.metric)
 
     @property
     def on_holdout(self) -> float:
-        return self.use.metrics.get(self.metric, math.nan)
+        return figure_of(self.use.metrics, self.metric)
 
 
 def _openings(e: Evidence) -> list[_Opening]:

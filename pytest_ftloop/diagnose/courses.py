@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import best_of
+from pytest_ftloop.core.metrics import figure_of
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
 
@@ -68,7 +69,7 @@ def broken(e: Evidence, earlier: Sequence[dict[tuple[str, str], bool]]) -> Findi
     loop's metric that scored some of the same examples. NaN: no figure that could be.
     """
     best = best_of(e.history, e.metric)
-    if not math.isfinite(best.metrics.get(e.metric, math.nan)):
+    if not math.isfinite(figure_of(best.metrics, e.metric)):
         return None
     before = next(rows for i, rows in zip(e.history, earlier, strict=True) if i is best)
     now = {key: passed for key, passed in _scored(e.results).items() if key in before}

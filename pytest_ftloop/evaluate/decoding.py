@@ -31,7 +31,7 @@ from transformers import (
 
 from pytest_ftloop.config.scoring import ONLY_SAMPLED, Scoring
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.core.records import Example
+from pytest_ftloop.core.records import Example, measured_content
 
 WARPERS: Mapping[str, Callable[[Any, str], LogitsProcessor]] = {
     "temperature": lambda value, _: TemperatureLogitsWarper(float(value)),
@@ -124,5 +124,6 @@ def check_decoding(scoring: Scoring, where: Location | None) -> None:
 
 
 def _seed_of(example: Example, seed: int, number: int) -> int:
-    text = f"{seed}\0{number}\0{example.content}"
+    # What only the scoring reads does not count: the outputs are kept where that changes.
+    text = f"{seed}\0{number}\0{measured_content(example.content)}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)

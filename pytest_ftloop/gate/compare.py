@@ -22,17 +22,18 @@ from pytest_ftloop.core.runs import (
     ExampleMetric,
     Measured,
     differences,
+    distinct,
     environment_changes,
     example_metric,
     has_figure,
     in_environment,
-    is_figure,
     is_untrained,
     mean_of,
     rows_of,
     why_incomplete,
     with_names_of,
 )
+from pytest_ftloop.core.sampled import has_score
 from pytest_ftloop.core.set_metrics import SetMetric, unit_of
 from pytest_ftloop.gate.alike import is_one_training, trained_alike
 from pytest_ftloop.gate.bootstrap import change_variance, figure_of, seed_from
@@ -324,7 +325,7 @@ class _Tests:
                 return SCORING_CHANGED
             # Of records from before scores, an example without one would count as 0.
             rows = [row for run in paired.old for row in paired.rows(run)]
-            lacks = is_score(name) and not all(name in row.scores for row in rows)
+            lacks = is_score(name) and not all(has_score(row, name) for row in rows)
             return f"the baseline lacks {name}" if lacks else ""
         if not paired.same_tokens:
             return TOKENS_CHANGED
@@ -408,11 +409,11 @@ class _Tests:
 
     def _run_change(self, name: str) -> Change:
         """The change of a figure of whole runs, before correction."""
-        old, new, *groups = (
+        known = [g for g in self.paired.groups if all(has_figure(run, name) for run in g)]
+        old, new, *finite = (
             [run.metrics.get(name, math.nan) for run in runs]
-            for runs in (self.paired.old, self.paired.new, *self.paired.groups)
+            for runs in (self.paired.old, self.paired.new, *distinct(known))
         )
-        finite = [group for group in groups if all(map(is_figure, group))]
         # The prior is a share of the eval loss, not of the figure: a gap may be near 0.
         df = sum(len(group) - 1 for group in finite)
         prior = prior_for("loss", self.paired.loss_level, df)

@@ -35,7 +35,7 @@ class PairedRuns:
     @property
     def run_df(self) -> int:
         """Degrees of freedom of the seed noise of whole runs."""
-        return sum(len(group) - 1 for group in self.groups)
+        return sum(len(group) - 1 for group in distinct(self.groups))
 
     @property
     def same_scoring(self) -> bool:
@@ -54,12 +54,15 @@ class PairedRuns:
         """
         found = []
         ours = definition(self.new[0].scoring, name)
-        for group in self.groups:
-            runs = [
+        alike = [
+            [
                 run
                 for run in group
                 if _scorer(run) == _scorer(self.new[0]) and definition(run.scoring, name) == ours
             ]
+            for group in self.groups
+        ]
+        for runs in distinct(alike):
             everywhere = set(ids).intersection(*(self._tables[id(run)] for run in runs))
             shared = [i for i in ids if i in everywhere]
             if len(runs) > 1 and 2 * len(shared) >= len(ids):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import Gate, Regression
-from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.config.judge import Judge
+from pytest_ftloop.config.scoring import Scoring, needs_generation
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
@@ -33,8 +34,9 @@ def rule_changes(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
     """The differences in thresholds, regression gates, scoring, and how the best is chosen."""
     yield from _thresholds(before.gates, after.gates)
     yield from _regressions(before.comparisons, after.comparisons)
-    yield from _guards(before.guards, after.guards)
+    yield from _guards(before, after)
     yield from _scoring(before.scoring, after.scoring)
+    yield from _of_the_set(before.metrics, after.metrics)
     if before.loop.seeds != after.loop.seeds:
         fewer = after.loop.seeds < before.loop.seeds
         yield _change("loop.seeds", before.loop.seeds, after.loop.seeds, loosened=fewer)
@@ -93,9 +95,17 @@ def _regressions(before: Sequence[Regression], after: Sequence[Regression]) -> I
                 yield _change(f"{name}.{key}", a, b, loosened=not set(a) <= set(b))
 
 
-def _guards(before: Sequence[GuardSource], after: Sequence[GuardSource]) -> Iterator[GateChange]:
+def _of_the_set(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[GateChange]:
+    """Metrics of the set that were added, removed, or are computed in another way."""
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield _change(f"metrics.{name}", old, new, loosened=old is not None)
+
+
+def _guards(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
     """Guards that were added, removed, or are other rows or scored in another way."""
-    old, new = ({guard.name: guard for guard in guards} for guards in (before, after))
+    old, new = ({guard.name: guard for guard in at.guards} for at in (before, after))
     for name in dict.fromkeys((*old, *new)):
         was, now = old.get(name), new.get(name)
         said = [str(guard.source) if guard else "" for guard in (was, now)]
@@ -103,9 +113,25 @@ def _guards(before: Sequence[GuardSource], after: Sequence[GuardSource]) -> Iter
             key = f"data.guards.{name}"
             yield GateChange(key, said[0] or NONE, said[1] or REMOVED, loosened=was is not None)
         if was is not None and now is not None and was.scoring != now.scoring:
-            stated = [guard.scoring or Scoring() for guard in (was, now)]
-            for change in _scoring(*stated):
+            # Where both are scored as the eval set, a change of its scoring is named once.
+            scored = _scoring_of(was, before), _scoring_of(now, after)
+            for change in _scoring_of_guard(*scored):
                 yield replace(change, name=f"data.guards.{name}.{change.name}")
+
+
+def _scoring_of(guard: GuardSource, config: LoopConfig) -> Scoring | None:
+    """How a guard's rows are scored: as the eval set, where it states nothing; None for not."""
+    if guard.scoring is not None:
+        return guard.scoring
+    return config.scoring if needs_generation(config.scoring) else None
+
+
+def _scoring_of_guard(before: Scoring | None, after: Scoring | None) -> Iterator[GateChange]:
+    if before is not None and after is not None:
+        yield from _scoring(before, after)
+    elif before != after:
+        names = [scoring.scorer if scoring else None for scoring in (before, after)]
+        yield _change("scoring", *names, loosened=after is None)
 
 
 def _rule_text(rule: Regression) -> str:
@@ -121,10 +147,21 @@ def _scoring(before: Scoring, after: Scoring) -> Iterator[GateChange]:
         old, new = getattr(before, key), getattr(after, key)
         if old == new:
             continue
+        if key == "judge" and old is not None and new is not None:
+            yield from _judge(old, new)
+            continue
         tightened = (key == "threshold" and None not in (old, new) and new < old) or (
             key == "ignore_case" and old
         )
         yield _change(f"scoring.{key}", old, new, loosened=not tightened)
+
+
+def _judge(before: Judge, after: Judge) -> Iterator[GateChange]:
+    """What of a judge decides its grades, key by key: not where it is served, or its key."""
+    old, new = before.identity, after.identity
+    for key in dict.fromkeys((*old, *new)):
+        if old.get(key) != new.get(key):
+            yield _change(f"scoring.judge.{key}", old.get(key), new.get(key), loosened=True)
 
 
 def _is_plain(*sources: Any) -> bool:
@@ -142,6 +179,8 @@ def _text(value: Any) -> str:
         return NONE
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
+    if isinstance(value, Judge):
+        return value.model
+    if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

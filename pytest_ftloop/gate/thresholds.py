@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import OF_TRAIN_SAMPLE, OPERATORS, Gate, exact_figure, parse_number
-from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.metrics import figure_of, format_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,12 +51,17 @@ def check_gates(gates: Iterable[Gate], metrics: Mapping[str, float]) -> tuple[Ga
 
     So does a `Lift`, which needs the base: `LiftTests` checks those too.
     """
-    return tuple(_check(gate, metrics.get(gate.name)) for gate in gates)
+    return tuple(_check(gate, _figure(metrics, gate)) for gate in gates)
 
 
 def check_gate(gate: Gate, iteration: Iteration) -> GateResult:
     """Check one threshold by an iteration's figures."""
-    return _check(gate, iteration.metrics.get(gate.name))
+    return _check(gate, _figure(iteration.metrics, gate))
+
+
+def _figure(metrics: Mapping[str, float], gate: Gate) -> float | None:
+    found = figure_of(metrics, gate.name)
+    return None if math.isnan(found) and gate.name not in metrics else found
 
 
 def _check(gate: Gate, value: float | None) -> GateResult:

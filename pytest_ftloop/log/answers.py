@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,28 @@ def read_answers(files: Files) -> list[dict[str, Any]]:
                     files.shown(name),
                     f"the hash {match[1]} in its name is of other answers",
                 )
-            found += [json.loads(line) for line in text.splitlines()]
+            found += [
+                _answer(line, files.shown(name), number)
+                for number, line in enumerate(text.splitlines(), start=1)
+            ]
     return found
+
+
+def _answer(line: str, shown: str, number: int) -> dict[str, Any]:
+    """The answer in a line. A `LogError` for anything else: its hash does not say who wrote it."""
+    said: Any = None
+    with suppress(ValueError, RecursionError):
+        said = json.loads(line)
+    keys, words, numbers = {"key", "grade", "text"}, ("key", "text"), (int, float)
+    if (
+        not isinstance(said, dict)
+        or said.keys() != keys
+        or not all(isinstance(said[name], str) for name in words)
+        or type(said["grade"]) not in numbers
+        or not math.isfinite(said["grade"])
+    ):
+        raise damaged(shown, "wanted an answer with key, grade and text", number)
+    return said
 
 
 def write_answers(folder: Path, answers: Sequence[dict[str, Any]]) -> Path:

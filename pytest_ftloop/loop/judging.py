@@ -34,7 +34,9 @@ def recall(inputs: Inputs, log: ImprovementLog, progress: Progress) -> None:
         for said in read_answers(FolderFiles(log.folder))
     ]
     for scorer in scorers:
-        scorer.known.update((answer.key, answer) for answer in answers)
+        low, high = scorer.judge.scale
+        # A grade that the judge can't have given is not believed, but asked for.
+        scorer.known.update((said.key, said) for said in answers if low <= said.grade <= high)
         scorer.keep = lambda new: _keep(log, new)
         scorer.progress = progress
 

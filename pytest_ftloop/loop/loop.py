@@ -241,7 +241,7 @@ class Loop:
                 f"{course.chain[0].name}, which it found; --ftloop-iterations N continues from "
                 "there"
             )
-        asked = implied_metric(config.thresholds)
+        asked = implied_metric(config.gates)
         if config.loop.metric is None and asked != (by := chosen_by(course.chain[-1])):
             cycle.store.notes.append(
                 f"the best iteration is chosen by {by}, as the chain in the log was; the gates now "

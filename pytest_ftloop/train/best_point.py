@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import is_score, mean_scores, pass_rate, token_mean_loss
+from pytest_ftloop.core.metrics import figure_of, is_score, mean_scores, pass_rate, token_mean_loss
 from pytest_ftloop.evaluate.evaluator import Choices, Evaluator, scored
 from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
 
@@ -73,7 +73,8 @@ def best_point(
 
 def figure(rows: Sequence[ExampleResult], metric: str) -> float:
     """The pass rate or score of scored results; minus infinity where it is missing."""
-    value = pass_rate(rows) if metric == "pass_rate" else mean_scores(rows).get(metric, math.nan)
+    figures = {"pass_rate": pass_rate(rows), **mean_scores(rows)}
+    value = figure_of(figures, metric)
     return value if math.isfinite(value) else -math.inf
 
 

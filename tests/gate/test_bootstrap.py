@@ -140,3 +140,18 @@ def test_variance_of_a_mean_is_the_known_one() -> None:
     known = sum((d - mean) ** 2 for d in apart) / 399 / 400
     # 1,000 resamples give a variance within 4.5% of its value (one standard error).
     assert math.isclose(known, found, rel_tol=0.2)
+
+
+@pytest.mark.parametrize("name", ["f1", "eval_loss", "overfit_gap"])
+def test_trainings_evaluated_again_count_once(name: str) -> None:
+    """Runs of the same trainings, measured twice, are no more evidence of the seed noise."""
+    old, new = measured(1, table(0.1)), measured(2, table(0.25, 1))
+    once = [
+        fake_seed_run(old, 43 + i, table(0.1 + i / 100, i), scoring=SCORING, weights=f"w{i}")
+        for i in range(4)
+    ]
+    again = [replace(run, group="evaluated again", fingerprint="c" * 64) for run in once]
+    rule = Regression(metrics=(name,))
+    first, twice = (verdict(old, new, runs, rule) for runs in (once, [*once, *again]))
+    assert first.change(name) is not None
+    assert first.change(name) == twice.change(name)

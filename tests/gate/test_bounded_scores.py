@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.config.gates import Regression
+from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.core.errors import LogError
-from pytest_ftloop.core.metrics import best_metrics
+from pytest_ftloop.core.metrics import best_metrics, figure_of
 from pytest_ftloop.core.records import Evaluation, Iteration
 from pytest_ftloop.core.runs import differences
+from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log.consistent import verify
 from tests.gate.compare_cases import judged, run_of
 
@@ -85,3 +88,60 @@ def test_a_score_that_contradicts_its_table() -> None:
     ):
         with pytest.raises(LogError, match=r"it says score\.(fields|other)"):
             verify(replace(good, metrics=metrics), "x.yaml")
+
+
+def answered(number: int, values: Sequence[float]) -> Iteration:
+    """A run whose scorer gave these numbers; where all are 1 or 0, a yes or a no was recorded."""
+    made = run_of(number, 1.0)
+    numbers = [values[i % len(values)] for i in range(len(made.examples))]
+    plain = all(value in (0, 1) for value in numbers)
+    rows = tuple(
+        replace(row, passed=value >= 1, scores={} if plain else {"score": value})
+        for row, value in zip(made.examples, numbers, strict=True)
+    )
+    figures = best_metrics(Evaluation(rows, (), (), 5.0))
+    return replace(made, examples=rows, metrics={**made.metrics, **figures})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ((0, 0.5), (1,), "improved"),
+        ((1,), (0, 0.5), "regressed"),
+        ((0,), (1,), "improved"),
+        ((1, 0.5), (0,), "regressed"),
+    ],
+)
+def test_numbers_that_are_all_1_or_0(
+    before: Sequence[float], after: Sequence[float], kind: str
+) -> None:
+    """A scorer of numbers may give 1 and 0 alone, of a perfect model: its score is compared."""
+    rule = Regression(metrics=("score",))
+    verdict = judged(answered(1, before), answered(2, after), rule)
+    change = verdict.change("score")
+    assert kind == verdict.kind
+    assert change is not None
+    found = change.baseline, change.candidate
+    assert found == pytest.approx((sum(before) / len(before), sum(after) / len(after)))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "name", "figure"),
+    [
+        ({"pass_rate": 0.5}, "score", 0.5),
+        ({"pass_rate": 0.5, "score": 0.7}, "score", 0.7),
+        ({"pass_rate": 0.5, "score.valid": 0.7}, "score", math.nan),
+        ({"pass_rate": 0.5}, "score.valid", math.nan),
+        ({"pass_rate": 0.5, "pass_rate[x]": 0.25}, "score[x]", 0.25),
+        ({"pass_rate": 0.5, "score": 0.7, "pass_rate[x]": 0.25}, "score[x]", math.nan),
+        ({"pass_rate": 0.5, "score_of_mine": 0.7}, "score", 0.5),
+        ({"guard.a.pass_rate": 0.5, "score": 0.7}, "guard.a.score", 0.5),
+        ({"guard.a.pass_rate": 0.5, "guard.a.score.x": 0.7}, "guard.a.score", math.nan),
+        ({"eval_loss": 0.5}, "score", math.nan),
+    ],
+)
+def test_figure_of_a_score(metrics: dict[str, float], name: str, figure: float) -> None:
+    """The mean score is the pass rate where each example was a yes or a no, and only there."""
+    assert figure_of(metrics, name) == pytest.approx(figure, nan_ok=True)
+    (result,) = check_gates([Gate(name, ">=", 0.4)], metrics)
+    assert result.value == (None if math.isnan(figure) else figure)

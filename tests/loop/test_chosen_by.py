@@ -50,6 +50,11 @@ class Opposed(FakeBackend):
         ({"pass_rate": ">= 0.9", "eval_loss": "<= 3"}, "eval_loss"),
         ({"token_accuracy": ">= 0.9"}, "eval_loss"),
         ({}, "eval_loss"),
+        ({"lift": ">= 10 points"}, "pass_rate"),
+        ({"lift[score]": ">= 10 points", "guard.general.pass_rate": ">= 0.5"}, "score"),
+        ({"lift": ">= 10 points", "lift[eval_loss]": ">= 0.5"}, "eval_loss"),
+        ({"lift[eval_loss]": ">= 0.5", "pass_rate": ">= 0.9"}, "pass_rate"),
+        ({"lift": ">= 10 points", "eval_loss": "<= 3"}, "eval_loss"),
     ],
 )
 def test_what_the_thresholds_imply(gates: dict[str, str], wanted: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -131,3 +132,44 @@ def test_graded_rows_change_no_grade(tmp_path: Path) -> None:
         assert first.best.fingerprint != more.best.fingerprint
         assert first.best.metrics["score"] == more.best.metrics["score"]
         assert 4 + 16 == len(served.asked)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "[1]",
+        "not JSON",
+        '{"key": "k", "text": "t"}',
+        '{"key": "k", "grade": "5", "text": "t"}',
+        '{"key": "k", "grade": true, "text": "t"}',
+        '{"key": "k", "grade": NaN, "text": "t"}',
+        '{"key": ["k"], "grade": 5, "text": "t"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_strangers_answers(tmp_path: Path, line: str) -> None:
+    """A file whose name fits its content, but which holds no answers, is an error with its line."""
+    with endpoint(fair) as served:
+        first, _ = run(judged(tmp_path, served.url), JudgedBackend())
+        good = next((first.log_folder / "judge").iterdir()).read_text()
+        text = f"{good}{line}\n"
+        tag = hashlib.sha256(text.encode()).hexdigest()[:16]
+        (first.log_folder / "judge" / f"{tag}.jsonl").write_text(text)
+        number = text.count("\n")
+        with pytest.raises(LogError, match=rf"{tag}\.jsonl:{number}: .*wanted an answer"):
+            run(judged(tmp_path, served.url), JudgedBackend(), retrain=True)
+
+
+def test_a_grade_that_the_judge_can_not_have_given(tmp_path: Path) -> None:
+    """A grade off the scale would be a score above 1: the judge is asked again."""
+    with endpoint(fair) as served:
+        first, _ = run(judged(tmp_path, served.url), JudgedBackend())
+        (file,) = (first.log_folder / "judge").iterdir()
+        answers = [json.loads(line) | {"grade": 50} for line in file.read_text().splitlines()]
+        text = "".join(json.dumps(answer) + "\n" for answer in answers)
+        file.unlink()
+        tag = hashlib.sha256(text.encode()).hexdigest()[:16]
+        file.with_name(f"{tag}.jsonl").write_text(text)
+        again, _ = run(judged(tmp_path, served.url), JudgedBackend(), retrain=True)
+    assert 0.0 == again.best.metrics["score"]
