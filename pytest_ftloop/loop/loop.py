@@ -232,6 +232,9 @@ class Loop:
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
         check_set_metrics(best, cycle.inputs, log)
+        base = shown_base(log.view.bases(), best)
+        if base is not None and needs_base(config):
+            log.verify(base)  # a worse base, written by hand, would let any training gain
         cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)
@@ -247,7 +250,6 @@ class Loop:
                 f"the best iteration is chosen by {by}, as the chain in the log was; the gates now "
                 f"ask for {asked}, and loop: {{metric: {asked}}} chooses by it"
             )
-        base = shown_base(log.view.bases(), best)
         of_base = log.files(base) if base is not None else ()
         return LoopResult(
             loop=config.name,

@@ -68,9 +68,8 @@ def forge(record: Path, *edits: tuple[str, str]) -> Path:
         assert old in text
         text = text.replace(old, new, 1)
     renamed = record.with_name(f"{record.stem.rpartition('-')[0]}-{tag_of(text)}.yaml")
-    record.with_name(f"{record.stem}.examples.csv").rename(
-        renamed.with_name(f"{renamed.stem}.examples.csv")
-    )
+    for table in record.parent.glob(f"{record.stem}.*examples.csv"):
+        table.rename(table.with_name(table.name.replace(record.stem, renamed.stem)))
     record.unlink()
     renamed.write_text(text, encoding="utf-8")
     return renamed

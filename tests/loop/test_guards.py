@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.errors import DamagedLogError, LogError
 from pytest_ftloop.core.records import Run, Settings
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend, fake_guards
-from tests.loop.loop_cases import config, run
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.loop.loop_cases import config, forge, run
 
 GUARDS = {"guards": {"general": "guard.jsonl"}}
 
@@ -70,6 +68,20 @@ def test_base_that_is_missing_is_measured_by_itself(folder: Path) -> None:
     again, trainer = run(stated)
     assert (1, []) == (trainer.bases, trainer.runs)
     assert again.gates[0].value is not None
+
+
+@pytest.mark.parametrize(
+    "compares", [{"gates": {"lift[eval_loss]": ">= 0.1"}}, {"data": GUARDS}], ids=["lift", "guards"]
+)
+def test_a_forged_base_is_damaged(folder: Path, compares: dict[str, Any]) -> None:
+    """A base whose figures are not those of its table is refused where a gate compares with it."""
+    stated = config(folder, iterations=1, **compares)
+    result, _ = run(stated, Forgetful())
+    (record,) = (result.log_folder / "base").glob("*.yaml")
+    forged = forge(record, ("  eval_loss: 6.0", "  eval_loss: 9.0"))
+    with pytest.raises(DamagedLogError, match=r"it says eval_loss 9\.0, its table") as caught:
+        run(stated, replay=True)
+    assert forged == Path(caught.value.where.file)
 
 
 def test_replay_needs_no_base(folder: Path) -> None:
