@@ -2,11 +2,13 @@
 
     python benchmarks/guards.py MODEL_FOLDER --train TRAIN_CSV --test TEST_CSV [--out FOLDER]
 
-Six intents, 400 train and 100 eval rows, three seeds. Two guards of 120 rows each that have nothing
-to do with banks: `general`, first sentences of the standard library's docstrings, whose loss is
-measured; and `order`, endings of the corpus's sentences, where the right order of the words must be
+Six intents, 400 train and 100 eval rows, three seeds. Two guards of 120 rows each have nothing to
+do with banks: `general`, sentences of the standard library's docstrings, whose loss is measured;
+and `order`, endings of the embedded corpus's sentences, where the right order of the words must be
 likelier than another one. With `--mixed` 100 further endings are among the train rows. Prints the
-gates of each loop: `forgetting` of all guards, of `general`, and of the pass rate of `order`. The sentences are those of the running Python: other versions have other ones.
+gates of each loop: `forgetting` of all guards, of `general`, and of the pass rate of `order`.
+
+The sentences are those of the running Python: another version has others.
 """
 
 from __future__ import annotations
