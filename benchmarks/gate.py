@@ -40,7 +40,6 @@ from gate_scores import RESAMPLES, SetDraws, ShareDraws, bootstrap_agrees
 
 from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, noise_of, pool
 from pytest_ftloop.core.runs import Differences
-from pytest_ftloop.gate.compare import ANCHOR_ALPHA_SHARE
 from pytest_ftloop.gate.comparison import IN_DOUBT
 from pytest_ftloop.gate.statistic import PairedTest, paired_test, prior_for
 from pytest_ftloop.report.markdown import markdown_table
@@ -68,6 +67,12 @@ BOUNDS = {
     "none": {0.0: 0.01, 0.005: 0.01, 0.01: 0.01, 0.02: 0.01, 0.04: 0.05},
 }
 """False alarms with one seed per side at any n, by log and seed noise."""
+
+ASSUMED_TOO_LOW = ("none", 0.04)
+"""The log and seed noise where the noise is assumed to be half of what it is."""
+THREE_GUARDS_THERE = 0.075
+"""The bound of three guards there: half above that of one guard. Holm's correction takes the noise
+as known, so each further guard and reference is another chance."""
 
 SCORE_SIZES = (20, 200, 1000)
 SET_SIZES = (50, 200)
@@ -302,8 +307,8 @@ def false_alarms_of_the_set(trials: int, bounds: Bounds) -> Iterator[str]:
 
 
 def false_alarms_of_the_base(trials: int, bounds: Bounds) -> Iterator[str]:
-    """A gain of exactly the bound, and three guards that are no worse, against the base."""
-    yield from heading("False alarms, lift and forgetting (3 guards), in %: nominal 1%")
+    """A gain of exactly the bound, and guards that are no worse than base and baseline."""
+    yield from heading("False alarms, lift and forgetting (1 and 3 guards), in %: nominal 1%")
     rows: list[Sequence[object]] = []
     for kept, of_noise in BOUNDS.items():
         for noise, bound in of_noise.items():
@@ -311,16 +316,18 @@ def false_alarms_of_the_base(trials: int, bounds: Bounds) -> Iterator[str]:
                 lift = lift_alarms(n, noise, kept, trials, SEED)
                 cell = f"n = {n}, seed noise {percent(noise)}%, log: {kept}"
                 bounds.at_most(lift, bound, f"False alarms, lift, {cell}")
-                forgetting = "-"
-                if n == SCORE_SIZES[1]:
-                    share = forgetting_alarms(n, noise, kept, trials, SEED)
-                    # Against base and baseline, which is a second chance as the anchor is.
-                    both = bound * (1 + ANCHOR_ALPHA_SHARE)
-                    bounds.at_most(share, both, f"False alarms, forgetting, {cell}")
-                    forgetting = percent(share)
-                figures = [percent(noise), kept, percent(bound), percent(lift), forgetting]
-                rows.append([n, *figures])
-    heads = ["n", f"seed noise, {UNITS['loss']}", "A/A log", "bound", "lift", "forgetting"]
+                forgetting = {1: "-", 3: "-"}
+                for guards in forgetting if n == SCORE_SIZES[1] else ():
+                    share = forgetting_alarms(n, noise, kept, trials, SEED, guards)
+                    most = bound
+                    if guards > 1 and (kept, noise) == ASSUMED_TOO_LOW:
+                        most = THREE_GUARDS_THERE
+                    bounds.at_most(share, most, f"False alarms, forgetting ({guards}), {cell}")
+                    forgetting[guards] = percent(share)
+                figures = [percent(noise), kept, percent(bound), percent(lift)]
+                rows.append([n, *figures, *forgetting.values()])
+    noise_head = f"seed noise, {UNITS['loss']}"
+    heads = ["n", noise_head, "A/A log", "bound", "lift", "1 guard", "3 guards"]
     yield from table(heads, rows)
 
 

@@ -34,9 +34,9 @@ def lift_alarms(n: int, noise: float, kept: str, trials: int, seed: int) -> floa
 
 
 def forgetting_alarms(
-    n: int, noise: float, kept: str, trials: int, seed: int, guards: int = 3
+    n: int, noise: float, kept: str, trials: int, seed: int, guards: int
 ) -> float:
-    """The share of trials in which one of several guards, none of them worse, fails the gate.
+    """The share of trials in which one of so many guards, none of them worse, fails the gate.
 
     Each is compared with the base, and with a baseline that has a seed of its own.
     """

@@ -38,8 +38,8 @@ def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
 @pytest.mark.parametrize(
     "script",
     [
-        *("architectures.py", "bench.py", "faults.py", "instruct.py", "policy.py", "real_gate.py"),
-        *("same_losses.py", "slices.py"),
+        *("architectures.py", "bench.py", "faults.py", "guards.py", "instruct.py", "policy.py"),
+        *("real_gate.py", "same_losses.py", "slices.py"),
     ],
 )
 def test_benchmark_that_trains_starts(script: str) -> None:
@@ -49,7 +49,7 @@ def test_benchmark_that_trains_starts(script: str) -> None:
 
 def test_gate_is_simulated() -> None:
     """Ten trials per cell hold the bounds, which allow for their own error."""
-    assert "All 174 bounds hold" in benchmark("gate.py", "--trials", "10")
+    assert "All 184 bounds hold" in benchmark("gate.py", "--trials", "10")
 
 
 def test_long_log_is_judged() -> None:
@@ -109,6 +109,22 @@ def test_chats_are_measured_by_hand() -> None:
     printed = benchmark("instruct.py", str(tiny_folder(Silent())), "--steps", "2", "--only", *forms)
     assert printed.count("| 2 of 2            |") == len(forms)
     assert printed.count("| 16 of 16        |") == len(forms)
+
+
+@pytest.mark.slow
+def test_guards_are_judged(tmp_path: Path) -> None:
+    """A few questions on the embedded model: no guard is forgotten at a rate that does nothing."""
+    from pytest_ftloop.core.progress import Silent
+    from pytest_ftloop.train.tiny import tiny_folder
+
+    file = tmp_path / "questions.csv"
+    rows = (f"Where is card {i}?,card_arrival" for i in range(12))
+    file.write_text("\n".join(("text,category", *rows)), encoding="utf-8")
+    arguments = (str(tiny_folder(Silent())), "--train", str(file), "--test", str(file), "--mixed")
+    printed = benchmark("guards.py", *arguments, "--rates", "1e-7")
+    assert "FAILED  lift +0.0 points" in printed
+    for gate in ("forgetting", "forgetting[general]", "forgetting[order]"):
+        assert f"holds   {gate}:" in printed
 
 
 @pytest.mark.slow
