@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend, fake_guards
+from tests.gitfakes import GitRepo
 from tests.loop.loop_cases import config, run
 
 if TYPE_CHECKING:
@@ -136,3 +138,28 @@ def test_a_missing_table_of_a_guard_is_named(folder: Path) -> None:
     ImprovementLog(result.log_folder).files(result.best)[2].unlink()
     with pytest.raises(LogError, match=r"guard-general\.examples\.csv is missing"):
         run(stated, Forgetful())
+
+
+def test_compared_with_a_committed_version(folder: Path) -> None:
+    """A loop with guards is judged against its last commit, by both of its gates."""
+    first = Loop(config(folder, data=GUARDS, iterations=1), Options(), backend=Forgetful())
+    first.judge(first.run())
+    GitRepo.init(folder).commit()
+    changed = config(folder, data=GUARDS, iterations=1, rate=1.6e-3, gates={"regression": {}})
+    loop = Loop(changed, Options(), backend=Forgetful())
+    judged = loop.judge(loop.run())
+    verdicts = {rule.name: verdict for rule, verdict in judged.verdicts}
+    assert "improved" == verdicts["regression"].kind
+    assert "regressed" == verdicts["forgetting"].kind
+    against = {change.against for change in verdicts["forgetting"].changes}
+    assert {"base", "baseline"} == against
+
+
+def test_restored_with_its_guards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier runs trained and measured on guards is restored where that is asked for."""
+    monkeypatch.setenv("FTLOOP_RECORDS", str(folder / "kept"))
+    first, _ = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    shutil.rmtree(first.log_folder)
+    again, trainer = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    assert [] == trainer.runs
+    assert [*first.best.guards["general"]] == [*again.best.guards["general"]]
