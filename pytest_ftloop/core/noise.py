@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pytest_ftloop.core.metrics import METRICS, figure_of, is_rate, metric_of, split_name
+from pytest_ftloop.core.metrics import METRICS, is_rate, metric_of, split_name
 from pytest_ftloop.core.runs import (
     Measured,
     distinct,
@@ -153,7 +153,7 @@ def _figures(metric: str, groups: Iterable[Sequence[Measured]]) -> list[list[flo
     """The finite figures of each group that has one."""
     having = ([run for run in group if has_figure(run, metric)] for group in groups)
     having = distinct(filter(None, having))
-    return [[figure_of(run.metrics, metric) for run in group] for group in having]
+    return [[run.metrics[metric] for run in group] for group in having]
 
 
 # --- assumed -------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_ftloop.config.gates import parse_gate
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.records import Run, Settings
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.census import judged_from_log
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend, fake_guards
@@ -163,3 +165,22 @@ def test_restored_with_its_guards(folder: Path, monkeypatch: pytest.MonkeyPatch)
     again, trainer = run(config(folder, data=GUARDS, iterations=1), Forgetful())
     assert [] == trainer.runs
     assert [*first.best.guards["general"]] == [*again.best.guards["general"]]
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(2e-4, "unchanged"), (1.6e-3, "regressed")])
+def test_a_log_alone_is_judged_by_its_guards(folder: Path, rate: float, kind: str) -> None:
+    """A loop made in Python is judged from its log: what it has guards for, and a stated lift."""
+    result, _ = run(config(folder, data=GUARDS, iterations=1, rate=rate), Forgetful())
+    lift = parse_gate("lift[eval_loss]", ">= 0.5")
+    judged = judged_from_log(ImprovementLog(result.log_folder), Options(), thresholds=[lift])
+    verdicts = {rule.name: verdict for rule, verdict in judged.verdicts}
+    assert kind == verdicts["forgetting"].kind
+    assert (kind == "unchanged") == verdicts["forgetting"].ok
+    assert judged.gates[0].passed
+
+
+def test_a_log_without_guards_has_no_gate_on_them(folder: Path) -> None:
+    """Loops from before guards are judged as they were."""
+    result, _ = run(config(folder, iterations=1))
+    judged = judged_from_log(ImprovementLog(result.log_folder), Options())
+    assert ["regression"] == [rule.name for rule, _ in judged.verdicts]
