@@ -152,8 +152,7 @@ def pool(groups: Iterable[Replicates]) -> SeedNoise:
 def _figures(metric: str, groups: Iterable[Sequence[Measured]]) -> list[list[float]]:
     """The finite figures of each group that has one."""
     having = ([run for run in group if has_figure(run, metric)] for group in groups)
-    having = distinct(filter(None, having))
-    return [[run.metrics[metric] for run in group] for group in having]
+    return [[run.metrics[metric] for run in group] for group in distinct(filter(None, having))]
 
 
 # --- assumed -------------------------------------------------------------------------------------
