@@ -164,13 +164,13 @@ def why_incomplete(run: Measured, figures: Iterable[str] = ()) -> str:
     unscored = [row.id for row in run.examples if row.passed is None]
     if unscored:
         return f"{len(unscored)} of {rows} examples were not scored ({unscored[0]})"
-    missing = [name for name in figures if not has_figure(run, name)]
+    missing = [name for name in figures if not is_figure(figure_of(run.metrics, name))]
     return f"it has no figure {missing[0]}" if missing else ""
 
 
 def has_figure(run: Measured, name: str) -> bool:
     """Whether a run has a figure of this name that is finite."""
-    return is_figure(figure_of(run.metrics, name))
+    return is_figure(run.metrics.get(name, math.nan))
 
 
 def is_untrained(run: Measured) -> bool:

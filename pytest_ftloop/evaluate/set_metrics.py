@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import unwrap
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 from pytest_ftloop.core.errors import ConfigError, Locate, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.core.runs import is_figure
 from pytest_ftloop.core.set_metrics import OF_LABELS, SetMetric, of_labels, outputs_of
+from pytest_ftloop.evaluate.scored import short
 from pytest_ftloop.evaluate.scorers import row_of
 
 SIGNATURE = ("outputs", "expected", "rows")
@@ -129,17 +132,21 @@ def _called(
     said = f"metric {name!r} ({kind})"
     try:
         result: Any = function(*columns)
-        value = float(result)
     except Exception as error:
         file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
         raise ScoringError(
             f"{said} raised {described(error)} on {len(columns[0])} outputs",
             where=where,
-            cure=f"It was raised at {raised_at(error, file)}.",
+            cure=f"It was raised at {raised_at(error, file)}. It has to take outputs that repeat, "
+            "and a part of the rows: the regression gate resamples them.",
         ) from error
-    if isinstance(result, str) or not math.isfinite(value):
+    value = math.nan
+    if not isinstance(result, str):
+        with suppress(TypeError, ValueError, OverflowError):
+            value = float(result)
+    if not is_figure(value):
         raise ScoringError(
-            f"{said}: wanted a finite number, found {result!r} for {len(columns[0])} outputs",
+            f"{said}: wanted a finite number, found {short(result)} for {len(columns[0])} outputs",
             where=where,
             cure="Return a number for any outputs; of empty ones too, and of a part of the rows: "
             "the gate resamples them.",

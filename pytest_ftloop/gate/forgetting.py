@@ -10,13 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.gates import Forgetting, Regression
-from pytest_ftloop.core.metrics import GUARD, guard_and_metric, guard_metrics, is_rate
+from pytest_ftloop.core.metrics import (
+    GUARD,
+    depends_on_scoring,
+    guard_and_metric,
+    guard_metrics,
+    is_rate,
+    is_score,
+)
 from pytest_ftloop.core.records import ExampleResult, Iteration
 from pytest_ftloop.core.runs import Measured
+from pytest_ftloop.core.sampled import has_score
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.paired import Groups
 from pytest_ftloop.gate.statistic import holm_adjusted
-from pytest_ftloop.gate.verdict import Change, Verdict, amount_text
+from pytest_ftloop.gate.verdict import TRAINED_ANEW, Change, Verdict, amount_text
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ def judge_guards(
     if not names:
         return _incomplete(verdict, f"{iteration.name} has no results of any guard")
     raw: list[Change] = []
+    trained_anew = False
     for reference in references:
         if reference.side is None:
             if reference.fails:
@@ -59,9 +68,12 @@ def judge_guards(
             where = f"guard {guard} against the {reference.name}"
             if found.kind == "incomplete" or (reference.fails and not found.changes):
                 return _incomplete(verdict, f"{where}: {found.because}")
+            trained_anew |= TRAINED_ANEW in found.notes
             if not found.changes:
                 notes.append(f"{where} is not compared: {found.because}")
             raw += [_of_guard(change, guard, reference.name) for change in found.changes]
+    if trained_anew and not raw:
+        notes.append(TRAINED_ANEW)
     return _concluded(verdict, _corrected(raw, rule), notes, rule)
 
 
@@ -79,7 +91,7 @@ def of_guard(run: Measured, guard: str) -> Measured:
         examples=rows,
         metrics=_figures(rows),
         scoring=facts.get("scoring") or {},
-        data={"eval": facts},
+        data={"train": run.data.get("train", {}), "eval": facts},
     )
 
 
@@ -92,12 +104,10 @@ def _compared(
     guard: str, candidate: Side, reference: Side, groups: Groups, rule: Forgetting
 ) -> Verdict:
     """The verdict on one guard against one reference, before correction."""
-    scored = any(row.passed is not None for row in candidate.iteration.guards[guard])
-    metrics = tuple(
-        name for name in rule.metrics if scored or not name.startswith(("pass", "score"))
-    )
+    sides = (candidate.iteration, reference.iteration)
+    metrics = tuple(name for name in rule.metrics if any(_has(s, guard, name) for s in sides))
     if not metrics:
-        why = f"it has no scoring, and {', '.join(rule.metrics)} needs one"
+        why = f"it has no scoring that gives {' or '.join(rule.metrics)}"
         return Verdict("incomplete", ok=False, because=why, candidate=candidate.iteration.name)
     new, old = (_side_of(side, guard) for side in (candidate, reference))
     if old is None or new is None:
@@ -111,6 +121,17 @@ def _compared(
         metrics=metrics,
     )
     return compare(new, old, None, [group for group in same if len(group) > 1], alone)
+
+
+def _has(run: Iteration, guard: str, name: str) -> bool:
+    """Whether a guard's rows have what a metric is computed from; one that has it is enough.
+
+    Guards are scored in different ways: a gate on all of them asks each for what it has.
+    """
+    if not depends_on_scoring(name):
+        return True
+    rows = [row for row in run.guards.get(guard, ()) if row.passed is not None]
+    return any(not is_score(name) or has_score(row, name) for row in rows)
 
 
 def _side_of(side: Side, guard: str) -> Side | None:
@@ -148,7 +169,8 @@ def _concluded(
     verdict = replace(verdict, changes=changes, notes=tuple(notes))
     if not changes:
         because = "; ".join(notes)
-        ok = "not comparable" not in rule.fail_on
+        # Other rows to guard together with another training would be a way past the gate.
+        ok = "not comparable" not in rule.fail_on and TRAINED_ANEW not in notes
         return replace(verdict, kind="not comparable", ok=ok, because=because)
     if forgotten := [change for change in changes if change.kind == "regressed"]:
         return replace(verdict, kind="regressed", ok=False, because="; ".join(_texts(forgotten)))

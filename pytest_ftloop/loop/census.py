@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.gates import DEFAULT_REGRESSION
+from pytest_ftloop.config.gates import DEFAULT_FORGETTING, DEFAULT_REGRESSION
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
 from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.git import GitError, Repository
@@ -20,16 +20,16 @@ from pytest_ftloop.core.history import parent_of
 from pytest_ftloop.gate.baseline import Sought
 from pytest_ftloop.gate.ci_systems import in_ci
 from pytest_ftloop.gate.comparison import Comparison
+from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.gate.reference import Reference, is_request, reference, start_of_change
 from pytest_ftloop.gate.search import NOTHING_COMMITTED, find_baseline
 from pytest_ftloop.gate.standards import Standards, UnjudgedError, is_retired
-from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.workspace import log_folders
 
 if TYPE_CHECKING:
-    from pytest_ftloop.config.gates import Gate, Regression
+    from pytest_ftloop.config.gates import Forgetting, Gate, Regression
     from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.gate.baseline import Baseline
     from pytest_ftloop.loop.options import Options
@@ -122,11 +122,14 @@ def judged_from_log(
     sought = Sought(log.folder, home, iterations, None, seed_runs=log.view.seed_runs())
     candidate = _candidate(iterations, find_baseline(sought, options.baseline))
     standard = find_baseline(replace(sought, candidate=candidate), options.baseline)
-    verdict = Comparison(log, candidate, standard).verdict(rule)
+    comparison = Comparison(log, candidate, standard)
+    verdict = comparison.verdict(rule)
     note = GIVEN_UP if is_retired(log.view) else WITHOUT_LOOP_FILE
     verdict = replace(
         verdict, context=(*verdict.context, note), notes=(*verdict.notes, *log.exposed())
     )
+    # What a log has guards for must not be forgotten, whatever the test asks for beside that.
+    guarding = (_forgetting_like(rule),) if candidate.guards else ()
     log.verify(candidate)
     chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
     return LoopResult(
@@ -135,15 +138,26 @@ def judged_from_log(
         chain=chain,
         best=candidate,
         metric=chosen_by(candidate),
-        gates=check_gates(thresholds, candidate.metrics),
+        gates=LiftTests.of(log.view).check(thresholds, candidate),
         trained=(),
         log_folder=log.folder,
         files=tuple(path for iteration in chain for path in log.files(iteration)),
         regressions=(rule,),
-        verdicts=((rule, verdict),),
+        forgetting=guarding,
+        verdicts=((rule, verdict), *((each, comparison.verdict(each)) for each in guarding)),
         baseline=standard.iteration,
         standard=standard,
         log=log,
+    )
+
+
+def _forgetting_like(rule: Regression) -> Forgetting:
+    """The default gate on guards, with what the command line states for the regression gate."""
+    return replace(
+        DEFAULT_FORGETTING,
+        alpha=rule.alpha,
+        max_regression=rule.max_regression,
+        fail_on=rule.fail_on,
     )
 
 

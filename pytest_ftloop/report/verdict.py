@@ -124,9 +124,10 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
     rows = [*verdict.changes, *verdict.runs, *worse_tags]
     if not rows:
         return []
+    least = _least_width(verdict)
     columns = [
         Column(("", ""), [f"  {MARKS[change.kind]}" for change in rows]),
-        Column(("", "metric"), [one_line(change.label, 60) for change in rows], least=20),
+        Column(("", "metric"), [one_line(change.label, 60) for change in rows], least=least),
         Column(("", "baseline"), [_figure(c, c.baseline) for c in rows], right=True),
         Column(("", "now"), [_figure(c, c.candidate) for c in rows], right=True),
         Column(("", "change"), [_difference(c) for c in rows], right=True),
@@ -137,6 +138,15 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
     seeds = seeds_text(verdict.changes)
     said = paragraph(f"now and baseline: {seeds}", width, "  ", "    ") if seeds else []
     return [*table(columns, width)[1:], *said]
+
+
+def _least_width(verdict: Verdict) -> int:
+    """To how many columns of the terminal the names of metrics may be cut.
+
+    With room for `guard.general.eval_loss (baseline)`: cut at 20, the row against the base and that
+    against the baseline would look the same. Other columns are dropped instead.
+    """
+    return 36 if any(change.against for change in verdict.changes) else 20
 
 
 def explain_verdict(

@@ -104,3 +104,17 @@ def test_generation_reaches_transformers(base: Base, task: Any) -> None:
     how = settings(learning_rate=0.0, max_steps=1)
     run = run_lora(base, task(scoring=scoring), how, Silent())
     assert all(first not in row.output for row in run.evaluation.examples)
+
+
+def test_samples_stay_where_only_the_scoring_reads_more() -> None:
+    """A column of acceptable answers changes no output: those in a log are those of a new run."""
+    scores = torch.zeros(1, 5)
+
+    def drawn(content: str) -> list[float]:
+        (how, *_) = decodings(SAMPLED)
+        example = Example("e", content, {"prompt": "p", "completion": "c"})
+        noisy: list[float] = how.processors([example], "cpu")(torch.empty(1, 0), scores)[0].tolist()
+        return noisy
+
+    assert drawn("abc") == drawn("abc+d0") == drawn("abc+e1")
+    assert drawn("abc") != drawn("abd")

@@ -49,7 +49,11 @@ def test_a_function_gets_outputs_expected_texts_and_whole_rows(tmp_path: Path) -
         ("raising", "return rows[0]['grade']", "raised KeyError: 'grade' on 3 outputs"),
         ("textual", "return '0.5'", "wanted a finite number, found '0.5'"),
         ("nan", "return float('nan')", "wanted a finite number, found nan"),
-        ("nothing", "return None", "raised TypeError"),
+        ("nothing", "return None", "wanted a finite number, found None"),
+        ("huge", "return 10.0 ** 200", "wanted a finite number, found 1e+200"),
+        ("too_large", "return 10 ** 400", "wanted a finite number, found 1000"),
+        ("complex", "return 1j", "wanted a finite number, found 1j"),
+        ("rows", "return rows", "wanted a finite number, found [{"),
         ("empty", "return 1 / sum(map(len, outputs))", "raised ZeroDivisionError"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import DEFAULT_FORGETTING, Forgetting, Lift
 from pytest_ftloop.core.noise import Prior, SeedNoise
-from pytest_ftloop.core.records import Iteration, Untrained
+from pytest_ftloop.core.records import Iteration, Settings, Untrained
 from pytest_ftloop.core.runs import differences
 from pytest_ftloop.gate.compare import Side
 from pytest_ftloop.gate.forgetting import Reference, judge_guards
@@ -248,7 +248,7 @@ def test_a_guard_against_the_baseline() -> None:
             guarded(2, general=general(2.0, 2)),
             base_of_guards(general=general(2.0, 0)),
             Forgetting(metrics=("pass_rate",)),
-            "it has no scoring, and pass_rate needs one",
+            "it has no scoring that gives pass_rate",
         ),
     ],
     ids=["no guards", "another guard", "no base", "base without it", "not scored"],
@@ -271,3 +271,46 @@ def test_guards_share_one_correction() -> None:
     one = judged(guarded(2, g0=now["g0"]), base_of_guards(g0=before["g0"]))
     p = {change.metric: change.p for change in many.changes}
     assert p["guard.g0.eval_loss"] > one.changes[0].p
+
+
+def test_each_guard_is_asked_for_what_it_has() -> None:
+    """A gate on all guards compares a score where a guard's scorer gives it, and no zeros."""
+    fields = tuple(replace(row, scores={"score.fields": 0.5}) for row in table(2.0, 100))
+    rows = {"json": fields, "plain": table(2.0, 100, 1), "texts": general(2.0, 2)}
+    rule = Forgetting(metrics=("eval_loss", "pass_rate", "score.fields"))
+    found = judged(guarded(1, **rows), base_of_guards(**rows), rule=rule)
+    assert [
+        *(f"guard.json.{name}" for name in rule.metrics),
+        *(f"guard.plain.{name}" for name in rule.metrics[:2]),
+        "guard.texts.eval_loss",
+    ] == [change.metric for change in found.changes]
+
+
+def test_a_score_that_the_candidate_lost() -> None:
+    """What the base has and the candidate lacks is incomplete, and is not left out."""
+    rows = table(2.0, 100)
+    had = tuple(replace(row, scores={"score.fields": 0.5}) for row in rows)
+    rule = Forgetting(metrics=("eval_loss", "score.fields"))
+    found = judged(guarded(1, json=rows), base_of_guards(json=had), rule=rule)
+    assert ("incomplete", False) == (found.kind, found.ok)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok"),
+    [
+        ({}, True),
+        ({"settings": Settings(lora={"r": 64}, training={})}, False),
+        ({"model": "another"}, False),
+    ],
+)
+def test_other_rows_to_guard_with_another_training(changes: dict[str, Any], ok: bool) -> None:
+    """Where only the baseline counts, other rows are no way past the gate for another model."""
+    was, now = guarded(1, texts=general(2.0, 1)), guarded(2, texts=general(9.0, 2))
+    others = tuple(replace(row, content=f"{row.content}2") for row in now.guards["texts"])
+    data = {**now.data, "guard.texts": {**GENERAL, "sha256": "9" * 16}}
+    candidate = replace(now, guards={"texts": others}, data=data, **changes)
+    baseline = replace(was, settings=now.settings, model=now.model)
+    references = [Reference("baseline", Side(baseline, (baseline,)))]
+    rule = Forgetting(against=("baseline",))
+    found = judge_guards(Side(candidate, (candidate,)), references, [], rule)
+    assert ("not comparable", ok) == (found.kind, found.ok)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_ftloop.config.gates import parse_gate
 from pytest_ftloop.core.errors import DamagedLogError, LogError
 from pytest_ftloop.core.records import Run, Settings
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.census import judged_from_log
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend, fake_guards
+from tests.gitfakes import GitRepo
 from tests.loop.loop_cases import config, forge, run
 
 GUARDS = {"guards": {"general": "guard.jsonl"}}
@@ -148,3 +152,47 @@ def test_a_missing_table_of_a_guard_is_named(folder: Path) -> None:
     ImprovementLog(result.log_folder).files(result.best)[2].unlink()
     with pytest.raises(LogError, match=r"guard-general\.examples\.csv is missing"):
         run(stated, Forgetful())
+
+
+def test_compared_with_a_committed_version(folder: Path) -> None:
+    """A loop with guards is judged against its last commit, by both of its gates."""
+    first = Loop(config(folder, data=GUARDS, iterations=1), Options(), backend=Forgetful())
+    first.judge(first.run())
+    GitRepo.init(folder).commit()
+    changed = config(folder, data=GUARDS, iterations=1, rate=1.6e-3, gates={"regression": {}})
+    loop = Loop(changed, Options(), backend=Forgetful())
+    judged = loop.judge(loop.run())
+    verdicts = {rule.name: verdict for rule, verdict in judged.verdicts}
+    assert "improved" == verdicts["regression"].kind
+    assert "regressed" == verdicts["forgetting"].kind
+    against = {change.against for change in verdicts["forgetting"].changes}
+    assert {"base", "baseline"} == against
+
+
+def test_restored_with_its_guards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier runs trained and measured on guards is restored where that is asked for."""
+    monkeypatch.setenv("FTLOOP_RECORDS", str(folder / "kept"))
+    first, _ = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    shutil.rmtree(first.log_folder)
+    again, trainer = run(config(folder, data=GUARDS, iterations=1), Forgetful())
+    assert [] == trainer.runs
+    assert [*first.best.guards["general"]] == [*again.best.guards["general"]]
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(2e-4, "unchanged"), (1.6e-3, "regressed")])
+def test_a_log_alone_is_judged_by_its_guards(folder: Path, rate: float, kind: str) -> None:
+    """A loop made in Python is judged from its log: what it has guards for, and a stated lift."""
+    result, _ = run(config(folder, data=GUARDS, iterations=1, rate=rate), Forgetful())
+    lift = parse_gate("lift[eval_loss]", ">= 0.5")
+    judged = judged_from_log(ImprovementLog(result.log_folder), Options(), thresholds=[lift])
+    verdicts = {rule.name: verdict for rule, verdict in judged.verdicts}
+    assert kind == verdicts["forgetting"].kind
+    assert (kind == "unchanged") == verdicts["forgetting"].ok
+    assert judged.gates[0].passed
+
+
+def test_a_log_without_guards_has_no_gate_on_them(folder: Path) -> None:
+    """Loops from before guards are judged as they were."""
+    result, _ = run(config(folder, iterations=1))
+    judged = judged_from_log(ImprovementLog(result.log_folder), Options())
+    assert ["regression"] == [rule.name for rule, _ in judged.verdicts]

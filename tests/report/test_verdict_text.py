@@ -90,6 +90,18 @@ def test_table_of_figures() -> None:
     assert [] == changes_table(Verdict("incomplete", False, "x", "002-b"))
 
 
+@pytest.mark.parametrize("width", [60, 72, 80, 100])
+def test_rows_against_base_and_baseline_differ(width: int) -> None:
+    """Of a guard each row names what it is compared with, however narrow the terminal."""
+    (change, *_) = judged().changes
+    name = "guard.general.eval_loss"
+    changes = tuple(replace(change, metric=name, against=a) for a in ("base", "baseline"))
+    lines = changes_table(replace(judged(), changes=changes, runs=(), tags=()), width)
+    for label in (f"{name} (base)", f"{name} (baseline)"):
+        assert 1 == sum(label in line for line in lines)
+    assert width >= max(map(columns_of, lines))
+
+
 def test_nothing_is_infinite() -> None:
     """Where one example says nothing, neither does the table."""
     old, new = (fake_measured(n, fake_table([1.0 * n])) for n in (1, 2))
