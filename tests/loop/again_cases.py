@@ -116,7 +116,9 @@ class Adapters:
     def _measured(self, settings: Settings) -> tuple[Rows, Mapping[str, Rows]]:
         """All rows with these weights, scored: of the eval set, of each guard."""
         found = {
-            of.guard: of.scored([self._answered(settings, measured(e, settings), e) for e in of.examples])
+            of.guard: of.scored(
+                [self._answered(settings, measured(e, settings), e) for e in of.examples]
+            )
             for of in Measurable.all_of(self.config, self.inputs)
         }
         return found.pop(""), found
