@@ -176,10 +176,13 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
         run = cycle.again.evaluate(known, current.plan.settings, base)
         keep(run)
         run = cycle.again.scored(run)
-    cycle.store.notes.append(
-        f"{current.name} was evaluated again, not trained: beside what {known.name} has, "
-        f"{known.what} had to be measured"
+    source = known.source
+    before = (
+        f"{current.name} was scored, not trained: an earlier run trained it"
+        if isinstance(source, Iteration) and is_unscored(source)
+        else f"{current.name} was evaluated again, not trained: it has the weights of {known.name}"
     )
+    cycle.store.notes.append(f"{before}, and {known.what} had to be measured")
     return run
 
 

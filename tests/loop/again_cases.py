@@ -97,8 +97,10 @@ class Adapters:
             run = replace(run, not_saved=self.full)
         elif adapter is not None:
             run = replace(run, adapter=fake_adapter(adapter, f"{settings} {self.device}"))
-        base = None if base_eval_loss is not None else BaseResults(*self._measured(BASE))
-        loss = token_mean_loss(base.examples) if base else base_eval_loss
+        base, loss = None, base_eval_loss
+        if loss is None:
+            base = BaseResults(*self._measured(BASE))
+            loss = token_mean_loss(base.examples)
         evaluation = replace(run.evaluation, base=base, base_eval_loss=loss)
         run = replace(run, evaluation=evaluation)
         rows = tuple(measured(e, settings) for e in self.inputs.eval.examples)
