@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import DamagedLogError, ScoringError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
-from pytest_ftloop.core.records import Evaluation, is_unscored
+from pytest_ftloop.core.records import Evaluation, Example, ExampleResult, is_unscored
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.known_rows import Measurable, Source, known_rows
 from tests.fake_backend import fake_adapter
 from tests.loop.again_cases import EVAL, LIMIT, TRAIN, Adapters, loop_of, run
 from tests.loop.loop_cases import forge
@@ -310,7 +312,8 @@ def test_a_scorer_that_fails_late_loses_nothing(tmp_path: Path) -> None:
     backend = Adapters()
     result = run(tmp_path, backend, hook=raises_on(""), **loop)
     assert ([], 0.5) == (backend.asked, result.best.metrics["pass_rate"])
-    assert f"{kept.name} was scored, not trained: an earlier run trained it" in " ".join(result.notes)
+    said = f"{kept.name} was scored, not trained: an earlier run trained it"
+    assert any(said in note for note in result.notes)
     assert [result.best.id] == [i.id for i in log_of(tmp_path).read()]
     assert kept.number == result.best.number
 
@@ -483,6 +486,32 @@ def test_only_a_guards_new_rows_are_measured(
 
 
 # older records
+
+
+@pytest.mark.parametrize(
+    ("answers", "stated", "missing"),
+    [
+        (["d0", "d1", "d0"], (), 1),
+        (["d0", "d1", "d2"], (), 3),
+        (["d0"], (), 1),
+        (["d0", "d1", "d2"], ("d0", "d1", "d2"), 1),
+    ],
+    ids=["same answers", "new answer", "answer gone", "stated"],
+)
+def test_a_guard_chooses_among_its_own_answers(
+    answers: list[str], stated: tuple[str, ...], missing: int
+) -> None:
+    """Where its rows' answers change, each row of a guard is chosen again."""
+    examples = tuple(Example(f"g{n}", f"c{n}", (), expected=a) for n, a in enumerate(answers))
+    scoring = Scoring("choice", choices=stated or None)
+    identity = {"scorer": "choice", "choices": list(stated)}
+    rows = [
+        ExampleResult(f"g{n}", f"c{n}", (), 1.0, 1, 1, passed=True, expected=f"d{n}")
+        for n in range(2)
+    ]
+    guard = Measurable("guard.g", "g", examples, scoring, None, identity)
+    known = known_rows(guard, [Source({"guard.g": rows}, {"guard.g": identity})])
+    assert missing == len(known.missing.answers)
 
 
 def test_records_of_schema_2_are_evaluated_again(tmp_path: Path) -> None:
