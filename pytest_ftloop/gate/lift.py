@@ -22,6 +22,9 @@ from pytest_ftloop.log import FOLDER, LogView
 ALPHA = 0.01
 """Level at which a gain is proven: that of the regression gate."""
 
+NO_BASE = "the log has no measurement of the untrained base"
+"""How the reason begins where the base is still to be measured."""
+
 MOST_TO_DECIDE = 1_000_000
 """Examples above which no number is named that would decide."""
 
@@ -142,10 +145,7 @@ def why_no_base(bases: Iterable[Untrained], candidate: Iteration) -> str:
             "the untrained base was measured in another environment; pytest --ftloop-retrain "
             "measures and trains both here"
         )
-    return (
-        "the log has no measurement of the untrained base; run pytest --ftloop and commit "
-        f"{FOLDER}/"
-    )
+    return f"{NO_BASE}; run pytest --ftloop and commit {FOLDER}/"
 
 
 def lift_text(gate: Lift, gain: Gain, *, passed: bool) -> str:

@@ -140,7 +140,7 @@ def _sound(folder: Path, fingerprint: str) -> Iterator[Measured]:
     log = ImprovementLog(folder)
     found: list[Measured] = [*log.view.iterations(), *log.view.seed_runs()]
     for run in found:
-        record, *_tables = log.files(run)
+        record, *_ = log.files(run)
         if run.fingerprint != fingerprint:
             raise damaged(shown_path(record), f"it says it is {run.fingerprint}")
         log.verify(run)

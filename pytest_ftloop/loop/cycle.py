@@ -117,9 +117,7 @@ def turn(cycle: Cycle, current: Turn) -> Iteration:
     from_log = _evidence_in_log(cycle.improvement_log)
 
     run = train(cycle, current) if current.known is None else train_nothing(cycle, current)
-    if run.evaluation.base is not None:
-        measured = BaseMeasured(run.evaluation.base, run.environment)
-        cycle.base_keeper.keep(current.plan.settings, measured)
+    _keep_base(cycle, current, run)
     draft = evaluate(cycle, current, run)
     evidence = _evidence(cycle, current, run, {**from_log, **_of_base(cycle, current, draft)})
     draft = diagnose(draft, evidence, current.data_findings, current.known)
@@ -178,10 +176,13 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
         run = cycle.again.evaluate(known, current.plan.settings, base)
         keep(run)
         run = cycle.again.scored(run)
-    cycle.store.notes.append(
-        f"{current.name} was evaluated again, not trained: beside what {known.name} has, "
-        f"{known.what} had to be measured"
+    source = known.source
+    before = (
+        f"{current.name} was scored, not trained: an earlier run trained it"
+        if isinstance(source, Iteration) and is_unscored(source)
+        else f"{current.name} was evaluated again, not trained: it has the weights of {known.name}"
     )
+    cycle.store.notes.append(f"{before}, and {known.what} had to be measured")
     return run
 
 
@@ -279,6 +280,7 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
         nonlocal is_kept
         if current.known is None:
             keep_trained(cycle.inputs.weights(current.plan.settings), run)
+            _keep_base(cycle, current, run)  # scored before the first step
         draft = evaluate(cycle, current, run)
         draft = replace(draft, decision=Decision("stop", UNSCORED, "it is not scored yet"))
         cycle.improvement_log.remove_others(cycle.improvement_log.append(draft))
@@ -295,6 +297,13 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
             cure=f"{error.cure} What was trained is in the log, unscored: the next run goes on at "
             "scoring, and trains nothing again.".strip(),
         ) from error
+
+
+def _keep_base(cycle: Cycle, current: Turn, run: Run) -> None:
+    """Log what a run has measured of the untrained base, if it has."""
+    if run.evaluation.base is not None:
+        measured = BaseMeasured(run.evaluation.base, run.environment)
+        cycle.base_keeper.keep(current.plan.settings, measured)
 
 
 def _base_eval_loss(cycle: Cycle, current: Turn, known: Known) -> float | None:

@@ -212,11 +212,23 @@ def _is_answered(of: Measurable, source: Source) -> bool:
     is_scored = all(row.passed is not None for row in rows)
     if not needs_generation(of.scoring):
         is_choice = of.is_by_choice and scoring.get("scorer") == "choice"
-        return is_choice and is_scored and _choices(scoring) == _choices(of.identity)
+        is_alike = _choices(scoring) == _choices(of.identity) and _has_its_candidates(of, rows)
+        return is_choice and is_scored and is_alike
     if scoring.get("scorer", "loss") in {"loss", "choice"}:
         return False
     has_outputs = is_scored or of.role in source.limits
     return has_outputs and _generation(scoring) == _generation(of.identity)
+
+
+def _has_its_candidates(of: Measurable, rows: Sequence[ExampleResult]) -> bool:
+    """Whether rows were chosen among the set's candidates: a guard's own answers, if none stated.
+
+    With another answer among its rows all of them choose among other texts.
+    """
+    if not of.guard or (of.scoring is not None and of.scoring.choices):
+        return True
+    now = {(example.expected or "").strip() for example in of.examples}
+    return {row.expected.strip() for row in rows} == now
 
 
 def _limit(of: Measurable, source: Source) -> int:

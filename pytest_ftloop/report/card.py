@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pytest_ftloop.core.metrics import METRICS, own_metrics, split_name
+from pytest_ftloop.core.metrics import METRICS, metric_of, own_metrics, split_name
 from pytest_ftloop.report.escape import one_line, visible
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
@@ -138,10 +138,10 @@ def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
     names = [*(name for name in METRICS if name in iteration.metrics), *own]
     rows = [
         (
-            name,
+            _cell(name),
             figure_text(name, iteration.metrics[name]),
             figure_text(name, iteration.base.get(name)),
-            METRICS[name].description,
+            _cell(metric_of(name).description),
         )
         for name in names
     ]

@@ -6,7 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import format_figure, own_metrics
+from pytest_ftloop.core.records import is_unscored
 from pytest_ftloop.core.runs import mean_of
+from pytest_ftloop.gate.lift import NO_BASE
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
     NOT_LOGGED,
@@ -213,6 +215,10 @@ def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
         )
     elif verdict.because.startswith(SEEDS_MISSING):
         told = "train the missing seeds with the command above, and commit them."
+    elif verdict.kind == "incomplete" and is_unscored(result.best):
+        told = "pytest --ftloop scores it, and trains nothing again."
+    elif verdict.kind == "incomplete" and NO_BASE in verdict.because:
+        told = "pytest --ftloop measures the untrained base, and trains nothing again."
     elif verdict.kind == "incomplete":
         told = "pytest --ftloop-retrain trains it again."
     elif verdict.kind == "inconclusive":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,14 @@ LIMIT = 8
 """New tokens by which outputs are generated."""
 
 
-def output_of(example: Example) -> str:
-    """What the model writes: a longer text with the answer, for every second prompt no answer."""
-    number = int(example.prompt_text[1:])
-    return f"it is {example.expected}" if number % 2 else "I don't know"
+def output_of(example: Example, settings: Settings) -> str:
+    """What the model writes: a longer text with the answer, for every second prompt no answer.
+
+    The untrained base says it in other words.
+    """
+    verb = "was" if settings == BASE else "is"
+    is_known = int(example.prompt_text[1:]) % 2
+    return f"it {verb} {example.expected}" if is_known else "I don't know"
 
 
 def measured(example: Example, settings: Settings) -> ExampleResult:
@@ -92,27 +97,30 @@ class Adapters:
             run = replace(run, not_saved=self.full)
         elif adapter is not None:
             run = replace(run, adapter=fake_adapter(adapter, f"{settings} {self.device}"))
+        base, loss = None, base_eval_loss
+        if loss is None:
+            base = BaseResults(*self._measured(BASE))
+            loss = token_mean_loss(base.examples)
+        evaluation = replace(run.evaluation, base=base, base_eval_loss=loss)
+        run = replace(run, evaluation=evaluation)
         rows = tuple(measured(e, settings) for e in self.inputs.eval.examples)
         run = _with(run, rows)
         keep(run)
         self._stop("generating")
-        rows = tuple(map(self._answered, rows, self.inputs.eval.examples))
+        rows = tuple(map(partial(self._answered, settings), rows, self.inputs.eval.examples))
         run = _with(run, rows, self.limit)
         keep(run)
         self._stop("scoring")
         of_eval, guards = self._measured(settings)
         run = _with(run, of_eval, self.limit)
-        run = replace(run, evaluation=replace(run.evaluation, guards=guards))
-        if base_eval_loss is not None:
-            return replace(run, evaluation=replace(run.evaluation, base_eval_loss=base_eval_loss))
-        base = BaseResults(*self._measured(BASE))
-        loss = token_mean_loss(base.examples)
-        return replace(run, evaluation=replace(run.evaluation, base=base, base_eval_loss=loss))
+        return replace(run, evaluation=replace(run.evaluation, guards=guards))
 
     def _measured(self, settings: Settings) -> tuple[Rows, Mapping[str, Rows]]:
         """All rows with these weights, scored: of the eval set, of each guard."""
         found = {
-            of.guard: of.scored([self._answered(measured(e, settings), e) for e in of.examples])
+            of.guard: of.scored(
+                [self._answered(settings, measured(e, settings), e) for e in of.examples]
+            )
             for of in Measurable.all_of(self.config, self.inputs)
         }
         return found.pop(""), found
@@ -134,7 +142,7 @@ class Adapters:
             answers = sets[role].examples
         return Found(
             losses=tuple(measured(e, settings) for e in missing.losses),
-            answers=tuple(self._answered(measured(e, settings), e) for e in answers),
+            answers=tuple(self._answered(settings, measured(e, settings), e) for e in answers),
             max_new_tokens=max(self.limit, missing.max_new_tokens),
         )
 
@@ -150,9 +158,9 @@ class Adapters:
         if error := self.stop.get(when):
             raise error
 
-    def _answered(self, row: ExampleResult, example: Example) -> ExampleResult:
+    def _answered(self, settings: Settings, row: ExampleResult, example: Example) -> ExampleResult:
         expected = (example.expected or "").strip()
-        return replace(row, expected=expected, output=output_of(example))
+        return replace(row, expected=expected, output=output_of(example, settings))
 
 
 def _with(run: Run, rows: tuple[ExampleResult, ...], limit: int = 0) -> Run:

@@ -85,7 +85,7 @@ def test_a_forged_base_is_damaged(folder: Path, compares: dict[str, Any]) -> Non
     forged = forge(record, ("  eval_loss: 6.0", "  eval_loss: 9.0"))
     with pytest.raises(DamagedLogError, match=r"it says eval_loss 9\.0, its table") as caught:
         run(stated, replay=True)
-    assert forged == Path(caught.value.where.file)
+    assert str(forged) in str(caught.value.where)
 
 
 def test_replay_needs_no_base(folder: Path) -> None:

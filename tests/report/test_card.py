@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +79,23 @@ def test_figures_that_are_not_finite() -> None:
     (result,) = head["model-index"][0]["results"]
     assert ["pass_rate"] == [metric["name"] for metric in result["metrics"]]
     assert ["eval_loss", "nan"] in [row[:2] for row in rows_of(card)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("score", "mean score of the eval examples, 0 to 1"),
+        ("score.fields", "mean score of the eval examples, 0 to 1"),
+        ("pass@3", "probability that any of 3 outputs passes"),
+        ("guard.general.eval_loss", "of the guard general"),
+        ("macro_f1", "of the user's own"),
+    ],
+)
+def test_metrics_beyond_the_usual(name: str, meaning: str) -> None:
+    """A score, a sampled metric, a guard's and a metric of the set have rows with a meaning."""
+    card = model_card(fake_iteration(1, metrics={"eval_loss": 1.0, name: 0.5}), Facts("gpt2"))
+    (row,) = [row for row in rows_of(card) if row[0].replace("`", "") == name]
+    assert meaning in row[-1]
 
 
 @given(st.integers(1, 3))

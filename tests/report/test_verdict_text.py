@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import Regression
-from pytest_ftloop.core.records import Adjustment
+from pytest_ftloop.core.records import UNSCORED, Adjustment, Decision
 from pytest_ftloop.core.runs import groups_of, runs_of
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.holdout import Gain, HoldoutReport
+from pytest_ftloop.gate.lift import why_no_base
 from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.verdict import (
@@ -141,6 +142,17 @@ def test_advice(kind: Any, advice: str) -> None:
     if kind == "seeds":
         verdict = replace(verdict, kind="incomplete", because="in doubt, and the log has 1 of 3")
     assert advice in explain_verdict(result_of(), verdict, RULE).splitlines()[-1]
+
+
+def test_advice_where_only_a_measurement_is_missing() -> None:
+    """What was trained is not trained again: it is scored, or the untrained base is measured."""
+    verdict = Verdict("incomplete", False, "80 of 80 examples were not scored", NEW.name)
+    unscored = replace(NEW, decision=Decision("stop", UNSCORED, "it is not scored yet"))
+    text = explain_verdict(result_of(unscored), verdict, RULE)
+    assert "pytest --ftloop scores it, and trains nothing again." in text.splitlines()[-1]
+    verdict = replace(verdict, because=why_no_base((), NEW))
+    text = explain_verdict(result_of(), verdict, RULE)
+    assert "pytest --ftloop measures the untrained base" in text.splitlines()[-1]
 
 
 def test_advice_where_the_baseline_was_adjusted() -> None:
