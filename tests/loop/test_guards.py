@@ -14,6 +14,7 @@ from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend, fake_guards
+from tests.gitfakes import GitRepo
 from tests.loop.loop_cases import config, forge, run
 
 GUARDS = {"guards": {"general": "guard.jsonl"}}
@@ -148,3 +149,33 @@ def test_a_missing_table_of_a_guard_is_named(folder: Path) -> None:
     ImprovementLog(result.log_folder).files(result.best)[2].unlink()
     with pytest.raises(LogError, match=r"guard-general\.examples\.csv is missing"):
         run(stated, Forgetful())
+
+
+def test_a_baseline_with_guards_is_compared(folder: Path) -> None:
+    """Another training is compared with the committed one on the eval set and on each guard."""
+    repo = GitRepo.init(folder)
+    stated = config(folder, data=GUARDS, iterations=1)
+    run(stated, Forgetful())
+    repo.git("add", ".")
+    repo.git("commit", "--quiet", "-m", "first")
+    changed = config(folder, data=GUARDS, rate=3e-4, iterations=1)
+    loop = Loop(changed, Options(), backend=Forgetful())
+    judged = loop.judge(loop.run())
+    (forgetting,) = [verdict for rule, verdict in judged.verdicts if rule.name == "forgetting"]
+    assert {"base", "baseline"} == {change.against for change in forgetting.changes}
+
+
+def test_an_iteration_with_guards_is_restored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FTLOOP_RECORDS keeps the guards' tables, too: nothing is trained a second time."""
+    monkeypatch.setenv("FTLOOP_RECORDS", str(folder / "records"))
+    stated = config(folder, data=GUARDS, iterations=1)
+    first, _ = run(stated, Forgetful())
+    rows = list(first.best.guards["general"])
+    for path in first.log_folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    again, trainer = run(stated, Forgetful())
+    assert ((again.best.id,), []) == (again.restored, trainer.runs)
+    assert rows == list(again.best.guards["general"])
