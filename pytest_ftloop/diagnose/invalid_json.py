@@ -13,7 +13,7 @@ VALID, FIELDS = "score.valid", "score.fields"
 """The scores of the scorer `json`."""
 
 LEAST_SHARE = 0.05
-"""Least share of outputs that are not JSON: of fewer each is an example that fails, like others."""
+"""Least share of outputs that are not JSON. Fewer are single failures, like any others."""
 
 
 def findings(e: Evidence) -> tuple[Finding, ...]:

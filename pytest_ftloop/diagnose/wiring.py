@@ -15,7 +15,7 @@ from pytest_ftloop.core.records import Finding, Wiring
 from pytest_ftloop.diagnose.evidence import Evidence, Rule, found_by
 
 MOST_TOKENS = 8
-"""Added tokens that are shown: a few are of a template, hundreds of another vocabulary."""
+"""How many added tokens are shown: a template adds a few, another vocabulary hundreds."""
 
 
 def before_training(wiring: Wiring) -> tuple[Finding, ...]:

@@ -22,7 +22,6 @@ MOST_FLIPS = 0.1
 to the order changes none; a tenth moves a pass rate by up to ten points, which is more than most
 gates allow."""
 
-
 Z = 1.959964
 """The 97.5% point of the normal distribution, for two-sided intervals of 95%."""
 

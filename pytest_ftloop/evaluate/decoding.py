@@ -111,9 +111,9 @@ def check_decoding(scoring: Scoring, where: Location | None) -> None:
                 cure=did_you_mean(name, known),
             )
     try:
-        GenerationConfig(**decodings(scoring)[0].stated).validate(strict=True)
-        for decoding in decodings(scoring)[:1]:
-            decoding.processors((), "cpu")
+        first = decodings(scoring)[0]
+        GenerationConfig(**first.stated).validate(strict=True)
+        first.processors((), "cpu")
     except Exception as error:  # whatever the library says of a value
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(

@@ -49,9 +49,6 @@ from pytest_ftloop.evaluate.scored import (
     short,
 )
 
-Passes = Callable[[Example, str], bool]
-"""(example, generated output) -> whether it passes, of a scorer that says no more."""
-
 SIGNATURE = ("output", "expected", "example")
 """The parameters of a user's scoring function, which may also take any of these and `prompt`."""
 
@@ -92,9 +89,14 @@ def load_scorer(
             wanted = (example.expected or "").strip()
             return function(output, wanted, row_of(example), example.prompt or "")
 
-        file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
-        return _guarded(name, call, scoring, file)
+        return _guarded(name, call, scoring, file_of(function))
     return _BUILT_IN[name](scoring)
+
+
+def file_of(function: Callable[..., object]) -> str | None:
+    """The file that defines a user's function; None if it is not written in Python."""
+    file: str | None = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
+    return file
 
 
 def score_by_loss(scoring: Scoring, result: ExampleResult) -> bool:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.core.runs import is_figure
 from pytest_ftloop.core.set_metrics import OF_LABELS, SetMetric, of_labels, outputs_of
 from pytest_ftloop.evaluate.scored import short
-from pytest_ftloop.evaluate.scorers import row_of
+from pytest_ftloop.evaluate.scorers import file_of, row_of
 
 SIGNATURE = ("outputs", "expected", "rows")
 """The parameters of a user's function: three lists of equal length."""
@@ -133,12 +132,11 @@ def _called(
     try:
         result: Any = function(*columns)
     except Exception as error:
-        file = getattr(getattr(unwrap(function), "__code__", None), "co_filename", None)
         raise ScoringError(
             f"{said} raised {described(error)} on {len(columns[0])} outputs",
             where=where,
-            cure=f"It was raised at {raised_at(error, file)}. It has to take outputs that repeat, "
-            "and a part of the rows: the regression gate resamples them.",
+            cure=f"It was raised at {raised_at(error, file_of(function))}. It has to take outputs "
+            "that repeat, and a part of the rows: the regression gate resamples them.",
         ) from error
     value = math.nan
     if not isinstance(result, str):
@@ -148,7 +146,7 @@ def _called(
         raise ScoringError(
             f"{said}: wanted a finite number, found {short(result)} for {len(columns[0])} outputs",
             where=where,
-            cure="Return a number for any outputs; of empty ones too, and of a part of the rows: "
-            "the gate resamples them.",
+            cure="Return a finite number for any outputs, empty ones too, and for a part of the "
+            "rows: the gate resamples them.",
         )
     return value

@@ -1,4 +1,4 @@
-"""Whether two iterations were trained alike, whether they are of one training, measured alike."""
+"""Whether two iterations were trained alike, were measured alike, or are one training."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def measured_alike(one: Iteration, other: Iteration) -> bool:
     return _measuring(one) == _measuring(other)
 
 
+def scorer_of(run: Measured) -> dict[str, Any]:
+    """How a run was scored, without the metrics of the set: they only read what was scored."""
+    return {key: value for key, value in run.scoring.items() if key not in ONLY_READ}
+
+
 def is_one_training(one: Measured, other: Measured, ids: Sequence[str]) -> bool:
     """Whether two runs, of iterations trained alike, are evaluations of one training.
 
@@ -65,6 +70,4 @@ def _training(of: Iteration) -> tuple[Any, ...]:
 
 
 def _measuring(of: Iteration) -> tuple[Any, ...]:
-    # The metrics of the set only read what was measured.
-    scoring = {key: value for key, value in of.scoring.items() if key not in ONLY_READ}
-    return of.data.get("eval", {}).get("sha256"), scoring
+    return of.data.get("eval", {}).get("sha256"), scorer_of(of)

@@ -57,6 +57,7 @@ from pytest_ftloop.gate.verdict import (
     MetricKind,
     Verdict,
     amount_text,
+    p_text,
 )
 
 TAG_ALPHA = 0.05
@@ -67,11 +68,11 @@ ANCHOR_ALPHA_SHARE = 0.5
 """Level of the comparison with the anchor, as a share of the gate's alpha: this second chance of a
 false alarm may add at most half of what the gate allows."""
 
-
 NO_NOISE = Prior(0.0, 1.0)
 """The seed noise between two evaluations of one training."""
 
 ONE_TRAINING = "both sides are evaluations of one training, so there is no seed noise between them"
+
 SetMetrics = Mapping[str, SetMetric]
 """The metrics of the whole set, by the user's name."""
 
@@ -461,7 +462,7 @@ def _conclude(changes: Sequence[Change], rule: Regression) -> tuple[Kind, str]:
     # One regression outweighs any gain: a better loss does not pay for failing examples.
     for kind in ("regressed", "improved"):
         if proven := [change for change in changes if change.kind == kind]:
-            return kind, "; ".join(f"{change.text}, p {_p(change.p)}" for change in proven)
+            return kind, "; ".join(f"{change.text}, p {p_text(change.p)}" for change in proven)
     if open_ := [change for change in changes if change.kind == "inconclusive"]:
         first = open_[0]
         most = amount_text(first.metric, first.test.upper)
@@ -558,7 +559,3 @@ def _eval_note(common: Common, total: int) -> str:
 
 def _run_name(run: Measured) -> str:
     return run.name if isinstance(run, Iteration) else f"{run.iteration} with seed {run.seed}"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"

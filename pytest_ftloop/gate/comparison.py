@@ -387,8 +387,8 @@ class Comparison:
 def is_in_doubt(verdict: Verdict, rule: Regression = DEFAULT_REGRESSION) -> bool:
     """Whether a metric may be worse, so that more seeds could prove a regression.
 
-    Nearly every training moves a guard a little, and surely: one that moved by less than fails the
-    gate is in no doubt.
+    Nearly every training moves a guard a little, and provably so. One that moved by less than what
+    fails the gate is not in doubt.
     """
     return any(
         change.test.p_worse <= IN_DOUBT

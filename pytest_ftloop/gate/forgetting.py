@@ -24,15 +24,15 @@ from pytest_ftloop.core.sampled import has_score
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.paired import Groups
 from pytest_ftloop.gate.statistic import holm_adjusted
-from pytest_ftloop.gate.verdict import TRAINED_ANEW, Change, Verdict, amount_text
+from pytest_ftloop.gate.verdict import TRAINED_ANEW, Change, Verdict, amount_text, p_text
 
 
 @dataclass(frozen=True)
 class Reference:
     """What a candidate's guards are compared with: the base, the baseline, the parent.
 
-    Without a `side`, `why` there is none, and `fails` says whether that fails the gate: a base can
-    always be measured, a baseline need not exist.
+    Without a `side`, `why` says why there is none, and `fails` whether that fails the gate: a base
+    can always be measured, a baseline need not exist.
     """
 
     name: str
@@ -189,8 +189,7 @@ def _concluded(
 
 def _texts(forgotten: Sequence[Change]) -> Iterator[str]:
     for change in forgotten:
-        p = f"{change.p:.2g}" if change.p >= 1e-4 else "< 0.0001"
-        yield f"{change.text}, p {p}"
+        yield f"{change.text}, p {p_text(change.p)}"
 
 
 def _incomplete(verdict: Verdict, because: str) -> Verdict:

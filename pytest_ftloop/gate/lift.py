@@ -13,10 +13,10 @@ from pytest_ftloop.core.runs import groups_of, runs_of
 from pytest_ftloop.core.untrained import base_of, fitting
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.paired import Groups
-from pytest_ftloop.gate.statistic import PairedTest
+from pytest_ftloop.gate.statistic import MOST_EXAMPLES, MOST_SEEDS, PairedTest
 from pytest_ftloop.gate.student_t import quantile, survival
 from pytest_ftloop.gate.thresholds import GateResult, check_gate
-from pytest_ftloop.gate.verdict import Change, amount_text, change_text
+from pytest_ftloop.gate.verdict import Change, amount_text, change_text, p_text
 from pytest_ftloop.log import FOLDER, LogView
 
 ALPHA = 0.01
@@ -24,9 +24,6 @@ ALPHA = 0.01
 
 NO_BASE = "the log has no measurement of the untrained base"
 """How the reason begins where the base is still to be measured."""
-
-MOST_TO_DECIDE = 1_000_000
-"""Examples above which no number is named that would decide."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Gain:
         if room <= seeds or test.n < 2:
             return None
         needed = math.ceil(sampling * test.n / (room - seeds))
-        return needed if test.n < needed <= MOST_TO_DECIDE else None
+        return needed if test.n < needed <= MOST_EXAMPLES else None
 
     def seeds_to_prove(self, bound: float, alpha: float = ALPHA) -> int | None:
         """About how many seeds would prove a gain of this size; None if none can."""
@@ -79,7 +76,7 @@ class Gain:
         if room <= sampling or not seeds:
             return None
         needed = math.ceil(seeds * test.k_candidate / (room - sampling))
-        return needed if test.k_candidate < needed <= 100 else None
+        return needed if test.k_candidate < needed <= MOST_SEEDS else None
 
     def _room(self, bound: float, alpha: float) -> float:
         """The largest squared standard error at which this gain would be proven."""
@@ -149,7 +146,7 @@ def why_no_base(bases: Iterable[Untrained], candidate: Iteration) -> str:
 
 
 def lift_text(gate: Lift, gain: Gain, *, passed: bool) -> str:
-    """`lift +12.0 points (pass_rate 40.0% -> 52.0%), p 0.003, wanted >= 10 points`."""
+    """`lift +55.0 points (pass_rate 20.0% -> 75.0%), wanted >= 10 points: proven, p < 0.0001`."""
     change = gain.change
     before, after = (
         format_figure(change.metric, value) for value in (change.baseline, change.candidate)
@@ -158,7 +155,7 @@ def lift_text(gate: Lift, gain: Gain, *, passed: bool) -> str:
     p = gain.p(gate.bound)
     text = f"{gate.name} {lift} ({change.metric} {before} -> {after}), wanted {gate.condition}"
     if passed:
-        return f"{text}: proven, p {_p(p)}"
+        return f"{text}: proven, p {p_text(p)}"
     if gain.lift <= gate.bound:
         return text
     lower = max(gain.lower(), 0.0)
@@ -172,12 +169,8 @@ def lift_text(gate: Lift, gain: Gain, *, passed: bool) -> str:
         if number is not None
     ]
     decide = f"; about {' or '.join(ways)} would prove a gain of this size" if ways else ""
-    return f"{text}: {proven}, p {_p(p)}{decide}"
+    return f"{text}: {proven}, p {p_text(p)}{decide}"
 
 
 def _seed_variance(test: PairedTest) -> float:
     return test.tau * test.tau / test.k_candidate
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import ExampleMetric, Measured, distinct, is_figure
 from pytest_ftloop.core.sampled import share_of
-from pytest_ftloop.core.set_metrics import ONLY_READ, SetMetric, definition
+from pytest_ftloop.core.set_metrics import SetMetric, definition
+from pytest_ftloop.gate.alike import scorer_of
 
 Groups = Sequence[Sequence[Measured]]
 """Runs that differ only in their seed, group by group: what the log knows of the seed noise."""
@@ -40,7 +40,7 @@ class PairedRuns:
     @property
     def same_scoring(self) -> bool:
         """Whether both sides were scored in the same way, whatever metrics of the set they have."""
-        return _scorer(self.old[0]) == _scorer(self.new[0])
+        return scorer_of(self.old[0]) == scorer_of(self.new[0])
 
     def defined_alike(self, name: str) -> bool:
         """Whether a metric of the set has one definition on both sides, over outputs made alike."""
@@ -58,7 +58,8 @@ class PairedRuns:
             [
                 run
                 for run in group
-                if _scorer(run) == _scorer(self.new[0]) and definition(run.scoring, name) == ours
+                if scorer_of(run) == scorer_of(self.new[0])
+                and definition(run.scoring, name) == ours
             ]
             for group in self.groups
         ]
@@ -131,17 +132,12 @@ class PairedRuns:
         return {id(run): {row.id: row for row in run.examples} for run in runs}
 
     def _is_scored_alike(self, run: Measured, metric: ExampleMetric) -> bool:
-        return not depends_on_scoring(metric.name) or _scorer(run) == _scorer(self.new[0])
+        return not depends_on_scoring(metric.name) or scorer_of(run) == scorer_of(self.new[0])
 
     def _pass_shares(self, runs: Sequence[Measured]) -> list[float]:
         """The share of the runs' outputs that pass, per example."""
         tables = [[share_of(row) for row in self.rows(run)] for run in runs]
         return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
-
-
-def _scorer(run: Measured) -> dict[str, Any]:
-    """How a run was scored, without the metrics of the set: they only read what was scored."""
-    return {key: value for key, value in run.scoring.items() if key not in ONLY_READ}
 
 
 def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

@@ -172,6 +172,11 @@ def amount_text(metric: str, amount: float) -> str:
     return change_text(metric, abs(amount)).lstrip("+")
 
 
+def p_text(p: float) -> str:
+    """`0.0031`, `< 0.0001`: a p-value to two figures."""
+    return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
 def is_better(metric: str, new: float, old: float) -> bool:
     """Whether a figure improved."""
     return metric_of(metric).improved(new, old)

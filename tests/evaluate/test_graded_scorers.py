@@ -7,6 +7,7 @@ import math
 import random
 import sys
 from collections import Counter
+from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_json_scores(expected: str, output: str, valid: float, fields: float) ->
     """`fields` is the share of expected values that are right, and `valid` whether it is JSON."""
     found = scored(expected, output, scorer="json")
     assert {"score.valid": valid, "score.fields": fields} == found.scores
-    assert found.passed is passes(expected, output, scorer="json")
+    is_same = bool(valid) and leaves(json.loads(expected)) == leaves(json.loads(output))
+    assert found.passed is is_same
 
 
 def test_json_passes_by_its_fields_if_asked_to() -> None:
@@ -201,7 +203,7 @@ def test_numbers_as_python_writes_them(value: float, before: str) -> None:
 def test_numbers_with_thousands(whole: int, part: int) -> None:
     """Commas between groups of three change nothing."""
     text = f"{whole:,}.{part:02d}"
-    assert last_number(f"about {text} in all") == last_number(text.replace(",", ""))
+    assert Decimal(text.replace(",", "")) == last_number(f"about {text} in all")
 
 
 @pytest.mark.parametrize(
