@@ -386,8 +386,7 @@ def check_compared(
 def check_sampled(gates: Iterable[Gate | Regression], samples: int, where_file: str) -> None:
     """Raise a ConfigError for the first gate on pass@k or pass^k whose k is not recorded."""
     for gate in gates:
-        names = gate.metrics if isinstance(gate, Regression) else (gate.metric,)
-        for name in filter(is_sampled_metric, names):
+        for name in filter(is_sampled_metric, metrics_of(gate)):
             if k_of(name) in recorded_ks(samples):
                 continue
             ks = ", ".join(map(str, recorded_ks(samples)))

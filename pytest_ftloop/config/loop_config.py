@@ -244,10 +244,7 @@ def checked(
         scoring = scoring_of(section)
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
-            if section.judge is not None:
-                from pytest_ftloop.core.endpoint import checked_url  # it imports urllib
-
-                checked_url(section.judge.url, locate("scoring.judge.url"))
+            _check_url(scoring.judge, locate("scoring.judge.url"))
         except ConfigError as error:
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
@@ -340,11 +337,20 @@ def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], lis
             scoring = scoring_of(stated.scoring)
             try:
                 check_scoring(scoring, where=locate(f"data.guards.{name}.scoring"))
+                _check_url(scoring.judge, locate(f"data.guards.{name}.scoring.judge.url"))
             except ConfigError as error:
                 mistakes.append(error)
         source = stated.source if isinstance(stated, GuardSection) else stated
         found.append(GuardSource(name, _plain(source), scoring))
     return tuple(found), mistakes
+
+
+def _check_url(judge: Judge | None, where: Location | None) -> None:
+    """Raise a ConfigError for a judge whose URL is not that of an endpoint."""
+    if judge is not None:
+        from pytest_ftloop.core.endpoint import checked_url  # it imports urllib
+
+        checked_url(judge.url, where)
 
 
 def scoring_of(section: ScoringSection) -> Scoring:

@@ -67,9 +67,6 @@ SCORES: Mapping[str, tuple[str, ...]] = {
 ANSWERED = ("exact", "contains", "json", "number", "f1", "rouge")
 """The scorers that compare with each acceptable answer of `data.answers`; the best one counts."""
 
-ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-"""The kinds of ROUGE."""
-
 
 @dataclass(frozen=True)
 class Scoring:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
+from pytest_ftloop.config.judge import CONCURRENCY
 from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.records import GUARD_NAME
 
@@ -228,7 +229,7 @@ class JudgeSection(_Section):
         None, description="the environment variable with the key; by default FTLOOP_API_KEY, if set"
     )
     timeout_s: float = Field(60.0, gt=0, description="time for one answer")
-    concurrency: int = Field(4, ge=1, le=64, description="requests at a time")
+    concurrency: int = Field(CONCURRENCY, ge=1, le=64, description="requests at a time")
 
     @model_validator(mode="after")
     def _rising_scale(self) -> JudgeSection:
@@ -247,7 +248,7 @@ class ScoringSection(_Section):
         "judge, hook, or module:function; with the section judge it is judge",
     )
     max_new_tokens: int | None = Field(
-        None, ge=1, description="maximum length of the greedy generation"
+        None, ge=1, description="maximum length of an output, in tokens"
     )
     threshold: float | None = Field(
         None, description="for loss: the highest loss per token that passes"

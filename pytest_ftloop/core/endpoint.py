@@ -29,7 +29,7 @@ FIRST_PAUSE_S = 1.0
 """Seconds before the second try; the pause doubles each time, 7 s in all."""
 
 TIMEOUT_S = 120.0
-"""Seconds for one answer: 512 tokens take a CPU server about that long."""
+"""Seconds for one answer: long, since a server without a GPU may need minutes for one."""
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""

@@ -71,7 +71,7 @@ class TrainingError(FtloopError):
 
 
 class ScoringError(FtloopError):
-    """A scorer raised an exception, or returned something that is neither pass nor fail."""
+    """A scorer raised an exception, or returned neither pass or fail nor scores."""
 
 
 class EndpointError(FtloopError):

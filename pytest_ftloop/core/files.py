@@ -27,7 +27,7 @@ def leads_out(path: Path) -> bool:
 
 
 def plain_files(folder: Path) -> list[Path]:
-    """The files in a folder and its subfolders, opened without following a link.
+    """The files in a folder and its subfolders, found without following a link.
 
     Raises `FtloopError` for a link, and for what is neither file nor folder: what such a name leads
     to is not the folder's.

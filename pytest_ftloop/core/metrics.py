@@ -206,14 +206,14 @@ def best_metrics(
     tags = sorted({tag for row in evaluation.examples for tag in row.tags})
     figures |= guard_metrics(evaluation.guards)
     for tag in tags:
+        of_tag = [row for row in evaluation.examples if tag in row.tags]
         by_tag = _figures(
-            [row for row in evaluation.examples if tag in row.tags],
+            of_tag,
             [row for row in evaluation.train_examples if tag in row.tags],
         )
         # Without train examples of this tag, its train loss and gap are left out, not NaN.
         missing = {"train_loss", "overfit_gap"} if _lacks(evaluation.train_examples, tag) else set()
         figures |= {f"{name}[{tag}]": v for name, v in by_tag.items() if name not in missing}
-        of_tag = [row for row in evaluation.examples if tag in row.tags]
         figures |= {
             f"{name}[{tag}]": _round(m.of(of_tag)) for name, m in of_the_set.items() if m.by_tag
         }

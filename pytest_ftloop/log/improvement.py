@@ -108,13 +108,13 @@ class ImprovementLog:
         return self.view.iterations()
 
     def append(self, iteration: Iteration) -> Iteration:
-        """Write an iteration's two files and return it as it reads back, rounded as it is kept."""
+        """Write an iteration's files and return it as it reads back, rounded as it is kept."""
         tables = _Texts.of(iteration.examples, iteration.guards)
         text = to_yaml(iteration, tables.sha256, tables.said)
         return self._write_all(iteration, text, tables, iteration_of)
 
     def append_seed_run(self, run: SeedRun) -> SeedRun:
-        """Write a seed run's two files and return it as it reads back."""
+        """Write a seed run's files and return it as it reads back."""
         tables = _Texts.of(run.examples, run.guards)
         text = seed_run_yaml(run, tables.sha256, tables.said)
         return self._write_all(run, text, tables, seed_run_of)

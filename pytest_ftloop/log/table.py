@@ -171,7 +171,7 @@ def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _scores(cell: str) -> dict[str, float]:
-    """Scores by name, each a number from 0 to 1; a `ValueError` for anything else."""
+    """Scores by name, each a number from 0 to 1; a `ValueError` or `TypeError` if not."""
     if not cell:
         return {}
     found = json.loads(cell)

@@ -13,6 +13,8 @@ from pytest_ftloop.core.errors import ConfigError
 
 GUARDS = {"general": "g.jsonl", "sums": {"source": "s.jsonl", "scoring": {"scorer": "contains"}}}
 
+JUDGE = {"url": "host:8000/v1", "model": "m", "rubric": "r"}
+
 
 def read(gates: dict[str, Any], guards: Any = None) -> LoopConfig:
     data = {"train": "a.jsonl", "eval": "b.jsonl"} | ({"guards": guards} if guards else {})
@@ -59,6 +61,7 @@ def test_lift(name: str, condition: str, metric: str, bound: float, text: str | 
         ({}, {"a.b": "g.jsonl"}, "wanted a name of letters, digits, '-' and '_', found 'a.b'"),
         ({}, {"a/b": "g.jsonl"}, "found 'a/b'"),
         ({}, {"a": {"source": "g.jsonl", "scoring": {"scorer": "no"}}}, "unknown scorer 'no'"),
+        ({}, {"a": {"source": "g.jsonl", "scoring": {"judge": JUDGE}}}, "the URL of an endpoint"),
         ({}, {"a": {"source": "g.jsonl", "scorin": {}}}, "unknown key 'scorin' in data.guards.a"),
     ],
 )

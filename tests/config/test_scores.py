@@ -81,7 +81,7 @@ def test_scores_that_are_not_given(stated: Any, message: str, tmp_path: Path) ->
 )
 def test_scores_of_a_user(returned: str, gate: str, message: str, tmp_path: Path) -> None:
     """A user's scorer is tried on a row before the first training."""
-    name = f"scores_{abs(hash((returned, gate)))}"
+    name = tmp_path.name  # another module for each case
     (tmp_path / f"{name}.py").write_text(f"def f(output): return {returned}\n")
     own = config(tmp_path, scoring={"scorer": f"{name}:f"}, gates={gate: ">= 0.5"}, iterations=1)
     if not message:

@@ -76,7 +76,7 @@ NAMES = (
 OTHER_NAMES = (
     *("eos_token", "pad_token", "trainable_token_indices", "include_num_input_tokens_seen"),
     *("max_new_tokens", "tokens", "token_accuracy", "key", "keys", "monkey", "author"),
-    *("secretary"),
+    "secretary",
 )
 """Arguments that take something else."""
 
@@ -123,55 +123,13 @@ def test_hiding_takes_time_in_proportion(text: str, longest_s: float) -> None:
     assert time.perf_counter() - begun < longest_s
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "token",
-        "hub_token",
-        "push_to_hub_token",
-        "use_auth_token",
-        "access_token",
-        "api_key",
-        "apiKey",
-        "api-key",
-        "password",
-        "db_password",
-        "passwd",
-        "secret",
-        "client_secret",
-        "aws_secret_access_key",
-        "private_key",
-        "account_key",
-        "sas_token",
-        "Authorization",
-        "credentials",
-        "training.hub_token",
-        "training.model_init_kwargs.token",
-        "HF_TOKEN",
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_name_says_that_a_value_is_a_credential(name: str) -> None:
     """Arguments of hubs and file systems, in any spelling, also as a dotted setting."""
     assert is_credential_name(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "eos_token",
-        "pad_token",
-        "trainable_token_indices",
-        "include_num_input_tokens_seen",
-        "max_new_tokens",
-        "tokens",
-        "token_accuracy",
-        "key",
-        "keys",
-        "monkey",
-        "author",
-        "secretary",
-    ],
-)
+@pytest.mark.parametrize("name", OTHER_NAMES)
 def test_a_name_of_something_else(name: str) -> None:
     """Tokens of a tokenizer, counts and keys in general are no credentials."""
     assert not is_credential_name(name)
