@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import needs_generation
+from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.records import (
     Example,
     ExampleResult,
@@ -68,7 +69,7 @@ class Source:
     @classmethod
     def of(cls, record: Iteration | SeedRun | Untrained) -> Source:
         """The rows of a record: of its eval set and guards."""
-        guards = {f"guard.{name}": rows for name, rows in record.guards.items()}
+        guards = {f"{GUARD}.{name}": rows for name, rows in record.guards.items()}
         scoring = {role: record.data.get(role, {}).get("scoring") or {} for role in guards}
         return cls(
             {EVAL: record.examples, **guards},

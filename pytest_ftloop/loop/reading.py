@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.gates import check_tags
+from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.records import DataSet, Example, Iteration, SeedRun, Settings
 from pytest_ftloop.data.identity import iteration_fingerprint
 from pytest_ftloop.data.sources import functions_in
@@ -114,7 +115,7 @@ def _guard(config: LoopConfig, stated: GuardSource, iteration: Iteration | None)
     return replace(guard, scoring=config.scoring) if is_scored else guard
 
 
-ROLE = "guard."
+ROLE = f"{GUARD}."
 """How the name of a guard's rows in a record begins: see `Guard.role`."""
 
 

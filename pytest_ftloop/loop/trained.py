@@ -85,10 +85,10 @@ def _kept(run: Measured) -> Trained | None:
 
     try:
         said = json.loads(training_file(run.weights).read_text(encoding="utf-8"))
-        trained = TypeAdapter(_File).validate_python(said).trained if said else None
+        file = TypeAdapter(_File).validate_python(said)
     except (OSError, ValueError, ValidationError):
         return None
-    return trained if trained is not None and _is_of(trained, run) else None
+    return file.trained if file.format == FORMAT and _is_of(file.trained, run) else None
 
 
 def _is_of(trained: Trained, run: Measured) -> bool:

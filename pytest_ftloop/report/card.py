@@ -15,7 +15,13 @@ import yaml
 from pytest_ftloop.core.metrics import METRICS, metric_of, own_metrics, split_name
 from pytest_ftloop.report.escape import one_line, visible
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
-from pytest_ftloop.report.phrases import duration_text, figure_text, format_setting, plural
+from pytest_ftloop.report.phrases import (
+    duration_text,
+    figure_text,
+    format_setting,
+    metric_names,
+    plural,
+)
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding, HoldoutUse, Iteration, Judgement
@@ -134,8 +140,7 @@ def _what(iteration: Iteration, facts: Facts) -> list[str]:
 
 
 def _evaluation(iteration: Iteration, facts: Facts) -> list[str]:
-    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
-    names = [*(name for name in METRICS if name in iteration.metrics), *own]
+    names = metric_names(iteration)
     rows = [
         (
             _cell(name),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import format_figure, is_rate, number_text
+from pytest_ftloop.core.metrics import METRICS, format_figure, is_rate, number_text
 from pytest_ftloop.core.records import NOTHING_DECIDED
 from pytest_ftloop.report.escape import one_line
 
@@ -26,6 +26,12 @@ _STOPS: Mapping[str, str] = {
     "fault": "fault",
     "exhausted": "nothing left to try",
 }
+
+
+def metric_names(iteration: Iteration) -> list[str]:
+    """The names of an iteration's metrics of all its examples: `METRICS`, then its own."""
+    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
+    return [*(name for name in METRICS if name in iteration.metrics), *own]
 
 
 def format_setting(value: Any) -> str:

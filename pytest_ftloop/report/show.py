@@ -7,7 +7,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import METRICS, own_metrics, split_name
+from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.report.escape import columns_of, one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
@@ -16,6 +16,7 @@ from pytest_ftloop.report.phrases import (
     figure_text,
     format_changes,
     format_setting,
+    metric_names,
     plural,
 )
 from pytest_ftloop.report.text import WIDTH, failing_lines, finding_lines, next_lines
@@ -154,8 +155,7 @@ def _data(iteration: Iteration, width: int) -> list[str]:
 
 
 def _metrics(iteration: Iteration, width: int, base: Iteration | None) -> list[str]:
-    own = (name for name in iteration.metrics if name not in METRICS and "[" not in name)
-    names = [*(name for name in METRICS if name in iteration.metrics), *own]
+    names = metric_names(iteration)
 
     def figures(of: Mapping[str, float]) -> list[str]:
         return [figure_text(name, of.get(name)) for name in names]

@@ -22,10 +22,11 @@ from trl import SFTConfig, SFTTrainer
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import ExampleResult, Settings
-from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Evaluator, TokenRow, scored
+from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Evaluator, TokenRow
 from pytest_ftloop.train.arguments import device_and_precision
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.lora import device_name, quiet
+from pytest_ftloop.train.measured import scored_eval
 from pytest_ftloop.train.prepare import choice_examples, choices_of
 from pytest_ftloop.train.rows import examples_dataset
 from pytest_ftloop.train.task import Task
@@ -143,9 +144,8 @@ def _measured(
             contextlib.nullcontext,
             trainer.chat_template,
         )
-        examples = task.eval.examples
-        losses = evaluator.losses(rows, examples, progress)
-        results = scored(evaluator, losses, examples, task.scoring, task.scorer, choices, progress)
+        losses = evaluator.losses(rows, task.eval.examples, progress)
+        results = scored_eval(evaluator, losses, task, choices, progress)
         return Measured(results, precision, device_name(trainer.args.device))
 
 

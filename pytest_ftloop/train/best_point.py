@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import figure_of, is_score, mean_scores, pass_rate, token_mean_loss
-from pytest_ftloop.evaluate.evaluator import Choices, Evaluator, scored
+from pytest_ftloop.evaluate.evaluator import Choices, Evaluator
+from pytest_ftloop.train.measured import scored_eval
 from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
 
 if TYPE_CHECKING:
@@ -54,15 +55,7 @@ def best_point(
     for number, (step, candidate) in enumerate(others.items(), start=1):
         recorder.progress.working("scoring the evaluation points", number, len(others))
         load_weights(model, candidate.weights)
-        found[step] = scored(
-            evaluator,
-            candidate.results,
-            task.eval.examples,
-            task.scoring,
-            task.scorer,
-            choices,
-            recorder.progress,
-        )
+        found[step] = scored_eval(evaluator, candidate.results, task, choices, recorder.progress)
     figures = {step: figure(rows, metric) for step, rows in found.items()}
     losses = {step: token_mean_loss(rows) for step, rows in found.items()}
     best = min(found, key=lambda step: (-figures[step], losses[step], step))

@@ -51,7 +51,13 @@ from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config,
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.best_point import best_point
 from pytest_ftloop.train.boundary import Stage, boundary
-from pytest_ftloop.train.measured import found_of, measured_base, measured_guards, only_missing
+from pytest_ftloop.train.measured import (
+    found_of,
+    measured_base,
+    measured_guards,
+    only_missing,
+    scored_eval,
+)
 from pytest_ftloop.train.prepare import Prepared, build_trainer
 from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
@@ -317,15 +323,7 @@ def measure(
         load_adapter(trainer, adapter)
         losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
         stage.is_now("generating and scoring", "scoring")
-        return scored(
-            evaluator,
-            losses,
-            task.eval.examples,
-            task.scoring,
-            task.scorer,
-            prepared.choices,
-            progress,
-        )
+        return scored_eval(evaluator, losses, task, prepared.choices, progress)
 
 
 def measure_missing(

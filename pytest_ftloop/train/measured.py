@@ -35,16 +35,21 @@ def measured_base(
     """
     with trainer.model.disable_adapter():
         losses = evaluator.losses(prepared.eval, task.eval.examples, progress)
-        examples = scored(
-            evaluator,
-            losses,
-            task.eval.examples,
-            task.scoring,
-            task.scorer,
-            prepared.choices,
-            progress,
-        )
+        examples = scored_eval(evaluator, losses, task, prepared.choices, progress)
         return BaseResults(examples, measured_guards(evaluator, task, prepared, progress))
+
+
+def scored_eval(
+    evaluator: Evaluator,
+    losses: tuple[ExampleResult, ...],
+    task: Task,
+    choices: Choices | None,
+    progress: Progress,
+) -> tuple[ExampleResult, ...]:
+    """The eval set's results with their scores; `losses` are the results before generation."""
+    return scored(
+        evaluator, losses, task.eval.examples, task.scoring, task.scorer, choices, progress
+    )
 
 
 def measured_guards(

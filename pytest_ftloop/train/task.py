@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
+from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding
 from pytest_ftloop.evaluate.scored import Scorer
 
@@ -27,7 +28,7 @@ class Guard:
     @property
     def role(self) -> str:
         """The name of its rows among a trainer's eval sets."""
-        return f"guard.{self.name}"
+        return f"{GUARD}.{self.name}"
 
     @property
     def is_choice(self) -> bool:

@@ -17,12 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.cache import adapter_folder, training_file
 from pytest_ftloop.core.errors import DamagedLogError, ScoringError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, Example, ExampleResult, is_unscored
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.known_rows import Measurable, Source, known_rows
+from pytest_ftloop.loop.trained import FORMAT, trained_of
 from tests.fake_backend import fake_adapter
 from tests.loop.again_cases import EVAL, LIMIT, TRAIN, Adapters, loop_of, run
 from tests.loop.loop_cases import forge
@@ -111,6 +112,19 @@ def test_the_log_alone_suffices(tmp_path: Path, cache: Path) -> None:
     assert kinds <= {finding.kind for finding in new.findings}
     names = ("train_loss", "overfit_gap", "eval_loss")
     assert [old.metrics[n] for n in names] == [new.metrics[n] for n in names]
+
+
+def test_a_training_file_of_another_version_counts_as_absent(tmp_path: Path) -> None:
+    """The training is then taken from the log, which does not hold all of it."""
+    best = run(tmp_path, Adapters()).best
+    kept = trained_of(best)
+    assert kept is not None
+    assert kept.whole
+    file = training_file(best.weights)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": FORMAT + 1}))
+    logged = trained_of(best)
+    assert logged is not None
+    assert not logged.whole
 
 
 def test_a_whole_chain_is_evaluated_again(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ _UNWRAPPED = 1_000_000
 def loop_view(report: LoopReport, index: int) -> View:
     """All values of one loop for the template."""
     every = shown(report)
+    trained = [it for it in every if not it.iteration.is_untrained]
     own = own_metrics(it.iteration.metrics for it in every)
     verdicts = [verdict_view(n, verdict, report.is_gated) for n, verdict in report.verdicts]
     return {
@@ -88,15 +89,15 @@ def loop_view(report: LoopReport, index: int) -> View:
         "iterations": [_row(report, old, it, own) for old, it in _with_previous(every)],
         "own": own,
         "own_plots": [(name, name) for name in own],
-        "count": sum(not it.iteration.is_untrained for it in every),
+        "count": len(trained),
         "left_out": left_out(report),
         "other_eval_set": any(not it.same_eval_set for it in every),
         "findings": findings_view(report, every),
         "next": [_adjustment(a) for a in report.iterations[-1].decision.next],
         "next_is_planned": report.iterations[-1].decision.action == "adjust",
         "tags": tags_view(report, every),
-        "settings": settings_view([it for it in every if not it.iteration.is_untrained]),
-        "cost": cost_view(report, [it for it in every if not it.iteration.is_untrained]),
+        "settings": settings_view(trained),
+        "cost": cost_view(report, trained),
         "examples": sum(len(it.iteration.examples) for it in every if it.is_best),
         "has_curves": any(it.iteration.steps or it.iteration.evals for it in every),
     }
