@@ -13,6 +13,11 @@ _COMMAND = re.compile(r"^( *:):|(#)#(?=(?:vso|teamcity)?\[)", re.MULTILINE)
 """What a CI system would obey: GitHub a line that begins with `::`, and `##[` within any line, as
 Azure does `##vso[` and TeamCity `##teamcity[`. The second character is escaped."""
 
+_HASHES = re.compile(r"#{1,2}[a-z]{0,8}\Z")
+"""An end of a text after which the next one may complete `##[`, `##vso[` or `##teamcity[`."""
+
+_COMPLETED = re.compile(r"##(?:vso|teamcity)?\[")
+
 
 def escaped(character: str) -> str:
     r"""A character as Python writes it in a text: `\n`, `\x1b`, `\u202e`."""
@@ -46,19 +51,32 @@ class PrintableStream:
     def __init__(self, stream: Any) -> None:
         self.unguarded = stream
         self._begun = ""
+        self._hashes = ""
 
     def write(self, text: str) -> int:
         """Write a text, which may begin within a line; its length, as streams return it."""
+        length = len(text)
+        text = self._apart(text)
         whole = printable(self._begun + text)
         self.unguarded.write(whole[len(self._begun) :])
         line = whole.rpartition("\n")[2]
         # What a command may still begin with, or a character that none begins with.
         self._begun = line if line.strip(" ") in ("", ":") else "-"
-        return len(text)
+        return length
+
+    def _apart(self, text: str) -> str:
+        """The text, with the bracket escaped that would complete what was written before it."""
+        before, after = self._hashes, self._hashes + text
+        ending = _HASHES.search(after)
+        self._hashes = ending[0] if ending else ""
+        found = _COMPLETED.search(after)
+        if found is None or found.start() >= len(before):
+            return text
+        return f"{after[len(before) : found.end() - 1]}\\x5b{after[found.end() :]}"
 
     def begins_anywhere(self) -> None:
         """Take what is written next for the start of a line: others write to the stream below."""
-        self._begun = ""
+        self._begun = self._hashes = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.unguarded, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_stream_is_inert_in_whatever_pieces_it_is_written(pieces: list[str]) -
         assert len(piece) == stream.write(piece)
     assert not any(line.strip().startswith("::") for line in under.getvalue().split("\n"))
     assert "\x1b" not in under.getvalue()
+    assert not re.search(r"##(vso|teamcity)?\[", under.getvalue())
+
+
+@pytest.mark.parametrize("command", ["##[error]x", "##vso[task.complete]x", "##teamcity[x]"])
+def test_a_command_cut_in_two_is_none(command: str) -> None:
+    """Wherever it is cut, also with a `#` before it."""
+    for before in ("", "#", "a "):
+        whole = before + command
+        for cut in range(len(whole) + 1):
+            under = io.StringIO()
+            stream = PrintableStream(under)
+            stream.write(whole[:cut])
+            stream.write("")
+            stream.write(whole[cut:])
+            assert not re.search(r"##(vso|teamcity)?\[", under.getvalue()), (whole, cut)
 
 
 def test_what_is_to_be_obeyed_goes_below_the_stream() -> None:
