@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
+from pytest_ftloop.core.cache import adapter_config
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.log.files import POINTER
 
@@ -43,7 +43,7 @@ def check_adapter(name: str, revision: str | None, shown: str, where: Location |
     file = find_adapter_config_file(name, revision=revision)
     if file is None:
         return
-    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = (adapter_config(Path(file).parent) or {}).get("base_model_name_or_path")
     raise ConfigError(
         f"model {shown!r} is a LoRA adapter"
         + (f", trained on {base}" if base else "")
