@@ -66,7 +66,7 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
 
 def adapter_at_hand(run: Measured) -> Path | None:
     """The folder of the adapter that a run's figures are of; None if it is not in this cache."""
-    folder = _folder_of(run)
+    folder = adapter_place(run)
     if adapter_config(folder) is None or (run.weights and not run.adapter):
         return None
     return folder if run.adapter in ("", adapter_hash(folder)) else None
@@ -79,7 +79,7 @@ def why_no_adapter(run: Measured) -> str:
     """
     if adapter_at_hand(run) is not None:
         return ""
-    folder = _folder_of(run)
+    folder = adapter_place(run)
     if (folder / ADAPTER_CONFIG).exists() and adapter_config(folder) is None:
         return f"the adapter in this machine's cache is damaged ({ADAPTER_CONFIG} can't be read)"
     if run.adapter and (folder / ADAPTER_CONFIG).is_file():
@@ -90,6 +90,6 @@ def why_no_adapter(run: Measured) -> str:
     return "its adapter is not in this machine's cache"
 
 
-def _folder_of(run: Measured) -> Path:
+def adapter_place(run: Measured) -> Path:
     """The place of a run's adapter: that of its weights, in records of schema 2 its fingerprint."""
     return adapter_folder(run.weights or run.fingerprint)

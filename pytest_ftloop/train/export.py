@@ -15,7 +15,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.cache import adapter_at_hand, adapter_config, cache_folder, why_no_adapter
+from pytest_ftloop.core.cache import (
+    adapter_at_hand,
+    adapter_config,
+    adapter_place,
+    cache_folder,
+    why_no_adapter,
+)
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
 from pytest_ftloop.train.trained_on import BaseModel, base_model
@@ -105,8 +111,9 @@ def export(
 
 def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
+    if (place := adapter_place(iteration)).exists():
+        plain_files(place)
     if folder := adapter_at_hand(iteration):
-        plain_files(folder)
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(

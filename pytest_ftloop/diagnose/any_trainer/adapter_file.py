@@ -77,6 +77,13 @@ Tensor = tuple[list[int], tuple[int, int]]
 """The shape of a tensor, and the span of its bytes after the header."""
 
 
+def check_weights(path: Path) -> None:
+    """Raise `OSError` or `ValueError` for a file whose header is not that of whole weights."""
+    check_file(path, _MOST_BYTES)
+    with path.open("rb") as file:
+        _header(file, path.stat().st_size)
+
+
 def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
     """The place where the bytes of the tensors start, and the tensors by name."""
     start_of_file = file.read(len(POINTER))
