@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import signal
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,9 @@ HANG_S = 5.0
 
 WAIT_S = 60.0
 """Seconds after which it hangs although it does nothing: on a busy machine a command waits."""
+
+UNKNOWN = 99
+"""The exit code of a fork that hangs."""
 
 LOST, TRACEBACK, HANG, RAW, LEFT, OTHER = (
     "lost iterations",
@@ -125,6 +130,29 @@ def called_pytest(arguments: Sequence[str]) -> Done:
 
     given = ["-p", "no:cacheprovider", *arguments]
     return _called(lambda: int(pytest.main(given)), ["pytest", *arguments])
+
+
+def started(arguments: Sequence[str], output: Path) -> int:
+    """Begin to call `ftloop` in a fork of this process, which prints to a file; the fork's id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads, from 3.12
+        process = os.fork()
+    if process:
+        return process
+    code = UNKNOWN
+    try:
+        done = called(arguments)
+        output.write_text(done.printed, encoding="utf-8", errors="surrogateescape")
+        code = UNKNOWN if done.code is None else done.code
+    finally:
+        os._exit(code)
+
+
+def called_apart(arguments: Sequence[str], output: Path) -> Done:
+    """Call `ftloop` in a fork of this process, as a later process of the same user."""
+    code = os.waitstatus_to_exitcode(os.waitpid(started(arguments, output), 0)[1])
+    printed = output.read_text(encoding="utf-8", errors="surrogateescape")
+    return Done(tuple(arguments), None if code == UNKNOWN else code, printed, "")
 
 
 def _called(call: Callable[[], int], arguments: Sequence[str]) -> Done:

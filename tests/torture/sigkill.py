@@ -25,7 +25,9 @@ from tests.torture.frame import (
     Fault,
     Kind,
     called,
+    called_apart,
     faults_of,
+    started,
 )
 from tests.torture.world import World, filled_world, new_world
 
@@ -104,10 +106,10 @@ def _reference(case: Case, world: World) -> Reference:
     with world.entered(), mock.patch.dict(os.environ, _slow("1")):
         counted = _trained(world)
         begun = time.monotonic()
-        os.waitpid(_fork(case.command, world), 0)
+        called_apart(case.command, world.folder / "output")
         seconds = time.monotonic() - begun
         trained = _trained(world) - counted
-        assert called(case.again).code in (0, 1)
+        assert called_apart(case.again, world.folder / "output").code in (0, 1)
     return Reference(seconds, world.contents(), trained)
 
 
@@ -116,12 +118,12 @@ def _attempt(case: Case, world: World, reference: Reference, random: Random) -> 
     # Another cost than before makes another record of the same training.
     with mock.patch.dict(os.environ, _slow("2" if case.name == "retrain" else "1")):
         counted = _trained(world)
-        process = _fork(case.command, world)
+        process = started(case.command, world.folder / "output")
         time.sleep(after_s)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         between = _trained(world) - counted
-        done = called(case.again)
+        done = called_apart(case.again, world.folder / "output")
         trained = _trained(world) - counted
     what = f"{' '.join(case.command)}, killed after {after_s:.3f} of {reference.seconds:.3f} s"
     faults = [*faults_of(done, (0, 1))]
@@ -171,21 +173,6 @@ def _slow(cost: str) -> dict[str, str]:
 def _trained(world: World) -> int:
     file = world.folder / "trained"
     return len(file.read_text().splitlines()) if file.exists() else 0
-
-
-def _fork(command: tuple[str, ...], world: World) -> int:
-    """Call `ftloop` in a fork; its process id."""
-    process = os.fork()
-    if process:
-        return process
-    code = 3
-    try:
-        output = os.open(world.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        code = called(command).code or 0
-    finally:
-        os._exit(code)
 
 
 KIND = Kind("kills", 240, prepare)

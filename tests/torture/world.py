@@ -81,7 +81,10 @@ class Backend(fake_runner.FakeBackend):
         seconds = float(os.environ.get("FAKE_COST_S", "1"))
         run = replace(run, evaluation=evaluation, cost=replace(run.cost, seconds=seconds))
         if adapter is not None:
-            run = replace(run, adapter=_saved(adapter, f"{name} {settings}"))
+            try:
+                run = replace(run, adapter=_saved(adapter, f"{name} {settings}"))
+            except OSError as error:
+                run = replace(run, not_saved=str(error))
         if keep is not None:
             keep(run)
         return run
@@ -211,6 +214,18 @@ class World:
             name: None if (path := self.folder / name).is_dir() else path.read_bytes()
             for name, _ in self._found()
         }
+
+    def restore(self, contents: Mapping[str, bytes | None]) -> None:
+        """Put everything back as `contents` once was."""
+        now = self.contents()
+        for name in sorted(now.keys() - contents.keys(), reverse=True):
+            path = self.folder / name
+            path.rmdir() if now[name] is None else path.unlink()
+        for name in sorted(contents):
+            if name in now and now[name] == contents[name]:
+                continue
+            content, path = contents[name], self.folder / name
+            path.mkdir() if content is None else path.write_bytes(content)
 
     def _found(self) -> Iterator[tuple[str, os.stat_result]]:
         for place in self.places:
