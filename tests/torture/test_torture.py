@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,9 +51,9 @@ def test_what_may_not_happen_is_seen(
 
 
 @pytest.fixture(scope="module")
-def attempt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def attempt(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What makes an attempt with a mutated file; the world takes seconds to make."""
-    yield mutants.KIND.prepare(tmp_path_factory.mktemp("torture"))
+    return mutants.KIND.prepare(tmp_path_factory.mktemp("torture"))
 
 
 def test_some_mutated_files(attempt: Any) -> None:
