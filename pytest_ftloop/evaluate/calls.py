@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import answers, tool_calls
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.evaluate.json_values import same, values_and_texts
@@ -82,8 +82,8 @@ def _calls(value: Any) -> Iterator[Call]:
 def _read(arguments: Any) -> Any:
     """Arguments, which may be JSON text; none are the same as an empty object."""
     if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
+        with suppress(ValueError):
+            arguments = read_json(arguments)
     return {} if arguments is None else arguments
 
 
@@ -104,7 +104,7 @@ def _as_text(one: Any, other: Any) -> bool:
         return True
     values = []
     for value in (one, other):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value) if isinstance(value, str) else value
+        with suppress(ValueError):
+            value = read_json(value) if isinstance(value, str) else value
         values.append(value)
     return same(*values)

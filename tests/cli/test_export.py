@@ -306,7 +306,7 @@ def test_adapter_is_not_in_the_cache(case: Any, capsys: Capture) -> None:
     made = case()
     assert 2 == main(["export"])
     err = capsys.readouterr().err
-    assert f"the adapter of iteration {made.iteration.name} is not in this machine's cache" in err
+    assert f"iteration {made.iteration.name} can't be exported: its adapter is not in this" in err
     assert "\n  Train it here: pytest --ftloop-retrain sentiment.ftloop.yaml\n" in err
     assert not made.made.exists()
 
