@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.bounds import read_bytes, read_json
 
+from pytest_ftloop.core.leftovers import sweep
+
 if TYPE_CHECKING:
     from pytest_ftloop.core.runs import Measured
 
@@ -42,6 +44,16 @@ def adapter_folder(weights: str) -> Path:
 def training_file(weights: str) -> Path:
     """The file with what a log does not hold of the training `weights`."""
     return cache_folder() / "trainings" / f"{weights}.json"
+
+
+def sweep_cache() -> None:
+    """Remove what killed processes left in the cache, and where records are kept."""
+    for name in ("adapters", "trainings", "digests", "tiny"):
+        sweep(cache_folder() / name)
+    kept = records_folder()
+    if kept is not None:
+        for folder in (kept, *kept.glob("*/*"), *kept.glob("*/*/*")):
+            sweep(folder)
 
 
 def adapter_hash(folder: Path) -> str:

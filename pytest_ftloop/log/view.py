@@ -20,6 +20,7 @@ from pytest_ftloop.core.records import (
     Untrained,
 )
 from pytest_ftloop.log.files import RECORD_NAME, Files, damaged
+from pytest_ftloop.log.leftovers import replaced
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -58,8 +59,9 @@ class LogView:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The files there were when it was first asked for."""
-        return self.files.names()
+        """The files there were when it was first asked for, without records just replaced."""
+        names = self.files.names()
+        return names - replaced(names)
 
     def iterations(self) -> tuple[Iteration, ...]:
         """All iterations, by number and id. A `LogError` names a damaged file and the cure.

@@ -514,8 +514,7 @@ def test_only_the_loop_file_trusts_a_models_code(
         "pytest_ftloop.train.export._merge", lambda *_, trusts_code: told.append(trusts_code)
     )
     settings = replace(made.iteration.settings, training={"trust_remote_code": True})
-    made.log.append(replace(made.iteration, settings=settings, number=2))
-    made.log.remove_others(made.log.read()[0])
+    made.log.put(replace(made.iteration, settings=settings, number=2))
     assert 0 == main(["export", "last", "--merged"])
     assert [False] == told
     with made.file.open("a") as file:

@@ -93,7 +93,8 @@ class Disk:
         if self.only is not None and what not in self.only:
             return ""
         shown = _path_of(path) if isinstance(path, int) else _absolute(path)
-        if shown.startswith(("/dev/", "/proc/")) or shown.endswith((".lock", ".pyc")):
+        is_device = shown.startswith(("/dev/", "/proc/")) and not shown.startswith("/dev/shm/")
+        if is_device or shown.endswith((".lock", ".pyc")):
             return ""
         return shown if not self.roots or shown.startswith(self.roots) else ""
 
