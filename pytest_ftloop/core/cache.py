@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.bounds import read_bytes, read_json
-
 from pytest_ftloop.core.leftovers import sweep
 
 if TYPE_CHECKING:

@@ -360,6 +360,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
         history=current.chain,
+        adjustments=current.plan.adjustments,
         metric=config.metric_of(current.chain),
         train=inputs.train.examples,
         eval=inputs.eval.examples,
