@@ -89,11 +89,11 @@ def _time_is_up(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def alarm(busy_s: float = HANG_S, wait_s: float = WAIT_S) -> Iterator[None]:
+def alarm() -> Iterator[None]:
     """Raise `_HangError` where the block works or waits longer."""
     before = [signal.signal(of, _time_is_up) for of in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, busy_s)
-    signal.setitimer(signal.ITIMER_REAL, wait_s)
+    signal.setitimer(signal.ITIMER_PROF, HANG_S)
+    signal.setitimer(signal.ITIMER_REAL, WAIT_S)
     try:
         yield
     finally:
