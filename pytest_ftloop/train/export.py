@@ -15,9 +15,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.cache import adapter_at_hand, cache_folder
+from pytest_ftloop.core.cache import adapter_at_hand, cache_folder, sweep_cache
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
+from pytest_ftloop.core.leftovers import sweep
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ def export(
     `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
     replaces it if it is an export.
     """
+    sweep_cache()
     adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
+    sweep(folder.parent, folder.name)  # an export that was killed as it took another's place
     _check_target(folder, force)
     config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     trained_on = str(config.get("base_model_name_or_path") or "")
