@@ -22,6 +22,12 @@ class Progress(Protocol):
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
         """Other work is in progress: `done` of `of`, which is 0 if the total is unknown."""
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Workers are training: for each its label and what it is doing; `waiting` more are queued.
+
+        Called several times a second while the loop waits for one of them.
+        """
+
     def done(self) -> None:
         """The work is finished."""
 
@@ -39,6 +45,9 @@ class Silent:
         """Show nothing."""
 
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Show nothing."""
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Show nothing."""
 
     def done(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.report.escape import shorten
+from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.text import found_lines, progress_line
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.1
 """Least seconds between two redraws: a training step may take only a millisecond."""
+
+BEAT_S = 60.0
+"""Seconds between two lines in a log that can't be redrawn. CI systems end jobs that stay silent
+for ten minutes."""
 
 CLEAR = "\r\x1b[2K"
 
@@ -65,6 +69,10 @@ class LiveLine:
         where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
         self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Draw what all workers are doing."""
+        self._draw(_workers_line(loop, at_work, waiting, self._width - 1))
+
     def done(self) -> None:
         """Clear the line, and restore its earlier content."""
         if self._drawn_at is not None:
@@ -85,16 +93,43 @@ class LiveLine:
 
 
 class StayingLines(Silent):
-    """A `Progress` for a file or a CI log, where lines can't be redrawn: messages only."""
+    """A `Progress` for a file or a CI log, where lines can't be redrawn: messages only.
+
+    While workers train, a line now and then says what they are doing.
+    """
 
     def __init__(
-        self, write: Callable[[str], None], width: int, under: Callable[[], str] = lambda: ""
+        self,
+        write: Callable[[str], None],
+        width: int,
+        under: Callable[[], str] = lambda: "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._write, self._width, self._under = write, width, under
+        self._write, self._width, self._under, self._clock = write, width, under, clock
+        self._beat_at = clock()
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Write a line every `BEAT_S`."""
+        if at_work and self._clock() - self._beat_at >= BEAT_S:
+            self._beat_at = self._clock()
+            self._stay([_workers_line(loop, at_work, waiting, self._width)])
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
         """Write the messages on lines of their own, then the interrupted line again."""
         if lines := found_lines(loop, findings, self._width):
-            before = self._under()
-            start = "\n" if before else ""
-            self._write(start + "".join(f"{line}\n" for line in lines) + before)
+            self._stay(lines)
+
+    def _stay(self, lines: Sequence[str]) -> None:
+        before = self._under()
+        start = "\n" if before else ""
+        self._write(start + "".join(f"{line}\n" for line in lines) + before)
+
+
+def _workers_line(
+    loop: str, at_work: Sequence[tuple[str, str]], waiting: int, width: int = 80
+) -> str:
+    """`sentiment  2 at once  seed 43: 120/400 loss 1.234  seed 44: preparing  (3 waiting)`."""
+    name = one_line(loop, max(width // 3, 8))
+    parts = [f"{visible(label)}: {visible(now)}" for label, now in at_work]
+    queued = f"({waiting} waiting)" if waiting else ""
+    return shorten("  ".join(filter(None, [name, f"{len(parts)} at once", *parts, queued])), width)
