@@ -39,6 +39,7 @@ from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
+from pytest_ftloop.loop.warm_start import warm_started
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -142,7 +143,7 @@ class Loop:
         planner = cycle.planner
         chain, plan = planner.walk(logged)
         if not chain:
-            raise stale_error(self.config, cycle.inputs, logged)
+            raise stale_error(cycle.config, cycle.inputs, logged)
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
@@ -178,8 +179,9 @@ class Loop:
         inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
+        config, inputs = warm_started(self.config, inputs, log)
         recall(inputs, log, self.progress)
-        backend = (self.backend or backends.local)(self.config, inputs, self.progress)
+        backend = (self.backend or backends.local)(config, inputs, self.progress)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
         may_explore = self.options.explore or self.options.iterations is not None
@@ -188,10 +190,10 @@ class Loop:
         store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
         store.notes.extend(inputs.notes)
         return Cycle(
-            config=self.config,
+            config=config,
             inputs=inputs,
             improvement_log=log,
-            planner=Planner(self.config, inputs, log, self.adjust_hook, limit, explores),
+            planner=Planner(config, inputs, log, self.adjust_hook, limit, explores),
             backend=backend,
             store=store,
             progress=self.progress,
@@ -207,12 +209,12 @@ class Loop:
         if not self.options.retrain:
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
-            check_chain(chain, self.config, cycle.inputs, log)
+            check_chain(chain, cycle.config, cycle.inputs, log)
             if plan is None:
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
-                raise stale_error(self.config, cycle.inputs, log.read(), prospect)
+                raise stale_error(cycle.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
