@@ -27,6 +27,7 @@ from pytest_ftloop.adjust.state import (
     RATE,
     RATES,
     RSLORA,
+    START,
     TIGHT,
     TOO_HIGH,
     WARMUP,
@@ -236,7 +237,8 @@ def _next_of(state: State, setting: str, ladder: Iterable[float], because: str) 
 
 def _rank(state: State, rank: int, because: str) -> Adjustments:
     before, alpha = state.get(RANK), state.get(ALPHA)
-    if not RANKS[0] <= rank <= RANKS[1]:
+    # An adapter that goes on being trained keeps its rank.
+    if not RANKS[0] <= rank <= RANKS[1] or state.get(START) is not None:
         return ()
     # rsLoRA scales by alpha / sqrt(r), LoRA by alpha / r; peft accepts whole numbers only.
     root = bool(state.get(RSLORA))

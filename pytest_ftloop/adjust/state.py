@@ -20,6 +20,7 @@ RATE, WARMUP = "training.learning_rate", "training.warmup_steps"
 EPOCHS, MAX_STEPS = "training.num_train_epochs", "training.max_steps"
 RANK, ALPHA, DROPOUT = "lora.r", "lora.lora_alpha", "lora.lora_dropout"
 DECAY, RSLORA = "training.weight_decay", "lora.use_rslora"
+START = "lora.init_from"
 
 DEFAULTS: Mapping[str, Any] = {
     RATE: 2e-5,

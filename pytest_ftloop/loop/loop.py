@@ -44,6 +44,7 @@ from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.shares import number_of_workers
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
+from pytest_ftloop.loop.warm_start import warm_started
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -138,7 +139,7 @@ class Loop:
         planner = cycle.planner
         chain, plan = planner.walk(logged)
         if not chain:
-            raise stale_error(self.config, cycle.inputs, logged)
+            raise stale_error(cycle.config, cycle.inputs, logged)
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
@@ -174,9 +175,10 @@ class Loop:
         inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
+        config, inputs = warm_started(self.config, inputs, log)
         recall(inputs, log, self.progress)
         notes = list(inputs.notes)
-        backend = self._backend(inputs, notes) if trains else self._local(inputs)
+        backend = self._backend(config, inputs, notes) if trains else self._local(config, inputs)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
         may_explore = self.options.explore or self.options.iterations is not None
@@ -185,29 +187,29 @@ class Loop:
         store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
         store.notes.extend(notes)
         return Cycle(
-            config=self.config,
+            config=config,
             inputs=inputs,
             improvement_log=log,
-            planner=Planner(self.config, inputs, log, self.adjust_hook, limit, explores),
+            planner=Planner(config, inputs, log, self.adjust_hook, limit, explores),
             backend=backend,
             store=store,
             progress=self.progress,
             user_diagnosis=self.diagnose_hook,
         )
 
-    def _local(self, inputs: Inputs) -> Backend:
-        return (self.backend or backends.local)(self.config, inputs, self.progress)
+    def _local(self, config: LoopConfig, inputs: Inputs) -> Backend:
+        return (self.backend or backends.local)(config, inputs, self.progress)
 
-    def _backend(self, inputs: Inputs, notes: list[str]) -> Backend:
+    def _backend(self, config: LoopConfig, inputs: Inputs, notes: list[str]) -> Backend:
         """What trains: here, or if several are to train at once, ahead in workers too."""
-        local, stated = self._local(inputs), self.options.parallel or self.config.loop.parallel
+        local, stated = self._local(config, inputs), self.options.parallel or config.loop.parallel
         if stated == 1 or (count := number_of_workers(stated)) == 1:
             return local
-        if why := why_not_ahead(self.config, inputs):
+        if why := why_not_ahead(config, inputs):
             notes.append(f"one training at a time, not {stated}: {why}")
             return local
         return AheadBackend(
-            self.config,
+            config,
             inputs,
             self.progress,
             local,
@@ -226,7 +228,7 @@ class Loop:
         if not self.options.retrain:
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
-            check_chain(chain, self.config, cycle.inputs, log)
+            check_chain(chain, cycle.config, cycle.inputs, log)
             if plan is None:
                 if not self.options.replay and has_leftovers(log.view.files.names()):
                     with self._locked(log):
@@ -234,7 +236,7 @@ class Loop:
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
-                raise stale_error(self.config, cycle.inputs, log.read(), prospect)
+                raise stale_error(cycle.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
