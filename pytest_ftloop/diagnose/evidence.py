@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ExampleResult,
         HoldoutUse,
         Iteration,
+        Settings,
         StepLog,
         TrainedExample,
         Training,
@@ -75,6 +76,7 @@ class Evidence:
     is False if the whole model is trained, None if that is unknown: remedies then name nothing of
     LoRA. `lifted` is what was gained over the untrained base, which passes `base_passes` of the
     eval examples, of which `broken_of_base` fail now; `forgotten` are the guards that got worse.
+    `settings` are those in force, from which remedies are worded.
     The other fields are those of `Training`. What is unknown (curves of another trainer come
     without data) is empty or None, and the rules that need it are silent.
     """
@@ -114,6 +116,7 @@ class Evidence:
     base_passes: int = 0
     broken_of_base: tuple[str, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
+    settings: Settings | None = None
 
     @classmethod
     def of(

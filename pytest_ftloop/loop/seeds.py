@@ -119,6 +119,7 @@ class SeedTrainer:
             )
         )
         cycle.store.keep(written, cycle.improvement_log)
+        cycle.progress.ended(written.metrics)
         return written
 
 
