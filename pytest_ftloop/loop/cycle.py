@@ -265,6 +265,7 @@ def log(cycle: Cycle, draft: Iteration) -> Iteration:
             cycle.improvement_log.remove(other)  # it is scored now, by another scorer
     if draft.decision.kind != PENDING:  # a store must not hand out records without a decision
         cycle.store.keep(logged, cycle.improvement_log)
+    cycle.progress.ended(logged.metrics)
     return logged
 
 
@@ -370,6 +371,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
         gates=(*config.thresholds, *config.regressions),
+        settings=current.plan.settings,
         **from_log,
     )
 

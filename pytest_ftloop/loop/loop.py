@@ -17,7 +17,7 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_m
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chosen_by
-from pytest_ftloop.core.progress import Progress, Silent
+from pytest_ftloop.core.progress import Progress, Silent, until_done
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
@@ -95,14 +95,15 @@ class Loop:
         One process trains a loop at a time; the others wait, and then find it up to date. In a
         replay nothing is trained: `StaleLogError` names what is missing.
         """
-        cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).complete_seeds(best)
-        if needs_base(self.config) and not self.options.replay:
-            with self._locked(cycle.improvement_log):
-                cycle.base_keeper.measure_missing(best, cycle.progress)
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            cycle = self._cycle_begun = self._cycle()
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).complete_seeds(best)
+            if needs_base(self.config) and not self.options.replay:
+                with self._locked(cycle.improvement_log):
+                    cycle.base_keeper.measure_missing(best, cycle.progress)
+            return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
@@ -114,7 +115,8 @@ class Loop:
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
         rules = tuple(rules) or own
-        judged = self._acceptance(cycle).judge(result, rules)
+        with until_done(self.progress):
+            judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
     def compare_gates(self, result: LoopResult) -> LoopResult:
@@ -125,10 +127,11 @@ class Loop:
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).train_seeds(best, seeds, "calibration")
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).train_seeds(best, seeds, "calibration")
+            return self._result(cycle, course, best)
 
     def outlook(self) -> Outlook:
         """What comes next, according to the log. Trains nothing.

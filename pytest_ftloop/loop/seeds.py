@@ -156,6 +156,7 @@ class SeedTrainer:
         logged = written(log, lambda log: log.append_seed_run(record), adapter_folder(weights))
         drop_unscored(log, logged)
         cycle.store.keep(logged, log)
+        cycle.progress.ended(logged.metrics)
         return logged
 
     def _record(

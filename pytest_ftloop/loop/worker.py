@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +68,9 @@ class Noted:
 
     def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Note nothing: a worker has no workers."""
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """Note nothing: the loop's own process logs."""
 
     def done(self) -> None:
         """Note nothing: the run says so."""
