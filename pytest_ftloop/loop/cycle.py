@@ -157,12 +157,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
             if not chain:
                 raise  # these are the loop file's settings: the error names their line
             raise _take_back_decision(cycle, chain[-1], plan, error) from error
-    keep_trained(weights, run)
-    if run.not_saved:
-        cycle.store.notes.append(
-            f"the adapter of {current.name} could not be saved: {run.not_saved}; its figures are "
-            "in the log"
-        )
+    cycle.store.notes.extend(keep_trained(weights, run, current.name))
     return run
 
 
@@ -279,7 +274,7 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
     def keep(run: Run) -> None:
         nonlocal is_kept
         if current.known is None:
-            keep_trained(cycle.inputs.weights(current.plan.settings), run)
+            keep_trained(cycle.inputs.weights(current.plan.settings), run, current.name)
             _keep_base(cycle, current, run)  # scored before the first step
         draft = evaluate(cycle, current, run)
         draft = replace(draft, decision=Decision("stop", UNSCORED, "it is not scored yet"))

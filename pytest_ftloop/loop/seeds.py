@@ -98,7 +98,8 @@ class SeedTrainer:
                 base_eval_loss=base_eval_loss,
                 metric=chosen_by(iteration),
             )
-            keep_trained(weights, run)
+            name_ = f"seed {seed} of {iteration.name}"
+            cycle.store.notes.extend(keep_trained(weights, run, name_))
         written = cycle.improvement_log.append_seed_run(
             SeedRun(
                 loop=iteration.loop,
