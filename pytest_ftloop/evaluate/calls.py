@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import answers, tool_calls
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.evaluate.call_formats import Call, formatted_calls
@@ -67,8 +67,8 @@ def _calls(value: Any) -> Iterator[Call]:
 def _read(arguments: Any) -> Any:
     """Arguments, which may be JSON text; none are the same as an empty object."""
     if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
+        with suppress(ValueError):
+            arguments = read_json(arguments)
     return {} if arguments is None else arguments
 
 
@@ -99,6 +99,6 @@ def _stripped(value: Any) -> Any:
 def _value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    with suppress(ValueError, RecursionError):
-        return json.loads(value)
+    with suppress(ValueError):
+        return read_json(value)
     return _PYTHON.get(value, value)

@@ -24,13 +24,14 @@ from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
+from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
+from pytest_ftloop.loop.hold import held
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
@@ -209,6 +210,9 @@ class Loop:
             chain, plan = cycle.planner.walk(log.read())
             check_chain(chain, self.config, cycle.inputs, log)
             if plan is None:
+                if not self.options.replay and has_leftovers(log.view.files.names()):
+                    with self._locked(log):
+                        pass  # they are swept
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
@@ -282,13 +286,12 @@ class Loop:
     def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
         """A context that holds the log's lock, and gives the lock's file."""
         waiting = f"{self.config.name}: waiting for another process"
-        return locked(log.folder, lambda: self.progress.working(waiting))
+        return held(log, lambda: self.progress.working(waiting))
 
 
 def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
     """Turn the cycle until nothing is planned. With `afresh`, train logged iterations again."""
     log, planner = cycle.improvement_log, cycle.planner
-    log.sweep()
     before = log.read()
     _ = planner.policy  # made now, so that a mistake in it shows before an hour of training
     logged = () if afresh else before
@@ -305,8 +308,7 @@ def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
         plan = _as_accepted(plan, known, before)
         number = known.number if known else next_number((*before, *logged))
         if kept := _kept(cycle, plan):
-            written = log.append(replace(kept, number=number))
-            log.remove_others(written)
+            written = log.put(replace(kept, number=number))
             restored.append(written.id)
         else:
             if data_findings is None:  # once, and not at all if every iteration can be restored
