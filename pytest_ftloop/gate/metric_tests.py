@@ -26,7 +26,7 @@ from pytest_ftloop.core.runs import (
 )
 from pytest_ftloop.core.sampled import has_score
 from pytest_ftloop.core.set_metrics import SetMetric, unit_of
-from pytest_ftloop.gate.bootstrap import change_variance, figure_of, seed_from
+from pytest_ftloop.gate.bootstrap import change_variance, resampled_figure, seed_from
 from pytest_ftloop.gate.paired import PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
@@ -217,7 +217,7 @@ class MetricTests:
         )
         everything = range(len(ids))
         before, after = (
-            mean_of([figure_of(run, metric.figure, everything) for run in side])
+            mean_of([resampled_figure(run, metric.figure, everything) for run in side])
             for side in (old, new)
         )
         unit, n = unit_of(before), len(ids)
