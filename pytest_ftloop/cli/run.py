@@ -13,6 +13,7 @@ from pytest_ftloop.cli.command import (
     Command,
     each,
     log_argument,
+    parallel_argument,
     paths_argument,
     positive,
     terminal_width,
@@ -58,6 +59,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         action="store_true",
         help="if the baseline's figures are from another environment, train the baseline here",
     )
+    parallel_argument(to)
     log_argument(to)
     loud = to.add_mutually_exclusive_group()
     loud.add_argument(
@@ -94,6 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
         log_folder=arguments.log and arguments.log.absolute(),
         baseline=arguments.baseline,
         retrain_baseline=arguments.retrain_baseline,
+        parallel=arguments.parallel,
     )
     files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
 

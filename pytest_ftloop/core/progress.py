@@ -26,6 +26,12 @@ class Progress(Protocol):
     def ended(self, metrics: Mapping[str, float]) -> None:
         """The iteration that began last is in the log, with these figures."""
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Workers are training: for each its label and what it is doing; `waiting` more are queued.
+
+        Called several times a second while the loop waits for one of them.
+        """
+
     def done(self) -> None:
         """The work is finished. Nothing is shown from here on until other work begins."""
 
@@ -46,6 +52,9 @@ class Silent:
         """Show nothing."""
 
     def ended(self, metrics: Mapping[str, float]) -> None:
+        """Show nothing."""
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Show nothing."""
 
     def done(self) -> None:

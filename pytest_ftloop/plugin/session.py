@@ -362,4 +362,5 @@ def options_of(config: pytest.Config) -> Options:
         run_id=worker.get("testrunuid") or uuid.uuid4().hex,
         baseline=option.ftloop_baseline or config.getini("ftloop_baseline") or None,
         retrain_baseline=option.ftloop_retrain_baseline,
+        parallel=option.ftloop_parallel,
     )

@@ -71,6 +71,10 @@ class LiveLine:
     def ended(self, metrics: Mapping[str, float]) -> None:
         """Show nothing: the next redraw says what is done now."""
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Draw what all workers are doing."""
+        self._draw(heartbeat.workers_line(loop, at_work, waiting, self._width - 1))
+
     def done(self) -> None:
         """Clear the line, and restore its earlier content."""
         if self._drawn_at is not None:
@@ -142,6 +146,11 @@ class StayingLines:
         self._now = lambda: heartbeat.working_line(
             self._loop, what, done, of, self._clock() - self._since
         )
+        self._beats()
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Remember what the workers do for the next line."""
+        self._now = lambda: heartbeat.workers_line(loop, at_work, waiting, heartbeat.WIDE)
         self._beats()
 
     def ended(self, metrics: Mapping[str, float]) -> None:
