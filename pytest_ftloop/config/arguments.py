@@ -23,6 +23,9 @@ from pytest_ftloop.core.errors import ConfigError, Locate, did_you_mean
 CONFIGS = {"lora": "LoraConfig", "training": "SFTConfig"}
 """The class that takes the arguments of a section."""
 
+OF_OURS = frozenset({("lora", "init_from")})
+"""Keys of a section that are a loop's own, and checked elsewhere."""
+
 AT_LEAST_ONE = frozenset(
     {"per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
 )
@@ -90,6 +93,8 @@ def mistakes(
     arguments stand under, if that is not the section itself.
     """
     for name, value in stated.items():
+        if (group, name) in OF_OURS:
+            continue
         one = Stated(group, name, value, f"{above or group}.{name}")
         wrong = _refused(one) or _unknown(one, hints) or _of_another_type(one, hints)
         wrong = wrong or _out_of_bounds(one)

@@ -6,7 +6,8 @@ REFUSED = {
     "auto_find_batch_size": "after an out-of-memory error the iteration continues from its last "
     "evaluation point with half the batch size and twice the accumulation steps",
     "load_best_model_at_end": "the result of an iteration already is its best evaluation point",
-    "resume_from_checkpoint": "every iteration starts from the clean base model",
+    "resume_from_checkpoint": "every iteration starts from the clean base model, or from "
+    "lora.init_from",
     "eval_delay": "eval_strategy and eval_steps determine when the eval set is measured",
     "eval_on_start": "the untrained base is always measured, once per loop",
     "eval_packing": "the eval set is never packed, since each example has its own figures",

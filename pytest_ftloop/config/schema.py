@@ -13,6 +13,15 @@ TRAIN_EXTRA = ("torch", "transformers", "trl", "peft", "datasets")
 """The libraries of the train extra that a loop imports."""
 
 
+INIT_FROM = {
+    "init_from": {
+        "type": ["string", "integer"],
+        "description": "the adapter to go on from: best, baseline, an iteration or a folder",
+    }
+}
+"""The key of `lora` that is no argument of LoraConfig."""
+
+
 def loop_file_schema() -> dict[str, Any]:
     """The JSON schema of a loop file; with the train extra, also of peft's and trl's settings."""
     from pytest_ftloop.config.old_names import REFUSED
@@ -27,6 +36,7 @@ def loop_file_schema() -> dict[str, Any]:
 
         shared = schema.setdefault("$defs", {})
         properties["lora"] |= _arguments_schema(LoraConfig, "lora", (), shared)
+        properties["lora"]["properties"] |= INIT_FROM
         properties["training"] |= _arguments_schema(SFTConfig, "training", REFUSED, shared)
     return schema
 

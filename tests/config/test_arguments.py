@@ -111,6 +111,11 @@ def test_a_name_in_the_wrong_place(read: Any, section: str, message: str) -> Non
     assert message in refused(read, DATA + section + "\n")
 
 
+def test_a_key_of_our_own(read: Any) -> None:
+    """lora.init_from is no argument of LoraConfig, and is left to its own check."""
+    assert "best" == read(DATA + "lora: {init_from: best}\n").settings.lora["init_from"]
+
+
 def test_the_value_of_a_credential_is_not_shown(read: Any) -> None:
     """Also a value of the wrong type may be a secret."""
     assert "hf_" not in refused(read, DATA + "training: {hub_token: [hf_abcdefghijklmnopqrstuv]}\n")
