@@ -329,6 +329,8 @@ def hints_of(config: type) -> dict[str, Any]:
         if not argument.init:
             continue
         hint = _stateable(hints[argument.name])
+        if argument.name == "peft_type":  # any text is taken, and the class sets its own
+            hint = Union[str, None]  # noqa: UP007
         choices = argument.metadata.get("choices")
         if choices:
             names: Any = Literal[tuple(choices)]

@@ -25,56 +25,7 @@ class Lora(TypedDict, total=False):
         ]
         | None
     )
-    peft_type: (
-        Literal[
-            "PROMPT_TUNING",
-            "MULTITASK_PROMPT_TUNING",
-            "P_TUNING",
-            "PREFIX_TUNING",
-            "LORA",
-            "ADALORA",
-            "ADAMSS",
-            "BOFT",
-            "ADAPTION_PROMPT",
-            "IA3",
-            "BEFT",
-            "LILY",
-            "LOHA",
-            "LOKR",
-            "OFT",
-            "POLY",
-            "LN_TUNING",
-            "VERA",
-            "FROD",
-            "PVERA",
-            "FOURIERFT",
-            "GLORA",
-            "XLORA",
-            "HRA",
-            "VBLORA",
-            "UNILORA",
-            "CPT",
-            "MISS",
-            "RANDLORA",
-            "ROAD",
-            "TRAINABLE_TOKENS",
-            "HIRA",
-            "SHIRA",
-            "C3A",
-            "WAVEFT",
-            "OSF",
-            "DELORA",
-            "GRALORA",
-            "CARTRIDGE",
-            "TINYLORA",
-            "PSOFT",
-            "PEANUT",
-            "SHADOW",
-            "SUPERTUNING",
-            "DEFT",
-        ]
-        | None
-    )
+    peft_type: str | None
     auto_mapping: dict[str, Any] | None
     peft_version: str | None
     base_model_name_or_path: str | None
