@@ -1,13 +1,11 @@
 """A loop's configuration, from a `*.ftloop.yaml` file or from Python.
 
-All mistakes in a loop file are reported together, each with its line and the nearest valid name.
-The settings under `lora:` and `training:` are those of peft and trl. They are checked once these
-libraries are imported, before anything is trained or written.
+All mistakes in a loop file are reported together, each with its line and the nearest valid name,
+those under `lora:` and `training:` (see `arguments`) too.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
+from pytest_ftloop.config.arguments import in_one, of_settings
 from pytest_ftloop.config.gates import (
     DEFAULT_FORGETTING,
     Forgetting,
@@ -260,7 +259,6 @@ def checked(
         )
     guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
-        mistakes += _wrong_numbers(parsed, locate)
         if parsed.data.answers is not None and scoring.scorer not in ANSWERED:
             mistakes.append(
                 ConfigError(
@@ -274,6 +272,9 @@ def checked(
         names = [guard.name for guard in guards]
         mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     mistakes += _credentials_elsewhere(values, locate)
+    lora, training = (_section(values, group) for group in ("lora", "training"))
+    policy = parsed.loop.policy if parsed else _section(values, "loop").get("policy")
+    mistakes += of_settings(lora, training, policy, locate)
     if parsed is not None:
         mistakes += _wrong_metric(parsed.loop.metric, metrics, locate)
         given = scores_of(scoring)
@@ -287,14 +288,11 @@ def checked(
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:
-        first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
-        if others:
-            raise ConfigError("\n".join(str(mistake) for mistake in (first, *others)))
-        raise first
+        raise in_one(mistakes)
     assert parsed is not None
     data = parsed.data
     tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
-    lora, training = parted(parsed.lora), parted(parsed.training)
+    settings, credentials = zip(parted(parsed.lora), parted(parsed.training), strict=True)
     return LoopConfig(
         name=name,
         folder=folder,
@@ -315,7 +313,7 @@ def checked(
             tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(lora=lora[0], training=training[0]),
+        settings=Settings(*settings),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),
@@ -323,7 +321,7 @@ def checked(
         loop=parsed.loop,
         metrics=metrics,
         lines=lines,
-        credentials=Settings(lora=lora[1], training=training[1]),
+        credentials=Settings(*credentials),
         guards=guards,
         forgetting=tuple(forgetting) or ((DEFAULT_FORGETTING,) if guards else ()),
     )
@@ -414,21 +412,6 @@ def _regression(
     )
 
 
-def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
-    """NaN and infinity, and a seed that can't be counted on from: more seeds are the next ones."""
-    stated = [
-        (f"{g}.{name}", v) for g in ("lora", "training") for name, v in getattr(parsed, g).items()
-    ]
-    if isinstance(parsed.loop.policy, list):
-        for number, entry in enumerate(parsed.loop.policy):
-            stated += [(f"loop.policy.{number}.{name}", value) for name, value in entry.items()]
-    for key, value in stated:
-        if isinstance(value, float) and not math.isfinite(value):
-            yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
-        elif key.endswith("training.seed") and type(value) is not int:
-            yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
-
-
 def _wrong_metric(
     metric: str | None, of_the_set: Collection[str], locate: Locate
 ) -> Iterator[ConfigError]:
@@ -474,6 +457,12 @@ def _credentials_elsewhere(values: Mapping[str, Any], locate: Any) -> Iterator[C
             cure="Remove it and set it in the environment, as HF_TOKEN for the hub: a loop file is "
             "committed.",
         )
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section with keys; empty if it is none, which is a mistake by itself."""
+    section = values.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _is_gates(values: Mapping[str, Any]) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,13 +101,21 @@ def wants_traceback() -> bool:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'?`, or the valid names if none is similar."""
+    """`Did you mean 'x'?`, or the valid names, the most similar first."""
     names = sorted(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    alike = {name: _likeness(word, name) for name in names}
+    names.sort(key=lambda name: -alike[name])
+    if names and alike[names[0]] >= 0.6:
+        return f"Did you mean {names[0]!r}?"
+    few = names if len(names) <= 12 else names[:6]
+    shown = ", ".join(few) + (", ..." if few is not names else "")
     return f"Valid names: {shown}."
+
+
+def _likeness(word: str, name: str) -> float:
+    """How alike two names are, from 0 to 1, whatever their case and the signs between words."""
+    plain, other = (re.sub(r"[-_ .]", "", text).lower() for text in (word, name))
+    return SequenceMatcher(None, other, plain).ratio()
 
 
 def shown_path(path: Path) -> str:

@@ -77,12 +77,16 @@ def measured_content(content: str) -> str:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The examples of one role (train, eval, holdout), their source, and their content hash."""
+    """The examples of one role (train, eval, holdout), their source, and their content hash.
+
+    `columns` are those of the source's rows, empty if they are not known.
+    """
 
     role: str
     source: str
     examples: tuple[Example, ...]
     sha256: str
+    columns: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def tags(self) -> frozenset[str]:
