@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.evaluate.json_values import until_last, value_at, values_and_texts
 
 
@@ -111,7 +112,7 @@ def _bare(text: str) -> Iterator[Call]:
             else:
                 pieces[i] = _BARE_NONE.sub("null", _BARE_KEY.sub(r'\1"\2":', piece))
         with suppress(ValueError, RecursionError):
-            yield Call(name.strip(), json.loads("".join(pieces)))
+            yield Call(name.strip(), read_json("".join(pieces)))
 
 
 def _listed(text: str) -> Iterator[Call]:
@@ -181,7 +182,7 @@ def _end_of_value(text: str, start: int) -> int:
 def _python_value(text: str) -> Any:
     """A value in JSON or as in Python; else its text, without quotes."""
     with suppress(ValueError, RecursionError):
-        return json.loads(text)
+        return read_json(text)
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         return ast.literal_eval(text)
     return _without_quotes(text)
