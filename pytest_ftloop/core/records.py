@@ -191,7 +191,8 @@ class Training:
     `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
     `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`. `point_figures`
     are (step, figure) of the evaluation points that the best one was chosen among, where it was
-    chosen by another metric than the eval loss.
+    chosen by another metric than the eval loss. `start_eval_loss` is that before the first step of
+    a run that goes on from an adapter.
     """
 
     steps: tuple[StepLog, ...]
@@ -211,6 +212,7 @@ class Training:
     trained: tuple[TrainedExample, ...] = ()
     noisy_forwards: bool = False
     point_figures: tuple[tuple[int, float], ...] = ()
+    start_eval_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -421,7 +423,7 @@ class SeedRun:
     `iteration` is the id of the iteration that it repeats. `role` is its purpose: `gate` compares
     with the baseline, `calibration` measures how much the seed alone changes the figures,
     `baseline` gives the baseline in the candidate's environment. `group`, `weights`, `adapter`,
-    `scoring`, `data`, `metrics`, `examples` and `guards` are as in `Iteration`.
+    `scoring`, `data`, `metrics`, `examples`, `guards` and `exposed` are as in `Iteration`.
     """
 
     loop: str
@@ -441,6 +443,7 @@ class SeedRun:
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
 
 NOTHING_DECIDED = "base"
@@ -470,6 +473,7 @@ class Untrained:
     guards: Guarded = field(default_factory=dict, compare=False, repr=False)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def id(self) -> str:
@@ -504,6 +508,7 @@ class Untrained:
             guards=self.guards,
             schema=self.schema,
             tag=self.tag,
+            exposed=self.exposed,
         )
 
 
@@ -515,6 +520,7 @@ class Judgement:
     names the judgements that this one replaces: the next candidate is compared with the iteration
     whose passing judgement is not replaced. `by` is `gate`, or `hand` for an iteration that the
     user accepted whatever the gate's verdict. `verdict` has the figures as plain values.
+    `exposed` is as in `Iteration`.
     """
 
     loop: str
@@ -528,6 +534,7 @@ class Judgement:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -540,7 +547,8 @@ class HoldoutUse:
     """One measurement on the holdout, of an accepted iteration.
 
     `metrics` are the figures on the holdout, `examples` its results without any text: the log must
-    not reveal the holdout. `data` is its source, number of rows and hash.
+    not reveal the holdout. `data` is its source, number of rows and hash. `exposed` is as in
+    `Iteration`.
     """
 
     loop: str
@@ -553,6 +561,7 @@ class HoldoutUse:
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
 
 def name_of(number: int, id_: str) -> str:
@@ -567,6 +576,7 @@ def seed_of(settings: Settings) -> int:
 
 def facts_of(training: Training) -> dict[str, Any]:
     """The counts and events of a training, for `Iteration.facts`."""
+    before = training.start_eval_loss
     by_step = {str(step): round(figure, 6) for step, figure in training.point_figures}
     return {
         "steps": len(training.steps),
@@ -581,6 +591,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
         **({"point_figures": by_step} if by_step else {}),
+        **({} if before is None else {"start_eval_loss": round(before, 6)}),
     }
 
 

@@ -111,7 +111,7 @@ def _bare(text: str) -> Iterator[Call]:
                 pieces[i] = json.dumps(piece)
             else:
                 pieces[i] = _BARE_NONE.sub("null", _BARE_KEY.sub(r'\1"\2":', piece))
-        with suppress(ValueError, RecursionError):
+        with suppress(ValueError):
             yield Call(name.strip(), read_json("".join(pieces)))
 
 
@@ -181,7 +181,7 @@ def _end_of_value(text: str, start: int) -> int:
 
 def _python_value(text: str) -> Any:
     """A value in JSON or as in Python; else its text, without quotes."""
-    with suppress(ValueError, RecursionError):
+    with suppress(ValueError):
         return read_json(text)
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         return ast.literal_eval(text)

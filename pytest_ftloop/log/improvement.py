@@ -87,6 +87,11 @@ class _Texts:
         return sha256_of(self.examples)
 
 
+def _and_then(record: AnyRecord) -> str:
+    """What replaces a record that was deleted."""
+    return " and train again" if isinstance(record, Iteration | SeedRun) else ""
+
+
 @dataclass(frozen=True)
 class ImprovementLog:
     """The log of one loop: the folder `<log folder>/<loop>`.
@@ -173,10 +178,10 @@ class ImprovementLog:
     def exposed(self) -> tuple[str, ...]:
         """A note for each record that holds a credential: older versions wrote some."""
         return tuple(
-            f"{self.shown(iteration)} holds a credential ({', '.join(iteration.exposed)}): renew "
-            "it, since version control keeps it, then delete the record and train again"
-            for iteration in self.read()
-            if iteration.exposed
+            f"{self.shown(record)} holds a credential ({', '.join(record.exposed)}): renew it, "
+            f"since version control keeps it, then delete the record{_and_then(record)}"
+            for record in self.view.records()
+            if record.exposed
         )
 
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse | Untrained) -> None:
@@ -197,6 +202,10 @@ class ImprovementLog:
         That is one pair of files, or as many as branches that trained it were merged.
         """
         self._remove(self._records(iteration))
+
+    def remove_seed_run(self, run: SeedRun) -> None:
+        """Remove a seed run's files."""
+        self._remove(self.files(run)[:1])
 
     def _records(self, iteration: Iteration) -> list[Path]:
         """The records of an iteration: several where branches that trained it were merged."""

@@ -91,6 +91,14 @@ class LogView:
         """All measurements of the untrained base, by name."""
         return tuple(self._each(_BASE_NAME, LogView._base))
 
+    def records(self) -> Iterator[Iteration | SeedRun | Untrained | Judgement | HoldoutUse]:
+        """Every record of every kind, by name; of an iteration that two branches trained, both."""
+        yield from self._each(RECORD_NAME, LogView._iteration)
+        yield from self._each(_SEED_NAME, LogView._seed_run)
+        yield from self._each(_BASE_NAME, LogView._base)
+        yield from self._each(_VERDICT_NAME, LogView._judgement)
+        yield from self._each(_HOLDOUT_NAME, LogView._holdout_use)
+
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""
         return next(self._matching(RECORD_NAME), None) is None

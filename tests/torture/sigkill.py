@@ -142,8 +142,10 @@ def _differences(case: Case, world: World, reference: Reference) -> Iterator[Fau
     """
     found, wanted = world.contents(), reference.files
     if case.name in ("run", "retrain", "calibrate"):
-        here, there = _untagged(found), _untagged(wanted)
-        yield from (Fault(LOST, f"{name} is missing") for name in sorted(there - here))
+        here, there = untagged(found), untagged(wanted)
+        # A copy of a record is made after it, and not again: it only saves time elsewhere.
+        gone = [name for name in sorted(there - here) if not name.startswith("records/")]
+        yield from (Fault(LOST, f"{name} is missing") for name in gone)
         yield from (Fault(LEFT, f"{name} is left") for name in sorted(here - there))
         return
     for name in sorted(wanted.keys() | found.keys()):
@@ -155,7 +157,7 @@ def _differences(case: Case, world: World, reference: Reference) -> Iterator[Fau
             yield Fault(OTHER, f"{name} is another than without the kill")
 
 
-def _untagged(files: Mapping[str, bytes | None]) -> set[str]:
+def untagged(files: Mapping[str, bytes | None]) -> set[str]:
     """Names without the hashes of what is in the files; two records of a place give it twice."""
     names: dict[str, int] = {}
     for name in files:
