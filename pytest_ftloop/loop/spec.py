@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.core import errors
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
@@ -82,7 +83,7 @@ class Spec:
 def read_spec(file: Path) -> Spec:
     """The spec in a file. Raises `ConfigError` for anything else."""
     try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
+        stated = read_json(read_bytes(file, MOST_BYTES))
     except OSError as error:
         raise _no_spec(file, f"can't be read: {error.strerror}") from None
     except ValueError as error:
@@ -113,7 +114,7 @@ def read_run(file: Path) -> Run | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Run).validate_python(json.loads(file.read_text(encoding="utf-8")))
+        return TypeAdapter(Run).validate_python(read_json(read_bytes(file, MOST_BYTES)))
     except (OSError, ValueError, ValidationError):
         return None
 
@@ -188,6 +189,6 @@ def _replace(file: Path, stated: Any) -> None:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(read_bytes(file, MOST_BYTES))
     except (OSError, ValueError):
         return None

@@ -521,3 +521,19 @@ def test_only_the_loop_file_trusts_a_models_code(
         file.write(f"training: {{{stated}}}\n")
     assert 0 == main(["export", "last", "--merged", "--force"])
     assert [False, trusted] == told
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 9999, "version https://git-lfs"])
+def test_a_damaged_configuration_in_the_cache_is_told(
+    case: Any, capsys: Capture, content: str
+) -> None:
+    """It is one line with what to do, and nothing is exported."""
+    made = case()
+    made.embedded()
+    (made.adapter() / "adapter_config.json").write_text(content)
+    assert 2 == main(["export", "-o", "made"])
+    said = capsys.readouterr().err
+    assert "the adapter in this machine's cache is damaged (adapter_config.json can't be" in said
+    assert "pytest --ftloop-retrain" in said
+    assert "Traceback" not in said
+    assert not (made.folder / "made").exists()
