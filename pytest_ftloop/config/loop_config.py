@@ -58,9 +58,16 @@ from pytest_ftloop.core.credentials import (
     parted,
     texts_with_credentials,
 )
-from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean, shown_path
+from pytest_ftloop.core.errors import (
+    ConfigError,
+    Locate,
+    Location,
+    did_you_mean,
+    shown_path,
+    system_errors_told,
+)
 from pytest_ftloop.core.metrics import is_score, split_name
-from pytest_ftloop.core.records import LOOP_NAME, Iteration, Settings
+from pytest_ftloop.core.records import LOOP_NAME, MOST_BYTES_OF_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
     {
@@ -170,6 +177,7 @@ class LoopConfig:
         return Location(self.source) if self.lines else None
 
 
+@system_errors_told()
 def read_loop_file(path: Path) -> LoopConfig:
     """Read and check a loop file. Raises `ConfigError` with every mistake found."""
     shown = shown_path(path)
@@ -250,6 +258,14 @@ def checked(
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
+    named = {"name": name}
+    if parsed is not None:
+        named |= {f"data.guards.{guard}": guard for guard in parsed.data.guards}
+    for key, word in named.items():
+        if len(word.encode(errors="replace")) > MOST_BYTES_OF_NAME:
+            why = f"name {word[:40]!r}... is longer than {MOST_BYTES_OF_NAME} bytes"
+            cure = "Files are named after it: use a shorter one."
+            mistakes.append(ConfigError(why, where=locate(key), cure=cure))
     if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
             ConfigError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +15,7 @@ from pytest_ftloop.core.credentials import HIDDEN, hidden
 from pytest_ftloop.core.printable import printable, printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,34 @@ class DamagedLogError(LogError):
 
 class StaleLogError(LogError):
     """The log lacks what the loop file now asks for, and training was not allowed."""
+
+
+_CURES = {
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.ENOSPC: "Free some disk space.",
+    errno.EROFS: "It is on a read-only file system: name another place.",
+    errno.EACCES: "Mend its permissions, or name another place.",
+}
+"""What to do about an error of the system."""
+
+
+@contextmanager
+def system_errors_told() -> Iterator[None]:
+    """Raise an `FtloopError` for what the system says of a file: that it is gone, the disk full.
+
+    For whatever is not told in better words where it happens. Of a broken pipe nobody is told.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        name = os.fsdecode(error.filename)
+        raise FtloopError(
+            error.strerror or type(error).__name__,
+            where=Location(name if len(name) <= 120 else f"{name[:60]}...{name[-40:]}"),
+            cure=_CURES.get(error.errno or 0, ""),
+        ) from error
 
 
 def wants_traceback() -> bool:

@@ -18,6 +18,9 @@ SCHEMA_VERSION = 3
 GUARD_NAME = r"[A-Za-z0-9_-]+"
 """The name of a guard: a part of metrics, and of the names of files."""
 
+MOST_BYTES_OF_NAME = 150
+"""Maximum length of the name of a loop or guard: the names of files, 255 bytes, are made of it."""
+
 LOOP_NAME = r"\w([\w.-]*\w)?"
 """The name of a loop, which is a valid name of a folder on every system, and no path."""
 

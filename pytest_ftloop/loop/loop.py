@@ -17,6 +17,7 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_m
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by, next_number
+from pytest_ftloop.core.errors import system_errors_told
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.temporary import sweep_temporary
@@ -94,6 +95,7 @@ class Loop:
     reads: bool = False
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
+    @system_errors_told()
     def run(self) -> LoopResult:
         """Train what the log lacks, also of the loop's seeds. Returns the chain and its best.
 
@@ -109,6 +111,7 @@ class Loop:
                 cycle.base_keeper.measure_missing(best, cycle.progress)
         return self._result(cycle, course, best)
 
+    @system_errors_told()
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
 

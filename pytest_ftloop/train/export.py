@@ -24,6 +24,7 @@ from pytest_ftloop.core.cache import (
 )
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
+from pytest_ftloop.core.records import MOST_BYTES_OF_NAME
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
 def _check_target(folder: Path, force: bool) -> None:
     """Raise `ConfigError` unless the folder is new, empty, or an export to replace by `force`."""
     where = Location(shown_path(folder))
+    if len(os.fsencode(folder.name)) > MOST_BYTES_OF_NAME:
+        raise ConfigError(f"its name is longer than {MOST_BYTES_OF_NAME} bytes", where=where)
     if not folder.exists():
         return
     if not folder.is_dir():
