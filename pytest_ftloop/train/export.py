@@ -19,6 +19,7 @@ from pytest_ftloop.core.cache import adapter_at_hand, cache_folder, sweep_cache
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
 from pytest_ftloop.core.leftovers import sweep
+from pytest_ftloop.core.sums import SUMS, damaged_file
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def export(
         raise ConfigError(f"the adapter can't be merged: {base.problem}")
     with _written_whole(folder) as making:
         for file in plain_files(adapter):
+            if file.name == SUMS:  # of the cache: the config changes
+                continue
             copy = making / file.relative_to(adapter)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy, follow_symlinks=False)
@@ -110,6 +113,13 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
     if folder := adapter_at_hand(iteration):
         plain_files(folder)
+        if damaged := damaged_file(folder):
+            raise FtloopError(
+                f"the adapter of iteration {iteration.name} is damaged: {damaged} in this "
+                "machine's cache is not what was written",
+                where=Location(shown_path(folder / damaged)),
+                cure=how_to_make(),
+            )
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(
