@@ -6,8 +6,8 @@ unchanged loop never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by, next_number
 from pytest_ftloop.core.errors import system_errors_told
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
-from pytest_ftloop.core.temporary import sweep_temporary
 from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
@@ -34,6 +32,7 @@ from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
+from pytest_ftloop.loop.hold import held
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
@@ -287,18 +286,10 @@ class Loop:
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
 
-    @contextmanager
-    def _locked(self, log: ImprovementLog) -> Iterator[Path]:
-        """A context that holds the log's lock, and gives the lock's file.
-
-        What killed processes left is removed first.
-        """
+    def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
+        """A context that holds the log's lock, and gives the lock's file."""
         waiting = f"{self.config.name}: waiting for another process"
-        with locked(log.folder, lambda: self.progress.working(waiting)) as lock:
-            log.sweep()
-            sweep_cache()
-            sweep_temporary()
-            yield lock
+        return held(log, lambda: self.progress.working(waiting))
 
 
 def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:

@@ -20,11 +20,14 @@ from pytest_ftloop.core.cache import (
     adapter_config,
     adapter_place,
     cache_folder,
+    sweep_cache,
     why_no_adapter,
 )
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
+from pytest_ftloop.core.leftovers import sweep
 from pytest_ftloop.core.records import MOST_BYTES_OF_NAME
+from pytest_ftloop.core.sums import SUMS, damaged_file
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -80,8 +83,10 @@ def export(
     `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
     replaces it if it is an export.
     """
+    sweep_cache()
     adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
+    sweep(folder.parent, folder.name)  # an export that was killed as it took another's place
     _check_target(folder, force)
     config = adapter_config(adapter) or {}
     trained_on = str(config.get("base_model_name_or_path") or "")
@@ -90,6 +95,8 @@ def export(
         raise ConfigError(f"the adapter can't be merged: {base.problem}")
     with _written_whole(folder) as making:
         for file in plain_files(adapter):
+            if file.name == SUMS:  # of the cache: the config changes
+                continue
             copy = making / file.relative_to(adapter)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy, follow_symlinks=False)
@@ -115,6 +122,13 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     if (place := adapter_place(iteration)).exists():
         plain_files(place)
     if folder := adapter_at_hand(iteration):
+        if damaged := damaged_file(folder):
+            raise FtloopError(
+                f"the adapter of iteration {iteration.name} is damaged: {damaged} in this "
+                "machine's cache is not what was written",
+                where=Location(shown_path(folder / damaged)),
+                cure=how_to_make(),
+            )
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(
