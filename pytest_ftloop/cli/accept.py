@@ -13,6 +13,7 @@ from pytest_ftloop.cli.command import (
     report,
     where_argument,
 )
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
             f"ftloop show {iteration.number} prints those of the iteration.",
         )
     file = config.file
-    before = file.read_bytes().decode("utf-8")
+    before = read_bytes(file).decode("utf-8")
     after = with_settings(before, config.with_credentials(iteration.settings), config.source)
     for setting, old, new in changes(config.settings, iteration.settings):
         print(f"{setting}: {_shown(old)} -> {_shown(new)}")

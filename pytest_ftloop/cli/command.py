@@ -16,6 +16,8 @@ from pytest_ftloop.core.errors import FtloopError, wants_traceback
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from pytest_ftloop.log import ImprovementLog
+
 HOLDS, FAILED, ERROR, STALE = 0, 1, 2, 3
 """Exit codes: all gates hold; a gate failed; an error; the log is out of date or incomplete."""
 
@@ -58,6 +60,12 @@ def report(error: FtloopError) -> int:
         print(hidden("".join(traceback.format_exception(error))), file=sys.stderr)
     print(error, file=sys.stderr)
     return ERROR
+
+
+def report_exposed(log: ImprovementLog) -> None:
+    """Name on stderr the records of a log that hold a credential."""
+    for note in log.exposed():
+        print(f"warning: {note}", file=sys.stderr)
 
 
 def iteration_argument(to: argparse.ArgumentParser) -> None:

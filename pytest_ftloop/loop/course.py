@@ -42,7 +42,6 @@ def turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
 
 def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
     log, planner = cycle.improvement_log, cycle.planner
-    log.sweep()
     before = log.read()
     _ = planner.policy  # made now, so that a mistake in it shows before an hour of training
     logged = () if afresh else before
@@ -59,8 +58,7 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
         plan = _as_accepted(plan, known, before)
         number = known.number if known else next_number((*before, *logged))
         if kept := _kept(cycle, plan):
-            written = log.append(replace(kept, number=number))
-            log.remove_others(written)
+            written = log.put(replace(kept, number=number))
             restored.append(written.id)
         else:
             if data_findings is None:  # once, and not at all if every iteration can be restored

@@ -258,8 +258,7 @@ def decide(cycle: Cycle, current: Turn, draft: Iteration) -> Iteration:
 
 def log(cycle: Cycle, draft: Iteration) -> Iteration:
     """Write the iteration to the log, in place of an older record of it. Returns it as written."""
-    written = cycle.improvement_log.append(draft)
-    cycle.improvement_log.remove_others(written)
+    written = cycle.improvement_log.put(draft)
     for other in cycle.improvement_log.read():
         if is_unscored(other) and other.weights == written.weights and other.id != written.id:
             cycle.improvement_log.remove(other)  # it is scored now, by another scorer
@@ -283,7 +282,7 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
             _keep_base(cycle, current, run)  # scored before the first step
         draft = evaluate(cycle, current, run)
         draft = replace(draft, decision=Decision("stop", UNSCORED, "it is not scored yet"))
-        cycle.improvement_log.remove_others(cycle.improvement_log.append(draft))
+        cycle.improvement_log.put(draft)
         is_kept = True
 
     try:
@@ -361,6 +360,7 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
         history=current.chain,
+        adjustments=current.plan.adjustments,
         metric=config.metric_of(current.chain),
         train=inputs.train.examples,
         eval=inputs.eval.examples,
@@ -396,7 +396,7 @@ def _take_back_decision(
     A decision left in the log would be followed again, even after the user has fixed the policy.
     """
     pending = replace(last, decision=Decision("stop", PENDING, ""))
-    cycle.improvement_log.remove_others(cycle.improvement_log.append(pending))
+    cycle.improvement_log.put(pending)
     settings = ", ".join(f"{a.setting} {a.after}" for a in plan.adjustments)
     return ConfigError(
         f"the settings chosen for the next iteration ({settings}) can't be trained: "

@@ -6,8 +6,8 @@ unchanged loop never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_at_hand, records_folder
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
 from pytest_ftloop.core.chain import best_of, chosen_by
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
+from pytest_ftloop.core.temporary import sweep_temporary
 from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
@@ -26,6 +27,7 @@ from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
+from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.ahead import AheadBackend, why_not_ahead
@@ -227,6 +229,9 @@ class Loop:
             chain, plan = cycle.planner.walk(log.read())
             check_chain(chain, self.config, cycle.inputs, log)
             if plan is None:
+                if not self.options.replay and has_leftovers(log.view.files.names()):
+                    with self._locked(log):
+                        pass  # they are swept
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
@@ -297,10 +302,18 @@ class Loop:
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
 
-    def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
-        """A context that holds the log's lock, and gives the lock's file."""
+    @contextmanager
+    def _locked(self, log: ImprovementLog) -> Iterator[Path]:
+        """A context that holds the log's lock, and gives the lock's file.
+
+        What killed processes left is removed first.
+        """
         waiting = f"{self.config.name}: waiting for another process"
-        return locked(log.folder, lambda: self.progress.working(waiting))
+        with locked(log.folder, lambda: self.progress.working(waiting)) as lock:
+            log.sweep()
+            sweep_cache()
+            sweep_temporary()
+            yield lock
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:

@@ -6,12 +6,12 @@ refused. Texts are not escaped: whoever shows them has to make them inert.
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.records import Severity
 from pytest_ftloop.gate.verdict import Kind, MetricKind
@@ -289,7 +289,7 @@ def from_json(content: bytes) -> PullRequestReport:
 def _version(content: bytes) -> int | None:
     """The schema version in the file, whatever else it contains; None if there is none."""
     try:
-        stated = json.loads(content)["schema_version"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        stated = read_json(content)["schema_version"]
+    except (ValueError, LookupError, TypeError):
         return None
     return stated if type(stated) is int else None
