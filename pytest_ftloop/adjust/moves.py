@@ -27,6 +27,7 @@ from pytest_ftloop.adjust.state import (
     RATE,
     RATES,
     RSLORA,
+    START,
     TIGHT,
     TOO_HIGH,
     WARMUP,
@@ -76,7 +77,7 @@ def climb(state: State) -> Adjustments:
     if found is None:
         return ()
     fall = _evidence(found, "eval_fall", 1)
-    late = _evidence(found, "eval_fall_last_quarter", 0)
+    late = _late_fall(found)
     if found.kind == "not-learning":
         return _up(state, 10, _because(state, found))
     if state.rate >= HIGH_RATE:
@@ -236,7 +237,8 @@ def _next_of(state: State, setting: str, ladder: Iterable[float], because: str) 
 
 def _rank(state: State, rank: int, because: str) -> Adjustments:
     before, alpha = state.get(RANK), state.get(ALPHA)
-    if not RANKS[0] <= rank <= RANKS[1]:
+    # An adapter that goes on being trained keeps its rank.
+    if not RANKS[0] <= rank <= RANKS[1] or state.get(START) is not None:
         return ()
     # rsLoRA scales by alpha / sqrt(r), LoRA by alpha / r; peft accepts whole numbers only.
     root = bool(state.get(RSLORA))
@@ -251,6 +253,17 @@ def _evidence(found: Finding, name: str, default: float) -> float:
     """A figure of a finding; a user's finding of the same kind may lack it."""
     value = found.evidence.get(name, default)
     return float(value) if isinstance(value, int | float) else default
+
+
+def _late_fall(found: Finding) -> float:
+    """The fall of the eval loss in the last quarter, if it fell evenly since the point before it.
+
+    Older records have the figure itself.
+    """
+    since, last = _evidence(found, "since_step", 0), _evidence(found, "last_step", 0)
+    if last <= since:
+        return _evidence(found, "eval_fall_last_quarter", 0)
+    return _evidence(found, "eval_fall_since", 0) * min(1.0, 0.25 * last / (last - since))
 
 
 def _because(state: State, found: Finding) -> str:

@@ -20,6 +20,7 @@ RATE, WARMUP = "training.learning_rate", "training.warmup_steps"
 EPOCHS, MAX_STEPS = "training.num_train_epochs", "training.max_steps"
 RANK, ALPHA, DROPOUT = "lora.r", "lora.lora_alpha", "lora.lora_dropout"
 DECAY, RSLORA = "training.weight_decay", "lora.use_rslora"
+START = "lora.init_from"
 
 DEFAULTS: Mapping[str, Any] = {
     RATE: 2e-5,
@@ -74,6 +75,9 @@ TOO_HIGH = frozenset({"diverged", "non-finite"})
 """The kinds of finding that mean the learning rate is too high."""
 
 PROMISING = frozenset({"underfit", "not-learning"})
+
+ANSWERED = TOO_HIGH | PROMISING | {"oscillation", "overfitting", "overconfidence", "converged"}
+"""Kinds of findings that the rules answer with a change of settings."""
 """The kinds of finding that promise a gain from more training or a higher rate."""
 
 Adjustments = tuple[Adjustment, ...]

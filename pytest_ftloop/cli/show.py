@@ -15,11 +15,12 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
+from pytest_ftloop.core.chain import named
 from pytest_ftloop.core.errors import LogError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.loop.workspace import Logged
@@ -95,9 +96,8 @@ def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
             if logged.iterations
         ]
     else:
-        found = next(
-            (f for test in _MEANINGS if (f := [k for k in known if test(k[0], wanted)])), []
-        )
+        meant = {id(i) for i in named([iteration for iteration, _ in known], wanted)}
+        found = [pair for pair in known if id(pair[0]) in meant]
     if len(found) == 1:
         return found[0]
     several = len(logs) > 1
@@ -112,16 +112,6 @@ def chosen(wanted: str, logs: Sequence[Logged]) -> tuple[Iteration, Logged]:
         f"iteration {wanted!r} matches {len(found)}: {candidates}",
         cure="Write more of the id, or give the loop's file or log folder as PATH.",
     )
-
-
-_MEANINGS: tuple[Callable[[Iteration, str], bool], ...] = (
-    lambda it, wanted: it.name == wanted,
-    lambda it, wanted: wanted.isdecimal() and it.number == int(wanted),
-    lambda it, wanted: it.fingerprint.startswith(wanted.lower()) and bool(wanted),
-    lambda it, wanted: "-" in wanted and it.name.startswith(wanted.lower()),
-)
-"""How ITERATION is read. The first that matches counts: a name, a number, the start of an id, the
-start of a name. A number comes before an id, which can begin with the same digits."""
 
 
 COMMAND = Command(

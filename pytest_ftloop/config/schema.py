@@ -13,6 +13,15 @@ TRAIN_EXTRA = ("torch", "transformers", "trl", "peft", "datasets")
 """The libraries of the train extra that a loop imports."""
 
 
+INIT_FROM = {
+    "init_from": {
+        "type": ["string", "integer"],
+        "description": "the adapter to go on from: best, baseline, an iteration or a folder",
+    }
+}
+"""The key of `lora` that is no argument of LoraConfig."""
+
+
 def loop_file_schema() -> dict[str, Any]:
     """The JSON schema of a loop file; with the train extra, also of peft's and trl's settings."""
     from pytest_ftloop.config.sections import json_schema
@@ -26,6 +35,7 @@ def loop_file_schema() -> dict[str, Any]:
 
         shared = schema.setdefault("$defs", {})
         properties["lora"] |= _arguments_schema(LoraConfig, "lora", (), shared)
+        properties["lora"]["properties"] |= INIT_FROM
         properties["training"] |= _arguments_schema(SFTConfig, "training", REFUSED, shared)
     return schema
 
@@ -134,7 +144,8 @@ REFUSED = {
     "auto_find_batch_size": "after an out-of-memory error the iteration continues from its last "
     "evaluation point with half the batch size and twice the accumulation steps",
     "load_best_model_at_end": "the result of an iteration already is its best evaluation point",
-    "resume_from_checkpoint": "every iteration starts from the clean base model",
+    "resume_from_checkpoint": "every iteration starts from the clean base model, or from "
+    "lora.init_from",
     "eval_delay": "eval_strategy and eval_steps determine when the eval set is measured",
     "eval_on_start": "the untrained base is always measured, once per loop",
     "eval_packing": "the eval set is never packed, since each example has its own figures",

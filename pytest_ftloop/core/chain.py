@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import figure_of, metric_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pytest_ftloop.core.records import ExampleResult, Iteration
 
@@ -33,6 +33,21 @@ def chain_from(iterations: Sequence[Iteration], fingerprint: str) -> tuple[Itera
         waiting = [i for i in waiting if i.id not in ids]
         following = next((i for i in waiting if i.parent in ids), None)
     return tuple(chain)
+
+
+def named(iterations: Sequence[Iteration], wanted: str) -> list[Iteration]:
+    """The iterations that a user's word names: none, one, or several.
+
+    The first meaning that fits counts: a name, a number, the start of an id, the start of a name. A
+    number comes before an id, which can begin with the same digits.
+    """
+    meanings: tuple[Callable[[Iteration], bool], ...] = (
+        lambda it: it.name == wanted,
+        lambda it: wanted.isdecimal() and it.number == int(wanted),
+        lambda it: it.fingerprint.startswith(wanted.lower()) and bool(wanted),
+        lambda it: "-" in wanted and it.name.startswith(wanted.lower()),
+    )
+    return next((found for fits in meanings if (found := [*filter(fits, iterations)])), [])
 
 
 def next_number(iterations: Iterable[Iteration]) -> int:

@@ -188,7 +188,8 @@ class Training:
     `planned_steps`. `recoveries` describes each recovery from an out-of-memory error.
     `noisy_forwards` is whether dropout or NEFTune raised the losses of `trained`. `point_figures`
     are (step, figure) of the evaluation points that the best one was chosen among, where it was
-    chosen by another metric than the eval loss.
+    chosen by another metric than the eval loss. `start_eval_loss` is that before the first step of
+    a run that goes on from an adapter.
     """
 
     steps: tuple[StepLog, ...]
@@ -208,6 +209,7 @@ class Training:
     trained: tuple[TrainedExample, ...] = ()
     noisy_forwards: bool = False
     point_figures: tuple[tuple[int, float], ...] = ()
+    start_eval_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -571,6 +573,7 @@ def seed_of(settings: Settings) -> int:
 
 def facts_of(training: Training) -> dict[str, Any]:
     """The counts and events of a training, for `Iteration.facts`."""
+    before = training.start_eval_loss
     by_step = {str(step): round(figure, 6) for step, figure in training.point_figures}
     return {
         "steps": len(training.steps),
@@ -585,6 +588,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "ended_early": training.ended_early,
         "recoveries": list(training.recoveries),
         **({"point_figures": by_step} if by_step else {}),
+        **({} if before is None else {"start_eval_loss": round(before, 6)}),
     }
 
 

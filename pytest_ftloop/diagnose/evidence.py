@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ExampleResult,
         HoldoutUse,
         Iteration,
+        Settings,
         StepLog,
         TrainedExample,
         Training,
@@ -76,7 +77,8 @@ class Evidence:
     the eval set where only that is known, else 0. `of_lora` is False if the whole model is trained,
     None if that is unknown: remedies then name nothing of LoRA. `lifted` is what was gained over
     the untrained base, which passes `base_passes` of the eval examples, of which `broken_of_base`
-    fail now; `forgotten` are the guards that got worse. The other fields are those of `Training`.
+    fail now; `forgotten` are the guards that got worse. `settings` are those in force, from which
+    remedies are worded. The other fields are those of `Training`.
     What is unknown (curves of another trainer come without data) is empty or None, and the rules
     that need it are silent.
     """
@@ -117,6 +119,7 @@ class Evidence:
     base_passes: int = 0
     broken_of_base: tuple[str, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
+    settings: Settings | None = None
 
     @classmethod
     def of(

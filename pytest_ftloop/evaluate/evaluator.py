@@ -51,8 +51,9 @@ class Evaluator:
     """Measures a causal language model, and leaves its mode and all random states unchanged.
 
     `model` must be one that SFTTrainer prepared, with trl's fused LM head. `autocast` opens the
-    trainer's mixed-precision context. `batch_size` is in examples. `chat_template` is the one that
-    trl uses instead of the tokenizer's own, if any.
+    trainer's mixed-precision context. `batch_size` is in examples, and `generation_batch` that of
+    generation (0: the same). `chat_template` is the one that trl uses instead of the tokenizer's
+    own, if any.
     """
 
     model: Any
@@ -60,6 +61,7 @@ class Evaluator:
     batch_size: int
     autocast: Callable[[], contextlib.AbstractContextManager[Any]]
     chat_template: str | None = None
+    generation_batch: int = 0
 
     @property
     def renderer(self) -> Renderer:
@@ -111,7 +113,8 @@ class Evaluator:
         # lower limit would cut the outputs of the others.
         tight = [[pair] for pair in prompts if len(pair[1]) + max_new_tokens > room]
         roomy = [pair for pair in prompts if len(pair[1]) + max_new_tokens <= room]
-        batches = [*tight, *_batches(roomy, self.batch_size, key=lambda pair: len(pair[1]))]
+        size = self.generation_batch or self.batch_size
+        batches = [*tight, *_batches(roomy, size, key=lambda pair: len(pair[1]))]
         with measuring(self.model), self.autocast():
             for batch in batches:
                 longest = len(batch[0][1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -95,13 +96,24 @@ def _link(path: Path) -> LogError:
     )
 
 
-def unwritable(folder: Path, error: OSError) -> LogError:
+class UnwritableError(LogError):
+    """A log can't be written; `is_full`: because its disk is full."""
+
+    is_full = False
+
+
+def unwritable(folder: Path, error: OSError) -> UnwritableError:
     """The error for a log folder that can't be written."""
-    return LogError(
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    made = UnwritableError(
         f"the improvement log can't be written: {error.strerror}",
         where=Location(shown_path(folder)),
-        cure="Mend the folder's permissions, or name another with --ftloop-log DIR.",
+        cure="Make room on its disk, or name another folder with --ftloop-log DIR."
+        if is_full
+        else "Mend the folder's permissions, or name another with --ftloop-log DIR.",
     )
+    made.is_full = is_full
+    return made
 
 
 def _most(name: str) -> int:

@@ -203,6 +203,10 @@ class ImprovementLog:
         """
         self._remove(self._records(iteration))
 
+    def remove_seed_run(self, run: SeedRun) -> None:
+        """Remove a seed run's files."""
+        self._remove(self.files(run)[:1])
+
     def _records(self, iteration: Iteration) -> list[Path]:
         """The records of an iteration: several where branches that trained it were merged."""
         found = sorted(self.folder.glob(f"*-{iteration.id}*.yaml"))

@@ -168,6 +168,7 @@ class AheadBackend:
             metric=ahead.metric,
             base_eval_loss=ahead.base_eval_loss,
             afresh=self._afresh,
+            start=self._inputs.start.as_text() if self._inputs.start else {},
         )
         assert self._executor is not None
         return _Begun(ahead, spec, self._executor.submit(spec.write()))

@@ -22,13 +22,13 @@ def doubts(iteration: Iteration, logged: Logged) -> Iterator[str]:
     config, inputs = logged.config, logged.inputs
     if config is not None and inputs is None:
         yield "The loop's data can't be loaded, so it is not known whether it is out of date."
-    if config is not None and inputs is not None:
-        start = inputs.fingerprint(config, config.settings)
-        if iteration.id not in {known.id for known in chain_from(logged.iterations, start)}:
-            yield (
-                "It is out of date: the settings, data, scoring or model of the loop file have "
-                "changed since."
-            )
+    elif config is not None and iteration.id not in {
+        known.id for known in chain_from(logged.iterations, logged.start)
+    }:
+        yield (
+            "It is out of date: the settings, data, scoring or model of the loop file have "
+            "changed since."
+        )
     if why := why_incomplete(iteration):
         yield f"It is incomplete: {why}."
     if config is not None:

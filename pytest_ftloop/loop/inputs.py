@@ -34,7 +34,7 @@ from pytest_ftloop.data.sources import describe
 from pytest_ftloop.evaluate.scored import Scorer, UserScorer
 from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.evaluate.set_metrics import load_set_metrics
-from pytest_ftloop.train.task import Guard, Task, train_sample
+from pytest_ftloop.train.task import INIT_FROM, Guard, Start, Task, train_sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,7 +47,8 @@ class Inputs:
     `tokenizer` is what the loop file changes in the base model's, empty if nothing. Without a
     `scorer` it is scored without text. `set_metrics` are its metrics of the whole eval set. `notes`
     say what an identity does not cover. `guards` are the rows that must not get worse,
-    `guard_identities` what decides their figures, by guard.
+    `guard_identities` what decides their figures, by guard. `start` is the adapter that trainings
+    go on from, if `lora.init_from` names one (see `warm_start`).
     """
 
     train: DataSet
@@ -60,6 +61,7 @@ class Inputs:
     set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
     guard_identities: Mapping[str, Any] = field(default_factory=dict)
+    start: Start | None = None
 
     @classmethod
     def of(cls, config: LoopConfig, hook: UserScorer | None, *, imports: bool = True) -> Inputs:
@@ -217,7 +219,15 @@ class Inputs:
             candidates=config.scoring.choices or tuple(expected),
             locate=config.locate,
             guards=self.guards,
+            start=self.start,
         )
+
+    def own_settings(self, config: LoopConfig) -> Settings:
+        """The loop file's settings, with the hash of the adapter that its `init_from` names."""
+        if self.start is None:
+            return config.settings
+        lora = {**config.settings.lora, INIT_FROM: self.start.adapter}
+        return replace(config.settings, lora=lora)
 
     def group(self, config: LoopConfig, settings: Settings) -> str:
         """The fingerprint without the seed. Runs that share it differ by chance alone."""
@@ -276,9 +286,11 @@ def model_name(config: LoopConfig) -> str | None:
 
 
 def model_facts(config: LoopConfig, inputs: Inputs) -> Mapping[str, Any]:
-    """What a record holds of the base besides its identity: a folder's name, the tokenizer."""
+    """What a record holds of base and start besides identities: a folder's name, the tokenizer."""
     name = {"model": model_name(config)} if inputs.model.startswith("folder:") else {}
-    return {**name, **({"tokenizer": dict(inputs.tokenizer)} if inputs.tokenizer else {})}
+    start = {INIT_FROM: inputs.start.as_fact()} if inputs.start else {}
+    tokenizer = {"tokenizer": dict(inputs.tokenizer)} if inputs.tokenizer else {}
+    return {**name, **tokenizer, **start}
 
 
 def _fits(iteration: Iteration, name: str) -> bool:
@@ -327,9 +339,15 @@ def data_of(
 def with_limit(
     data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
 ) -> Mapping[str, Mapping[str, Any]]:
-    """What a record holds of the data, with the limit of the outputs that were generated."""
+    """What a record holds of the data, with the limit of the outputs that were generated.
+
+    Where none are yet, nothing is said of a limit, also where `data` is another record's.
+    """
     if not evaluation.max_new_tokens:
-        return data
+        if all(row.passed is not None for row in evaluation.examples):
+            return data
+        of_eval = {key: value for key, value in data["eval"].items() if key != "max_new_tokens"}
+        return {**data, "eval": of_eval}
     return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
 
 

@@ -6,8 +6,8 @@ unchanged loop never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chosen_by
-from pytest_ftloop.core.progress import Progress, Silent
+from pytest_ftloop.core.progress import Progress, Silent, until_done
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
-from pytest_ftloop.core.temporary import sweep_temporary
 from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
@@ -35,6 +33,7 @@ from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.course import Course, turn_until_it_stops
 from pytest_ftloop.loop.cycle import Cycle
+from pytest_ftloop.loop.hold import held
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
@@ -45,6 +44,7 @@ from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.shares import number_of_workers
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
+from pytest_ftloop.loop.warm_start import warm_started
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
@@ -95,14 +95,15 @@ class Loop:
         One process trains a loop at a time; the others wait, and then find it up to date. In a
         replay nothing is trained: `StaleLogError` names what is missing.
         """
-        cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).complete_seeds(best)
-        if needs_base(self.config) and not self.options.replay:
-            with self._locked(cycle.improvement_log):
-                cycle.base_keeper.measure_missing(best, cycle.progress)
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            cycle = self._cycle_begun = self._cycle()
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).complete_seeds(best)
+            if needs_base(self.config) and not self.options.replay:
+                with self._locked(cycle.improvement_log):
+                    cycle.base_keeper.measure_missing(best, cycle.progress)
+            return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
@@ -114,7 +115,8 @@ class Loop:
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
         rules = tuple(rules) or own
-        judged = self._acceptance(cycle).judge(result, rules)
+        with until_done(self.progress):
+            judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
     def compare_gates(self, result: LoopResult) -> LoopResult:
@@ -125,10 +127,11 @@ class Loop:
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).train_seeds(best, seeds, "calibration")
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).train_seeds(best, seeds, "calibration")
+            return self._result(cycle, course, best)
 
     def outlook(self) -> Outlook:
         """What comes next, according to the log. Trains nothing.
@@ -139,7 +142,7 @@ class Loop:
         planner = cycle.planner
         chain, plan = planner.walk(logged)
         if not chain:
-            raise stale_error(self.config, cycle.inputs, logged)
+            raise stale_error(cycle.config, cycle.inputs, logged)
         decision = chain[-1].decision
         if plan is not None and plan.parent is not None:
             return Outlook(chain, plan.parent, plan.adjustments, decision.because, is_planned=True)
@@ -175,9 +178,10 @@ class Loop:
         inputs = read_inputs(self.config, log) if self.reads else Inputs.of(self.config, self.hook)
         if not trains:
             inputs = inputs.with_logged_model(self.config, log.read())
+        config, inputs = warm_started(self.config, inputs, log)
         recall(inputs, log, self.progress)
         notes = list(inputs.notes)
-        backend = self._backend(inputs, notes) if trains else self._local(inputs)
+        backend = self._backend(config, inputs, notes) if trains else self._local(config, inputs)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
         may_explore = self.options.explore or self.options.iterations is not None
@@ -186,29 +190,29 @@ class Loop:
         store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
         store.notes.extend(notes)
         return Cycle(
-            config=self.config,
+            config=config,
             inputs=inputs,
             improvement_log=log,
-            planner=Planner(self.config, inputs, log, self.adjust_hook, limit, explores),
+            planner=Planner(config, inputs, log, self.adjust_hook, limit, explores),
             backend=backend,
             store=store,
             progress=self.progress,
             user_diagnosis=self.diagnose_hook,
         )
 
-    def _local(self, inputs: Inputs) -> Backend:
-        return (self.backend or backends.local)(self.config, inputs, self.progress)
+    def _local(self, config: LoopConfig, inputs: Inputs) -> Backend:
+        return (self.backend or backends.local)(config, inputs, self.progress)
 
-    def _backend(self, inputs: Inputs, notes: list[str]) -> Backend:
+    def _backend(self, config: LoopConfig, inputs: Inputs, notes: list[str]) -> Backend:
         """What trains: here, or if several are to train at once, ahead in workers too."""
-        local, stated = self._local(inputs), self.options.parallel or self.config.loop.parallel
+        local, stated = self._local(config, inputs), self.options.parallel or config.loop.parallel
         if stated == 1 or (count := number_of_workers(stated)) == 1:
             return local
-        if why := why_not_ahead(self.config, inputs):
+        if why := why_not_ahead(config, inputs):
             notes.append(f"one training at a time, not {stated}: {why}")
             return local
         return AheadBackend(
-            self.config,
+            config,
             inputs,
             self.progress,
             local,
@@ -227,7 +231,7 @@ class Loop:
         if not self.options.retrain:
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
-            check_chain(chain, self.config, cycle.inputs, log)
+            check_chain(chain, cycle.config, cycle.inputs, log)
             if plan is None:
                 if not self.options.replay and has_leftovers(log.view.files.names()):
                     with self._locked(log):
@@ -235,7 +239,7 @@ class Loop:
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
-                raise stale_error(self.config, cycle.inputs, log.read(), prospect)
+                raise stale_error(cycle.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
         with self._locked(log) as lock:
@@ -302,18 +306,10 @@ class Loop:
             note.is_file() and note.read_text(encoding="utf-8") == self.options.run_id
         )
 
-    @contextmanager
-    def _locked(self, log: ImprovementLog) -> Iterator[Path]:
-        """A context that holds the log's lock, and gives the lock's file.
-
-        What killed processes left is removed first.
-        """
+    def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
+        """A context that holds the log's lock, and gives the lock's file."""
         waiting = f"{self.config.name}: waiting for another process"
-        with locked(log.folder, lambda: self.progress.working(waiting)) as lock:
-            log.sweep()
-            sweep_cache()
-            sweep_temporary()
-            yield lock
+        return held(log, lambda: self.progress.working(waiting))
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:

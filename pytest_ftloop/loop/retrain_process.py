@@ -12,7 +12,7 @@ from pytest_ftloop.config.loop_config import Mixture
 from pytest_ftloop.core.errors import DataError, FtloopError
 from pytest_ftloop.core.records import SeedRun, Settings
 from pytest_ftloop.data.identity import model_path
-from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log import FOLDER, ImprovementLog
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -37,6 +37,7 @@ def _train(request: dict[str, Any]) -> None:
     from pytest_ftloop.core.progress import Silent
     from pytest_ftloop.loop import backend as backends
     from pytest_ftloop.loop.inputs import Inputs, data_facts, sampled, with_limit
+    from pytest_ftloop.loop.warm_start import warm_started
 
     loop_file, here = Path(request["loop_file"]), Path(request["here"])
     in_commit = read_loop_file(loop_file)
@@ -45,7 +46,8 @@ def _train(request: dict[str, Any]) -> None:
     # Trackers would write to the worktree, which is removed afterwards.
     settings = replace(settings, training={**settings.training, "report_to": "none"})
     config = replace(config, settings=settings)
-    inputs = Inputs.of(config, None)
+    log = ImprovementLog(config.folder / FOLDER / config.name)
+    config, inputs = warm_started(config, Inputs.of(config, None), log)
     train = {**data_facts(inputs.train), "sampled": sampled(config, inputs.train)}
     data = {"train": train, **inputs.measured_data}
     for role in ("train", "eval"):

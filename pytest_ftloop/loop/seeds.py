@@ -14,9 +14,10 @@ from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.chain import chosen_by
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.metrics import best_metrics
-from pytest_ftloop.core.records import Iteration, SeedRole, SeedRun, Settings, seed_of
+from pytest_ftloop.core.records import Iteration, Run, SeedRole, SeedRun, Settings, seed_of
 from pytest_ftloop.core.runs import Measured, decisive, in_environment, runs_of
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.aside import drop_unscored, keep_unscored, written
 from pytest_ftloop.loop.ahead import Ahead, workers_of, working_ahead
 from pytest_ftloop.loop.inputs import with_limit
 from pytest_ftloop.loop.trained import keep_trained
@@ -125,7 +126,7 @@ class SeedTrainer:
         self, iteration: Iteration, settings: Settings, fingerprint: str, role: SeedRole
     ) -> SeedRun:
         """Train these settings, or evaluate them again; log the run, and keep it in the store."""
-        cycle, seed = self.cycle, seed_of(settings)
+        cycle, seed, log = self.cycle, seed_of(settings), self.cycle.improvement_log
         weights = cycle.inputs.weights(settings)
         training = self._training(iteration, settings)
         if known := cycle.again.evaluable(settings, iteration.environment):
@@ -137,35 +138,50 @@ class SeedTrainer:
             cycle.progress.iteration(
                 f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
             )
+
+            def keep(unscored: Run) -> None:
+                keep_trained(weights, unscored)
+                keep_unscored(log, self._record(iteration, settings, fingerprint, role, unscored))
+
             run = cycle.backend.train(
                 settings,
                 name=training.name,
                 adapter=training.adapter,
                 base_eval_loss=training.base_eval_loss,
                 metric=training.metric,
+                keep=keep,
             )
             keep_trained(weights, run)
-        written = cycle.improvement_log.append_seed_run(
-            SeedRun(
-                loop=iteration.loop,
-                iteration=iteration.id,
-                seed=seed,
-                role=role,
-                fingerprint=fingerprint,
-                group=cycle.inputs.group(cycle.config, settings),
-                weights=weights,
-                adapter=run.adapter,
-                scoring=iteration.scoring,
-                data=with_limit(iteration.data, run.evaluation),
-                metrics=best_metrics(run.evaluation, cycle.inputs.set_metrics),
-                environment=run.environment,
-                cost=run.cost,
-                examples=run.evaluation.examples,
-                guards=run.evaluation.guards,
-            )
+        record = self._record(iteration, settings, fingerprint, role, run)
+        logged = written(log, lambda log: log.append_seed_run(record), adapter_folder(weights))
+        drop_unscored(log, logged)
+        cycle.store.keep(logged, log)
+        cycle.progress.ended(logged.metrics)
+        return logged
+
+    def _record(
+        self, iteration: Iteration, settings: Settings, fingerprint: str, role: SeedRole, run: Run
+    ) -> SeedRun:
+        """The record of a run of these settings."""
+        inputs, evaluation = self.cycle.inputs, run.evaluation
+        is_scored = all(row.passed is not None for row in evaluation.examples)
+        return SeedRun(
+            loop=iteration.loop,
+            iteration=iteration.id,
+            seed=seed_of(settings),
+            role=role,
+            fingerprint=fingerprint,
+            group=inputs.group(self.cycle.config, settings),
+            weights=inputs.weights(settings),
+            adapter=run.adapter,
+            scoring=iteration.scoring,
+            data=with_limit(iteration.data, evaluation),
+            metrics=best_metrics(evaluation, inputs.set_metrics if is_scored else {}),
+            environment=run.environment,
+            cost=run.cost,
+            examples=evaluation.examples,
+            guards=evaluation.guards,
         )
-        cycle.store.keep(written, cycle.improvement_log)
-        return written
 
 
 def runs_here(log: ImprovementLog, iteration: Iteration) -> tuple[Measured, ...]:

@@ -18,9 +18,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Spec:
     `fingerprint` is what the worker must come to as well: else the loop, its data or its code has
     changed since. `log` is the folder of the loop's log, which the worker does not touch: two logs
     of one loop file have runs of their own. `name`, `adapter`, `metric` and `base_eval_loss` are as
-    in `Backend.train`. With `afresh` an earlier process's run is not taken.
+    in `Backend.train`. With `afresh` an earlier process's run is not taken. `start` is the adapter
+    that the training goes on from, as the fields of `Start`; empty if there is none.
     """
 
     loop_file: str
@@ -63,6 +64,7 @@ class Spec:
     metric: str
     base_eval_loss: float | None = None
     afresh: bool = False
+    start: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @property

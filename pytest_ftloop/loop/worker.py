@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from pytest_ftloop.loop.spec import (
     write_progress,
     write_run,
 )
+from pytest_ftloop.train.task import Start
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -68,6 +69,9 @@ class Noted:
     def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Note nothing: a worker has no workers."""
 
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """Note nothing: the loop's own process logs."""
+
     def done(self) -> None:
         """Note nothing: the run says so."""
 
@@ -87,7 +91,7 @@ class Worker:
 
     make: BackendFactory
     progress: Noted = field(default_factory=Noted)
-    _loops: dict[str, tuple[LoopConfig, Inputs, Backend]] = field(default_factory=dict)
+    _loops: dict[tuple[str, str], tuple[LoopConfig, Inputs, Backend]] = field(default_factory=dict)
 
     def work(self, file: Path) -> bool:
         """Train a spec, and write the run or the mistake beside it; whether there is a run."""
@@ -95,7 +99,7 @@ class Worker:
         try:
             spec = read_spec(file)
             self.progress.working("preparing")
-            config, inputs, backend = self._loop(spec.loop_file)
+            config, inputs, backend = self._loop(spec)
             _check_unchanged(spec, config, inputs)
             run = _before(spec, folder, backend) or _trained(spec, folder, backend)
         except FtloopError as error:
@@ -105,12 +109,16 @@ class Worker:
         (folder / BEFORE).unlink(missing_ok=True)
         return True
 
-    def _loop(self, file: str) -> tuple[LoopConfig, Inputs, Backend]:
-        if file not in self._loops:
-            config = read_loop_file(Path(file))
+    def _loop(self, spec: Spec) -> tuple[LoopConfig, Inputs, Backend]:
+        key = spec.loop_file, spec.start.get("adapter", "")
+        if key not in self._loops:
+            config = read_loop_file(Path(spec.loop_file))
             inputs = Inputs.of(config, None)
-            self._loops[file] = config, inputs, self.make(config, inputs, self.progress)
-        return self._loops[file]
+            if spec.start:
+                inputs = replace(inputs, start=Start.of_text(spec.start))
+                config = replace(config, settings=inputs.own_settings(config))
+            self._loops[key] = config, inputs, self.make(config, inputs, self.progress)
+        return self._loops[key]
 
 
 def _trained(spec: Spec, folder: Path, backend: Backend) -> Run:

@@ -17,6 +17,7 @@ from pytest_ftloop.data.identity import model_identity, model_path
 from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.reading import read_inputs
+from pytest_ftloop.loop.warm_start import warm_started
 
 NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
 """Folders that are not searched, like pytest's norecursedirs. Hidden folders are not either."""
@@ -44,9 +45,18 @@ class Logged:
             if self.config is None:
                 return None
             inputs = read_inputs(self.config, self.log)
-            return inputs.with_logged_model(self.config, self.iterations)
+            inputs = inputs.with_logged_model(self.config, self.iterations)
+            return warm_started(self.config, inputs, self.log)[1]
         except FtloopError:
             return None
+
+    @property
+    def start(self) -> str:
+        """The fingerprint of the loop file's own settings. Needs `config` and `inputs`."""
+        config, inputs = self.config, self.inputs
+        assert config is not None
+        assert inputs is not None
+        return inputs.fingerprint(config, inputs.own_settings(config))
 
     def how_to_make(self, iteration: Iteration) -> str:
         """The commands that train an iteration on this machine.
@@ -57,8 +67,7 @@ class Logged:
         if config is None or inputs is None:
             return "Train it here: run pytest --ftloop-retrain on the loop of this log."
         train = f"pytest --ftloop-retrain {config.source}"
-        start = inputs.fingerprint(config, config.settings)
-        if iteration.id in {i.id for i in chain_from(self.iterations, start)}:
+        if iteration.id in {i.id for i in chain_from(self.iterations, self.start)}:
             return f"Train it here: {train}"
         return f"Train it here: ftloop accept {iteration.number} {config.source} && {train}"
 
@@ -90,8 +99,7 @@ class Logged:
         """The best by the loop's metric: in the chain of the current loop file, else of all."""
         if self.config is None or self.inputs is None:
             return best_of(self.iterations)
-        start = self.inputs.fingerprint(self.config, self.config.settings)
-        chain = chain_from(self.iterations, start) or self.iterations
+        chain = chain_from(self.iterations, self.start) or self.iterations
         return best_of(chain, self.config.metric_of(chain))
 
 

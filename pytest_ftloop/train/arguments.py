@@ -23,6 +23,7 @@ from pytest_ftloop.core.credentials import HIDDEN, is_credential
 from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.task import INIT_FROM
 from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import check_trackers
 
@@ -44,7 +45,7 @@ AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"}
 
 def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
     """The settings' LoraConfig, for a causal language model. Raises `ConfigError`."""
-    stated = dict(settings.lora)
+    stated = {name: value for name, value in settings.lora.items() if name != INIT_FROM}
     _check(LoraConfig, "lora", stated, locate)
     stated.setdefault("task_type", "CAUSAL_LM")
     with boundary("making its LoraConfig", settings, locate, "lora", kind=ConfigError):
@@ -134,6 +135,12 @@ def check_policy(policy: object, start: Settings, locate: Locate) -> None:
             group, _, name = setting.partition(".")
             groups[group][name] = value
         settings = Settings(**groups)
+        if f"lora.{INIT_FROM}" in changed:
+            raise ConfigError(
+                f"lora.{INIT_FROM} can't be changed from one iteration to the next",
+                where=locate(f"loop.policy.{key}.lora.{INIT_FROM}"),
+                cure="State it in the section lora: all iterations start from it.",
+            )
 
         def place(setting: str, key: str = key) -> Location | None:
             return locate(f"loop.policy.{key}.{setting}")

@@ -20,10 +20,12 @@ from pytest_ftloop.core.cache import (
     adapter_config,
     adapter_place,
     cache_folder,
+    sweep_cache,
     why_no_adapter,
 )
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
+from pytest_ftloop.core.leftovers import sweep
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -79,8 +81,10 @@ def export(
     `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
     replaces it if it is an export.
     """
+    sweep_cache()
     adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
+    sweep(folder.parent, folder.name)  # an export that was killed as it took another's place
     _check_target(folder, force)
     config = adapter_config(adapter) or {}
     trained_on = str(config.get("base_model_name_or_path") or "")

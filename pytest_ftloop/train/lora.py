@@ -52,6 +52,7 @@ from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config,
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.best_point import best_point
 from pytest_ftloop.train.boundary import Stage, boundary
+from pytest_ftloop.train.garbage import spared
 from pytest_ftloop.train.measured import (
     found_of,
     measured_base,
@@ -59,7 +60,7 @@ from pytest_ftloop.train.measured import (
     only_missing,
     scored_eval,
 )
-from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.prepare import Prepared, build_trainer, evaluator_of
 from pytest_ftloop.train.quantised import quantised_by, versions
 from pytest_ftloop.train.recorder import (
     Recorder,
@@ -76,6 +77,7 @@ from pytest_ftloop.train.task import FoundAll, Task, ToMeasure
 from pytest_ftloop.train.tiny import tiny_folder
 from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
+from pytest_ftloop.train.warm import check_shape
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -109,7 +111,7 @@ def run_lora(
     """
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress, pace, metric)
-    with temporary_folder() as folder, quiet():
+    with temporary_folder() as folder, quiet(), spared():
         attempt = Attempt(
             base, task, settings, str(folder), recorder, adapter, base_eval_loss, tracked
         )
@@ -155,13 +157,7 @@ class Attempt:
             report.watch(trainer)
             prepared = Prepared.of(trainer, task, loan.added_tokens)
             task.found(before_training(prepared.wiring))
-            evaluator = Evaluator(
-                trainer.model,
-                trainer.processing_class,
-                args.per_device_eval_batch_size,
-                trainer.accelerator.autocast,
-                trainer.chat_template,
-            )
+            evaluator = evaluator_of(trainer, self.settings)
             stage.is_now("generating and scoring", "scoring")
             check_decoding(task.scoring, task.locate("scoring.generation"))
             rehearse(
@@ -175,6 +171,7 @@ class Attempt:
 
             # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
+            start_loss = token_mean_loss(recorder.measure()) if task.start else None
             stage.is_now("training")
             if not self._train(trainer):
                 report.failed = True
@@ -216,6 +213,7 @@ class Attempt:
                 wiring=prepared.wiring,
                 trained=recorder.train_losses.courses(task.train.examples),
                 noisy_forwards=recorder.train_losses.noisy_forwards,
+                start_eval_loss=start_loss,
             )
             measured = Evaluation(
                 recorder.best,
@@ -359,19 +357,13 @@ def untrained(
 
     The trainer is built as for training, so that the examples are prepared in the same way.
     """
-    with temporary_folder() as folder, quiet():
+    with temporary_folder() as folder, quiet(), spared():
         args = sft_config(settings, str(folder), task.locate)
         args.report_to = []  # nothing is trained, so no run may appear at the trackers
         doing = "measuring the saved adapter"
         with boundary(doing, settings, task.locate, "model") as stage, base.lent() as loan:
-            trainer = build_trainer(loan, args, settings, task)
-            evaluator = Evaluator(
-                trainer.model,
-                trainer.processing_class,
-                args.per_device_eval_batch_size,
-                trainer.accelerator.autocast,
-                trainer.chat_template,
-            )
+            trainer = build_trainer(loan, args, settings, task, trains=False)
+            evaluator = evaluator_of(trainer, settings)
             yield trainer, Prepared.of(trainer, task), evaluator, stage
 
 
@@ -465,6 +457,7 @@ class LoraTrainer:
             sft_config(config.settings, tempfile.gettempdir(), config.locate)
             lora_config(config.settings, config.locate)
             check_policy(config.loop.policy, config.settings, config.locate)
+            _check_start(config, task)
             base = base_of(config, progress)
         task = replace(task, found=ToldOnce(config.name, progress).found)
         return cls(base, task, config, progress)
@@ -511,6 +504,15 @@ class LoraTrainer:
         """Measure what is missing. See `measure_missing`."""
         stated = with_paths(settings, self.config.folder)
         return measure_missing(self.base, self.task, stated, adapter, missing, self.progress)
+
+
+def _check_start(config: LoopConfig, task: Task) -> None:
+    """Check the adapter that the loop goes on from, if it is here, against settings and model."""
+    if task.start is not None and task.start.folder is not None:
+        start = task.start
+        lora = lora_config(config.settings, config.locate)
+        base = config.model if isinstance(config.model, str) else ""
+        check_shape(lora, start, base, config.locate)
 
 
 def base_of(config: LoopConfig, progress: Progress) -> Base:

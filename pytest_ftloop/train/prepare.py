@@ -16,7 +16,7 @@ from pytest_ftloop.core.chat import Message
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.core.records import Example, Settings, Wiring
 from pytest_ftloop.data.identity import split_revision
-from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, TokenRow
+from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Choices, Evaluator, TokenRow
 from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
@@ -25,7 +25,11 @@ from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
 from pytest_ftloop.train.task import Guard, Task
+from pytest_ftloop.train.warm import start_of, warm
 from pytest_ftloop.train.wiring import renderer_of, wiring_of
+
+GENERATION_BATCH = 32
+"""Examples whose outputs are generated together. Where memory is short the batch is halved."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,15 @@ class GuardRows:
         return cls(own, choices)
 
 
-def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -> SFTTrainer:
-    """The SFTTrainer of a plain script. It also tokenises our eval sets, but never evaluates."""
+def build_trainer(
+    loan: Loan, args: SFTConfig, settings: Settings, task: Task, *, trains: bool = True
+) -> SFTTrainer:
+    """The SFTTrainer of a plain script. It also tokenises our eval sets, but never evaluates.
+
+    One that `trains` goes on from the task's adapter, if the settings say so.
+    """
     lora = lora_config(settings, task.locate)
+    start = start_of(settings, task.start, task.locate) if trains else None
     if isinstance(lora.init_lora_weights, str) and lora.init_lora_weights != "gaussian":
         loan.keep_all()  # PiSSA, OLoRA and others take their start out of the base weights
     sets = {"eval": task.eval.examples, "train_sample": task.train_sample}
@@ -133,13 +143,14 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
         explain_build, model=loan.model, tokenizer=loan.tokenizer, settings=settings, task=task
     )
     with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
+        warmed = warm(loan.model, lora, start, task.locate) if start else None
         trainer = SFTTrainer(
-            model=id_ or loan.model,
+            model=warmed or id_ or loan.model,
             args=args,
             train_dataset=_train_rows(task, args),
             eval_dataset={role: examples_dataset(examples) for role, examples in sets.items()},
             processing_class=loan.tokenizer,
-            peft_config=lora,
+            peft_config=None if warmed else lora,
         )
     if len(trainer.train_dataset) == 0:
         raise DataError(
@@ -150,8 +161,28 @@ def build_trainer(loan: Loan, args: SFTConfig, settings: Settings, task: Task) -
     check_steps(trainer, task)
     check_head(trainer, settings, task)
     trainer.remove_callback(PrinterCallback)  # it would print every log entry
+    if not args.report_to:
+        # Only trackers show the count of operations, for which each step goes over all weights.
+        trainer.floating_point_ops = lambda _: 0
     loan.keep_trainable()
     return trainer
+
+
+def evaluator_of(trainer: SFTTrainer, settings: Settings) -> Evaluator:
+    """What measures the trainer's model. Outputs are generated in larger batches, if none is set.
+
+    A step of generation works on one token per example, which leaves most of the device idle.
+    """
+    batch = trainer.args.per_device_eval_batch_size
+    is_stated = "per_device_eval_batch_size" in settings.training
+    return Evaluator(
+        trainer.model,
+        trainer.processing_class,
+        batch,
+        trainer.accelerator.autocast,
+        trainer.chat_template,
+        generation_batch=batch if is_stated else max(batch, GENERATION_BATCH),
+    )
 
 
 def _train_rows(task: Task, args: SFTConfig) -> datasets.Dataset:

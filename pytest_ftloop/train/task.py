@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
@@ -50,6 +51,38 @@ class Guard:
         )
 
 
+INIT_FROM = "init_from"
+"""The key of the section `lora` that names the adapter to go on from. LoraConfig has none such."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The adapter that the trainings of a loop go on from.
+
+    `stated` is the loop file's name for it, `adapter` the hash of its weights, `of` the iteration
+    or folder that it is of. `folder` is where it is on this machine; None if it is not.
+    """
+
+    stated: str
+    adapter: str
+    of: str
+    folder: Path | None = None
+
+    def as_fact(self) -> dict[str, str]:
+        """What the log says of it."""
+        return {"stated": self.stated, "of": self.of, "adapter": self.adapter}
+
+    def as_text(self) -> dict[str, str]:
+        """All of it, for another process on this machine."""
+        return {**self.as_fact(), "folder": str(self.folder.absolute()) if self.folder else ""}
+
+    @classmethod
+    def of_text(cls, stated: Mapping[str, str]) -> Start:
+        """What `as_text` wrote."""
+        folder = Path(stated["folder"]) if stated["folder"] else None
+        return cls(stated["stated"], stated["adapter"], stated["of"], folder)
+
+
 @dataclass(frozen=True)
 class Task:
     """The data and scoring that every run of a loop shares.
@@ -57,7 +90,7 @@ class Task:
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
     are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
     called with the findings on a run's rows before its first step. `guards` are measured beside
-    the eval set.
+    the eval set. `start` is the adapter to go on from, None to start afresh.
     """
 
     train: DataSet
@@ -69,6 +102,7 @@ class Task:
     locate: Locate = lambda _: None
     found: Callable[[Sequence[Finding]], None] = lambda _: None
     guards: tuple[Guard, ...] = ()
+    start: Start | None = None
 
     @property
     def guarded(self) -> tuple[Example, ...]:

@@ -226,3 +226,12 @@ class TestOverfitting:
             adjustments=adjustments,
         )
         assert after(first, second) == {"lora_dropout": 0.1}
+
+
+@pytest.mark.parametrize("move", [moves.lower_rank, moves.higher_rank])
+def test_an_adapter_that_goes_on_keeps_its_rank(move):
+    """Rank and scale of an adapter that is trained further are not moved; others are."""
+    lora = {"r": 8, "lora_alpha": 16}
+    fresh, warm = (iteration(lora=lora | more) for more in ({}, {"init_from": "ab" * 16}))
+    assert {"r", "lora_alpha"} == changes(move(State((fresh,), fresh, "eval_loss"))).keys()
+    assert () == move(State((warm,), warm, "eval_loss"))

@@ -60,7 +60,7 @@ def test_schema_knows_peft_and_trl() -> None:
 
     schema = json.loads(json.dumps(loop_file_schema(), allow_nan=False))
     lora, training = schema["properties"]["lora"], schema["properties"]["training"]
-    assert field_names(LoraConfig) == set(lora["properties"])
+    assert field_names(LoraConfig) | {"init_from"} == set(lora["properties"])
     assert field_names(SFTConfig) - set(REFUSED) == set(training["properties"])
     assert lora["additionalProperties"] is training["additionalProperties"] is False
     assert ("integer", 8) == tuple(lora["properties"]["r"][k] for k in ("type", "default"))

@@ -84,7 +84,7 @@ def test_no_page_names_a_key_that_does_not_exist(page: str) -> None:
     from peft import LoraConfig
     from trl import SFTConfig
 
-    known = {f"lora.{field.name}" for field in dataclasses.fields(LoraConfig)}
+    known = {f"lora.{field.name}" for field in dataclasses.fields(LoraConfig)} | {"lora.init_from"}
     known |= {f"training.{field.name}" for field in dataclasses.fields(SFTConfig)} | set(
         loop_keys()
     )

@@ -18,6 +18,7 @@ from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.errors import ConfigError, TrainingError
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from tests.fake_backend import fake_adapter
 from tests.fake_worker import ROOT, executor
 from tests.loops import EVAL, TRAIN
 from tests.plugin.fake_runner import FakeBackend
@@ -37,14 +38,14 @@ class Project:
     root: Path
     kill: Path
 
-    def write(self, loop: str = "{iterations: 1}", more: str = "") -> None:
+    def write(self, loop: str = "{iterations: 1}", more: str = "", lora: str = "") -> None:
         """Write the loop file and its data."""
         for role, rows in (("train", TRAIN), ("eval", EVAL)):
             text = "".join(f"{json.dumps(row)}\n" for row in rows)
             (self.root / f"{role}.jsonl").write_text(text, encoding="utf-8")
         (self.root / "x.ftloop.yaml").write_text(
             "data: {train: train.jsonl, eval: eval.jsonl}\n"
-            "lora: {r: 8, lora_alpha: 16}\n"
+            f"lora: {{r: 8, lora_alpha: 16{lora}}}\n"
             "training: {learning_rate: 2.0e-4, num_train_epochs: 2}\n"
             f"loop: {loop}\n{more}",
             encoding="utf-8",
@@ -128,6 +129,19 @@ def test_log_of_a_list(project: Project) -> None:
     assert wanted == project.log()
     assert 5 == len(project.trained())
     assert [] == project.specs()
+
+
+def test_log_of_a_warm_start(project: Project) -> None:
+    """Workers go on with the adapter that `lora.init_from` names."""
+    start = fake_adapter(project.root / "start")
+    project.write(LIST, lora=", init_from: ./start")
+    wanted = in_turn(project)
+    project.loop(parallel=3).run()
+    assert wanted == project.log()
+    assert 5 == len(project.trained())
+    records = [text for name, text in wanted.items() if name.endswith(".yaml")]
+    assert records
+    assert all(start.encode() in text for text in records)
 
 
 def test_rules_are_not_begun_ahead(project: Project) -> None:

@@ -25,7 +25,7 @@ from tests.torture.frame import (
     called_apart,
     faults_of,
 )
-from tests.torture.kills import refusing, writes_of
+from tests.torture.kills import CREATES, Write, refusing, writes_of
 from tests.torture.world import World, filled_world, new_world
 
 ERRORS = (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES)
@@ -50,11 +50,11 @@ def prepare(folder: Path) -> Callable[[int, Random], Attempt]:
     starts = {"new": new_world(folder / "new"), "filled": filled_world(folder / "filled")}
     with starts["filled"].entered():
         assert called(["export", "best", "-o", "exported"]).code == 0
-    counted = {command: _counted(starts[start], folder, command) for start, command in COMMANDS}
+    writes = {command: _writes(starts[start], folder, command) for start, command in COMMANDS}
     places = [
         (start, command, n, lasts)
         for start, command in COMMANDS
-        for n in range(1, counted[command] + 1)
+        for n in range(1, len(writes[command]) + 1)
         for lasts in (False, True)
     ]
 
@@ -62,7 +62,12 @@ def prepare(folder: Path) -> Callable[[int, Random], Attempt]:
         # Every place once, before one comes again with another error.
         start, command, n, lasts = places[number * _stride(len(places)) % len(places)]
         why = ERRORS[(number // len(places) + random.randrange(4)) % 4]
-        return _attempt(starts[start], folder / "attempt", command, (n, why, lasts))
+        faults = tuple(_faults(starts[start], folder / "attempt", command, (n, why, lasts)))
+        # A full disk still renames and removes.
+        counted = [w for w in writes[command] if why != errno.ENOSPC or w.what in CREATES]
+        where = str(counted[n - 1]) if n <= len(counted) else "nothing"
+        how = f"{errno.errorcode[why]} {'from' if lasts else 'at'} write {n}"
+        return Attempt(f"{command}: {how}, {where.replace(f'{folder}/', '')}", faults)
 
     return attempt
 
@@ -74,37 +79,29 @@ def _stride(length: int) -> int:
     return next(n for n in range(length * 61 // 100 + 1, 2 * length) if math.gcd(n, length) == 1)
 
 
-def _counted(start: World, folder: Path, command: str) -> int:
+def _writes(start: World, folder: Path, command: str) -> list[Write]:
     world = start.copy(folder / "counted")
     with world.entered(), mock.patch.dict(os.environ, {"FAKE_COST_S": "2"}):
         made = writes_of(lambda: called(command.split()), *world.places)
     shutil.rmtree(world.folder)
-    return len(made)
+    return made
 
 
-def _attempt(start: World, place: Path, command: str, how: tuple[int, int, bool]) -> Attempt:
+def _faults(start: World, place: Path, command: str, how: tuple[int, int, bool]) -> Iterator[Fault]:
     n, why, lasts = how
     shutil.rmtree(place, ignore_errors=True)
     world = start.copy(place)
-    before = world.contents()
+    before, output = world.contents(), world.folder / "output"
     with world.entered(), mock.patch.dict(os.environ, {"FAKE_COST_S": "2"}):
-        with refusing(n, why, *world.places, lasts=lasts) as disk:
-            done = called(command.split())
-        faults = list(faults_of(done))
-        if not lasts:  # a disk that stays broken lets nothing be tidied up either
-            faults += _left(world)
-        faults += _lost(command, before, world.contents())
-        again = called_apart(command.split(), world.folder / "output")
-        # What `init` wrote before is the user's by then.
-        if again.code not in (0, 1) and not command.startswith("init "):
-            faults.append(Fault(OTHER, f"again: exit code {again.code}: {again.printed[-300:]}"))
-        faults += faults_of(again)
-        faults += _left(world)
-    broken = disk.broken[0] if disk.broken else "nothing"
-    which = "from the" if lasts else "the"
-    shown = str(broken).replace(f"{place}/", "")
-    name = errno.errorcode[why]
-    return Attempt(f"{command}: {name} at {which} {n}. write, {shown}: {done.code}", tuple(faults))
+        refused = refusing(n, why, *world.places, lasts=lasts)
+        yield from faults_of(called_apart(command.split(), output, refused))
+        yield from _lost(command, before, world.contents())
+        again = called_apart(command.split(), output)
+        yield from faults_of(again)
+    # What `init` wrote before is the user's by then.
+    if again.code not in (0, 1) and not command.startswith("init "):
+        yield Fault(OTHER, f"again: exit code {again.code}: {again.printed[-300:]}")
+    yield from _left(world)
 
 
 def _left(world: World) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ import signal
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -132,8 +133,13 @@ def called_pytest(arguments: Sequence[str]) -> Done:
     return _called(lambda: int(pytest.main(given)), ["pytest", *arguments])
 
 
-def started(arguments: Sequence[str], output: Path) -> int:
-    """Begin to call `ftloop` in a fork of this process, which prints to a file; the fork's id."""
+def started(
+    arguments: Sequence[str], output: Path, within: AbstractContextManager[object] | None = None
+) -> int:
+    """Begin to call `ftloop` in a fork of this process, which prints to a file; the fork's id.
+
+    `within` is entered in the fork alone.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads, from 3.12
         process = os.fork()
@@ -141,16 +147,20 @@ def started(arguments: Sequence[str], output: Path) -> int:
         return process
     code = UNKNOWN
     try:
-        done = called(arguments)
+        with within or contextlib.nullcontext():
+            done = called(arguments)
         output.write_text(done.printed, encoding="utf-8", errors="surrogateescape")
         code = UNKNOWN if done.code is None else done.code
     finally:
         os._exit(code)
 
 
-def called_apart(arguments: Sequence[str], output: Path) -> Done:
-    """Call `ftloop` in a fork of this process, as a later process of the same user."""
-    code = os.waitstatus_to_exitcode(os.waitpid(started(arguments, output), 0)[1])
+def called_apart(
+    arguments: Sequence[str], output: Path, within: AbstractContextManager[object] | None = None
+) -> Done:
+    """Call `ftloop` in a fork of this process: when it is done, what it left is nobody's."""
+    process = started(arguments, output, within)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     printed = output.read_text(encoding="utf-8", errors="surrogateescape")
     return Done(tuple(arguments), None if code == UNKNOWN else code, printed, "")
 

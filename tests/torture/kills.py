@@ -125,9 +125,10 @@ class _Raw(io.FileIO):
     def write(self, data: Any, /) -> int:
         disk = _disk
         if disk is not None and disk.see("write", self.name):
-            half = memoryview(data)[: len(data) // 2]
-            super().write(half)
+            whole = memoryview(data).cast("B")
+            done = super().write(whole[: len(whole) // 2])
             disk.break_(disk.broken[-1])
+            return done + super().write(whole[done:])
         return super().write(data)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from pytest_ftloop.core.cache import ADAPTER_CONFIG, adapter_hash
-from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.records import BaseMeasured, BaseResults, DataSet, ExampleResult, Run
 from pytest_ftloop.train.task import Found, FoundAll, Missing
@@ -123,16 +123,17 @@ class Backend(fake_runner.FakeBackend):
 
 
 def _saved(folder: Path, weights: str) -> str:
-    """Save an adapter in peft's layout as training does, its configuration last; its hash."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Save an adapter in peft's layout as training does; its hash."""
     config = {"peft_type": "LORA", "base_model_name_or_path": "/a/base", "revision": None}
-    for name, text in {
-        "adapter_model.safetensors": weights,
-        "tokenizer_config.json": "{}",
-        ADAPTER_CONFIG: json.dumps(config),
-    }.items():
-        time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
-        write_atomically(folder / name, text)
+    with replacing(folder) as making:
+        making.mkdir(parents=True)
+        for name, text in {
+            "adapter_model.safetensors": weights,
+            "tokenizer_config.json": "{}",
+            ADAPTER_CONFIG: json.dumps(config),
+        }.items():
+            time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+            (making / name).write_text(text)
     return adapter_hash(folder)
 
 

@@ -1,0 +1,71 @@
+"""What a run does not do because nobody needs it."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import transformers
+
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.evaluate.evaluator import Evaluator
+from pytest_ftloop.train.garbage import spared
+from pytest_ftloop.train.lora import run_lora
+from tests.small_base import settings
+
+if TYPE_CHECKING:
+    from pytest_ftloop.train.base import Base
+
+pytestmark = pytest.mark.usefixtures("quietly")
+
+
+@pytest.mark.parametrize(("stated", "batches"), [({}, [1, 20]), ({"eval": 8}, [1, 8, 8, 4])])
+def test_a_run(
+    base: Base, task: Any, monkeypatch: pytest.MonkeyPatch, stated: dict[str, int], batches: Any
+) -> None:
+    """Operations are not counted, old objects not searched, outputs generated in few batches."""
+    generated: list[int] = []
+    frozen: list[int] = []
+
+    def counted(*_: Any) -> int:
+        raise AssertionError("operations are counted, and no tracker shows them")
+
+    outputs = Evaluator._batch_outputs
+
+    def watched(self: Evaluator, batch: Any, *how: Any) -> Any:
+        generated.append(len(batch))
+        frozen.append(gc.get_freeze_count())
+        return outputs(self, batch, *how)
+
+    monkeypatch.setattr(transformers.Trainer, "floating_point_ops", counted)
+    monkeypatch.setattr(Evaluator, "_batch_outputs", watched)
+    sizes = {f"per_device_{role}_batch_size": size for role, size in stated.items()}
+    run_lora(base, task(), settings(max_steps=1, **sizes), Silent(), base_eval_loss=5.0)
+    assert batches == generated
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_a_user_has_frozen_stays() -> None:
+    """Objects that the user's own code spares are spared afterwards too."""
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with spared():
+            assert gc.get_freeze_count() == before
+        assert gc.get_freeze_count() == before
+    finally:
+        gc.unfreeze()
+
+
+def _interrupted_while_frozen() -> None:
+    assert gc.get_freeze_count() > 0
+    raise KeyboardInterrupt
+
+
+def test_objects_are_given_back_after_an_error() -> None:
+    """Also after Ctrl-C nothing stays frozen."""
+    with pytest.raises(KeyboardInterrupt), spared():
+        _interrupted_while_frozen()
+    assert gc.get_freeze_count() == 0
