@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +39,10 @@ SPEC, RUN, BEFORE, UNSCORED, ERROR, PROGRESS, FOUND = (
 )
 """The files. `BEFORE` is the run of an earlier process, which was interrupted before it was logged.
 """
+
+
+KEPT_S = 30 * 24 * 3600
+"""Seconds for which a run is kept that was not logged: whoever goes on with a loop does so soon."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,15 @@ class Spec:
             (folder / name).unlink(missing_ok=True)
         write_atomically(folder / SPEC, json.dumps(asdict(self), indent=1))
         return folder / SPEC
+
+
+def sweep_specs() -> None:
+    """Remove what was trained for runs that nobody has continued in `KEPT_S`."""
+    oldest = time.time() - KEPT_S
+    with suppress(OSError):  # what can't be listed or removed stays
+        for folder in (cache_folder() / "workers").iterdir():
+            if (folder / SPEC).is_file() and (folder / SPEC).stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_spec(file: Path) -> Spec:
