@@ -61,7 +61,12 @@ def test_what_a_user_has_frozen_stays() -> None:
 
 def test_objects_are_given_back_after_an_error() -> None:
     """Also after Ctrl-C nothing stays frozen."""
-    with pytest.raises(KeyboardInterrupt), spared():
-        assert gc.get_freeze_count() > 0
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with spared():
+            assert gc.get_freeze_count() > 0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert gc.get_freeze_count() == 0
