@@ -12,7 +12,7 @@ WORKERS ?= 2
 MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all fuzz lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy bench-architectures coverage clean
+.PHONY: help demo test test-all fuzz torture lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy bench-architectures coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -42,6 +42,9 @@ test-all: $(INSTALLED) ## the tests, with the slow ones
 
 fuzz: $(INSTALLED) ## the property tests with fresh seeds, for MINUTES=5 or SECONDS=N; SEED=N: one round
 	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED),$(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES)))
+
+torture: $(INSTALLED) ## kills, mutated files, hostile texts, full disks, for SECONDS=2400; SEED=N as before
+	$(BIN)/python -m tests.torture --workers $(WORKERS) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows by schema and for security
 	$(BIN)/python .ci/committed_files.py

@@ -7,8 +7,8 @@ log holds after that point shows whether the finding was right:
   lowest so far;
 - a run whose eval loss ends over 10% above its lowest, and stays there, did overfit (or was driven
   too fast): the share that is named at its end is the detection;
-- `plateau` is replayed at each iteration of made-up chains. It is refuted if a later iteration is
-  more than 2% better than the best so far, without the seed's noise.
+- `plateau` is replayed at each iteration of made-up chains. It names the settings that were changed
+  in vain, and is refuted if more changes of these alone gain over 2%, without the seed's noise.
 
     python benchmarks/refute.py [--kept DIR] [--states DIR] [--logs N] [--verbose]
 
@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refute_chains import Chain, made_up_chains, says_plateau, template
+from refute_chains import Chain, made_up_chains, said_of, template
 from refute_logs import Log, kept, made_up, recorded, stored
 
 from pytest_ftloop.core.errors import DataError
@@ -89,7 +89,10 @@ def main() -> None:
 
 
 def of_chains(chains: Iterable[Chain]) -> str:
-    """Per shape of chain: at how many iterations `plateau` spoke, and how often it was refuted."""
+    """Per shape of chain: at how many iterations `plateau` spoke, and how often it was refuted.
+
+    It speaks of the settings that it names: only more changes of these can refute it.
+    """
     model = template()
     tallies: dict[str, Tally] = {}
     for chain in chains:
@@ -97,11 +100,10 @@ def of_chains(chains: Iterable[Chain]) -> str:
         tally.logs += 1
         for count in range(3, len(chain.measured)):
             tally.points += 1
-            if says_plateau(model, chain.measured[:count]):
+            if named := said_of(model, chain.measured[:count], chain.settings[:count]):
                 tally.spoke["plateau"] += 1
-                best, later = min(chain.true[:count]), min(chain.true[count:])
-                tally.refuted["plateau"] += later < (1 - REFUTED) * best
-        tally.ends["plateau"] += says_plateau(model, chain.measured)
+                tally.refuted["plateau"] += chain.gains(count, named) > REFUTED
+        tally.ends["plateau"] += bool(said_of(model, chain.measured, chain.settings))
     return table(tallies, ("plateau",), of="chains")
 
 

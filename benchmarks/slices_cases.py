@@ -322,8 +322,8 @@ def wrong_labels(first: int) -> Iterator[Case]:
 def many_wrong(first: int, task: str) -> Iterator[Case]:
     """From none to four in ten of the train labels are wrong, over 2 to 10 epochs; eval is clean.
 
-    Fewer epochs have more rows, so that the model learns the task. Where both sets have the same
-    share of wrong labels, nothing is to be named; a flipped label is one that a failing slice or a
+    Fewer epochs have more rows, so that the model learns the task. Once both sets have the same
+    share of wrong labels; a flipped label is one that a failing slice or a
     confusion shows.
     """
     seed = first
@@ -341,8 +341,8 @@ def many_wrong(first: int, task: str) -> Iterator[Case]:
     for epochs, rows in {3: 400, 6: 200}.items():
         draw = random.Random(f"many-{task}-{seed}")
         case = _of_many("10% wrong in both", task, seed, draw, rows, epochs)
-        train, eval_ = (with_noise(some, 0.1, draw) for some in (case.train, case.eval))
-        yield replace(case, train=train, eval=eval_)
+        noisy = mistaken(case, 0.1, draw)
+        yield replace(noisy, eval=with_noise(case.eval, 0.1, draw))
         draw = random.Random(f"flipped-{task}-{seed}")
         case = _of_many("one label flipped", task, seed, draw, rows, epochs)
         yield one_label_flipped(case, draw)

@@ -9,6 +9,7 @@ nothing a floor, and between a lower and a higher rate that were worse it narrow
 from __future__ import annotations
 
 from pytest_ftloop.adjust.decide import Limits, decide
+from pytest_ftloop.adjust.foresee import foresee
 from pytest_ftloop.adjust.function import settings_of
 from pytest_ftloop.adjust.policy import Policy, Proposal
 from pytest_ftloop.adjust.rules import Rules
@@ -23,6 +24,7 @@ __all__ = [
     "Rules",
     "canonical",
     "decide",
+    "foresee",
     "parent_of_next",
     "settings_of",
 ]

@@ -77,7 +77,7 @@ def climb(state: State) -> Adjustments:
     if found is None:
         return ()
     fall = _evidence(found, "eval_fall", 1)
-    late = _evidence(found, "eval_fall_last_quarter", 0)
+    late = _late_fall(found)
     if found.kind == "not-learning":
         return _up(state, 10, _because(state, found))
     if state.rate >= HIGH_RATE:
@@ -253,6 +253,17 @@ def _evidence(found: Finding, name: str, default: float) -> float:
     """A figure of a finding; a user's finding of the same kind may lack it."""
     value = found.evidence.get(name, default)
     return float(value) if isinstance(value, int | float) else default
+
+
+def _late_fall(found: Finding) -> float:
+    """The fall of the eval loss in the last quarter, if it fell evenly since the point before it.
+
+    Older records have the figure itself.
+    """
+    since, last = _evidence(found, "since_step", 0), _evidence(found, "last_step", 0)
+    if last <= since:
+        return _evidence(found, "eval_fall_last_quarter", 0)
+    return _evidence(found, "eval_fall_since", 0) * min(1.0, 0.25 * last / (last - since))
 
 
 def _because(state: State, found: Finding) -> str:

@@ -75,6 +75,9 @@ TOO_HIGH = frozenset({"diverged", "non-finite"})
 """The kinds of finding that mean the learning rate is too high."""
 
 PROMISING = frozenset({"underfit", "not-learning"})
+
+ANSWERED = TOO_HIGH | PROMISING | {"oscillation", "overfitting", "overconfidence", "converged"}
+"""Kinds of findings that the rules answer with a change of settings."""
 """The kinds of finding that promise a gain from more training or a higher rate."""
 
 Adjustments = tuple[Adjustment, ...]

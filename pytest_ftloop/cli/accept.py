@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from pytest_ftloop.cli.command import (
     report,
     where_argument,
 )
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
 
 if TYPE_CHECKING:
     import argparse
+    from contextlib import AbstractContextManager
 
     from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.workspace import Logged
 
 
@@ -73,7 +77,7 @@ def _new_text(iteration: Iteration, logged: Logged) -> tuple[Path, str | None]:
             f"ftloop show {iteration.number} prints those of the iteration.",
         )
     file = config.file
-    before = file.read_bytes().decode("utf-8")
+    before = read_bytes(file).decode("utf-8")
     after = with_settings(before, config.with_credentials(iteration.settings), config.source)
     for setting, old, new in changes(config.settings, iteration.settings):
         print(f"{setting}: {_shown(old)} -> {_shown(new)}")
@@ -136,7 +140,8 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
         because="accepted by hand",
         over=tuple(replaced.name for replaced in current),
     )
-    kept = logged.log.append_judgement(judgement)
+    with _held(logged.log):
+        kept = logged.log.append_judgement(judgement)
     file = shown_path(logged.log.files(kept)[0])
     return f"accepted iteration {iteration.name}: commit {file}"
 
@@ -167,8 +172,15 @@ def _retire(folder: Path) -> str:
         because="given up by hand",
         over=tuple(replaced.name for replaced in current),
     )
-    kept = log.append_judgement(judgement)
+    with _held(log):
+        kept = log.append_judgement(judgement)
     return f"gave up {folder.name}: commit {shown_path(log.files(kept)[0])}"
+
+
+def _held(log: ImprovementLog) -> AbstractContextManager[Path]:
+    from pytest_ftloop.loop.hold import held
+
+    return held(log, lambda: print("waiting for another process", file=sys.stderr))
 
 
 def _compared_with(iteration: Iteration, logged: Logged) -> str | None:

@@ -10,6 +10,7 @@ from pytest_ftloop.cli.command import (
     Command,
     each,
     log_argument,
+    parallel_argument,
     paths_argument,
     positive,
     terminal_width,
@@ -29,6 +30,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"runs of the best iteration, its own included (default: {CALIBRATION_SEEDS})",
     )
+    parallel_argument(to)
     log_argument(to)
 
 
@@ -43,7 +45,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
 
-    options = Options(explore=not in_ci(), log_folder=arguments.log and arguments.log.absolute())
+    options = Options(
+        explore=not in_ci(),
+        log_folder=arguments.log and arguments.log.absolute(),
+        parallel=arguments.parallel,
+    )
 
     def calibrate(file: Path) -> int:
         loop = Loop(ready(file), options, screen_progress())

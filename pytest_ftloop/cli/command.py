@@ -8,13 +8,15 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 from pytest_ftloop.core.credentials import hidden
 from pytest_ftloop.core.errors import FtloopError, wants_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_ftloop.log import ImprovementLog
 
 HOLDS, FAILED, ERROR, STALE = 0, 1, 2, 3
 """Exit codes: all gates hold; a gate failed; an error; the log is out of date or incomplete."""
@@ -58,6 +60,12 @@ def report(error: FtloopError) -> int:
         print(hidden("".join(traceback.format_exception(error))), file=sys.stderr)
     print(error, file=sys.stderr)
     return ERROR
+
+
+def report_exposed(log: ImprovementLog) -> None:
+    """Name on stderr the records of a log that hold a credential."""
+    for note in log.exposed():
+        print(f"warning: {note}", file=sys.stderr)
 
 
 def iteration_argument(to: argparse.ArgumentParser) -> None:
@@ -113,6 +121,28 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"wanted a whole number, 1 or more, found {text!r}")
     return number
+
+
+def number_or_auto(text: str) -> int | Literal["auto"]:
+    """Parse a number of processes, or auto."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"wanted a whole number, 1 or more, or auto, found {text!r}"
+        )
+    return int(text)
+
+
+def parallel_argument(to: argparse.ArgumentParser) -> None:
+    """Add `--parallel`."""
+    to.add_argument(
+        "--parallel",
+        type=number_or_auto,
+        metavar="N",
+        help="train seeds and listed settings in N processes at once, or auto: one per GPU, else "
+        "per core; in place of the loop file's loop: {parallel: N}",
+    )
 
 
 def terminal_width() -> int:

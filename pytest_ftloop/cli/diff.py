@@ -75,7 +75,7 @@ def _difference(result: LoopResult) -> Difference:
         cure = "ftloop show prints the new log." if verdict.context else "Commit the log first."
         raise LogError(f"{result.loop}: {why}", cure=cure)
     changes = result.gate_changes
-    return difference(baseline, result.best, verdict, result.examples, changes)
+    return difference(baseline, result.best, verdict, result.examples, changes, result.data_changes)
 
 
 COMMAND = Command(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from pytest_ftloop.core.bounds import MIB, MOST_BYTES_OF_RECORD, read_bytes, read_json
 from pytest_ftloop.core.errors import ConfigError, FtloopError
 from pytest_ftloop.core.printable import unguarded
 from pytest_ftloop.report.escape import one_line
@@ -307,7 +308,7 @@ class GitHub:
         try:
             opener = urllib.request.build_opener(_NoRedirects)
             with opener.open(request, timeout=_TIMEOUT_S) as answer:
-                return json.loads(answer.read())
+                return read_json(answer.read(MOST_BYTES_OF_RECORD))
         except urllib.error.HTTPError as error:
             raise self._refused(what, error) from None
         except ValueError:
@@ -350,16 +351,16 @@ def pull_request_of(event: Mapping[str, Any], github: GitHub) -> int | None:
 def read_event(env: Mapping[str, str]) -> dict[str, Any]:
     """GitHub's description of the event that started the workflow; empty if it is missing."""
     try:
-        return _dict(json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_bytes()))
-    except (OSError, ValueError, RecursionError):
+        return _dict(read_json(read_bytes(Path(env.get("GITHUB_EVENT_PATH", "")))))
+    except (OSError, ValueError):
         return {}
 
 
 def _message(error: urllib.error.HTTPError) -> str:
     """GitHub's reason for a refusal, on one line; empty if it gives none."""
     try:
-        return one_line(_text(_dict(json.loads(error.read())).get("message")), 200)
-    except (OSError, ValueError, RecursionError):
+        return one_line(_text(_dict(read_json(error.read(MIB))).get("message")), 200)
+    except (OSError, ValueError):
         return ""
 
 

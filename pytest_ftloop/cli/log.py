@@ -11,6 +11,7 @@ from pytest_ftloop.cli.command import (
     each,
     log_argument,
     report,
+    report_exposed,
     terminal_width,
     where_argument,
 )
@@ -47,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         folder = logged.log.folder
         rows = log_rows(with_base(logged.log.view.bases(), logged.iterations))
         tables.append(Table(folder.name, shown_path(folder), rows))
+        report_exposed(logged.log)
         return HOLDS
 
     codes = list(each(find_logs(arguments.path, arguments.log, report), read))

@@ -29,6 +29,7 @@ from pytest_ftloop.cli import (
     schema,
     show,
     suggest,
+    worker,
 )
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
 from pytest_ftloop.cli.report import COMMAND as REPORT
@@ -52,6 +53,7 @@ COMMANDS = (
     accept.COMMAND,
     export.COMMAND,
     calibrate.COMMAND,
+    worker.COMMAND,
     ci.COMMAND,
     comment.COMMAND,
     schema.COMMAND,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from pytest_ftloop.cli.command import (
     Command,
     each,
     log_argument,
+    parallel_argument,
     paths_argument,
     positive,
     terminal_width,
@@ -23,7 +23,7 @@ from pytest_ftloop.core.printable import unguarded
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
@@ -59,6 +59,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         action="store_true",
         help="if the baseline's figures are from another environment, train the baseline here",
     )
+    parallel_argument(to)
     log_argument(to)
     loud = to.add_mutually_exclusive_group()
     loud.add_argument(
@@ -68,7 +69,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         dest="verbosity",
         const=1,
         default=0,
-        help="print every failing example",
+        help="print every finding, failing example and figure",
     )
     loud.add_argument(
         "-q",
@@ -76,7 +77,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         action="store_const",
         dest="verbosity",
         const=-1,
-        help="print one line per loop and per failed gate",
+        help="print one line per gate",
     )
 
 
@@ -95,17 +96,17 @@ def _run(arguments: argparse.Namespace) -> int:
         log_folder=arguments.log and arguments.log.absolute(),
         baseline=arguments.baseline,
         retrain_baseline=arguments.retrain_baseline,
+        parallel=arguments.parallel,
     )
     files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
         loop = Loop(ready(file), options, progress, reads=options.replay)
         result = loop.run()
-        trained_notes = result.notes  # judging adds its own, which are printed with the verdicts
         if result.comparisons:
             result = loop.judge(result, result.comparisons)
-        lines = _result_lines(result, trained_notes, arguments.verbosity, width)
-        apart = "\n" if len(files) > 1 and arguments.verbosity >= 0 else ""
+        lines = _result_lines(result, arguments.verbosity, width)
+        apart = "\n" if len(lines) > 1 and len(files) > 1 and arguments.verbosity >= 0 else ""
         print("\n".join(lines), end=f"\n{apart}", flush=True)
         held = all(gate.passed for gate in result.gates)
         held = held and all(verdict.ok for _, verdict in result.verdicts)
@@ -131,41 +132,13 @@ def ready(file: Path) -> LoopConfig:
     return config
 
 
-def _result_lines(
-    result: LoopResult, trained_notes: Sequence[str], verbosity: int, width: int
-) -> Iterator[str]:
+def _result_lines(result: LoopResult, verbosity: int, width: int) -> list[str]:
     from pytest_ftloop.core.git import ignored_by_git
-    from pytest_ftloop.report.escape import shorten, visible
-    from pytest_ftloop.report.gate_changes import change_lines
-    from pytest_ftloop.report.layout import paragraph
-    from pytest_ftloop.report.text import files_to_commit, note_lines, summary
-    from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
+    from pytest_ftloop.report.screen import result_screen
+    from pytest_ftloop.report.text import files_to_commit
 
     ignored = ignored_by_git(files_to_commit(result))
-    yield from change_lines(result.gate_changes, width)
-    yield from summary(replace(result, notes=trained_notes), verbosity, width, ignored=ignored)
-    yield from note_lines(result.notes[len(trained_notes) :], width)
-    if verbosity < 0:
-        for rule, verdict in result.verdicts:
-            if not verdict.ok:
-                yield shorten(f"  FAILED {rule.name}: {visible(str(verdict))}", width)
-        return
-    yield ""
-    judged = result.gates or result.comparisons
-    yield "gates:" if judged else "gates: none, so nothing was judged"
-    for gate in result.gates:
-        held = "holds " if gate.passed else "FAILED"
-        yield from paragraph(f"{held}  {visible(gate.message)}", width, "  ", " " * 10)
-    for rule, verdict in result.verdicts:
-        yield f"  {'holds ' if verdict.ok else 'FAILED'}  {rule.name}:"
-        lines = (
-            verdict_lines(verdict, rule.name, width - 4)
-            if verdict.ok
-            else explain_verdict(result, verdict, rule, width - 4).splitlines()
-        )
-        yield from (f"    {line}" for line in lines)
-    if result.holdout:
-        yield from (f"    {line}" for line in holdout_lines(result.holdout, width - 4))
+    return result_screen(result, verbosity, width, ignored=ignored)
 
 
 def _tally(codes: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from pytest_ftloop.cli.command import (
     can_show_blocks,
     log_argument,
     report,
+    report_exposed,
     terminal_width,
     where_argument,
 )
@@ -51,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
     base = shown_base(logged.log.view.bases(), iteration)
     blocks = can_show_blocks(sys.stdout)
     print(show_iteration(iteration, prompts, terminal_width(), unicode=blocks, base=base))
+    report_exposed(logged.log)
     return HOLDS
 
 

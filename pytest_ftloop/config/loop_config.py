@@ -48,6 +48,7 @@ from pytest_ftloop.config.sections import (
     SplitSection,
 )
 from pytest_ftloop.config.set_metrics import check_metrics, metrics_by_name
+from pytest_ftloop.core.bounds import MOST_BYTES_OF_LOOP_FILE, read_bytes
 from pytest_ftloop.core.chain import chosen_by
 from pytest_ftloop.core.columns_read import function_columns, hook_columns
 from pytest_ftloop.core.credentials import (
@@ -187,7 +188,7 @@ def likely_name(path: Path) -> str:
     """The name of the loop in a file that may have mistakes."""
     content = b""
     with suppress(OSError):  # then only its own name is known
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_BYTES_OF_LOOP_FILE)
     return likely_name_in(content, path.name)
 
 

@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.bounds import (
+    MOST_BYTES_OF_LOOP_FILE,
+    BoundError,
+    check_digits,
+    read_bytes,
+    size_text,
+)
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
 
 if TYPE_CHECKING:
@@ -47,7 +54,7 @@ def read(path: Path, shown: str) -> tuple[Any, dict[str, int]]:
     UTF-8 or not YAML.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_bytes(path, MOST_BYTES_OF_LOOP_FILE).decode("utf-8")
     except OSError as error:
         near = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         names = [p.name for p in near if p.name.endswith(SUFFIXES)]
@@ -86,6 +93,9 @@ def compose(text: str, shown: str) -> Any:
 
     The place of an alias (`*name`) is that of what it repeats.
     """
+    if len(text) > MOST_BYTES_OF_LOOP_FILE:
+        why = f"it is larger than {size_text(MOST_BYTES_OF_LOOP_FILE)}"
+        raise ConfigError(why, where=Location(shown))
     with _mistakes(shown):
         return _yaml(shown).compose(text)
 
@@ -94,8 +104,21 @@ def _yaml(shown: str) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import SafeConstructor
 
+    from pytest_ftloop.config.loop_nodes import bounded_composer
+
     class Constructor(SafeConstructor):
         """Constructs what JSON can express; refuses other tags, such as `!!binary`."""
+
+    def with_digits(construct: Any) -> Any:
+        def number(self: Constructor, node: Any) -> Any:
+            try:
+                check_digits(node.value)
+            except BoundError as error:
+                where = Location(shown, node.start_mark.line + 1)
+                raise ConfigError(str(error), where=where) from None
+            return construct(self, node)
+
+        return number
 
     def refuse(_: Constructor, node: Any) -> None:
         raise ConfigError(
@@ -109,9 +132,12 @@ def _yaml(shown: str) -> Any:
         f"{_TAG}{name}": SafeConstructor.yaml_constructors[f"{_TAG}{name}"] for name in plain
     }
     constructors[f"{_TAG}timestamp"] = SafeConstructor.construct_scalar
+    for name in ("int", "float"):
+        constructors[f"{_TAG}{name}"] = with_digits(constructors[f"{_TAG}{name}"])
     Constructor.yaml_constructors = {**constructors, None: refuse}
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = Constructor
+    yaml.Composer = bounded_composer(shown)
     return yaml
 
 

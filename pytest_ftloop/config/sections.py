@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -359,6 +360,14 @@ def _kind_of_policy(stated: object) -> str | None:
     return "<sampler>" if isinstance(stated, Mapping | SamplerSection) else None
 
 
+def _number_or_auto(stated: object) -> object:
+    """Check a number of processes: one message, in place of one for each of its two forms."""
+    is_number = isinstance(stated, int) and not isinstance(stated, bool) and stated >= 1
+    if is_number or stated == "auto":
+        return stated
+    raise ValueError(f"loop.parallel: wanted a whole number, 1 or more, or auto, found {stated!r}")
+
+
 class LoopSection(_Section):
     """How the loop continues and when it stops."""
 
@@ -377,6 +386,10 @@ class LoopSection(_Section):
     )
     seeds: int = Field(
         1, ge=1, le=100, description="number of seeds to train the best iteration with"
+    )
+    parallel: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)] = Field(
+        1,
+        description="number of processes that train seeds and listed settings at once, or auto",
     )
     policy: Annotated[
         Annotated[str, Tag("<text>")]

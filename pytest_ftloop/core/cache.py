@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.bounds import read_bytes, read_json
+from pytest_ftloop.core.leftovers import sweep
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.runs import Measured
@@ -42,19 +45,40 @@ def training_file(weights: str) -> Path:
     return cache_folder() / "trainings" / f"{weights}.json"
 
 
+def sweep_cache() -> None:
+    """Remove what killed processes left in the cache, and where records are kept."""
+    for name in ("adapters", "trainings", "digests", "tiny"):
+        sweep(cache_folder() / name)
+    kept = records_folder()
+    if kept is not None:
+        for folder in (kept, *kept.glob("*/*"), *kept.glob("*/*/*")):
+            sweep(folder)
+
+
 def adapter_hash(folder: Path) -> str:
     """The hash of a saved adapter's weights: the first 32 hex digits of a SHA-256."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_model*")):
+    for path in sorted(path for path in folder.glob("adapter_model*") if path.is_file()):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:32]
+
+
+def adapter_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a saved adapter; None if it can't be read."""
+    try:
+        found = read_json(read_bytes(folder / ADAPTER_CONFIG))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def adapter_at_hand(run: Measured) -> Path | None:
     """The folder of the adapter that a run's figures are of; None if it is not in this cache."""
-    folder = _folder_of(run)
-    if not (folder / ADAPTER_CONFIG).is_file() or (run.weights and not run.adapter):
+    folder = adapter_place(run)
+    if adapter_config(folder) is None or (run.weights and not run.adapter):
         return None
     return folder if run.adapter in ("", adapter_hash(folder)) else None
 
@@ -66,7 +90,9 @@ def why_no_adapter(run: Measured) -> str:
     """
     if adapter_at_hand(run) is not None:
         return ""
-    folder = _folder_of(run)
+    folder = adapter_place(run)
+    if (folder / ADAPTER_CONFIG).exists() and adapter_config(folder) is None:
+        return f"the adapter in this machine's cache is damaged ({ADAPTER_CONFIG} can't be read)"
     if run.adapter and (folder / ADAPTER_CONFIG).is_file():
         return (
             f"the adapter in this machine's cache is another one ({adapter_hash(folder)[:8]}, not "
@@ -75,6 +101,6 @@ def why_no_adapter(run: Measured) -> str:
     return "its adapter is not in this machine's cache"
 
 
-def _folder_of(run: Measured) -> Path:
+def adapter_place(run: Measured) -> Path:
     """The place of a run's adapter: that of its weights, in records of schema 2 its fingerprint."""
     return adapter_folder(run.weights or run.fingerprint)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
+
 Message = Mapping[str, Any]
 
 ASKING = frozenset({"user", "human", "system", "developer", "tool", "function", "observation"})
@@ -65,6 +67,6 @@ def _read(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments
     try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
+        return read_json(arguments)
+    except ValueError:
         return arguments

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.definitions import SourceFile, parsed
 from pytest_ftloop.core.modules import source_of
 from pytest_ftloop.core.sources import hook_files
@@ -32,7 +33,7 @@ def function_columns(name: str, folder: Path) -> frozenset[str] | None:
     file = source_of(module, folder)
     if file is None or file.suffix != ".py":
         return None
-    return _columns([parsed(file.read_bytes())], function)
+    return _columns([parsed(read_bytes(file))], function)
 
 
 def hook_columns(hook: str, folder: Path) -> frozenset[str] | None:

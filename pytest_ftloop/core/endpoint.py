@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pytest_ftloop.core.bounds import MOST_BYTES_OF_RECORD, read_json
 from pytest_ftloop.core.errors import ConfigError, EndpointError, Location
 
 KEY = "FTLOOP_API_KEY"
@@ -143,7 +144,7 @@ def _once(url: str, path: str, body: Json | None, key: str, timeout_s: float) ->
     where = Location(url)
     try:
         with _opener(url).open(_request(url, path, body, key), timeout=timeout_s) as answer:
-            text = answer.read()
+            text = answer.read(MOST_BYTES_OF_RECORD)
     except urllib.error.HTTPError as error:
         raise _refused(error, where, path, key) from None
     except TimeoutError:
@@ -159,8 +160,8 @@ def _once(url: str, path: str, body: Json | None, key: str, timeout_s: float) ->
     except (OSError, http.client.HTTPException) as error:
         raise _BusyError(f"the connection broke: {error or type(error).__name__}") from None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = read_json(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise EndpointError(
@@ -192,7 +193,7 @@ def _secret(key: str) -> str:
 
 def _refused(error: urllib.error.HTTPError, where: Location, path: str, key: str) -> Exception:
     """What to raise for a status other than 200."""
-    words = _words_of(error.read()[:2000], key)
+    words = _words_of(error.read(2000), key)
     if error.code in BUSY:
         return _BusyError(f"status {error.code}{words}")
     cure = {
@@ -207,7 +208,7 @@ def _words_of(body: bytes, key: str) -> str:
     """The endpoint's own words about an error, in a line that follows the status."""
     text = body.decode(errors="replace")
     try:
-        found = json.loads(text)
+        found = read_json(text)
         inner = found.get("error", found)
         text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     except (ValueError, AttributeError):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_ftloop.core.errors import FtloopError, Location, shown_path
+from pytest_ftloop.core.leftovers import sweep
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -53,9 +54,10 @@ def plain_files(folder: Path) -> list[Path]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path next to `path`, for a new file or folder that replaces it at the end.
 
-    If the block raises, `path` keeps its content and the new file or folder is removed. A killed
-    process may leave a hidden `.*.tmp` behind. Raises `OSError`.
+    If the block raises, `path` keeps its content and the new file or folder is removed. What a
+    killed process leaves, the next to write this path removes (`leftovers`). Raises `OSError`.
     """
+    sweep(path.parent, path.name)
     # The process and thread in the name keep two writers from using the same path.
     hidden = f".{path.name}.{os.getpid()}.{threading.get_ident()}"
     making, before = path.with_name(f"{hidden}.tmp"), path.with_name(f"{hidden}.old")

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
+from pytest_ftloop.core.temporary import PREFIX, sweep_temporary, temporary_folder
 
 GitErrorKind = Literal[
     "no-git",
@@ -248,9 +248,9 @@ class Repository:
 
         As it is in git if there is no such filter, or if it fails.
         """
-        with tempfile.TemporaryDirectory(prefix="ftloop-") as folder:
+        with temporary_folder() as folder:
             # The commit's own attributes may be gone from the files that are there now.
-            rule = Path(folder) / "attributes"
+            rule = folder / "attributes"
             rule.write_text(f"* filter={filter_}\n", encoding="ascii")
             stated = ("-c", f"core.attributesFile={rule}")
             done = self._ask(*stated, "cat-file", "--filters", f"--path={path}", blob)
@@ -334,13 +334,15 @@ class Repository:
         It contains no submodules, and no untracked or ignored files (data, caches).
         """
         name = self.resolve(commit)
-        folder = Path(tempfile.mkdtemp(prefix="ftloop-")).resolve()
-        tree = folder / "worktree"
-        try:
-            self._run("worktree", "add", "--detach", str(tree), name)
-            yield tree
-        finally:
-            self._discard(tree)
+        sweep_temporary()
+        self._forget_worktrees()
+        with temporary_folder() as folder:
+            tree = folder.resolve() / "worktree"
+            try:
+                self._run("worktree", "add", "--detach", str(tree), name)
+                yield tree
+            finally:
+                self._discard(tree)
 
     def query(self, *arguments: str) -> str | None:
         """What a reading command of git prints, without the last line end; None if it fails."""
@@ -352,9 +354,18 @@ class Repository:
         # --force twice, since an interrupted `add` leaves its worktree locked.
         remove = ("worktree", "remove", "--force", "--force", str(tree))
         done = self._ask(*remove)
-        shutil.rmtree(tree.parent, ignore_errors=True)
+        shutil.rmtree(tree, ignore_errors=True)
         if done.returncode != 0:
             self._ask(*remove)  # git refuses an incomplete folder, but forgets a missing one
+
+    def _forget_worktrees(self) -> None:
+        """Let git forget our worktrees whose folders are gone: their processes were killed."""
+        listed = self.query("worktree", "list", "--porcelain") or ""
+        for line in listed.splitlines():
+            tree = Path(line.removeprefix("worktree "))
+            is_ours = tree.name == "worktree" and tree.parent.name.startswith(PREFIX)
+            if is_ours and not tree.parent.exists():
+                self._discard(tree)
 
     def _unresolved(self, ref: str, done: subprocess.CompletedProcess[bytes]) -> GitError:
         head = self._ask("rev-parse", "--quiet", "--verify", "HEAD")

@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import Location
 
 _loaded: dict[Path, dict[str, ModuleType]] = {}
@@ -195,7 +196,7 @@ def _top(name: str) -> str:
 def _imports(file: Path) -> Iterator[tuple[int, str]]:
     """The line and name of each top-level module that a source file imports."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read_bytes(file))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return  # no source file
     for node in ast.walk(tree):

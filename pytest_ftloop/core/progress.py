@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_ftloop.core.records import Finding
 
@@ -22,8 +23,17 @@ class Progress(Protocol):
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
         """Other work is in progress: `done` of `of`, which is 0 if the total is unknown."""
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Workers are training: for each its label and what it is doing; `waiting` more are queued.
+
+        Called several times a second while the loop waits for one of them.
+        """
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """The iteration that began last is in the log, with these figures."""
+
     def done(self) -> None:
-        """The work is finished."""
+        """The work is finished. Nothing is shown from here on until other work begins."""
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
         """Findings in the data or the wiring of `loop`, before its first step."""
@@ -39,6 +49,12 @@ class Silent:
         """Show nothing."""
 
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Show nothing."""
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Show nothing."""
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
         """Show nothing."""
 
     def done(self) -> None:
@@ -61,3 +77,12 @@ class ToldOnce:
         if new:
             self._told += new
             self._progress.found(self._loop, new)
+
+
+@contextmanager
+def until_done(progress: Progress) -> Iterator[None]:
+    """Call `done` at the end, however it comes: a line a minute must not outlive its work."""
+    try:
+        yield
+    finally:
+        progress.done()

@@ -424,7 +424,7 @@ class SeedRun:
     `iteration` is the id of the iteration that it repeats. `role` is its purpose: `gate` compares
     with the baseline, `calibration` measures how much the seed alone changes the figures,
     `baseline` gives the baseline in the candidate's environment. `group`, `weights`, `adapter`,
-    `scoring`, `data`, `metrics`, `examples` and `guards` are as in `Iteration`.
+    `scoring`, `data`, `metrics`, `examples`, `guards` and `exposed` are as in `Iteration`.
     """
 
     loop: str
@@ -444,6 +444,7 @@ class SeedRun:
     adapter: str = ""
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
 
 NOTHING_DECIDED = "base"
@@ -473,6 +474,7 @@ class Untrained:
     guards: Guarded = field(default_factory=dict, compare=False, repr=False)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def id(self) -> str:
@@ -507,6 +509,7 @@ class Untrained:
             guards=self.guards,
             schema=self.schema,
             tag=self.tag,
+            exposed=self.exposed,
         )
 
 
@@ -518,6 +521,7 @@ class Judgement:
     names the judgements that this one replaces: the next candidate is compared with the iteration
     whose passing judgement is not replaced. `by` is `gate`, or `hand` for an iteration that the
     user accepted whatever the gate's verdict. `verdict` has the figures as plain values.
+    `exposed` is as in `Iteration`.
     """
 
     loop: str
@@ -531,6 +535,7 @@ class Judgement:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -543,7 +548,8 @@ class HoldoutUse:
     """One measurement on the holdout, of an accepted iteration.
 
     `metrics` are the figures on the holdout, `examples` its results without any text: the log must
-    not reveal the holdout. `data` is its source, number of rows and hash.
+    not reveal the holdout. `data` is its source, number of rows and hash. `exposed` is as in
+    `Iteration`.
     """
 
     loop: str
@@ -556,6 +562,7 @@ class HoldoutUse:
     examples: Sequence[ExampleResult] = field(default=(), compare=False, repr=False)
     schema: int = SCHEMA_VERSION
     tag: str = field(default="", compare=False)
+    exposed: tuple[str, ...] = field(default=(), compare=False)
 
 
 def name_of(number: int, id_: str) -> str:

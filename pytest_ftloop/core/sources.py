@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from os.path import abspath, relpath
 from pathlib import Path
 
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.definitions import SourceFile, importing, parsed
 from pytest_ftloop.core.modules import source_of
 
@@ -52,7 +53,7 @@ def function_source(module: str, folder: Path) -> str | None:
     file = source_of(module, folder)
     if file is None:
         return None
-    own = parsed(file.read_bytes())
+    own = parsed(read_bytes(file))
     if _is_installed(file):
         return _hash([own.text], {})
     parts = module.split(".")
@@ -246,7 +247,7 @@ def _is_installed(file: Path) -> bool:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_bytes(file)
     except OSError:  # a module that can't be read can't be imported either
         return b""
 

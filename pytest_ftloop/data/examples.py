@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import json
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 from pytest_ftloop.config.loop_config import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example, scored_content
+from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.data.forms import content_of, form, hashed, texts, trl_row
 from pytest_ftloop.data.mixture import mixed_rows
 from pytest_ftloop.data.sources import Row, describe, read_rows
@@ -48,9 +48,9 @@ def load(
 
 def load_content(content: bytes, name: str, role: str, columns: Columns) -> DataSet:
     """The examples of a file with this name and content, such as an old version from git."""
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as made:
-        Path(made, name).write_bytes(content)
-        return load(name, role, Path(made), columns)
+    with temporary_folder() as made:
+        (made / name).write_bytes(content)
+        return load(name, role, made, columns)
 
 
 def data_set(

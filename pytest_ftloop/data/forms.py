@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import said, split, transcript
 from pytest_ftloop.core.errors import DataError, Location
 from pytest_ftloop.data.messages import chatml, check_messages, without_nulls
@@ -118,8 +119,8 @@ def _check_template_columns(row: Mapping[str, Any], where: Location) -> None:
     tools = row.get("tools")
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError) as error:
+            tools = read_json(tools)
+        except ValueError as error:
             raise DataError(f"tools is text, but not JSON: {error}", where=where) from None
     if tools is not None and not isinstance(tools, list | tuple):
         raise DataError(f"wanted a list in tools, found {type(tools).__name__}", where=where)

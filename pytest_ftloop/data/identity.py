@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
@@ -185,7 +186,7 @@ def tokenizer_identity(
     if isinstance(chat_template, str):
         path = model_path(chat_template, folder)
         if path.is_file():
-            found["chat_template"] = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+            found["chat_template"] = hashlib.sha256(read_bytes(path)).hexdigest()[:32]
         elif path.is_dir():
             found["chat_template"] = _folder_digest(path)
     return found
@@ -238,7 +239,7 @@ def _content(path: Path) -> str:
     """A hash of a file's content; the name of what is no file, such as a data set on the hub."""
     if not path.is_file():
         return path.name
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()[:16]
 
 
 def _folder_digest(folder: Path) -> str:

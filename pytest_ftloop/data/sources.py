@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.config.loop_config import Mixture, sources_in
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
@@ -126,7 +127,7 @@ def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
         yield from _parquet_rows(path, shown)
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = error.object[: error.start]
         raise DataError(
@@ -267,7 +268,7 @@ def _function_rows(name: str, folder: Path, where: Location | None) -> Iterator[
 
 def _parse_json(text: str, where: Location, cure: str = "") -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except json.JSONDecodeError as error:
         line = where.line if where.line is not None else error.lineno
         raise DataError(
@@ -275,7 +276,7 @@ def _parse_json(text: str, where: Location, cure: str = "") -> Any:
             where=Location(where.file, line),
             cure=cure if error.msg == "Extra data" else "",
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 5000 brackets
+    except ValueError as error:  # a number of 500 digits, 500 brackets
         raise DataError(f"JSON that can't be read: {error}", where=where) from None
 
 

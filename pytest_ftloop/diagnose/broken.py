@@ -206,14 +206,20 @@ def _rose_again(e: Evidence, losses: list[float]) -> Finding | None:
     means = window_means(losses, window)
     lowest, last = min(means), means[-1]
     error = relative_noise(losses) * math.sqrt(2 / window)
-    if not (last - lowest > 0.25 and math.log(last / lowest) > max(math.log(1.5), 5 * error)):
+    if not (last - lowest > 0.25 and _times(last, lowest) > max(1.5, math.exp(5 * error))):
         return None
     what = f"its lowest mean of {window} entries"
     if len(losses) < SHORT_LOG:
         # A window would span most of what happened, and its mean stand nowhere in the curve.
         lowest, last, what = min(losses), losses[-1], "its lowest"
-    reason = f"the train loss ended at {last:.2f}, {last / lowest:.1f} times {what}, {lowest:.2f}"
+    times = f"{_times(last, lowest):.1f} times" if lowest > 0 else "above"
+    reason = f"the train loss ended at {last:.2f}, {times} {what}, {lowest:.2f}"
     return _diverged(e, reason, lowest, last)
+
+
+def _times(last: float, lowest: float) -> float:
+    """How many times `lowest` a loss above it is; of a loss of 0 infinitely many."""
+    return last / lowest if lowest > 0 else math.inf
 
 
 def _worse_than_untrained(e: Evidence, losses: list[float]) -> Finding | None:

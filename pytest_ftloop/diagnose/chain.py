@@ -41,9 +41,10 @@ def plateau(e: Evidence) -> Finding | None:
     """The last iterations brought no progress.
 
     Signal: the best value of the loop's metric moved by no more than noise in the last 2 of at
-    least 3 iterations. Threshold: `least_change`. Source: practice; the remedy depends on whether
-    the train loss still falls. Minimum data: a finite figure before the last 2. NaN: counts as no
-    progress.
+    least 3 iterations. It speaks of the settings that these changed, which it names: another may
+    still help. Threshold: `least_change`. Source: practice, and replays of made-up chains; the
+    remedy depends on whether the train loss still falls. Minimum data: a finite figure before the
+    last 2. NaN: counts as no progress.
     """
     figures = [*(i.metrics for i in e.history), e.metrics]
     values = [of.get(e.metric, math.nan) for of in figures]
@@ -53,26 +54,34 @@ def plateau(e: Evidence) -> Finding | None:
         return None
     if any(better_beyond_noise(e.metric, value, before, e.seed_noise) for value in values[-2:]):
         return None
+    tried = settings_tried(e)
     return Finding(
         kind="plateau",
         severity="info",
         message=(
             f"The best {e.metric}, {format_figure(e.metric, before)}, moved by no more than noise "
-            "in the last 2 iterations."
+            "in the last 2 iterations" + (f", which changed {tried}." if tried else ".")
         ),
         evidence={
             "best": before,
             "iterations": len(values),
+            **({"changed": tried} if tried else {}),
             "least_change": least_change(e.metric, before, e.seed_noise),
             **({"seed_noise": e.seed_noise[e.metric].sd} if e.metric in e.seed_noise else {}),
         },
         remedy=(
             "The train loss still falls: add data, or regularise more."
             if _train_falls(e, [of.get("train_loss", math.nan) for of in figures])
-            else "More of these changes will gain little, another kind still may: look at the "
+            else "More of the same will gain little, another setting still may: look at the "
             "failing examples, add data, or relax the gate."
         ),
     )
+
+
+def settings_tried(e: Evidence) -> str:
+    """The settings that the last 2 iterations changed, as a list; empty if that is unknown."""
+    last = (*(e.history[-1].adjustments if e.history else ()), *e.adjustments)
+    return ", ".join(dict.fromkeys(adjustment.setting for adjustment in last))
 
 
 def capacity(e: Evidence) -> Finding | None:

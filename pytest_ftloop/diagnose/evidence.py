@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.core.noise import SeedNoise
     from pytest_ftloop.core.records import (
+        Adjustment,
         EvalPoint,
         Example,
         ExampleResult,
         HoldoutUse,
         Iteration,
+        Settings,
         StepLog,
         TrainedExample,
         Training,
@@ -65,18 +67,20 @@ class Evidence:
 
     `metrics` are the figures at the best evaluation point, `final` those at the last one. `metric`
     is the one that the loop chooses by. `history` are the earlier iterations of the same chain,
-    oldest first. `train` and `eval` are the examples, `results` the result of each eval example at
-    the best point, `gates` the loop's gates. `holdout` are the openings of the holdout so far,
-    `opened` the iterations it was opened for. `seed_noise` is the measured seed noise by
-    metric (`core.noise.measured_noise`), empty without seed runs. `scores` are other metrics that a
-    trainer logged at its evaluation points, the one that decides first. `causal` and `pretrained`
-    are whether the model is a causal language model, and whether it was pretrained; None if that is
-    unknown. `eval_examples` is the size of the eval set where only that is known, else 0. `of_lora`
-    is False if the whole model is trained, None if that is unknown: remedies then name nothing of
-    LoRA. `lifted` is what was gained over the untrained base, which passes `base_passes` of the
-    eval examples, of which `broken_of_base` fail now; `forgotten` are the guards that got worse.
-    The other fields are those of `Training`. What is unknown (curves of another trainer come
-    without data) is empty or None, and the rules that need it are silent.
+    oldest first, and `adjustments` are the settings that this one changed. `train` and `eval` are
+    the examples, `results` the result of each eval example at the best point, `gates` the loop's
+    gates. `holdout` are the openings of the holdout so far, `opened` the iterations it was opened
+    for. `seed_noise` is the measured seed noise by metric (`core.noise.measured_noise`), empty
+    without seed runs. `scores` are other metrics that a trainer logged at its evaluation points,
+    the one that decides first. `causal` and `pretrained` are whether the model is a causal language
+    model, and whether it was pretrained; None if that is unknown. `eval_examples` is the size of
+    the eval set where only that is known, else 0. `of_lora` is False if the whole model is trained,
+    None if that is unknown: remedies then name nothing of LoRA. `lifted` is what was gained over
+    the untrained base, which passes `base_passes` of the eval examples, of which `broken_of_base`
+    fail now; `forgotten` are the guards that got worse. `settings` are those in force, from which
+    remedies are worded. The other fields are those of `Training`.
+    What is unknown (curves of another trainer come without data) is empty or None, and the rules
+    that need it are silent.
     """
 
     steps: tuple[StepLog, ...]
@@ -94,6 +98,7 @@ class Evidence:
     final: Mapping[str, float] = field(default_factory=dict)
     base_eval_loss: float = math.nan
     history: tuple[Iteration, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
     metric: str = "eval_loss"
     wiring: Wiring | None = None
     train: tuple[Example, ...] = ()
@@ -114,6 +119,7 @@ class Evidence:
     base_passes: int = 0
     broken_of_base: tuple[str, ...] = ()
     forgotten: tuple[Forgotten, ...] = ()
+    settings: Settings | None = None
 
     @classmethod
     def of(

@@ -13,7 +13,7 @@ from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.groups import listed
 from pytest_ftloop.diagnose.labels import labels_of
 from pytest_ftloop.diagnose.naming import answer_of
-from pytest_ftloop.diagnose.windows import at, eval_is_finite, tail_mean
+from pytest_ftloop.diagnose.windows import at, eval_is_finite, measured_before, tail_mean
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import ExampleResult, TrainedExample
@@ -59,7 +59,8 @@ class Excess:
     `number` counts passes from 0. `loss` and `eval_loss` are token means in nats; `share` is what
     the former is above the latter, less known causes, as a share of the latter. `loss_errors` and
     `accuracy_errors` are the differences in standard errors, positive if the train set does worse.
-    `wrong` is the estimated number of wrong labels.
+    `wrong` is the estimated number of wrong labels, `measured` the last evaluation point before the
+    middle of the pass: what is stated, while `eval_loss` is interpolated.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Excess:
     loss_errors: float
     accuracy_errors: float
     wrong: int
+    measured: tuple[int, float]
 
 
 def label_noise(e: Evidence) -> Finding | None:
@@ -99,15 +101,16 @@ def label_noise(e: Evidence) -> Finding | None:
         message=(
             f"About {found.wrong} of {len(e.trained)} train examples ({share:.0%}) look "
             f"mislabelled: in pass {found.number + 1} the train loss was {found.loss:.3f}, though "
-            f"the model had seen each example before, and the eval loss {found.eval_loss:.3f}. "
-            f"The most doubtful: {ids}."
+            f"the model had seen each example before, and the eval loss {found.measured[1]:.3f} "
+            f"at step {found.measured[0]}. The most doubtful: {ids}."
         ),
         evidence={
             "doubted": found.wrong,
             "examples": len(e.trained),
             "pass": found.number + 1,
             "train_loss": found.loss,
-            "eval_loss": found.eval_loss,
+            "eval_step": found.measured[0],
+            "eval_loss": found.measured[1],
             "loss_standard_errors": found.loss_errors,
             "accuracy_standard_errors": found.accuracy_errors,
             "ids": ids,
@@ -196,6 +199,7 @@ def _excess(
         above / loss_error,
         (eval_accuracy - accuracy) / accuracy_error,
         _estimated_wrong(some, number, results, eval_accuracy),
+        measured_before(e.eval_curve, fmean(steps)),
     )
 
 

@@ -17,6 +17,7 @@ from pytest_ftloop.diagnose.windows import (
     eval_is_finite,
     finite_losses,
     last_quarters,
+    measured_before,
     nats,
     quarter_error,
     span,
@@ -108,18 +109,22 @@ def underfit(e: Evidence) -> Finding | None:
         coarse = curve[-2][0] < 0.5 * curve[-1][0]
         if fourth > third + error or (coarse and third - fourth < max(0.05, 0.02 * third, error)):
             return None
+    since, loss = measured_before(curve, 0.75 * curve[-1][0])
+    fall_since = 1 - last / loss if loss else 0.0
     return Finding(
         kind="underfit",
         severity="info",
         message=(
-            f"The run ended while still improving: in its last quarter the eval loss fell from "
-            f"{nats(before)} to {nats(last)} ({_percent(-fall / before)})."
+            f"The run ended while still improving: from step {since} to {curve[-1][0]} the eval "
+            f"loss fell from {nats(loss)} to {nats(last)} ({_percent(-fall_since)})."
         ),
         evidence={
             "eval_first": curve[0][1],
             "eval_last": last,
             "eval_fall": 1 - last / curve[0][1] if curve[0][1] else 0.0,
-            "eval_fall_last_quarter": fall / before,
+            "since_step": since,
+            "last_step": curve[-1][0],
+            "eval_fall_since": fall_since,
         },
         remedy="Raise the learning rate by a factor of 3 to 5, or train for more epochs.",
     )
@@ -155,11 +160,18 @@ def converged(e: Evidence) -> Finding | None:
         return None
     if not (_is_over(e) or _is_level(e, still)):
         return None
+    since, loss = measured_before(curve, 0.75 * step)
     return Finding(
         kind="converged",
         severity="info",
-        message=f"The run converged: in its last quarter the eval loss stayed at {nats(last)}.",
-        evidence={"eval_before": before, "eval_last": last, "train_last": fourth},
+        message=f"The run converged: from step {since} to {step} the eval loss stayed at "
+        f"{nats(last)}.",
+        evidence={
+            "since_step": since,
+            "eval_before": loss,
+            "eval_last": last,
+            "train_last": fourth,
+        },
         remedy=(
             "More epochs at this learning rate will bring little. Nothing is memorised yet, so a "
             "learning rate 3 times as high may learn more; if not, look at the failing examples "

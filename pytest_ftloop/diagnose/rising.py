@@ -105,10 +105,7 @@ def overfitting(e: Evidence) -> Finding | None:
             "overfit_gap": gap,
             **({"jitter": rise.jitter} if rise else {}),
         },
-        remedy=(
-            f"Halve the learning rate, set {dropout} to 0.05-0.1 or weight decay to 0.01-0.1, "
-            f"{lora}{fewer}or add data."
-        ),
+        remedy=f"Halve the learning rate, {_regularise(e, dropout)}{lora}{fewer}or add data.",
     )
 
 
@@ -156,6 +153,21 @@ def overconfidence(e: Evidence) -> Finding | None:
             "on; else take the best point, or train fewer epochs or at a lower learning rate."
         ),
     )
+
+
+def _regularise(e: Evidence, dropout: str) -> str:
+    """The dropout and the weight decay to set, each above what is in force."""
+    known = e.settings
+    now = 0.0 if known is None else float(known.lora.get("lora_dropout") or 0.0)
+    decay = 0.0 if known is None else float(known.training.get("weight_decay") or 0.0)
+    parts = []
+    if now < 0.1:
+        parts.append(f"{'raise' if now else 'set'} {dropout} to {'0.1' if now else '0.05-0.1'}")
+    if decay < 0.1:
+        parts.append(
+            f"{'raise' if decay else 'set'} weight decay to {'0.1' if decay else '0.01-0.1'}"
+        )
+    return f"{' or '.join(parts)}, " if parts else ""
 
 
 def _destroyed_first(e: Evidence) -> Finding | None:

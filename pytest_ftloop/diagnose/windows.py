@@ -123,6 +123,11 @@ def at(curve: Sequence[tuple[int, float]], step: float) -> float:
     return earlier[1]
 
 
+def measured_before(curve: Sequence[tuple[int, float]], step: float) -> tuple[int, float]:
+    """The last point up to a step, or the first: a finding states no interpolated figure."""
+    return max((point for point in curve if point[0] <= step), default=curve[0])
+
+
 def train_since(e: Evidence, step: int) -> tuple[float, float, float] | None:
     """The mean train loss up to `step`, that since, and the standard error of the difference.
 

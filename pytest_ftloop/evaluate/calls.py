@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import answers, tool_calls
 from pytest_ftloop.core.records import Example
+from pytest_ftloop.evaluate.call_formats import Call, formatted_calls
 from pytest_ftloop.evaluate.json_values import same, values_and_texts
 
-_FUNCTION = re.compile(r"<function=([^>\s]+)\s*>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\s]+)\s*>(.*?)</parameter>", re.DOTALL)
-"""A call with arguments in tags: `<function=f><parameter=a>1</parameter></function>`."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A tool call. The arguments of one `in_tags` are texts, whatever their type."""
-
-    name: str
-    arguments: Any
-    in_tags: bool = False
+_PYTHON = {"True": True, "False": False, "None": None}
+"""How some templates write these values in tags."""
 
 
 def calls_in(text: str) -> list[Call]:
-    """The tool calls that a text has, in order: in tags if there are any, else as JSON."""
-    tagged = [
-        Call(name, {key: value.strip() for key, value in _PARAMETER.findall(body)}, in_tags=True)
-        for name, body in _FUNCTION.findall(text)
-    ]
+    """The tool calls that a text has, in order: in a template's format, or else in JSON."""
     values, _ = values_and_texts(text)
-    return tagged or [call for value in values for call in _calls(value)]
+    return formatted_calls(text) or [call for value in values for call in _calls(value)]
 
 
 def expected_calls(example: Example) -> list[Call]:
@@ -67,23 +52,23 @@ def shares(wanted: Sequence[Call], found: Sequence[Call]) -> tuple[float, float]
 
 def _calls(value: Any) -> Iterator[Call]:
     """The calls that a JSON value is: one, a list, or below `tool_calls` or `function`."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _calls(item)
-    if not isinstance(value, Mapping):
-        return
-    if isinstance(value.get("name"), str):
-        yield Call(value["name"], _read(value.get("arguments", value.get("parameters"))))
-    else:
-        for key in ("function", "tool_calls"):
-            yield from _calls(value.get(key))
+    # A stack, not recursion: a model can write lists in lists too deep to recurse.
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += reversed(value)
+        elif isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            yield Call(value["name"], _read(value.get("arguments", value.get("parameters"))))
+        elif isinstance(value, Mapping):
+            waiting += [value.get("tool_calls"), value.get("function")]
 
 
 def _read(arguments: Any) -> Any:
     """Arguments, which may be JSON text; none are the same as an empty object."""
     if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
+        with suppress(ValueError):
+            arguments = read_json(arguments)
     return {} if arguments is None else arguments
 
 
@@ -99,12 +84,21 @@ def _equal(one: Call, other: Call) -> bool:
 
 
 def _as_text(one: Any, other: Any) -> bool:
-    """Whether an argument in a tag is another: the same text, or the same JSON value."""
-    if one == other:
-        return True
-    values = []
-    for value in (one, other):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value) if isinstance(value, str) else value
-        values.append(value)
-    return same(*values)
+    """Whether an argument in a tag is another: the same text, or the same value in JSON or Python.
+
+    Outer white space of a text does not count: templates put values on lines of their own.
+    """
+    first, second = _stripped(one), _stripped(other)
+    return first == second or same(_value(first), _value(second))
+
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        return read_json(value)
+    return _PYTHON.get(value, value)

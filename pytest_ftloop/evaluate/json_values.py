@@ -12,11 +12,23 @@ _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[\[{]")
 """Where a JSON object or list may begin."""
 
-_ARGUMENT = r"<parameter=[^>]*>.*?</parameter>|<arg_key>.*?</arg_key>\s*<arg_value>.*?</arg_value>"
-"""A named argument of a tool call in the XML style of Qwen3-Coder, or in that of GLM-4.5."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+"""A string or a bracket of JSON."""
 
-_ARGUMENTS = re.compile(rf"(?:(?:{_ARGUMENT})\s*)+", re.DOTALL)
-"""Arguments in a row: those of one call."""
+_WINDOW, _LONGEST_WORD = 2000, len("-Infinity")
+
+_REFUSED = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|(NaN|-?Infinity|\d{4301,})', re.DOTALL)
+"""A string, or what `json` reads without saying where it refuses it: a constant, a huge number."""
+
+_ARGUMENTS = tuple(
+    (re.compile(argument, re.DOTALL), re.compile(rf"(?:{argument}\s*)+", re.DOTALL), closing)
+    for argument, closing in (
+        (r"<parameter=[^<>\n]*>.*?</parameter>", "</parameter>"),
+        (r"<arg_key>[^<>\n]*</arg_key>\s*<arg_value>.*?</arg_value>", "</arg_value>"),
+    )
+)
+"""A named argument of a tool call in the XML style of Qwen3-Coder and in that of GLM-4.5;
+several in a row, which belong to one call; and what closes one."""
 
 
 def parse(text: str) -> Any:
@@ -29,29 +41,90 @@ def values_and_texts(text: str) -> tuple[list[Any], list[str]]:
     """The JSON objects and lists in a text, and the words around them, each in its order.
 
     `<tool_call>{"name": "f"}</tool_call>` -> [{"name": "f"}], ["<tool_call>", "</tool_call>"].
+    Values in a string of a value that breaks off are not looked for, nor any after one that is
+    nested too deep to read.
     """
-    decoder = json.JSONDecoder(parse_constant=_refuse)
     values, words, start, end = [], [], 0, 0
     while found := _OPENING.search(text, start):
         start = found.start()
         try:
-            value, after = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start += 1
-            continue
-        values.append(value)
-        words.append(" ".join(text[end:start].split()))
-        start = end = after
+            spans = [(start, *value_at(text, start))]
+        except RecursionError:
+            break
+        except ValueError as error:
+            stop = _stopped_at(error, text, start)
+            # What is open where one value breaks off breaks off there, too: it is not tried again,
+            # which would take the square of the time.
+            spans = [(inner, *value_at(text, inner)) for inner in _complete(text, start, stop)]
+            start = max(stop, start + 1)
+        for opening, value, after in spans:
+            values.append(value)
+            words.append(" ".join(text[end:opening].split()))
+            end = after
+            start = max(start, after)
     return values, [*words, " ".join(text[end:].split())]
+
+
+def value_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins here, and where it ends. ValueError, RecursionError for none."""
+    size = _WINDOW
+    while True:
+        # In a window that grows: an error of `json` takes time in proportion to the text before it.
+        window = text[start : start + size]
+        try:
+            value, length = _DECODER.raw_decode(window)
+        except json.JSONDecodeError as error:
+            is_cut = error.pos > len(window) - _LONGEST_WORD or "Unterminated" in error.msg
+            if not is_cut or start + size >= len(text):
+                raise
+        else:
+            return value, start + length
+        size *= 8
+
+
+def _stopped_at(error: ValueError, text: str, start: int) -> int:
+    """Where a value that begins at `start` breaks off."""
+    if isinstance(error, json.JSONDecodeError):
+        return start + error.pos
+    return next((m.start(1) for m in _REFUSED.finditer(text, start) if m[1]), start)
+
+
+def _complete(text: str, start: int, stop: int) -> list[int]:
+    """Where the outermost complete values begin in a value that breaks off at `stop`."""
+    waiting: list[int] = []
+    complete: list[int] = []
+    for token in _TOKEN.finditer(text, start, stop):
+        if token[0] in "[{":
+            waiting.append(token.start())
+        elif token[0] in "]}":
+            opening = waiting.pop()
+            while complete and complete[-1] > opening:
+                complete.pop()
+            complete.append(opening)
+    return complete
+
+
+def until_last(pattern: re.Pattern[str], text: str, closing: str) -> list[tuple[str, str]]:
+    """The (name, body) of each match of a tag's pattern, in time in proportion to the text.
+
+    An opening tag after the last closing one would be searched to the end for nothing.
+    """
+    end = text.rfind(closing) + len(closing)
+    return pattern.findall(text, 0, end) if end >= len(closing) else []
 
 
 def ordered(text: str) -> str:
     """The text with the XML-style arguments of each tool call sorted by their names."""
+    for argument, several, closing in _ARGUMENTS:
+        # As in `until_last`, nothing after the last closing tag can be an argument.
+        end = text.rfind(closing) + len(closing)
+        if end >= len(closing):
 
-    def sort(found: re.Match[str]) -> str:
-        return "\n".join(sorted(re.findall(_ARGUMENT, found[0], re.DOTALL)))
+            def sort(found: re.Match[str], argument: re.Pattern[str] = argument) -> str:
+                return "\n".join(sorted(argument.findall(found[0])))
 
-    return _ARGUMENTS.sub(sort, text)
+            text = several.sub(sort, text[:end]) + text[end:]
+    return text
 
 
 def are_calls(values: list[Any]) -> bool:
@@ -133,3 +206,6 @@ def _below(path: str, key: str) -> str:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

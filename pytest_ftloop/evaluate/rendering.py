@@ -184,9 +184,19 @@ def rendering(example: Example) -> Iterator[None]:
         raise DataError(
             f"the chat template refuses the example {example.id!r}: {reason[0]}",
             where=example.where,
-            cure="Change its messages, or set training.chat_template_path to a template that "
+            cure=f"{_cure_of(example)}, or set training.chat_template_path to a template that "
             "takes them.",
         ) from error
+
+
+def _cure_of(example: Example) -> str:
+    """What to change in the messages that a template refuses."""
+    given, answer = split(example.row)
+    messages = [*(given or ()), *(answer or ())]
+    if any(isinstance(m, Mapping) and m.get("content", "") is None for m in messages):
+        # transformers takes such a content out of the message, so the template finds none at all.
+        return 'Write the content that is null as ""'
+    return "Change its messages"
 
 
 def like(content: Any, text: str = PROBE) -> Any:

@@ -6,12 +6,13 @@ row: `reference` then finds the start itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pytest_ftloop.core.bounds import read_bytes, read_json
 
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _NONE = frozenset({"", "false", "0"})
@@ -251,8 +252,8 @@ def _event(env: Mapping[str, str]) -> dict[str, Any]:
     It only adds to the environment variables, and some containers that run a job lack the file.
     """
     try:
-        event = json.loads(Path(env.get("GITHUB_EVENT_PATH", "")).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        event = read_json(read_bytes(Path(env.get("GITHUB_EVENT_PATH", ""))))
+    except (OSError, ValueError):
         return {}
     return event if isinstance(event, dict) else {}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_ftloop.core.data_changes import DataChange
 from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
 from pytest_ftloop.core.runs import named_alike
 from pytest_ftloop.gate.gate_changes import GateChanges
@@ -39,7 +40,7 @@ class Difference:
 
     `before` and `after` are the two iterations, `verdict` their comparison. `came` holds the
     findings that only the candidate has, `went` those that only the baseline has. `gate_changes`
-    is what changed in the loop's gates.
+    is what changed in the loop's gates, `data` what changed in the rows of its data sets.
     """
 
     loop: str
@@ -52,6 +53,7 @@ class Difference:
     came: tuple[Finding, ...]
     went: tuple[Finding, ...]
     gate_changes: GateChanges | None = None
+    data: tuple[DataChange, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -65,6 +67,7 @@ def difference(
     verdict: Verdict,
     examples: Mapping[str, Example],
     changes: GateChanges | None = None,
+    data: tuple[DataChange, ...] = (),
 ) -> Difference:
     """Collect what differs. `examples`, by id, supply the prompts."""
     old = {row.id: row for row in named_alike(before.examples, after.examples)}
@@ -86,6 +89,7 @@ def difference(
         came=tuple(f for f in after.findings if f.kind not in kinds[0]),
         went=tuple(f for f in before.findings if f.kind not in kinds[1]),
         gate_changes=changes,
+        data=data,
     )
 
 

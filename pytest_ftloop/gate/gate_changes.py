@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
+from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.metrics import GUARD
@@ -191,4 +192,4 @@ def _stated_baselines(
 
 
 def _text_of(file: Path) -> str:
-    return file.read_bytes().decode(errors="replace").replace("\r\n", "\n")
+    return read_bytes(file).decode(errors="replace").replace("\r\n", "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -12,6 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from pytest_ftloop.core.bounds import MOST_BYTES, MOST_BYTES_OF_RECORD, read_bytes, size_text
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import DamagedLogError, Location, LogError, shown_path
 from pytest_ftloop.core.files import leads_out
@@ -50,12 +52,12 @@ class FolderFiles:
     def read(self, name: str) -> str:
         """One file's text. A checkout with CRLF line ends reads the same."""
         try:
-            content = (self.folder / name).read_bytes()
+            content = read_bytes(self.folder / name, _most(name))
         except OSError as error:
             raise LogError(
                 f"can't be read: {error.strerror}", where=Location(self.shown(name))
             ) from None
-        return _text_of(content, self.shown(name))
+        return _text_of(content, name, self.shown(name))
 
     def shown(self, name: str) -> str:
         """The path as the user would type it."""
@@ -94,17 +96,35 @@ def _link(path: Path) -> LogError:
     )
 
 
-def unwritable(folder: Path, error: OSError) -> LogError:
+class UnwritableError(LogError):
+    """A log can't be written; `is_full`: because its disk is full."""
+
+    is_full = False
+
+
+def unwritable(folder: Path, error: OSError) -> UnwritableError:
     """The error for a log folder that can't be written."""
-    return LogError(
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    made = UnwritableError(
         f"the improvement log can't be written: {error.strerror}",
         where=Location(shown_path(folder)),
-        cure="Mend the folder's permissions, or name another with --ftloop-log DIR.",
+        cure="Make room on its disk, or name another folder with --ftloop-log DIR."
+        if is_full
+        else "Mend the folder's permissions, or name another with --ftloop-log DIR.",
     )
+    made.is_full = is_full
+    return made
 
 
-def _text_of(content: bytes, shown: str) -> str:
+def _most(name: str) -> int:
+    """The maximum size of a file of a log, in bytes."""
+    return MOST_BYTES_OF_RECORD if name.endswith(".yaml") else MOST_BYTES
+
+
+def _text_of(content: bytes, name: str, shown: str) -> str:
     """A file's text with `LF` line ends, without the mark that some editors put before it."""
+    if len(content) > _most(name):
+        raise damaged(shown, f"it is larger than {size_text(_most(name))}")
     if content.startswith(POINTER):
         raise DamagedLogError(
             "it is a pointer of Git LFS, not the file itself (git lfs pull gets it)",
@@ -151,7 +171,7 @@ class CommitFiles:
             (content,) = self.repository.read([self.blobs[name]])
         if content.startswith(POINTER):
             content = self.repository.filtered(self.blobs[name], self.folder / name, "lfs")
-        return _text_of(content, self.shown(name))
+        return _text_of(content, name, self.shown(name))
 
     def read_ahead(self, names: Sequence[str]) -> None:
         """Read these files from one call of git, where they were not before."""

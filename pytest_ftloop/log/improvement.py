@@ -19,12 +19,13 @@ the CSV is written before it.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import (
     ExampleResult,
@@ -37,6 +38,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.log.consistent import verify
 from pytest_ftloop.log.files import RECORD_NAME, FolderFiles, check_folder, unwritable
+from pytest_ftloop.log.leftovers import mark_of, remove_record, sweep_log
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -85,6 +87,11 @@ class _Texts:
         return sha256_of(self.examples)
 
 
+def _and_then(record: AnyRecord) -> str:
+    """What replaces a record that was deleted."""
+    return " and train again" if isinstance(record, Iteration | SeedRun) else ""
+
+
 @dataclass(frozen=True)
 class ImprovementLog:
     """The log of one loop: the folder `<log folder>/<loop>`.
@@ -112,6 +119,33 @@ class ImprovementLog:
         tables = _Texts.of(iteration.examples, iteration.guards)
         text = to_yaml(iteration, tables.sha256, tables.said)
         return self._write_all(iteration, text, tables, iteration_of)
+
+    def put(self, iteration: Iteration) -> Iteration:
+        """As `append`, in place of every other record of the iteration.
+
+        Whenever it is interrupted, either the old ones count or the new one.
+        """
+        tables = _Texts.of(iteration.examples, iteration.guards)
+        text = to_yaml(iteration, tables.sha256, tables.said)
+        record, *_ = self.files(replace(iteration, tag=tag_of(text)))
+        others = [path for path in self._records(iteration) if path != record]
+        if not others:
+            return self._write_all(iteration, text, tables, iteration_of)
+        mark = mark_of(record)
+        try:
+            mark.touch()
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
+        try:
+            written = self._write_all(iteration, text, tables, iteration_of)
+        except LogError:
+            with suppress(OSError):  # without the new record it says nothing
+                mark.unlink(missing_ok=True)
+            raise
+        self._remove(others)
+        with suppress(OSError):  # with no other record neither
+            mark.unlink(missing_ok=True)
+        return written
 
     def append_seed_run(self, run: SeedRun) -> SeedRun:
         """Write a seed run's files and return it as it reads back."""
@@ -144,10 +178,10 @@ class ImprovementLog:
     def exposed(self) -> tuple[str, ...]:
         """A note for each record that holds a credential: older versions wrote some."""
         return tuple(
-            f"{self.shown(iteration)} holds a credential ({', '.join(iteration.exposed)}): renew "
-            "it, since version control keeps it, then delete the record and train again"
-            for iteration in self.read()
-            if iteration.exposed
+            f"{self.shown(record)} holds a credential ({', '.join(record.exposed)}): renew it, "
+            f"since version control keeps it, then delete the record{_and_then(record)}"
+            for record in self.view.records()
+            if record.exposed
         )
 
     def verify(self, iteration: Iteration | SeedRun | HoldoutUse | Untrained) -> None:
@@ -158,29 +192,33 @@ class ImprovementLog:
         verify(iteration, self.files(iteration)[0])
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written; only for the one that holds the lock."""
+        """Remove what killed processes left; only for the one that holds the lock."""
         check_folder(self.folder)
-        if self.folder.is_dir():
-            for leftover in self.folder.rglob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+        sweep_log(self.folder)
 
     def remove(self, iteration: Iteration) -> None:
-        """Remove every file of an iteration, records first: a table alone is no iteration.
+        """Remove every file of an iteration.
 
         That is one pair of files, or as many as branches that trained it were merged.
         """
-        self._remove_trainings(iteration, ())
+        self._remove(self._records(iteration))
 
-    def remove_others(self, iteration: Iteration) -> None:
-        """Remove every other training of an iteration, which would count in its place."""
-        self._remove_trainings(iteration, self.files(iteration))
+    def remove_seed_run(self, run: SeedRun) -> None:
+        """Remove a seed run's files."""
+        self._remove(self.files(run)[:1])
 
-    def _remove_trainings(self, iteration: Iteration, kept: Sequence[Path]) -> None:
-        for record in self.folder.glob(f"*-{iteration.id}*.yaml"):
-            if RECORD_NAME.fullmatch(record.name) and record not in kept:
-                record.unlink(missing_ok=True)
-                for table in self.folder.glob(f"{record.stem}.*examples.csv"):
-                    table.unlink(missing_ok=True)
+    def _records(self, iteration: Iteration) -> list[Path]:
+        """The records of an iteration: several where branches that trained it were merged."""
+        found = sorted(self.folder.glob(f"*-{iteration.id}*.yaml"))
+        return [path for path in found if RECORD_NAME.fullmatch(path.name)]
+
+    def _remove(self, records: Sequence[Path]) -> None:
+        check_folder(self.folder)
+        try:
+            for record in records:
+                remove_record(record)
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""
@@ -190,10 +228,9 @@ class ImprovementLog:
             existing = existing.parent
         if not existing.is_dir():
             raise unwritable(self.folder, NotADirectoryError(20, "Not a directory"))
-        probe = existing / f".ftloop-probe-{os.getpid()}"
         try:
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another thread's probe has the same name
+            with tempfile.TemporaryFile(dir=existing):  # without a name, where the system can
+                pass
         except OSError as error:
             raise unwritable(self.folder, error) from None
 

@@ -78,6 +78,10 @@ class Store:
         self.notes.append(f"seed {seed} of {iteration.name} was restored, not trained")
         return found
 
+    def may_have(self, fingerprint: str) -> bool:
+        """Whether it has anything of this fingerprint, which may still not fit."""
+        return bool(self._folders(fingerprint))
+
     def keep(self, run: Measured, log: ImprovementLog) -> None:
         """Copy what was just trained from its log, in place of what was kept of it before.
 

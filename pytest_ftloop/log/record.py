@@ -121,7 +121,7 @@ def iteration_of(text: str) -> tuple[Iteration, Table]:
         weights=record.weights,
         adapter=record.adapter,
         schema=record.version,
-        exposed=tuple(said.get(_EXPOSED, ())),
+        exposed=_exposed(said),
     )
     return iteration, _table(record)
 
@@ -147,6 +147,7 @@ def seed_run_of(text: str) -> tuple[SeedRun, Table]:
         weights=record.weights,
         adapter=record.adapter,
         schema=record.version,
+        exposed=_exposed(said),
     )
     return run, _table(record)
 
@@ -167,6 +168,7 @@ def untrained_of(text: str) -> tuple[Untrained, Table]:
         facts=record.facts,
         environment=record.environment,
         schema=record.version,
+        exposed=_exposed(said),
     )
     return untrained, _table(record)
 
@@ -176,7 +178,7 @@ def judgement_of(text: str) -> Judgement:
     """A judgement, without its tag."""
     from pytest_ftloop.log import models
 
-    _, record = _checked(text, models.JudgementRecord)
+    said, record = _checked(text, models.JudgementRecord)
     return Judgement(
         loop=record.loop,
         candidate=record.candidate,
@@ -188,6 +190,7 @@ def judgement_of(text: str) -> Judgement:
         over=tuple(record.over),
         verdict=record.verdict,
         schema=record.version,
+        exposed=_exposed(said),
     )
 
 
@@ -206,6 +209,7 @@ def holdout_of(text: str) -> tuple[HoldoutUse, Table]:
         metrics=record.metrics,
         environment=record.environment,
         schema=record.version,
+        exposed=_exposed(said),
     )
     return use, Table(record.examples.rows, record.examples.sha256)
 
@@ -256,6 +260,11 @@ def _without_credentials(said: dict[str, Any], text: str) -> dict[str, Any]:
         if key in said and key != "failing":  # ids of examples, which are data
             said[key] = cleaned(said[key], exposed, key)
     return {**said, _EXPOSED: exposed} if exposed else said
+
+
+def _exposed(said: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of the credentials that a record held."""
+    return tuple(said.get(_EXPOSED, ()))
 
 
 def _mistake(errors: list[ErrorDetails], said: Mapping[str, Any], text: str) -> TextError:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.bounds import check_digits, read_json
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.metrics import DECIMALS
@@ -149,8 +150,8 @@ def _rows_of(text: str, shown: str) -> Iterator[ExampleResult]:
                 content,
                 _tags(tags),
                 float(loss),
-                int(tokens),
-                int(correct),
+                _count(tokens),
+                _count(correct),
                 _PASSED[passed],
                 unescaped(expected),
                 unescaped(output),
@@ -174,7 +175,7 @@ def _scores(cell: str) -> dict[str, float]:
     """Scores by name, each a number from 0 to 1; a `ValueError` or `TypeError` if not."""
     if not cell:
         return {}
-    found = json.loads(cell)
+    found = read_json(cell)
     if not isinstance(found, dict):
         raise TypeError("wanted scores by name")
     for name, value in found.items():
@@ -183,10 +184,18 @@ def _scores(cell: str) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def _count(cell: str) -> int:
+    """A number of tokens."""
+    if not (cell.isascii() and cell.isdecimal()):
+        raise ValueError(f"wanted a number of tokens, found {cell[:40]!r}")
+    check_digits(cell)
+    return int(cell)
+
+
 def _outputs(cell: str) -> tuple[str, ...]:
     if not cell:
         return ()
-    found = json.loads(cell)
+    found = read_json(cell)
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise TypeError("wanted a list of outputs")
     return tuple(found)

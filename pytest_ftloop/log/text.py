@@ -20,11 +20,14 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
-MOST_CHARACTERS = 16 * 1024**2
-"""A longer record is refused. One with 100,000 failing examples has about a million."""
-
-MOST_LEVELS = 64
-"""A record nested deeper is refused. Ours have up to 6 levels, and a setting may hold more."""
+from pytest_ftloop.core.bounds import (
+    MOST_BYTES_OF_RECORD,
+    MOST_DIGITS,
+    MOST_LEVELS,
+    MOST_VALUES,
+    BoundError,
+    check_digits,
+)
 
 Scalar = str | int | float | bool | None
 """What an unquoted scalar may be."""
@@ -42,11 +45,13 @@ _SCALARS: Any = {
 }
 """What a plain scalar may be. A date or a merge key (`<<`) is never written."""
 
+_NUMBERS = frozenset({f"{_TAG}int", f"{_TAG}float"})
+
 # The shape that we write. Text of any other shape goes to PyYAML.
 _PRINTABLE = re.compile(
     "[\n -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]+"
 )
-_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:e[-+][0-9]+)?)?"
+_NUMBER = rf"-?(?:0|[1-9][0-9]{{,{MOST_DIGITS - 1}}})(?:\.[0-9]+(?:e[-+][0-9]+)?)?"
 _ROW = rf"\[{_NUMBER}(?:,[ ]{_NUMBER})*\]"
 _LINE = re.compile(
     rf"""
@@ -104,8 +109,8 @@ def read(text: str) -> dict[str, Any]:
     """The keys and values of a text: None, bool, int, float, str, lists of them and dicts by str.
 
     A `TextError` for what is no YAML, or no mapping at its top, and for what no record has: anchors
-    and aliases, tags, dates, keys stated twice or that are no text, more than `MOST_CHARACTERS` or
-    `MOST_LEVELS`.
+    and aliases, tags, dates, keys stated twice or that are no text, and what is beyond the limits
+    of `core.bounds`.
     """
     _check_size(text)
     try:
@@ -127,8 +132,8 @@ def readings(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _check_size(text: str) -> None:
-    if len(text) > MOST_CHARACTERS:
-        raise TextError(f"wanted at most {MOST_CHARACTERS} characters, found {len(text)}")
+    if len(text) > MOST_BYTES_OF_RECORD:
+        raise TextError(f"wanted at most {MOST_BYTES_OF_RECORD} characters, found {len(text)}")
 
 
 def _mapping(found: Any) -> dict[str, Any]:
@@ -260,8 +265,12 @@ def _resolved(plain: str) -> Any:
             f"wanted a text, a number, true, false or null, found {kind(plain)} without quotes"
         )
     try:
+        if tag in _NUMBERS:
+            check_digits(plain)
         return _SCALARS[tag](SafeConstructor(), yaml.ScalarNode(tag, plain))
-    except ValueError:  # such as 0b_, or more digits than Python converts
+    except BoundError as error:
+        raise TextError(str(error)) from None
+    except ValueError:  # such as 0b_
         raise TextError(f"wanted a number, found {kind(plain)}") from None
 
 
@@ -290,9 +299,10 @@ def is_number_elsewhere(plain: str) -> bool:
 
 def _number(of: type[int] | type[float], plain: str) -> int | float:
     try:
-        return of(plain)
-    except ValueError:  # more digits than Python converts
-        raise TextError(f"wanted a number, found {kind(plain)}") from None
+        check_digits(plain)
+    except BoundError as error:
+        raise TextError(str(error)) from None
+    return of(plain)
 
 
 # any other shape
@@ -305,7 +315,7 @@ def _document(text: str, resolve: Callable[[str], Any]) -> Any:
         next(events)  # the start of the stream
         if isinstance(next(events), yaml.StreamEndEvent):
             return None
-        found = _node(next(events), events, (), resolve)
+        found = _node(next(events), _bounded(events), (), resolve)
         next(events)  # the end of the document
         if not isinstance(event := next(events), yaml.StreamEndEvent):
             raise TextError("wanted one document, found a second one", _line(event))
@@ -314,6 +324,14 @@ def _document(text: str, resolve: Callable[[str], Any]) -> Any:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise TextError(why, mark.line + 1 if mark else None) from None
+
+
+def _bounded(events: Iterator[Any]) -> Iterator[Any]:
+    """The events, as long as they are not more than a record has values."""
+    for number, event in enumerate(events):
+        if number > MOST_VALUES:
+            raise TextError(f"wanted at most {MOST_VALUES} values, found more", _line(event))
+        yield event
 
 
 def _node(event: Any, events: Iterator[Any], path: KeyPath, resolve: Callable[[str], Any]) -> Any:
@@ -342,7 +360,8 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath, resolve: Callable[[s
         return items
     mapping: dict[str, Any] = {}
     while not isinstance(event := next(events), yaml.MappingEndEvent):
-        key = _node(event, events, path, resolve)
+        is_scalar = isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
+        key = _node(event, events, path, resolve) if is_scalar else []
         if not isinstance(key, str):
             raise error(f"wanted a text as key, found {kind(key)}")
         if key in mapping:

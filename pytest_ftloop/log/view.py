@@ -20,6 +20,7 @@ from pytest_ftloop.core.records import (
     Untrained,
 )
 from pytest_ftloop.log.files import RECORD_NAME, Files, damaged
+from pytest_ftloop.log.leftovers import replaced
 from pytest_ftloop.log.record import (
     from_text,
     holdout_of,
@@ -58,8 +59,9 @@ class LogView:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The files there were when it was first asked for."""
-        return self.files.names()
+        """The files there were when it was first asked for, without records just replaced."""
+        names = self.files.names()
+        return names - replaced(names)
 
     def iterations(self) -> tuple[Iteration, ...]:
         """All iterations, by number and id. A `LogError` names a damaged file and the cure.
@@ -88,6 +90,14 @@ class LogView:
     def bases(self) -> tuple[Untrained, ...]:
         """All measurements of the untrained base, by name."""
         return tuple(self._each(_BASE_NAME, LogView._base))
+
+    def records(self) -> Iterator[Iteration | SeedRun | Untrained | Judgement | HoldoutUse]:
+        """Every record of every kind, by name; of an iteration that two branches trained, both."""
+        yield from self._each(RECORD_NAME, LogView._iteration)
+        yield from self._each(_SEED_NAME, LogView._seed_run)
+        yield from self._each(_BASE_NAME, LogView._base)
+        yield from self._each(_VERDICT_NAME, LogView._judgement)
+        yield from self._each(_HOLDOUT_NAME, LogView._holdout_use)
 
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""

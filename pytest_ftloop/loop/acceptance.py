@@ -21,6 +21,7 @@ from pytest_ftloop.gate.gate_changes import GateChanges, gate_changes
 from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.base_version import with_base_version
+from pytest_ftloop.loop.changed_data import data_changes
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.judging import judge_text, without_words
 from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
@@ -29,6 +30,7 @@ from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.data_changes import DataChange
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.cycle import Cycle
     from pytest_ftloop.loop.options import Options
@@ -90,7 +92,12 @@ class Acceptance:
             standard=comparison.baseline,
             holdout=holdout,
             gate_changes=changes,
+            data_changes=self._data_changes(comparison.baseline.iteration),
         )
+
+    def _data_changes(self, before: Iteration | None) -> tuple[DataChange, ...]:
+        """How the data sets differ from the baseline's; nothing is read if they are the same."""
+        return () if before is None else data_changes(self.cycle.config, self.cycle.inputs, before)
 
     def compare_gates(self, result: LoopResult) -> LoopResult:
         """Add to the result how the gates have changed, and nothing else.

@@ -28,6 +28,7 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.core.runs import decisive, environment_changes
 from pytest_ftloop.core.untrained import tokenising
+from pytest_ftloop.log.aside import aside_of
 from pytest_ftloop.log.writing import rounded
 from pytest_ftloop.loop.inputs import sampled
 from pytest_ftloop.loop.known_rows import KnownRows, Measurable, Source, known_rows
@@ -255,7 +256,12 @@ class Again:
         iterations = self.log.read()
         wanted = {self.inputs.weights(settings), self.inputs.weights(rounded(settings))}
         by_id = {iteration.id: iteration for iteration in iterations}
-        runs: Sequence[Measured] = (*reversed(iterations), *self.log.view.seed_runs())
+        aside = aside_of(self.log)
+        runs: Sequence[Measured] = (
+            *reversed(iterations),
+            *self.log.view.seed_runs(),
+            *aside.view.seed_runs(),  # they are not scored yet
+        )
         for run in runs:
             if run.weights and run.weights not in wanted:
                 continue  # nearly always, and it spares a hash of the train rows

@@ -164,6 +164,18 @@ class LocalBackend:
         with self._without_credentials():
             return self._trainer.measure_base(self._to_train(settings))
 
+    def release(self) -> None:
+        """Give back the memory of the base model, which is loaded again when it is needed."""
+        if self.__dict__.pop("_trainer", None) is None:
+            return
+        import gc
+
+        import torch
+
+        gc.collect()  # a trainer and its model refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def environment(self, settings: Settings) -> Mapping[str, str]:
         """See `Backend`. Loads no model. Empty if the training extra is not installed."""
         self._progress.working("loading torch")

@@ -34,6 +34,7 @@ from pytest_ftloop.core.records import (
 from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
+from pytest_ftloop.log.aside import written
 from pytest_ftloop.loop.again import Again, Known
 from pytest_ftloop.loop.gains import compared_with_base
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
@@ -258,14 +259,14 @@ def decide(cycle: Cycle, current: Turn, draft: Iteration) -> Iteration:
 
 def log(cycle: Cycle, draft: Iteration) -> Iteration:
     """Write the iteration to the log, in place of an older record of it. Returns it as written."""
-    written = cycle.improvement_log.append(draft)
-    cycle.improvement_log.remove_others(written)
+    logged = written(cycle.improvement_log, lambda log: log.put(draft))
     for other in cycle.improvement_log.read():
-        if is_unscored(other) and other.weights == written.weights and other.id != written.id:
+        if is_unscored(other) and other.weights == logged.weights and other.id != logged.id:
             cycle.improvement_log.remove(other)  # it is scored now, by another scorer
     if draft.decision.kind != PENDING:  # a store must not hand out records without a decision
-        cycle.store.keep(written, cycle.improvement_log)
-    return written
+        cycle.store.keep(logged, cycle.improvement_log)
+    cycle.progress.ended(logged.metrics)
+    return logged
 
 
 @contextmanager
@@ -278,13 +279,16 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
 
     def keep(run: Run) -> None:
         nonlocal is_kept
-        if current.known is None:
-            keep_trained(cycle.inputs.weights(current.plan.settings), run)
-            _keep_base(cycle, current, run)  # scored before the first step
+        weights = cycle.inputs.weights(current.plan.settings)
         draft = evaluate(cycle, current, run)
         draft = replace(draft, decision=Decision("stop", UNSCORED, "it is not scored yet"))
-        cycle.improvement_log.remove_others(cycle.improvement_log.append(draft))
+        # The record first: whatever goes wrong with the rest, the training is not lost.
+        adapter = adapter_folder(weights) if current.known is None else None
+        written(cycle.improvement_log, lambda log: log.put(draft), adapter)
         is_kept = True
+        if current.known is None:
+            keep_trained(weights, run)
+            _keep_base(cycle, current, run)  # scored before the first step
 
     try:
         yield keep
@@ -361,11 +365,13 @@ def _evidence(cycle: Cycle, current: Turn, run: Run, from_log: Mapping[str, Any]
         final_metrics(run.training, run.evaluation),
         run.evaluation.base_eval_loss,
         history=current.chain,
+        adjustments=current.plan.adjustments,
         metric=config.metric_of(current.chain),
         train=inputs.train.examples,
         eval=inputs.eval.examples,
         results=run.evaluation.examples,
         gates=(*config.thresholds, *config.regressions),
+        settings=current.plan.settings,
         **from_log,
     )
 
@@ -396,7 +402,7 @@ def _take_back_decision(
     A decision left in the log would be followed again, even after the user has fixed the policy.
     """
     pending = replace(last, decision=Decision("stop", PENDING, ""))
-    cycle.improvement_log.remove_others(cycle.improvement_log.append(pending))
+    cycle.improvement_log.put(pending)
     settings = ", ".join(f"{a.setting} {a.after}" for a in plan.adjustments)
     return ConfigError(
         f"the settings chosen for the next iteration ({settings}) can't be trained: "

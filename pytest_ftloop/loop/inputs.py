@@ -339,9 +339,15 @@ def data_of(
 def with_limit(
     data: Mapping[str, Mapping[str, Any]], evaluation: Evaluation
 ) -> Mapping[str, Mapping[str, Any]]:
-    """What a record holds of the data, with the limit of the outputs that were generated."""
+    """What a record holds of the data, with the limit of the outputs that were generated.
+
+    Where none are yet, nothing is said of a limit, also where `data` is another record's.
+    """
     if not evaluation.max_new_tokens:
-        return data
+        if all(row.passed is not None for row in evaluation.examples):
+            return data
+        of_eval = {key: value for key, value in data["eval"].items() if key != "max_new_tokens"}
+        return {**data, "eval": of_eval}
     return {**data, "eval": {**data["eval"], "max_new_tokens": evaluation.max_new_tokens}}
 
 

@@ -16,46 +16,40 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder
-from pytest_ftloop.core.chain import best_of, chain_from, chosen_by, next_number
-from pytest_ftloop.core.progress import Progress, Silent
+from pytest_ftloop.core.chain import best_of, chosen_by
+from pytest_ftloop.core.progress import Progress, Silent, until_done
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
 from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
-from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.kept import Store
+from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
+from pytest_ftloop.loop.ahead import AheadBackend, why_not_ahead
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
-from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, turn
+from pytest_ftloop.loop.course import Course, turn_until_it_stops
+from pytest_ftloop.loop.cycle import Cycle
+from pytest_ftloop.loop.hold import held
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
-from pytest_ftloop.loop.planner import Plan, Planner
+from pytest_ftloop.loop.planner import Planner
+from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.loop.shares import number_of_workers
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
 from pytest_ftloop.loop.warm_start import warm_started
 
 if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
-
-
-@dataclass(frozen=True)
-class Course:
-    """The loop's chain, and the ids of the iterations that this run made.
-
-    It trained them, restored them from its store, or evaluated them again.
-    """
-
-    chain: tuple[Iteration, ...]
-    trained: tuple[str, ...] = ()
-    restored: tuple[str, ...] = ()
-    evaluated: tuple[str, ...] = ()
+    from pytest_ftloop.loop.backend import Backend
+    from pytest_ftloop.loop.executor import ExecutorFactory
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,8 @@ class Loop:
     It has more than ten methods: those four, and the parts that they share. `hook` is the scorer
     that a user implements as a pytest hook; `adjust_hook` and `diagnose_hook` are the other hooks.
     `backend` makes the backend, by default the one that trains in this process. If it only `reads`,
-    none of the user's code is imported: it replays the log, or shows the outlook.
+    none of the user's code is imported: it replays the log, or shows the outlook. `executor` runs
+    the workers of `loop.parallel`.
     """
 
     config: LoopConfig
@@ -91,6 +86,7 @@ class Loop:
     adjust_hook: Adjust | None = None
     diagnose_hook: Diagnose | None = None
     reads: bool = False
+    executor: ExecutorFactory = Processes
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     def run(self) -> LoopResult:
@@ -99,14 +95,15 @@ class Loop:
         One process trains a loop at a time; the others wait, and then find it up to date. In a
         replay nothing is trained: `StaleLogError` names what is missing.
         """
-        cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).complete_seeds(best)
-        if needs_base(self.config) and not self.options.replay:
-            with self._locked(cycle.improvement_log):
-                cycle.base_keeper.measure_missing(best, cycle.progress)
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            cycle = self._cycle_begun = self._cycle()
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).complete_seeds(best)
+            if needs_base(self.config) and not self.options.replay:
+                with self._locked(cycle.improvement_log):
+                    cycle.base_keeper.measure_missing(best, cycle.progress)
+            return self._result(cycle, course, best)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
@@ -118,7 +115,8 @@ class Loop:
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
         rules = tuple(rules) or own
-        judged = self._acceptance(cycle).judge(result, rules)
+        with until_done(self.progress):
+            judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
     def compare_gates(self, result: LoopResult) -> LoopResult:
@@ -129,10 +127,11 @@ class Loop:
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
-        course = self._bring_up_to_date(cycle)
-        best = best_of(course.chain, self.config.metric_of(course.chain))
-        self._acceptance(cycle).train_seeds(best, seeds, "calibration")
-        return self._result(cycle, course, best)
+        with until_done(self.progress):
+            course = self._bring_up_to_date(cycle)
+            best = best_of(course.chain, self.config.metric_of(course.chain))
+            self._acceptance(cycle).train_seeds(best, seeds, "calibration")
+            return self._result(cycle, course, best)
 
     def outlook(self) -> Outlook:
         """What comes next, according to the log. Trains nothing.
@@ -181,14 +180,15 @@ class Loop:
             inputs = inputs.with_logged_model(self.config, log.read())
         config, inputs = warm_started(self.config, inputs, log)
         recall(inputs, log, self.progress)
-        backend = (self.backend or backends.local)(config, inputs, self.progress)
+        notes = list(inputs.notes)
+        backend = self._backend(config, inputs, notes) if trains else self._local(config, inputs)
         # A replay judges what is logged. In CI one iteration is trained, with the loop file's own
         # settings, unless N is given.
         may_explore = self.options.explore or self.options.iterations is not None
         explores = may_explore and not self.options.replay
         limit = self.options.iterations if explores else 1
         store = Store(records_folder(), backend.environment, restores=not self.options.retrain)
-        store.notes.extend(inputs.notes)
+        store.notes.extend(notes)
         return Cycle(
             config=config,
             inputs=inputs,
@@ -198,6 +198,28 @@ class Loop:
             store=store,
             progress=self.progress,
             user_diagnosis=self.diagnose_hook,
+        )
+
+    def _local(self, config: LoopConfig, inputs: Inputs) -> Backend:
+        return (self.backend or backends.local)(config, inputs, self.progress)
+
+    def _backend(self, config: LoopConfig, inputs: Inputs, notes: list[str]) -> Backend:
+        """What trains: here, or if several are to train at once, ahead in workers too."""
+        local, stated = self._local(config, inputs), self.options.parallel or config.loop.parallel
+        if stated == 1 or (count := number_of_workers(stated)) == 1:
+            return local
+        if why := why_not_ahead(config, inputs):
+            notes.append(f"one training at a time, not {stated}: {why}")
+            return local
+        return AheadBackend(
+            config,
+            inputs,
+            self.progress,
+            local,
+            self.executor,
+            count,
+            self.log.folder,
+            afresh=self.options.retrain,
         )
 
     def _acceptance(self, cycle: Cycle) -> Acceptance:
@@ -211,6 +233,9 @@ class Loop:
             chain, plan = cycle.planner.walk(log.read())
             check_chain(chain, cycle.config, cycle.inputs, log)
             if plan is None:
+                if not self.options.replay and has_leftovers(log.view.files.names()):
+                    with self._locked(log):
+                        pass  # they are swept
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
@@ -222,7 +247,7 @@ class Loop:
             note = _retrained_note(lock, cycle)
             retrained = self.options.retrain and self._is_retrained(note)
             try:
-                done = _turn_until_it_stops(cycle, afresh=self.options.retrain and not retrained)
+                done = turn_until_it_stops(cycle, afresh=self.options.retrain and not retrained)
             finally:
                 self.progress.done()
             if self.options.retrain:
@@ -284,77 +309,7 @@ class Loop:
     def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
         """A context that holds the log's lock, and gives the lock's file."""
         waiting = f"{self.config.name}: waiting for another process"
-        return locked(log.folder, lambda: self.progress.working(waiting))
-
-
-def _turn_until_it_stops(cycle: Cycle, *, afresh: bool) -> Course:
-    """Turn the cycle until nothing is planned. With `afresh`, train logged iterations again."""
-    log, planner = cycle.improvement_log, cycle.planner
-    log.sweep()
-    before = log.read()
-    _ = planner.policy  # made now, so that a mistake in it shows before an hour of training
-    logged = () if afresh else before
-    trained: list[str] = []
-    restored: list[str] = []
-    evaluated: list[str] = []
-    data_findings = None
-    while True:
-        chain, plan = planner.walk(logged)
-        if plan is None:
-            return Course(chain, tuple(trained), tuple(restored), tuple(evaluated))
-        # A retrained iteration keeps its number, so that its diff shows what changed.
-        known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
-        plan = _as_accepted(plan, known, before)
-        number = known.number if known else next_number((*before, *logged))
-        if kept := _kept(cycle, plan):
-            written = log.append(replace(kept, number=number))
-            log.remove_others(written)
-            restored.append(written.id)
-        else:
-            if data_findings is None:  # once, and not at all if every iteration can be restored
-                data_findings = find_in_data(cycle)
-            known_weights = None if afresh else cycle.again.evaluable(plan.settings)
-            written = turn(cycle, Turn(number, plan, chain, logged, data_findings, known_weights))
-            (evaluated if known_weights else trained).append(written.id)
-        logged = (*logged, written)
-        if afresh:
-            _drop_replaced(cycle, before, logged)
-
-
-def _as_accepted(plan: Plan, known: Iteration | None, before: Sequence[Iteration]) -> Plan:
-    """The plan, with the parent of an accepted start that is retrained: the loop stays finished."""
-    if plan.parent is not None or known is None or known.parent is None:
-        return plan
-    parent = next((i for i in before if i.id == known.parent), None)
-    return replace(plan, parent=parent, adjustments=known.adjustments if parent else ())
-
-
-def _kept(cycle: Cycle, plan: Plan) -> Iteration | None:
-    """The planned iteration, if an earlier run trained it and the store still has it."""
-    parent = plan.parent.id if plan.parent else None
-    return cycle.store.iteration(
-        plan.fingerprint, plan.settings, cycle.config.name, parent, plan.adjustments
-    )
-
-
-def _drop_replaced(
-    cycle: Cycle, before: Sequence[Iteration], retrained: Sequence[Iteration]
-) -> None:
-    """Remove the old chain's remaining iterations once retraining plans different settings.
-
-    Otherwise iterations of two trainings, perhaps from two machines, would be read as one chain.
-    Version control keeps the removed ones. Called after every iteration, so that an interrupted
-    retraining does not leave a mixture either.
-    """
-    start = cycle.inputs.fingerprint(cycle.config, cycle.config.settings)
-    old = chain_from(before, start)
-    _, plan = cycle.planner.walk(retrained)
-    if plan is not None and plan.fingerprint in {iteration.fingerprint for iteration in old}:
-        return  # the old chain is still being followed: its next iteration is retrained next
-    kept = {iteration.id for iteration in retrained}
-    for iteration in old:
-        if iteration.id not in kept:
-            cycle.improvement_log.remove(iteration)
+        return held(log, lambda: self.progress.working(waiting))
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pytest_ftloop.gate import ci_systems
 
@@ -20,7 +21,7 @@ class Options:
     beside the loop file. `run_id` identifies the pytest run: its processes (xdist) retrain a loop
     once between them. `baseline` is the commit to compare with (None: the default).
     `retrain_baseline`: train that commit's iteration here if its figures are from another
-    environment.
+    environment. `parallel` replaces the loop file's number of processes that train at once.
     """
 
     retrain: bool = False
@@ -31,6 +32,7 @@ class Options:
     run_id: str = ""
     baseline: str | None = None
     retrain_baseline: bool = False
+    parallel: int | Literal["auto"] | None = None
 
 
 def in_ci() -> bool:

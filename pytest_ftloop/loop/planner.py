@@ -110,6 +110,21 @@ class Planner:
             chain += found
         return tuple(chain), None
 
+    def foreseen(
+        self, chain: Sequence[Iteration], plan: Plan, logged: Sequence[Iteration], most: int
+    ) -> tuple[Settings, ...]:
+        """The settings of up to `most` iterations after the plan's, as far as no result can matter.
+
+        None before the chain has an iteration, which may show a fault; nor with a time budget,
+        which results use up.
+        """
+        if not chain or not self.explores or self.config.loop.time_budget_s is not None:
+            return ()
+        room = min(most, self.limit(chain) - len(chain) - 1)
+        metric = self.config.metric_of(chain)
+        known = self.known(chain, logged)
+        return adjust.foresee(self.policy, chain, plan.settings, metric, room, known)
+
     def goes_on(self, chain: Sequence[Iteration]) -> bool:
         """Whether something may be trained after this chain.
 

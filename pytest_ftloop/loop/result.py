@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from pytest_ftloop.core.data_changes import DataChange
     from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
     from pytest_ftloop.gate.baseline import Baseline
     from pytest_ftloop.gate.gate_changes import GateChanges
@@ -56,7 +57,8 @@ class LoopResult:
     `regressions` are the loop's regression gates, `forgetting` those on its guards. `Loop.judge`
     adds a verdict for each, the baseline (None: there is none), the `standard` that it was found
     in, the holdout's report if the holdout was opened, and how the gates differ from those at the
-    baseline's commit (None: not compared). `log` is the log that everything was read from.
+    baseline's commit (None: not compared), and how the data sets do. `log` is the log that
+    everything was read from.
 
     It has more than ten methods because each metric is a property: tests read `best.eval_loss`.
     """
@@ -84,6 +86,7 @@ class LoopResult:
     standard: Baseline | None = field(default=None, repr=False, compare=False)
     holdout: HoldoutReport | None = field(default=None, repr=False)
     gate_changes: GateChanges | None = field(default=None, repr=False)
+    data_changes: tuple[DataChange, ...] = field(default=(), repr=False)
     log: ImprovementLog | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.core.runs import environment_changes
+from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.log import ImprovementLog
 
 if TYPE_CHECKING:
@@ -47,10 +47,9 @@ def retrain_baseline(
     """
     iteration = baseline.iteration
     assert iteration is not None
-    temporary = tempfile.TemporaryDirectory(prefix="ftloop-")
-    with _checked_out(config, baseline) as (loop_file, train), temporary as made:
-        train(_request(loop_file, iteration, config, Path(made)))
-        (run,) = ImprovementLog(Path(made)).view.seed_runs()
+    with _checked_out(config, baseline) as (loop_file, train), temporary_folder() as made:
+        train(_request(loop_file, iteration, config, made))
+        (run,) = ImprovementLog(made).view.seed_runs()
         # Examples are read lazily: read them before the temporary folder is removed.
         run = replace(run, examples=tuple(run.examples))
     _check_environment(run.environment, candidate)
@@ -64,11 +63,10 @@ def train_unlogged(
 
     The iteration is added to the candidate's log, which mends that. Raises as `retrain_baseline`.
     """
-    temporary = tempfile.TemporaryDirectory(prefix="ftloop-")
-    with _checked_out(config, baseline) as (loop_file, train), temporary as made:
+    with _checked_out(config, baseline) as (loop_file, train), temporary_folder() as made:
         here = str(config.folder.resolve())
-        train({"loop_file": str(loop_file), "here": here, "into": made, "whole": True})
-        (folder,) = (path for path in Path(made).iterdir() if path.is_dir())
+        train({"loop_file": str(loop_file), "here": here, "into": str(made), "whole": True})
+        (folder,) = (path for path in made.iterdir() if path.is_dir())
         trained = ImprovementLog(folder).read()[0]
         trained = replace(trained, examples=tuple(trained.examples))
     _check_environment(trained.environment, candidate)

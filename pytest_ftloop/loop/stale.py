@@ -5,33 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import SCORE_HOOK
-from pytest_ftloop.core.errors import FtloopError, LogError, StaleLogError
-from pytest_ftloop.core.git import GitError, Repository
+from pytest_ftloop.core.errors import StaleLogError
 from pytest_ftloop.core.metrics import GUARD, number_text
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import ended_as_hopeless, is_unscored
-from pytest_ftloop.data import examples as data
-from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
 from pytest_ftloop.log import FOLDER
 from pytest_ftloop.log.writing import rounded
+from pytest_ftloop.loop.changed_data import data_text
 from pytest_ftloop.loop.inputs import model_name
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
-    from pytest_ftloop.core.records import DataSet, Iteration
+    from pytest_ftloop.core.records import Iteration
     from pytest_ftloop.loop.inputs import Inputs
 
 MOST = 8
 """Differences that are listed: after so many it is another loop, and the settings tell little."""
-
-_VERSIONS = 10
-"""Changes of a data file among which the version that was trained on is looked for."""
 
 _LONGEST = 60
 
@@ -41,7 +34,7 @@ class Difference:
     """One matter in which the loop is not what an iteration was trained with.
 
     `what` is settings, data, scoring or model. `text` says it in a line; that of data sets is made
-    by `_data_text`, since it may have to read old versions.
+    by `data_text`, since it may have to read old versions.
     """
 
     what: str
@@ -83,7 +76,7 @@ def _reasons(config: LoopConfig, inputs: Inputs, logged: Sequence[Iteration]) ->
     kinds = list(dict.fromkeys(difference.what for difference in found))
     what = " and ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
     lines = [
-        _data_text(config, inputs, nearest, difference.role) if difference.role else difference.text
+        data_text(config, inputs, nearest, difference.role) if difference.role else difference.text
         for difference in found[:MOST]
     ]
     more = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
@@ -159,45 +152,3 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-
-
-def _data_text(config: LoopConfig, inputs: Inputs, of: Iteration, role: str) -> str:
-    """How a data set changed, in rows, as far as the version trained on can be found."""
-    now = inputs.train if role == "train" else inputs.eval
-    facts = of.data.get(role, {})
-    logged = str(facts.get("sha256", ""))
-    old = next((set_ for set_ in _committed(config, role) if set_.sha256[:16] == logged), None)
-    if old is not None:
-        before = rows_of_examples(old.examples)
-        return f"data.{role} {row_changes(before, rows_of_examples(now.examples))}"
-    if role == "eval":
-        with suppress(LogError):  # its table is damaged, which is said where it is needed
-            before = rows_of_results(of.examples)
-            return f"data.{role} {row_changes(before, rows_of_examples(now.examples))}"
-    return f"data.{role} {facts.get('rows', '?')} -> {len(now.examples)} rows"
-
-
-def _committed(config: LoopConfig, role: str) -> Iterator[DataSet]:
-    """The committed versions of a data set, the latest first; none if it is no file in git."""
-    source = config.train if role == "train" or config.split is not None else config.eval
-    if not isinstance(source, str | Path):
-        return
-    file = config.folder / source
-    try:
-        repository = Repository.containing(file.parent)
-        path = repository.relative(file)
-        blobs = dict.fromkeys(repository.versions(path, _VERSIONS))
-    except GitError:
-        return
-    for blob in blobs:
-        with suppress(FtloopError):  # a version that could not be trained on
-            yield _as_set(config, role, path, next(repository.read([blob])))
-
-
-def _as_set(config: LoopConfig, role: str, path: PurePosixPath, content: bytes) -> DataSet:
-    """A data set from the content that its file had."""
-    if config.split is None:
-        return data.load_content(content, path.name, role, config.columns)
-    whole = data.load_content(content, path.name, "train", config.columns)
-    kept, held = data.split_off(whole, config.split.fraction, config.split.seed)
-    return kept if role == "train" else held

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import training_file
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import Cost, ExampleResult, Iteration, Run, Training
@@ -84,7 +85,7 @@ def _kept(run: Measured) -> Trained | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        said = json.loads(training_file(run.weights).read_text(encoding="utf-8"))
+        said = read_json(read_bytes(training_file(run.weights), MOST_BYTES))
         file = TypeAdapter(_File).validate_python(said)
     except (OSError, ValueError, ValidationError):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -48,6 +48,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "without it only the loop file's own settings are trained if the variable CI is set",
     )
     group.addoption(
+        "--ftloop-parallel",
+        type=_number_or_auto,
+        metavar="N",
+        help="train seeds and listed settings in N processes at once, or auto: one per GPU, else "
+        "per core; in place of the loop file's loop: {parallel: N} (default: the ini setting "
+        "ftloop_parallel)",
+    )
+    group.addoption(
         "--ftloop-baseline",
         metavar="REF",
         help="the commit whose log the regression gate compares with (default: the ini setting "
@@ -68,6 +76,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ftloop-report",
         metavar="PATH",
         help="write one self-contained HTML file about all loops that ran (needs the report extra)",
+    )
+    parser.addini(
+        "ftloop_parallel",
+        "processes that train at once on this machine; see --ftloop-parallel",
+        default=None,
     )
     parser.addini(
         "ftloop_baseline", "the commit to compare with; see --ftloop-baseline", default=None
@@ -91,6 +104,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--ftloop-retrain and --ftloop-replay can't be combined")
     if option.ftloop_retrain_baseline and option.ftloop_replay:
         raise pytest.UsageError("--ftloop-retrain-baseline and --ftloop-replay can't be combined")
+    if option.ftloop_parallel is None and (stated := config.getini("ftloop_parallel")):
+        try:
+            option.ftloop_parallel = _number_or_auto(stated)
+        except ArgumentTypeError as error:
+            raise pytest.UsageError(f"ftloop_parallel: {error}") from None
     trains = option.ftloop_retrain or option.ftloop_retrain_baseline
     if option.ftloop or trains or option.ftloop_replay:
         from contextlib import ExitStack
@@ -175,6 +193,14 @@ def _check_report_extra() -> None:
         check_extra()
     except FtloopError as error:
         raise pytest.UsageError(f"--ftloop-report: {error}") from None
+
+
+def _number_or_auto(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"wanted a whole number, 1 or more, or auto, found {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

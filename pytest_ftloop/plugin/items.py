@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -15,6 +15,10 @@ from pytest_ftloop.core.errors import FtloopError, wants_traceback
 from pytest_ftloop.core.printable import printable, printable_line
 from pytest_ftloop.plugin.session import session_of
 from pytest_ftloop.report.properties import Properties, loop_properties, verdict_properties
+
+if TYPE_CHECKING:
+    from pytest_ftloop.loop.result import LoopResult
+    from pytest_ftloop.plugin.news import Key
 
 
 class LoopFileCollector(pytest.File):
@@ -46,7 +50,11 @@ class LoopFileCollector(pytest.File):
 
 
 class GateFailedError(Exception):
-    """A gate does not hold. The message is the whole explanation."""
+    """A gate does not hold: the whole explanation, and the key of the loop in the news."""
+
+    def __init__(self, text: str, loop: Key) -> None:
+        super().__init__(text)
+        self.failed_loop = loop
 
 
 class LoopItem(pytest.Item):
@@ -62,6 +70,10 @@ class LoopItem(pytest.Item):
         names = {name for name, _ in properties}
         others = [pair for pair in self.user_properties if pair[0] not in names]
         self.user_properties[:] = [*others, *properties]
+
+    def fail(self, result: LoopResult, text: str) -> NoReturn:
+        """Fail with the whole explanation; the terminal tells it once, in the loop's section."""
+        raise GateFailedError(text, (str(result.log_folder), result.chain[0].name))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""
@@ -90,7 +102,7 @@ class RegressionItem(LoopItem):
         if not verdict.ok:
             from pytest_ftloop.report.verdict import explain_verdict
 
-            raise GateFailedError(explain_verdict(result, verdict, self.gate))
+            self.fail(result, explain_verdict(result, verdict, self.gate))
 
 
 class GateItem(LoopItem):
@@ -110,4 +122,4 @@ class GateItem(LoopItem):
         if checked is not None and not checked.passed:
             from pytest_ftloop.report.explain import explain_gate
 
-            raise GateFailedError(explain_gate(result, checked))
+            self.fail(result, explain_gate(result, checked))

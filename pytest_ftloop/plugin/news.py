@@ -1,4 +1,4 @@
-"""The lines that pytest prints about loops, sent from xdist workers to the process that prints.
+"""What pytest prints about loops, sent from xdist workers to the process that prints.
 
 News travels with pytest's test reports, so it consists of plain values.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.git import ignored_by_git
 from pytest_ftloop.report.gate_changes import change_lines
-from pytest_ftloop.report.text import files_to_commit, note_lines, summary
-from pytest_ftloop.report.verdict import head_lines, holdout_lines, verdict_lines
+from pytest_ftloop.report.screen import run_parts, screen, verdict_parts
+from pytest_ftloop.report.text import files_to_commit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,30 +27,29 @@ Key = tuple[str, str]
 
 
 def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
-    """The summary of a loop that ran. `file` is empty for a loop made in Python."""
+    """A loop that ran. `file` is empty for a loop made in Python."""
     new = len(result.written)
     ignored = ignored_by_git(files_to_commit(result))
-    lines = summary(result, verbosity, width, ignored=ignored)
-    run = {"new": new, "lines": lines, "file": file}
-    return news_of_changes(result, width) | run
+    run = run_parts(result, verbosity, width, ignored=ignored)
+    return news_of_changes(result, width) | {"new": new, "run": run, "file": file}
 
 
 def news_of_changes(result: LoopResult, width: int) -> dict[str, Any]:
     """What changed in the loop's gates, as far as the result knows."""
-    return _key_of(result) | {"changes": change_lines(result.gate_changes, width)}
+    named = {"log_folder": str(result.log_folder), "start": result.chain[0].name}
+    return {"loop": result.loop, **named, "changes": change_lines(result.gate_changes, width)}
 
 
 def news_of_verdict(
-    result: LoopResult, rule: Regression, verdict: Verdict, notes: Sequence[str], width: int
+    result: LoopResult,
+    rule: Regression,
+    verdict: Verdict,
+    notes: Sequence[str],
+    width: int,
 ) -> News:
     """The verdict of one regression gate, and the notes that judging added."""
-    # The explanation of the failed test shows the evidence already.
-    shown = verdict_lines if verdict.ok else head_lines
-    lines = shown(verdict, rule.name, width)
-    if rule.tag is None and result.holdout:
-        lines += holdout_lines(result.holdout, width)
-    lines += note_lines(notes, width)
-    return news_of_changes(result, width) | {"gate": rule.name, "verdict": lines}
+    parts = verdict_parts(result, rule, verdict, notes, width)
+    return news_of_changes(result, width) | {"gate": rule.name, "verdict": parts}
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Board:
     """Collects the news of all loops in the process that prints it."""
 
     runs: dict[Key, News] = field(default_factory=dict)
-    verdicts: dict[Key, dict[str, list[str]]] = field(default_factory=dict)
+    verdicts: dict[Key, dict[str, News]] = field(default_factory=dict)
     changes: dict[Key, list[str]] = field(default_factory=dict)
 
     def add(self, news: Iterable[News]) -> None:
@@ -69,25 +68,15 @@ class Board:
                 self.changes[key] = one["changes"]
             if "verdict" in one:
                 self.verdicts.setdefault(key, {})[one["gate"]] = one["verdict"]
-            if "lines" not in one:
+            if "run" not in one:
                 continue
             known = self.runs.get(key)
             if known is None or one["new"] >= known["new"]:
                 self.runs[key] = one
 
-    def sections(self) -> Iterable[tuple[str, list[str]]]:
-        """Each loop's name and lines: what changed in its gates, its summary, its verdicts."""
+    def sections(self, verbosity: int, width: int) -> Iterable[tuple[str, list[str]]]:
+        """Each loop's name and lines."""
         for key, news in sorted(self.runs.items()):
-            changed = self.changes.get(key, [])
-            lines = [*changed, *([""] if changed else []), *news["lines"]]
-            for verdict in self.verdicts.get(key, {}).values():
-                lines += ["", *verdict]
+            verdicts = [*self.verdicts.get(key, {}).values()]
+            lines = screen(news["run"], verdicts, self.changes.get(key, []), verbosity, width)
             yield news["loop"], lines
-
-
-def _key_of(result: LoopResult) -> dict[str, Any]:
-    return {
-        "loop": result.loop,
-        "log_folder": str(result.log_folder),
-        "start": result.chain[0].name,
-    }

@@ -14,7 +14,7 @@ import pytest
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
 from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
-from pytest_ftloop.core.printable import printable, printable_line
+from pytest_ftloop.core.printable import printable
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.log import FOLDER
@@ -23,6 +23,12 @@ from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.plugin.coverage import Coverage
 from pytest_ftloop.plugin.news import Board, News, news_of_changes, news_of_run, news_of_verdict
+from pytest_ftloop.plugin.screens import (
+    leave_out_told,
+    shows_everything,
+    verbosity_of,
+    write_sections,
+)
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.explain import explain_comparison
@@ -131,8 +137,7 @@ class FtloopSession:
             # developer's machine asks git nothing.
             if not config.regressions and (self.options.replay or not self.options.explore):
                 ran.result = loop.compare_gates(ran.result)
-            # Without the terminal plugin (-p no:terminal) the option does not exist.
-            verbosity = getattr(self.config.option, "verbose", 0)
+            verbosity = verbosity_of(self.config)
             file = str(config.file) if config.lines else ""
             self._news.append(news_of_run(ran.result, file, verbosity, self._width()))
         except Exception:
@@ -200,6 +205,9 @@ class FtloopSession:
         error = call.excinfo.value if call.excinfo is not None else None
         if isinstance(error, FtloopError) and not wants_traceback():
             report.longrepr = str(error)
+            report.ftloop_error = report.nodeid.partition("::")[0]  # type: ignore[attr-defined]
+        if loop := getattr(error, "failed_loop", None):
+            report.ftloop_gate = list(loop)  # type: ignore[attr-defined]
         if report.failed:
             results = [ran.result for ran in self._of_test.values()]
             failed = [explain_failed(result, self._width()) for result in results]
@@ -264,12 +272,18 @@ class FtloopSession:
         done = f"written to {shown_path(self._report)}" if loops else "not written: no loop ran"
         self._report_line = f"ftloop report: {done}"
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
+    def pytest_terminal_summary_first(self, terminalreporter: Any) -> Generator[None, None, None]:
+        """Leave out of pytest's list of failures what the loops' sections tell."""
+        if not shows_everything(self.config):
+            leave_out_told(terminalreporter, self._board)
+        yield
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The iterations, findings, failing examples and files of each loop."""
-        for loop, lines in self._board.sections():
-            terminalreporter.section(f"ftloop {printable_line(loop)}", sep="-", bold=True)
-            for line in lines:
-                terminalreporter.line(printable(line))
+        """What there is to say of each loop, and what was not judged."""
+        verbosity = verbosity_of(self.config)
+        sections = self._board.sections(verbosity, self._width())
+        write_sections(terminalreporter, sections, verbosity)
         if self._gaps:
             terminalreporter.section("ftloop: not judged", sep="-", bold=True)
             for line in "\n".join(self._gaps).splitlines():
@@ -348,4 +362,5 @@ def options_of(config: pytest.Config) -> Options:
         run_id=worker.get("testrunuid") or uuid.uuid4().hex,
         baseline=option.ftloop_baseline or config.getini("ftloop_baseline") or None,
         retrain_baseline=option.ftloop_retrain_baseline,
+        parallel=option.ftloop_parallel,
     )

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.records import Finding
-from pytest_ftloop.gate.difference import Difference, Flip, SettingChange
+from pytest_ftloop.gate.difference import Difference, Flip
 from pytest_ftloop.gate.verdict import Change, change_text, seeds_text
+from pytest_ftloop.report.cause import UNCHANGED, cause_lines, edit_text, stated, without_data
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
-from pytest_ftloop.report.gate_changes import change_lines, change_markdown, change_record
+from pytest_ftloop.report.gate_changes import change_markdown, change_record
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
-from pytest_ftloop.report.phrases import duration_text, format_setting, plural
+from pytest_ftloop.report.phrases import duration_text, plural
 from pytest_ftloop.report.text import WIDTH
 from pytest_ftloop.report.verdict import MARKS, changes_table
 
-MOST_FLIPS = 5
-"""Broken, and fixed, examples shown; --all shows the rest. One screen has room for so many."""
+MOST_FLIPS = 2
+"""Broken, and fixed, examples shown; --all shows the rest. Two say what kind of mistake it is."""
 
 
 def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS) -> str:
@@ -30,15 +32,13 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     lines = [shorten(f"{visible(diff.loop)}: {verdict.kind}", width)]
     names = f"{visible(diff.after.name)} against {visible(diff.before.name)}"
     lines += paragraph(f"{names}{against}", width, "  ")
-    lines += paragraph(visible(verdict.because), width, "  ", "    ")
-    if changed := change_lines(diff.gate_changes, width):
-        lines += ["", *changed]
+    lines += ["", *cause_lines(diff.settings, diff.data, diff.gate_changes, verdict.against, width)]
+    lines += ["", *paragraph(visible(verdict.because), width, "  ", "    ")]
     if table := changes_table(verdict, width):
         lines += ["", *table]
     for note in (*verdict.context, *verdict.notes):
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
     for part in (
-        _settings(diff.settings, width),
         _flips("broken", diff.broken, width, most),
         _flips("fixed", diff.fixed, width, most),
         _findings("new findings", diff.came, width),
@@ -59,7 +59,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
         f"Iteration {inert_line(diff.after.name)} against {inert_line(diff.before.name)}{against}: "
         f"{inert_line(verdict.because)}",
         "",
-        *change_markdown(diff.gate_changes),
+        *_cause_markdown(diff),
     ]
     if verdict.changes:
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
@@ -73,9 +73,6 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
             "",
         ]
     lines += [f"- note: {inert_line(note)}" for note in (*verdict.context, *verdict.notes)]
-    if diff.settings:
-        changed = [(visible(c.name), _stated(c.before), _stated(c.after)) for c in diff.settings]
-        lines += ["", markdown_table(("setting", "before", "after"), changed)]
     for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
         lines += _markdown_flips(what, flips, most)
     for what, findings in (("New findings", diff.came), ("Findings that are gone", diff.went)):
@@ -98,6 +95,7 @@ def as_record(diff: Difference) -> dict[str, Any]:
         "verdict": diff.verdict.as_record(),
         "gate_changes": change_record(diff.gate_changes),
         "settings": [vars(change) for change in diff.settings],
+        "data": [asdict(changed) for changed in diff.data],
         "fixed": [vars(flip) for flip in diff.fixed],
         "broken": [vars(flip) for flip in diff.broken],
         "came": [finding.kind for finding in diff.came],
@@ -111,14 +109,21 @@ def to_json(record: Any) -> str:
     return json.dumps(_finite(record), indent=2, allow_nan=False, default=str)
 
 
-def _settings(changes: Sequence[SettingChange], width: int) -> list[str]:
-    if not changes:
-        return ["settings, data and model: unchanged"]
-    lines = ["changed:"]
-    for change in changes:
-        text = f"{visible(change.name)} {_stated(change.before)} -> {_stated(change.after)}"
-        lines += paragraph(text, width, "  ", "    ")
-    return lines
+def _cause_markdown(diff: Difference) -> list[str]:
+    """What the change did: settings, data in rows, gates."""
+    lines = ["What this change did:", ""]
+    changed = without_data(diff.settings, diff.data)
+    if changed:
+        rows = [(visible(c.name), stated(c.before), stated(c.after)) for c in changed]
+        lines += [markdown_table(("setting", "before", "now"), rows), ""]
+    for each in diff.data:
+        lines += [f"- data.{each.role} {inert_line(each.text)}"]
+        lines += [f"  - {inert(edit_text(edit, 160))}" for edit in each.edits]
+    if diff.data:
+        lines.append("")
+    if not diff.settings and not diff.data:
+        lines += [f"Unchanged: {UNCHANGED}.", ""]
+    return [*lines, *change_markdown(diff.gate_changes)]
 
 
 def _flips(what: str, flips: Sequence[Flip], width: int, most: int | None) -> list[str]:
@@ -191,10 +196,6 @@ def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[
 def _flip_row(flip: Flip) -> list[str]:
     texts = (flip.id, flip.prompt or "", flip.expected, flip.before, flip.after)
     return [one_line(text, 200, middle=True) for text in texts]
-
-
-def _stated(value: Any) -> str:
-    return "not set" if value is None else format_setting(value)
 
 
 def _finite(value: Any) -> Any:

@@ -20,12 +20,13 @@ from pytest_ftloop.core.metrics import (
 )
 from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.loop.result import Figure
+from pytest_ftloop.report import hints
+from pytest_ftloop.report.advice import advice_lines
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import distance_text, figure_text, format_changes
 from pytest_ftloop.report.text import (
     WIDTH,
-    adjustment_lines,
     example_lines,
     failing_lines,
     finding_lines,
@@ -148,7 +149,12 @@ def _findings(result: LoopResult, width: int) -> list[str]:
     findings = result.best.findings
     if not findings:
         return []
-    lines = [line for finding in findings for line in finding_lines(finding, width, brief=True)]
+    decision = result.best.decision
+    lines = [
+        line
+        for finding in findings
+        for line in finding_lines(finding, width, brief=True, decision=decision)
+    ]
     return ["findings:", *lines]
 
 
@@ -157,7 +163,8 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
     best = result.best
     rows = _rows_of(best, name)
     if without_guard(split_name(name)[0]) == "pass_rate":
-        return failing_lines(best, rows, result.examples, _MOST_EXAMPLES, width)
+        where = hints.show(result, best.number)
+        return failing_lines(best, rows, result.examples, _MOST_EXAMPLES, width, where)
     metric = without_guard(split_name(name)[0])
     by_score = is_score(metric)
     worst_rows = sorted(
@@ -176,14 +183,9 @@ def _examples(result: LoopResult, name: str, width: int) -> list[str]:
 
 
 def _next(result: LoopResult, width: int) -> list[str]:
-    """The last proposed adjustments; else the remedy of the best iteration's first finding."""
-    proposed = result.chain[-1].decision.next
-    if proposed:
-        return ["try next:", *adjustment_lines(proposed, width)]
-    remedies = [finding.remedy for finding in result.best.findings if finding.remedy]
-    if remedies:
-        return ["try next:", *paragraph(visible(remedies[0]), width, "  ")]
-    return [shorten(f"look at the examples: ftloop show {result.best.number}", width)]
+    """What to try next, and the command that shows all examples."""
+    look = f"look at the examples: {hints.show(result, result.best.number)}"
+    return [*advice_lines(result, width), look]
 
 
 def _rows_of(iteration: Iteration, name: str) -> list[ExampleResult]:

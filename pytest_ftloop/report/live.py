@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.report.escape import shorten
+from pytest_ftloop.report import heartbeat
+from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.text import found_lines, progress_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_ftloop.core.records import Finding
 
 EVERY_S = 0.1
 """Least seconds between two redraws: a training step may take only a millisecond."""
+
 
 CLEAR = "\r\x1b[2K"
 
@@ -65,6 +69,13 @@ class LiveLine:
         where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
         self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Draw what all workers are doing."""
+        self._draw(_workers_line(loop, at_work, waiting, self._width - 1))
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """Show nothing: the next redraw says what is done now."""
+
     def done(self) -> None:
         """Clear the line, and restore its earlier content."""
         if self._drawn_at is not None:
@@ -84,17 +95,122 @@ class LiveLine:
             self._write(CLEAR + line)
 
 
-class StayingLines(Silent):
-    """A `Progress` for a file or a CI log, where lines can't be redrawn: messages only."""
+class StayingLines:
+    """A `Progress` for a file or a CI log, where lines can't be redrawn.
+
+    An iteration has a line when it begins and one when it ends. While work is in progress, a line
+    a minute says how far it is: from a thread, since a download or an import reports nothing
+    meanwhile. `done` ends the thread. `under` returns the unfinished line, which is written again.
+    """
 
     def __init__(
-        self, write: Callable[[str], None], width: int, under: Callable[[], str] = lambda: ""
+        self,
+        write: Callable[[str], None],
+        width: int,
+        under: Callable[[], str] = lambda: "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = heartbeat.EVERY_S,
     ) -> None:
         self._write, self._width, self._under = write, width, under
+        self._clock, self._every_s = clock, every_s
+        self._lock = threading.Lock()
+        self._end: threading.Event | None = None
+        self._is_below = False
+        self._loop, self._number, self._of = "", 0, 0
+        self._began = clock()
+        self._now: Callable[[], str] | None = None
+        self._since = clock()
+        self._what = ""
+
+    def iteration(self, loop: str, number: int, of: int) -> None:
+        """Say that an iteration begins."""
+        self._loop, self._number, self._of = loop, number, of
+        self._began = self._since = self._clock()
+        self._lines([heartbeat.began_line(loop, number, of)])
+        self._beats()
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Remember the step for the next line."""
+        if step == 1:
+            self._since = self._clock()
+        self._what = ""
+        self._now = lambda: heartbeat.step_line(
+            self._loop, self._number, self._of, step, steps, loss, self._clock() - self._since
+        )
+        self._beats()
+
+    def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Remember the work for the next line."""
+        if what != self._what:
+            self._what, self._since = what, self._clock()
+        self._now = lambda: heartbeat.working_line(
+            self._loop, what, done, of, self._clock() - self._since
+        )
+        self._beats()
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Remember what the workers are doing for the next line."""
+        if at_work:
+            self._now = lambda: _workers_line(loop, at_work, waiting, self._width)
+            self._beats()
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """Say that the iteration is in the log, with its figures; nothing if none began."""
+        if not self._number:
+            return
+        seconds = self._clock() - self._began
+        self._lines([heartbeat.ended_line(self._loop, self._number, self._of, metrics, seconds)])
+        self._number = 0
+
+    def done(self) -> None:
+        """End the lines of every minute, and write the line again that had begun before them."""
+        with self._lock:
+            end, self._end, self._now = self._end, None, None
+            if self._is_below:
+                self._is_below = False
+                if before := self._under():
+                    self._write(before)
+        if end is not None:
+            end.set()
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:
-        """Write the messages on lines of their own, then the interrupted line again."""
-        if lines := found_lines(loop, findings, self._width):
-            before = self._under()
-            start = "\n" if before else ""
-            self._write(start + "".join(f"{line}\n" for line in lines) + before)
+        """Write the messages on lines of their own."""
+        self._lines(found_lines(loop, findings, self._width))
+
+    def tell(self) -> None:
+        """Say now how far the work is."""
+        with self._lock:
+            if self._now is not None:
+                self._put([self._now()])
+
+    def _beats(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._end is None:
+            self._end = threading.Event()
+            threading.Thread(target=self._beat, args=(self._end,), daemon=True).start()
+
+    def _beat(self, end: threading.Event) -> None:
+        while not end.wait(self._every_s):
+            self.tell()
+
+    def _lines(self, lines: Sequence[str]) -> None:
+        with self._lock:
+            self._put(lines)
+
+    def _put(self, lines: Sequence[str]) -> None:
+        """Write lines below the line that had begun, which `done` writes again."""
+        if lines:
+            start = "\n" if self._under() and not self._is_below else ""
+            self._is_below = True
+            self._write(start + "".join(f"{line}\n" for line in lines))
+
+
+def _workers_line(
+    loop: str, at_work: Sequence[tuple[str, str]], waiting: int, width: int = 80
+) -> str:
+    """`sentiment  2 at once  seed 43: 120/400 loss 1.234  seed 44: preparing  (3 waiting)`."""
+    name = one_line(loop, max(width // 3, 8))
+    parts = [f"{visible(label)}: {visible(now)}" for label, now in at_work]
+    queued = f"({waiting} waiting)" if waiting else ""
+    return shorten("  ".join(filter(None, [name, f"{len(parts)} at once", *parts, queued])), width)

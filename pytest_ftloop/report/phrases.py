@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 MISSING = "-"
 """Shown where a record has no such figure."""
 
+TERMS: Mapping[str, str] = {
+    "difference": "from the row above",
+    "gap": "eval - train loss",
+    "p": "chance of so large a change where nothing changed",
+    "error": "standard error of the change",
+    "detectable": "smallest drop that is found in 4 of 5 cases",
+    "inconclusive": "could be worse, but chance is not ruled out",
+}
+"""The terms of the reports in a few words: the same in terminal, HTML and comment."""
+
 _LONGEST_SETTING = 60
 _STOPS: Mapping[str, str] = {
     "gates": "thresholds hold",
@@ -59,13 +69,40 @@ def format_changes(iteration: Iteration, chain: Sequence[Iteration] = ()) -> str
     if iteration.is_untrained:
         return "untrained base"
     if iteration.parent is None and not iteration.adjustments:
-        return format_start(iteration.settings)
+        return _start_text(iteration, chain)
     changes = ", ".join(map(format_change, iteration.adjustments)) or "same settings"
     # A parent is given by its id or its name, which ends in the id; names are slow to make.
     id_ = (iteration.parent or "").rpartition("-")[2]
     parent = next((old.number for old in reversed(chain) if old.id == id_), None)
     before = max((old.number for old in chain if old.number < iteration.number), default=parent)
     return changes if parent in (None, before) else f"{changes} (from {parent})"
+
+
+def _start_text(iteration: Iteration, chain: Sequence[Iteration]) -> str:
+    """The settings of a start; what else it has than the start before it, if that is data only."""
+    earlier = (
+        old
+        for old in chain
+        if old.number < iteration.number and old.parent is None and not old.is_untrained
+    )
+    old = max(earlier, key=lambda it: it.number, default=None)
+    text = format_start(iteration.settings)
+    other = [] if old is None else _other_data(old, iteration)
+    if old is None or not other:
+        return text
+    changed = f"other {' and '.join(other)} data than {old.number}"
+    return (
+        f"same settings, {changed}" if old.settings == iteration.settings else f"{text}; {changed}"
+    )
+
+
+def _other_data(old: Iteration, new: Iteration) -> list[str]:
+    """The roles whose rows differ."""
+    return [
+        role
+        for role in ("train", "eval")
+        if old.data.get(role, {}).get("sha256") != new.data.get(role, {}).get("sha256")
+    ]
 
 
 def format_start(settings: Settings) -> str:

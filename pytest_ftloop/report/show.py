@@ -196,7 +196,12 @@ def _curves(iteration: Iteration, width: int, *, unicode: bool) -> list[str]:
 
 
 def _findings(iteration: Iteration, width: int) -> list[str]:
-    lines = [line for finding in iteration.findings for line in finding_lines(finding, width)]
+    decision = iteration.decision
+    lines = [
+        line
+        for finding in iteration.findings
+        for line in finding_lines(finding, width, decision=decision)
+    ]
     return ["findings:", *lines] if lines else ["findings: none"]
 
 

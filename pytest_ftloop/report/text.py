@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +11,13 @@ from pytest_ftloop.core.chain import worst
 from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.report import hints
+from pytest_ftloop.report.advice import remedy_of
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
+    TERMS,
     decision_text,
     difference_text,
     duration_text,
@@ -29,7 +31,14 @@ from pytest_ftloop.report.phrases import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-from pytest_ftloop.core.records import Adjustment, Example, ExampleResult, Finding, Iteration
+from pytest_ftloop.core.records import (
+    Adjustment,
+    Decision,
+    Example,
+    ExampleResult,
+    Finding,
+    Iteration,
+)
 
 WIDTH = 100
 """Default width of a line, in columns."""
@@ -61,9 +70,7 @@ def summary(
         hold = "hold" if len(result.gates) > 1 else "holds"
         lines.append(shorten(f"  {plural(len(result.gates), 'threshold')} {hold}", width))
     last = result.chain[-1]
-    if last.decision.because:
-        why = f"{decision_text(last.decision)}: {visible(last.decision.because)}"
-        lines += paragraph(why, width, "  ", "    ")
+    lines += stop_lines(result, width)
     lines += ["", *iterations_table(result, width).splitlines()]
     for part in (
         findings_lines(result, width),
@@ -75,17 +82,26 @@ def summary(
     return lines
 
 
-def headline(result: LoopResult, width: int = WIDTH) -> str:
+def stop_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
+    """Why the loop stopped; not that thresholds held then, where they do not hold now."""
+    decision = result.chain[-1].decision
+    outdated = decision.kind == "gates" and not all(gate.passed for gate in result.gates)
+    if not decision.because or outdated:
+        return []
+    return paragraph(f"{decision_text(decision)}: {visible(decision.because)}", width, "  ", "    ")
+
+
+def headline(result: LoopResult, width: int = WIDTH, *, figures: bool = True) -> str:
     """`sentiment: 4 iterations (2 trained, 25.0 s), best 003-ab12cd34, eval_loss ...`: one line.
 
-    Figures and decision are omitted if they do not fit into `width`.
+    Figures and decision are omitted if they do not fit into `width`, or are not asked for.
     """
     last, best, trained = result.chain[-1], result.best, _trained(result)
     seconds = math.fsum(iteration.cost.seconds for iteration in trained)
     now = [f"{len(trained)} trained, {duration_text(seconds)}"] if trained else []
     now += [f"{len(result.evaluated)} evaluated again"] if result.evaluated else []
     now += [f"{len(result.restored)} restored"] if result.restored else []
-    figures = ", ".join(
+    said = ", ".join(
         f"{name} {figure_text(name, best.metrics.get(name))}"
         for name in ("eval_loss", "pass_rate", *own_metrics([best.metrics]))
         if name in best.metrics
@@ -93,7 +109,7 @@ def headline(result: LoopResult, width: int = WIDTH) -> str:
     loop = one_line(result.loop, max(width // 3, 12))
     text = f"{loop}: {plural(len(result.chain), 'iteration')} "
     text += f"({', '.join(now) or 'up to date'}), best {visible(best.name)}"
-    for extra in filter(None, (figures, decision_text(last.decision))):
+    for extra in () if not figures else filter(None, (said, decision_text(last.decision))):
         if columns_of(text) + columns_of(extra) + 2 <= width:
             text += f", {extra}"
     return text
@@ -111,15 +127,18 @@ def note_lines(notes: Sequence[str], width: int = WIDTH) -> list[str]:
     return [line for note in notes for line in paragraph(visible(note), width, "  note: ", "    ")]
 
 
-def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
+def iterations_table(result: LoopResult, width: int = WIDTH, most: int | None = None) -> str:
     """One row per iteration: the change that led to it, its figures, the decision after it.
 
     The untrained base, if it was measured, is iteration 0. `+/-` is the difference from the row
-    above. A narrow terminal lacks less important columns.
+    above. A narrow terminal lacks less important columns. Of more than `most` rows the first, the
+    best and the last ones are shown.
     """
     base = (result.base,) if result.base else ()
-    chain = (*base, *result.chain)
-    pairs = list(zip((None, *chain), chain, strict=False))
+    every = (*base, *result.chain)
+    chain = _shown_of(every, result.best, most)
+    before = dict(zip((it.name for it in every), (None, *every), strict=False))
+    pairs = [(before[it.name], it) for it in chain]
 
     def figures(name: str) -> list[str]:
         return [figure_text(name, it.metrics.get(name)) for it in chain]
@@ -134,7 +153,7 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         Column(("", ""), marks),
         Column(("", "#"), [str(it.number) for it in chain], right=True),
         Column(("", "id"), [one_line(it.id, 12) for it in chain], drop=6),
-        Column(("", "change"), [format_changes(it, chain) for it in chain], least=28),
+        Column(("", "change"), [format_changes(it, every) for it in chain], least=28),
         Column(("train", "loss"), figures("train_loss"), right=True, drop=7),
         Column(("eval", "loss"), figures("eval_loss"), right=True),
         Column(("", "+/-"), differences("eval_loss"), right=True, drop=2),
@@ -148,11 +167,28 @@ def iterations_table(result: LoopResult, width: int = WIDTH) -> str:
         ),
         Column(("", "decision"), [decision_text(it.decision) for it in chain], drop=5, least=13),
     ]
+    left = len(every) - len(chain)
+    more = [f"  {plural(left, 'iteration')} not shown: ftloop log"] if left else []
+    return "\n".join([*table(columns, width), *more, *_legend(result, width)])
+
+
+def _legend(result: LoopResult, width: int) -> list[str]:
+    """What the marks and the short words of the table mean."""
     by = "" if result.metric == "eval_loss" else f" by {visible(result.metric)}"
-    legend = f"*  best{by}" + ("    +  trained now" if result.trained else "")
-    legend += "    ~  evaluated again, not trained" if result.evaluated else ""
-    legend += "    =  restored, not trained" if result.restored else ""
-    return "\n".join([*table(columns, width), shorten(legend, width)])
+    parts = [f"*  best{by}", *(["+  trained now"] if result.trained else [])]
+    parts += ["~  evaluated again, not trained"] if result.evaluated else []
+    parts += ["=  restored, not trained"] if result.restored else []
+    parts += [f"+/-  {TERMS['difference']}", f"gap  {TERMS['gap']}"]
+    return [shorten("   ".join(parts), width)]
+
+
+def _shown_of(chain: Sequence[Iteration], best: Iteration, most: int | None) -> Sequence[Iteration]:
+    """The first iteration, the best and the last ones, at most so many."""
+    if most is None or len(chain) <= most:
+        return chain
+    kept = {chain[0].name, best.name}
+    last = [it.name for it in chain if it.name not in kept][-(most - len(kept)) :]
+    return [it for it in chain if it.name in kept or it.name in last]
 
 
 def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
@@ -165,20 +201,24 @@ def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
     return _findings_of(best, best.findings, "best", width) + _findings_of(last, new, "last", width)
 
 
-def finding_lines(finding: Finding, width: int = WIDTH, *, brief: bool = False) -> list[str]:
+def finding_lines(
+    finding: Finding,
+    width: int = WIDTH,
+    *,
+    brief: bool = False,
+    decision: Decision | None = None,
+) -> list[str]:
     """One finding: severity, kind, message; then its evidence and its remedy.
 
-    `brief` omits the evidence of an info, whose message has the important figures.
+    `brief` omits the evidence of an info, whose message has the important figures. `decision` is
+    the one after the iteration, with which the remedy must agree.
     """
     text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
     lines = paragraph(text, width, "  ", "    ")
     if finding.evidence and not (brief and finding.severity == "info"):
         lines += paragraph(evidence_text(finding.evidence), width, "    evidence: ", " " * 6)
-    if finding.remedy:
-        label = (
-            "remedy" if finding.tunable else "remedy (fix by hand: no setting is changed for it)"
-        )
-        lines += paragraph(f"{label}: {visible(finding.remedy)}", width, "    ", "      ")
+    if remedy := remedy_of(finding, decision):
+        lines += paragraph(f"remedy: {visible(remedy)}", width, "    ", "      ")
     return lines
 
 
@@ -195,7 +235,8 @@ def found_lines(loop: str, findings: Sequence[Finding], width: int = WIDTH) -> l
 def failing_examples(result: LoopResult, most: int, width: int = WIDTH) -> str:
     """The failing examples of the best iteration: count, share, tags, and the `most` worst."""
     best = result.best
-    return "\n".join(failing_lines(best, best.examples, result.examples, most, width))
+    where = hints.show(result, best.number)
+    return "\n".join(failing_lines(best, best.examples, result.examples, most, width, where))
 
 
 def failing_lines(
@@ -204,14 +245,18 @@ def failing_lines(
     examples: Mapping[str, Example],
     most: int,
     width: int = WIDTH,
+    where: str = "",
 ) -> list[str]:
-    """The failing examples among `rows`: count, share, tags, and the `most` worst."""
+    """The failing examples among `rows`: count, share, tags, and the `most` worst.
+
+    `where` is the command that prints the others.
+    """
     failing = worst(rows)
     if not rows and iteration.failing:  # the table of examples is missing
         ids = ", ".join(visible(id_) for id_ in iteration.failing[:most])
         count = plural(len(iteration.failing), "failing example")
         return paragraph(f"{count}: {ids}", width, "", "  ") + _more(
-            len(iteration.failing) - most, iteration, width
+            len(iteration.failing) - most, where
         )
     if not failing:
         return []
@@ -221,7 +266,7 @@ def failing_lines(
     lines = paragraph(f"{head}; {tags}" if tags else head, width, "", "  ")
     for row in failing[:most]:
         lines += example_lines(row, examples.get(row.id), width)
-    return lines + _more(len(failing) - most, iteration, width)
+    return lines + _more(len(failing) - most, where)
 
 
 def example_lines(
@@ -248,7 +293,7 @@ def example_lines(
 def next_lines(iteration: Iteration, width: int = WIDTH, *, is_planned: bool = True) -> list[str]:
     """The adjustments proposed after an iteration, with the reasons."""
     decision = iteration.decision
-    if not decision.next:
+    if not decision.next or decision.kind == "gates":  # nothing better is expected of it
         return []
     is_next = is_planned and decision.action == "adjust"
     head = "next:" if is_next else "would be tried next if the loop continued:"
@@ -343,7 +388,11 @@ def _findings_of(
     head = f"findings of iteration {visible(iteration.name)} ({which}):"
     return [
         shorten(head, width),
-        *(line for finding in findings for line in finding_lines(finding, width, brief=True)),
+        *(
+            line
+            for finding in findings
+            for line in finding_lines(finding, width, brief=True, decision=iteration.decision)
+        ),
     ]
 
 
@@ -369,19 +418,13 @@ def _by_tag(rows: Sequence[ExampleResult]) -> str:
     return ", ".join(shown) + (", ..." if len(counts) > _MOST_TAGS else "")
 
 
-def _more(count: int, iteration: Iteration, width: int) -> list[str]:
-    return [shorten(f"  ... and {count} more: ftloop show {iteration.number}", width)] * (count > 0)
+def _more(count: int, where: str) -> list[str]:
+    """How many are not listed, and the command that lists them, which is never shortened."""
+    return [f"  ... and {count} more" + (f": {where}" if where else "")] * (count > 0)
 
 
 def _command(start: str, paths: Sequence[Path], cwd: Path) -> str:
-    return visible(" ".join([start, *(shlex.quote(_relative(path, cwd)) for path in paths)]))
-
-
-def _relative(path: Path, cwd: Path) -> str:
-    try:
-        return Path(os.path.relpath(path, cwd)).as_posix()
-    except ValueError:  # on another drive of Windows
-        return path.as_posix()
+    return visible(" ".join([start, *(shlex.quote(hints.relative(path, cwd)) for path in paths)]))
 
 
 def _bar(done: int, of: int, size: int = 10) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import format_figure, own_metrics
 from pytest_ftloop.core.records import is_unscored
 from pytest_ftloop.core.runs import mean_of
+from pytest_ftloop.gate.difference import setting_changes
 from pytest_ftloop.gate.lift import NO_BASE
 from pytest_ftloop.gate.verdict import (
     ENVIRONMENT_CHANGED,
@@ -20,9 +21,11 @@ from pytest_ftloop.gate.verdict import (
     change_text,
     seeds_text,
 )
+from pytest_ftloop.report import hints
+from pytest_ftloop.report.cause import cause_lines
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
-from pytest_ftloop.report.phrases import plural
+from pytest_ftloop.report.phrases import TERMS, plural
 from pytest_ftloop.report.text import WIDTH, example_lines
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -
     if verdict.against:
         head += f" against {visible(verdict.against)}"
     lines = paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+    if verdict.kind == "inconclusive":
+        lines += paragraph(f"inconclusive: {TERMS['inconclusive']}", width, "  ", "    ")
     for note in verdict.context:
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
     return lines
@@ -138,8 +143,14 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         Column(("", "detectable"), [_amount(c, None) for c in rows], right=True, drop=2),
     ]
     seeds = seeds_text(verdict.changes)
-    said = paragraph(f"now and baseline: {seeds}", width, "  ", "    ") if seeds else []
-    return [*table(columns, width)[1:], *said]
+    said = [f"now and baseline: {seeds}"] if seeds else []
+    said.append("; ".join(f"{name}: {TERMS[term]}" for name, term in COLUMN_TERMS))
+    notes = [line for text in said for line in paragraph(text, width, "  ", "    ")]
+    return [*table(columns, width)[1:], *notes]
+
+
+COLUMN_TERMS = (("p", "p"), ("+/-", "error"), ("detectable", "detectable"))
+"""Columns of the table, each with its word in `TERMS`."""
 
 
 def _least_width(verdict: Verdict) -> int:
@@ -159,10 +170,20 @@ def explain_verdict(
     lines = head_lines(verdict, gate.name, width)
     against = f" against {verdict.baseline}" if verdict.baseline else ""
     lines += paragraph(f"iteration {verdict.candidate}{against}; gate at {where}", width, "", "  ")
+    lines += result_cause_lines(result, width)
     lines += figure_lines(verdict, width)
     lines += flipped_lines("broken", verdict.broken, result, width)
     lines += flipped_lines("fixed", verdict.fixed, result, width, most=0)
-    return "\n".join([*lines, *_advice(result, verdict, width)])
+    return "\n".join([*lines, *verdict_advice(result, verdict, width)])
+
+
+def result_cause_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
+    """What changed since the baseline; empty where there is none."""
+    if result.baseline is None:
+        return []
+    settings = setting_changes(result.baseline, result.best)
+    against = result.standard.shown if result.standard else ""
+    return cause_lines(settings, result.data_changes, result.gate_changes, against, width)
 
 
 def explain_failed(result: LoopResult, width: int = WIDTH) -> str:
@@ -189,59 +210,80 @@ def flipped_lines(
     for id_ in shown:
         lines += example_lines(rows[id_], result.examples.get(id_), width)
     more = len(ids) - len(shown) if shown else 0
-    return [*lines, *([f"  ... and {more} more: ftloop diff"] if more else [])]
+    return [*lines, *([f"  ... and {more} more: {hints.diff(result, '--all')}"] if more else [])]
 
 
-def _advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
-    """What to do about a failing verdict."""
-    if verdict.kind == "regressed" and any(change.against for change in verdict.changes):
+def verdict_advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
+    """What to do about a failing verdict: a sentence, then commands, which are never shortened."""
+    told, commands = _what_to_do(result, verdict)
+    end = ":" if commands else "."
+    lines = paragraph(f"what to do: {told}{end}", width, "", "  ")
+    return [*lines, *(f"  {command}" for command in commands)]
+
+
+_ACCEPT = "if the change is intended, accept it, and commit the log"
+_NEW_START = "if the new start is intended, accept it, and commit the log"
+
+
+def _what_to_do(result: LoopResult, verdict: Verdict) -> tuple[str, list[str]]:
+    """The sentence, and the commands that it speaks of."""
+    accept = hints.accept(result, "best", "--baseline")
+    if verdict.kind == "regressed":
+        return _about_regression(result, verdict, accept)
+    if verdict.because.endswith(NOT_LOGGED):
         told = (
-            "lower training.learning_rate or the epochs, or mix rows of the guarded task into the "
-            "train set. If the loss is worth it, run ftloop accept --baseline and commit the log."
+            "train that version here, to compare with, and commit the log with it; or train it at "
+            "its own commit, and commit that log first"
         )
-    elif verdict.kind == "regressed":
-        told = "ftloop diff shows what changed."
-        baseline = result.baseline
-        if baseline is not None and baseline.adjustments and not result.best.adjustments:
-            told += (
-                f" The loop file's own settings were judged, those of {baseline.name} were "
-                f"adjusted: ftloop accept {baseline.number} writes them into the loop file."
-            )
-        told += " If the change is intended, run ftloop accept --baseline and commit the log."
-    elif verdict.because.endswith(NOT_LOGGED):
-        told = (
-            "pytest --ftloop --ftloop-retrain-baseline trains that version here, to compare with: "
-            "commit the log with it. Or train it at its own commit, and commit that log first."
-        )
-    elif verdict.because.startswith(SEEDS_MISSING):
-        told = "train the missing seeds with the command above, and commit them."
-    elif verdict.kind == "incomplete" and is_unscored(result.best):
-        told = "pytest --ftloop scores it, and trains nothing again."
-    elif verdict.kind == "incomplete" and NO_BASE in verdict.because:
-        told = "pytest --ftloop measures the untrained base, and trains nothing again."
-    elif verdict.kind == "incomplete":
-        told = "pytest --ftloop-retrain trains it again."
-    elif verdict.kind == "inconclusive":
-        told = "ftloop calibrate trains more seeds; more eval examples help too."
-    elif TRAINED_ANEW in verdict.notes:
+        return told, [hints.retrain(result, "--ftloop-retrain-baseline")]
+    if verdict.because.startswith(SEEDS_MISSING):
+        return "train the missing seeds with the command above, and commit them", []
+    if verdict.kind == "incomplete":
+        if is_unscored(result.best):
+            return "score it, which trains nothing again", [hints.retrain(result)]
+        if NO_BASE in verdict.because:
+            told = "measure the untrained base, which trains nothing again"
+            return told, [hints.retrain(result)]
+        return "train it again", [hints.retrain(result, "--ftloop-retrain")]
+    if verdict.kind == "inconclusive":
+        told = "train more seeds; more eval examples help too"
+        return told, [hints.calibrate(result)]
+    if TRAINED_ANEW in verdict.notes:
         told = (
             "change the eval set or the scoring first, with the training as it is, and commit that "
-            "version; or compare by a metric that both have. If the new start is intended, run "
-            "ftloop accept --baseline and commit the log."
+            f"version; or compare by a metric that both have; {_NEW_START}"
         )
-    elif verdict.because.startswith(ENVIRONMENT_CHANGED):
-        told = "pytest --ftloop-retrain-baseline trains the baseline in this environment."
-    elif verdict.baseline is None and verdict.against:
+        return told, [accept]
+    if verdict.because.startswith(ENVIRONMENT_CHANGED):
+        told = "train the baseline in this environment"
+        return told, [hints.retrain(result, "--ftloop-retrain-baseline")]
+    if verdict.baseline is None and verdict.against:
         told = (
             "put the old log back, under the loop's name (git mv), so that there is a version to "
-            "compare with. If the new start is intended, run ftloop accept --baseline and "
-            "commit the log."
+            f"compare with; {_NEW_START}"
         )
-    elif verdict.baseline is None:
-        told = "commit improvement_log/: the next version is compared with it."
-    else:
-        told = "if the change is intended, run ftloop accept --baseline and commit the log."
-    return paragraph(f"what to do: {told}", width, "", "  ")
+        return told, [accept]
+    if verdict.baseline is None:
+        return "commit improvement_log/: the next version is compared with it", []
+    return _ACCEPT, [accept]
+
+
+def _about_regression(result: LoopResult, verdict: Verdict, accept: str) -> tuple[str, list[str]]:
+    if any(change.against for change in verdict.changes):
+        told = (
+            "lower training.learning_rate or the epochs, or mix rows of the guarded task into the "
+            "train set; if the loss is worth it, accept it, and commit the log"
+        )
+        return told, [accept]
+    told, commands = f"see all that changed; {_ACCEPT}", [hints.diff(result), accept]
+    baseline = result.baseline
+    if baseline is not None and baseline.adjustments and not result.best.adjustments:
+        told = (
+            f"the loop file's own settings were judged, those of {baseline.name} were adjusted: "
+            f"write them into the loop file; or {told}"
+        )
+        commands = [hints.accept(result, baseline.number), *commands]
+    return told, commands
 
 
 def _gain_text(gain: Gain) -> str:

@@ -7,7 +7,6 @@ The evaluation is the loop's, so that what differs is the export.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.records import ExampleResult, Settings
+from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Evaluator, TokenRow
 from pytest_ftloop.train.arguments import device_and_precision
 from pytest_ftloop.train.boundary import boundary
@@ -131,8 +131,8 @@ def _measured(
     exported: Loaded, training: Mapping[str, Any], task: Task, progress: Progress
 ) -> Measured:
     precision = precision_of(exported.model)
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder:
-        trainer = _tokenising(exported, training, task, folder)
+    with temporary_folder() as folder:
+        trainer = _tokenising(exported, training, task, str(folder))
         rows, choices = _rows(trainer.train_dataset), None
         _check_all_there(rows, task)
         if trainer.eval_dataset is not None:

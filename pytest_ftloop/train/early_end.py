@@ -81,9 +81,10 @@ class Pace:
         # Written so that a NaN makes the condition true, and the run continues.
         if not (last.eval_loss > BEHIND * standard and reachable > self.needed):
             return ""
+        at = max((p for p in self.evals if p.step <= last.step), default=self.evals[0], key=_step)
         return (
             f"{HOPELESS}: the eval loss at step {last.step} of {steps} was {last.eval_loss:.3f}, "
-            f"the best iteration's by then {standard:.3f}; {left} steps were saved"
+            f"the best iteration's {at.eval_loss:.3f} at step {at.step}; {left} steps were saved"
         )
 
     def _at(self, step: float) -> float:
@@ -96,6 +97,10 @@ class Pace:
                 share = (step - one.step) / (two.step - one.step)
                 return one.eval_loss + share * (two.eval_loss - one.eval_loss)
         return points[-1].eval_loss
+
+
+def _step(point: EvalPoint) -> int:
+    return point.step
 
 
 WINDOW = 20

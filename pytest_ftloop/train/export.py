@@ -15,9 +15,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.cache import adapter_at_hand, cache_folder
+from pytest_ftloop.core.cache import (
+    adapter_at_hand,
+    adapter_config,
+    adapter_place,
+    cache_folder,
+    sweep_cache,
+    why_no_adapter,
+)
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
+from pytest_ftloop.core.leftovers import sweep
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -73,10 +81,12 @@ def export(
     `FtloopError` if the adapter is not in this machine's cache, or if `folder` exists; `force`
     replaces it if it is an export.
     """
+    sweep_cache()
     adapter = _cached(iteration, how_to_make)
     folder = Path(os.path.realpath(folder))
+    sweep(folder.parent, folder.name)  # an export that was killed as it took another's place
     _check_target(folder, force)
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    config = adapter_config(adapter) or {}
     trained_on = str(config.get("base_model_name_or_path") or "")
     base = base_model(iteration.model, trained_on, loop_folder)
     if merged and base.problem:
@@ -105,8 +115,9 @@ def export(
 
 def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     """The adapter's folder in the cache. peft writes its config last, so with it all is there."""
+    if (place := adapter_place(iteration)).exists():
+        plain_files(place)
     if folder := adapter_at_hand(iteration):
-        plain_files(folder)
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(
@@ -114,7 +125,7 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
             cure="Export another iteration: ftloop log lists them.",
         )
     raise FtloopError(
-        f"the adapter of iteration {iteration.name} is not in this machine's cache "
+        f"iteration {iteration.name} can't be exported: {why_no_adapter(iteration)} "
         f"({shown_path(cache_folder())})",
         cure=how_to_make(),
     )

@@ -43,6 +43,7 @@ from pytest_ftloop.core.records import (
     Settings,
     Training,
 )
+from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.decoding import check_decoding, decodings
@@ -111,13 +112,14 @@ def run_lora(
     """
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress, pace, metric)
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet(), spared():
+    with temporary_folder() as folder, quiet(), spared():
         if adapter is not None:
-            here = environment(sft_config(settings, folder, task.locate), base.quantised_by)
-            place = Unfinished.of(adapter.name, settings, task, metric, here, started)
-            recorder.resume(place)
+            here = environment(sft_config(settings, str(folder), task.locate), base.quantised_by)
+            recorder.resume(Unfinished.of(adapter.name, settings, task, metric, here, started))
             started -= recorder.seconds_before
-        attempt = Attempt(base, task, settings, folder, recorder, adapter, base_eval_loss, tracked)
+        attempt = Attempt(
+            base, task, settings, str(folder), recorder, adapter, base_eval_loss, tracked
+        )
         try:
             while (run := attempt.run(started, keep or (lambda _: None))) is None:
                 attempt = attempt.with_half_the_batch()
@@ -367,8 +369,8 @@ def untrained(
 
     The trainer is built as for training, so that the examples are prepared in the same way.
     """
-    with tempfile.TemporaryDirectory(prefix="ftloop-") as folder, quiet():
-        args = sft_config(settings, folder, task.locate)
+    with temporary_folder() as folder, quiet(), spared():
+        args = sft_config(settings, str(folder), task.locate)
         args.report_to = []  # nothing is trained, so no run may appear at the trackers
         doing = "measuring the saved adapter"
         with boundary(doing, settings, task.locate, "model") as stage, base.lent() as loan:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pytest_ftloop.config.loop_config import LoopConfig
+from pytest_ftloop.core.bounds import read_bytes, read_json
 from pytest_ftloop.data.identity import model_path
 
 PACKAGES = {"gptq": "gptqmodel", "awq": "gptqmodel", "quanto": "optimum-quanto"}
@@ -57,6 +57,6 @@ def _of_model(config: LoopConfig) -> Any:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8")).get("quantization_config")
-    except (ValueError, AttributeError):
+        return read_json(read_bytes(file)).get("quantization_config")
+    except (OSError, ValueError, AttributeError):
         return None  # a broken file is an error when the model is loaded

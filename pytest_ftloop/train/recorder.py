@@ -21,7 +21,14 @@ from pytest_ftloop.train.early_end import Pace, Watch
 from pytest_ftloop.train.prepare import Prepared
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.train_losses import TrainLosses
-from pytest_ftloop.train.unfinished import BEST, CHECKPOINT, Unfinished, candidate_file
+from pytest_ftloop.train.unfinished import (
+    BEST,
+    CHECKPOINT,
+    FORMAT,
+    Point,
+    Unfinished,
+    candidate_file,
+)
 
 DEFAULT_EVAL_STEPS = 10
 """Steps between evaluation points if `eval_strategy: steps` has no `eval_steps`, as in trl."""
@@ -162,7 +169,25 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         # Not with half the batch, which a process after this one would not begin with; nor a run
         # that is ended early here, which is not to go on from here.
         if self.unfinished is not None and not self.is_halved and not self.ended_early:
-            self.unfinished.keep(self, Path(self.checkpoint))
+            files = {candidate_file(s): c.weights for s, c in self.candidates.items()}
+            if self.best_step:
+                files[BEST] = self.best_weights
+            self.unfinished.keep(self._point(), Path(self.checkpoint), files)
+
+    def _point(self) -> Point:
+        """What was observed until the checkpoint."""
+        return Point(
+            format=FORMAT,
+            step=self.resume_step,
+            seconds=self.seconds_before,
+            tokens=self.tokens_before,
+            evals=tuple(self.evals),
+            best_step=self.best_step,
+            best=self.best,
+            candidates={s: (c.eval_loss, c.results) for s, c in self.candidates.items()},
+            passes=self.train_losses.passes(),
+            untrained=self.untrained,
+        )
 
     def on_log(
         self,

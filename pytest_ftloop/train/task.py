@@ -72,6 +72,16 @@ class Start:
         """What the log says of it."""
         return {"stated": self.stated, "of": self.of, "adapter": self.adapter}
 
+    def as_text(self) -> dict[str, str]:
+        """All of it, for another process on this machine."""
+        return {**self.as_fact(), "folder": str(self.folder.absolute()) if self.folder else ""}
+
+    @classmethod
+    def of_text(cls, stated: Mapping[str, str]) -> Start:
+        """What `as_text` wrote."""
+        folder = Path(stated["folder"]) if stated["folder"] else None
+        return cls(stated["stated"], stated["adapter"], stated["of"], folder)
+
 
 @dataclass(frozen=True)
 class Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 SPIN_COUNT = "10000"
 """Rounds that an idle OpenMP thread of GNU's library waits busily before it sleeps.
@@ -12,18 +12,25 @@ By its default the threads of two trainings on one machine mostly wait for each 
 """
 
 
-def set_threads(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set what the user did not: short waits, and the share of the cores of a pytest-xdist worker.
+def set_threads(environ: MutableMapping[str, str] = os.environ, processes: int = 1) -> None:
+    """Set what the user did not: short waits, and a share of the cores.
 
-    Has no effect on a torch that is imported already.
+    The cores are shared by the workers of pytest-xdist, and by the `processes` that each of these
+    trains in at once. Has no effect on a torch that is imported already.
     """
     environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    workers = environ.get("PYTEST_XDIST_WORKER_COUNT", "")
-    if workers.isdigit() and int(workers) > 1:
-        environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // int(workers))))
+    share = xdist_workers(environ) * processes
+    if share > 1:
+        environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // share)))
 
 
-def _cores() -> int:
+def xdist_workers(environ: Mapping[str, str]) -> int:
+    """The number of pytest-xdist's workers, of which this process is one; 1 without them."""
+    stated = environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    return max(1, int(stated)) if stated.isdigit() else 1
+
+
+def cores() -> int:
     """The cores that this process may use: a container may have fewer than its machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

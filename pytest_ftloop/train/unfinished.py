@@ -13,22 +13,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings
 from pytest_ftloop.train.task import Task
-
-if TYPE_CHECKING:
-    from pytest_ftloop.train.recorder import Recorder
 
 FORMAT = 1
 """Version of a point's files. One of another version counts as absent."""
@@ -58,7 +55,7 @@ class Point:
     candidates: Mapping[int, tuple[float, tuple[ExampleResult, ...]]]
     passes: tuple[tuple[int, str, float, int, int], ...]
     untrained: BaseResults | None
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,29 +106,24 @@ class Unfinished:
         """Weights that `keep` wrote."""
         return dict(load_file(self.folder / name))
 
-    def keep(self, recorder: Recorder, checkpoint: Path) -> None:
-        """Keep the point that a recorder has reached. A cache that is full is no reason to stop."""
-        with suppress(OSError):
+    def keep(
+        self, point: Point, checkpoint: Path, weights: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> None:
+        """Keep a point with the trainer's checkpoint and further weights by their file.
+
+        `point.seconds` are those of processes before this one. A cache that is full is no reason to
+        stop.
+        """
+        with suppress(OSError, SafetensorError):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.folder) as making:
                 shutil.copytree(checkpoint, making / CHECKPOINT)
-                if recorder.best_weights:
-                    save_file(recorder.best_weights, making / BEST)
-                for step, candidate in recorder.candidates.items():
-                    save_file(candidate.weights, making / candidate_file(step))
-                point = Point(
-                    format=FORMAT,
-                    step=recorder.resume_step,
-                    seconds=time.perf_counter() - self.started + recorder.seconds_before,
-                    tokens=recorder.tokens_before,
-                    evals=tuple(recorder.evals),
-                    best_step=recorder.best_step,
-                    best=recorder.best,
-                    candidates={
-                        s: (c.eval_loss, c.results) for s, c in recorder.candidates.items()
-                    },
-                    passes=recorder.train_losses.passes(),
-                    untrained=recorder.untrained if self.keeps_base else None,
+                for name, tensors in weights.items():
+                    save_file(dict(tensors), making / name)
+                point = replace(
+                    point,
+                    seconds=point.seconds + time.perf_counter() - self.started,
+                    untrained=point.untrained if self.keeps_base else None,
                     sizes=_sizes(making),
                 )
                 (making / POINT).write_text(json.dumps(asdict(point)), encoding="utf-8")

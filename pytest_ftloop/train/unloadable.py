@@ -9,7 +9,10 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
+from pytest_ftloop.core.cache import adapter_config
 from pytest_ftloop.core.errors import ConfigError, Location
+from pytest_ftloop.diagnose.any_trainer.adapter_file import check_weights
 from pytest_ftloop.log.files import POINTER
 
 NAME_A_MODEL = (
@@ -19,6 +22,18 @@ NAME_A_MODEL = (
 
 READ_FROM_FOLDER = (".safetensors", ".bin", ".json", ".model")
 """The endings of the files that a model and its tokenizer are loaded from."""
+
+JSON_OF_MODEL = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+)
+"""The files of JSON that a model and its tokenizer are loaded from."""
 
 
 def check_files(name: str, shown: str, where: Location | None) -> None:
@@ -36,6 +51,30 @@ def check_files(name: str, shown: str, where: Location | None) -> None:
                 cure="Install git-lfs, then run git lfs install and git lfs pull (in "
                 "actions/checkout: lfs: true).",
             )
+        if why := _damage(file):
+            raise ConfigError(
+                f"model {shown!r}: {file.name} can't be read: {why}",
+                where=where,
+                cure="Restore the file, or get the model again.",
+            )
+
+
+def _damage(file: Path) -> str:
+    """Why a file of a model can't be read; empty if it can, or is not one that is always read."""
+    try:
+        if file.suffix == ".safetensors":
+            check_weights(file)
+        elif file.name in JSON_OF_MODEL and not isinstance(
+            read_json(read_bytes(file, MOST_BYTES)), dict
+        ):
+            return "it is not a JSON object"
+    except json.JSONDecodeError as error:
+        return f"it is not JSON, or not all of it (line {error.lineno})"
+    except UnicodeDecodeError:
+        return "it is not JSON"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def check_adapter(name: str, revision: str | None, shown: str, where: Location | None) -> None:
@@ -43,7 +82,7 @@ def check_adapter(name: str, revision: str | None, shown: str, where: Location |
     file = find_adapter_config_file(name, revision=revision)
     if file is None:
         return
-    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = (adapter_config(Path(file).parent) or {}).get("base_model_name_or_path")
     raise ConfigError(
         f"model {shown!r} is a LoRA adapter"
         + (f", trained on {base}" if base else "")

@@ -288,7 +288,7 @@ def test_an_iteration_that_was_ended_early(adjusted: Loops, accept: Any) -> None
     log = ImprovementLog(adjusted.root / "improvement_log" / "x")
     last = log.read()[-1]
     early = {**last.facts, "ended_early": "hopeless: the eval loss was too high"}
-    log.remove_others(log.append(replace(last, facts=early)))
+    log.put(replace(last, facts=early))
     code, out, _ = accept(str(last.number))
     assert (0, True) == (code, "was ended early, so pytest --ftloop trains it to its end" in out)
 

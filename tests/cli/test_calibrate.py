@@ -43,7 +43,10 @@ def test_four_more_seeds(loops: Loops, calibrate: Any) -> None:
     """Four more seeds are trained and logged, and the seed noise is told."""
     loops.version()
     code, out, err = calibrate()
-    assert (0, "") == (code, err)
+    assert 0 == code
+    assert [f"x seed {seed}" for seed in (43, 44, 45, 46)] == re.findall(
+        r"^ftloop (.+): iteration 1/1 begins$", err, re.MULTILINE
+    )
     assert [f"x 0.001 seed {seed}" for seed in (43, 44, 45, 46)] == loops.trained()[1:]
     assert ["calibration"] * 4 == [run.role for run in loops.log().seed_runs()]
     assert re.fullmatch(
@@ -61,7 +64,7 @@ def test_second_time(loops: Loops, calibrate: Any) -> None:
     loops.version()
     first = calibrate()
     before = loops.files()
-    assert first == calibrate()
+    assert first[:2] == calibrate()[:2]
     assert (5, before) == (len(loops.trained()), loops.files())
     calibrate("--seeds", "6")
     assert "x 0.001 seed 47" == loops.trained()[-1]
@@ -175,7 +178,7 @@ sys.exit(main(["calibrate"]))
     finally:
         process.kill()
     assert (130, "") == (process.returncode, out)
-    assert err.startswith("interrupted: finished iterations are in the log")
+    assert "\ninterrupted: finished iterations are in the log" in err
     assert [43] == [run.seed for run in loops.log().seed_runs()]
     assert 0 == main(["calibrate"])
     assert [43, 44, 45, 46] == [run.seed for run in loops.log().seed_runs()]

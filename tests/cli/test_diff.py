@@ -51,7 +51,7 @@ def test_text(worse: Loops, diff: Any) -> None:
         " against 001-",
         "(HEAD (",
         "\n  !  eval_loss ",
-        "\nchanged:\n  training.learning_rate 1e-3 -> 2e-4\n",
+        ":\n  training.learning_rate 1e-3 -> 2e-4\n",
         "\nbroken: 3 examples\n  e2\n",
         '\n    prompt    "what is 2?"\n',
         '\n    expected  "answer 2"\n',
@@ -81,12 +81,13 @@ def test_unchanged(loops: Loops, diff: Any) -> None:
     assert 0 == code
     assert out.startswith("x: unchanged\n")
     assert "it is the version committed at HEAD (" in out
-    assert "settings, data and model: unchanged" in out
+    assert "\nunchanged, against HEAD (" in out
+    assert "): settings, data, model and scoring\n" in out
 
 
 @pytest.mark.parametrize("format_", ["text", "markdown"])
 def test_all(loops: Loops, diff: Any, format_: str) -> None:
-    """Five examples of a kind are shown, with --all each."""
+    """Two examples of a kind are shown, with --all each."""
     loops.write()
     rows = [{"id": f"a{n}", "prompt": f"q{n}", "completion": f"c{n}"} for n in range(8)]
     eval_ = "".join(f"{json.dumps(row)}\n" for row in [*EVAL, *rows])
@@ -99,8 +100,8 @@ def test_all(loops: Loops, diff: Any, format_: str) -> None:
     _, some, _ = diff("--format", format_)
     _, every, _ = diff("--format", format_, "--all")
     shown = [[n for n in range(8) if f"q{n}" in text] for text in (some, every)]
-    assert [list(range(5)), list(range(8))] == shown
-    assert "... and 6 more" in some
+    assert [list(range(2)), list(range(8))] == shown
+    assert "... and 9 more" in some
     assert "more" not in every
 
 
@@ -139,7 +140,8 @@ def test_data_and_scoring(loops: Loops, diff: Any) -> None:
     loops.train()
     code, out, _ = diff()
     assert 0 == code
-    assert "\n  data.eval 5 rows, " in out
+    assert "\n  data.eval 5 -> 4 rows: 1 removed, 1 edited\n" in out
+    assert '\n    e3 edited "what is 3?" -> "other"\n' in out
     assert "\n  scoring.scorer exact -> contains\n" in out
     text = " ".join(out.split())
     assert "note: eval set changed: 3 of 4 examples compared (1 changed, 1 gone)" in text

@@ -306,7 +306,7 @@ def test_adapter_is_not_in_the_cache(case: Any, capsys: Capture) -> None:
     made = case()
     assert 2 == main(["export"])
     err = capsys.readouterr().err
-    assert f"the adapter of iteration {made.iteration.name} is not in this machine's cache" in err
+    assert f"iteration {made.iteration.name} can't be exported: its adapter is not in this" in err
     assert "\n  Train it here: pytest --ftloop-retrain sentiment.ftloop.yaml\n" in err
     assert not made.made.exists()
 
@@ -514,8 +514,7 @@ def test_only_the_loop_file_trusts_a_models_code(
         "pytest_ftloop.train.export._merge", lambda *_, trusts_code: told.append(trusts_code)
     )
     settings = replace(made.iteration.settings, training={"trust_remote_code": True})
-    made.log.append(replace(made.iteration, settings=settings, number=2))
-    made.log.remove_others(made.log.read()[0])
+    made.log.put(replace(made.iteration, settings=settings, number=2))
     assert 0 == main(["export", "last", "--merged"])
     assert [False] == told
     with made.file.open("a") as file:

@@ -39,7 +39,10 @@ def test_regressed(loops: Loops, gate: Gate) -> None:
     )
     assert "\nbroken examples: 3\n" in out
     assert '\n    prompt    "what is 2?"\n' in out
-    assert "\nwhat to do: ftloop diff shows what changed." in out
+    assert "\nwhat to do: see all that changed; " in out
+    assert out.endswith(
+        "\n  ftloop diff x.ftloop.yaml\n  ftloop accept best x.ftloop.yaml --baseline\n"
+    )
 
 
 def test_improved(loops: Loops, gate: Gate) -> None:
@@ -109,7 +112,7 @@ def test_incomplete_record(loops: Loops, gate: Gate, monkeypatch: pytest.MonkeyP
     code, out, _ = gate("--fail-on", "inconclusive")
     assert 3 == code
     assert "regression: incomplete against HEAD (" in out
-    assert "what to do: pytest --ftloop-retrain trains it again." in out
+    assert "what to do: train it again:\n  pytest --ftloop --ftloop-retrain x.ftloop.yaml\n" in out
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".examples.csv"])

@@ -40,12 +40,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_run_trains_then_is_up_to_date(make_loop: Any, trained: list[str], capsys: Capture) -> None:
-    """Gates that hold are exit code 0, each is named; the second run trains nothing."""
+    """Gates that hold are exit code 0; the second run trains nothing."""
     file = make_loop()
     assert 0 == main(["run", str(file)])
     out, err = capsys.readouterr()
-    assert "  holds   eval_loss 0.5000, wanted <= 1\n" in out
-    assert "  holds   pass_rate 100.0%, wanted >= 50%\n" in out
+    assert ": 2 gates hold, eval_loss 0.5000\n" in out
     assert err.startswith("ftloop sentiment: warning small-eval-set: ")  # one example
     times = len(trained)
     assert times > 0
@@ -55,19 +54,22 @@ def test_run_trains_then_is_up_to_date(make_loop: Any, trained: list[str], capsy
 
 
 def test_run_with_a_failed_gate(make_loop: Any, trained: list[str], capsys: Capture) -> None:
-    """One failed gate is exit code 1; -q says the headline and that gate."""
+    """One failed gate is exit code 1; -q prints a line per gate."""
     file = make_loop(text=LOOP.replace("<= 1.0", "<= 0.4"))
     assert 1 == main(["run", str(file), "-q"])
     lines = capsys.readouterr().out.splitlines()
-    assert ["  FAILED eval_loss 0.5000, wanted <= 0.4"] == lines[1:]
+    assert [
+        "FAILED sentiment: eval_loss 0.5000, wanted <= 0.4",
+        "ok     sentiment: pass_rate 100.0%, wanted >= 50%",
+    ] == sorted(lines)
     assert 1 == main(["run", str(file)])
-    assert "  FAILED  eval_loss 0.5000, wanted <= 0.4" in capsys.readouterr().out
+    assert ": 1 of 2 gates failed\n" in capsys.readouterr().out
 
 
 def test_run_without_gates(make_loop: Any, trained: list[str], capsys: Capture) -> None:
     """A loop without gates completes, and says that nothing was judged."""
     assert 0 == main(["run", str(make_loop(text=LOOP.splitlines()[0]))])
-    assert "gates: none, so nothing was judged" in capsys.readouterr().out
+    assert "no gates, so nothing was judged" in capsys.readouterr().out
 
 
 def test_run_all_loops_of_a_folder(
@@ -94,7 +96,8 @@ def test_run_takes_each_file_once(
     """A file that two PATHs mean is run once."""
     file = make_loop()
     assert 0 == main(["run", str(file), str(tmp_path), "-q"])
-    assert 1 == len(capsys.readouterr().out.splitlines())
+    assert 2 == len(capsys.readouterr().out.splitlines())
+    assert 1 == len(set(trained))
 
 
 def test_run_replay(make_loop: Any, trained: list[str], capsys: Capture) -> None:
@@ -106,20 +109,24 @@ def test_run_replay(make_loop: Any, trained: list[str], capsys: Capture) -> None
 
 
 def test_run_judges_the_regression_gate(loops: Loops, capsys: Capture) -> None:
-    """A regression is exit code 1, explained; -q says it in one line. A tag's gate has its name."""
+    """A regression is exit code 1, told once; -q says it in one line. A tag's gate has its name."""
     gates = "{regression: {}, 'regression[negation]': {metrics: [eval_loss]}}"
     loops.version(gates=gates)
     loops.write(rate=WORSE, gates=gates)
     assert 1 == main(["run"])
     out = capsys.readouterr().out
-    assert "\n  FAILED  regression:\n    regression: regressed against HEAD (" in out
-    assert "\n  FAILED  regression[negation]:\n    regression[negation]: regressed against" in out
-    assert "\n    broken examples: 3\n" in out
+    assert ": 2 of 2 gates failed\nwhat this change did, against HEAD (" in out
+    assert "\nregression: regressed against HEAD (" in out
+    assert "\nregression[negation]: regressed against HEAD (" in out
+    assert 1 == out.count("2 of 3 broken examples:\n")
+    assert 1 == out.count("what to do: ")
     assert 1 == main(["run", "-q"])
     lines = capsys.readouterr().out.splitlines()
-    assert 3 == len(lines)
-    assert lines[1].startswith("  FAILED regression: regressed: eval_loss 1.6800 -> 2.0000 (+0.32")
-    assert lines[2].startswith("  FAILED regression[negation]: regressed: eval_loss[negation] 1.80")
+    assert 2 == len(lines)
+    assert lines[0].startswith("FAILED x: regression: regressed: eval_loss 1.6800 -> 2.0000 (+0.32")
+    assert lines[1].startswith(
+        "FAILED x: regression[negation]: regressed: eval_loss[negation] 1.80"
+    )
 
 
 def test_run_with_another_baseline(loops: Loops, capsys: Capture) -> None:
@@ -127,7 +134,7 @@ def test_run_with_another_baseline(loops: Loops, capsys: Capture) -> None:
     loops.version()
     loops.version(BETTER)
     capsys.readouterr()
-    assert 0 == main(["run", "--baseline", "HEAD~1"])
+    assert 0 == main(["run", "-v", "--baseline", "HEAD~1"])
     assert "regression: improved against HEAD~1 (" in capsys.readouterr().out
     assert 2 == main(["run", "--baseline", "no-such"])
     assert "no commit 'no-such'" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_a_fault(loops: Loops, suggest: Suggest) -> None:
     code, out, _ = suggest()
     assert 1 == code
     assert "\nnothing to tune: fix this first\n" in out
-    assert "remedy (fix by hand: no setting is changed for it): Mend it." in out
+    assert "remedy: by hand: Mend it." in out
     assert "learning_rate" not in out
     assert "no-signal" == json.loads(suggest("--json")[1])[0]["faults"][0]["kind"]
 

@@ -275,7 +275,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         3,
         "not YAML: expected ',' or '}', but got ':'\n  A comma or a closing bracket is missing",
     ),
-    "value in itself": (DATA + "lora: &l {r: *l}\n", 1, "not YAML: a value contains itself, or "),
+    "value in itself": (DATA + "lora: &l {r: *l}\n", 2, "a value contains itself"),
     "unquoted >": (
         DATA + "gates:\n  pass_rate: >= 0.9\n",
         3,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ftloop.core.records import EvalPoint, StepLog
+from pytest_ftloop.core.records import Adjustment, EvalPoint, StepLog
 from pytest_ftloop.diagnose import Evidence, diagnose
 from pytest_ftloop.diagnose.chain import RULES, capacity, eval_worn_out, plateau
 from tests.fakes import (
@@ -80,6 +80,17 @@ class TestPlateau:
         """No gain beyond noise in the last 2 of 4 iterations is a plateau."""
         found = plateau(evidence(2.0, 1.0, 1.2, 0.995))
         assert ("plateau", "info", 1.0) == (found.kind, found.severity, found.evidence["best"])
+
+    def test_names_what_was_changed_in_vain(self):
+        """It speaks of the settings of the last 2 iterations, each once; of none if unknown."""
+        of = evidence(2.0, 1.0, 1.0, 1.0)
+        assert "in the last 2 iterations." in plateau(of).message
+        rate, rank = (Adjustment(name, 1, 2, "") for name in ("training.learning_rate", "lora.r"))
+        chain = [replace(i, adjustments=(rate,)) for i in of.history[:-1]]
+        chain.append(replace(of.history[-1], adjustments=(rank,)))
+        found = plateau(replace(of, history=tuple(chain), adjustments=(rank, rate)))
+        assert "lora.r, training.learning_rate" == found.evidence["changed"]
+        assert found.message.endswith("which changed lora.r, training.learning_rate.")
 
     def test_of_a_rate(self):
         """Half a point of a rate is noise, a whole one is not."""

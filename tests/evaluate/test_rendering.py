@@ -239,3 +239,21 @@ def test_a_row_that_the_template_refuses(
     assert reason in caught.value.message
     assert "\n" not in caught.value.message
     assert "t.jsonl:7" == str(caught.value.where)
+
+
+@pytest.mark.parametrize(
+    ("content", "cure"),
+    [
+        (None, 'Write the content that is null as "", or set training.chat_template_path'),
+        ([], "Change its messages, or set training.chat_template_path"),
+    ],
+)
+def test_a_content_that_is_null_is_named_in_the_cure(
+    content: Any, cure: str, tokenizer: Any
+) -> None:
+    """transformers leaves such a content out, so a template that reads it has none at all."""
+    renderer = Renderer(tokenizer, "{% for m in messages %}{{ m['content'] + 'x' }}{% endfor %}")
+    row = {"messages": [USER, {**CALL, "content": content}]}
+    with pytest.raises(DataError) as caught:
+        renderer.answer(example_of(row))
+    assert caught.value.cure.startswith(cure)

@@ -404,7 +404,7 @@ def test_killed_while_keeping(tmp_path: Path, kept: Path, monkeypatch: pytest.Mo
     run(config(tmp_path, iterations=1))
     (record,) = records(kept)
     record.unlink()
-    half = record.with_name(f".{record.name}.1.tmp")
+    half = record.with_name(f".{record.name}.999999999.1.tmp")
     half.write_text("schema")
     result, trainer = run(config(afresh(tmp_path), iterations=1))
     assert (1, ()) == (len(trainer.runs), result.notes)

@@ -12,11 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_ftloop.core.bounds import MOST_BYTES_OF_RECORD, MOST_LEVELS
 from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.core.records import SCHEMA_VERSION
 from pytest_ftloop.log import text as text_module
 from pytest_ftloop.log.record import iteration_of
-from pytest_ftloop.log.text import MOST_CHARACTERS, MOST_LEVELS, TextError, read
+from pytest_ftloop.log.text import TextError, read
 from pytest_ftloop.log.writing import judgement_yaml, to_yaml
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 from tests.log.records import HOSTILE, a_judgement, judgements, one
@@ -287,7 +288,7 @@ def test_levels(depth: int, shape: str) -> None:
 def test_size_is_bounded() -> None:
     """A record longer than any that is written is refused before it is read."""
     with pytest.raises(TextError, match="wanted at most 16777216 characters, found 16777228"):
-        read("schema: 3\n#" + " " * MOST_CHARACTERS + "\n")
+        read("schema: 3\n#" + " " * MOST_BYTES_OF_RECORD + "\n")
 
 
 @pytest.mark.parametrize("long", ["a: 'x" + " " * 100_000 + "\n  y'\n", "a: " + "x " * 100_000])

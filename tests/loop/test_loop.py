@@ -313,7 +313,7 @@ def test_leftover_of_a_killed_process(tmp_path: Path) -> None:
     """What a killed process left half-written is gone after the next training."""
     log_folder = tmp_path / "improvement_log/s"
     log_folder.mkdir(parents=True)
-    (log_folder / ".001-aaaaaaaa.yaml.1.tmp").write_text("half")
+    (log_folder / ".001-aaaaaaaa.yaml.999999999.1.tmp").write_text("half")
     run(config(tmp_path))
     assert [] == list(log_folder.glob(".*"))
 

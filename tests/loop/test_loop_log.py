@@ -177,7 +177,7 @@ def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
     second = result.chain[1]
     log = ImprovementLog(result.log_folder)
     ended = replace(second, facts={**second.facts, "ended_early": "hopeless: too slow"})
-    log.remove_others(log.append(ended))
+    log.put(ended)
     rate = second.settings.get("training.learning_rate")
     again = FakeBackend()
     started = Loop(config(tmp_path, rate=rate, iterations=1), Options(), backend=again).run()

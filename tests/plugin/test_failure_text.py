@@ -48,14 +48,18 @@ def test_not_ours(best):
 """
 
 HISTORY = ["     1  {}  start: lr 2e-4, r 8, 2 epochs", "  *  2  {}  learning_rate 2e-4 -> 1e-3"]
-FINDINGS = ["findings:", "  info underfit: ", "    remedy: Raise the learning rate"]
+FINDINGS = [
+    "findings:",
+    "  info underfit: ",
+    "    remedy: the loop would change next: learning_rate 1e-3 -> 5e-3",
+]
 EXAMPLE = [
     "  e0 [negation]  loss 1.8000 per token",
     '    prompt    "what is 0?"',
     '    expected  "answer 0"',
     '    actual    "wrong"',
 ]
-NEXT = ["try next:", "  learning_rate 1e-3 -> 5e-3: "]
+NEXT = ["try next: learning_rate 1e-3 -> 5e-3: "]
 
 LOSS = [
     "history of eval_loss:",
@@ -110,7 +114,7 @@ def test_failing_gates(text_of: Callable[..., str]) -> None:
         "pass_rate[negation] of iteration 002-",
         *RATE,
     ]
-    text = text_of("x.ftloop.yaml")
+    text = text_of("x.ftloop.yaml", "-v")
     assert_in_order(text, [*loss, *rate])
     assert "gate at x.ftloop.yaml:5" in text
     assert "Traceback" not in text

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -130,9 +131,12 @@ def test_findings_where_nothing_is_redrawn() -> None:
         lines = StayingLines(written.append, 80, lambda before=before: before)
         lines.working("loading")
         lines.found("x", [LEAK])
+        lines.found("x", [LEAK])
         lines.found("x", [fake_finding(severity="info")])
+        lines.done()
+        lines.done()
     said = "ftloop x: warning leak: In both. Take them out.\n"
-    assert [f"\n{said}test_x.py .", said] == written
+    assert [f"\n{said}", said, "test_x.py .", said, said] == written
 
 
 def test_findings_of_several_runs_are_told_once() -> None:
@@ -145,6 +149,51 @@ def test_findings_of_several_runs_are_told_once() -> None:
     assert [
         "ftloop x: warning leak: In both. Take them out.\n",
         "ftloop x: warning truncated-labels: 2 rows. Raise it.\n",
+    ] == written
+
+
+def test_a_line_a_minute_where_nothing_is_redrawn() -> None:
+    """Also while the work reports nothing, as a download does; none after the end."""
+    written: list[str] = []
+    came = threading.Event()
+
+    def write(text: str) -> None:
+        written.append(text)
+        came.set()
+
+    lines = StayingLines(write, 80, every_s=0.01, clock=lambda: 100.0)
+    lines.working("loading torch and the base model")
+    assert came.wait(LONG_S)
+    assert "ftloop: loading torch and the base model, for 0.0 s\n" == written[0]
+    lines.done()
+    count = len(written)
+    time.sleep(0.05)
+    assert count == len(written)
+
+
+def test_lines_of_an_iteration_where_nothing_is_redrawn() -> None:
+    """Begin, a step with loss and time left, other work, the end with figures: each a line."""
+    written: list[str] = []
+    now = [100.0]
+    lines = StayingLines(written.append, 80, clock=lambda: now[0], every_s=LONG_S)
+    lines.ended({"eval_loss": 1.0})  # evaluated again: no iteration had begun
+    lines.iteration("x", 2, 4)
+    lines.step(1, 60, 2.5)
+    now[0] += 20
+    lines.step(20, 60, 1.25)
+    lines.tell()
+    lines.working("evaluating", 40, 200)
+    now[0] += 70
+    lines.working("evaluating", 80, 200)
+    lines.tell()
+    lines.ended({"eval_loss": 0.5, "pass_rate": 0.75, "train_loss": 1.0})
+    lines.done()
+    lines.tell()
+    assert [
+        "ftloop x: iteration 2/4 begins\n",
+        "ftloop x  iteration 2/4  step 20/60 [===>      ] loss 1.250  0:40 left\n",
+        "ftloop x: evaluating 80/200, for 1 min 10 s\n",
+        "ftloop x: iteration 2/4 done in 1 min 30 s, eval_loss 0.5000, pass_rate 75.0%\n",
     ] == written
 
 
@@ -206,7 +255,7 @@ def test_shown_on_a_terminal(project: Project, args: tuple[str, ...]) -> None:
     assert {"1", "2", "3"} == set(drawn)
     assert 3 * 3 <= len(drawn) <= most + 3
     left = shown(received)
-    assert not any("step" in line for line in left)
+    assert not any(re.search(r"step \d+/", line) for line in left)
     assert ("mine" in received) == ("-s" in args)
 
 
@@ -252,7 +301,7 @@ def test_findings_of_the_data_come_before_training(project: Project) -> None:
     lines = done.stdout.splitlines()
     assert lines.index("x.ftloop.yaml ") < next(i for i, x in enumerate(lines) if said in x)
     assert any(line.startswith("x.ftloop.yaml ..") for line in lines)
-    again = project.run_alone("--ftloop")  # up to date: nothing is trained
+    again = project.run_alone("--ftloop", "-v")  # up to date: nothing is trained
     assert said not in again.stdout
     assert "warning leak: 5 of 5" in again.stdout  # in the summary
 

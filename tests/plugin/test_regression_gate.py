@@ -109,7 +109,7 @@ def test_log_that_is_not_committed(project: Project, monkeypatch: pytest.MonkeyP
 def test_unchanged(gated: Project) -> None:
     """The committed version itself is unchanged; nothing is trained or written."""
     before = gated.files()
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         [
@@ -123,7 +123,7 @@ def test_unchanged(gated: Project) -> None:
 def test_regressed(gated: Project) -> None:
     """A proven drop fails with its figures, the broken examples, and what to do about it."""
     gated.rate(WORSE)
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     assert FAILED == result.ret
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
@@ -135,7 +135,9 @@ def test_regressed(gated: Project) -> None:
             '    prompt    "what is 2?"',
             '    expected  "answer 2"',
             '    actual    "wrong"',
-            "what to do: ftloop diff shows what changed. *ftloop accept --baseline*",
+            "what to do: see all that changed; *",
+            "  ftloop diff x.ftloop.yaml",
+            "  ftloop accept best x.ftloop.yaml --baseline",
             "  git add improvement_log/x",
             "FAILED x.ftloop.yaml::regression - regression: regressed against HEAD (*",
         ]
@@ -157,7 +159,7 @@ def test_improved(gated: Project) -> None:
     """A proven gain passes, is said with its figures, and is judged in one file."""
     gated.rate(BETTER)
     for _ in range(2):
-        result = gated.run("--ftloop")
+        result = gated.run("--ftloop", "-v")
         result.assert_outcomes(passed=1)
         result.stdout.fnmatch_lines(
             [
@@ -175,7 +177,7 @@ def test_next_baseline_is_what_passed(gated: Project) -> None:
     gated.run("--ftloop")
     gated.commit()
     gated.rate("1.0e-3")
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["iteration 001-* against 002-*; gate at *"])
 
@@ -185,7 +187,7 @@ def test_failed_version_is_no_baseline(gated: Project) -> None:
     gated.rate(WORSE)
     gated.run("--ftloop")
     gated.commit()
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["iteration 002-* against 001-*; gate at *"])
 
@@ -193,20 +195,22 @@ def test_failed_version_is_no_baseline(gated: Project) -> None:
 def test_inconclusive_passes_unless_asked(gated: Project) -> None:
     """What is neither proven nor ruled out passes; with fail_on it fails, and says the cure."""
     gated.rate("9.9e-4")
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["regression: inconclusive against HEAD *"])
     gates(gated, "  regression: {fail_on: [inconclusive]}\n")
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["what to do: ftloop calibrate trains more seeds; *"])
+    result.stdout.fnmatch_lines(
+        ["what to do: train more seeds; *", "  ftloop calibrate x.ftloop.yaml"]
+    )
 
 
 def test_gate_of_a_tag(gated: Project) -> None:
     """`regression[tag]` judges the tag's examples, beside the gate of the whole set."""
     gates(gated, "  regression: {}\n  regression[negation]: {metrics: [eval_loss]}\n")
     gated.rate(BETTER)
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
@@ -346,12 +350,12 @@ def test_loop_without_the_gate(
 def test_replay_judges_and_writes_nothing(gated: Project, rate: str) -> None:
     """A replay gives the verdict that was logged, from the log alone, and leaves no file."""
     gated.rate(rate)
-    before = gated.run("--ftloop")
+    before = gated.run("--ftloop", "-v")
     for path in (gated.path / "improvement_log/x/verdicts").iterdir():
         if "kind: first" not in path.read_text():
             path.unlink()
     trained, files = gated.trained(), gated.files()
-    result = gated.run("--ftloop-replay")
+    result = gated.run("--ftloop-replay", "-v")
     assert before.ret == result.ret
     assert (trained, files) == (gated.trained(), gated.files())
     lines = [line for line in before.stdout.lines if line.startswith("regression: ")]
@@ -365,7 +369,7 @@ def test_replay_without_the_seeds_that_decide(gated: Project) -> None:
     gates(gated, "  eval_loss: '<= 9'\n")
     gated.run("--ftloop")
     gated.edit("x.ftloop.yaml", "  eval_loss: '<= 9'\n", "  regression: {}\n")
-    result = gated.run("--ftloop-replay")
+    result = gated.run("--ftloop-replay", "-v")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["regression: incomplete against HEAD *", "*1 of the 3 seeds*"])
     assert ["x 0.00088"] == gated.trained()
@@ -383,7 +387,7 @@ def test_replay_is_light(gated: Project, rate: str) -> None:
         " 'scipy'}\n"
         "    print('imported:', *heavy & set(sys.modules))\n",
     )
-    done = gated.run_alone("--ftloop-replay")
+    done = gated.run_alone("--ftloop-replay", "-v")
     assert 0 == done.returncode, done.stdout
     assert "against HEAD" in done.stdout
     assert "imported:" == done.stdout.splitlines()[-1].strip()

@@ -82,7 +82,7 @@ def test_failure_travels(project: Project) -> None:
         "test_x.py",
         "def test_x(ftloop):\n    assert ftloop('x.ftloop.yaml').run().eval_loss < 0.2\n",
     )
-    done = project.run_alone("-n", "2", "--ftloop")
+    done = project.run_alone("-n", "2", "--ftloop", "-v")
     assert pytest.ExitCode.TESTS_FAILED == done.returncode
     assert "eval_loss 1.4400, wanted <= 0.1" in done.stdout
     assert "eval_loss 1.4400, wanted < 0.2" in done.stdout

@@ -59,7 +59,7 @@ def diff_of(new: Iteration = NEW, old: Iteration = OLD) -> Difference:
 
 @pytest.mark.parametrize("width", [60, 100])
 def test_one_screen(width: int) -> None:
-    """The verdict first, then figures, settings, broken and fixed, findings, cost."""
+    """What the change did comes first, then figures, broken and fixed, findings, cost."""
     text = as_text(diff_of(), width)
     lines = text.splitlines()
     assert "sentiment: regressed" == lines[0]
@@ -67,7 +67,7 @@ def test_one_screen(width: int) -> None:
     heads = [line.split(":")[0] for line in lines if line and line[0] != " "]
     assert [
         "sentiment",
-        "changed",
+        "what this change did, against main (1a2b3c4)",
         "broken",
         "fixed",
         "new findings",
@@ -75,7 +75,7 @@ def test_one_screen(width: int) -> None:
         "cost",
     ] == heads
     assert "  training.learning_rate 1e-4 -> 1e-3" in lines
-    assert "  ... and 23 more: ftloop diff --all" in lines
+    assert "  ... and 26 more: ftloop diff --all" in lines
     assert "  e002 [negation]" in lines
     assert all(columns_of(line) <= width for line in lines)
     assert len(lines) < 75
@@ -114,7 +114,7 @@ def test_nothing_changed() -> None:
     """The same settings say so, and no part is empty."""
     same = fake_measured(1, OLD.examples, findings=OLD.findings)
     text = as_text(diff_of(same))
-    assert "settings, data and model: unchanged" in text
+    assert "unchanged, against main (1a2b3c4): settings, data, model and scoring" in text
     assert "broken" not in text
     assert "findings" not in text
     assert "\n\n\n" not in text
@@ -310,6 +310,7 @@ def test_json_has_everything() -> None:
         "verdict",
         "gate_changes",
         "settings",
+        "data",
         "fixed",
         "broken",
         "came",

@@ -16,12 +16,16 @@ from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.explain import explain_figure, explain_gate
+from pytest_ftloop.report.hints import relative
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 from tests.report.fakes_report import fake_chain, fake_result, fake_single, nan_result
 from tests.report.hostile import hostile_results
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
+
+
+SHOW = f"ftloop show 3 {relative(fake_result().log_folder)}"
 
 
 def test_explain_figure_in_full() -> None:
@@ -39,7 +43,7 @@ def test_explain_figure_in_full() -> None:
         "loss went on",
         "    falling.",
         "    evidence: eval_lowest 1.29, eval_last 1.36, best_step 66",
-        "    remedy: Halve the learning rate, or train fewer epochs.",
+        "    remedy: the loop changes next: r 8 -> 16, lora_dropout default -> 0.1",
         "failing examples: 5 of 20 (25.0%); negation 3 of 10",
         "  e01 [negation, short]  loss 2.4375 per token",
         r'    prompt    "Review e01:\nnot good at all.\nSentiment:"',
@@ -47,9 +51,9 @@ def test_explain_figure_in_full() -> None:
         '    actual    "positive"',
     ] == explain_figure(fake_result().pass_rate, ">=", 0.9)[:17]
     assert [
-        "  ... and 2 more: ftloop show 3",
-        "try next:",
-        "  learning_rate 1e-3 -> 5e-4: it overfits",
+        f"  ... and 2 more: {SHOW}",
+        "try next: learning_rate 1e-3 -> 5e-4: it overfits",
+        f"look at the examples: {SHOW}",
     ] == explain_figure(fake_result().pass_rate, ">=", 0.9)[-3:]
 
 
@@ -73,7 +77,7 @@ def test_a_loss_shows_the_examples_with_the_highest() -> None:
         "examples with the highest loss (of 2):",
         "  high  loss 2.2500 per token",
     ] == lines[4:6]
-    assert "look at the examples: ftloop show 1" == lines[-1]
+    assert lines[-1].startswith("look at the examples: ftloop show 1 ")
 
 
 def test_nan_says_that_it_is_not_a_number_and_why() -> None:
@@ -159,10 +163,15 @@ def test_explain_gate_without_a_figure() -> None:
     assert "  *  3  -  num_train_epochs 1 -> 3" in lines
 
 
-def test_without_a_proposal_the_remedy_is_tried_next() -> None:
-    """Where the decision proposes nothing, the first finding's remedy stands."""
-    result = fake_single(findings=[fake_finding("no-signal", "error", remedy="Mend the data.")])
-    assert ["try next:", "  Mend the data."] == explain_figure(result.eval_loss, "<", 0.5)[-2:]
+def test_without_a_proposal_a_remedy_is_by_hand() -> None:
+    """Where the loop proposes nothing, that is said; a fault is mended by hand, and first."""
+    leak = fake_finding("leak", "info", remedy="Take it out.")
+    lines = explain_figure(fake_single(findings=[leak]).eval_loss, "<", 0.5)
+    assert lines[-3].startswith("the loop has nothing left to try: ")
+    assert "by hand: Take it out." == lines[-2]
+    fault = replace(leak, severity="error", tunable=False)
+    lines = explain_figure(fake_single(findings=[fault]).eval_loss, "<", 0.5)
+    assert "fix first, by hand: Take it out." == lines[-2]
 
 
 def test_next_is_what_the_last_iteration_proposes() -> None:
@@ -170,7 +179,7 @@ def test_next_is_what_the_last_iteration_proposes() -> None:
     chain = fake_chain()
     chain = (*chain[:-1], replace(chain[-1], decision=Decision("stop", "time", "Time is up.")))
     lines = explain_figure(fake_result(chain).eval_loss, "<", 0.5)
-    assert ["try next:", "  Halve the learning rate, or train fewer epochs."] == lines[-2:]
+    assert "the loop has nothing left to try: Time is up." == lines[-2]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -189,4 +198,4 @@ def test_explanations_survive_hostile_text(
     for name in (result.gates[0].gate.name, "eval_loss"):
         lines += explain_figure(result.figure(name), op, wanted, width)
     assert all(line.isprintable() for line in lines)
-    assert all(columns_of(line) <= width for line in lines)
+    assert all(columns_of(line) <= width or "ftloop show " in line for line in lines)

@@ -85,7 +85,7 @@ def test_what_a_reviewer_reads(big: LoopReport, big_page: Page) -> None:
         "could be worse",
         f"{best['eval_loss']:.4f}",
         f"{100 * best['pass_rate']:.1f}%",
-        "Halve the learning rate, or train fewer epochs.",
+        "the loop changes next: ",
         "Pass rate by tag",
         "sarcasm",
         "training.learning_rate",

@@ -59,13 +59,14 @@ def test_everything_of_a_loop_is_said() -> None:
         "- note: holdout: eval_loss 0.5000; opened 2 times",
         "| # | change | train loss | eval loss | gap | pass rate | decision |",
         "| 2 (best) | word word -> word | 0.7125 | 0.7500 | 0.0375 | 50.0% | stop: word |",
-        "- info word-2 (new): word\n  - evidence: word word\n  - remedy: word.\n",
+        "- info word-2 (new): word\n  - evidence: word word\n  - remedy: by hand: word.\n",
         "- info word-1 (gone): word\n",
         "| setting changed | before | now |",
         "| training.learning_rate | 5e-4 | 1e-3 |",
-        "<details><summary>3 examples broken</summary>",
+        "**3 examples broken**\n\n| id | tags | prompt | expected | before | now |",
+        "<details><summary>1 more broken</summary>",
+        "<details><summary>notes, iterations, findings</summary>",
         "<details><summary>3 examples fixed</summary>",
-        "```mermaid\n",
         "Cost: 10.0 s, 100 steps, 20000 tokens; baseline 10.0 s, 100 steps, 20000 tokens.",
         "`+` proven better",
     ):
@@ -126,7 +127,7 @@ def test_comment_stays_below_the_limit() -> None:
     assert len(text) <= len(text.encode()) < 65_536
     assert 3 == len(re.findall(r"^### \u274c [abc]: regressed$", text, re.MULTILINE))
     assert "Cut for length: fixed examples" in text
-    assert 3 == text.count("<summary>5000 examples broken</summary>")
+    assert 3 == text.count("**5000 examples broken**")
     assert 3 == text.count("```mermaid"), "cut though there is room"
 
 
@@ -138,7 +139,7 @@ def test_least_important_goes_first() -> None:
         "chart": "```mermaid",
         "iterations": "| # | change",
         "findings": "**Findings**",
-        "broken": "examples broken</summary>",
+        "broken": "examples broken**",
         "settings": "| setting changed",
         "figures": "| metric |",
         "verdicts": "### ",

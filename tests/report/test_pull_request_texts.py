@@ -279,8 +279,8 @@ def test_data_that_is_none(content: bytes) -> None:
 
 def test_newer_data_is_refused() -> None:
     """A report of a newer schema names the cure, whatever else is new in it."""
-    content = change(of([judged()]), "schema_version", 3).replace(b'"loops"', b'"new"')
-    with pytest.raises(ConfigError, match=r"schema 3.*reads schema 2\n.*Update pytest-ftloop"):
+    content = change(of([judged()]), "schema_version", 4).replace(b'"loops"', b'"new"')
+    with pytest.raises(ConfigError, match=r"schema 4.*reads schema 3\n.*Update pytest-ftloop"):
         from_json(content)
 
 
@@ -298,13 +298,24 @@ def test_older_data_is_read() -> None:
 
 
 def test_curve_is_thinned() -> None:
-    """A long run has a few points, evenly spaced, from the first evaluation to the last step."""
+    """The chart has the evaluation points of a run, with the mean train loss up to each."""
     steps = fake_steps([5 - n / 1000 for n in range(4_000)])
     curve = curve_of(fake_iteration(steps=steps, evals=fake_evals((3.0, 2.0, 2.5, 2.4), 4_000)))
     assert curve is not None
-    assert (1_000, 4_000, 40, 40) == (curve.start, curve.end, len(curve.train), len(curve.evals))
-    assert [3.0, 2.4] == [curve.evals[0], curve.evals[-1]]
-    assert pytest.approx(5 - 2.5, abs=0.1) == curve.train[19]
+    assert (1_000, 4_000) == (curve.start, curve.end)
+    assert (3.0, 2.0, 2.5, 2.4) == curve.evals
+    assert pytest.approx([4.5, 3.5, 2.5, 1.5], abs=0.01) == curve.train
+
+
+@pytest.mark.parametrize("count", [3, 40, 41, 400])
+def test_chart_states_only_what_was_measured(count: int) -> None:
+    """Of any number of points every value is one that was measured, and there are at most 40."""
+    evals = fake_evals([3 - n / count for n in range(count)], 10 * count)
+    curve = curve_of(fake_iteration(steps=fake_steps([2.0] * 10 * count), evals=evals))
+    assert curve is not None
+    assert {*curve.evals} <= {point.eval_loss for point in evals}
+    assert 3 <= len(curve.evals) <= 40
+    assert {2.0} == {*curve.train}
 
 
 @pytest.mark.parametrize(
@@ -315,6 +326,8 @@ def test_curve_is_thinned() -> None:
         {"evals": fake_evals((math.nan, math.nan))},
         {"evals": fake_evals((1e9, math.inf))},
         {"evals": fake_evals((2.0,)), "base": {}},
+        {"evals": fake_evals((2.0,))},
+        {"evals": fake_evals((2.0, 1.0))},
     ],
 )
 def test_curve_of_too_little(fields: dict[str, Any]) -> None:

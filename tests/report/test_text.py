@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.core.records import Decision, Example
 from pytest_ftloop.report.escape import columns_of
+from pytest_ftloop.report.hints import relative
 from pytest_ftloop.report.text import (
     commit_lines,
     example_lines,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 CWD = Path("/repo/log")
+SHOW = f"ftloop show 3 {relative(fake_result().log_folder)}"
 COMMAND = "  git add "
 
 
@@ -56,7 +58,9 @@ def test_table_shows_all_columns_where_there_is_room() -> None:
     assert "1.1000  1.2900  -0.3100  0.1900  75.0%  +20.0  adjust" == lines[4][-53:]
     assert " +  4  ab12cd34  r 8 -> 16, lora_dropout default -> 0.1" == lines[5][:55]
     assert "0.9000  1.3600  +0.0700  0.4600  70.0%   -5.0  stop: plateau" == lines[5][-60:]
-    assert "*  best    +  trained now" == lines[-1]
+    assert (
+        "*  best   +  trained now   +/-  from the row above   gap  eval - train loss" == lines[-1]
+    )
 
 
 def test_table_drops_columns_at_80() -> None:
@@ -70,7 +74,7 @@ def test_table_drops_columns_at_80() -> None:
 def test_table_of_an_up_to_date_loop_says_nothing_of_training() -> None:
     """The legend names only marks that occur."""
     table = iterations_table(fake_result(trained=()))
-    assert "*  best" == table.splitlines()[-1]
+    assert "*  best   +/-  from the row above   gap  eval - train loss" == table.splitlines()[-1]
     assert "+  3" not in table
 
 
@@ -114,8 +118,8 @@ def test_finding_lines() -> None:
 def test_finding_that_is_not_tuned_around_says_so() -> None:
     """A data or wiring fault is for the user to mend, perhaps by a setting."""
     finding = fake_finding("no-signal", "error")
-    wanted = "    remedy (fix by hand: no setting is changed for it): Do something."
-    assert wanted == finding_lines(finding)[-1]
+    finding = replace(finding, tunable=False)
+    assert "    remedy: by hand: Do something." == finding_lines(finding)[-1]
 
 
 def test_findings_of_best_and_last_are_said_once() -> None:
@@ -148,7 +152,7 @@ def test_failing_examples() -> None:
         r'    prompt    "Review e01:\nnot good at all.\nSentiment:"',
         '    expected  "negative"',
         '    actual    "positive"',
-        "  ... and 4 more: ftloop show 3",
+        f"  ... and 4 more: {SHOW}",
     ] == failing_examples(fake_result(), 1).splitlines()
 
 
@@ -163,8 +167,8 @@ def test_failing_examples_without_their_file() -> None:
     iteration = fake_iteration(3, failing=("a", "b\x1b", "c"))
     assert [
         r"3 failing examples: a, b\x1b",
-        "  ... and 1 more: ftloop show 3",
-    ] == failing_lines(iteration, (), {}, most=2)
+        "  ... and 1 more: ftloop show 3 x",
+    ] == failing_lines(iteration, (), {}, most=2, where="ftloop show 3 x")
 
 
 def test_example_without_prompt_or_output() -> None:
@@ -208,7 +212,7 @@ def test_summary_in_full() -> None:
         "  stop: plateau: The last 2 iterations did not improve eval_loss.",
         "",
     ] == lines[:6]
-    assert "  ... and 2 more: ftloop show 3" in lines
+    assert f"  ... and 2 more: {SHOW}" in lines
     assert [
         "would be tried next if the loop continued:",
         "  learning_rate 1e-3 -> 5e-4: it overfits",
@@ -252,7 +256,7 @@ def test_summary_of_what_was_restored() -> None:
     result = fake_result(trained=tuple(ids[3:]), restored=tuple(ids[2:3]), notes=("a \x1b[31m",))
     lines = summary(result, 0, 100, CWD)
     assert "sentiment: 4 iterations (1 trained, 12.5 s, 1 restored)" == lines[0][:55]
-    assert "*  best    +  trained now    =  restored, not trained" in lines
+    assert any(line.startswith("*  best   +  trained now   =  restored, not") for line in lines)
     alone = summary(fake_result(trained=(), restored=tuple(ids[2:])), 0, 100, CWD)
     assert ("sentiment: 4 iterations (2 restored)", "to commit (4 files):") == (
         alone[0][:36],
@@ -276,7 +280,7 @@ def test_summary_survives_hostile_text(result: LoopResult, width: int, verbosity
     """Every line is printable, ASCII but for users' letters, and within the width."""
     for line in summary(result, verbosity, width, CWD):
         assert line.isprintable()
-        assert columns_of(line) <= width or line.startswith(COMMAND)
+        assert columns_of(line) <= width or line.startswith(COMMAND) or "ftloop show " in line
 
 
 def test_summary_is_ascii() -> None:
@@ -292,6 +296,13 @@ def test_next_lines_of_a_loop_that_goes_on() -> None:
     wanted = ["next:", "  learning_rate 2e-4 -> 1e-3: the train loss hardly fell"]
     assert wanted == next_lines(fake_chain()[0])
     assert [] == next_lines(fake_iteration(decision=Decision("stop", "gates", "All hold.")))
+
+
+def test_what_is_not_expected_to_be_better_is_not_proposed() -> None:
+    """A loop whose thresholds hold proposes nothing, though its policy has a next move."""
+    decision = replace(fake_chain()[0].decision, action="stop", kind="gates")
+    assert fake_chain()[0].decision.next
+    assert [] == next_lines(fake_iteration(decision=decision))
 
 
 def test_commit_lines_name_files_that_fit_on_a_line() -> None:

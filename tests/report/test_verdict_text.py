@@ -18,7 +18,9 @@ from pytest_ftloop.gate.holdout import Gain, HoldoutReport
 from pytest_ftloop.gate.lift import why_no_base
 from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.report.escape import columns_of
+from pytest_ftloop.report.phrases import TERMS
 from pytest_ftloop.report.verdict import (
+    COLUMN_TERMS,
     changes_table,
     explain_verdict,
     flipped_lines,
@@ -83,6 +85,8 @@ def test_table_of_figures() -> None:
     lines = changes_table(judged(), 100)
     assert ["metric", "baseline", "now", "change", "p", "+/-", "detectable"] == lines[0].split()
     metrics = [line.removeprefix("  !").removeprefix("  +").split()[0] for line in lines[1:]]
+    said = " ".join(line.strip() for line in lines)
+    assert all(f"{word}: {TERMS[term]}" in said for word, term in COLUMN_TERMS)
     assert ["eval_loss", "pass_rate", "overfit_gap", "train_loss"] == metrics[:4]
     assert {"eval_loss[negation]", "pass_rate[short]"} <= set(metrics[4:])
     assert not any("-0.0000" in line for line in lines)
@@ -117,20 +121,22 @@ def test_failing_gate_explains_itself() -> None:
     assert f"iteration {NEW.name} against {OLD.name}; gate at sentiment.ftloop.yaml:14" in lines
     assert "broken examples: 28" in lines
     assert 3 == sum("per token" in line for line in lines)
-    assert "  ... and 25 more: ftloop diff" in lines
+    assert "  ... and 25 more: ftloop diff --all sentiment.ftloop.yaml" in "\n".join(lines)
     assert "fixed examples: 1: e000" in lines
-    assert "what to do: ftloop diff shows what changed." in text
-    assert "ftloop accept --baseline" in text
+    assert "what to do: see all that changed; if the change is intended, accept it," in text
+    (diff, accept) = lines[-2:]
+    assert diff.startswith("  ftloop diff sentiment.ftloop.yaml")
+    assert accept.startswith("  ftloop accept best sentiment.ftloop.yaml --baseline")
 
 
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
-        ("incomplete", "pytest --ftloop-retrain trains it again."),
+        ("incomplete", "pytest --ftloop --ftloop-retrain sentiment.ftloop.yaml"),
         ("seeds", "train the missing seeds with the command above, and commit them."),
-        ("inconclusive", "ftloop calibrate trains more seeds"),
-        ("not comparable", "if the change is intended, run ftloop accept --baseline"),
-        ("environment", "pytest --ftloop-retrain-baseline trains the baseline"),
+        ("inconclusive", "ftloop calibrate sentiment.ftloop.yaml"),
+        ("not comparable", "ftloop accept best sentiment.ftloop.yaml --baseline"),
+        ("environment", "pytest --ftloop --ftloop-retrain-baseline sentiment.ftloop.yaml"),
     ],
 )
 def test_advice(kind: Any, advice: str) -> None:
@@ -147,12 +153,16 @@ def test_advice(kind: Any, advice: str) -> None:
 def test_advice_where_only_a_measurement_is_missing() -> None:
     """What was trained is not trained again: it is scored, or the untrained base is measured."""
     verdict = Verdict("incomplete", False, "80 of 80 examples were not scored", NEW.name)
+    again = "pytest --ftloop sentiment.ftloop.yaml"
     unscored = replace(NEW, decision=Decision("stop", UNSCORED, "it is not scored yet"))
     text = explain_verdict(result_of(unscored), verdict, RULE)
-    assert "pytest --ftloop scores it, and trains nothing again." in text.splitlines()[-1]
+    assert ["what to do: score it, which trains nothing again:", f"  {again}"] == (
+        text.splitlines()[-2:]
+    )
     verdict = replace(verdict, because=why_no_base((), NEW))
     text = explain_verdict(result_of(), verdict, RULE)
-    assert "pytest --ftloop measures the untrained base" in text.splitlines()[-1]
+    assert "measure the untrained base" in text.splitlines()[-2]
+    assert f"  {again}" == text.splitlines()[-1]
 
 
 def test_advice_where_the_baseline_was_adjusted() -> None:
@@ -160,7 +170,8 @@ def test_advice_where_the_baseline_was_adjusted() -> None:
     adjustments = (Adjustment("lora.r", 8, 16, "few parameters"),)
     baseline = replace(OLD, number=3, adjustments=adjustments)
     text = explain_verdict(result_of(baseline=baseline), judged(), RULE)
-    assert "ftloop accept 3 writes them into the loop file." in " ".join(text.split())
+    assert "write them into the loop file" in " ".join(text.split())
+    assert "\n  ftloop accept 3 sentiment.ftloop.yaml" in text
 
 
 def test_many_fixed_examples_are_named() -> None:
@@ -244,4 +255,4 @@ def test_hostile_text(result: LoopResult, tag: str, one: str, two: str, width: i
     lines += verdict_lines(verdict, gate.name, width)
     for line in lines:
         assert line.isprintable()
-        assert columns_of(line) <= width
+        assert columns_of(line) <= width or "ftloop" in line

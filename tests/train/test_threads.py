@@ -26,7 +26,7 @@ def test_workers_share_the_cores(
     stated: dict[str, str], cores: int, number: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers of pytest-xdist share the cores; what the user states stays."""
-    monkeypatch.setattr(threads, "_cores", lambda: cores)
+    monkeypatch.setattr(threads, "cores", lambda: cores)
     environ = dict(stated)
     threads.set_threads(environ)
     assert number == environ.get("OMP_NUM_THREADS")
@@ -44,7 +44,7 @@ def test_idle_threads_sleep_soon() -> None:
 
 def test_cores_are_those_of_this_process() -> None:
     """At least one core, and no more than the machine has."""
-    assert 1 <= threads._cores() <= (os.cpu_count() or 1)
+    assert 1 <= threads.cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("world_size", ["2", "16"])

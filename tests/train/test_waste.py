@@ -59,14 +59,13 @@ def test_what_a_user_has_frozen_stays() -> None:
         gc.unfreeze()
 
 
+def _interrupted_while_frozen() -> None:
+    assert gc.get_freeze_count() > 0
+    raise KeyboardInterrupt
+
+
 def test_objects_are_given_back_after_an_error() -> None:
     """Also after Ctrl-C nothing stays frozen."""
-
-    def interrupted() -> None:
-        with spared():
-            assert gc.get_freeze_count() > 0
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    with pytest.raises(KeyboardInterrupt), spared():
+        _interrupted_while_frozen()
     assert gc.get_freeze_count() == 0

@@ -6,12 +6,12 @@ header (JSON: per tensor the dtype, the shape and the place of its bytes), then 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
+from pytest_ftloop.core.bounds import check_file, read_bytes, read_json
 from pytest_ftloop.core.errors import DataError, Location, shown_path
 from pytest_ftloop.log.files import POINTER
 
@@ -25,6 +25,9 @@ adapter changes nothing."""
 
 LONGEST_HEADER = 100_000_000
 """Maximum length of a header, in bytes: the limit of the safetensors format."""
+
+_MOST_BYTES = 1 << 50
+"""Weights have whatever size they have; but they are a file."""
 
 _CHUNK = 1 << 20
 
@@ -47,6 +50,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     """Read the adapter in a checkpoint's folder; None if there is none. DataError if damaged."""
     path = folder / WEIGHTS
     try:
+        check_file(path, _MOST_BYTES)
         with path.open("rb") as file:
             size = path.stat().st_size
             start, tensors = _header(file, size)
@@ -61,7 +65,7 @@ def read_adapter(folder: Path) -> Adapter | None:
             moved = any(_is_nonzero(file, start + a, b - a) for a, b in first_zero)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(
             f"the adapter can't be read: {why}", where=Location(shown_path(path))
@@ -73,6 +77,13 @@ Tensor = tuple[list[int], tuple[int, int]]
 """The shape of a tensor, and the span of its bytes after the header."""
 
 
+def check_weights(path: Path) -> None:
+    """Raise `OSError` or `ValueError` for a file whose header is not that of whole weights."""
+    check_file(path, _MOST_BYTES)
+    with path.open("rb") as file:
+        _header(file, path.stat().st_size)
+
+
 def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
     """The place where the bytes of the tensors start, and the tensors by name."""
     start_of_file = file.read(len(POINTER))
@@ -82,7 +93,7 @@ def _header(file: BinaryIO, size: int) -> tuple[int, dict[str, Tensor]]:
     length = int.from_bytes(start_of_file[:8], "little")
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes in a file of {size}: truncated?")
-    header = json.loads(file.read(length))
+    header = read_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     start = 8 + length
@@ -120,8 +131,8 @@ def _is_nonzero(file: BinaryIO, start: int, size: int) -> bool:
 def _rank(path: Path) -> int | None:
     """The rank that the adapter's configuration states; None if it can't be read."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(read_bytes(path))
+    except (OSError, ValueError):
         return None
     rank = config.get("r") if isinstance(config, dict) else None
     return rank if type(rank) is int else None

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.errors import DataError, Location, shown_path
 from pytest_ftloop.core.runs import LARGEST
 from pytest_ftloop.log.files import POINTER
@@ -63,11 +64,11 @@ def load_state(path: Path) -> dict[str, Any]:
     """The state in a file: an object with a `log_history`. DataError for anything else."""
     where = Location(shown_path(path))
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_BYTES)
         if content.startswith(POINTER):
             raise pointer(path)
         # -sig: some editors add a byte order mark.
-        state = json.loads(content.decode("utf-8-sig"))
+        state = read_json(content.decode("utf-8-sig"))
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise DataError(f"can't be read: {why}", where=where, cure=CURE) from None
@@ -79,7 +80,7 @@ def load_state(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         what = "wanted JSON, found text that is not UTF-8"
         raise DataError(what, where=where, cure=CURE) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         what = f"wanted a trainer's state, found JSON that can't be read: {error}"
         raise DataError(what, where=where, cure=CURE) from None
     if not isinstance(state, dict) or "log_history" not in state:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pytest_ftloop.core.bounds import read_bytes, read_json
 
 ENCODER_DECODERS = frozenset(
     [
@@ -88,7 +89,7 @@ def _vocabulary(model: Mapping[str, Any]) -> int:
 def _json(path: Path) -> dict[str, Any]:
     """An object in a file; empty if there is none, or it can't be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(read_bytes(path))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

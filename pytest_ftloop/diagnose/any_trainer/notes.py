@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.bounds import read_bytes, read_json
 from pytest_ftloop.diagnose.any_trainer.series import is_policy
 from pytest_ftloop.diagnose.windows import FIRST_STEPS
 
@@ -33,8 +33,8 @@ _UNLIKE = "the loss is not a language model's (it is below 0, or rewards or pref
 def pad_is_end(path: Path) -> list[str]:
     """A note if the tokenizer beside a state pads with its end token."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(read_bytes(path))
+    except (OSError, ValueError):
         return []
     tokens = [config.get(k) for k in ("pad_token", "eos_token")] if isinstance(config, dict) else []
     pad, end = [t.get("content") if isinstance(t, dict) else t for t in tokens] or (None, None)

@@ -19,6 +19,7 @@ from pytest_ftloop.gate.verdict import (
     is_better,
     seeds_text,
 )
+from pytest_ftloop.report.advice import remedy_of
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.phrases import (
     MISSING,
@@ -382,7 +383,7 @@ def _finding(finding: Finding, iteration: Iteration, which: str) -> View:
         "kind": finding.kind,
         "message": finding.message,
         "evidence": evidence_text(finding.evidence),
-        "remedy": finding.remedy,
+        "remedy": remedy_of(finding, iteration.decision),
         "tunable": finding.tunable,
         "iteration": iteration.number,
         "which": which,

@@ -1,15 +1,22 @@
-"""The loss curves of an iteration: thinned to evenly spaced points, and as a Mermaid chart."""
+"""The loss curves of an iteration: its evaluation points, and a Mermaid chart of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.report.pull_request.model import Curve
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Iteration
+
+FEWEST = 3
+"""Evaluation points of a chart: a line through two would say how the loss went between them."""
+
+UNEVEN = 0.1
+"""By how much of a gap the next may differ: epochs of an odd number of steps differ by one."""
 
 POINTS = 40
 _HIGHEST = 1e5
@@ -18,27 +25,25 @@ Points = Sequence[tuple[float, float]]
 
 
 def curve_of(iteration: Iteration) -> Curve | None:
-    """Train and eval loss over the steps. None if there are too few points, or the run diverged.
+    """Train and eval loss at the evaluation points; None if there are too few, or the run diverged.
 
-    The curve starts at the first evaluation, because the steep fall before it would flatten the
-    rest. With a single evaluation it starts at the untrained base.
+    Every value was measured: the eval loss at the point, the train loss as the mean of what was
+    logged since the point before. A Mermaid chart spaces its values evenly, and draws no dots: so
+    the points must be evenly spaced, and of fewer than `FEWEST` none is drawn.
     """
-    evals = _finite((point.step, point.eval_loss) for point in iteration.evals)
-    if len(evals) == 1:
-        evals = _finite([(0, iteration.base.get("eval_loss", math.nan)), *evals])
+    evals = _even(_finite((point.step, point.eval_loss) for point in iteration.evals))
     train = _finite((step.step, step.loss) for step in iteration.steps)
-    if len(evals) < 2 or not train:
+    if len(evals) < FEWEST:
         return None
-    start, end = evals[0][0], max(evals[-1][0], train[-1][0])
-    if start >= end:
+    before = (2 * evals[0][0] - evals[1][0], *(step for step, _ in evals))
+    logged = [[loss for at, loss in train if start < at <= end] for start, end in pairwise(before)]
+    if not all(logged):
         return None
-    count = min(POINTS, max(len(train), len(evals)) + 1)
-    steps = [start + (end - start) * index / (count - 1) for index in range(count)]
     return Curve(
-        start=int(start),
-        end=int(end),
-        train=tuple(_mean_near(train, step, (end - start) / (count - 1)) for step in steps),
-        evals=tuple(_between(evals, step) for step in steps),
+        start=int(evals[0][0]),
+        end=int(evals[-1][0]),
+        train=tuple(math.fsum(losses) / len(losses) for losses in logged),
+        evals=tuple(loss for _, loss in evals),
     )
 
 
@@ -64,20 +69,22 @@ def _finite(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return sorted(shown.items())
 
 
-def _mean_near(points: Points, step: float, width: float) -> float:
-    """The mean loss within half a width of a step: less noisy than a single batch."""
-    near = [loss for at, loss in points if abs(at - step) <= width / 2]
-    return math.fsum(near) / len(near) if near else _between(points, step)
+def _even(points: Points) -> Points:
+    """The evenly spaced points from the first on, every n-th of very many; empty if most are not.
 
-
-def _between(points: Points, step: float) -> float:
-    """The loss at a step, interpolated; beyond either end, the loss at that end."""
-    before = [point for point in points if point[0] <= step]
-    after = [point for point in points if point[0] >= step]
-    if not before or not after:
-        return (before or after)[-1 if before else 0][1]
-    (x0, y0), (x1, y1) = before[-1], after[0]
-    return y0 if x0 == x1 else y0 + (y1 - y0) * (step - x0) / (x1 - x0)
+    The last point of a run is often nearer to the one before.
+    """
+    if len(points) < FEWEST:
+        return []
+    gap = points[1][0] - points[0][0]
+    even = list(points[:1])
+    for point in points[1:]:
+        if abs(point[0] - even[-1][0] - gap) > UNEVEN * gap:
+            break
+        even.append(point)
+    if len(even) < len(points) - 1:
+        return []
+    return even[:: math.ceil(len(even) / POINTS)]
 
 
 def _plain(value: float) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.gate.verdict import seeds_text
+from pytest_ftloop.report.advice import remedy_of
+from pytest_ftloop.report.cause import edit_text, without_data
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
     decision_text,
@@ -29,6 +31,7 @@ from pytest_ftloop.report.pull_request.model import (
     TEXT,
     ChangeRow,
     CostRow,
+    DataRow,
     ExampleRow,
     FindingRow,
     Flips,
@@ -48,8 +51,9 @@ from pytest_ftloop.report.verdict import holdout_lines
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.core.data_changes import DataChange
     from pytest_ftloop.core.errors import FtloopError
-    from pytest_ftloop.core.records import Cost, Finding, Iteration
+    from pytest_ftloop.core.records import Cost, Decision, Finding, Iteration
     from pytest_ftloop.gate.gate_changes import GateChanges
     from pytest_ftloop.gate.thresholds import GateResult
     from pytest_ftloop.gate.verdict import Change, Verdict
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WIDE = 10_000
+_EDIT = 200
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,13 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         cost=_cost(best.cost),
         cost_before=_cost(diff.before.cost) if diff else None,
         gate_changes=_gate_changes(result.gate_changes),
+        data=tuple(map(_data, diff.data)) if diff else (),
     )
+
+
+def _data(changed: DataChange) -> DataRow:
+    edits = tuple(_cut(edit_text(edit, _EDIT), TEXT) for edit in changed.edits)
+    return DataRow(role=_cut(changed.role, NAME), text=_cut(changed.text, TEXT), edits=edits)
 
 
 def _gate_changes(found: GateChanges | None) -> GateChangesRow:
@@ -142,7 +153,7 @@ def _difference(result: LoopResult) -> Difference | None:
         return None
     whole = (verdict for rule, verdict in result.verdicts if rule.tag is None)
     verdict = next(whole, result.verdicts[0][1])
-    return difference(baseline, result.best, verdict, result.examples)
+    return difference(baseline, result.best, verdict, result.examples, data=result.data_changes)
 
 
 def _metrics(iteration: Iteration) -> dict[str, Number]:
@@ -215,18 +226,18 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
 
 def _findings(best: Iteration, diff: Difference | None) -> tuple[FindingRow, ...]:
     came = {finding.kind for finding in diff.came} if diff else set()
-    rows = [_finding(f, "new" if f.kind in came else "") for f in best.findings]
-    rows += [_finding(f, "gone") for f in (diff.went if diff else ())]
+    rows = [_finding(f, "new" if f.kind in came else "", best.decision) for f in best.findings]
+    rows += [_finding(f, "gone", None) for f in (diff.went if diff else ())]
     return tuple(rows[:MOST_ROWS])
 
 
-def _finding(finding: Finding, state: State) -> FindingRow:
+def _finding(finding: Finding, state: State, decision: Decision | None) -> FindingRow:
     return FindingRow(
         severity=finding.severity,
         kind=_cut(finding.kind, NAME),
         message=_cut(finding.message, LONG),
         evidence=_cut(evidence_text(finding.evidence), TEXT),
-        remedy=_cut(finding.remedy, LONG),
+        remedy=_cut(remedy_of(finding, decision), LONG),
         state=state,
     )
 
@@ -253,7 +264,7 @@ def _settings(diff: Difference | None) -> tuple[SettingRow, ...]:
             before=_cut(_stated(change.before), TEXT),
             after=_cut(_stated(change.after), TEXT),
         )
-        for change in (diff.settings[:MOST_ROWS] if diff else ())
+        for change in (without_data(diff.settings, diff.data)[:MOST_ROWS] if diff else ())
     )
 
 

@@ -19,7 +19,7 @@ from pytest_ftloop.report.escape import (
     visible,
 )
 from pytest_ftloop.report.markdown import inert, markdown_table
-from pytest_ftloop.report.phrases import MISSING, duration_text, figure_text, plural
+from pytest_ftloop.report.phrases import MISSING, TERMS, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
 from pytest_ftloop.report.verdict import MARKS
@@ -48,13 +48,14 @@ LABELS: Mapping[Outcome, str] = {
 }
 """Words for outcomes, where they differ from the outcome's name."""
 
-_CELL = 200
+_CELL, _EDIT = 200, 200
+_OPEN = 2
 _MOST_OWN = 5
 _LOOP = 60
 _HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
 _LEGEND = (
-    "`+` proven better, `!` proven worse, `?` could be worse. *Detectable*: the smallest drop that "
-    "would be detected in 4 of 5 cases."
+    f"`+` proven better, `!` proven worse, `?` inconclusive: {TERMS['inconclusive']}. *p*: "
+    f"{TERMS['p']}. *detectable*: {TERMS['detectable']}. *gap*: {TERMS['gap']}."
 )
 Part = Callable[["LoopSection"], int]
 _PARTS: Mapping[str, Part] = {
@@ -64,6 +65,7 @@ _PARTS: Mapping[str, Part] = {
     "iterations": lambda loop: len(loop.iterations),
     "findings": lambda loop: len(loop.findings),
     "settings": lambda loop: len(loop.settings),
+    "data": lambda loop: len(loop.data),
     "notes": lambda loop: max((len(v.notes) for v in loop.verdicts), default=0),
     "figures": lambda loop: max((len(v.changes) for v in loop.verdicts), default=0),
     "changes of gates": lambda loop: len(loop.gate_changes.changes),
@@ -81,6 +83,7 @@ _CUTS: Sequence[tuple[str, int]] = (
     *(("findings", most) for most in (5, 0)),
     ("broken examples", 0),
     *(("settings", most) for most in (10, 0)),
+    ("data", 0),
     *(("notes", most) for most in (3, 0)),
     *(("figures", most) for most in (10, 4, 0)),
     *(("changes of gates", most) for most in (20, 5)),
@@ -163,14 +166,21 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
     blocks = [
         f"### {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
         _introduction(loop, most["reasons"]),
+        _settings(loop, most["settings"]),
+        _data(loop, most["data"]),
         _gate_changes(loop, most),
         _gates(loop, most),
         *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
+        *_broken(loop.broken, most["broken examples"]),
+    ]
+    rest = [
         "\n".join(f"- note: {_say(note, TEXT)}" for note in notes),
         _iterations(loop, most["iterations"]),
         _findings(loop.findings[: most["findings"]]),
-        _settings(loop, most["settings"]),
-        _flips("broken", loop.broken, most["broken examples"]),
+    ]
+    rest = list(filter(None, rest))
+    blocks += [
+        _folded("notes, iterations, findings", rest) if rest else "",
         _flips("fixed", loop.fixed, most["fixed examples"]),
         _chart(loop) if most["loss curves"] else "",
         _cost(loop) if most["notes"] or not _PARTS["notes"](loop) else "",
@@ -307,12 +317,43 @@ def _findings(findings: Sequence[FindingRow]) -> str:
     return "\n".join(["**Findings**", "", *lines]) if lines else ""
 
 
+def _data(loop: LoopSection, most: int) -> str:
+    """What changed in the data sets, with a few of the rows."""
+    lines = []
+    for changed in loop.data[:most]:
+        lines.append(f"- data.{_say(changed.role, NAME)} {_say(changed.text, TEXT)}")
+        lines += [f"  - {_shown(edit, _EDIT)}" for edit in changed.edits]
+    return "\n".join(["**Data changed**", "", *lines]) if lines else ""
+
+
 def _settings(loop: LoopSection, most: int) -> str:
     rows = [
         [one_line(row.name, NAME), _fitted(row.before, _CELL), _fitted(row.after, _CELL)]
         for row in loop.settings[:most]
     ]
     return _table(["setting changed", "before", "now"], rows) if rows else ""
+
+
+def _broken(flips: Flips, most: int) -> list[str]:
+    """The first broken examples, in the open; the others folded."""
+    if not flips.examples[:most]:
+        return [_flips("broken", flips, 0)]
+    shown = flips.examples[: min(most, _OPEN)]
+    rows = [_example(example) for example in shown]
+    head = f"**{plural(flips.total, 'example')} broken**"
+    blocks = [f"{head}\n\n{_table(_EXAMPLE_HEAD, rows)}"]
+    left = flips.total - len(shown)
+    others = [_example(example) for example in flips.examples[len(shown) : most]]
+    if others:
+        more = left - len(others)
+        note = [f"{more} more are not shown."] if more else []
+        blocks.append(_folded(f"{left} more broken", [_table(_EXAMPLE_HEAD, others), *note]))
+    elif left:
+        blocks.append(f"{left} more are not shown.")
+    return blocks
+
+
+_EXAMPLE_HEAD = ["id", "tags", "prompt", "expected", "before", "now"]
 
 
 def _flips(what: str, flips: Flips, most: int) -> str:
@@ -323,7 +364,7 @@ def _flips(what: str, flips: Flips, most: int) -> str:
     rows = [_example(example) for example in flips.examples[:most]]
     if not rows:
         return f"{count}."
-    table = _table(["id", "tags", "prompt", "expected", "before", "now"], rows)
+    table = _table(_EXAMPLE_HEAD, rows)
     more = [f"{flips.total - len(rows)} more are not shown."] if flips.total > len(rows) else []
     return _folded(count, [table, *more])
 

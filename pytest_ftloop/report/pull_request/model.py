@@ -6,18 +6,18 @@ refused. Texts are not escaped: whoever shows them has to make them inert.
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.records import Severity
 from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the report's format. A newer version is refused, an older one is read."""
 
 MOST_BYTES = 32 * 1024 * 1024
@@ -149,6 +149,14 @@ class SettingRow(_Row):
     after: Text
 
 
+class DataRow(_Row):
+    """What changed in the rows of a data set; `edits` are a few of the rows, in a line each."""
+
+    role: Name
+    text: Text
+    edits: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
+
+
 class GateChangeRow(_Row):
     """Something that decides what passes, and differs from the baseline's commit."""
 
@@ -181,7 +189,7 @@ class CostRow(_Row):
 
 
 class Curve(_Row):
-    """The losses of the best iteration, both lists evenly spaced from step `start` to `end`."""
+    """The losses at the best iteration's evaluation points, evenly spaced from `start` to `end`."""
 
     start: Count
     end: Count
@@ -215,6 +223,7 @@ class LoopSection(_Row):
     cost: CostRow | None = None
     cost_before: CostRow | None = None
     gate_changes: GateChangesRow = GateChangesRow()
+    data: Annotated[tuple[DataRow, ...], Field(max_length=20)] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -239,7 +248,7 @@ class PullRequestReport(_Row):
     `key` tells the run from others on the same pull request, each of which has its own comment.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     key: Name = ""
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
     left_out: Count = 0
@@ -289,7 +298,7 @@ def from_json(content: bytes) -> PullRequestReport:
 def _version(content: bytes) -> int | None:
     """The schema version in the file, whatever else it contains; None if there is none."""
     try:
-        stated = json.loads(content)["schema_version"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        stated = read_json(content)["schema_version"]
+    except (ValueError, LookupError, TypeError):
         return None
     return stated if type(stated) is int else None

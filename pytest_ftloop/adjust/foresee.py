@@ -1,0 +1,61 @@
+"""What a policy will propose whatever the results are: trainings that need not wait for another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pytest_ftloop.adjust.function import Listed
+from pytest_ftloop.adjust.policy import Policy
+from pytest_ftloop.adjust.sampler import Sampler
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical
+from pytest_ftloop.core.records import Iteration, Settings
+
+GOOD, BAD = 0.01, 0.99
+"""The two figures that are pretended of an iteration which is not trained yet: a proposal that is
+the same after both does not depend on them. As a loss or as a rate, one is better than the other.
+"""
+
+
+def foresee(
+    policy: Policy,
+    chain: Sequence[Iteration],
+    first: Settings,
+    metric: str,
+    most: int,
+    known: Known = NOTHING,
+) -> tuple[Settings, ...]:
+    """The settings of up to `most` iterations after the next one, which trains `first`.
+
+    Ends where the proposal depends on a result. A user's function is not asked about iterations
+    that do not exist, and the rules always depend on results.
+    """
+    if not isinstance(policy, Listed | Sampler):
+        return ()
+    chains = [[*chain, _pretended(chain, first, metric, value)] for value in (GOOD, BAD)]
+    foreseen: list[Settings] = []
+    while len(foreseen) < most:
+        proposals = [policy.propose(pretended, metric, known) for pretended in chains]
+        wanted = [p.parent.settings.adjusted(p.adjustments) for p in proposals]
+        if not all(p.adjustments for p in proposals):
+            break
+        if canonical(wanted[0]) != canonical(wanted[1]):
+            break
+        foreseen.append(wanted[0])
+        for pretended, value in zip(chains, (GOOD, BAD), strict=True):
+            pretended.append(_pretended(pretended, wanted[0], metric, value))
+    return tuple(foreseen)
+
+
+def _pretended(
+    chain: Sequence[Iteration], settings: Settings, metric: str, value: float
+) -> Iteration:
+    """An iteration with these settings and this figure, and nothing else to decide by."""
+    return replace(
+        chain[0],
+        number=chain[-1].number + 1,
+        id=f"{len(chain):08x}",
+        settings=settings,
+        metrics={**chain[0].metrics, metric: value},
+        findings=(),
+    )

@@ -1,0 +1,94 @@
+"""What a killed process left of the files and folders that it was writing (`files.replacing`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME = re.compile(r"\.(?P<of>.+)\.(?P<process>\d+)\.\d+\.(?P<kind>tmp|old)")
+
+_LONG_S = 3600
+"""Seconds without a change after which nobody writes it any more, whatever process has its number:
+a new one may, and in a container all numbers are small."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A hidden file or folder, and the path that it was to become or was moved from."""
+
+    path: Path
+    of: Path
+    was_moved: bool
+
+    def remove(self) -> None:
+        """Remove it; what was moved away from a place that is empty now goes back there."""
+        if self.was_moved and not os.path.lexists(self.of):
+            self.path.rename(self.of)
+        elif self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, of: str = "") -> None:
+    """Remove from a folder what killed processes left there; with `of` only of this file or folder.
+
+    Nothing that a running process is writing, nothing behind a link, and nothing that has another
+    form of name. What can't be removed stays: this is no reason for a run to fail.
+    """
+    for leftover in _leftovers(folder, of):
+        with suppress(OSError):
+            leftover.remove()
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is of the form that `files.replacing` gives to what it is writing."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _leftovers(folder: Path, of: str) -> Iterator[Leftover]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.startswith(f".{of}"))
+    except OSError:
+        return
+    # The old ones first: a new one may have been complete, but nobody has said so.
+    for name in sorted(names, key=lambda name: not name.endswith(".old")):
+        match = _NAME.fullmatch(name)
+        if match is None or (of and match["of"] != of):
+            continue
+        path = folder / name
+        if not _is_written(int(match["process"]), path):
+            yield Leftover(path, folder / match["of"], match["kind"] == "old")
+
+
+def _is_written(process: int, path: Path) -> bool:
+    """Whether a process may still be writing it."""
+    with suppress(OSError):
+        changed = max(p.lstat().st_mtime for p in (path, *_below(path)))
+        return is_running(process) and time.time() - changed < _LONG_S
+    return False
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for parent, _, files in os.walk(path):
+        yield from (Path(parent, file) for file in files)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine; on Windows always."""
+    if os.name == "nt":  # where a signal would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True

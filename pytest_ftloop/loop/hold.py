@@ -1,0 +1,31 @@
+"""Hold the lock of a log, and tidy up first: whoever holds it knows that nobody else is writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.cache import sweep_cache
+from pytest_ftloop.core.temporary import sweep_temporary
+from pytest_ftloop.log.aside import recover
+from pytest_ftloop.log.files import locked
+
+if TYPE_CHECKING:
+    from pytest_ftloop.log import ImprovementLog
+
+
+@contextmanager
+def held(log: ImprovementLog, waiting: Callable[[], None]) -> Iterator[Path]:
+    """Hold a log's lock; gives the lock's file. `waiting` is told if it has to wait.
+
+    What killed processes left in the log, the cache and the temporary folders is removed first, and
+    what could not be written to the log before is written.
+    """
+    with locked(log.folder, waiting) as lock:
+        log.sweep()
+        sweep_cache()
+        sweep_temporary()
+        recover(log)
+        yield lock

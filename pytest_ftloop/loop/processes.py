@@ -1,0 +1,179 @@
+"""The executor of this machine: a few worker processes, each with its device and its threads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.loop.executor import Ended
+from pytest_ftloop.loop.shares import environment_of
+from pytest_ftloop.loop.spec import ERROR, RUN
+
+_START = (
+    "import sys; sys.path = list(filter(None, sys.path)); "
+    "from pytest_ftloop.loop.worker import serve; sys.exit(serve())"
+)
+"""A worker's code. It drops the working folder from the path, which `-c` puts first."""
+
+COMMAND = (sys.executable, "-c", _START)
+
+KILLED = 128
+"""Exit codes from here on are a shell's for a signal, as below zero they are Python's."""
+
+
+class Processes:
+    """Runs at most `count` workers at once. They start when they are needed, and end in `close`.
+
+    Nothing runs between calls: a worker that is idle gets its next spec when the loop asks how a
+    training is doing.
+    """
+
+    def __init__(self, count: int, command: Sequence[str] = COMMAND) -> None:
+        self._count, self._command = count, command
+        self._workers: list[_Process] = []
+        self._waiting: deque[_Training] = deque()
+        # The workers' temporary folders are in it, so that a killed one leaves nothing behind.
+        self._folder = Path(tempfile.mkdtemp(prefix="ftloop-workers-"))
+
+    def submit(self, spec: Path) -> _Training:
+        """See `Executor`."""
+        training = _Training(self, spec)
+        self._waiting.append(training)
+        self.see()
+        return training
+
+    def see(self) -> None:
+        """Note what has ended, and give idle workers what waits."""
+        for worker in list(self._workers):
+            worker.see()
+            if worker.process.poll() is not None:
+                worker.close()
+                self._workers.remove(worker)
+        while self._waiting:
+            idle = next((w for w in self._workers if w.training is None), None)
+            if idle is None and len(self._workers) >= self._count:
+                return
+            (idle or self._started()).train(self._waiting.popleft())
+
+    def withdraw(self, training: _Training) -> None:
+        """End a training: take it from the queue, or kill its worker."""
+        if training in self._waiting:
+            self._waiting.remove(training)
+        for worker in [w for w in self._workers if w.training is training]:
+            worker.close()
+            self._workers.remove(worker)
+
+    def close(self) -> None:
+        """See `Executor`."""
+        self._waiting.clear()
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _started(self) -> _Process:
+        taken = {worker.slot for worker in self._workers}
+        slot = next(n for n in range(self._count) if n not in taken)
+        env = environment_of(slot, self._count)
+        paths = [str(Path(entry).absolute()) for entry in sys.path if entry]
+        env["PYTHONPATH"] = os.pathsep.join(paths)
+        env["FTLOOP_CACHE"] = str(cache_folder().absolute())
+        env["TMPDIR"] = str(self._folder)
+        output = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - `_Process` closes it
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            text=True,
+            env=env,
+            start_new_session=True,  # Ctrl-C on the terminal is the parent's
+        )
+        worker = _Process(slot, process, output)
+        self._workers.append(worker)
+        return worker
+
+
+@dataclass(eq=False)
+class _Training:
+    """A submitted spec: a `Handle`."""
+
+    executor: Processes
+    spec: Path
+    how: Ended | None = None
+
+    def ended(self) -> Ended | None:
+        """See `Handle`."""
+        self.executor.see()
+        return self.how
+
+    def cancel(self) -> None:
+        """See `Handle`."""
+        self.executor.withdraw(self)
+
+
+@dataclass
+class _Process:
+    """A worker process, and what it trains; None if it is idle."""
+
+    slot: int
+    process: subprocess.Popen[str]
+    output: IO[bytes]
+    training: _Training | None = None
+
+    def train(self, training: _Training) -> None:
+        self.training = training
+        assert self.process.stdin is not None
+        with suppress(OSError):  # it has just died, which `see` finds
+            self.process.stdin.write(f"{training.spec}\n")
+            self.process.stdin.flush()
+
+    def see(self) -> None:
+        """Note how its training has ended, if it has."""
+        if self.training is None:
+            return
+        # Asked before the files: a process that wrote its run and then ended has succeeded.
+        code = self.process.poll()
+        if any((self.training.spec.parent / name).exists() for name in (RUN, ERROR)):
+            self.training.how = Ended()
+        elif code is not None:
+            self.training.how = self._died(code)
+        else:
+            return
+        self.training = None
+
+    def _died(self, code: int) -> Ended:
+        if code < 0 or code > KILLED:
+            number = -code if code < 0 else code - KILLED
+            with suppress(ValueError):
+                name = signal.Signals(number).name
+                memory = ": out of memory?" if name == "SIGKILL" else ""
+                return Ended(f"was killed by {name}{memory}", again=True)
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        return Ended(f"ended with exit code {code}{last}")
+
+    def close(self) -> None:
+        """Kill it, with the processes that it started, and wait until it is gone."""
+        with suppress(OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+        self.output.close()

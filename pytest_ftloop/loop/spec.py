@@ -1,0 +1,193 @@
+"""A training as files: what a worker is to train, and what it gives back.
+
+    <cache>/workers/<hash>/spec.json       what to train
+                           run.json        the run, once it is complete
+                           unscored.json   the run before it was scored
+                           error.json      the user's mistake that ended it
+                           progress.json   what the worker is doing
+                           found.json      findings on the rows, before the first step
+
+A complete run stays there until it is in the log. Results are JSON, which any machine can read, and
+which runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_ftloop.core import errors
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.records import Finding, Run, Settings
+
+FORMAT = 1
+"""Version of these files. A spec of another version is refused."""
+
+SPEC, RUN, BEFORE, UNSCORED, ERROR, PROGRESS, FOUND = (
+    f"{name}.json" for name in ("spec", "run", "before", "unscored", "error", "progress", "found")
+)
+"""The files. `BEFORE` is the run of an earlier process, which was interrupted before it was logged.
+"""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One training: of a loop file, with these settings, which include the seed.
+
+    `fingerprint` is what the worker must come to as well: else the loop, its data or its code has
+    changed since. `log` is the folder of the loop's log, which the worker does not touch: two logs
+    of one loop file have runs of their own. `name`, `adapter`, `metric` and `base_eval_loss` are as
+    in `Backend.train`. With `afresh` an earlier process's run is not taken. `start` is the adapter
+    that the training goes on from, as the fields of `Start`; empty if there is none.
+    """
+
+    loop_file: str
+    log: str
+    fingerprint: str
+    settings: Settings
+    name: str
+    adapter: str
+    metric: str
+    base_eval_loss: float | None = None
+    afresh: bool = False
+    start: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are: the same for a later process that wants the same."""
+        stated = json.dumps(asdict(replace(self, afresh=False)), sort_keys=True)
+        return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
+
+    def write(self) -> Path:
+        """Write it, with nothing beside it but an earlier process's run; the path of its file."""
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            (folder / RUN).replace(folder / BEFORE)
+        for name in (UNSCORED, ERROR, PROGRESS, FOUND):
+            (folder / name).unlink(missing_ok=True)
+        write_atomically(folder / SPEC, json.dumps(asdict(self), indent=1))
+        return folder / SPEC
+
+
+def read_spec(file: Path) -> Spec:
+    """The spec in a file. Raises `ConfigError` for anything else."""
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _no_spec(file, f"can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise _no_spec(file, f"it is not JSON: {error}") from None
+    version = stated.get("format") if isinstance(stated, dict) else None
+    if version != FORMAT:
+        raise _no_spec(file, f"wanted a spec of format {FORMAT}, found {version!r}")
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Spec).validate_python(stated)
+    except ValidationError as error:
+        raise _no_spec(file, f"wanted the spec of a training: {error}") from None
+
+
+def _no_spec(file: Path, why: str) -> ConfigError:
+    cure = "Specs are written by a run with loop.parallel; ftloop run starts their workers."
+    return ConfigError(why, where=Location(shown_path(file)), cure=cure)
+
+
+def write_run(file: Path, run: Run) -> None:
+    """Write a run."""
+    write_atomically(file, json.dumps(asdict(run)))
+
+
+def read_run(file: Path) -> Run | None:
+    """The run in a file, equal to what was written; None if there is no file or no run in it."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Run).validate_python(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None
+
+
+def write_error(folder: Path, error: FtloopError) -> None:
+    """Write the mistake that ended a training."""
+    stated = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": asdict(error.where) if error.where else None,
+        "cure": error.cure,
+    }
+    write_atomically(folder / ERROR, json.dumps(stated))
+
+
+def read_error(folder: Path) -> FtloopError | None:
+    """The mistake that ended a training, of the class that it was raised as."""
+    stated = _read(folder / ERROR)
+    if not isinstance(stated, dict):
+        return None
+    kind = getattr(errors, stated["kind"], FtloopError)
+    if kind is errors.DamagedLogError:  # made from other parts
+        kind = errors.LogError
+    where = Location(**stated["where"]) if stated["where"] else None
+    error: FtloopError = kind(stated["message"], where=where, cure=stated["cure"])
+    return error
+
+
+def write_found(folder: Path, findings: Sequence[Finding]) -> None:
+    """Write the findings on a training's rows."""
+    _replace(folder / FOUND, [asdict(finding) for finding in findings])
+
+
+def read_found(folder: Path) -> tuple[Finding, ...]:
+    """The findings on a training's rows so far."""
+    stated = _read(folder / FOUND)
+    return tuple(Finding(**finding) for finding in stated or ())
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """What a worker is doing: a step of its training, or `what`. `step` 0: no step yet."""
+
+    step: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    what: str = ""
+
+    @property
+    def text(self) -> str:
+        """`120/400 loss 1.234`, or what it does besides."""
+        return f"{self.step}/{self.steps} loss {self.loss:.3f}" if self.step else self.what
+
+
+def write_progress(folder: Path, now: AtWork) -> None:
+    """Write what a worker is doing."""
+    _replace(folder / PROGRESS, asdict(now))
+
+
+def read_progress(folder: Path) -> AtWork | None:
+    """What a worker is doing; None before it has begun."""
+    stated = _read(folder / PROGRESS)
+    return AtWork(**stated) if isinstance(stated, dict) else None
+
+
+def _replace(file: Path, stated: Any) -> None:
+    """Write a file that a reader finds whole, and that a crash may lose: without waiting for it."""
+    making = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    making.write_text(json.dumps(stated), encoding="utf-8")
+    making.replace(file)
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

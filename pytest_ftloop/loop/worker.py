@@ -1,0 +1,188 @@
+"""A worker: trains what a spec says, as the loop's own process would, and writes the run beside.
+
+`serve` is the process that an executor of this machine starts. It trains one spec after another, so
+that torch and the base model are loaded once.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core.cache import adapter_hash
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location
+from pytest_ftloop.core.runs import environment_changes
+from pytest_ftloop.loop import backend as backends
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.spec import (
+    BEFORE,
+    RUN,
+    UNSCORED,
+    AtWork,
+    read_run,
+    read_spec,
+    write_error,
+    write_found,
+    write_progress,
+    write_run,
+)
+from pytest_ftloop.train.task import Start
+
+if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.records import Finding, Run
+    from pytest_ftloop.loop.backend import Backend, BackendFactory
+    from pytest_ftloop.loop.spec import Spec
+
+EVERY_S = 0.5
+"""Least seconds between two notes of a step: a step may take only a millisecond."""
+
+
+class Noted:
+    """A `Progress` that notes what happens beside the spec that is being trained."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = Path()
+        self._clock = clock
+        self._noted_at = -EVERY_S
+
+    def iteration(self, loop: str, number: int, of: int) -> None:
+        """Note nothing: the loop's own process knows."""
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Note a training step."""
+        self._note(AtWork(step, steps, loss), always=step in (1, steps))
+
+    def working(self, what: str, done: int = 0, of: int = 0) -> None:
+        """Note other work."""
+        self._note(AtWork(what=f"{what} {done}/{of}" if of else what), always=done in (0, of))
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Note nothing: a worker has no workers."""
+
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """Note nothing: the loop's own process logs."""
+
+    def done(self) -> None:
+        """Note nothing: the run says so."""
+
+    def found(self, loop: str, findings: Sequence[Finding]) -> None:  # noqa: ARG002 - Progress
+        """Note findings."""
+        write_found(self.folder, findings)
+
+    def _note(self, now: AtWork, *, always: bool) -> None:
+        if always or self._clock() - self._noted_at >= EVERY_S:
+            self._noted_at = self._clock()
+            write_progress(self.folder, now)
+
+
+@dataclass
+class Worker:
+    """Trains specs, of one loop or of several. `make` is the factory of its backends."""
+
+    make: BackendFactory
+    progress: Noted = field(default_factory=Noted)
+    _loops: dict[tuple[str, str], tuple[LoopConfig, Inputs, Backend]] = field(default_factory=dict)
+
+    def work(self, file: Path) -> bool:
+        """Train a spec, and write the run or the mistake beside it; whether there is a run."""
+        folder = self.progress.folder = file.parent
+        try:
+            spec = read_spec(file)
+            self.progress.working("preparing")
+            config, inputs, backend = self._loop(spec)
+            _check_unchanged(spec, config, inputs)
+            run = _before(spec, folder, backend) or _trained(spec, folder, backend)
+        except FtloopError as error:
+            write_error(folder, error)
+            return False
+        write_run(folder / RUN, run)
+        (folder / BEFORE).unlink(missing_ok=True)
+        return True
+
+    def _loop(self, spec: Spec) -> tuple[LoopConfig, Inputs, Backend]:
+        key = spec.loop_file, spec.start.get("adapter", "")
+        if key not in self._loops:
+            config = read_loop_file(Path(spec.loop_file))
+            inputs = Inputs.of(config, None)
+            if spec.start:
+                inputs = replace(inputs, start=Start.of_text(spec.start))
+                config = replace(config, settings=inputs.own_settings(config))
+            self._loops[key] = config, inputs, self.make(config, inputs, self.progress)
+        return self._loops[key]
+
+
+def _trained(spec: Spec, folder: Path, backend: Backend) -> Run:
+    return backend.train(
+        spec.settings,
+        name=spec.name,
+        adapter=Path(spec.adapter),
+        base_eval_loss=spec.base_eval_loss,
+        metric=spec.metric,
+        keep=lambda run: write_run(folder / UNSCORED, run),
+    )
+
+
+def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
+    """What an earlier process trained of this spec in this environment, if its adapter is there."""
+    if spec.afresh or (run := read_run(folder / BEFORE)) is None:
+        return None
+    if run.adapter and run.adapter != adapter_hash(Path(spec.adapter)):
+        return None
+    changed = environment_changes(run.environment, backend.environment(spec.settings))
+    return None if changed else run
+
+
+def _check_unchanged(spec: Spec, config: LoopConfig, inputs: Inputs) -> None:
+    found = inputs.fingerprint(config, spec.settings)
+    if found != spec.fingerprint:
+        raise ConfigError(
+            f"wanted the training {spec.fingerprint[:8]}, found {found[:8]}: the loop file, its "
+            "data or its code has changed since the run began",
+            where=Location(config.source),
+            cure="Run pytest --ftloop again.",
+        )
+
+
+def work_on(file: str) -> bool:
+    """Train one spec in this process: what `ftloop worker SPEC` does."""
+    return Worker(backends.local).work(Path(file))
+
+
+def serve(make: BackendFactory | None = None) -> int:
+    """Train the specs whose paths come on stdin, one a line, until it closes.
+
+    It closes when the parent ends, however that ends; then this process ends too, at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
+    _end_with_parent()
+    files: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            files.put(line.rstrip("\n"))
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    worker = Worker(make or backends.local)
+    while True:
+        worker.work(Path(files.get()))
+
+
+def _end_with_parent() -> None:
+    """Let Linux kill this process with its parent, even if it hangs where no thread can run."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

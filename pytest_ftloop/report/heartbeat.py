@@ -1,0 +1,57 @@
+"""The lines of a long run where nothing is redrawn: begin and end of an iteration, a line a minute.
+
+All texts of this kind are here, whoever prints them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.report.escape import one_line, visible
+from pytest_ftloop.report.phrases import duration_text, figure_text
+from pytest_ftloop.report.text import progress_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EVERY_S = 60.0
+"""Seconds between two lines: a CI system stops a job that prints nothing for ten minutes."""
+
+WIDE = 200
+"""Columns of a line: nobody's terminal, but a file, in which nothing is left out."""
+
+
+def began_line(loop: str, number: int, of: int) -> str:
+    """`ftloop sentiment: iteration 2/4 begins`; of a seed run there is one iteration only."""
+    return f"ftloop {visible(loop)}: {_which(number, of)}begins"
+
+
+def ended_line(
+    loop: str, number: int, of: int, metrics: Mapping[str, float], seconds: float
+) -> str:
+    """`ftloop sentiment: iteration 2/4 done in 20.1 s, eval_loss 0.3745, pass_rate 74.2%`."""
+    names = [n for n in ("eval_loss", "pass_rate", *own_metrics([metrics])) if n in metrics]
+    figures = [f"{visible(name)} {figure_text(name, metrics[name])}" for name in names]
+    said = ", ".join([f"done in {duration_text(seconds)}", *figures])
+    return f"ftloop {visible(loop)}: {_which(number, of)}{said}"
+
+
+def step_line(
+    loop: str, number: int, of: int, step: int, steps: int, loss: float, elapsed_s: float
+) -> str:
+    """`ftloop sentiment  iteration 2/4  step 31/66 [...] loss 1.234  0:12 left`."""
+    return progress_line(
+        f"ftloop {one_line(loop, 60)}", number, of, step, steps, loss, elapsed_s, WIDE
+    )
+
+
+def working_line(loop: str, what: str, done: int, of: int, seconds: float) -> str:
+    """`ftloop sentiment: evaluating 40/200, for 2 min 00 s`: work other than training steps."""
+    share = f" {done}/{of}" if of else ""
+    name = f" {visible(loop)}" if loop else ""
+    return f"ftloop{name}: {visible(what)}{share}, for {duration_text(seconds)}"
+
+
+def _which(number: int, of: int) -> str:
+    return f"iteration {number}/{of} "

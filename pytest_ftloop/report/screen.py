@@ -1,0 +1,334 @@
+"""What a run prints of each loop: one line where all holds, else one screen; all of it with -v.
+
+Parts of a loop are plain values, because xdist workers send them to the process that prints.
+`screen` puts them together: the thresholds may have been checked by one worker, and each of the
+verdicts been reached by another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.metrics import own_metrics, split_name, without_guard
+from pytest_ftloop.report import hints
+from pytest_ftloop.report.advice import advice_lines
+from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
+from pytest_ftloop.report.gate_changes import change_lines
+from pytest_ftloop.report.layout import Column, paragraph, table
+from pytest_ftloop.report.phrases import distance_text, figure_text, plural
+from pytest_ftloop.report.text import (
+    WIDTH,
+    commit_lines,
+    headline,
+    iterations_table,
+    note_lines,
+    stop_lines,
+    summary,
+)
+from pytest_ftloop.report.verdict import (
+    head_lines,
+    holdout_lines,
+    result_cause_lines,
+    verdict_advice,
+    verdict_lines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from pytest_ftloop.config.gates import Regression
+    from pytest_ftloop.core.records import ExampleResult, Finding
+    from pytest_ftloop.gate.thresholds import GateResult
+    from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.result import LoopResult
+
+Parts = Mapping[str, Any]
+"""A loop, or a verdict on it, as plain values."""
+
+MOST_FINDINGS, FINDING_LINES = 3, 2
+"""Findings on one screen, and lines of each: the rest is a command away."""
+
+MOST_ROWS = 8
+"""Iterations in the table on one screen."""
+
+MOST_EXAMPLES = 2
+"""Examples of a failing loop: enough to see what kind of mistake it is."""
+
+MOST_GATES, VERDICT_LINES, CAUSE_LINES = 12, 4, 9
+"""Rows and lines of a failing loop, so that it stays on one screen."""
+
+NO_GATES = "no gates, so nothing was judged"
+
+_PLAIN = frozenset({"unchanged", "improved"})
+"""Verdicts that need no word beside the count of gates that hold."""
+
+
+def run_parts(
+    result: LoopResult,
+    verbosity: int = 0,
+    width: int = WIDTH,
+    *,
+    ignored: Collection[Path] = (),
+) -> dict[str, Any]:
+    """What is told of a loop before it is compared. Only the parts that may be printed are made."""
+    failed = [gate for gate in result.gates if not gate.passed]
+    best = result.best
+    return {
+        "loop": visible(result.loop),
+        "head": headline(result, width, figures=False),
+        "figures": _figures(result),
+        "gates": [[gate.passed, visible(gate.message)] for gate in result.gates],
+        "failed": _failed_rows(failed, width),
+        "notes": note_lines(result.notes, width),
+        "trained": bool(result.written),
+        "body": _body(result, width) if result.written and verbosity == 0 else [],
+        "commit": commit_lines(result, width, ignored=ignored),
+        "ignored": bool(ignored),
+        "full": summary(result, verbosity, width, ignored=ignored) if verbosity > 0 else [],
+        "finding": _gravest(result, width) if failed else [],
+        "examples": _failing_examples(result, failed, width) if failed else [],
+        "advice": advice_lines(result, width) if failed else [],
+        "rest": hints.show(result, best.number),
+    }
+
+
+def verdict_parts(
+    result: LoopResult,
+    rule: Regression,
+    verdict: Verdict,
+    notes: Sequence[str] = (),
+    width: int = WIDTH,
+) -> dict[str, Any]:
+    """What is told of the verdict of one regression gate, and of what judging added."""
+    opened = result.holdout if rule.tag is None else None
+    holdout = holdout_lines(opened, width) if opened is not None else []
+    head = head_lines(verdict, rule.name, width)
+    return {
+        "gate": visible(rule.name),
+        "ok": verdict.ok,
+        "kind": verdict.kind,
+        "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
+        "head": head[:VERDICT_LINES],
+        # The explanation of a failed test shows the figures already.
+        "full": [*(verdict_lines(verdict, rule.name, width) if verdict.ok else head), *holdout],
+        "holdout": holdout if result.holdout and _is_alarming(result) else [],
+        "notes": note_lines(notes, width),
+        "cause": result_cause_lines(result, width)[:CAUSE_LINES],
+        "examples": [] if verdict.ok else _broken_examples(result, verdict, width),
+        "advice": [] if verdict.ok else verdict_advice(result, verdict, width),
+        "rest": hints.diff(result) if verdict.baseline else "",
+    }
+
+
+def screen(
+    run: Parts,
+    verdicts: Sequence[Parts],
+    changes: Sequence[str],
+    verbosity: int = 0,
+    width: int = WIDTH,
+) -> list[str]:
+    """The lines of one loop. `changes` are those of its gates."""
+    if verbosity > 0:
+        shown = [*changes, *([""] if changes else []), *run["full"]]
+        for verdict in verdicts:
+            shown += ["", *verdict["full"], *verdict["notes"]]
+        return shown
+    if verbosity < 0:
+        return _line_per_gate(run, verdicts)
+    if not all(ok for ok, _ in run["gates"]) or not all(v["ok"] for v in verdicts):
+        return _failing(run, verdicts, changes, width)
+    return _holding(run, verdicts, changes, width)
+
+
+def is_one_line(lines: Sequence[str]) -> bool:
+    """Whether a loop was told in a line, which needs no heading of its own."""
+    return len(lines) == 1
+
+
+def result_screen(
+    result: LoopResult,
+    verbosity: int = 0,
+    width: int = WIDTH,
+    *,
+    ignored: Collection[Path] = (),
+) -> list[str]:
+    """The lines of a loop that one process has run and judged."""
+    run = run_parts(result, verbosity, width, ignored=ignored)
+    verdicts = [
+        verdict_parts(result, rule, verdict, (), width) for rule, verdict in result.verdicts
+    ]
+    return screen(run, verdicts, change_lines(result.gate_changes, width), verbosity, width)
+
+
+def _line_per_gate(run: Parts, verdicts: Sequence[Parts]) -> list[str]:
+    loop = run["loop"]
+    gates = [*run["gates"], *([v["ok"], v["line"]] for v in verdicts)]
+    lines = [f"{'ok    ' if ok else 'FAILED'} {loop}: {text}" for ok, text in gates]
+    lines = lines or [f"ok     {loop}: {NO_GATES}"]
+    lines += [*run["notes"], *(line for v in verdicts for line in v["notes"])]
+    return [*lines, *(run["commit"] if run["ignored"] else [])]
+
+
+def _holding(
+    run: Parts, verdicts: Sequence[Parts], changes: Sequence[str], width: int
+) -> list[str]:
+    """A line of a loop that is up to date; of one that was trained its iterations and findings."""
+    head = _head(run, verdicts, width)
+    told = [line for v in verdicts if v["kind"] not in _PLAIN for line in v["head"]]
+    told += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
+    if not run["trained"]:
+        return [*changes, head, *run["notes"], *told]
+    plain = [v["line"] for v in verdicts if v["kind"] in _PLAIN]
+    return [*changes, head, *run["notes"], *run["body"], *plain, *told, *run["commit"]]
+
+
+def _head(run: Parts, verdicts: Sequence[Parts], width: int) -> str:
+    """`sentiment: 2 iterations (up to date), best 002-e834f40e: 5 gates hold, eval_loss ...`."""
+    count = len(run["gates"]) + len(verdicts)
+    hold = f"{plural(count, 'gate')} {'hold' if count > 1 else 'holds'}" if count else NO_GATES
+    text = f"{run['head']}: {hold}"
+    for figure in run["figures"]:
+        if columns_of(text) + columns_of(figure) + 2 <= width:
+            text += f", {figure}"
+    return shorten(text, width)
+
+
+def _failing(
+    run: Parts, verdicts: Sequence[Parts], changes: Sequence[str], width: int
+) -> list[str]:
+    """A failing loop, once: which gates, what changed, examples, what to try, where the rest is."""
+    broken = [v for v in verdicts if not v["ok"]]
+    count = sum(not ok for ok, _ in run["gates"]) + len(broken)
+    of = len(run["gates"]) + len(verdicts)
+    said = f"{count} of {plural(of, 'gate')} failed" if of > 1 else "its gate failed"
+    lines = [shorten(f"{run['head']}: {said}", width)]
+    compared = [*broken, *verdicts]  # those that failed first
+    lines += [*run["notes"], *next((v["cause"] for v in compared if v["cause"]), changes)]
+    lines += [*run["failed"], *(line for v in broken for line in v["head"]), *run["finding"]]
+    lines += next((v["examples"] for v in broken if v["examples"]), run["examples"])
+    # With a regression and a missed threshold both are needed: they are advice on two things.
+    lines += [*(broken[0]["advice"] if broken else []), *run["advice"]]
+    rest = [*(v["rest"] for v in compared[:1] if v["rest"]), run["rest"]]
+    rest = [command for command in rest if f"  {command}" not in lines]
+    lines += ["all of it, beside the same run with -v:", *(f"  {command}" for command in rest)]
+    if run["trained"]:
+        lines += run["commit"]
+    return lines
+
+
+def _figures(result: LoopResult) -> list[str]:
+    figures = result.best.metrics
+    names = ("eval_loss", "pass_rate", *own_metrics([figures]))
+    return [f"{visible(n)} {figure_text(n, figures[n])}" for n in names if n in figures]
+
+
+def _body(result: LoopResult, width: int) -> list[str]:
+    """The iterations, why the loop stopped, and the gravest findings."""
+    lines = [*iterations_table(result, width, MOST_ROWS).splitlines(), *stop_lines(result, width)]
+    findings = result.best.findings
+    for finding in findings[:MOST_FINDINGS]:
+        lines += _finding(finding, width)
+    more = [f"{plural(len(findings), 'finding')} with remedies"] if findings else []
+    more += [plural(len(result.failing), "failing example")] if result.failing else []
+    if more:
+        lines.append(f"{' and '.join(more)}: {hints.show(result, result.best.number)}")
+    return lines
+
+
+def _finding(finding: Finding, width: int) -> list[str]:
+    text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
+    lines = paragraph(text, width, "  ", "    ")
+    if len(lines) <= FINDING_LINES:
+        return lines
+    return [*lines[: FINDING_LINES - 1], shorten(f"{lines[FINDING_LINES - 1]} ...", width)]
+
+
+def _gravest(result: LoopResult, width: int) -> list[str]:
+    """The first error or warning of the best iteration; findings are in the order of severity."""
+    return [
+        line
+        for finding in result.best.findings[:1]
+        if finding.severity != "info"
+        for line in _finding(finding, width)
+    ]
+
+
+def _failed_rows(failed: Sequence[GateResult], width: int) -> list[str]:
+    """A table of the failed thresholds: gate, figure, what was wanted, by how much it missed."""
+    shown = failed[:MOST_GATES]
+    columns = [
+        Column(("", "  failed gate"), [f"  {one_line(g.gate.name, 40)}" for g in shown], least=24),
+        Column(("", "found"), [_found(g) for g in shown], right=True),
+        Column(("", "wanted"), [_wanted(g) for g in shown], right=True, least=12),
+        Column(("", "missed by"), [_missed(g) for g in shown], right=True, drop=1),
+    ]
+    left = len(failed) - len(shown)
+    more = [f"  ... and {left} more"] if left else []
+    return [*table(columns, width)[1:], *more] if shown else []
+
+
+def _found(gate: GateResult) -> str:
+    return "missing" if gate.value is None else figure_text(gate.gate.name, gate.value)
+
+
+def _wanted(gate: GateResult) -> str:
+    _, _, wanted = gate.message.rpartition(", wanted ")
+    return visible(wanted if wanted != gate.message else gate.gate.text)
+
+
+def _missed(gate: GateResult) -> str:
+    value, bound = gate.value, gate.gate.bound
+    if gate.proof or value is None or not (math.isfinite(value) and math.isfinite(bound)):
+        return ""
+    return distance_text(gate.gate.name, value, bound)
+
+
+def _failing_examples(result: LoopResult, failed: Sequence[GateResult], width: int) -> list[str]:
+    """Examples behind the failed gates, the highest loss first: of their tags, if all have one."""
+    tags = {split_name(gate.gate.name)[1] for gate in failed}
+    rows = [row for row in result.failing if None in tags or tags & {*row.tags}]
+    if not rows:
+        rows = list(result.failing)
+    if not rows or all(_is_of_guard(gate) for gate in failed):
+        return []
+    head = f"{min(MOST_EXAMPLES, len(rows))} of {plural(len(rows), 'failing example')}:"
+    return [head, *(line for row in rows[:MOST_EXAMPLES] for line in _example(result, row, width))]
+
+
+def _is_of_guard(gate: GateResult) -> bool:
+    metric = split_name(gate.gate.name)[0]
+    return without_guard(metric) != metric
+
+
+def _broken_examples(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
+    """Examples that the baseline passes and this version fails."""
+    rows = {row.id: row for row in result.best.examples}
+    shown = [rows[id_] for id_ in verdict.broken if id_ in rows][:MOST_EXAMPLES]
+    if not shown:
+        return []
+    fixed = f" ({len(verdict.fixed)} were fixed)" if verdict.fixed else ""
+    head = f"{len(shown)} of {plural(len(verdict.broken), 'broken example')}{fixed}:"
+    return [head, *(line for row in shown for line in _example(result, row, width))]
+
+
+def _example(result: LoopResult, row: ExampleResult, width: int) -> list[str]:
+    """An example in two lines: expected and actual output, and the prompt."""
+    tags = f" [{', '.join(one_line(tag, 20) for tag in row.tags[:3])}]" if row.tags else ""
+    name = shorten(f"  {one_line(row.id, 24)}{tags}", width // 2)
+    room = max((width - columns_of(name) - len(" wanted , found ")) // 2, 12)
+    expected, actual = quoted_pair(row.expected, row.output, room)
+    lines = [shorten(f"{name} wanted {expected}, found {actual}", width)]
+    example = result.examples.get(row.id)
+    if example is not None:
+        lines.append(f"    {quoted(example.prompt_text, width - 4, middle=True)}")
+    return lines
+
+
+def _is_alarming(result: LoopResult) -> bool:
+    """Whether the holdout says something that nobody may miss, or was opened by this run."""
+    found = result.holdout
+    alarms = found is not None and (found.alarm or found.eval_set_is_worn or found.holdout_is_worn)
+    return alarms or bool(result.written)

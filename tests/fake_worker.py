@@ -1,0 +1,66 @@
+"""A worker process that trains in no time and without torch, and fails where a test says so.
+
+FAKE_KILL names a folder: a training whose seed or learning rate is the name of a file in it kills
+its worker, after removing that file if it is empty. FAKE_TRAINED and the others are as in
+`tests.plugin.fake_runner`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_ftloop.core.errors import TrainingError
+from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.worker import serve
+from tests.plugin.fake_runner import FakeBackend
+from tests.processes import LONG_S
+
+if TYPE_CHECKING:
+    from pytest_ftloop.core.records import Run, Settings
+
+ROOT = Path(__file__).parents[1]
+COMMAND = (
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.fake_worker import main; main()",
+)
+
+
+def executor(count: int) -> Processes:
+    """Runs fake workers in processes of this machine."""
+    return Processes(count, COMMAND)
+
+
+class FakeWorkerBackend(FakeBackend):
+    """Trains as the fake of the loop's own process, unless it is to fail."""
+
+    def train(self, settings: Settings, **arguments: Any) -> Run:
+        seed, rate = settings.training.get("seed"), settings.get("training.learning_rate")
+        self.progress.working("training")
+        if folder := os.environ.get("FAKE_KILL"):
+            for file in (Path(folder) / str(seed), Path(folder) / f"{rate:g}"):
+                if file.exists():
+                    _fail(file)
+        return super().train(settings, **arguments)
+
+
+def _fail(file: Path) -> None:
+    how = file.read_text(encoding="utf-8")
+    if how == "memory":
+        raise TrainingError("out of memory with a batch of one example")
+    if how == "hang":
+        (file.parent / f"{os.getpid()}.hangs").touch()
+        time.sleep(LONG_S)
+    if not how:
+        file.unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Run in the worker process."""
+    sys.exit(serve(FakeWorkerBackend))

@@ -1,0 +1,268 @@
+"""Trainings in worker processes: the log is the one that the loop writes without them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core.errors import ConfigError, TrainingError
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
+from tests.fake_backend import fake_adapter
+from tests.fake_worker import ROOT, executor
+from tests.loops import EVAL, TRAIN
+from tests.plugin.fake_runner import FakeBackend
+from tests.processes import LONG_S
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+LIST = "{policy: [" + ", ".join(
+    f"{{training.learning_rate: {rate}}}" for rate in ("4.0e-4", "6.0e-4", "8.0e-4", "1.0e-3")
+) + "]}"  # fmt: skip
+
+
+@dataclass
+class Project:
+    """A folder with a loop file, whose trainings are noted."""
+
+    root: Path
+    kill: Path
+
+    def write(self, loop: str = "{iterations: 1}", more: str = "", lora: str = "") -> None:
+        """Write the loop file and its data."""
+        for role, rows in (("train", TRAIN), ("eval", EVAL)):
+            text = "".join(f"{json.dumps(row)}\n" for row in rows)
+            (self.root / f"{role}.jsonl").write_text(text, encoding="utf-8")
+        (self.root / "x.ftloop.yaml").write_text(
+            "data: {train: train.jsonl, eval: eval.jsonl}\n"
+            f"lora: {{r: 8, lora_alpha: 16{lora}}}\n"
+            "training: {learning_rate: 2.0e-4, num_train_epochs: 2}\n"
+            f"loop: {loop}\n{more}",
+            encoding="utf-8",
+        )
+
+    def loop(self, parallel: int = 2, **options: Any) -> Loop:
+        """The loop, whose workers are fakes too."""
+        return Loop(
+            read_loop_file(self.root / "x.ftloop.yaml"),
+            Options(parallel=parallel, **options),
+            backend=FakeBackend,
+            executor=executor,
+        )
+
+    def log(self) -> dict[str, bytes]:
+        """The log's files, byte for byte."""
+        root = self.root / "improvement_log"
+        files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+        files = [path for path in files if path.suffix != ".tmp"]  # left by a killed process
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+    def trained(self) -> list[str]:
+        """One line for each training, in the order in which they began; it is forgotten then."""
+        file = self.root / "trained"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+    def finished(self) -> list[Path]:
+        """The seeds that are in the log or complete."""
+        logged = (self.root / "improvement_log").rglob("seeds/*.yaml")
+        return [*logged, *(self.root / "cache" / "workers").glob("*/run.json")]
+
+    def specs(self) -> list[Path]:
+        """The folders of trainings that are kept for a later run."""
+        return sorted((self.root / "cache" / "workers").glob("*"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A folder of its own, with a cache of its own."""
+    made = Project(tmp_path, tmp_path / "kill")
+    made.kill.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FAKE_TRAINED", str(tmp_path / "trained"))
+    monkeypatch.setenv("FAKE_KILL", str(made.kill))
+    monkeypatch.setenv("FAKE_NOISE", "0.02")
+    made.write()
+    return made
+
+
+def in_turn(project: Project, calibrates: int = 0) -> dict[str, bytes]:
+    """The log that the loop writes in turn; it is not there any more."""
+    loop = project.loop(parallel=1)
+    loop.calibrate(calibrates) if calibrates else loop.run()
+    log = project.log()
+    for name in log:
+        (project.root / "improvement_log" / name).unlink()
+    project.trained()
+    return log
+
+
+def test_log_of_seeds(project: Project) -> None:
+    """Seeds that workers train give the log of seeds that are trained in turn, byte for byte."""
+    wanted = in_turn(project, calibrates=5)
+    project.loop().calibrate(5)
+    assert wanted == project.log()
+    begun = project.trained()
+    assert begun[0] == "x 0.0002"
+    assert sorted(begun[1:]) == [f"x 0.0002 seed {seed}" for seed in (43, 44, 45, 46)]
+    assert [] == project.specs()
+
+
+def test_log_of_a_list(project: Project) -> None:
+    """So do the entries of a list, though each follows from the one before it in the log."""
+    project.write(LIST)
+    wanted = in_turn(project)
+    project.loop(parallel=3).run()
+    assert wanted == project.log()
+    assert 5 == len(project.trained())
+    assert [] == project.specs()
+
+
+def test_log_of_a_warm_start(project: Project) -> None:
+    """Workers go on with the adapter that `lora.init_from` names."""
+    start = fake_adapter(project.root / "start")
+    project.write(LIST, lora=", init_from: ./start")
+    wanted = in_turn(project)
+    project.loop(parallel=3).run()
+    assert wanted == project.log()
+    assert 5 == len(project.trained())
+    records = [text for name, text in wanted.items() if name.endswith(".yaml")]
+    assert records
+    assert all(start.encode() in text for text in records)
+
+
+def test_rules_are_not_begun_ahead(project: Project) -> None:
+    """Where the next settings depend on results, nothing is begun: one after the other, here."""
+    project.write("{iterations: 3, patience: 9}")
+    wanted = in_turn(project)
+    loop = project.loop()
+    loop.executor = lambda _: pytest.fail("no worker is wanted")
+    loop.run()
+    assert wanted == project.log()
+
+
+def test_killed_worker(project: Project) -> None:
+    """A training whose worker is killed once is trained by another; nobody sees a difference."""
+    wanted = in_turn(project, calibrates=4)
+    (project.kill / "44").touch()
+    project.loop().calibrate(4)
+    assert wanted == project.log()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("always", "seed 43: its worker was killed by SIGKILL"), ("memory", "out of memory")],
+)
+def test_failing_seed(project: Project, how: str, message: str) -> None:
+    """The others are trained and logged before the error of one is raised; the next run mends."""
+    wanted = in_turn(project, calibrates=5)
+    (project.kill / "43").write_text(how, encoding="utf-8")
+    with pytest.raises(TrainingError, match=message):
+        project.loop().calibrate(5)
+    assert {name for name in wanted if "-43-" not in name} <= set(project.log())
+    assert len(project.log()) < len(wanted)
+    project.trained()
+    (project.kill / "43").unlink()
+    project.loop().calibrate(5)
+    assert ["x 0.0002 seed 43"] == project.trained()
+    assert wanted == project.log()
+
+
+def test_failing_entry(project: Project) -> None:
+    """What others of a list have trained is kept: the next run takes it, and trains the rest."""
+    project.write(LIST)
+    wanted = in_turn(project)
+    (project.kill / "0.0006").write_text("always", encoding="utf-8")
+    with pytest.raises(TrainingError, match="iteration 3: its worker was killed by SIGKILL"):
+        project.loop().run()
+    began = project.trained()
+    assert "x 0.0008" in began
+    (project.kill / "0.0006").unlink()
+    project.loop().run()
+    assert wanted == project.log()
+    assert sorted([*began, *project.trained()]) == sorted(
+        f"x {rate}" for rate in ("0.0002", "0.0004", "0.0006", "0.0008", "0.001")
+    )
+
+
+def test_mistake(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's mistake that shows in a worker is the error of the run, as it would be in turn."""
+    (project.root / "scorers.py").write_text(
+        "def score(output, expected, example):\n    return 1\n", encoding="utf-8"
+    )
+    project.write("{iterations: 1}", "scoring: {scorer: 'scorers:score'}\n")
+    project.loop().run()
+    loop = project.loop()
+    cycle = loop._cycle()
+    monkeypatch.setattr(Loop, "_cycle", lambda *_: cycle)
+    text = (project.root / "eval.jsonl").read_text(encoding="utf-8")
+    (project.root / "eval.jsonl").write_text(text.replace("answer 1", "answer 7"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="has changed since the run began"):
+        loop.calibrate(3)
+
+
+PARENT = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.loop.test_workers import Project
+Project(Path.cwd(), Path("kill")).loop().calibrate(4)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_its_parent(project: Project, sent: int) -> None:
+    """However the parent ends, its workers end; what they finished is taken by the next run."""
+    wanted = in_turn(project, calibrates=4)
+    project.loop(parallel=1).run()
+    project.trained()
+    (project.kill / "44").write_text("hang", encoding="utf-8")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(root=str(ROOT))],
+        cwd=project.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + LONG_S
+        while not (hangs := list(project.kill.glob("*.hangs"))) or len(project.finished()) < 2:
+            assert parent.poll() is None, parent.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        parent.send_signal(sent)
+        parent.communicate(timeout=LONG_S)
+    finally:
+        parent.kill()
+    (hanging,) = (int(path.stem) for path in hangs)
+    while is_running(hanging):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    (project.kill / "44").unlink()
+    project.trained()
+    project.loop().calibrate(4)
+    assert wanted == project.log()
+    assert ["x 0.0002 seed 44"] == project.trained()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number, other than one whose parent has not noticed."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -1,0 +1,125 @@
+"""The campaign itself, in small: it attempts, it sees what it is there to see, it repeats."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.torture import frame, mutants
+from tests.torture.__main__ import main
+from tests.torture.frame import HANG, LEFT, RAW, TRACEBACK, Attempt, Fault, Kind, called, faults_of
+from tests.torture.hostile import outputs
+from tests.torture.workers import Row, attempted
+
+
+def planted(what: str) -> Any:
+    """A `main` of ftloop that does wrong."""
+
+    def wrong(_: Any) -> int:
+        if what == "hang":
+            while True:
+                time.sleep(0.01)
+        if what == "traceback":
+            print("Traceback (most recent call last):\n  x")
+        if what == "raw":
+            print("x\x1b[31m")
+        if what == "command":
+            print(" ::error::x")
+        return 17 if what == "code" else 0
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("what", "column"),
+    [
+        *(("hang", HANG), ("traceback", TRACEBACK), ("raw", RAW), ("command", RAW)),
+        *(("code", frame.OTHER), ("nothing", None)),
+    ],
+)
+def test_what_may_not_happen_is_seen(
+    monkeypatch: pytest.MonkeyPatch, what: str, column: str | None
+) -> None:
+    """In its column, and nothing where all is well."""
+    monkeypatch.setattr("pytest_ftloop.cli.main", planted(what))
+    monkeypatch.setattr(frame, "WAIT_S", 0.3)
+    assert ([column] if column else []) == [fault.column for fault in faults_of(called(["x"]))]
+
+
+@pytest.fixture(scope="module")
+def attempt(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What makes an attempt with a mutated file; the world takes seconds to make."""
+    return mutants.KIND.prepare(tmp_path_factory.mktemp("torture"))
+
+
+def test_some_mutated_files(attempt: Any) -> None:
+    """A few of each kind of file: nothing is found, and another time they are the same."""
+    made = [attempted(mutants.KIND, attempt, 5, number) for number in range(8)]
+    assert [] == [fault for each in made for fault in each.faults]
+    assert made[3] == attempted(mutants.KIND, attempt, 5, 3)
+    assert made[3] != attempted(mutants.KIND, attempt, 6, 3)
+
+
+def test_what_a_refused_command_writes_is_seen(
+    attempt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was not there, though the exit code says that the input was refused."""
+
+    def writes(_: Any) -> int:
+        Path("leftover").touch()
+        return 2
+
+    monkeypatch.setattr("pytest_ftloop.cli.main", writes)
+    faults = attempted(mutants.KIND, attempt, 5, 0).faults
+    assert [LEFT] == [fault.column for fault in faults]
+    assert "project/leftover was written" in faults[0].what
+
+
+def test_an_attempt_that_fails_is_a_fault() -> None:
+    """It is counted, not lost."""
+
+    def broken(number: int, random: Random) -> Attempt:
+        raise ValueError(number)
+
+    made = attempted(Kind("x", 1, lambda _: broken), broken, 0, 7)
+    assert "ValueError: 7" in made.faults[0].what
+
+
+def test_a_row_counts_and_says_how_to_repeat(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command has kind, seed and number."""
+    row = Row(Kind("kills", 9, lambda _: broken_kind))
+    row.add(3, 4, Attempt("run", (Fault(RAW, "a"), Fault(RAW, "b"))))
+    row.add(3, 5, Attempt("run"))
+    assert (2, 2, 2) == (row.attempts, row.faults, row.counts[RAW])
+    assert '--kind "kills" --seed 3 --attempt 4' in capsys.readouterr().out
+
+
+def broken_kind(number: int, random: Random) -> Attempt:
+    """Never called."""
+    raise AssertionError
+
+
+def test_the_outputs_of_a_workflow_are_read_as_its_runner_does() -> None:
+    """Within a delimiter nothing is a name."""
+    assert {"a", "b", "c"} == outputs("a=1\nb<<X\nevil=2\nX\nc=3\n")
+
+
+@pytest.mark.parametrize("arguments", [["--attempt", "3"], ["--kind", "no"], ["--seconds", "x"]])
+def test_an_error_in_usage(arguments: list[str]) -> None:
+    """Exit code 2, before anything is made."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert 2 == ended.value.code
+
+
+@pytest.mark.slow
+def test_a_campaign(capfd: pytest.CaptureFixture[str]) -> None:
+    """By worker processes, until the time is up: a table, and a seed."""
+    assert main(["--kind", "hostile texts", "--seconds", "60", "--seed", "1"]) in (0, 1)
+    out = capfd.readouterr().out
+    assert "raw control characters" in out
+    assert "hostile texts" in out
