@@ -346,12 +346,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an iteration. `device_memory_mib` is the peak on the accelerator, 0 on a CPU."""
+    """The cost of an iteration. `device_memory_mib` is the peak on the accelerator, 0 on a CPU.
+
+    `resumed_at` is the step from which an interrupted training went on, 0 if none was.
+    """
 
     seconds: float
     steps: int
     tokens: int
     device_memory_mib: float = 0.0
+    resumed_at: int = 0
 
 
 @dataclass(frozen=True)
