@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pytest_ftloop.adjust.function import Listed
 from pytest_ftloop.adjust.policy import Policy
 from pytest_ftloop.adjust.sampler import Sampler
-from pytest_ftloop.adjust.state import NOTHING, Known, canonical
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure
 from pytest_ftloop.core.records import Iteration, Settings
-
-GOOD, BAD = 0.01, 0.99
-"""The two figures that are pretended of an iteration which is not trained yet: a proposal that is
-the same after both does not depend on them. As a loss or as a rate, one is better than the other.
-"""
 
 
 def foresee(
@@ -32,7 +28,10 @@ def foresee(
     """
     if not isinstance(policy, Listed | Sampler):
         return ()
-    chains = [[*chain, _pretended(chain, first, metric, value)] for value in (GOOD, BAD)]
+    figures = [value for i in chain if math.isfinite(value := figure(i, metric))]
+    # Below and above all that was seen: a proposal after both is one that no result decides.
+    values = (min(figures, default=0.0) - 1, max(figures, default=0.0) + 1)
+    chains = [[*chain, _pretended(chain, first, metric, value)] for value in values]
     foreseen: list[Settings] = []
     while len(foreseen) < most:
         proposals = [policy.propose(pretended, metric, known) for pretended in chains]
@@ -42,7 +41,7 @@ def foresee(
         if canonical(wanted[0]) != canonical(wanted[1]):
             break
         foreseen.append(wanted[0])
-        for pretended, value in zip(chains, (GOOD, BAD), strict=True):
+        for pretended, value in zip(chains, values, strict=True):
             pretended.append(_pretended(pretended, wanted[0], metric, value))
     return tuple(foreseen)
 

@@ -55,11 +55,28 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         help="with --github: what the workflows install, pinned: 'pytest-ftloop @ "
         "git+https://HOST/OWNER/pytest-ftloop@COMMIT' (default: as it is installed here)",
     )
+    to.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="write a loop file from a training script (.py), which is read and not run, or from "
+        "the chat rows of hosted fine-tuning (.jsonl)",
+    )
+    to.add_argument(
+        "--agents",
+        action="store_true",
+        help="write AGENTS.md instead: what a coding agent has to know of loops",
+    )
     to.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.folder
+    chosen = [name for name in ("github", "source", "agents") if getattr(arguments, name)]
+    if len(chosen) > 1:
+        names = " and ".join(f"--{name}".replace("source", "from") for name in chosen)
+        raise ConfigError(f"{names} can't be combined", cure="Run ftloop init once for each.")
     if arguments.github:
         stated = arguments.requirement
         wanted = installed.requirement() if stated is None else installed.checked(stated)
@@ -67,6 +84,16 @@ def _run(arguments: argparse.Namespace) -> int:
     for option in ("gpu", "requirement"):
         if getattr(arguments, option):
             raise ConfigError(f"--{option} works only with --github", cure="Add --github.")
+    if arguments.agents:
+        _write({folder / "AGENTS.md": template("AGENTS.md")}, folder, force=arguments.force)
+        return HOLDS
+    if arguments.source:
+        from pytest_ftloop.cli.migrate import migrated
+
+        made = migrated(arguments.source, folder)
+        _write(made.texts, folder, force=arguments.force)
+        print("\n".join(made.lines))
+        return HOLDS
     _write({folder / name: template(name) for name in STARTER}, folder, force=arguments.force)
     print("\n".join(_next_steps(folder)))
     return HOLDS
@@ -183,11 +210,17 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 COMMAND = Command(
     "init",
-    "write a small loop to start from, or workflows",
+    "write a small loop to start from, one from your script, or workflows",
     "Write a loop file, example data and a test that run as they are: the model learns to name\n"
     "the topic of a short message to a shop. With --github, write workflows that judge the loops\n"
-    "of the repository. Existing files are replaced only with --force.",
-    ("ftloop init", "ftloop init demo && pytest --ftloop demo", "ftloop init --github"),
+    "of the repository. With --from, write a loop file from a training script, which is not run,\n"
+    "or from the chat rows of hosted fine-tuning. Existing files are replaced only with --force.",
+    (
+        "ftloop init",
+        "ftloop init demo && pytest --ftloop demo",
+        "ftloop init --from train.py",
+        "ftloop init --github",
+    ),
     _arguments,
     _run,
 )

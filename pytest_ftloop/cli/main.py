@@ -34,7 +34,7 @@ from pytest_ftloop.cli import (
 from pytest_ftloop.cli.command import BROKEN_PIPE, ERROR, HOLDS, INTERRUPTED, report
 from pytest_ftloop.cli.report import COMMAND as REPORT
 from pytest_ftloop.core.credentials import hidden
-from pytest_ftloop.core.errors import FtloopError
+from pytest_ftloop.core.errors import FtloopError, system_errors_told
 from pytest_ftloop.core.printable import PrintableStream
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        with system_errors_told():
+            code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()  # a closed pipe raises here, where it is handled, not at exit
     except FtloopError as error:
         return report(error)

@@ -400,20 +400,6 @@ def check_sampled(gates: Iterable[Gate | Regression], samples: int, where_file: 
             )
 
 
-def check_tags(
-    gates: Iterable[Gate | Regression], tags: Iterable[str], where_file: str | Path
-) -> None:
-    """Raise a ConfigError for the first gate on a tag that no eval example has."""
-    known = set(tags)
-    for gate in gates:
-        if gate.tag is not None and gate.tag not in known:
-            raise ConfigError(
-                f"gate {gate.name}: no eval example is tagged {gate.tag!r}",
-                where=Location(str(where_file), gate.line),
-                cure=did_you_mean(gate.tag, known) if known else "No eval example has a tag.",
-            )
-
-
 def _known_metric(name: str, where: Location | None, of_the_set: Mapping[str, str]) -> str:
     metric, tag = split_name(name)
     if tag == "" or ("[" in name and tag is None):

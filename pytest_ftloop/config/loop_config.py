@@ -1,13 +1,11 @@
 """A loop's configuration, from a `*.ftloop.yaml` file or from Python.
 
-All mistakes in a loop file are reported together, each with its line and the nearest valid name.
-The settings under `lora:` and `training:` are those of peft and trl. They are checked once these
-libraries are imported, before anything is trained or written.
+All mistakes in a loop file are reported together, each with its line and the nearest valid name,
+those under `lora:` and `training:` (see `arguments`) too.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
+from pytest_ftloop.config.arguments import in_one, of_settings
 from pytest_ftloop.config.gates import (
     DEFAULT_FORGETTING,
     Forgetting,
@@ -58,9 +57,16 @@ from pytest_ftloop.core.credentials import (
     parted,
     texts_with_credentials,
 )
-from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean, shown_path
+from pytest_ftloop.core.errors import (
+    ConfigError,
+    Locate,
+    Location,
+    did_you_mean,
+    shown_path,
+    system_errors_told,
+)
 from pytest_ftloop.core.metrics import is_score, split_name
-from pytest_ftloop.core.records import LOOP_NAME, Iteration, Settings
+from pytest_ftloop.core.records import LOOP_NAME, MOST_BYTES_OF_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
     {
@@ -170,6 +176,7 @@ class LoopConfig:
         return Location(self.source) if self.lines else None
 
 
+@system_errors_told()
 def read_loop_file(path: Path) -> LoopConfig:
     """Read and check a loop file. Raises `ConfigError` with every mistake found."""
     shown = shown_path(path)
@@ -250,6 +257,14 @@ def checked(
             mistakes.append(error)
         mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
+    named = {"name": name}
+    if parsed is not None:
+        named |= {f"data.guards.{guard}": guard for guard in parsed.data.guards}
+    for key, word in named.items():
+        if len(word.encode(errors="replace")) > MOST_BYTES_OF_NAME:
+            why = f"name {word[:40]!r}... is longer than {MOST_BYTES_OF_NAME} bytes"
+            cure = "Files are named after it: use a shorter one."
+            mistakes.append(ConfigError(why, where=locate(key), cure=cure))
     if not re.fullmatch(LOOP_NAME, name):
         mistakes.append(
             ConfigError(
@@ -260,7 +275,6 @@ def checked(
         )
     guards: tuple[GuardSource, ...] = ()
     if parsed is not None:
-        mistakes += _wrong_numbers(parsed, locate)
         if parsed.data.answers is not None and scoring.scorer not in ANSWERED:
             mistakes.append(
                 ConfigError(
@@ -274,6 +288,9 @@ def checked(
         names = [guard.name for guard in guards]
         mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     mistakes += _credentials_elsewhere(values, locate)
+    lora, training = (_section(values, group) for group in ("lora", "training"))
+    policy = parsed.loop.policy if parsed else _section(values, "loop").get("policy")
+    mistakes += of_settings(lora, training, policy, locate)
     if parsed is not None:
         mistakes += _wrong_metric(parsed.loop.metric, metrics, locate)
         given = scores_of(scoring)
@@ -287,14 +304,11 @@ def checked(
     except ConfigError as error:
         mistakes.append(error)
     if mistakes:
-        first, *others = sorted(mistakes, key=lambda e: (e.where and e.where.line) or 0)
-        if others:
-            raise ConfigError("\n".join(str(mistake) for mistake in (first, *others)))
-        raise first
+        raise in_one(mistakes)
     assert parsed is not None
     data = parsed.data
     tags = (data.tags,) if isinstance(data.tags, str) else tuple(data.tags)
-    lora, training = parted(parsed.lora), parted(parsed.training)
+    settings, credentials = zip(parted(parsed.lora), parted(parsed.training), strict=True)
     return LoopConfig(
         name=name,
         folder=folder,
@@ -315,7 +329,7 @@ def checked(
             tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(lora=lora[0], training=training[0]),
+        settings=Settings(*settings),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),
@@ -323,7 +337,7 @@ def checked(
         loop=parsed.loop,
         metrics=metrics,
         lines=lines,
-        credentials=Settings(lora=lora[1], training=training[1]),
+        credentials=Settings(*credentials),
         guards=guards,
         forgetting=tuple(forgetting) or ((DEFAULT_FORGETTING,) if guards else ()),
     )
@@ -414,21 +428,6 @@ def _regression(
     )
 
 
-def _wrong_numbers(parsed: LoopFile, locate: Any) -> Iterator[ConfigError]:
-    """NaN and infinity, and a seed that can't be counted on from: more seeds are the next ones."""
-    stated = [
-        (f"{g}.{name}", v) for g in ("lora", "training") for name, v in getattr(parsed, g).items()
-    ]
-    if isinstance(parsed.loop.policy, list):
-        for number, entry in enumerate(parsed.loop.policy):
-            stated += [(f"loop.policy.{number}.{name}", value) for name, value in entry.items()]
-    for key, value in stated:
-        if isinstance(value, float) and not math.isfinite(value):
-            yield ConfigError(f"{key}: wanted a finite number, found {value}", where=locate(key))
-        elif key.endswith("training.seed") and type(value) is not int:
-            yield ConfigError(f"{key}: wanted a whole number, found {value!r}", where=locate(key))
-
-
 def _wrong_metric(
     metric: str | None, of_the_set: Collection[str], locate: Locate
 ) -> Iterator[ConfigError]:
@@ -474,6 +473,12 @@ def _credentials_elsewhere(values: Mapping[str, Any], locate: Any) -> Iterator[C
             cure="Remove it and set it in the environment, as HF_TOKEN for the hub: a loop file is "
             "committed.",
         )
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section with keys; empty if it is none, which is a mistake by itself."""
+    section = values.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _is_gates(values: Mapping[str, Any]) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
+from pytest_ftloop.config.arguments import belongs
 from pytest_ftloop.config.sections import (
     SETTING_GROUPS,
     DataSection,
@@ -48,7 +50,7 @@ def config_errors(error: ValidationError, locate: Any, above: str = "") -> Itera
             yield ConfigError(
                 f"unknown key {path[-1]!r}" + (f" in {section}" if section else ""),
                 where=locate(key),
-                cure=did_you_mean(path[-1], _known_keys(path[:-1])),
+                cure=_cure_of_key(path[-1], path[:-1]),
             )
         elif item["type"] == "missing":
             yield ConfigError(f"{key} is missing", where=locate(key), cure=_example_of(key))
@@ -64,6 +66,14 @@ def config_errors(error: ValidationError, locate: Any, above: str = "") -> Itera
                 where=locate(key),
                 cure=cure,
             )
+
+
+def _cure_of_key(name: str, path: list[str]) -> str:
+    """The section that an unknown key belongs to, unless a known one is spelt nearly alike."""
+    known = _known_keys(path)
+    if get_close_matches(name, known, n=1, cutoff=0.85):
+        return did_you_mean(name, known)
+    return (belongs(name, path[0] if path else "")) or did_you_mean(name, known)
 
 
 _WANTED = {

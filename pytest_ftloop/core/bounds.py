@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,13 @@ def size_text(size: int) -> str:
     return f"{size // MIB} MiB" if size >= MIB else f"{size // 1024} KiB"
 
 
-def read_json(text: str | bytes) -> Any:
-    """The values of a JSON text. Raises `ValueError`: of what is no JSON, or beyond a limit."""
+def read_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -> Any:
+    """The values of a JSON text. Raises `ValueError`: of what is no JSON, or beyond a limit.
+
+    `constant` makes the value of NaN and Infinity, which JSON itself does not have.
+    """
     try:
-        found = json.loads(text, parse_int=_whole)
+        found = json.loads(text, parse_int=_whole, parse_constant=constant)
     except RecursionError:
         raise _too_deep() from None
     openings = text.count("[") + text.count("{") if isinstance(text, str) else MOST_LEVELS + 1

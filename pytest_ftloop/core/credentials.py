@@ -46,10 +46,23 @@ _QUERY = (
 )
 """An argument of a URL, as of a signed one, which grants what it names."""
 
+_VARIABLE = (
+    r"(?<![A-Za-z0-9_])((?:[A-Z0-9]{1,30}_){0,6}"
+    r"(?:TOKEN|API_?KEY|SECRET|PASSWORD|PASSWD|(?:SECRET_)?ACCESS_KEY)=[\"']?)[^\s\"']{1,999}"
+)
+"""A variable of the environment with its value, as a shell or a `.env` file sets it."""
+
+_HEADER = (
+    r"((?<![A-Za-z])[Aa]uthorization[\"']?\s?[:=]\s?[\"']?(?:[A-Za-z]{1,20} )?)"
+    r"[^\s\"',}]{6,999}"
+)
+"""A request's header that is written out: `Authorization: Basic ...`."""
+
 _STARTS = (
     *("hf_", "sk-", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox"),
     *("AKIA", "ASIA", "earer ", "PRIVATE KEY", "://"),
     *("oken=", "ey=", "assword=", "ecret=", "ignature=", "redential=", "sig="),
+    *("TOKEN=", "KEY=", "SECRET=", "PASSWORD=", "PASSWD=", "uthorization"),
 )
 """One of these is in each text that holds a credential. Searching for them is many times faster
 than the expression, and nearly every record has none."""
@@ -59,7 +72,9 @@ def hidden(text: str) -> str:
     """The text with `***` in place of every credential in it."""
     if not may_have_form(text):
         return text
-    return _credential().sub(lambda match: f"{match[1] or ''}{HIDDEN}", text)
+    return _credential().sub(
+        lambda match: f"{match[match.lastindex] if match.lastindex else ''}{HIDDEN}", text
+    )
 
 
 def is_credential_name(name: str) -> bool:
@@ -74,7 +89,7 @@ def is_credential(name: str, value: object) -> bool:
     """
     if value is None or isinstance(value, bool) or value in ("", HIDDEN):
         return False
-    return is_credential_name(name) or _has_form(value)
+    return is_credential_name(name) or _has_form(value) or _lists_one(value)
 
 
 def parted(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -176,6 +191,13 @@ def texts_with_credentials(value: object, path: str = "") -> Iterator[str]:
         yield path
 
 
+def _lists_one(value: object) -> bool:
+    """Whether there is a credential by its name in the mappings of a list."""
+    if isinstance(value, Mapping):
+        return any(is_credential(str(name), inner) for name, inner in value.items())
+    return isinstance(value, list | tuple) and any(_lists_one(inner) for inner in value)
+
+
 def _has_form(value: object) -> bool:
     return next(texts_with_credentials(value), None) is not None
 
@@ -183,4 +205,4 @@ def _has_form(value: object) -> bool:
 @cache
 def _credential() -> re.Pattern[str]:
     """Compiled when it is first needed: that takes longer than importing the module."""
-    return re.compile(f"{_FORMS}|{_URL}|{_QUERY}", re.ASCII)
+    return re.compile(f"{_FORMS}|{_URL}|{_QUERY}|{_VARIABLE}|{_HEADER}", re.ASCII)

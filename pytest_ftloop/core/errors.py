@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from pytest_ftloop.core.credentials import HIDDEN, hidden
 from pytest_ftloop.core.printable import printable, printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,55 @@ class StaleLogError(LogError):
     """The log lacks what the loop file now asks for, and training was not allowed."""
 
 
+_CURES = {
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.ENOSPC: "Free some disk space.",
+    errno.EROFS: "It is on a read-only file system: name another place.",
+    errno.EACCES: "Mend its permissions, or name another place.",
+}
+"""What to do about an error of the system."""
+
+
+@contextmanager
+def system_errors_told() -> Iterator[None]:
+    """Raise an `FtloopError` for what the system says of a file: that it is gone, the disk full.
+
+    For whatever is not told in better words where it happens. Of a broken pipe nobody is told.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        name = os.fsdecode(error.filename)
+        raise FtloopError(
+            error.strerror or type(error).__name__,
+            where=Location(name if len(name) <= 120 else f"{name[:60]}...{name[-40:]}"),
+            cure=_CURES.get(error.errno or 0, ""),
+        ) from error
+
+
 def wants_traceback() -> bool:
     """Whether the user asks to see where an error was raised: FTLOOP_TRACEBACK=1."""
     return os.environ.get("FTLOOP_TRACEBACK", "") not in ("", "0")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'?`, or the valid names if none is similar."""
+    """`Did you mean 'x'?`, or the valid names, the most similar first."""
     names = sorted(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    alike = {name: _likeness(word, name) for name in names}
+    names.sort(key=lambda name: -alike[name])
+    if names and alike[names[0]] >= 0.6:
+        return f"Did you mean {names[0]!r}?"
+    few = names if len(names) <= 12 else names[:6]
+    shown = ", ".join(few) + (", ..." if few is not names else "")
     return f"Valid names: {shown}."
+
+
+def _likeness(word: str, name: str) -> float:
+    """How alike two names are, from 0 to 1, whatever their case and the signs between words."""
+    plain, other = (re.sub(r"[-_ .]", "", text).lower() for text in (word, name))
+    return SequenceMatcher(None, other, plain).ratio()
 
 
 def shown_path(path: Path) -> str:

@@ -72,9 +72,9 @@ _OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A full name of a commit or blob: SHA-1 or SHA-256."""
 
 
-_ROOTS: dict[Path, Path] = {}
-"""The roots of the repositories by the folders that were asked about. Starting git takes longer
-than all that one command asks of it, so what can't change while a command runs is asked once."""
+_ROOTS: set[Path] = set()
+"""The roots of the repositories that were found. Starting git takes longer than all that one
+command asks of it, so what can't change while a command runs is asked once."""
 
 _COMMITS: set[tuple[Path, str]] = set()
 """Full names of commits that are there, by repository."""
@@ -103,14 +103,16 @@ class Repository:
         start = folder.absolute()
         while not start.is_dir():
             start = start.parent
-        known = _ROOTS.get(start)
         # The nearest .git above: a repository may have been made inside, or removed.
-        if known and known == next((p for p in _up(start) if (p / ".git").exists()), None):
-            return cls(known)
+        nearest = next((p for p in _up(start) if (p / ".git").exists()), None)
+        is_known = nearest is not None and nearest in _ROOTS
+        if nearest and is_known and ".git" not in start.resolve().relative_to(nearest).parts:
+            return cls(nearest)
         done = _git(start, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
-            _ROOTS[start] = Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve()
-            return cls(_ROOTS[start])
+            root = Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve()
+            _ROOTS.add(root)
+            return cls(root)
         said = _said(done)
         if "must be run in a work tree" in said:
             raise GitError(

@@ -23,14 +23,14 @@ class Progress(Protocol):
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
         """Other work is in progress: `done` of `of`, which is 0 if the total is unknown."""
 
+    def ended(self, metrics: Mapping[str, float]) -> None:
+        """The iteration that began last is in the log, with these figures."""
+
     def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Workers are training: for each its label and what it is doing; `waiting` more are queued.
 
         Called several times a second while the loop waits for one of them.
         """
-
-    def ended(self, metrics: Mapping[str, float]) -> None:
-        """The iteration that began last is in the log, with these figures."""
 
     def done(self) -> None:
         """The work is finished. Nothing is shown from here on until other work begins."""
@@ -51,10 +51,10 @@ class Silent:
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
         """Show nothing."""
 
-    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+    def ended(self, metrics: Mapping[str, float]) -> None:
         """Show nothing."""
 
-    def ended(self, metrics: Mapping[str, float]) -> None:
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Show nothing."""
 
     def done(self) -> None:

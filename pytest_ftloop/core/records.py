@@ -18,6 +18,9 @@ SCHEMA_VERSION = 3
 GUARD_NAME = r"[A-Za-z0-9_-]+"
 """The name of a guard: a part of metrics, and of the names of files."""
 
+MOST_BYTES_OF_NAME = 150
+"""Maximum length of the name of a loop or guard: the names of files, 255 bytes, are made of it."""
+
 LOOP_NAME = r"\w([\w.-]*\w)?"
 """The name of a loop, which is a valid name of a folder on every system, and no path."""
 
@@ -77,12 +80,16 @@ def measured_content(content: str) -> str:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The examples of one role (train, eval, holdout), their source, and their content hash."""
+    """The examples of one role (train, eval, holdout), their source, and their content hash.
+
+    `columns` are those of the source's rows, empty if they are not known.
+    """
 
     role: str
     source: str
     examples: tuple[Example, ...]
     sha256: str
+    columns: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def tags(self) -> frozenset[str]:
@@ -339,12 +346,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an iteration. `device_memory_mib` is the peak on the accelerator, 0 on a CPU."""
+    """The cost of an iteration. `device_memory_mib` is the peak on the accelerator, 0 on a CPU.
+
+    `resumed_at` is the step from which an interrupted training went on, 0 if none was.
+    """
 
     seconds: float
     steps: int
     tokens: int
     device_memory_mib: float = 0.0
+    resumed_at: int = 0
 
 
 @dataclass(frozen=True)

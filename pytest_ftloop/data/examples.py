@@ -69,9 +69,11 @@ def data_set(
     examples: list[Example] = []
     seen: dict[str, Example] = {}
     copies: Counter[str] = Counter()
+    found: dict[str, None] = {}
     for number, (row, place) in enumerate(rows, start=1):
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
+        found |= dict.fromkeys(map(str, row))
         if example.id in seen and (mixed or (columns.id is None and row.get("id") is None)):
             # The id is the content's hash, or another source's: the second gets a suffix.
             copies[example.id] += 1
@@ -99,7 +101,7 @@ def data_set(
             where=odd.where,
             cure="Give all rows the same form.",
         )
-    return DataSet(role, source, tuple(examples), content_hash(examples))
+    return DataSet(role, source, tuple(examples), content_hash(examples), tuple(found))
 
 
 def content_hash(examples: Iterable[Example]) -> str:
@@ -125,9 +127,13 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
     source = f"{fraction:g} of {train.source}, seed {seed}"
     return (
         DataSet(
-            "train", f"{train.source} without {fraction:g}, seed {seed}", kept, content_hash(kept)
+            "train",
+            f"{train.source} without {fraction:g}, seed {seed}",
+            kept,
+            content_hash(kept),
+            train.columns,
         ),
-        DataSet("eval", source, held, content_hash(held)),
+        DataSet("eval", source, held, content_hash(held), train.columns),
     )
 
 

@@ -252,8 +252,8 @@ def _folder_digest(folder: Path) -> str:
     ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     memo = cache_folder() / "digests" / key
-    if memo.is_file():
-        return memo.read_text(encoding="ascii")
+    if memo.is_file() and (known := _remembered(memo)):
+        return known
     digest = hashlib.sha256()
     for name, path in zip(names, paths, strict=True):
         digest.update(f"{name}\0{path.stat().st_size}\0".encode())
@@ -262,8 +262,15 @@ def _folder_digest(folder: Path) -> str:
                 digest.update(block)
     with suppress(OSError):  # without a cache it only takes longer
         memo.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memo, digest.hexdigest()[:32])  # another process may be reading
+        found = digest.hexdigest()[:32]
+        write_atomically(memo, f"{found} {_hash_of(key + found)}")  # another process may be reading
     return digest.hexdigest()[:32]
+
+
+def _remembered(memo: Path) -> str:
+    """The digest in a file of the cache; nothing if the file is not what was written."""
+    found, _, sum_ = memo.read_text(encoding="utf-8", errors="replace").partition(" ")
+    return found if sum_ == _hash_of(memo.name + found) else ""
 
 
 def _counted(folder: Path) -> Iterator[Path]:

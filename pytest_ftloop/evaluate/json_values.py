@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any, NoReturn
 
+from pytest_ftloop.core.bounds import read_json
+
 _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 """JSON in a Markdown fence, as chat models write it."""
 
@@ -32,9 +34,9 @@ several in a row, which belong to one call; and what closes one."""
 
 
 def parse(text: str) -> Any:
-    """The JSON value that a text is, perhaps in a fence. Raises ValueError or RecursionError."""
+    """The JSON value that a text is, perhaps in a fence. Raises `ValueError`."""
     fenced = _FENCED.fullmatch(text.strip())
-    return json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
+    return read_json(fenced[1] if fenced else text, _refuse)
 
 
 def values_and_texts(text: str) -> tuple[list[Any], list[str]]:

@@ -7,12 +7,12 @@ that trl gives to the chat template.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import Message, content_text, split
 from pytest_ftloop.core.errors import DataError
 
@@ -116,7 +116,7 @@ class Renderer:
         tools = row.get("tools")
         arguments = {
             "chat_template": self.chat_template,
-            "tools": json.loads(tools) if isinstance(tools, str) else tools,
+            "tools": read_json(tools) if isinstance(tools, str) else tools,
             **row.get("chat_template_kwargs", {}),
         }
         return self.tokenizer.apply_chat_template([*messages], **how, **arguments)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import content_text, said, split
 from pytest_ftloop.core.endpoint import Endpoint
 from pytest_ftloop.core.errors import EndpointError, Location
@@ -46,7 +46,7 @@ def answer_of(endpoint: Endpoint, example: Example, max_tokens: int) -> str:
     else:
         for name in ("tools", "chat_template_kwargs"):
             if value := example.row.get(name):
-                how[name] = json.loads(value) if isinstance(value, str) else value
+                how[name] = read_json(value) if isinstance(value, str) else value
         choice = endpoint.chat(list(given), **how)
         text = _said(choice.get("message"))
     if not isinstance(text, str):

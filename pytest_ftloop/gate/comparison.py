@@ -285,6 +285,7 @@ class Comparison:
                 trained_alike(bridge, baseline)
                 and measured_alike(bridge, candidate)
                 and decisive(bridge.environment) == here
+                and not self._contradiction(bridge)
             ):
                 old, new = self._sides(bridge, iterations, seed_runs)
                 groups = groups_of(iterations, seed_runs)
@@ -297,10 +298,10 @@ class Comparison:
         return None
 
     def _contradiction(self, baseline: Iteration) -> str:
-        """Why the baseline's figures are not to be compared with; empty if they are sound.
+        """Why an iteration's figures are not to be compared with; empty if they are sound.
 
-        A baseline whose figures were edited would let a worse candidate pass. A log that still has
-        the same record is an error; one that replaced it mends it.
+        A baseline, or what takes its place, whose figures were edited would let a worse candidate
+        pass. A log that still has the same record is an error; one that replaced it mends it.
         """
         record, *_ = self.log.files(baseline)
         try:

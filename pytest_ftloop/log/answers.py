@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.log.files import Files, damaged, unwritable
 
@@ -42,8 +43,8 @@ def read_answers(files: Files) -> list[dict[str, Any]]:
 def _answer(line: str, shown: str, number: int) -> dict[str, Any]:
     """The answer in a line. A `LogError` for anything else: its hash does not say who wrote it."""
     said: Any = None
-    with suppress(ValueError, RecursionError):
-        said = json.loads(line)
+    with suppress(ValueError):
+        said = read_json(line)
     keys, words, numbers = {"key", "grade", "text"}, ("key", "text"), (int, float)
     if (
         not isinstance(said, dict)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun, Settings
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
 from pytest_ftloop.log import ImprovementLog, as_logged
@@ -57,8 +58,11 @@ class Store:
         def fits(kept: Measured) -> bool:
             if not isinstance(kept, Iteration) or (kept.loop, kept.parent) != (loop, parent):
                 return False
-            planned = as_logged(replace(kept, adjustments=tuple(adjustments)))
-            return planned.adjustments == kept.adjustments
+            asked = replace(kept, adjustments=tuple(adjustments), settings=settings)
+            planned = as_logged(asked)
+            # The fingerprint is only what the record says: its settings must be those asked for.
+            same = _that_count(planned.settings) == _that_count(kept.settings)
+            return same and planned.adjustments == kept.adjustments
 
         found = self._find(fingerprint, settings, fits)
         return found if isinstance(found, Iteration) else None
@@ -137,6 +141,12 @@ class Store:
         else:
             said = f"{shown_path(folder)}: {getattr(error, 'strerror', None) or error}"
         self.notes.append(f"a kept record was ignored: {said}")
+
+
+def _that_count(settings: Settings) -> Settings:
+    """Settings without those that change no figure, which may differ."""
+    counted = {name: v for name, v in settings.training.items() if name not in NEUTRAL}
+    return Settings(lora=dict(settings.lora), training=counted)
 
 
 def _sound(folder: Path, fingerprint: str) -> Iterator[Measured]:

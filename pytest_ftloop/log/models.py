@@ -186,6 +186,7 @@ class _Cost(_Row):
     steps: int
     tokens: int
     device_memory_mib: Finite
+    resumed_at: int = 0
 
 
 class _Record(_Row):

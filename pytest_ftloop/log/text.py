@@ -360,8 +360,10 @@ def _node(event: Any, events: Iterator[Any], path: KeyPath, resolve: Callable[[s
         return items
     mapping: dict[str, Any] = {}
     while not isinstance(event := next(events), yaml.MappingEndEvent):
-        is_scalar = isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
-        key = _node(event, events, path, resolve) if is_scalar else []
+        if isinstance(event, yaml.CollectionStartEvent):  # nested ones would have no end
+            key: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+        else:
+            key = _node(event, events, path, resolve)
         if not isinstance(key, str):
             raise error(f"wanted a text as key, found {kind(key)}")
         if key in mapping:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, TypeVar
 
+from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.records import (
     ID_LENGTH,
     HoldoutUse,
@@ -92,12 +93,17 @@ class LogView:
         return tuple(self._each(_BASE_NAME, LogView._base))
 
     def records(self) -> Iterator[Iteration | SeedRun | Untrained | Judgement | HoldoutUse]:
-        """Every record of every kind, by name; of an iteration that two branches trained, both."""
-        yield from self._each(RECORD_NAME, LogView._iteration)
-        yield from self._each(_SEED_NAME, LogView._seed_run)
-        yield from self._each(_BASE_NAME, LogView._base)
-        yield from self._each(_VERDICT_NAME, LogView._judgement)
-        yield from self._each(_HOLDOUT_NAME, LogView._holdout_use)
+        """Every record of every kind that can be read; of two trainings of an iteration, both.
+
+        A damaged one is an error where something rests on it, not here.
+        """
+        for pattern, read in _KINDS:
+            for name, match in self._matching(pattern):
+                try:
+                    record = read(self, name, match)
+                except LogError:
+                    continue
+                yield record
 
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""
@@ -203,6 +209,16 @@ class LogView:
 
     def _rows(self, table: str, said: Table) -> ExampleTable:
         return ExampleTable(self.files, table, said)
+
+
+_KINDS: tuple[tuple[re.Pattern[str], Read[Any]], ...] = (
+    (RECORD_NAME, LogView._iteration),
+    (_SEED_NAME, LogView._seed_run),
+    (_BASE_NAME, LogView._base),
+    (_VERDICT_NAME, LogView._judgement),
+    (_HOLDOUT_NAME, LogView._holdout_use),
+)
+"""The kinds of record: the names of their files, and what reads one."""
 
 
 def table_of(record: str) -> str:

@@ -20,6 +20,7 @@ from pytest_ftloop.core.credentials import hidden, parted
 from pytest_ftloop.core.metrics import DECIMALS, METRICS, split_name
 from pytest_ftloop.core.records import (
     SCHEMA_VERSION,
+    Cost,
     Decision,
     EvalPoint,
     HoldoutUse,
@@ -71,7 +72,7 @@ _KEYS: Mapping[str, Sequence[str]] = {
     "findings": ("kind", "severity", "message", "evidence", "remedy", "tunable"),
     "decision": ("action", "kind", "because", "next", "parent", "rests_on"),
     "examples": ("rows", "sha256", "common", "of"),
-    "cost": ("seconds", "steps", "tokens", "device_memory_mib"),
+    "cost": ("seconds", "steps", "tokens", "device_memory_mib", "resumed_at"),
     "verdict": (
         *("anchor", "alpha", "examples", "changes", "tags", "runs", "slide", "fixed", "broken"),
         "notes",
@@ -188,7 +189,7 @@ def to_yaml(iteration: Iteration, examples_sha256: str, guards: Tables = NO_TABL
         },
         **_of_guards(guards),
         "environment": _sorted(iteration.environment),
-        "cost": _plain(asdict(iteration.cost)),
+        "cost": _cost(iteration.cost),
     }
     return _dump(record)
 
@@ -212,7 +213,7 @@ def seed_run_yaml(run: SeedRun, examples_sha256: str, guards: Tables = NO_TABLES
             "examples": {"rows": len(run.examples), "sha256": examples_sha256},
             **_of_guards(guards),
             "environment": _sorted(run.environment),
-            "cost": _plain(asdict(run.cost)),
+            "cost": _cost(run.cost),
         }
     )
 
@@ -320,6 +321,14 @@ def _in_order(value: Any, holder: str = "") -> Any:
         return (known.index(key) if key in known else len(known), key)
 
     return {key: _in_order(value[key], key) for key in sorted(value, key=place)}
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """A cost's record; that no training was resumed is left out."""
+    said: dict[str, Any] = _plain(asdict(cost))
+    if not said["resumed_at"]:
+        del said["resumed_at"]
+    return said
 
 
 def _decided(decision: Decision) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pytest_ftloop.loop.spec import (
     read_found,
     read_progress,
     read_run,
+    sweep_specs,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class AheadBackend:
         if self._executor is None:
             release = getattr(self.here, "release", lambda: None)
             release()  # its memory, of the device too, is the workers' now
+            sweep_specs()
             self._executor = self._make(self.count)
         for ahead in new:
             self._begun[self._key(ahead.settings)] = self._submitted(ahead)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.gates import Gate, Regression, check_scores, check_tags, metrics_of
+from pytest_ftloop.config.arguments import old_names
+from pytest_ftloop.config.gates import Gate, Regression, check_scores, metrics_of
 from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
 from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation, scores_of
 from pytest_ftloop.config.sections import TokenizerSection
+from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
@@ -80,7 +82,13 @@ class Inputs:
             where = config.locate("data.eval")
             eval_ = data.load(config.eval, "eval", config.folder, config.columns, where)
         check_forms(config, train, eval_)
-        check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
+        check_tags(
+            (*config.gates, *config.regressions),
+            eval_.tags,
+            config.source,
+            tagged_by=config.columns.tags,
+            columns=eval_.columns,
+        )
         scorer = None  # `loss` and `choice` read no text
         if needs_generation(config.scoring):
             _check_prompts(eval_)
@@ -117,7 +125,7 @@ class Inputs:
             model_identity(config.model, folder, config.tokenizer),
             scoring | metrics_identity(config.metrics, folder),
             scorer,
-            (*_unseen(scoring), *_committed_credentials(config)),
+            (*_unseen(scoring), *_committed_credentials(config), *_old_names(config)),
             tokenizer_identity(section, template, folder),
             load_set_metrics(
                 config.metrics, eval_.examples, folder, config.locate, imports=imports
@@ -319,6 +327,13 @@ def _committed_credentials(config: LoopConfig) -> tuple[str, ...]:
         "nowhere: set them in the environment, as HF_TOKEN for the hub, and renew what was "
         "committed",
     )
+
+
+def _old_names(config: LoopConfig) -> tuple[str, ...]:
+    """A note for each argument of a loop file that has a new name."""
+    if not config.lines:
+        return ()
+    return tuple(old_names(config.settings.training, "training", config.locate))
 
 
 def data_facts(set_: DataSet) -> Mapping[str, Any]:

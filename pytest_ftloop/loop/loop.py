@@ -17,6 +17,7 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_m
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder
 from pytest_ftloop.core.chain import best_of, chosen_by
+from pytest_ftloop.core.errors import system_errors_told
 from pytest_ftloop.core.progress import Progress, Silent, until_done
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
@@ -89,6 +90,7 @@ class Loop:
     executor: ExecutorFactory = Processes
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
+    @system_errors_told()
     def run(self) -> LoopResult:
         """Train what the log lacks, also of the loop's seeds. Returns the chain and its best.
 
@@ -105,6 +107,7 @@ class Loop:
                     cycle.base_keeper.measure_missing(best, cycle.progress)
             return self._result(cycle, course, best)
 
+    @system_errors_told()
     def judge(self, result: LoopResult, rules: Sequence[Regression] = ()) -> LoopResult:
         """Add a verdict to the result of `run` for each of these regression gates.
 

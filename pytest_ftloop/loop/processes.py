@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.shares import environment_of
 from pytest_ftloop.loop.spec import ERROR, RUN
@@ -44,7 +44,8 @@ class Processes:
         self._workers: list[_Process] = []
         self._waiting: deque[_Training] = deque()
         # The workers' temporary folders are in it, so that a killed one leaves nothing behind.
-        self._folder = Path(tempfile.mkdtemp(prefix="ftloop-workers-"))
+        self._open = ExitStack()
+        self._folder = self._open.enter_context(temporary_folder())
 
     def submit(self, spec: Path) -> _Training:
         """See `Executor`."""
@@ -80,7 +81,7 @@ class Processes:
         for worker in self._workers:
             worker.close()
         self._workers = []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._open.close()
 
     def _started(self) -> _Process:
         taken = {worker.slot for worker in self._workers}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.gates import check_tags
+from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.records import DataSet, Example, Iteration, SeedRun, Settings
 from pytest_ftloop.data.identity import iteration_fingerprint
@@ -62,7 +62,12 @@ def read_inputs(config: LoopConfig, log: ImprovementLog) -> Inputs:
     logged = log.read()
     like = _alike(config, logged)
     train, eval_ = (_data_set(like, role) for role in ("train", "eval"))
-    check_tags((*config.gates, *config.regressions), eval_.tags, config.source)
+    check_tags(
+        (*config.gates, *config.regressions),
+        eval_.tags,
+        config.source,
+        tagged_by=config.columns.tags,
+    )
     same = [i for i in logged if like and _hashes(i.data) == _hashes(like.data)]
     inputs = LoggedInputs.identified(
         config,

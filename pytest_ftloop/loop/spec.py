@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.core import errors
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
@@ -36,6 +39,10 @@ SPEC, RUN, BEFORE, UNSCORED, ERROR, PROGRESS, FOUND = (
 )
 """The files. `BEFORE` is the run of an earlier process, which was interrupted before it was logged.
 """
+
+
+KEPT_S = 30 * 24 * 3600
+"""Seconds for which a run is kept that was not logged: whoever goes on with a loop does so soon."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,19 @@ class Spec:
         return folder / SPEC
 
 
+def sweep_specs() -> None:
+    """Remove what was trained for runs that nobody has continued in `KEPT_S`."""
+    oldest = time.time() - KEPT_S
+    with suppress(OSError):  # what can't be listed or removed stays
+        for folder in (cache_folder() / "workers").iterdir():
+            if (folder / SPEC).is_file() and (folder / SPEC).stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def read_spec(file: Path) -> Spec:
     """The spec in a file. Raises `ConfigError` for anything else."""
     try:
-        stated = json.loads(file.read_text(encoding="utf-8"))
+        stated = read_json(read_bytes(file, MOST_BYTES))
     except OSError as error:
         raise _no_spec(file, f"can't be read: {error.strerror}") from None
     except ValueError as error:
@@ -113,7 +129,7 @@ def read_run(file: Path) -> Run | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Run).validate_python(json.loads(file.read_text(encoding="utf-8")))
+        return TypeAdapter(Run).validate_python(read_json(read_bytes(file, MOST_BYTES)))
     except (OSError, ValueError, ValidationError):
         return None
 
@@ -188,6 +204,6 @@ def _replace(file: Path, stated: Any) -> None:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(read_bytes(file, MOST_BYTES))
     except (OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ machine, the log's own curves do, and findings on the training are taken as they
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from pytest_ftloop.core.records import Cost, ExampleResult, Iteration, Run, Trai
 if TYPE_CHECKING:
     from pytest_ftloop.core.runs import Measured
 
-FORMAT = 1
+FORMAT = 2
 """Version of these files. One of another version counts as absent."""
 
 
@@ -48,6 +49,7 @@ class _File:
     """The content of a file."""
 
     format: int
+    sha256: str
     trained: Trained
 
 
@@ -68,7 +70,7 @@ def keep_trained(weights: str, run: Run, name: str) -> list[str]:
     file = training_file(weights)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(asdict(_File(FORMAT, trained))))
+        write_atomically(file, json.dumps(asdict(_File(FORMAT, _sum(asdict(trained)), trained))))
     except OSError as error:
         notes.append(
             f"what the log does not hold of {name} could not be kept ({shown_path(file)}: "
@@ -101,9 +103,15 @@ def _kept(run: Measured) -> Trained | None:
     try:
         said = read_json(read_bytes(training_file(run.weights), MOST_BYTES))
         file = TypeAdapter(_File).validate_python(said)
+        if _sum(said["trained"]) != file.sha256:
+            return None  # it is damaged, and one wrong digit would be taken for a figure
     except (OSError, ValueError, ValidationError):
         return None
     return file.trained if file.format == FORMAT and _is_of(file.trained, run) else None
+
+
+def _sum(trained: object) -> str:
+    return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
 
 
 def _is_of(trained: Trained, run: Measured) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.report import heartbeat
-from pytest_ftloop.report.escape import one_line, shorten, visible
+from pytest_ftloop.report.escape import shorten
 from pytest_ftloop.report.text import found_lines, progress_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.1
 """Least seconds between two redraws: a training step may take only a millisecond."""
-
 
 CLEAR = "\r\x1b[2K"
 
@@ -69,12 +68,12 @@ class LiveLine:
         where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
         self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
-    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
-        """Draw what all workers are doing."""
-        self._draw(_workers_line(loop, at_work, waiting, self._width - 1))
-
     def ended(self, metrics: Mapping[str, float]) -> None:
         """Show nothing: the next redraw says what is done now."""
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        """Draw what all workers are doing."""
+        self._draw(heartbeat.workers_line(loop, at_work, waiting, self._width - 1))
 
     def done(self) -> None:
         """Clear the line, and restore its earlier content."""
@@ -150,10 +149,9 @@ class StayingLines:
         self._beats()
 
     def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
-        """Remember what the workers are doing for the next line."""
-        if at_work:
-            self._now = lambda: _workers_line(loop, at_work, waiting, self._width)
-            self._beats()
+        """Remember what the workers do for the next line."""
+        self._now = lambda: heartbeat.workers_line(loop, at_work, waiting, heartbeat.WIDE)
+        self._beats()
 
     def ended(self, metrics: Mapping[str, float]) -> None:
         """Say that the iteration is in the log, with its figures; nothing if none began."""
@@ -204,13 +202,3 @@ class StayingLines:
             start = "\n" if self._under() and not self._is_below else ""
             self._is_below = True
             self._write(start + "".join(f"{line}\n" for line in lines))
-
-
-def _workers_line(
-    loop: str, at_work: Sequence[tuple[str, str]], waiting: int, width: int = 80
-) -> str:
-    """`sentiment  2 at once  seed 43: 120/400 loss 1.234  seed 44: preparing  (3 waiting)`."""
-    name = one_line(loop, max(width // 3, 8))
-    parts = [f"{visible(label)}: {visible(now)}" for label, now in at_work]
-    queued = f"({waiting} waiting)" if waiting else ""
-    return shorten("  ".join(filter(None, [name, f"{len(parts)} at once", *parts, queued])), width)

@@ -219,8 +219,9 @@ def _environment(iteration: Iteration, width: int) -> list[str]:
 def _cost(iteration: Iteration, width: int) -> list[str]:
     cost = iteration.cost
     memory = f", {cost.device_memory_mib:.0f} MiB on the device" if cost.device_memory_mib else ""
+    resumed = f"; interrupted, went on from step {cost.resumed_at}" if cost.resumed_at else ""
     text = f"cost: {duration_text(cost.seconds)}, {plural(cost.steps, 'step')}, "
-    return paragraph(text + plural(cost.tokens, "token") + memory, width, "", "  ")
+    return paragraph(text + plural(cost.tokens, "token") + memory + resumed, width, "", "  ")
 
 
 def _pairs(facts: Mapping[str, Any]) -> str:

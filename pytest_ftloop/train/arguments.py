@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 from trl import SFTConfig
 
-from pytest_ftloop.config.schema import REFUSED, RENAMED
-from pytest_ftloop.config.sections import SamplerSection
-from pytest_ftloop.core.credentials import HIDDEN, is_credential
-from pytest_ftloop.core.errors import ConfigError, Locate, Location, did_you_mean
+from pytest_ftloop.config.arguments import (
+    adapter_of,
+    hints_of,
+    in_one,
+    mistakes,
+    no_training,
+    of_policy,
+)
+from pytest_ftloop.core.errors import ConfigError, Locate, Location
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.task import INIT_FROM
@@ -29,18 +30,6 @@ from pytest_ftloop.train.trackers import check_trackers
 
 OWN = frozenset({"eval_strategy", "eval_steps"})
 """Settings that we read instead of the trainer: its own evaluation would shift random states."""
-
-AT_LEAST_ONE = frozenset(
-    {
-        "per_device_train_batch_size",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-    }
-)
-"""Settings that must be 1 or more, checked here so that the error names their line."""
-
-AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"})
-"""Settings that must be 0 or more, checked here so that the error names their line."""
 
 
 def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
@@ -59,32 +48,7 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
     trainer neither evaluates nor prints. Raises `ConfigError`.
     """
     stated = dict(settings.training)
-    for name, instead in REFUSED.items():
-        if name in stated:
-            raise ConfigError(
-                f"training.{name} can't be set: {instead}",
-                where=locate(f"training.{name}"),
-                cure="Remove the line.",
-            )
     _check(SFTConfig, "training", stated, locate)
-    for name in AT_LEAST_ONE & set(stated):
-        if stated[name] < 1:
-            raise ConfigError(
-                f"training.{name}: wanted at least 1, found {stated[name]}",
-                where=locate(f"training.{name}"),
-            )
-    for name in AT_LEAST_ZERO & set(stated):
-        if stated[name] is not None and stated[name] < 0:
-            raise ConfigError(
-                f"training.{name}: wanted 0 or more, found {stated[name]}",
-                where=locate(f"training.{name}"),
-            )
-    # A positive max_steps overrides num_train_epochs, so only both together train nothing.
-    if stated.get("num_train_epochs", 1) <= 0 and stated.get("max_steps", -1) <= 0:
-        raise ConfigError(
-            f"training.num_train_epochs: wanted more than 0, found {stated['num_train_epochs']}",
-            where=locate("training.num_train_epochs"),
-        )
     if stated.get("activation_offloading") and device_and_precision(stated).get("use_cpu"):
         raise ConfigError(
             "training.activation_offloading needs an accelerator: on the CPU the activations are "
@@ -129,7 +93,7 @@ def check_policy(policy: object, start: Settings, locate: Locate) -> None:
     Otherwise a misspelt name in the last entry would be found hours later. Of a sampler's ranges
     the ends are checked. What a function returns can't be checked in advance.
     """
-    for key, changed in _stated_by(policy):
+    for key, changed in of_policy(policy):
         groups = {"lora": dict(start.lora), "training": dict(start.training)}
         for setting, value in changed.items():
             group, _, name = setting.partition(".")
@@ -147,16 +111,6 @@ def check_policy(policy: object, start: Settings, locate: Locate) -> None:
 
         lora_config(settings, place)
         sft_config(settings, tempfile.gettempdir(), place)
-
-
-def _stated_by(policy: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the settings that a policy can choose, each with its key in the loop file."""
-    if isinstance(policy, list):
-        yield from ((str(number), entry) for number, entry in enumerate(policy))
-    elif isinstance(policy, SamplerSection):
-        for setting, range_ in policy.space.items():
-            for value in range_.choices or (range_.low, range_.high):
-                yield "space", {setting: value}
 
 
 def device_and_precision(stated: Mapping[str, Any]) -> dict[str, bool]:
@@ -181,44 +135,14 @@ def field_names(config: type) -> frozenset[str]:
 
 
 def _check(config: type, group: str, stated: dict[str, Any], locate: Locate) -> None:
-    known = field_names(config)
-    for name, value in list(stated.items()):
-        where = locate(f"{group}.{name}")
-        if name not in known:
-            raise ConfigError(
-                f"{group}.{name} is not an argument of {config.__name__}",
-                where=where,
-                cure=RENAMED[group].get(name) or did_you_mean(name, known),
-            )
-        adapter = _adapters(config).get(name)
-        try:
-            checked = value if adapter is None else adapter.validate_python(value)
-        except ValidationError as error:
-            wanted = typing.get_type_hints(config)[name]
-            found = HIDDEN if is_credential(name, value) else repr(value)
-            raise ConfigError(
-                f"{group}.{name}: wanted {_readable(wanted)}, found {found} "
-                f"({type(value).__name__})",
-                where=where,
-                cure=error.errors()[0]["msg"] + ".",
-            ) from None
-        if isinstance(value, str) and isinstance(checked, int | float):
-            stated[name] = checked  # the loop file has a quoted number
-
-
-@functools.cache
-def _adapters(config: type) -> dict[str, TypeAdapter[Any]]:
-    """A type check for each field whose annotation pydantic can check."""
-    adapters: dict[str, TypeAdapter[Any]] = {}
-    for name, hint in typing.get_type_hints(config).items():
-        if "[number of iters]" in str(hint):
-            continue  # peft's placeholder for any number (pissa_niter_16) can't be checked
-        try:
-            adapters[name] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-        except (PydanticUserError, TypeError):
-            continue  # pydantic can't check this type; the config class itself may
-    return adapters
-
-
-def _readable(hint: Any) -> str:
-    return str(hint).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
+    """Raise one `ConfigError` for all mistakes; make quoted numbers of the loop file numbers."""
+    hints = hints_of(config)
+    wrong = [*mistakes(stated, group, hints, locate)]
+    wrong += no_training(stated, locate) if group == "training" else ()
+    if wrong:
+        raise in_one(wrong)
+    for name, value in stated.items():
+        if isinstance(value, str) and (adapter := adapter_of(hints[name])) is not None:
+            checked = adapter.validate_python(value)
+            if isinstance(checked, int | float):
+                stated[name] = checked

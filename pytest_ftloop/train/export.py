@@ -26,6 +26,8 @@ from pytest_ftloop.core.cache import (
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import plain_files, replacing
 from pytest_ftloop.core.leftovers import sweep
+from pytest_ftloop.core.records import MOST_BYTES_OF_NAME
+from pytest_ftloop.core.sums import SUMS, damaged_file
 from pytest_ftloop.train.trained_on import BaseModel, base_model
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def export(
         raise ConfigError(f"the adapter can't be merged: {base.problem}")
     with _written_whole(folder) as making:
         for file in plain_files(adapter):
+            if file.name == SUMS:  # of the cache: the config changes
+                continue
             copy = making / file.relative_to(adapter)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy, follow_symlinks=False)
@@ -118,6 +122,13 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
     if (place := adapter_place(iteration)).exists():
         plain_files(place)
     if folder := adapter_at_hand(iteration):
+        if damaged := damaged_file(folder):
+            raise FtloopError(
+                f"the adapter of iteration {iteration.name} is damaged: {damaged} in this "
+                "machine's cache is not what was written",
+                where=Location(shown_path(folder / damaged)),
+                cure=how_to_make(),
+            )
         return folder
     if iteration.facts.get("best_step") == 0:
         raise FtloopError(
@@ -134,6 +145,8 @@ def _cached(iteration: Iteration, how_to_make: Callable[[], str]) -> Path:
 def _check_target(folder: Path, force: bool) -> None:
     """Raise `ConfigError` unless the folder is new, empty, or an export to replace by `force`."""
     where = Location(shown_path(folder))
+    if len(os.fsencode(folder.name)) > MOST_BYTES_OF_NAME:
+        raise ConfigError(f"its name is longer than {MOST_BYTES_OF_NAME} bytes", where=where)
     if not folder.exists():
         return
     if not folder.is_dir():

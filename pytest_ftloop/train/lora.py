@@ -77,6 +77,7 @@ from pytest_ftloop.train.task import FoundAll, Task, ToMeasure
 from pytest_ftloop.train.tiny import tiny_folder
 from pytest_ftloop.train.tokenizer import beside
 from pytest_ftloop.train.trackers import Tracked, reported, settings_to_report
+from pytest_ftloop.train.unfinished import Unfinished
 from pytest_ftloop.train.warm import check_shape
 
 if TYPE_CHECKING:
@@ -112,6 +113,10 @@ def run_lora(
     started = time.perf_counter()
     recorder = Recorder(task, settings, progress, pace, metric)
     with temporary_folder() as folder, quiet(), spared():
+        if adapter is not None:
+            here = environment(sft_config(settings, str(folder), task.locate), base.quantised_by)
+            recorder.resume(Unfinished.of(adapter.name, settings, task, metric, here, started))
+            started -= recorder.seconds_before
         attempt = Attempt(
             base, task, settings, str(folder), recorder, adapter, base_eval_loss, tracked
         )
@@ -124,6 +129,8 @@ def run_lora(
                 where=task.locate("training"),
                 cure="A single example does not fit into memory: use a smaller model or precision.",
             ) from None
+        if recorder.unfinished is not None:
+            recorder.unfinished.remove()
     return run
 
 
@@ -166,8 +173,12 @@ class Attempt:
             stage.is_now("measuring the untrained base")
             recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
-                self.untrained = measured_base(trainer, evaluator, task, prepared, progress)
+                self.untrained = recorder.untrained or measured_base(
+                    trainer, evaluator, task, prepared, progress
+                )
+                recorder.untrained = self.untrained
                 self.base_eval_loss = token_mean_loss(self.untrained.examples)
+            trainer._total_train_tokens = recorder.tokens_before  # of the steps that are not made
 
             # A training that leaves them as they are is a wiring fault (`adapter_moved`).
             first_weights = trainable_weights(trainer.model)
@@ -230,6 +241,7 @@ class Attempt:
                     steps=trainer.state.global_step,
                     tokens=int(trainer._total_train_tokens),
                     device_memory_mib=memory,
+                    resumed_at=recorder.resumed_at,
                 )
                 return Run(training, evaluation, cost, here, hash_, not_saved)
 

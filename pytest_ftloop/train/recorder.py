@@ -15,12 +15,20 @@ from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.core.metrics import token_accuracy, token_mean_loss
 from pytest_ftloop.core.progress import Progress
-from pytest_ftloop.core.records import EvalPoint, ExampleResult, Settings, StepLog
+from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings, StepLog
 from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.train.early_end import Pace, Watch
 from pytest_ftloop.train.prepare import Prepared
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.train_losses import TrainLosses
+from pytest_ftloop.train.unfinished import (
+    BEST,
+    CHECKPOINT,
+    FORMAT,
+    Point,
+    Unfinished,
+    candidate_file,
+)
 
 DEFAULT_EVAL_STEPS = 10
 """Steps between evaluation points if `eval_strategy: steps` has no `eval_steps`, as in trl."""
@@ -47,8 +55,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     """Observes a run: evaluates at its points, keeps the best adapter, ends a hopeless run.
 
     At every evaluation point the trainer writes a checkpoint with adapter, optimiser and random
-    states; from the last one a run continues after it ran out of memory. Five of the ten methods
-    are called by the trainer.
+    states; from the last one a run continues after it ran out of memory, and in another process
+    after it was killed (`unfinished`). Five methods are called by the trainer.
     """
 
     def __init__(
@@ -73,7 +81,31 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.ended_early = ""
         self.checkpoint: str | None = None
         self.resume_step = 0
+        self.resumed_at = 0
+        self.is_halved = False
+        self.seconds_before, self.tokens_before = 0.0, 0
+        self.unfinished: Unfinished | None = None
+        self.untrained: BaseResults | None = None
         self.train_losses = TrainLosses()
+
+    def resume(self, unfinished: Unfinished) -> None:
+        """Keep this run's points there, and go on from the one that a killed run has left."""
+        self.unfinished = unfinished
+        point = unfinished.point()
+        if point is None:
+            return
+        self.checkpoint = str(unfinished.folder / CHECKPOINT)
+        self.resume_step = self.resumed_at = point.step
+        self.seconds_before, self.tokens_before = point.seconds, point.tokens
+        self.evals, self.best, self.best_step = list(point.evals), point.best, point.best_step
+        self.best_weights = unfinished.weights(BEST) if point.best_step else {}
+        self.candidates = {
+            step: Candidate(loss, results, unfinished.weights(candidate_file(step)))
+            for step, (loss, results) in point.candidates.items()
+        }
+        self.train_losses.restore(point.passes)
+        self.untrained = point.untrained
+        self.progress.working(f"going on from step {point.step}, where a run was interrupted")
 
     def watch_run(
         self, trainer: SFTTrainer, evaluator: Evaluator, prepared: Prepared
@@ -96,6 +128,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Choose the evaluation points, now that the trainer knows the number of steps."""
         self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
         self.compared = spread(sorted(self.points), MOST_CANDIDATES)
+        for log in state.log_history:  # of the steps before the checkpoint
+            if (step := step_log(log)) is not None:
+                self.watch.see(step)
 
     def on_step_begin(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
@@ -125,9 +160,34 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Remember the checkpoint, for an attempt after this one."""
+        """Remember the checkpoint, for an attempt or a process after this one."""
         self.checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.resume_step = state.global_step
+        trainer = self.trainer()
+        if trainer is not None:
+            self.tokens_before = int(trainer._total_train_tokens)
+        # Not with half the batch, which a process after this one would not begin with; nor a run
+        # that is ended early here, which is not to go on from here.
+        if self.unfinished is not None and not self.is_halved and not self.ended_early:
+            files = {candidate_file(s): c.weights for s, c in self.candidates.items()}
+            if self.best_step:
+                files[BEST] = self.best_weights
+            self.unfinished.keep(self._point(), Path(self.checkpoint), files)
+
+    def _point(self) -> Point:
+        """What was observed until the checkpoint."""
+        return Point(
+            format=FORMAT,
+            step=self.resume_step,
+            seconds=self.seconds_before,
+            tokens=self.tokens_before,
+            evals=tuple(self.evals),
+            best_step=self.best_step,
+            best=self.best,
+            candidates={s: (c.eval_loss, c.results) for s, c in self.candidates.items()},
+            passes=self.train_losses.passes(),
+            untrained=self.untrained,
+        )
 
     def on_log(
         self,
@@ -180,7 +240,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         control.should_log = should_log
 
     def rewind(self) -> None:
-        """Forget everything after the checkpoint, which the next attempt trains again."""
+        """Forget everything after the checkpoint, which the next attempt trains again, halved."""
+        self.is_halved = True
         self.evals = [point for point in self.evals if point.step <= self.resume_step]
         if self.best_step > self.resume_step:
             self.best_step, self.best, self.best_weights = 0, (), {}

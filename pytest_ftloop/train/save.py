@@ -9,6 +9,7 @@ from trl import SFTTrainer
 
 from pytest_ftloop.core.cache import adapter_hash
 from pytest_ftloop.core.files import replacing
+from pytest_ftloop.core.sums import write_sums
 
 
 def save_adapter(trainer: SFTTrainer, folder: Path) -> tuple[str, str]:
@@ -20,6 +21,7 @@ def save_adapter(trainer: SFTTrainer, folder: Path) -> tuple[str, str]:
         with replacing(folder) as making:
             trainer.model.save_pretrained(str(making))
             trainer.processing_class.save_pretrained(str(making))
+            write_sums(making)
         return adapter_hash(folder), ""
     except (OSError, SafetensorError, RuntimeError) as error:  # torch's own writer raises the last
         said = getattr(error, "strerror", None) or str(error).partition("\n")[0]

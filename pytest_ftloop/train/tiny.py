@@ -20,6 +20,7 @@ from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.recipe import RECIPE, Recipe, corpus, recipe_id
+from pytest_ftloop.core.sums import damaged_file, write_sums
 
 END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -33,18 +34,25 @@ CHAT_TEMPLATE = (
 def tiny_folder(progress: Progress, recipe: Recipe = RECIPE) -> Path:
     """The folder of the embedded model, which is built first if the cache lacks it.
 
-    If several processes need it at once, one builds it and the others wait.
+    One that is damaged is built again. If several processes need it at once, one builds it and the
+    others wait.
     """
     folder = cache_folder() / "tiny" / recipe_id(recipe)
-    if (folder / "config.json").is_file():
+    if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not (folder / "config.json").is_file():  # else another process built it meanwhile
+        if not _is_whole(folder):  # else another process built it meanwhile
             with replacing(folder) as making:
                 making.mkdir()
                 build(making, progress, recipe)
+                write_sums(making)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the model is there as it was built: one bit in it moves all losses."""
+    return (folder / "config.json").is_file() and not damaged_file(folder)
 
 
 def build(folder: Path, progress: Progress, recipe: Recipe = RECIPE) -> None:

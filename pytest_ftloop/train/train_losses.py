@@ -78,6 +78,20 @@ class TrainLosses:
         self._copy()
         self._seen = [seen for seen in self._seen if seen.step < step]
 
+    def passes(self) -> tuple[tuple[int, str, float, int, int], ...]:
+        """What was collected so far, as plain values."""
+        self._copy()
+        return tuple(
+            (seen.step, seen.key.hex(), seen.loss, seen.tokens, seen.correct) for seen in self._seen
+        )
+
+    def restore(self, passes: Iterable[tuple[int, str, float, int, int]]) -> None:
+        """Go on from what `passes` has given."""
+        self._seen = [
+            _Pass(step, bytes.fromhex(key), loss, tokens, correct)
+            for step, key, loss, tokens, correct in passes
+        ]
+
     def courses(self, examples: Iterable[Example]) -> tuple[TrainedExample, ...]:
         """The losses of each example that was trained on, in the order of steps."""
         self._copy()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.sums import damaged_file
 from pytest_ftloop.data.identity import model_identity, split_revision
 
 _HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
@@ -63,12 +64,13 @@ def _tiny(recipe: str) -> BaseModel:
         "itself. adapter_config.json names its folder on the machine that exported this adapter; "
         "other machines have another folder."
     )
-    there = (folder / "config.json").is_file()
-    return BaseModel(
-        str(folder),
-        description,
-        problem="" if there else f"the embedded model is not in this machine's cache ({folder})",
-    )
+    problem = ""
+    if not (folder / "config.json").is_file():
+        problem = f"the embedded model is not in this machine's cache ({folder})"
+    elif damaged := damaged_file(folder):
+        problem = f"the embedded model in this machine's cache is damaged ({folder / damaged}): "
+        problem += "the next training builds it again"
+    return BaseModel(str(folder), description, problem=problem)
 
 
 def _folder(identity: str, trained_on: str, loop_folder: Path | None) -> BaseModel:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, load_peft_weights
 from transformers import PreTrainedModel
 
-from pytest_ftloop.core.cache import ADAPTER_CONFIG
+from pytest_ftloop.core.cache import adapter_config
 from pytest_ftloop.core.errors import ConfigError, Locate
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.task import INIT_FROM, Start
@@ -49,7 +48,7 @@ def check_shape(lora: LoraConfig, start: Start, base: str, locate: Locate) -> No
     `base` is the loop's model as it names it.
     """
     assert start.folder is not None
-    saved: Mapping[str, Any] = json.loads((start.folder / ADAPTER_CONFIG).read_text("utf-8"))
+    saved: Mapping[str, Any] = adapter_config(start.folder) or {}
     kind = str(saved.get("peft_type", "LORA"))
     if kind != "LORA":
         raise _differs("", f"wanted a LoRA adapter, found {kind} in {start.of}", locate)

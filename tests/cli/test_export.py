@@ -16,6 +16,7 @@ import yaml
 from pytest_ftloop.cli import main
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.records import Judgement
+from pytest_ftloop.core.sums import write_sums
 from pytest_ftloop.data.identity import model_identity
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
@@ -380,6 +381,46 @@ def test_target_that_is_a_file(case: Any, capsys: Capture) -> None:
     assert "x: wanted a folder to write into, found a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer_config.json"])
+def test_a_damaged_adapter_is_not_exported(case: Any, capsys: Capture, name: str) -> None:
+    """The log has the hash of its weights only: a wrong alpha in its config is as bad."""
+    made = case()
+    adapter = made.adapter()
+    write_sums(adapter)
+    assert 0 == main(["export"])
+    assert "sha256.json" not in names(made.made)
+    (adapter / name).write_text((adapter / name).read_text().replace("}", " }"))
+    before = names(made.folder)
+    assert 2 == main(["export", "-o", "again"])
+    assert f"is damaged: {name} in this machine's cache is not" in capsys.readouterr().err
+    assert before == names(made.folder)
+
+
+def test_a_damaged_embedded_model_is_not_merged(case: Any, capsys: Capture) -> None:
+    """The adapter was not trained on that."""
+    made = case()
+    made.adapter()
+    folder = made.embedded()
+    write_sums(folder)
+    (folder / "model.safetensors").write_text("{]")
+    assert 2 == main(["export", "--merged"])
+    err = " ".join(capsys.readouterr().err.split())
+    assert "the embedded model in this machine's cache is damaged" in err
+    assert "the next training builds it again" in err
+
+
+def test_an_export_that_was_killed_comes_back(case: Any) -> None:
+    """Killed as it took the place of another one, the next finds the old one there."""
+    made = case()
+    made.adapter()
+    main(["export"])
+    made.made.rename(made.folder / f".{made.made.name}.999999999.1.old")
+    (made.folder / f".{made.made.name}.999999999.1.tmp").mkdir()
+    assert 2 == main(["export"])  # it exists
+    assert [] == [name for name in names(made.folder) if name.startswith(".")]
+    assert (made.made / "adapter_config.json").is_file()
+
+
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_half_an_export_is_never_left(
@@ -521,3 +562,19 @@ def test_only_the_loop_file_trusts_a_models_code(
         file.write(f"training: {{{stated}}}\n")
     assert 0 == main(["export", "last", "--merged", "--force"])
     assert [False, trusted] == told
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 9999, "version https://git-lfs"])
+def test_a_damaged_configuration_in_the_cache_is_told(
+    case: Any, capsys: Capture, content: str
+) -> None:
+    """It is one line with what to do, and nothing is exported."""
+    made = case()
+    made.embedded()
+    (made.adapter() / "adapter_config.json").write_text(content)
+    assert 2 == main(["export", "-o", "made"])
+    said = capsys.readouterr().err
+    assert "the adapter in this machine's cache is damaged (adapter_config.json can't be" in said
+    assert "pytest --ftloop-retrain" in said
+    assert "Traceback" not in said
+    assert not (made.folder / "made").exists()

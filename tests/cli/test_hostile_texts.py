@@ -72,7 +72,9 @@ def test_data_and_settings(loops: Loops, capsys: Capture) -> None:
         text = (loops.root / "x.ftloop.yaml").read_text()
         gates = f"gates:\n  regression: {{}}\n  {json.dumps(f'pass_rate[{TAG}]')}: '>= 0.99'\n"
         text = text.replace("gates: {regression: {}}\n", gates)
-        text = text.replace("lora: {", f"lora: {{{YAML}: {YAML}, modules: [{YAML}], ")
+        text = text.replace(
+            "lora: {", f"lora: {{alpha_pattern: {{{YAML}: {YAML}}}, modules_to_save: [{YAML}], "
+        )
         loops.put("x.ftloop.yaml", text)
         loops.train()
         loops.commit()

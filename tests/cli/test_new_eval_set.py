@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_ftloop.log import ImprovementLog
+from tests.loop.loop_cases import forge
 from tests.loops import BETTER, SAME, WORSE
 
 if TYPE_CHECKING:
@@ -41,6 +43,21 @@ def test_first_the_eval_set_then_the_training(
     found, out, _ = gate(base)
     assert (code, True) == (found, f"regression: {kind} against" in out)
     assert "measured as now" in out
+
+
+def test_an_edited_record_takes_no_baselines_place(loops: Loops, gate: Gate) -> None:
+    """A worse figure in it would let a worse candidate pass."""
+    base = loops.version()
+    replace_rows(loops)
+    loops.train()
+    bridge = loops.log().iterations()[-1]
+    folder = loops.root / "improvement_log/x"
+    record, *_ = ImprovementLog(folder).files(bridge)
+    forge(record, (f"  eval_loss: {bridge.metrics['eval_loss']}", "  eval_loss: 9.0"))
+    loops.commit()
+    train_at(loops, WORSE)
+    code, _, err = gate(base)
+    assert (3, True) == (code, "it says eval_loss 9.0, its table of examples" in err)
 
 
 @pytest.mark.parametrize("rate", [BETTER, WORSE])

@@ -55,7 +55,7 @@ def test_schema_knows_peft_and_trl() -> None:
     from peft import LoraConfig
     from trl import SFTConfig
 
-    from pytest_ftloop.config.schema import REFUSED
+    from pytest_ftloop.config.old_names import REFUSED
     from pytest_ftloop.train.arguments import field_names
 
     schema = json.loads(json.dumps(loop_file_schema(), allow_nan=False))

@@ -101,8 +101,8 @@ def test_stated_section_has_no_defaults_of_ours(read: Any) -> None:
 def test_values_are_plain(read: Any) -> None:
     """Settings are plain Python values, whatever the YAML library's own types are."""
     config = read(
-        DATA + "training: {a: &a true, b: *a, c: &c 1.50, d: *c, e: 0x10, f: 'x', g: [1, {h: ~}],"
-        " i: 2024-01-01, j: 1_000, k: no, l: .5, m: 1e3}\n"
+        DATA + "training: {dataset_kwargs: {a: &a true, b: *a, c: &c 1.50, d: *c, e: 0x10, f: 'x',"
+        " g: [1, {h: ~}], i: 2024-01-01, j: 1_000, k: no, l: .5, m: 1e3}}\n"
     )
     assert {
         "a": True,
@@ -117,7 +117,7 @@ def test_values_are_plain(read: Any) -> None:
         "k": "no",
         "l": 0.5,
         "m": 1000.0,
-    } == config.settings.training
+    } == config.settings.training["dataset_kwargs"]
 
     def kinds(value: Any) -> set[type]:
         inner = value.values() if isinstance(value, dict) else value

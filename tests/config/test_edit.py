@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_ftloop.config import edit
+from pytest_ftloop.config import edit, loop_yaml
 from pytest_ftloop.config.edit import changes, with_settings
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
@@ -30,13 +30,13 @@ QUICKSTART = Path(__file__).parents[2] / "examples/quickstart/sentiment.ftloop.y
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
+def read() -> Read:
     """The settings of a loop file's text, by the reader that the loop itself uses."""
-    path = tmp_path_factory.mktemp("loop") / WHERE
 
     def settings_of(text: str) -> Settings:
-        path.write_bytes(text.encode())
-        return read_loop_file(path).settings
+        values, _ = loop_yaml.parse(text, WHERE)
+        defaults = {"lora": DEFAULT_LORA, "training": DEFAULT_TRAINING}
+        return Settings(**{group: values.get(group, of) for group, of in defaults.items()})
 
     return settings_of
 
@@ -317,9 +317,14 @@ def test_missing_section_by_hand() -> None:
         (DATA + "---\n" + DATA, "2: not YAML: but found another document"),
     ],
 )
-def test_file_that_can_not_be_read(read: Read, text: str, message: str) -> None:
+def test_file_that_can_not_be_read(tmp_path: Path, text: str, message: str) -> None:
     """A file that is no loop file any more is refused in the words of the loop's own reader."""
     refusals = []
+
+    def read(text: str) -> Settings:
+        Path(tmp_path, WHERE).write_bytes(text.encode())
+        return read_loop_file(Path(tmp_path, WHERE)).settings
+
     for reads in (lambda: with_settings(text, Settings({"a": 2}, {}), WHERE), lambda: read(text)):
         with pytest.raises(ConfigError) as caught:
             reads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from pytest_ftloop.core.records import Settings
 
 
 def loop(**training: Any) -> LoopConfig:
-    """A loop file with these arguments of SFTConfig."""
-    values = {"data": {"train": "t.jsonl", "eval": "e.jsonl"}, "training": training}
-    return checked(values, {}, folder=Path(), source="x.ftloop.yaml", name="x")
+    """A loop file with these arguments of SFTConfig, whether or not that accepts them."""
+    values = {"data": {"train": "t.jsonl", "eval": "e.jsonl"}, "training": {}}
+    config = checked(values, {}, folder=Path(), source="x.ftloop.yaml", name="x")
+    return replace(config, settings=Settings({}, training))
 
 
 def decided(config: LoopConfig, **training: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.config.gates import Gate, check_tags, parse_gate
+from pytest_ftloop.config.gates import Gate, parse_gate
+from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.metrics import METRICS
 from pytest_ftloop.gate.thresholds import GateResult, check_gates
@@ -279,3 +280,17 @@ def test_check_tags_without_any() -> None:
     """Where nothing is tagged, that is said."""
     with pytest.raises(ConfigError, match="No eval example has a tag"):
         check_tags([Gate("pass_rate[a]", ">=", 0.5)], [], "s.yaml")
+
+
+def test_check_tags_names_the_columns() -> None:
+    """All gates on unknown tags are told at once; without a near tag, where tags come from."""
+    gates = [Gate("pass_rate[zzz]", ">=", 0.5, 4), Gate("eval_loss[yyy]", "<=", 3.0, 5)]
+    columns = ["id", "prompt", "completion", "label", "topic"]
+    with pytest.raises(ConfigError) as caught:
+        check_tags(gates, ["new", "old"], "s.yaml", tagged_by=["label"], columns=columns)
+    assert (
+        "s.yaml:4: gate pass_rate[zzz]: no eval example is tagged 'zzz'\n"
+        "  The tags: new, old. Tags are read from label (data.tags). Further columns: topic; "
+        "data: {tags: topic} reads one.\n"
+        "s.yaml:5: gate eval_loss[yyy]: no eval example is tagged 'yyy'\n" in str(caught.value)
+    )

@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "key like no other": (
         DATA + "xyz: 3\n",
         2,
-        "unknown key 'xyz'\n  Valid names: data, gates, loop, lora, metrics, model, name, scor",
+        "unknown key 'xyz'\n  Valid names: tokenizer, data, gates, loop, lora, metrics, model,",
     ),
     "key that is no text": (DATA + "1: 2\n", 2, "unknown key '1'\n  Valid names: "),
     "key that is a list": (DATA + "? [a, b]\n: c\n", 2, "wanted text as a key, found a sequence"),
@@ -71,6 +71,21 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         "training.seed: wanted a whole number, found '7'",
     ),
     "no seed": (DATA + "training: {seed: null}\n", 2, "training.seed: wanted a whole number"),
+    "argument of training at the top": (
+        DATA + "learning_rate: 1e-4\n",
+        2,
+        "unknown key 'learning_rate'\n  It is an argument of SFTConfig: write it under training.",
+    ),
+    "old argument at the top": (
+        DATA + "epochs: 3\n",
+        2,
+        "unknown key 'epochs'\n  It belongs under training. Write num_train_epochs.",
+    ),
+    "key of another section": (
+        DATA + "loop:\n  scorer: exact\n",
+        3,
+        "unknown key 'scorer' in loop\n  It is a key of scoring: write it there.",
+    ),
     "no data": (
         "model: gpt2\n",
         1,

@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
+from pytest_ftloop.core import git
 from pytest_ftloop.core.git import Repository
 from tests.core.git_cases import ROOT, refused
 from tests.gitfakes import GitRepo
@@ -106,6 +108,22 @@ class TestContaining:
         assert made.root == Repository.containing(inner).root
         shutil.rmtree(inner / ".git")
         assert repo.root == Repository.containing(inner).root
+
+    def test_is_asked_once(self, repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of fifty folders of one repository git is asked once; in .git it has no files still."""
+        asked: list[tuple[str, ...]] = []
+        ask = git._git
+
+        def counted(folder: Path, *arguments: str, **how: Any) -> Any:
+            asked.append(arguments)
+            return ask(folder, *arguments, **how)
+
+        monkeypatch.setattr(git, "_git", counted)
+        for number in range(50):
+            (folder := repo.root / f"loop-{number}").mkdir()
+            assert repo.root == Repository.containing(folder).root
+        assert [("rev-parse", "--show-toplevel")] == asked
+        refused("no-repository", Repository.containing, repo.root / ".git" / "hooks")
 
     def test_no_git(self, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the git program: says so, and to install it."""

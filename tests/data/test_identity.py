@@ -21,6 +21,7 @@ from pytest_ftloop.data.identity import (
     model_identity,
     scoring_identity,
 )
+from tests.torture.kills import flipped, torn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,6 +220,21 @@ def test_digest_of_a_folder_is_remembered(
     os.utime(weights, (1, 1))
     assert one == model_identity("model", tmp_path)
     assert weights in opened
+
+
+def test_a_damaged_digest_is_made_again(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wrong bit of what is remembered would be another model."""
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
+    write("model/model.safetensors", b"\x00" * 100)
+    one = model_identity("model", tmp_path)
+    (memo,) = (tmp_path / "cache/digests").iterdir()
+    whole = memo.read_bytes()
+    for damaged in (*flipped(whole, 8), *torn(whole, 4)):
+        memo.write_bytes(damaged)
+        assert one == model_identity("model", tmp_path)
+        assert whole == memo.read_bytes()
 
 
 def in_place(file: Path, content: bytes) -> None:

@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.core.data_changes import RowEdit
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.data.examples import load
-from pytest_ftloop.data.row_changes import row_changes, rows_of_examples, rows_of_results
+from pytest_ftloop.data.row_changes import (
+    data_change,
+    row_changes,
+    rows_of_examples,
+    rows_of_results,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -85,3 +91,16 @@ def test_another_question_under_the_same_id() -> None:
     after = with_(1, prompt="other", completion=" other")
     old, new = (load(rows, "eval", Path(), Columns()).examples for rows in (ROWS, after))
     assert "4 rows: 1 edited" == row_changes(rows_of_examples(old), rows_of_examples(new))
+
+
+def test_rows_before_and_after() -> None:
+    """Up to three rows are shown, one of each kind in turn, each with its text before and after."""
+    after = [*with_(1, completion=" other")[1:], {"id": "n", "prompt": "n", "completion": " n"}]
+    old, new = (load(rows, "eval", Path(), Columns()).examples for rows in (ROWS, after))
+    change = data_change("train", rows_of_examples(old), rows_of_examples(new))
+    assert "4 rows: 1 added, 1 removed, 1 relabelled" == change.text
+    assert [
+        RowEdit("relabelled", "r1", "p1", "c1", "other"),
+        RowEdit("removed", "r0", "p0", "c0", ""),
+        RowEdit("added", "n", "n", "", "n"),
+    ] == list(change.edits)

@@ -129,6 +129,20 @@ class TestUnderfit:
         """With the base and one point, a train loss that clearly falls to the end decides."""
         assert underfit(evidence([5 - 0.02 * n for n in range(100)], (3.0,))).kind == "underfit"
 
+    @pytest.mark.parametrize(
+        ("evals", "said"),
+        [
+            ((3.0,), "from step 0 to 100 the eval loss fell from 5.000 to 3.000"),
+            ((4.5, 3.0), "from step 50 to 100 the eval loss fell from 4.500 to 3.000"),
+            ((4.5, 4.0, 3.5, 3.0), "from step 75 to 100 the eval loss fell from 3.500 to 3.000"),
+        ],
+    )
+    def test_states_measured_figures_only(self, evals, said):
+        """Before the last quarter it names an evaluation point, never a value between two."""
+        found = underfit(evidence([5 - 0.02 * n for n in range(100)], evals))
+        assert said in found.message
+        assert {found.evidence["eval_first"], found.evidence["eval_last"]} <= {5.0, *evals}
+
     def test_one_point_with_flat_train(self):
         """With the base and one point, a flat end of the train loss says converged."""
         assert None is underfit(evidence(DECAY, (0.2,)))

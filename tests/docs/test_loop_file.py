@@ -166,7 +166,7 @@ def test_default_settings() -> None:
 
 def test_refused_settings() -> None:
     """All refused settings, and those that only the loop reads, are named."""
-    from pytest_ftloop.config.schema import REFUSED
+    from pytest_ftloop.config.old_names import REFUSED
     from pytest_ftloop.train.arguments import OWN
 
     assert {f"training.{name}" for name in REFUSED} == set(names(settings_tables()[1]))

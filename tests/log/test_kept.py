@@ -20,7 +20,7 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.log.records import iterations, seed_runs
-from tests.loop.loop_cases import config, contents
+from tests.loop.loop_cases import config, contents, forge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -397,6 +397,15 @@ def test_log_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (afresh(tmp_path) / "improvement_log").write_text("")
     with pytest.raises(LogError, match="can't be written"):
         run(config(tmp_path, iterations=1))
+
+
+def test_settings_that_were_not_asked_for(tmp_path: Path, kept: Path) -> None:
+    """The fingerprint of a kept record is only what it says: with other settings it is another."""
+    run(config(tmp_path, iterations=1))
+    (record,) = records(kept)
+    forge(record, ("learning_rate: 0.0002", "learning_rate: 0.0003"))
+    result, trainer = run(config(afresh(tmp_path), iterations=1))
+    assert (1, ()) == (len(trainer.runs), result.restored)
 
 
 def test_killed_while_keeping(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,6 +297,26 @@ def test_hostile_text_takes_no_time(long: str) -> None:
     assert 1 == len(read(long))
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("? " * 20_000 + "1\n", "wanted a text as key, found a list"),
+        ("{? {a: 1} : 2}\n", "wanted a text as key, found keys and values"),
+        (f"a: {'9' * 301}\n", "a: wanted a number of at most 300 digits, found 301"),
+        (f"a: [{'9' * 301}]\n", "a[0]: wanted a number of at most 300 digits, found 301"),
+        (f"a: {'1:' * 100_000}1\n", "a: wanted a number of at most 300 digits, found 200001"),
+        (f"a:\n- [1, {'9' * 301}]\n", "a[0][1]: wanted a number of at most 300 digits, found 301"),
+        ("a: [" + "1," * 200_000 + "]\n", "wanted at most 200000 values, found more"),
+    ],
+)
+def test_bounded(text: str, why: str) -> None:
+    """Keys in keys, digits and values are bounded in each shape, and the key is told."""
+    for written in (text, f"# not as we write it\n{text}"):
+        with pytest.raises(TextError) as caught:
+            read(written)
+        assert caught.value.why in (why, why.replace("a list", "keys and values"))
+
+
 def test_message_is_one_short_line() -> None:
     """Whatever a key holds: terminals and workflows read it."""
     key = "\\e[31m\\n::error::" + "x" * 1000

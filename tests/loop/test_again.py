@@ -128,6 +128,18 @@ def test_a_training_file_of_another_version_counts_as_absent(tmp_path: Path) -> 
     assert not logged.whole
 
 
+def test_a_damaged_training_file_counts_as_absent(tmp_path: Path) -> None:
+    """One wrong digit in it would be taken for a figure."""
+    best = run(tmp_path, Adapters()).best
+    file = training_file(best.weights)
+    text = file.read_text()
+    assert '"seconds": 1.0' in text
+    file.write_text(text.replace('"seconds": 1.0', '"seconds": 1.00001'))
+    kept = trained_of(best)
+    assert kept is not None
+    assert not kept.whole
+
+
 def test_a_whole_chain_is_evaluated_again(tmp_path: Path) -> None:
     """Its decisions lead to the same settings, whose weights are known, too."""
     old = run(tmp_path, Adapters(), loop={"iterations": 3, "patience": 9})

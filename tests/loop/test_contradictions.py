@@ -105,7 +105,7 @@ def test_forged_seed_run(tmp_path: Path, key: str) -> None:
 def test_rounded_settings_are_sound(tmp_path: Path) -> None:
     """A record rounds settings, the fingerprint of the loop file's own does not."""
     odd: dict[str, Any] = {
-        "training": {"learning_rate": 0.000123456789, "seed": 7, "warmup_ratio": 0.0333333333333},
+        "training": {"learning_rate": 0.000123456789, "seed": 7, "warmup_steps": 0.0333333333333},
         "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0123456789},
         "loop": {"iterations": 3, "patience": 9, "seeds": 2},
     }

@@ -271,16 +271,16 @@ MISTAKES = [
     real_mistake(
         "no such module", "16}", "16, target_modules: [q_proj]}", "x.ftloop.yaml:2: ", "c_attn"
     ),
-    real_mistake(
+    loop_mistake(
         "unknown lora argument", "lora_alpha", "lora_alhpa", "x.ftloop.yaml:2: ", "'lora_alpha'"
     ),
-    real_mistake(
+    loop_mistake(
         "unknown training argument", "num_train", "num_tarin", "x.ftloop.yaml:3: ", "'num_train_"
     ),
-    real_mistake(
+    loop_mistake(
         "kind of argument", "2.0e-4", "fast", "x.ftloop.yaml:3: training.learning_rate: wanted"
     ),
-    real_mistake(
+    loop_mistake(
         "loop's own argument", "2.0e-4", "1.0, do_eval: true", "x.ftloop.yaml:3: training.do_ev"
     ),
     real_mistake(

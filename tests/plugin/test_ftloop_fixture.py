@@ -203,7 +203,7 @@ def test_score_hook(project: Project) -> None:
         "import pytest\n\n@pytest.hookimpl(trylast=True)\n"
         "def pytest_ftloop_score(output, expected):\n    return expected == 'answer 0'\n",
     )
-    result = project.run("--ftloop", "--ftloop-iterations=1")
+    result = project.run("--ftloop", "-v", "--ftloop-iterations=1")
     assert 1 == len(project.trained())
     result.stdout.fnmatch_lines(["x: 1 iteration (1 trained, *, pass_rate 100.0%*"])
 
@@ -233,7 +233,7 @@ def test_scorer_beside_the_loop_file(project: Project) -> None:
         ("bool(example['prompt'] == 'what is 0?')", "1 evaluated again", "20.0%"),
     ):
         project.write("deep/my_scorer.py", scorer.format(answer))
-        result = project.run("--ftloop", "--ftloop-iterations=1")
+        result = project.run("--ftloop", "-v", "--ftloop-iterations=1")
         result.stdout.fnmatch_lines([f"x: 1 iteration ({done}*, pass_rate {rate}*"])
     assert 1 == len(project.trained())
 

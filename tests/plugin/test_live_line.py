@@ -15,7 +15,7 @@ import pytest
 
 from pytest_ftloop.core.progress import ToldOnce
 from pytest_ftloop.report.escape import columns_of
-from pytest_ftloop.report.live import CLEAR, EVERY_S, LiveLine, StayingLines
+from pytest_ftloop.report.live import BEAT_S, CLEAR, EVERY_S, LiveLine, StayingLines
 from tests.fakes import fake_finding
 from tests.plugin.conftest import EVAL, TRAIN
 from tests.processes import LONG_S
@@ -313,3 +313,35 @@ def test_findings_of_the_data_on_a_terminal(project: Project) -> None:
     code, received = run_on_a_terminal(project)
     assert 0 == code, received
     assert sum(line.startswith("ftloop x: warning leak:") for line in shown(received)) == 1
+
+
+AT_WORK = [("seed 43", "12/40 loss 1.234"), ("seed 44", "preparing")]
+
+
+def test_line_of_workers() -> None:
+    """One line shows what all workers are doing, cut to the screen, ten times a second at most."""
+    screen = Screen()
+    line = screen.line()
+    line.together("x", AT_WORK, 2)
+    line.together("x", [], 0)
+    screen.now += 2 * EVERY_S
+    line.together("x", AT_WORK[:1], 0)
+    assert [
+        "x  2 at once  seed 43: 12/40 loss 1.234  seed 44: preparing  (2 waiting)",
+        "x  1 at once  seed 43: 12/40 loss 1.234",
+    ] == screen.texts()
+    narrow = Screen()
+    narrow.line(40).together("x", AT_WORK, 2)
+    assert columns_of(narrow.texts()[0]) < 40
+
+
+def test_heartbeat_of_workers() -> None:
+    """Where nothing is redrawn, a line a minute shows that workers are at work."""
+    written: list[str] = []
+    now = [100.0]
+    lines = StayingLines(written.append, 80, lambda: "test_x.py .", lambda: now[0])
+    for seconds in (1.0, BEAT_S, 1.0, BEAT_S):
+        now[0] += seconds
+        lines.together("x", AT_WORK, 0)
+    said = "x  2 at once  seed 43: 12/40 loss 1.234  seed 44: preparing\n"
+    assert 2 * [f"\n{said}test_x.py ."] == written

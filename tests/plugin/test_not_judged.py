@@ -106,8 +106,8 @@ def test_renamed_is_judged(committed: Project) -> None:
     """A renamed loop is compared with its old log, which then is judged."""
     (committed.path / "x.ftloop.yaml").rename(committed.path / "y.ftloop.yaml")
     committed.edit("y.ftloop.yaml", "1.0e-3", BETTER)
-    committed.run("--ftloop")
-    result = committed.run("--ftloop-replay")
+    committed.run("--ftloop", "-v")
+    result = committed.run("--ftloop-replay", "-v")
     assert 0 == result.ret
     assert "not judged" not in result.stdout.str()
     result.stdout.fnmatch_lines(["*y continues x: *"])

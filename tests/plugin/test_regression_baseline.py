@@ -31,7 +31,7 @@ def test_baseline_option(gated: Project) -> None:
     """--ftloop-baseline names the commit, and comes before the ini setting."""
     better_commit(gated)
     gated.write("pytest.ini", "[pytest]\nftloop_baseline = HEAD\n")
-    result = gated.run("--ftloop", "--ftloop-baseline", "HEAD~1")
+    result = gated.run("--ftloop", "-v", "--ftloop-baseline", "HEAD~1")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["regression: improved against HEAD~1 (*): eval_loss 1.6800 *"])
 
@@ -40,7 +40,7 @@ def test_baseline_setting(gated: Project) -> None:
     """The ini setting ftloop_baseline names the commit where the option does not."""
     better_commit(gated)
     gated.write("pytest.ini", "[pytest]\nftloop_baseline = HEAD~1\n")
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.stdout.fnmatch_lines(["regression: improved against HEAD~1 (*): eval_loss 1.6800 *"])
 
 
@@ -81,7 +81,7 @@ def in_clone(gated: Project, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_pull_request(in_clone: Any) -> None:
     """In a pull request the merge base is the standard, not what its target became since."""
-    done = in_clone(None, "--ftloop-replay", GITHUB_BASE_REF="main", GITHUB_ACTIONS="true")
+    done = in_clone(None, "--ftloop-replay", "-v", GITHUB_BASE_REF="main", GITHUB_ACTIONS="true")
     assert 0 == done.returncode, done.stdout
     assert re.search(
         r"^regression: unchanged against origin/main \([0-9a-f]{7}, merge base\): ",
@@ -115,13 +115,13 @@ def test_environment_changed(
     gates(gated, f"  regression: {rule}\n")
     monkeypatch.setenv("FAKE_DEVICE", "gpu")
     gated.rate(WORSE)
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     result.assert_outcomes(**{"passed" if passes else "failed": 1})
     result.stdout.fnmatch_lines(
         ["regression: not comparable against HEAD (*): environment changed (device cpu -> gpu)"]
     )
     if not passes:
-        result.stdout.fnmatch_lines(["what to do: pytest --ftloop-retrain-baseline trains *"])
+        result.stdout.fnmatch_lines(["  pytest --ftloop --ftloop-retrain-baseline x.ftloop.yaml"])
     assert ["x 0.0002"] == gated.trained()
 
 
@@ -142,7 +142,7 @@ def test_same_settings_with_another_seed(gated: Project, monkeypatch: pytest.Mon
     """Another seed is a comparison of two runs, of which none stands on both sides."""
     monkeypatch.setenv("FAKE_NOISE", "0.2")
     gated.edit("x.ftloop.yaml", "num_train_epochs: 2", "num_train_epochs: 2, seed: 43")
-    result = gated.run("--ftloop")
+    result = gated.run("--ftloop", "-v")
     assert [42, 44, 45] == sorted({42, *(run.seed for run in log_of(gated).seed_runs())})
     result.stdout.fnmatch_lines(["  *  eval_loss *1.6800 *1.7333 *+0.0533 *"])
 

@@ -32,17 +32,17 @@ def test_restored(project: Project) -> None:
 
     The log is the same to the byte.
     """
-    project.run("--ftloop")
+    project.run("--ftloop", "-v")
     before, trained = project.log(), project.trained()
     lose_log(project)
-    result = project.run("--ftloop")
+    result = project.run("--ftloop", "-v")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
             "x: 3 iterations (3 restored), best 003-*",
             " =  1 *",
             "[*]=  3 *",
-            "[*]  best    =  restored, not trained",
+            "[*]  best   =  restored, not trained *",
             "  git add improvement_log/x",
         ]
     )
@@ -55,14 +55,14 @@ def test_restored(project: Project) -> None:
 
 def test_restored_and_trained(project: Project) -> None:
     """Where an earlier run was shorter, the terminal tells the two apart."""
-    project.run("--ftloop", "--ftloop-iterations", "2")
+    project.run("--ftloop", "-v", "--ftloop-iterations", "2")
     lose_log(project)
-    result = project.run("--ftloop")
+    result = project.run("--ftloop", "-v")
     result.stdout.fnmatch_lines(
         [
             "x: 3 iterations (1 trained, 1.0 s, 2 restored), best 003-*",
             "[*]+  3 *",
-            "[*]  best    +  trained now    =  restored, not trained",
+            "[*]  best   +  trained now   =  restored, not trained *",
         ]
     )
 

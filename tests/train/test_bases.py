@@ -66,6 +66,17 @@ def test_models_that_are_not_causal(tiny: Path, tmp_path: Path) -> None:
     assert "model" == str(error.where)
 
 
+def cut(path: Path, size: int) -> None:
+    """Keep the first bytes of a file."""
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def link(path: Path) -> None:
+    """Have a device without end in a file's place."""
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a model"])
 def test_an_adapter_is_named(tiny: Path, folder: Path, beside: bool) -> None:
     """A folder of an adapter names its base; one beside a model is not applied in silence."""
@@ -79,6 +90,30 @@ def test_an_adapter_is_named(tiny: Path, folder: Path, beside: bool) -> None:
         error = refused(str(folder))
         assert f"is a LoRA adapter, trained on {tiny}" in error.message
         assert f"model: {tiny}" in error.cure
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("model.safetensors", lambda path: cut(path, 0), "a header of 0 bytes in a file of 0"),
+        ("model.safetensors", lambda path: cut(path, 1000), "truncated?"),
+        ("model.safetensors", link, "it is a device or a pipe, not a file"),
+        ("config.json", lambda path: cut(path, 30), "it is not JSON, or not all of it (line 2)"),
+        ("config.json", lambda path: path.write_text("[]"), "it is not a JSON object"),
+        ("config.json", lambda path: path.write_text("[" * 9999), "wanted at most 64 levels"),
+        ("config.json", lambda path: path.write_bytes(b"\xff{}"), "it is not JSON"),
+        ("config.json", link, "it is a device or a pipe, not a file"),
+        ("tokenizer.json", lambda path: cut(path, 99), "it is not JSON, or not all of it"),
+        ("tokenizer_config.json", lambda path: path.write_text("null"), "it is not a JSON object"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, name: str, damage: Any, why: str) -> None:
+    """What was cut off, is of another kind or leads to a device is told by its name."""
+    damage(folder / name)
+    error = refused(str(folder))
+    assert f"{name} can't be read: " in error.message
+    assert why in error.message
+    assert "Restore the file" in error.cure
 
 
 def test_a_pointer_of_git_lfs(folder: Path) -> None:

@@ -24,6 +24,14 @@ from tests.fakes import fake_iteration
 SECRET = "hf_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7"
 WORD = "open-sesame"
 
+VALUES: tuple[Any, ...] = (
+    *(SECRET, [SECRET], {"x": SECRET}, {"token": WORD}, {"x": {"api_key": WORD}}),
+    *(f"https://me:{WORD}@host", f"HF_TOKEN={WORD}", f"Authorization: Basic {WORD}"),
+    *({"headers": {"Authorization": WORD}}, {"env": {"WANDB_API_KEY": WORD}}),
+    *([{"token": WORD}], {"x": [{"y": {"password": WORD}}]}, {"url": f"https://me:{WORD}@host"}),
+)
+"""By form and by name; as a text, in a list, nested, in a list of mappings."""
+
 ARGUMENTS = [
     (group, field.name)
     for group, config in (("lora", LoraConfig), ("training", SFTConfig))
@@ -55,13 +63,14 @@ def kept(config: LoopConfig) -> str:
 @pytest.mark.parametrize(("group", "name"), ARGUMENTS)
 def test_no_argument_keeps_a_credential(group: str, name: str) -> None:
     """As a text, in a list, nested by its form and nested by its name: left out, or an error."""
-    for value in (SECRET, [SECRET], {"x": SECRET}, {"token": WORD}, {"x": {"api_key": WORD}}):
+    for value in VALUES:
         config = read_or_error(group, name, value)
         if isinstance(config, str):
             assert f"{group}.{name}" in config
             assert SECRET not in config
             continue
         assert SECRET not in kept(config)
+        assert f":{WORD}@" not in kept(config)
         assert WORD not in kept(config)
         assert value == getattr(config.with_credentials(config.settings), group)[name]
 

@@ -33,8 +33,8 @@ class TestHopeless:
     def test_far_behind(self) -> None:
         """Flat and far above the best at half time: ended, with both losses and what was saved."""
         assert (
-            "hopeless: the eval loss at step 50 of 100 was 5.000, the best iteration's by then "
-            "1.000; 50 steps were saved" == ended(5.0, 5.0)
+            "hopeless: the eval loss at step 50 of 100 was 5.000, the best iteration's "
+            "1.000 at step 50; 50 steps were saved" == ended(5.0, 5.0)
         )
 
     def test_not_before_half(self) -> None:
@@ -105,4 +105,4 @@ def test_finding() -> None:
     metrics = fake_metrics(5.0)
     found = [f for f in diagnose(Evidence.of(run, metrics, metrics, 5.0)) if f.kind == "hopeless"]
     assert [50] == [f.evidence["saved"] for f in found]
-    assert "the best iteration's by then 1.000; 50 steps were saved." in found[0].message
+    assert "the best iteration's 1.000 at step 50; 50 steps were saved." in found[0].message

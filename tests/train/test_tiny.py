@@ -15,6 +15,7 @@ from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.recipe import RECIPE, recipe_id
 from pytest_ftloop.train import tiny as module
 from pytest_ftloop.train.tiny import build, build_tokenizer, tiny_folder
+from tests.torture.kills import flipped
 
 pytestmark = pytest.mark.usefixtures("quietly")
 
@@ -67,6 +68,17 @@ def test_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         tiny_folder(Silent(), SHORT)
     assert [f"{recipe_id(SHORT)}.lock"] == [p.name for p in (tmp_path / "tiny").iterdir()]
+
+
+def test_a_damaged_model_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bit of its weights moves all losses: it is not trained on, but built as it was."""
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path))
+    weights = tiny_folder(Silent(), SHORT) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(next(flipped(whole[::-1]))[::-1])
+    assert whole != weights.read_bytes()
+    assert weights == tiny_folder(Silent(), SHORT) / "model.safetensors"
+    assert whole == weights.read_bytes()
 
 
 def _ask(cache: str) -> float:

@@ -1,0 +1,366 @@
+"""A training script's settings, read from its text without running it."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_ftloop.config import known_arguments
+from pytest_ftloop.config.arguments import mistakes
+from pytest_ftloop.core.errors import ConfigError
+
+KINDS = {
+    "LoraConfig": "lora",
+    "SFTConfig": "training",
+    "TrainingArguments": "training",
+    "SFTTrainer": "trainer",
+    "AutoModelForCausalLM.from_pretrained": "model",
+    "AutoTokenizer.from_pretrained": "tokenizer",
+}
+"""The calls that are read, by what they state."""
+
+NEW_NAMES = {
+    "evaluation_strategy": "eval_strategy",
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+    "max_seq_length": "max_length",
+    "no_cuda": "use_cpu",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "use_liger": "use_liger_kernel",
+    "warmup_ratio": "warmup_steps",
+}
+"""Old arguments of SFTConfig whose value is kept under a new name."""
+
+OF_THE_LOOP = frozenset({"output_dir", "task_type", "logging_steps", "logging_dir", "report_to"})
+"""Arguments that a loop sets or does without: they are left out without a word."""
+
+_OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a script states and the loop file does not: its line, what it is, and why."""
+
+    line: int
+    what: str
+    why: str
+
+
+@dataclass
+class FromScript:
+    """What was read of a script, and what was left out."""
+
+    model: str = ""
+    lora: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    left: list[Left] = field(default_factory=list)
+
+
+class _UnreadableError(Exception):
+    """A value that only a run of the script would give; the message says why."""
+
+
+def from_script(text: str, file: str) -> FromScript:
+    """The settings of a script. Raises `ConfigError` if it is not Python, or states none."""
+    from pytest_ftloop.core.errors import Location
+
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        where = Location(file, getattr(error, "lineno", None))
+        raise ConfigError(f"not Python: {error}", where=where) from None
+    reader = _Reader(tree)
+    try:
+        reader.read()
+    except RecursionError:
+        raise ConfigError("a name depends on itself", where=Location(file)) from None
+    if not any(kind in ("lora", "training", "trainer") for kind, _ in reader.calls):
+        raise ConfigError(
+            "found no LoraConfig, SFTConfig or SFTTrainer",
+            where=Location(file),
+            cure="Name the script that makes them.",
+        )
+    return reader.found
+
+
+class _Reader:
+    """Reads one script. Names count that are assigned once, wherever that is."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.found = FromScript()
+        self.names: dict[str, list[ast.expr]] = {}
+        self.options: dict[str, ast.expr | None] = {}
+        self.calls: list[tuple[str, ast.Call]] = []
+        self.changed: list[ast.Assign] = []
+        for node in ast.walk(tree):
+            self._note(node)
+
+    def _note(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    self.names.setdefault(target.id, []).append(node.value)
+                elif isinstance(target, ast.Attribute):
+                    self.changed.append(node)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            self.names.setdefault(node.target.id, []).append(node.value)
+            self.options[node.target.id] = node.value  # also a dataclass's default
+        elif isinstance(node, ast.Call):
+            name = _name(node.func)
+            if name == "add_argument" or name.endswith(".add_argument"):
+                self._note_option(node)
+            for known, kind in KINDS.items():
+                if name == known or name.endswith(f".{known}"):
+                    self.calls.append((kind, node))
+
+    def _note_option(self, call: ast.Call) -> None:
+        flags = [a.value for a in call.args if isinstance(a, ast.Constant)]
+        long = next((str(f) for f in flags if str(f).startswith("--")), "")
+        default = next((k.value for k in call.keywords if k.arg == "default"), None)
+        if long:
+            self.options[long.lstrip("-").replace("-", "_")] = default
+
+    def read(self) -> None:
+        """Read every call that states something, then what is assigned to its result."""
+        for kind, call in sorted(self.calls, key=lambda it: (it[0] == "trainer", it[1].lineno)):
+            if kind in ("lora", "training"):
+                self._settings(kind, call)
+            elif kind == "model":
+                self._model(call)
+            elif kind == "trainer":
+                self._trainer(call)
+        for node in self.changed:
+            self._assigned(node)
+        self.found.left.sort(key=lambda left: left.line)
+
+    def _settings(self, group: str, call: ast.Call) -> None:
+        if _name(call.func).endswith("TrainingArguments"):
+            why = "a loop takes SFTConfig, whose learning_rate is 2e-5 if none is stated, not 5e-5"
+            self._leave(call, "TrainingArguments", f"{why}, and which checkpoints activations")
+        for name, node in self._arguments(call):
+            self._set(group, name, node)
+
+    def _arguments(self, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+        """The keyword arguments of a call, those of `**name` too."""
+        for keyword in call.keywords:
+            if keyword.arg is not None:
+                yield keyword.arg, keyword.value
+                continue
+            try:
+                yield from self._dict(keyword.value)
+            except _UnreadableError as error:
+                self._leave(keyword.value, f"**{ast.unparse(keyword.value)}", str(error))
+
+    def _dict(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+        """The keys of a dict, each with its expression."""
+        if isinstance(node, ast.Name):
+            node = self._once(node)
+        if isinstance(node, ast.Call) and _name(node.func) == "dict" and not node.args:
+            yield from self._arguments(node)
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if key is None:
+                    yield from self._dict(value)
+                else:
+                    yield str(self._value(key)), value
+        else:
+            raise _UnreadableError("not a dict that is written out")
+
+    def _set(self, group: str, name: str, node: ast.expr) -> None:
+        if name in OF_THE_LOOP:
+            return
+        try:
+            value = self._value(node)
+        except _UnreadableError as error:
+            self._leave(node, f"{name}={ast.unparse(node)}", str(error))
+            return
+        if group == "training":
+            if name == "group_by_length":
+                name, value = "train_sampling_strategy", "group_by_length" if value else "random"
+            name = NEW_NAMES.get(name, name)
+        table = {"lora": known_arguments.Lora, "training": known_arguments.Training}[group]
+        from typing import get_type_hints
+
+        wrong = next(mistakes({name: value}, group, get_type_hints(table), lambda _: None), None)
+        if wrong is not None:
+            self._leave(node, f"{name}={ast.unparse(node)}", wrong.message)
+            return
+        getattr(self.found, group)[name] = value
+
+    def _model(self, call: ast.Call) -> None:
+        if call.args and not self.found.model:
+            self._named(call.args[0])
+        kwargs = {}
+        for name, node in self._arguments(call):
+            try:
+                kwargs["dtype" if name == "torch_dtype" else name] = self._value(node)
+            except _UnreadableError as error:
+                self._leave(node, f"{name}={ast.unparse(node)}", str(error))
+        kwargs.pop("device_map", None)
+        if kwargs:
+            self.found.training.setdefault("model_init_kwargs", {}).update(kwargs)
+
+    def _named(self, node: ast.expr) -> None:
+        try:
+            self.found.model = str(self._value(node))
+        except _UnreadableError as error:
+            self._leave(node, f"the model {ast.unparse(node)}", str(error))
+
+    def _trainer(self, call: ast.Call) -> None:
+        for name, node in self._arguments(call):
+            if name in ("train_dataset", "eval_dataset"):
+                self._data(name.partition("_")[0], node)
+            elif name == "model" and not self.found.model:
+                if not isinstance(node, ast.Name) or not self._is_model(node):
+                    self._named(node)
+            elif name not in ("model", "args", "peft_config", "processing_class", "tokenizer"):
+                self._leave(node, f"{name}={ast.unparse(node)}", "a loop has no such key")
+
+    def _is_model(self, name: ast.Name) -> bool:
+        return any(isinstance(v, ast.Call) for v in self.names.get(name.id, ()))
+
+    def _data(self, role: str, node: ast.expr) -> None:
+        try:
+            source, split = self._source(node, role)
+        except _UnreadableError as error:
+            self._leave(node, f"{role}_dataset={ast.unparse(node)}", str(error))
+            return
+        if split:
+            self.found.data["split"] = split
+        if not (split and role == "eval"):
+            self.found.data[role] = source
+
+    def _source(self, node: ast.expr, role: str) -> tuple[Any, dict[str, Any]]:
+        """The file or hub id that rows are loaded from, and how an eval set is split off."""
+        part = ""
+        if isinstance(node, ast.Subscript):
+            part, node = str(self._value(node.slice)), node.value
+        if isinstance(node, ast.Name):
+            node = self._once(node)
+            if isinstance(node, ast.Subscript):
+                return self._source(node, role)
+        if not isinstance(node, ast.Call):
+            raise _UnreadableError("not loaded by load_dataset")
+        name = _name(node.func)
+        method = name.rpartition(".")[2]
+        if method == "train_test_split" and isinstance(node.func, ast.Attribute):
+            stated = {k: self._value(v) for k, v in self._arguments(node)}
+            source, _ = self._source(node.func.value, "train")
+            fraction = stated.get("test_size", 0.25)
+            if not isinstance(fraction, float):
+                raise _UnreadableError(f"test_size={fraction} is a number of rows, not a share")
+            return source, {"fraction": fraction, "seed": stated.get("seed") or 0}
+        if method in ("map", "filter", "select", "shuffle", "rename_column", "remove_columns"):
+            raise _UnreadableError(
+                f"its rows are changed by .{method}(): move that to a function and name it, "
+                f"data: {{{role}: module:function}}"
+            )
+        if method != "load_dataset":
+            raise _UnreadableError("not loaded by load_dataset")
+        return self._loaded(node, part or role), {}
+
+    def _loaded(self, call: ast.Call, part: str) -> Any:
+        stated = {k: self._value(v) for k, v in self._arguments(call)}
+        first = str(self._value(call.args[0])) if call.args else str(stated.get("path", ""))
+        part = str(stated.get("split") or part)
+        if "[" in part:
+            raise _UnreadableError(f"split={part!r} takes a part of the rows")
+        if first not in ("json", "csv", "parquet"):
+            name = self._value(call.args[1]) if len(call.args) > 1 else stated.get("name")
+            return {"hub": first, "split": part, **({"name": name} if name else {})}
+        files = stated.get("data_files")
+        if isinstance(files, dict):
+            files = files.get(part) or files.get({"eval": "test"}.get(part, part))
+        if isinstance(files, list) and len(files) == 1:
+            files = files[0]
+        if not isinstance(files, str):
+            raise _UnreadableError(f"data_files={files!r} is not one file")
+        return files
+
+    def _assigned(self, node: ast.Assign) -> None:
+        """`args.learning_rate = 1e-4`, of a name that is one of the configs."""
+        target = node.targets[0]
+        if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)):
+            return
+        made = self.names.get(target.value.id, [])
+        for kind, call in self.calls:
+            if call in made and kind in ("lora", "training"):
+                self._set(kind, target.attr, node.value)
+            elif call in made and kind == "tokenizer" and target.attr != "padding_side":
+                why = "name it by training.chat_template_path, a .jinja file"
+                why = why if target.attr == "chat_template" else "it belongs under tokenizer"
+                self._leave(node, ast.unparse(node), why)
+
+    def _leave(self, node: ast.AST, what: str, why: str) -> None:
+        self.found.left.append(Left(getattr(node, "lineno", 0), " ".join(what.split())[:80], why))
+
+    def _once(self, node: ast.Name) -> ast.expr:
+        found = self.names.get(node.id, [])
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise _UnreadableError(f"{node.id} is not assigned in this script")
+        lines = " and ".join(str(value.lineno) for value in found)
+        raise _UnreadableError(f"{node.id} is assigned in lines {lines}")
+
+    def _value(self, node: ast.expr, depth: int = 0) -> Any:
+        """The value of an expression that needs no run."""
+        if depth > 40:
+            raise _UnreadableError("a name depends on itself")
+
+        def inner(part: ast.expr) -> Any:
+            return self._value(part, depth + 1)
+
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | None):
+            return node.value
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            return [inner(item) for item in node.elts]
+        called = _name(node.func) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Dict) or called == "dict":
+            return {key: inner(value) for key, value in self._dict(node)}
+        if isinstance(node, ast.Name):
+            return inner(self._once(node))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -inner(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            try:
+                return _OPERATORS[type(node.op)](inner(node.left), inner(node.right))
+            except (TypeError, ArithmeticError) as error:
+                raise _UnreadableError(str(error)) from None
+        if isinstance(node, ast.JoinedStr):
+            parts = [p.value if isinstance(p, ast.FormattedValue) else p for p in node.values]
+            return "".join(str(inner(part)) for part in parts)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node, depth)
+        if isinstance(node, ast.Call) and called.endswith("BitsAndBytesConfig"):
+            return {key: inner(value) for key, value in self._arguments(node)}
+        what = "a call" if isinstance(node, ast.Call) else "an expression"
+        raise _UnreadableError(f"{what}, whose value only a run gives")
+
+    def _attribute(self, node: ast.Attribute, depth: int) -> Any:
+        if isinstance(node.value, ast.Name) and node.value.id == "torch":
+            return node.attr
+        if node.attr in self.options:
+            default = self.options[node.attr]
+            if default is None:
+                raise _UnreadableError(f"the option --{node.attr} has no default")
+            return self._value(default, depth + 1)
+        raise _UnreadableError(f"{ast.unparse(node)} is not stated in this script")
+
+
+def _name(node: ast.expr) -> str:
+    """The dotted name of what is called."""
+    if isinstance(node, ast.Attribute):
+        return f"{_name(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,119 @@
+"""Rows of a file for hosted fine-tuning as rows that chat templates take."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_ftloop.core.errors import DataError, Location
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The rows, and how many were changed in which way."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    changes: Mapping[str, int]
+
+
+def from_openai(text: str, file: str) -> Converted:
+    """The rows of a file with one JSON object with `messages` per line.
+
+    Raises `DataError` for the first line that is none.
+    """
+    rows: list[tuple[dict[str, Any], Location]] = []
+    changes = Counter[str]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = Location(file, number)
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"not JSON: {error}", where=where) from None
+        if not isinstance(row, dict) or not _is_chat(row.get("messages")):
+            raise DataError(
+                'wanted {"messages": [{"role": ..., "content": ...}, ...]}',
+                where=where,
+                cure="--from reads chat rows; name rows of another form in data: {train: ...}.",
+            )
+        rows.append((_row(row, changes, where), where))
+    if not rows:
+        raise DataError("the file has no rows", where=Location(file))
+    if any("prompt" in row for row, _ in rows):  # all rows of a file have one form
+        rows = [(_as_pair(row, where), where) for row, where in rows]
+    return Converted(tuple(row for row, _ in rows), dict(changes))
+
+
+def _as_pair(row: dict[str, Any], where: Location) -> dict[str, Any]:
+    """A row of messages as prompt and completion, which is the same if it has one answer only."""
+    if "prompt" in row:
+        return row
+    messages = row["messages"]
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if len(answers) != 1 or messages[-1] is not answers[0]:
+        raise DataError(
+            "other rows have weights, so that only their last answer is learnt; this one has "
+            f"{len(answers)} answers without weights",
+            where=where,
+            cure="Make one row for each answer to learn, which ends with it.",
+        )
+    rest = {key: value for key, value in row.items() if key != "messages"}
+    return {"prompt": messages[:-1], "completion": messages[-1:], **rest}
+
+
+def _is_chat(messages: Any) -> bool:
+    return (
+        isinstance(messages, list)
+        and bool(messages)
+        and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages)
+    )
+
+
+def _row(row: dict[str, Any], changes: Counter[str], where: Location) -> dict[str, Any]:
+    weights = [m.get("weight", 1) for m in row["messages"] if m["role"] == "assistant"]
+    messages = [_message(message, changes, where) for message in row["messages"]]
+    tools = list(row.get("tools") or ())
+    if functions := row.get("functions"):
+        tools += [{"type": "function", "function": function} for function in functions]
+        changes["functions became tools"] += 1
+    rest = {"tools": tools} if tools else {}
+    if 0 not in weights:
+        return {"messages": messages, **rest}
+    if weights[-1] == 0 or messages[-1]["role"] != "assistant" or any(weights[:-1]):
+        raise DataError(
+            "weight: wanted 1 for the last answer only, or for every answer",
+            where=where,
+            cure="Make one row for each answer to learn, which ends with it.",
+        )
+    changes["weights became prompt and completion: the last answer is learnt"] += 1
+    return {"prompt": messages[:-1], "completion": messages[-1:], **rest}
+
+
+def _message(message: dict[str, Any], changes: Counter[str], where: Location) -> dict[str, Any]:
+    kept = {key: value for key, value in message.items() if key != "weight"}
+    if kept["role"] == "function":
+        kept["role"] = "tool"
+    if call := kept.pop("function_call", None):
+        kept["tool_calls"] = [{"type": "function", "function": call}]
+        changes["function calls became tool calls"] += 1
+    if calls := kept.get("tool_calls"):
+        kept["tool_calls"] = [_call(call, where) for call in calls]
+    if kept.get("tool_calls") is None:
+        kept.pop("tool_calls", None)
+    kept.setdefault("content", "")
+    return kept
+
+
+def _call(call: Any, where: Location) -> dict[str, Any]:
+    """A call with its arguments as JSON, which templates write, not as text of JSON."""
+    try:
+        function = dict(call["function"])
+        if isinstance(arguments := function.get("arguments"), str):
+            function["arguments"] = json.loads(arguments or "{}")
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"a tool call can't be read: {error!r}", where=where) from None
+    return {**call, "function": function}

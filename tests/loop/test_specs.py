@@ -1,0 +1,216 @@
+"""The parts of training ahead: shares of the machine, files of a training, what is begun."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_ftloop.adjust.foresee import foresee
+from pytest_ftloop.adjust.function import Listed
+from pytest_ftloop.adjust.policy import Policy
+from pytest_ftloop.adjust.rules import Rules
+from pytest_ftloop.adjust.sampler import Dimension, Sampler
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, TrainingError
+from pytest_ftloop.core.records import Cost, Evaluation, Run, Settings
+from pytest_ftloop.loop import shares, spec
+from pytest_ftloop.loop.ahead import _would_end
+from pytest_ftloop.train import threads
+from pytest_ftloop.train.early_end import Pace
+from tests.fakes import fake_iteration, fake_table, fake_training
+
+RATE = "training.learning_rate"
+
+
+@pytest.mark.parametrize(
+    ("stated", "visible", "xdist", "expected"),
+    [
+        (3, None, None, 3),
+        (3, "0,1", "4", 3),
+        ("auto", None, None, 6),
+        ("auto", None, "2", 3),
+        ("auto", "0,1", None, 2),
+        ("auto", "0,1", "2", 1),
+        ("auto", "", None, 6),
+        ("auto", "-1", "9", 1),
+    ],
+)
+def test_number_of_workers(
+    stated: int,
+    visible: str | None,
+    xdist: str | None,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A number is taken as it is; auto is one per GPU, else per core, shared by xdist's workers."""
+    monkeypatch.setattr(shares, "cores", lambda: 6)
+    monkeypatch.setattr(shares, "_gpus", lambda: 0)
+    given = {"CUDA_VISIBLE_DEVICES": visible, "PYTEST_XDIST_WORKER_COUNT": xdist}
+    environ = {name: value for name, value in given.items() if value is not None}
+    assert expected == shares.number_of_workers(stated, environ)
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "expected"),
+    [
+        (None, 0, [None, None, None]),
+        (None, 2, ["0", "1", "0"]),
+        ("3, 5", 8, ["3", "5", "3"]),
+        ("GPU-aa,-1,GPU-bb", 8, ["GPU-aa"] * 3),
+        ("", 8, ["", "", ""]),
+    ],
+)
+def test_devices_and_threads(
+    visible: str | None, gpus: int, expected: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers get the visible GPUs in turn, and cores divided by workers unless that is stated."""
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(shares, "_gpus", lambda: gpus)
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    made = [shares.environment_of(worker, 3, environ) for worker in range(3)]
+    assert expected == [env.get("CUDA_VISIBLE_DEVICES") for env in made]
+    assert ["2", "2", "2"] == [env["OMP_NUM_THREADS"] for env in made]
+    assert "7" == shares.environment_of(0, 3, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"]
+
+
+def a_spec(**changes: object) -> spec.Spec:
+    plain = spec.Spec(
+        loop_file="x.ftloop.yaml",
+        log="improvement_log/x",
+        fingerprint="f" * 64,
+        settings=Settings({"r": 8, "target_modules": ["q", "v"]}, {"learning_rate": 1e-3}),
+        name="001-ffffffff",
+        adapter="adapters/f",
+        metric="eval_loss",
+        base_eval_loss=2.3456789012345678,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Specs of a test are nobody else's."""
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
+
+
+def test_spec_is_read_as_it_was_written() -> None:
+    """A spec's file holds all of it."""
+    assert a_spec() == spec.read_spec(a_spec().write())
+
+
+def test_place_of_a_spec() -> None:
+    """A later process finds what an earlier one trained, whether or not it would take it."""
+    assert a_spec().folder == a_spec(afresh=True).folder
+    others = [a_spec(log="y"), a_spec(metric="pass_rate"), a_spec(fingerprint="e" * 64)]
+    assert 4 == len({one.folder for one in (a_spec(), *others)})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "wanted a spec of format 1, found None"),
+        ('{"format": 2}', "wanted a spec of format 1, found 2"),
+        ('{"format": 1}', "wanted the spec of a training"),
+    ],
+)
+def test_no_spec(tmp_path: Path, text: str, message: str) -> None:
+    """A file that is no spec is a mistake that names it."""
+    file = tmp_path / "spec.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        spec.read_spec(file)
+    assert caught.value.where is not None
+    assert caught.value.where.file.endswith("spec.json")
+
+
+def test_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """A run keeps each digit, and what is not finite."""
+    rows = fake_table([0.1, 1 / 3, 2e-17])
+    training = fake_training([1.1, math.inf, 0.30000000000000004])
+    run = Run(training, Evaluation(rows, rows, rows, 6.0), Cost(1.5, 3, 9), {"device": "cpu"}, "ab")
+    spec.write_run(tmp_path / "run.json", run)
+    assert run == spec.read_run(tmp_path / "run.json")
+    assert spec.read_run(tmp_path / "none.json") is None
+    nan = replace(run, evaluation=replace(run.evaluation, base_eval_loss=math.nan))
+    spec.write_run(tmp_path / "run.json", nan)
+    assert repr(nan) == repr(spec.read_run(tmp_path / "run.json"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrainingError("out of memory", where=Location("x.ftloop.yaml", 3), cure="Lower it."),
+        ConfigError("wanted a, found b"),
+        FtloopError("else"),
+    ],
+)
+def test_error_is_read_as_it_was_written(tmp_path: Path, error: FtloopError) -> None:
+    """A mistake in a worker is raised in the loop's process as it was there."""
+    spec.write_error(tmp_path, error)
+    found = spec.read_error(tmp_path)
+    assert (type(error), str(error)) == (type(found), str(found))
+
+
+def test_old_specs_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody continues for a month is removed, and nothing else."""
+    old, new = a_spec().write(), a_spec(log="y").write()
+    later = old.stat().st_mtime + spec.KEPT_S
+    monkeypatch.setattr(spec.time, "time", lambda: later - 60)
+    spec.sweep_specs()
+    assert old.exists()
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (False, True) == (old.parent.exists(), new.exists())
+
+
+SPACE = {RATE: Dimension(1e-4, 1e-2, log=True)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "known", "expected"),
+    [
+        (Listed(({RATE: 2e-3}, {RATE: 3e-3}, {RATE: 4e-3})), 1, 2),
+        (Sampler("RandomSampler", SPACE), 1, 3),
+        (Sampler("TPESampler", SPACE, options={"n_startup_trials": 4}), 1, 2),
+        (Sampler("TPESampler", SPACE, options={"n_startup_trials": 2}), 3, 0),
+        (Rules(), 1, 0),
+    ],
+)
+def test_foreseen(policy: Policy, known: int, expected: int) -> None:
+    """What comes whatever the results are is foreseen, and is what is then proposed."""
+    chain = [fake_iteration(n, training={"learning_rate": n * 1e-3}) for n in range(1, known + 1)]
+    proposal = policy.propose(chain, "eval_loss")
+    first = proposal.parent.settings.adjusted(proposal.adjustments)
+    found = foresee(policy, chain, first, "eval_loss", 3)
+    assert expected == len(found)
+    for number, settings in enumerate((first, *found), start=known + 1):
+        proposal = policy.propose(chain, "eval_loss")
+        assert settings == proposal.parent.settings.adjusted(proposal.adjustments)
+        metrics = {**chain[0].metrics, "eval_loss": 1.7 - number / 10}
+        made = {"number": number, "id": f"{number:08x}", "settings": settings, "metrics": metrics}
+        chain.append(replace(chain[0], **made))
+
+
+def test_run_that_would_have_been_ended() -> None:
+    """A run that a better one's pace would have ended early is told from one that it would not."""
+    best = fake_training(evals=[2.0, 1.0, 0.6, 0.5])
+    pace = Pace(best.evals, best.planned_steps, 0.5)
+    assert _would_end(fake_training(evals=[4.0, 3.9, 3.8, 3.7]), pace)
+    assert not _would_end(best, pace)
+
+
+def test_files_are_json(tmp_path: Path) -> None:
+    """Any machine can read what a worker is doing."""
+    spec.write_progress(tmp_path, spec.AtWork(3, 9, 1.23456))
+    assert {"step": 3, "steps": 9, "loss": 1.23456, "what": ""} == json.loads(
+        (tmp_path / "progress.json").read_text(encoding="utf-8")
+    )
+    found = spec.read_progress(tmp_path)
+    assert found is not None
+    assert "3/9 loss 1.235" == found.text
+    assert spec.read_progress(tmp_path / "none") is None
