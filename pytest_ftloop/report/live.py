@@ -150,8 +150,9 @@ class StayingLines:
 
     def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
         """Remember what the workers do for the next line."""
-        self._now = lambda: heartbeat.workers_line(loop, at_work, waiting, heartbeat.WIDE)
-        self._beats()
+        if at_work:
+            self._now = lambda: heartbeat.workers_line(loop, at_work, waiting, heartbeat.WIDE)
+            self._beats()
 
     def ended(self, metrics: Mapping[str, float]) -> None:
         """Say that the iteration is in the log, with its figures; nothing if none began."""

@@ -63,7 +63,7 @@ MOST_GATES, VERDICT_LINES, CAUSE_LINES = 12, 4, 9
 NO_GATES = "no gates, so nothing was judged"
 
 _PLAIN = frozenset({"unchanged", "improved"})
-"""Verdicts that need no word beside the count of gates that hold."""
+"""Verdicts that need no word beside the count of gates that hold, unless their baseline does."""
 
 
 def run_parts(
@@ -109,9 +109,9 @@ def verdict_parts(
     return {
         "gate": visible(rule.name),
         "ok": verdict.ok,
-        "kind": verdict.kind,
         "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
-        "head": head[:VERDICT_LINES],
+        "plain": verdict.kind in _PLAIN and not verdict.context,
+        "head": head if verdict.context else head[:VERDICT_LINES],
         # The explanation of a failed test shows the figures already.
         "full": [*(verdict_lines(verdict, rule.name, width) if verdict.ok else head), *holdout],
         "holdout": holdout if result.holdout and _is_alarming(result) else [],
@@ -177,11 +177,11 @@ def _holding(
 ) -> list[str]:
     """A line of a loop that is up to date; of one that was trained its iterations and findings."""
     head = _head(run, verdicts, width)
-    told = [line for v in verdicts if v["kind"] not in _PLAIN for line in v["head"]]
+    told = [line for v in verdicts if not v["plain"] for line in v["head"]]
     told += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
     if not run["trained"]:
         return [*changes, head, *run["notes"], *told]
-    plain = [v["line"] for v in verdicts if v["kind"] in _PLAIN]
+    plain = [v["line"] for v in verdicts if v["plain"]]
     return [*changes, head, *run["notes"], *run["body"], *plain, *told, *run["commit"]]
 
 

@@ -87,7 +87,8 @@ def test_merged_without_its_log(pulled: Project) -> None:
     text = said(result)
     assert "regression: incomplete against main (" in text
     assert "has training.learning_rate 0.0016 (not 0.001), whose log was never committed" in text
-    assert "pytest --ftloop --ftloop-retrain-baseline trains that version here" in text
+    assert "train that version here" in text
+    assert "\n  pytest --ftloop --ftloop-retrain-baseline x.ftloop.yaml\n" in result.stdout.str()
     assert before == judged(pulled)
 
 

@@ -44,7 +44,7 @@ def test_findings_are_logged_and_shown(project: Project) -> None:
     """Those of every plugin are beside ours, errors first, and the summary shows them."""
     project.write("conftest.py", CONFTEST)
     project.write("other.py", OTHER)
-    result = project.run(*ARGS)
+    result = project.run(*ARGS, "-v")
     kinds = findings(project)
     assert ("too-polite", "odd") == (kinds[0], kinds[-1])
     said = str(result.stdout)

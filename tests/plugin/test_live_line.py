@@ -15,7 +15,7 @@ import pytest
 
 from pytest_ftloop.core.progress import ToldOnce
 from pytest_ftloop.report.escape import columns_of
-from pytest_ftloop.report.live import BEAT_S, CLEAR, EVERY_S, LiveLine, StayingLines
+from pytest_ftloop.report.live import CLEAR, EVERY_S, LiveLine, StayingLines
 from tests.fakes import fake_finding
 from tests.plugin.conftest import EVAL, TRAIN
 from tests.processes import LONG_S
@@ -338,10 +338,13 @@ def test_line_of_workers() -> None:
 def test_heartbeat_of_workers() -> None:
     """Where nothing is redrawn, a line a minute shows that workers are at work."""
     written: list[str] = []
-    now = [100.0]
-    lines = StayingLines(written.append, 80, lambda: "test_x.py .", lambda: now[0])
-    for seconds in (1.0, BEAT_S, 1.0, BEAT_S):
-        now[0] += seconds
-        lines.together("x", AT_WORK, 0)
-    said = "x  2 at once  seed 43: 12/40 loss 1.234  seed 44: preparing\n"
-    assert 2 * [f"\n{said}test_x.py ."] == written
+    lines = StayingLines(written.append, 80, every_s=LONG_S)
+    lines.together("x", AT_WORK, 0)
+    assert [] == written
+    lines.tell()
+    lines.together("x", [], 0)
+    lines.tell()
+    lines.done()
+    lines.tell()
+    said = "x  2 at once  seed 43: 12/40 loss 1.234  seed 44: preparing"
+    assert 2 * [said] == "".join(written).splitlines()

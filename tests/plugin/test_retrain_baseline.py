@@ -93,7 +93,7 @@ def test_second_run_trains_nothing(moved: Project) -> None:
     first.assert_outcomes(passed=1)
     trained, before = moved.trained(), moved.files()
     for option in (OPTION, "--ftloop-replay", "--ftloop"):
-        result = moved.run(option)
+        result = moved.run(option, "-v")
         result.assert_outcomes(passed=1)
         result.stdout.fnmatch_lines(["regression: improved against HEAD (*"])
     assert (trained, before) == (moved.trained(), moved.files())
@@ -210,7 +210,7 @@ def test_log_in_another_folder(
     project.commit()
     monkeypatch.setenv("FAKE_DEVICE", "gpu")
     project.edit("loops/x.ftloop.yaml", "1.0e-3", BETTER)
-    result = project.run(OPTION, "--ftloop-log", "kept/logs")
+    result = project.run(OPTION, "--ftloop-log", "kept/logs", "-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["regression: improved against HEAD (*"])
 
