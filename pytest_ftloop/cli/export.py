@@ -153,12 +153,12 @@ def _checked(
         codes.append(FAILED if checked.problems else HOLDS)
 
     if arguments.check:
-        for recheck in rechecks:
-            show(check_folder(iteration, recheck, folder, progress, stated))
+        for checked in check_folder(iteration, rechecks, folder, progress, stated):
+            show(checked)
         if arguments.merged or (folder / MERGED).is_dir():
             merged = folder / MERGED
-            for recheck in rechecks:
-                show(check_folder(iteration, recheck, merged, progress, stated, merged=True))
+            for checked in check_folder(iteration, rechecks, merged, progress, stated, merged=True):
+                show(checked)
     if arguments.check_endpoint:
         endpoint = endpoint_at(arguments.check_endpoint, arguments.endpoint_model)
         for recheck in rechecks:

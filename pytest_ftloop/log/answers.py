@@ -57,6 +57,29 @@ def _answer(line: str, shown: str, number: int) -> dict[str, Any]:
     return said
 
 
+def answer_files(folder: Path) -> tuple[Path, ...]:
+    """The files of answers in a log's folder, in the order of their names."""
+    return tuple(sorted((folder / "judge").glob("*.jsonl")))
+
+
+def copy_answers(source: Path, folder: Path) -> int:
+    """Copy the files of answers in one log's folder that another one lacks; how many these were.
+
+    Raises `LogError` where they can't be written.
+    """
+    copied = 0
+    try:
+        for file in answer_files(source):
+            path = folder / "judge" / file.name
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, file.read_text(encoding="utf-8"))
+                copied += 1
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    return copied
+
+
 def write_answers(folder: Path, answers: Sequence[dict[str, Any]]) -> Path:
     """Write answers to a file of their own in the log's folder. Raises `LogError`."""
     text = "".join(json.dumps(answer, sort_keys=True) + "\n" for answer in answers)

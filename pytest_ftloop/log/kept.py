@@ -1,6 +1,9 @@
 """What earlier runs trained, kept outside of the log: restored where it would be trained again.
 
-    <records folder>/<fingerprint>/<context>/    the record and its table, as they are in a log
+    <records folder>/<fingerprint>/<context>/    the record and its table, as they are in a log;
+                                                 with the judge's answers that the log then had
+
+Likewise what the untrained base gave, by a fingerprint of its own.
 
 That is for CI, where a log is trained and not committed. What is restored is what was logged then,
 byte for byte but for the number, as if it had been committed: its decision and findings too. Only
@@ -18,10 +21,14 @@ from pathlib import Path
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
-from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun, Settings
+from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun, Settings, Untrained
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
 from pytest_ftloop.log import ImprovementLog, as_logged
-from pytest_ftloop.log.files import damaged
+from pytest_ftloop.log.answers import answer_files, copy_answers, read_answers
+from pytest_ftloop.log.files import FolderFiles, damaged
+
+Kept = Measured | Untrained
+"""What is kept: a training and its figures, or those of the untrained base."""
 
 
 def _unknown(_: Settings) -> Mapping[str, str]:
@@ -55,7 +62,7 @@ class Store:
         Its number is that of the log that it was written for.
         """
 
-        def fits(kept: Measured) -> bool:
+        def fits(kept: Kept) -> bool:
             if not isinstance(kept, Iteration) or (kept.loop, kept.parent) != (loop, parent):
                 return False
             asked = replace(kept, adjustments=tuple(adjustments), settings=settings)
@@ -73,7 +80,7 @@ class Store:
         """The run of an iteration with this seed, trained in this environment."""
         wanted = (iteration.loop, iteration.id, seed)
 
-        def fits(kept: Measured) -> bool:
+        def fits(kept: Kept) -> bool:
             return isinstance(kept, SeedRun) and (kept.loop, kept.iteration, kept.seed) == wanted
 
         found = self._find(fingerprint, settings, fits)
@@ -82,31 +89,64 @@ class Store:
         self.notes.append(f"seed {seed} of {iteration.name} was restored, not trained")
         return found
 
+    def base(self, fingerprint: str, settings: Settings, loop: str) -> Untrained | None:
+        """The untrained base with this fingerprint, measured in this environment.
+
+        Where it fits no more is not told: it is measured again beside an iteration of which it is.
+        """
+
+        def fits(kept: Kept) -> bool:
+            return isinstance(kept, Untrained) and kept.loop == loop
+
+        found = self._find(fingerprint, settings, fits, is_told=False)
+        return found if isinstance(found, Untrained) else None
+
+    def restore_answers(self, run: Measured, log: ImprovementLog) -> bool:
+        """Give a log the judge's answers that were kept with a run; whether it lacked any.
+
+        Raises `LogError` where they can't be written.
+        """
+        return self.folder is not None and copy_answers(self._place(run), log.folder) > 0
+
     def may_have(self, fingerprint: str) -> bool:
         """Whether it has anything of this fingerprint, which may still not fit."""
-        return bool(self._folders(fingerprint))
+        return bool(self._folders(fingerprint, is_told=False))
 
-    def keep(self, run: Measured, log: ImprovementLog) -> None:
-        """Copy what was just trained from its log, in place of what was kept of it before.
+    def keep(self, run: Kept, log: ImprovementLog) -> None:
+        """Copy what was just measured from its log, in place of what was kept of it before.
 
-        What goes wrong here is told and no more: the log has it.
+        What goes wrong here is told and no more: the log has it. Of the base it is not told, since
+        the same goes wrong with the iteration that it is measured with.
         """
         if self.folder is None:
             return
-        folder = self.folder / run.fingerprint / _context(run)
+        is_base = isinstance(run, Untrained)
+        folder, files = self._place(run), log.files(run)
         try:
-            _copy(log.files(run), log.folder, folder)
+            _copy(files if is_base else (*files, *answer_files(log.folder)), log.folder, folder)
         except OSError as error:
+            if is_base:
+                return
             self.notes.append(
                 f"{_name(run)} is in the log, but could not be kept for later runs: "
                 f"{shown_path(folder)}: {error.strerror}"
             )
 
+    def _place(self, run: Kept) -> Path:
+        assert self.folder is not None
+        return self.folder / run.fingerprint / _context(run)
+
     def _find(
-        self, fingerprint: str, settings: Settings, fits: Callable[[Measured], bool]
-    ) -> Measured | None:
+        self,
+        fingerprint: str,
+        settings: Settings,
+        fits: Callable[[Kept], bool],
+        *,
+        is_told: bool = True,
+    ) -> Kept | None:
+        """What is kept, sound and fits; `is_told`: the user learns why what is there does not."""
         elsewhere = ""
-        for folder in self._folders(fingerprint):
+        for folder in self._folders(fingerprint, is_told=is_told):
             try:
                 found = [run for run in _sound(folder, fingerprint) if fits(run)]
             except Exception as error:  # noqa: BLE001 - whatever is wrong, training takes its place
@@ -118,11 +158,11 @@ class Store:
                     return run
                 elsewhere = f"{_name(run)} was not restored: environment changed"
                 elsewhere += f" ({', '.join(changed)})"
-        if elsewhere:
+        if elsewhere and is_told:
             self.notes.append(elsewhere)
         return None
 
-    def _folders(self, fingerprint: str) -> Sequence[Path]:
+    def _folders(self, fingerprint: str, *, is_told: bool) -> Sequence[Path]:
         if self.folder is None or not self.restores:
             return ()
         folder = self.folder / fingerprint
@@ -131,7 +171,8 @@ class Store:
         except FileNotFoundError:
             return ()
         except OSError as error:
-            self._ignore(folder, error)
+            if is_told:
+                self._ignore(folder, error)
             return ()
 
     def _ignore(self, folder: Path, error: Exception) -> None:
@@ -149,10 +190,12 @@ def _that_count(settings: Settings) -> Settings:
     return Settings(lora=dict(settings.lora), training=counted)
 
 
-def _sound(folder: Path, fingerprint: str) -> Iterator[Measured]:
+def _sound(folder: Path, fingerprint: str) -> Iterator[Kept]:
     """The records in a folder. A `LogError` for one that is not what was written."""
     log = ImprovementLog(folder)
-    found: list[Measured] = [*log.view.iterations(), *log.view.seed_runs()]
+    view = log.view
+    found: list[Kept] = [*view.iterations(), *view.seed_runs(), *view.bases()]
+    read_answers(FolderFiles(folder))
     for run in found:
         record, *_ = log.files(run)
         if run.fingerprint != fingerprint:
@@ -173,12 +216,24 @@ def _copy(files: Sequence[Path], log: Path, folder: Path) -> None:
             old.unlink(missing_ok=True)
 
 
-def _context(run: Measured) -> str:
+def _context(run: Kept) -> str:
     """A name for what has to fit beside the fingerprint: one record of each is kept."""
-    place = run.parent if isinstance(run, Iteration) else [run.iteration, run.seed]
+    match run:
+        case Iteration():
+            place: object = run.parent
+        case SeedRun():
+            place = [run.iteration, run.seed]
+        case Untrained():
+            place = None
     stated = [type(run).__name__, run.loop, place, decisive(run.environment)]
     return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
 
 
-def _name(run: Measured) -> str:
-    return run.name if isinstance(run, Iteration) else f"seed {run.seed} of {run.iteration}"
+def _name(run: Kept) -> str:
+    match run:
+        case Iteration():
+            return run.name
+        case SeedRun():
+            return f"seed {run.seed} of {run.iteration}"
+        case Untrained():
+            return "the untrained base"

@@ -131,37 +131,44 @@ class Recheck:
 
 def check_folder(
     iteration: Iteration,
-    recheck: Recheck,
+    rechecks: Sequence[Recheck],
     folder: Path,
     progress: Progress,
     stated: Stated,
     *,
     merged: bool = False,
-) -> Checked:
+) -> Iterator[Checked]:
     """Load the adapter in `folder`, or the merged model there, and compare it with the log.
 
-    A model that can't be loaded is a failed check, no error. Raises `TrainingError` if the training
-    extra is not installed.
+    It is loaded once for the eval set and all guards. A model that can't be loaded is a failed
+    check, no error. Raises `TrainingError` if the training extra is not installed.
     """
     try:
-        from pytest_ftloop.train.afresh import measure_afresh
+        from pytest_ftloop.train.afresh import load_afresh, measure_afresh
     except ImportError as error:
         raise TrainingError(
             f"--check needs the training extra: {error.name or error} is not installed",
             cure='pip install "pytest-ftloop[train]", or ask a server: --check-endpoint URL.',
         ) from None
-    what = ("merged model" if merged else "adapter") + _of_guard(recheck)
+    what = "merged model" if merged else "adapter"
+    others = tuple(_other_weights(folder, iteration, merged))
     try:
-        found = measure_afresh(folder, recheck.settings, recheck.task, progress, merged=merged)
+        exported = load_afresh(folder, rechecks[0].settings, progress, merged=merged)
     except FtloopError as error:
-        problems = (error.message, *_other_weights(folder, iteration, merged))
-        return Checked(what, "", EXACT, None, problems)
-    tolerance = stated.over(_default(found, iteration))
-    comparison = compare(recheck.before, found.examples)
-    problems = comparison.problems(tolerance)
-    if problems:
-        problems = (*problems, *_other_weights(folder, iteration, merged))
-    return Checked(what, f"{found.device}, {found.precision}", tolerance, comparison, problems)
+        yield Checked(what, "", EXACT, None, (error.message, *others))
+        return
+    for recheck in rechecks:
+        rows = f"{what}{_of_guard(recheck)}"
+        try:
+            found = measure_afresh(exported, recheck.settings, recheck.task, progress)
+        except FtloopError as error:
+            yield Checked(rows, "", EXACT, None, (error.message, *others))
+            continue
+        tolerance = stated.over(_default(found, iteration))
+        comparison = compare(recheck.before, found.examples)
+        problems = comparison.problems(tolerance)
+        how = f"{found.device}, {found.precision}"
+        yield Checked(rows, how, tolerance, comparison, (*problems, *others) if problems else ())
 
 
 def check_endpoint(

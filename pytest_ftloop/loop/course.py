@@ -58,6 +58,7 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
         plan = _as_accepted(plan, known, before)
         number = known.number if known else next_number((*before, *logged))
         if kept := _kept(cycle, plan):
+            cycle.take_in(kept, plan.settings)
             written = log.put(replace(kept, number=number))
             restored.append(written.id)
         else:

@@ -38,7 +38,7 @@ from pytest_ftloop.log.aside import written
 from pytest_ftloop.loop.again import Again, Known
 from pytest_ftloop.loop.gains import compared_with_base
 from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
-from pytest_ftloop.loop.judging import judge_facts, judge_findings
+from pytest_ftloop.loop.judging import judge_facts, judge_findings, recall
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.untrained import BaseKeeper
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.core.records import Settings
+    from pytest_ftloop.core.runs import Measured
     from pytest_ftloop.diagnose.custom import Diagnose
     from pytest_ftloop.log.kept import Store
     from pytest_ftloop.loop.backend import Backend
@@ -86,7 +88,17 @@ class Cycle:
     @property
     def base_keeper(self) -> BaseKeeper:
         """Finds and keeps the measurements of the untrained base."""
-        return BaseKeeper(self.config, self.inputs, self.improvement_log, self.backend)
+        return BaseKeeper(self.config, self.inputs, self.improvement_log, self.backend, self.store)
+
+    def take_in(self, run: Measured, settings: Settings) -> None:
+        """Give the log what belongs to a run that the store has: answers of judges, and the base.
+
+        The judges know the answers from then on.
+        """
+        log = self.improvement_log
+        if self.store.restore_answers(run, log):
+            recall(self.inputs, log, self.progress)
+        self.base_keeper.known(settings)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class SeedTrainer:
                 return run
         kept = cycle.store.seed_run(fingerprint, settings, iteration, seed)
         if kept:
+            cycle.take_in(kept, settings)
             return cycle.improvement_log.append_seed_run(replace(kept, role=role))
         return self._made(iteration, settings, fingerprint, role)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.log.kept import Store
     from pytest_ftloop.loop.backend import Backend
     from pytest_ftloop.loop.inputs import Inputs
 
@@ -30,18 +31,30 @@ def needs_base(config: LoopConfig) -> bool:
 
 @dataclass(frozen=True)
 class BaseKeeper:
-    """Finds, keeps and makes the measurements of a loop's untrained base."""
+    """Finds, keeps and makes the measurements of a loop's untrained base.
+
+    `store` has those of earlier runs, if any are kept.
+    """
 
     config: LoopConfig
     inputs: Inputs
     log: ImprovementLog
     backend: Backend
+    store: Store
 
     def known(self, settings: Settings) -> Untrained | None:
-        """The base as a training with these settings would measure it here, if the log has that."""
-        if not self._measured(settings):
+        """The base as a training with these settings would measure it here, if it was measured.
+
+        What the log lacks and the store has is written into the log.
+        """
+        fingerprint = self.inputs.base_fingerprint(settings)
+        if not self._measured(settings) and not self.store.may_have(fingerprint):
             return None  # asking for the environment takes seconds
-        return self.measured_in(self.backend.environment(settings), settings)
+        found = self.measured_in(self.backend.environment(settings), settings)
+        if found is not None:
+            return found
+        kept = self.store.base(fingerprint, settings, self.config.name)
+        return self.log.append_base(kept) if kept is not None else None
 
     def measured_in(self, environment: Mapping[str, str], settings: Settings) -> Untrained | None:
         """The base as measured in an environment, if the log has that."""
@@ -58,7 +71,7 @@ class BaseKeeper:
         facts = dict(model_facts(self.config, inputs))
         if stated := tokenising(settings.training):
             facts["training"] = stated
-        return self.log.append_base(
+        base = self.log.append_base(
             Untrained(
                 loop=self.config.name,
                 fingerprint=inputs.base_fingerprint(settings),
@@ -72,6 +85,8 @@ class BaseKeeper:
                 guards=results.guards,
             )
         )
+        self.store.keep(base, self.log)
+        return base
 
     def measure_missing(self, best: Iteration, progress: Progress) -> None:
         """Measure the base by itself, where the log lacks it and the best is of this environment.
@@ -81,6 +96,8 @@ class BaseKeeper:
         if base_of(self.log.view.bases(), best) is not None:
             return
         if decisive(self.backend.environment(best.settings)) != decisive(best.environment):
+            return
+        if self.known(best.settings) is not None:
             return
         progress.working(f"{self.config.name}: measuring the untrained base")
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,22 +97,31 @@ def load_merged(folder: Path, settings: Settings) -> Loaded:
     return Loaded(model, _tokenizer(folder, trusted))
 
 
-def measure_afresh(
-    folder: Path, settings: Settings, task: Task, progress: Progress, *, merged: bool = False
-) -> Measured:
-    """Load the adapter in `folder`, or the merged model, and measure it on `task.eval`.
+def load_afresh(
+    folder: Path, settings: Settings, progress: Progress, *, merged: bool = False
+) -> Loaded:
+    """Load the adapter in `folder`, or the merged model. Raises `TrainingError` if it can't be."""
+    with _doing(f"loading the {'merged model' if merged else 'adapter'}", settings, progress):
+        return (load_merged if merged else load_adapter)(folder, settings)
 
-    Raises `TrainingError` if it can't be loaded or used.
-    """
-    doing = f"loading the {'merged model' if merged else 'adapter'}"
-    progress.working(doing)
+
+def measure_afresh(
+    exported: Loaded, settings: Settings, task: Task, progress: Progress
+) -> Measured:
+    """Measure an exported model on `task.eval`. Raises `TrainingError` if it can't be used."""
+    with _doing("measuring the exported model", settings, progress):
+        return _measured(exported, settings.training, task, progress)
+
+
+@contextlib.contextmanager
+def _doing(what: str, settings: Settings, progress: Progress) -> Iterator[None]:
+    """Say what is being done, and name it in what a library raises."""
+    progress.working(what)
     try:
-        with quiet(), boundary(doing, settings, lambda _: None) as stage:
-            exported = (load_merged if merged else load_adapter)(folder, settings)
-            stage.is_now("measuring the exported model")
-            return _measured(exported, settings.training, task, progress)
+        with quiet(), boundary(what, settings, lambda _: None):
+            yield
     except torch.OutOfMemoryError:
-        raise TrainingError(f"out of memory while {doing}") from None
+        raise TrainingError(f"out of memory while {what}") from None
     finally:
         progress.done()
 

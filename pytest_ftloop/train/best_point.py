@@ -10,7 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import figure_of, is_score, mean_scores, pass_rate, token_mean_loss
+from pytest_ftloop.core.metrics import (
+    chooses_points,
+    figure_of,
+    mean_scores,
+    pass_rate,
+    token_mean_loss,
+)
 from pytest_ftloop.evaluate.evaluator import Choices, Evaluator
 from pytest_ftloop.train.measured import scored_eval
 from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
@@ -49,7 +55,7 @@ def best_point(
     task, metric = recorder.task, recorder.metric
     lowest = BestPoint(recorder.best_step, recorder.best, examples)
     others = {s: c for s, c in recorder.candidates.items() if s != recorder.best_step}
-    if not others or not recorder.best_step or not _is_chosen_by(metric):
+    if not others or not recorder.best_step or not chooses_points(metric):
         return lowest
     found = {recorder.best_step: examples}
     for number, (step, candidate) in enumerate(others.items(), start=1):
@@ -69,8 +75,3 @@ def figure(rows: Sequence[ExampleResult], metric: str) -> float:
     figures = {"pass_rate": pass_rate(rows), **mean_scores(rows)}
     value = figure_of(figures, metric)
     return value if math.isfinite(value) else -math.inf
-
-
-def _is_chosen_by(metric: str) -> bool:
-    """Whether points are chosen by a metric: by the means over examples, which need no more."""
-    return metric == "pass_rate" or is_score(metric)

@@ -55,7 +55,8 @@ def afresh(tmp_path: Path) -> Path:
 
 
 def records(kept: Path) -> list[Path]:
-    return sorted(kept.rglob("*.yaml"))
+    """The records of trainings; that of the untrained base is beside them."""
+    return sorted(path for path in kept.rglob("*.yaml") if path.parent.name != "base")
 
 
 # restored
@@ -94,9 +95,77 @@ def test_seed_run_written_again(tmp_path_factory: pytest.TempPathFactory, run: S
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The files of iterations and seeds; the untrained base is not kept, but measured again."""
+    """The files of iterations and seeds, without those of the untrained base."""
     found = (p for p in folder.rglob("*") if p.is_file() and p.parent.name != "base")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def bases(tmp_path: Path) -> dict[str, bytes]:
+    found = (tmp_path / "improvement_log/s/base").iterdir()
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_the_base_is_restored_with_its_iteration(tmp_path: Path) -> None:
+    """Its record and table are as they were, and it is not measured again."""
+    first, _ = run(config(tmp_path))
+    before = bases(tmp_path)
+    assert 2 == len(before)
+    again, trainer = run(config(afresh(tmp_path)))
+    assert before == bases(tmp_path)
+    assert first.base == again.base is not None
+    assert (0, 0, ()) == (trainer.loaded, trainer.bases, again.notes)
+
+
+def test_the_base_is_restored_for_another_training(tmp_path: Path) -> None:
+    """Settings that no run had are trained without measuring the base, which they do not change."""
+    run(config(tmp_path, iterations=1))
+    before = bases(tmp_path)
+    _, trainer = run(config(afresh(tmp_path), iterations=1, rate=5e-4))
+    assert [6.0] == trainer.base_losses
+    assert before == bases(tmp_path)
+
+
+def test_a_base_that_a_gate_needs(tmp_path: Path) -> None:
+    """One that was measured by itself, as the log lacked it, is kept and restored as well."""
+    gated = config(tmp_path, iterations=1, gates={"lift[eval_loss]": ">= 0.5"})
+    run(gated)
+    shutil.rmtree(tmp_path / "improvement_log/s/base")
+    shutil.rmtree(next((tmp_path / "kept").glob("*/*/base")))
+    _, trainer = run(gated)
+    assert 1 == trainer.bases
+    shutil.rmtree(tmp_path / "improvement_log/s/base")
+    result, trainer = run(gated)
+    assert (0, 0) == (trainer.loaded, trainer.bases)
+    assert result.gates[0].passed
+
+
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [({"device": "gpu"}, {}), ({"device": "cpu"}, {"retrain": True})],
+    ids=["another environment", "retrain"],
+)
+def test_a_base_that_does_not_fit(
+    tmp_path: Path, where: dict[str, str], options: dict[str, Any]
+) -> None:
+    """In another environment, or where all is to be trained afresh, it is measured again."""
+    run(config(tmp_path, iterations=1))
+    _, trainer = run(config(afresh(tmp_path), iterations=1), FakeBackend(device=where), **options)
+    assert [None] == trainer.base_losses
+
+
+def test_a_damaged_base(tmp_path: Path, kept: Path) -> None:
+    """A base that is better than what was measured is named and measured again, which mends it."""
+    run(config(tmp_path, iterations=1))
+    before = bases(tmp_path)
+    (record,) = kept.glob("*/*/base/*.yaml")
+    edit("eval_loss: 6.0", "eval_loss: 9.0")(record)
+    result, trainer = run(config(afresh(tmp_path), iterations=1, rate=5e-4))
+    assert [None] == trainer.base_losses
+    assert before == bases(tmp_path)
+    (note,) = result.notes
+    assert note.startswith("a kept record was ignored: ")
+    assert "it is not what was written" in note
+    assert [6.0] == run(config(afresh(tmp_path), iterations=1, rate=9e-4))[1].base_losses
 
 
 def test_goes_on_from_what_was_restored(tmp_path: Path) -> None:

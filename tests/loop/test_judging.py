@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,51 @@ def test_a_retraining_asks_for_new_outputs_only(tmp_path: Path) -> None:
         run(judged(tmp_path, served.url), JudgedBackend())
         run(judged(tmp_path, served.url), JudgedBackend(), retrain=True)
         assert 4 == len(served.asked)
+
+
+def test_answers_are_restored_with_their_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where CI kept the records, a lost log gets the answers as they were, and nobody is asked.
+
+    A later training asks for new outputs only, and a replay finds all that it needs.
+    """
+    monkeypatch.setenv("FTLOOP_RECORDS", str(tmp_path / "kept"))
+    (tmp_path / "graded.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in CHECK))
+    log = tmp_path / "improvement_log"
+
+    def answers() -> dict[str, str]:
+        return {path.name: path.read_text() for path in (log / "s/judge").iterdir()}
+
+    with endpoint(fair) as served:
+        stated = judged(tmp_path, served.url, judge_check="graded.jsonl")
+        first, _ = run(stated, JudgedBackend())
+        before, asked = answers(), len(served.asked)
+        shutil.rmtree(log)
+        again, trainer = run(stated, JudgedBackend())
+        assert (0, asked) == (trainer.loaded, len(served.asked))
+        assert (first.trained, before) == (again.restored, answers())
+        # Fewer rows make another record: it is scored by what was restored.
+        (tmp_path / "graded.jsonl").write_text(f"{json.dumps(CHECK[0])}\n{json.dumps(CHECK[7])}\n")
+        run(stated, JudgedBackend())
+        assert asked == len(served.asked)
+    monkeypatch.delenv("JUDGE_KEY")
+    assert 0.0 == run(stated, JudgedBackend(), replay=True)[0].best.metrics["score"]
+
+
+def test_damaged_answers_of_a_kept_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no answers of the judge: the record is named, trained again, and the judge asked."""
+    monkeypatch.setenv("FTLOOP_RECORDS", str(tmp_path / "kept"))
+    with endpoint(fair) as served:
+        run(judged(tmp_path, served.url), JudgedBackend())
+        shutil.rmtree(tmp_path / "improvement_log")
+        (file,) = (tmp_path / "kept").glob("*/*/judge/*.jsonl")
+        file.write_text(file.read_text().replace('"grade": 1', '"grade": 5'))
+        again, trainer = run(judged(tmp_path, served.url), JudgedBackend())
+        assert (1, 8) == (trainer.loaded, len(served.asked))
+    (note,) = again.notes
+    assert note.startswith("a kept record was ignored: ")
+    assert "is of other answers" in note
 
 
 def test_the_key_is_in_no_file(tmp_path: Path) -> None:

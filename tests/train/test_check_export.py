@@ -20,7 +20,8 @@ from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.loop.checked_export import Recheck
 from pytest_ftloop.loop.workspace import find_logs
-from pytest_ftloop.train.afresh import measure_afresh
+from pytest_ftloop.train import afresh
+from pytest_ftloop.train.afresh import load_afresh, measure_afresh
 from tests.endpoints import Reply, endpoint, message, models
 from tests.small_base import rows
 
@@ -88,6 +89,24 @@ def test_sound_export_holds(out: Path, capsys: Capture) -> None:
         assert "0 flipped (tolerance 0%), 0 outputs changed, losses within" in line
 
 
+def test_the_model_is_loaded_once(
+    out: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eval set and guards are measured with one and the same model, adapter and merged."""
+    loaded: list[Path] = []
+    for name in ("load_adapter", "load_merged"):
+        real = getattr(afresh, name)
+
+        def load(folder: Path, settings: Any, real: Any = real) -> Any:
+            loaded.append(folder)
+            return real(folder, settings)
+
+        monkeypatch.setattr(afresh, name, load)
+    code, lines = check(out, capsys)
+    assert (0, 4) == (code, len(lines))
+    assert [out, out / "merged"] == loaded
+
+
 def test_check_changes_nothing(out: Path, capsys: Capture) -> None:
     """An export that exists is checked as it is, not written again."""
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
@@ -103,7 +122,8 @@ def test_exported_and_checked_at_once(
     code, lines = check(tmp_path / "new", capsys)
     assert 0 == code
     assert any(line.startswith("wrote ") for line in lines)
-    assert lines[-1].startswith("adapter (cpu, fp32): ok")
+    assert lines[-2].startswith("adapter (cpu, fp32): ok")
+    assert lines[-1].startswith("adapter, guard general (cpu, fp32): ok")
 
 
 def test_bf16_merge_is_within_its_tolerance(out: Path, capsys: Capture) -> None:
@@ -112,8 +132,9 @@ def test_bf16_merge_is_within_its_tolerance(out: Path, capsys: Capture) -> None:
     model.save_pretrained(out / "merged")
     code, lines = check(out, capsys)
     assert 0 == code, lines
-    assert "merged model (cpu, bf16): ok" in lines[-1]
-    assert "(tolerance 5%)" in lines[-1]
+    for line, guard in zip(lines[-2:], ("", ", guard general"), strict=True):
+        assert f"merged model{guard} (cpu, bf16): ok" in line
+        assert "(tolerance 5%)" in line
 
 
 def test_stated_tolerance_decides(out: Path, capsys: Capture) -> None:
@@ -122,9 +143,11 @@ def test_stated_tolerance_decides(out: Path, capsys: Capture) -> None:
     model.save_pretrained(out / "merged")
     code, lines = check(out, capsys, "--loss-tolerance", "1e-7", "--tolerance", "100%")
     assert 1 == code
-    (line,) = [line for line in lines if line.startswith("merged")]
-    assert "FAILED: the loss of" in line
-    assert "(tolerance 1e-07)" in line
+    merged = [line for line in lines if line.startswith("merged")]
+    assert 2 == len(merged)  # the eval set's, and the guard's
+    for line in merged:
+        assert "FAILED: the loss of" in line
+        assert "(tolerance 1e-07)" in line
 
 
 def edit(file: Path, **changes: object) -> None:
@@ -230,11 +253,14 @@ def test_fault_of_the_merged_model_is_found(
     weights.rename(out / "merged" / "adapter_model.safetensors")
     spoil(out / "merged")
     (out / "merged" / "adapter_model.safetensors").rename(weights)
-    code, (adapter, merged, *_) = check(out, capsys)
+    code, (adapter, guard, *merged) = check(out, capsys)
     assert 1 == code
     assert "adapter (cpu, fp32): ok" in adapter
-    assert merged.startswith("merged model")
-    assert ": FAILED: " in merged
+    assert "adapter, guard general (cpu, fp32): ok" in guard
+    # What can't be loaded is told once.
+    assert (2 if spoil is nan_weights else 1) == len([m for m in merged if m.startswith("merged")])
+    assert merged[0].startswith("merged model")
+    assert ": FAILED: " in merged[0]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +275,8 @@ def test_scorers_of_probabilities(out: Path, scoring: Scoring) -> None:
     assert found.config is not None
     task = Recheck.all_of(iteration, found)[0].task
     task = replace(task, scoring=scoring, scorer=None)
-    measured = measure_afresh(out, iteration.settings, task, Silent())
+    exported = load_afresh(out, iteration.settings, Silent())
+    measured = measure_afresh(exported, iteration.settings, task, Silent())
     logged = {result.id: result for result in iteration.examples}
     for result in measured.examples:
         assert logged[result.id].mean_loss == pytest.approx(result.mean_loss, abs=1e-4)
