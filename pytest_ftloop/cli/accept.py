@@ -122,10 +122,12 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
     """Log that the iteration is the baseline from now on, in place of all earlier ones.
 
     It counts against the baseline that it is compared with now, and those that the log accepted
-    before, but not against one that another branch accepts later.
+    before, but not against one that another branch accepts later. The gates that fail are named,
+    here and in the file, which reviewers read.
     """
     from pytest_ftloop.core.records import Judgement
     from pytest_ftloop.gate.judgements import covered_by, current_judgements
+    from pytest_ftloop.report.escape import visible
 
     current = current_judgements(logged.log.view.judgements())
     baseline = _compared_with(iteration, logged)
@@ -133,6 +135,7 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
         covered = covered_by(current[0])
         if baseline is None or not covered or baseline in covered:
             return f"iteration {iteration.name} is accepted already"
+    failing = _failing(iteration, logged)
     judgement = Judgement(
         loop=iteration.loop,
         candidate=iteration.id,
@@ -140,13 +143,24 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
         by="hand",
         kind="accepted",
         passed=True,
-        because="accepted by hand",
+        because=f"accepted by hand{failing}",
         over=tuple(replaced.name for replaced in current),
     )
     with _held(logged.log):
         kept = logged.log.append_judgement(judgement)
     file = shown_path(logged.log.files(kept)[0])
-    return f"accepted iteration {iteration.name}: commit {file}"
+    return f"accepted iteration {iteration.name}{visible(failing)}; commit {file}"
+
+
+def _failing(iteration: Iteration, logged: Logged) -> str:
+    """What an acceptance by hand accepts: the gates that fail now; empty if none does."""
+    from pytest_ftloop.loop.failing import failing_gates
+
+    try:
+        failing = failing_gates(iteration, logged)
+    except FtloopError as error:  # no gate has to hold for it, so none has to be known
+        return f", whose gates can't be judged: {error.message}"
+    return f": {'; '.join(failing)}" if failing else ""
 
 
 def _retire(folder: Path) -> str:

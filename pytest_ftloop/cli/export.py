@@ -142,8 +142,8 @@ def _checked(
     from pytest_ftloop.report.escape import visible
     from pytest_ftloop.train.export import MERGED
 
-    recheck = Recheck.of(iteration, logged)
-    for note in recheck.notes:
+    rechecks = Recheck.all_of(iteration, logged)
+    for note in dict.fromkeys(note for recheck in rechecks for note in recheck.notes):
         print(f"note: {visible(note)}")
     stated = Stated(arguments.tolerance, arguments.loss_tolerance)
     progress, codes = screen_progress(), [HOLDS]
@@ -153,13 +153,17 @@ def _checked(
         codes.append(FAILED if checked.problems else HOLDS)
 
     if arguments.check:
-        show(check_folder(iteration, recheck, folder, progress, stated))
+        for recheck in rechecks:
+            show(check_folder(iteration, recheck, folder, progress, stated))
         if arguments.merged or (folder / MERGED).is_dir():
             merged = folder / MERGED
-            show(check_folder(iteration, recheck, merged, progress, stated, merged=True))
+            for recheck in rechecks:
+                show(check_folder(iteration, recheck, merged, progress, stated, merged=True))
     if arguments.check_endpoint:
         endpoint = endpoint_at(arguments.check_endpoint, arguments.endpoint_model)
-        show(check_endpoint(endpoint, recheck, progress, stated))
+        for recheck in rechecks:
+            if not recheck.guard or recheck.is_asked:
+                show(check_endpoint(endpoint, recheck, progress, stated))
     return max(codes)
 
 

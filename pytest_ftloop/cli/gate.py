@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def fail_on_argument(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.report.diff import to_json
 
-    stated, fail_on = _stated(arguments), parse_fail_on(arguments.fail_on)
+    fail_on = parse_fail_on(arguments.fail_on)
     codes: list[int] = []
     records: list[dict[str, Any]] = []
 
@@ -87,13 +88,14 @@ def _run(arguments: argparse.Namespace) -> int:
         records.append({**record, "exit_code": code})
 
     with candidates(arguments) as found:
+        stated = _stated(arguments, found)
         found.check_names()
         done: list[LoopResult | Path] = []
         for file in found.files:
             judged = _judged(file, found, stated, fail_on)
             done += judged.done
             tell(shown_path(file), judged.result)
-        for source, result in found.rest(done, stated.default(fail_on), stated.thresholds):
+        for source, result in found.rest(done, stated.default(fail_on), stated.of_logs):
             tell(source, result)
         if not codes and not (arguments.staged or arguments.stale_only):
             found.check_not_empty()
@@ -191,17 +193,31 @@ def exit_code(result: LoopResult) -> int:
 
 @dataclass(frozen=True)
 class Stated:
-    """What `--gate` (`thresholds`), `--alpha` and `--max-regression` (`options`) state."""
+    """What `--gate` (`thresholds`), `--alpha` and `--max-regression` (`options`) state.
+
+    `own` are the thresholds on metrics that only some of the loop files state.
+    """
 
     thresholds: tuple[Gate, ...]
     options: Mapping[str, Any]
+    own: tuple[Gate, ...] = ()
+
+    @property
+    def of_logs(self) -> tuple[Gate, ...]:
+        """The thresholds that judge a log without a loop file: those that judge every loop."""
+        return tuple(gate for gate in self.thresholds if gate not in self.own)
 
     def on(self, config: LoopConfig) -> LoopConfig:
         """A loop with this in its gates; without a regression gate it gets the default one."""
-        from pytest_ftloop.config.gates import DEFAULT_REGRESSION
-
         # By name, so that a gate of the command line replaces the loop file's on the same metric.
-        gates = {gate.name: gate for gate in (*config.gates, *self.thresholds)}
+        from pytest_ftloop.config.gates import DEFAULT_REGRESSION, check_scores
+        from pytest_ftloop.config.scoring import scores_of
+
+        own = _metrics_of(config)
+        asked = [g for g in self.thresholds if g not in self.own or g.metric in own]
+        if (given := scores_of(config.scoring)) is not None:
+            check_scores(asked, None, given, config.scoring, lambda _: None)
+        gates = {gate.name: gate for gate in (*config.gates, *asked)}
         rules = config.regressions or (DEFAULT_REGRESSION,)
         return replace(
             config,
@@ -218,9 +234,65 @@ class Stated:
         return stricter_rule(replace(DEFAULT_REGRESSION, **self.options), fail_on)
 
 
-def _stated(arguments: argparse.Namespace) -> Stated:
-    from pytest_ftloop.config.gates import checked_option, parse_gate
+def _metrics_of(config: LoopConfig) -> Mapping[str, str]:
+    """A loop's metrics of the whole set and the scores of its built-in scorer, by name."""
+    from pytest_ftloop.config.scoring import scores_of
 
+    return {**config.metrics, **dict.fromkeys(scores_of(config.scoring) or (), "")}
+
+
+def _loops_metrics(found: Candidates) -> dict[str, Mapping[str, str]]:
+    """The metrics that each loop has of its own, by the loop's name.
+
+    Of a log without a loop file those that its iterations have.
+    """
+    from pytest_ftloop.core.metrics import own_metrics
+    from pytest_ftloop.loop.workspace import find_logs
+
+    known: dict[str, Mapping[str, str]] = {}
+    for file in found.files:
+        with suppress(FtloopError):  # a broken loop file is reported when it is judged
+            config = found.read(file)
+            known[config.name] = _metrics_of(config)
+    for folder in found.scope if not known else ():
+        with suppress(FtloopError):
+            for logged in find_logs(folder, found.log, lambda _: None):
+                names = own_metrics(it.metrics for it in logged.iterations)
+                known[logged.log.folder.name] = dict.fromkeys(names, "")
+    return known
+
+
+def _threshold(name: str, condition: str, loops: Mapping[str, Mapping[str, str]]) -> Gate:
+    """The gate that `--gate` states, on a metric that some loop has."""
+    from pytest_ftloop.config.gates import parse_gate
+    from pytest_ftloop.core.errors import did_you_mean
+    from pytest_ftloop.core.metrics import METRICS, split_name
+
+    of_the_set = {metric: kind for own in loops.values() for metric, kind in own.items()}
+    metric = split_name(name)[0]
+    has = "; ".join(f"{loop} has {', '.join(own)}" for loop, own in loops.items() if own)
+    try:
+        return parse_gate(name, condition, of_the_set=of_the_set)
+    except ConfigError as error:
+        if not has or "unknown metric" not in error.message:
+            raise
+        raise ConfigError(
+            f"--gate: {error.message}; no loop has it: besides {', '.join(METRICS)}, {has}",
+            cure=did_you_mean(metric, {*METRICS, *of_the_set}),
+        ) from None
+
+
+def _own_to_loops(gate: Gate, loops: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a threshold is on a metric that some loops have of their own."""
+    from pytest_ftloop.core.metrics import METRICS
+
+    return gate.metric not in METRICS and any(gate.metric in own for own in loops.values())
+
+
+def _stated(arguments: argparse.Namespace, found: Candidates) -> Stated:
+    from pytest_ftloop.config.gates import checked_option
+
+    loops = _loops_metrics(found) if arguments.gate else {}
     stated: dict[str, Gate] = {}
     for text in arguments.gate:
         match = re.fullmatch(r"\s*(.*?)\s*([<>]=?[^<>]*)", text, re.DOTALL)
@@ -229,12 +301,14 @@ def _stated(arguments: argparse.Namespace) -> Stated:
                 f'--gate: wanted a metric and a condition, such as "eval_loss <= 0.3", found '
                 f"{text!r}"
             )
-        stated[match[1]] = parse_gate(match[1], match[2])
+        stated[match[1]] = _threshold(match[1], match[2], loops)
     options: dict[str, Any] = {}
     for name in ("alpha", "max_regression"):
         if (value := getattr(arguments, name)) is not None:
             options[name] = checked_option(name, value)
-    return Stated(tuple(stated.values()), options)
+    thresholds = tuple(stated.values())
+    own = tuple(gate for gate in thresholds if _own_to_loops(gate, loops))
+    return Stated(thresholds, options, own)
 
 
 def parse_fail_on(stated: str | None) -> frozenset[str]:

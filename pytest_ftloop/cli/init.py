@@ -213,7 +213,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 COMMAND = Command(
     "init",
-    "write a small loop to start from, one from your script, or workflows",
+    "write a small loop, one from your script, or workflows",
     "Write a loop file, example data and a test that run as they are: the model learns to name\n"
     "the topic of a short message to a shop. With --github, write workflows that judge the loops\n"
     "of the repository. With --from, write a loop file from a training script, which is not run,\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def migrated(source: Path, folder: Path) -> Migrated:
     """A loop from a script (.py) or a file of chat rows (.jsonl). Runs nothing of it."""
     shown = shown_path(source)
     try:
-        text = source.read_bytes().decode("utf-8-sig")
+        text = read_bytes(source, MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"can't be read: {error.strerror}", where=Location(shown)) from None
     except UnicodeDecodeError as error:

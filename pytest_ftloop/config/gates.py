@@ -50,6 +50,9 @@ OF_TRAIN_SAMPLE = frozenset({"train_loss", "overfit_gap"})
 
 NO_METRICS: Mapping[str, str] = MappingProxyType({})
 
+ALPHA = 0.01
+"""The usual level of a test: the highest probability of a false alarm, or of an unproven gain."""
+
 LEAST_ALPHA = 1e-4
 """The least `alpha`. With nothing measured yet (four degrees of freedom), this one already needs a
 drop of about 37 points; with a smaller one hardly any drop could be proven."""
@@ -161,7 +164,7 @@ class Regression:
     """
 
     name: str = "regression"
-    alpha: float = 0.01
+    alpha: float = ALPHA
     max_regression: float = 0.05
     min_regression: float = 0.01
     metrics: tuple[str, ...] = ("eval_loss", "pass_rate")

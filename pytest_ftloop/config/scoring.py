@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.core.errors import ConfigError, Location, did_you_mean
-from pytest_ftloop.core.metrics import SCORE
+from pytest_ftloop.core.sampled import SCORE
 
 SCORE_HOOK = "pytest_ftloop_score"
 """The hook that the scorer `hook` calls."""

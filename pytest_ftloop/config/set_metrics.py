@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import ConfigError, Locate, did_you_mean
-from pytest_ftloop.core.metrics import METRICS, SCORE
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.sampled import SCORE
 from pytest_ftloop.core.set_metrics import BUILT_IN
 
 _NAME = re.compile(r"[A-Za-z_]\w*")

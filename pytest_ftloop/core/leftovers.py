@@ -70,10 +70,13 @@ def _leftovers(folder: Path, of: str) -> Iterator[Leftover]:
 
 def _is_written(process: int, path: Path) -> bool:
     """Whether a process may still be writing it."""
-    with suppress(OSError):
+    if not is_running(process):
+        return False
+    try:
         changed = max(p.lstat().st_mtime for p in (path, *_below(path)))
-        return is_running(process) and time.time() - changed < _LONG_S
-    return False
+    except OSError:  # it was there a moment ago: its writer has just moved it to its place
+        return True
+    return time.time() - changed < _LONG_S
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from pytest_ftloop.core.records import (
     Training,
 )
 from pytest_ftloop.core.sampled import (
+    SCORE,
     estimate,
     is_sampled_metric,
     k_of,
@@ -57,9 +58,6 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """All metrics by name."""
-
-SCORE = "score"
-"""The metric of a scorer that gives one number; those of named ones are `score.<name>`."""
 
 
 def metric_of(name: str) -> Metric:
@@ -269,9 +267,12 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 
 def format_figure(name: str, value: float) -> str:
-    """A figure for display: rates in percent, losses with four decimals."""
+    """A figure for display: rates in percent, losses with four decimals.
+
+    Of what depends on scoring, NaN is the figure of examples that are still to be scored.
+    """
     if math.isnan(value):
-        return "nan"
+        return "unscored" if depends_on_scoring(name) else "nan"
     if is_rate(name):
         return f"{100 * value:.1f}%"
     return f"{value:.4f}"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pytest_ftloop.core.metrics import figure_of, is_score
 from pytest_ftloop.core.pairing import paired
-from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun
+from pytest_ftloop.core.records import ExampleResult, Iteration, SeedRun, measured_content
 from pytest_ftloop.core.sampled import estimate, is_sampled_metric, score_of, share_of
 
 Measured = Iteration | SeedRun
@@ -188,15 +188,18 @@ def named_alike(
 ) -> Sequence[ExampleResult]:
     """The rows, each with the id that `names` has for its content: ids are only labels.
 
-    A content that occurs several times is paired in the order of the rows, equal ids first. A row
+    A content that occurs several times is paired in the order of the rows, equal ids first. Rows
+    that are left are paired by what the model sees of them: they differ in what scores them. A row
     whose content `names` lacks keeps its id; if that now belongs to another row, it gets marks
     (`a'`).
     """
     if [_labelled(row) for row in rows] == [_labelled(row) for row in names]:
         return rows  # nearly always
     same, old, new = paired(rows, names, _labelled)
-    renamed, alone, _ = paired(old, new, lambda row: row.content)
-    ids = {id(row): name.id for row, name in (*same, *renamed)}
+    renamed, old, new = paired(old, new, lambda row: row.content)
+    scored, old, new = paired(old, new, lambda row: (row.id, measured_content(row.content)))
+    measured, alone, _ = paired(old, new, lambda row: measured_content(row.content))
+    ids = {id(row): name.id for row, name in (*same, *renamed, *scored, *measured)}
     taken = set(ids.values())
     for row in alone:
         id_ = row.id
@@ -222,13 +225,21 @@ class Common:
     """The ids of the examples that all runs share with equal content, and of the others.
 
     The content of `changed` differs; `only_baseline` and `only_candidate` are missing on the other
-    side.
+    side. `measured` are those of which the model sees the same on all runs: besides `ids` those
+    whose answers, or columns that a scorer reads, differ.
     """
 
     ids: tuple[str, ...]
     changed: tuple[str, ...]
     only_baseline: tuple[str, ...]
     only_candidate: tuple[str, ...]
+    measured: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model sees the same eval set on both sides."""
+        lost = self.only_baseline or self.only_candidate or set(self.changed) - set(self.measured)
+        return not lost
 
     @classmethod
     def of(cls, baseline: Sequence[Measured], candidate: Sequence[Measured]) -> Common:
@@ -237,17 +248,20 @@ class Common:
         others = [{row.id: row.content for row in run.examples} for run in candidate]
         old, new = contents[0], others[0]
         shared = [id_ for id_ in sorted(new) if id_ in old]
-        same = [
-            id_
-            for id_ in shared
-            if all(table.get(id_) == new[id_] for table in (*contents, *others))
-        ]
+        found = {id_: {table.get(id_) for table in (*contents, *others)} for id_ in shared}
+        same = [id_ for id_ in shared if len(found[id_]) == 1]
         return cls(
             ids=tuple(same),
             changed=tuple(sorted(set(shared) - set(same))),
             only_baseline=tuple(sorted(set(old) - set(new))),
             only_candidate=tuple(sorted(set(new) - set(old))),
+            measured=tuple(id_ for id_ in shared if _is_measured_alike(found[id_])),
         )
+
+
+def _is_measured_alike(contents: set[str | None]) -> bool:
+    """Whether the model sees the same of an example on all runs; None stands for a missing one."""
+    return len({content and measured_content(content) for content in contents}) == 1
 
 
 def rows_of(run: Measured, ids: Sequence[str]) -> list[ExampleResult]:

@@ -20,8 +20,8 @@ SHARE = "pass@1"
 
 _NAME = re.compile(r"pass([@^])([1-9]\d{0,4})")
 
-_NUMBER = "score"
-"""The metric of the mean of scores without a name (`metrics.SCORE`)."""
+SCORE = "score"
+"""The metric of a scorer that gives one number; those of named ones are `score.<name>`."""
 
 _STEPS = (2, 3, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100)
 """The k of which figures are recorded, below the number of samples: the usual ones. Of all k up to
@@ -76,7 +76,7 @@ def has_score(row: ExampleResult, name: str) -> bool:
 
 
 def _is_yes_or_no(row: ExampleResult, name: str) -> bool:
-    return name == _NUMBER and row.passed is not None and not own_scores(row)
+    return name == SCORE and row.passed is not None and not own_scores(row)
 
 
 def own_scores(row: ExampleResult) -> Mapping[str, float]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from pytest_ftloop.core.bounds import read_bytes, read_json
+
 SUMS = "sha256.json"
 """The file in the folder that has them, by path."""
 
@@ -26,7 +28,7 @@ def damaged_file(folder: Path) -> str:
     if not (folder / SUMS).is_file():
         return ""
     try:
-        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        sums = read_json(read_bytes(folder / SUMS))
     except (OSError, ValueError):
         return SUMS
     if not isinstance(sums, dict):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.errors import DataError, Location
 
 
@@ -26,13 +26,14 @@ def from_openai(text: str, file: str) -> Converted:
     """
     rows: list[tuple[dict[str, Any], Location]] = []
     changes = Counter[str]()
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a JSON string may contain U+2028 and similar characters unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = Location(file, number)
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = read_json(line)
+        except ValueError as error:
             raise DataError(f"not JSON: {error}", where=where) from None
         if not isinstance(row, dict) or not _is_chat(row.get("messages")):
             raise DataError(
@@ -113,7 +114,7 @@ def _call(call: Any, where: Location) -> dict[str, Any]:
     try:
         function = dict(call["function"])
         if isinstance(arguments := function.get("arguments"), str):
-            function["arguments"] = json.loads(arguments or "{}")
+            function["arguments"] = read_json(arguments or "{}")
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"a tool call can't be read: {error!r}", where=where) from None
     return {**call, "function": function}

@@ -128,6 +128,8 @@ def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
         return
     try:
         text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
+        # A cell with a line break is the same cell in a file of Windows.
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         before = error.object[: error.start]
         raise DataError(

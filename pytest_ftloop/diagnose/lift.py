@@ -5,14 +5,12 @@ The tests behind them are the gate's; their results are a part of the evidence.
 
 from __future__ import annotations
 
+from pytest_ftloop.config.gates import ALPHA
 from pytest_ftloop.core.chain import FORGETTING
 from pytest_ftloop.core.metrics import format_figure, is_rate
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.diagnose.evidence import Evidence, Lifted
 from pytest_ftloop.diagnose.naming import some
-
-PROVEN = 0.01
-"""Highest p at which a gain over the base counts as proven, as for the gate `lift`."""
 
 SMALL = 0.01
 """A gain below this is small: one point of a rate, or 1% of the base's loss. It is the least change
@@ -47,7 +45,7 @@ def no_lift(e: Evidence) -> Finding | None:
 
 def _is_gain(lifted: Lifted) -> bool:
     unit = 1.0 if is_rate(lifted.metric) else abs(lifted.before)
-    return lifted.p <= PROVEN or lifted.lift >= SMALL * unit
+    return lifted.p <= ALPHA or lifted.lift >= SMALL * unit
 
 
 def unlearned(e: Evidence) -> Finding | None:

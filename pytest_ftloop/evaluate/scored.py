@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import ScoringError
-from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.records import Example, ExampleResult
-from pytest_ftloop.core.sampled import SHARE
+from pytest_ftloop.core.sampled import SCORE, SHARE
 from pytest_ftloop.core.set_metrics import outputs_of
 
 ROUNDING = 1e-9

@@ -25,8 +25,8 @@ from pytest_ftloop.config.scoring import (
 from pytest_ftloop.core.chat import answers
 from pytest_ftloop.core.errors import ConfigError, Location, ScoringError
 from pytest_ftloop.core.functions import described, load_function, raised_at
-from pytest_ftloop.core.metrics import SCORE
 from pytest_ftloop.core.records import Example, ExampleResult
+from pytest_ftloop.core.sampled import SCORE
 from pytest_ftloop.evaluate.calls import calls_in, expected_calls, shares
 from pytest_ftloop.evaluate.json_values import (
     MISSING,
@@ -90,6 +90,8 @@ def load_scorer(
             return function(output, wanted, row_of(example), example.prompt or "")
 
         return _guarded(name, call, scoring, file_of(function))
+    if name == "rouge":
+        return _rouge(scoring, where)
     return _BUILT_IN[name](scoring)
 
 
@@ -246,9 +248,9 @@ def _f1(scoring: Scoring) -> Scorer:
     return _best(scoring, lambda _, output, text: by_pass_at({SCORE: f1(text, output)}, scoring))
 
 
-def _rouge(scoring: Scoring) -> Scorer:
+def _rouge(scoring: Scoring, where: Location | None) -> Scorer:
     # Imported with the first text: a replay scores none, and need not have the package.
-    overlap = lru_cache(maxsize=1)(lambda: rouge(scoring.rouge or "rougeL", None))
+    overlap = lru_cache(maxsize=1)(lambda: rouge(scoring.rouge or "rougeL", where))
     return _best(
         scoring, lambda _, output, text: by_pass_at({SCORE: overlap()(text, output)}, scoring)
     )
@@ -269,7 +271,6 @@ _BUILT_IN: Mapping[str, Callable[[Scoring], Scorer]] = {
     "json": _json,
     "number": _number,
     "f1": _f1,
-    "rouge": _rouge,
     "tool_call": _tool_call,
 }
 

@@ -31,7 +31,7 @@ def seed_from(contents: Sequence[str]) -> int:
     return int.from_bytes(hashlib.sha256("\n".join(contents).encode()).digest()[:8], "big")
 
 
-def figure_of(run: Parts, figure: Figure, drawn: Sequence[int]) -> float:
+def resampled_figure(run: Parts, figure: Figure, drawn: Sequence[int]) -> float:
     """The figure of one run on these examples."""
     return figure([part for index in drawn for part in run[index]])
 
@@ -46,6 +46,8 @@ def change_variance(old: Sequence[Parts], new: Sequence[Parts], figure: Figure, 
     changes = []
     for _ in range(REPLICATES):
         drawn = rng.choices(examples, k=n)
-        before, after = (mean_of([figure_of(run, figure, drawn) for run in s]) for s in (old, new))
+        before, after = (
+            mean_of([resampled_figure(run, figure, drawn) for run in s]) for s in (old, new)
+        )
         changes.append(after - before)
     return variance_of(changes)

@@ -64,7 +64,9 @@ def judge_guards(
             notes.append(f"not compared with the {reference.name}: {reference.why}")
             continue
         for guard in names:
-            found = _compared(guard, candidate, reference.side, groups, rule)
+            judged, without = _with_something_to_lose(guard, reference, rule)
+            notes += without
+            found = _compared(guard, candidate, reference.side, groups, judged)
             where = f"guard {guard} against the {reference.name}"
             if found.kind == "incomplete" or (reference.fails and not found.changes):
                 return _incomplete(verdict, f"{where}: {found.because}")
@@ -121,6 +123,26 @@ def _compared(
         metrics=metrics,
     )
     return compare(new, old, None, [group for group in same if len(group) > 1], alone)
+
+
+def _with_something_to_lose(
+    guard: str, reference: Reference, rule: Forgetting
+) -> tuple[Forgetting, list[str]]:
+    """The rule without rates that are 0% of the reference, which can't be forgotten; and why.
+
+    A rule of nothing else keeps them: there is always something that is judged.
+    """
+    assert reference.side is not None
+    figures = _figures(reference.side.iteration.guards.get(guard, ()))
+    empty = [name for name in rule.metrics if depends_on_scoring(name) and figures.get(name) == 0]
+    left = tuple(name for name in rule.metrics if name not in empty)
+    if not empty or not left:
+        return rule, []
+    note = (
+        f"guard {guard} against the {reference.name}: {' and '.join(empty)} of the "
+        f"{reference.name} is 0%, so there is nothing to forget by it; judged by {', '.join(left)}"
+    )
+    return replace(rule, metrics=left), [note]
 
 
 def _has(run: Iteration, guard: str, name: str) -> bool:

@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_ftloop.core.metrics import is_score, own_metrics
 from pytest_ftloop.core.records import ExampleResult, HoldoutUse, Iteration, Judgement
-from pytest_ftloop.core.runs import EXAMPLE_METRICS, differences, is_figure, named_alike
+from pytest_ftloop.core.runs import differences, example_metric, is_figure, named_alike
 from pytest_ftloop.gate.verdict import Change, Verdict
 
 ALARM_Z = 2.0
@@ -23,7 +24,7 @@ WORN_USES = 20
 expected to have done so."""
 
 HOLDOUT_METRICS = ("eval_loss", "pass_rate")
-"""Metrics that are compared between eval set and holdout, and reported."""
+"""Metrics that are reported of a holdout, besides the loop's own."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def report_of(
     if baseline is not None:
         before = next((use for use in uses if use.iteration == baseline.id), None)
     gains = () if before is None else _gains(before, own, verdict)
+    names = (*HOLDOUT_METRICS, *own_metrics([own.metrics]))
     return HoldoutReport(
         iteration=iteration.name,
-        metrics={name: own.metrics[name] for name in HOLDOUT_METRICS if name in own.metrics},
+        metrics={name: own.metrics[name] for name in names if name in own.metrics},
         reference=baseline.name if before is not None and baseline is not None else None,
         gains=gains,
         uses=sum(_is_of_the_same_set(use, own) for use in uses),
@@ -110,13 +112,15 @@ def _gains(before: HoldoutUse, after: HoldoutUse, verdict: Verdict) -> tuple[Gai
         return ()
     if dict(before.scoring) != dict(after.scoring):
         return ()
-    changes = [change for change in verdict.changes if change.metric in HOLDOUT_METRICS]
+    # Of sampled outputs the holdout's log has no more than the share that passes.
+    changes = [c for c in verdict.changes if c.metric in HOLDOUT_METRICS or is_score(c.metric)]
     gains = (_gain(change, before, after) for change in changes)
     return tuple(gain for gain in gains if gain is not None)
 
 
 def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:
-    metric = EXAMPLE_METRICS[change.metric]
+    metric = example_metric(change.metric)
+    assert metric is not None  # each of them is a mean over examples
     old = _by_id(named_alike(before.examples, after.examples))
     new = _by_id(after.examples)
     ids = sorted(old.keys() & new.keys())

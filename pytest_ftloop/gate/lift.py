@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_ftloop.config.gates import Gate, Lift, Regression
+from pytest_ftloop.config.gates import ALPHA, Gate, Lift, Regression
 from pytest_ftloop.core.metrics import format_figure
 from pytest_ftloop.core.records import Iteration, SeedRun, Untrained
 from pytest_ftloop.core.runs import groups_of, runs_of
@@ -18,9 +18,6 @@ from pytest_ftloop.gate.student_t import quantile, survival
 from pytest_ftloop.gate.thresholds import GateResult, check_gate
 from pytest_ftloop.gate.verdict import Change, amount_text, change_text, p_text
 from pytest_ftloop.log import FOLDER, LogView
-
-ALPHA = 0.01
-"""Level at which a gain is proven: that of the regression gate."""
 
 NO_BASE = "the log has no measurement of the untrained base"
 """How the reason begins where the base is still to be measured."""

@@ -11,7 +11,14 @@ from itertools import chain
 from pytest_ftloop.core.metrics import depends_on_scoring
 from pytest_ftloop.core.noise import Replicates, replicates
 from pytest_ftloop.core.records import ExampleResult
-from pytest_ftloop.core.runs import ExampleMetric, Measured, distinct, is_figure
+from pytest_ftloop.core.runs import (
+    RUN_METRICS,
+    ExampleMetric,
+    Measured,
+    distinct,
+    example_metric,
+    is_figure,
+)
 from pytest_ftloop.core.sampled import share_of
 from pytest_ftloop.core.set_metrics import SetMetric, definition
 from pytest_ftloop.gate.alike import scorer_of
@@ -22,15 +29,22 @@ Groups = Sequence[Sequence[Measured]]
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """The baseline's runs (`old`) and the candidate's (`new`), on the common examples `ids`.
+    """The baseline's runs (`old`) and the candidate's (`new`), on their common examples.
 
-    `groups` are the log's groups of runs that differ only in their seed.
+    `measured` are those of which the model sees the same on both sides, as their losses need; `ids`
+    those of them that also the scoring sees the same of. `groups` are the log's groups of runs that
+    differ only in their seed.
     """
 
     old: Sequence[Measured]
     new: Sequence[Measured]
     groups: Groups
     ids: Sequence[str]
+    measured: Sequence[str]
+
+    def common(self, name: str) -> Sequence[str]:
+        """The examples that a metric is compared on."""
+        return self.measured if is_measured(name) else self.ids
 
     @property
     def run_df(self) -> int:
@@ -74,7 +88,8 @@ class PairedRuns:
     def same_tokens(self) -> bool:
         """Whether each example has as many tokens on both sides, as with the same tokenizer."""
         runs = (*self.old, *self.new)
-        return len({tuple(row.tokens for row in self.rows(run)) for run in runs}) == 1
+        rows = [self.rows(run, self.measured) for run in runs]
+        return len({tuple(row.tokens for row in table) for table in rows}) == 1
 
     @property
     def loss_level(self) -> float:
@@ -83,7 +98,7 @@ class PairedRuns:
         return level if is_figure(level) else 0.0
 
     def rows(self, run: Measured, ids: Sequence[str] | None = None) -> list[ExampleResult]:
-        """A run's rows of the given examples, by default of all common ones, in their order."""
+        """A run's rows of the given examples, in their order; by default of those scored alike."""
         table = self._tables[id(run)]
         return [table[id_] for id_ in (self.ids if ids is None else ids)]
 
@@ -138,6 +153,12 @@ class PairedRuns:
         """The share of the runs' outputs that pass, per example."""
         tables = [[share_of(row) for row in self.rows(run)] for run in runs]
         return [sum(passed) / len(passed) for passed in zip(*tables, strict=True)]
+
+
+def is_measured(name: str) -> bool:
+    """Whether a metric depends only on what the model sees of an example: a loss, an accuracy."""
+    is_known = name in RUN_METRICS or example_metric(name) is not None
+    return is_known and not depends_on_scoring(name)
 
 
 def seed_means(runs: Sequence[Sequence[float]]) -> list[float]:

@@ -61,7 +61,7 @@ class LogView:
     @cached_property
     def names(self) -> frozenset[str]:
         """The files there were when it was first asked for, without records just replaced."""
-        names = self.files.names()
+        names = frozenset(self.files.names())
         return names - replaced(names)
 
     def iterations(self) -> tuple[Iteration, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.loop_config import sources_in
 from pytest_ftloop.core.cache import adapter_at_hand
 from pytest_ftloop.core.errors import FtloopError, StaleLogError
-from pytest_ftloop.core.metrics import best_metrics
-from pytest_ftloop.core.records import Evaluation, ExampleResult, HoldoutUse, Iteration, SeedRole
+from pytest_ftloop.core.metrics import eval_metrics
+from pytest_ftloop.core.records import HoldoutUse, Iteration, SeedRole
 from pytest_ftloop.data import examples as data
+from pytest_ftloop.evaluate.set_metrics import load_set_metrics
 from pytest_ftloop.gate.baseline import Baseline, Sought
 from pytest_ftloop.gate.comparison import Comparison, is_accepted
 from pytest_ftloop.gate.gate_changes import GateChanges, gate_changes
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.data_changes import DataChange
+    from pytest_ftloop.core.records import DataSet
+    from pytest_ftloop.core.set_metrics import SetMetric
     from pytest_ftloop.gate.verdict import Verdict
     from pytest_ftloop.loop.cycle import Cycle
     from pytest_ftloop.loop.options import Options
@@ -169,6 +171,11 @@ class Acceptance:
             finally:
                 progress.done()
 
+    def _set_metrics(self, rows: DataSet) -> Mapping[str, SetMetric]:
+        """The loop's metrics of the whole set, whose functions are given these rows."""
+        config = self.cycle.config
+        return load_set_metrics(config.metrics, rows.examples, config.folder, config.locate)
+
     def _open_holdout(self, best: Iteration) -> HoldoutUse | None:
         """Measure an accepted iteration on the holdout, once. None if there is nothing to measure.
 
@@ -197,7 +204,7 @@ class Acceptance:
                     fingerprint=best.fingerprint,
                     scoring=best.scoring,
                     data=data_facts(holdout),
-                    metrics=_eval_figures(results),
+                    metrics=eval_metrics(results, {}, self._set_metrics(holdout)),
                     environment=best.environment,
                     examples=results,
                 )
@@ -223,9 +230,3 @@ def sought(config: LoopConfig, log: ImprovementLog, candidate: Iteration) -> Sou
             if path.exists()
         ),
     )
-
-
-def _eval_figures(results: tuple[ExampleResult, ...]) -> dict[str, float]:
-    """The finite metrics of these examples: without train examples there is no overfit gap."""
-    figures = best_metrics(Evaluation(results, (), (), math.nan))
-    return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -66,19 +66,28 @@ class Recheck:
     """The eval examples that are compared: as in the log (`before`), and how to score them again.
 
     `settings` are the iteration's, but that the loop file says whether code of the model may run.
-    `notes` say what is not compared.
+    `notes` say what is not compared. `guard` names the guard whose rows these are, in place of the
+    eval set's.
     """
 
     before: tuple[ExampleResult, ...]
     task: Task
     settings: Settings
     notes: tuple[str, ...] = ()
+    guard: str = ""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an endpoint can be asked for all that these rows are scored by."""
+        scoring = self.task.scoring
+        plain = not (scoring.is_sampled or scoring.generation)
+        return plain and needs_generation(scoring) and self.task.scorer is not None
 
     @classmethod
-    def of(cls, iteration: Iteration, logged: Logged) -> Recheck:
-        """The logged examples that the loop's eval set still holds, scored as the loop file says.
+    def all_of(cls, iteration: Iteration, logged: Logged) -> tuple[Recheck, ...]:
+        """The logged examples that the loop still holds, scored as it says: eval set, then guards.
 
-        Raises `FtloopError` if there is none, or no loop file.
+        Raises `FtloopError` if there is none of the eval set, or no loop file.
         """
         if logged.config is None:
             raise ConfigError(
@@ -87,22 +96,37 @@ class Recheck:
             )
         inputs = Inputs.of(logged.config, _same_outputs(iteration))
         recall(inputs, logged.log, Silent())
-        pairs = _shared(iteration.examples, inputs.eval.examples)
-        if not pairs:
+        settings = _with_trust(iteration.settings, trusted=logged.trusts(iteration))
+        task = replace(inputs.task(logged.config), train_sample=())
+        of_eval = cls._of(iteration.examples, task, settings)
+        if of_eval is None:
             raise DataError(
                 f"no example of iteration {iteration.name} is in the eval set any more",
                 where=logged.config.locate("data.eval"),
                 cure="Check the iteration with the eval set that it was measured on.",
             )
+        guards = (
+            cls._of(iteration.guards.get(guard.name, ()), guard.within(task), settings, guard.name)
+            for guard in inputs.guards
+        )
+        return (of_eval, *(guard for guard in guards if guard is not None))
+
+    @classmethod
+    def _of(
+        cls, results: Sequence[ExampleResult], task: Task, settings: Settings, guard: str = ""
+    ) -> Recheck | None:
+        """The logged results of the task's rows, scored again; None if it has none of them."""
+        pairs = _shared(results, task.eval.examples)
+        if not pairs:
+            return None
         before = tuple(result for result, _ in pairs)
         examples = tuple(example for _, example in pairs)
-        if inputs.scorer is not None:
-            before = scored_by_output(before, examples, inputs.scorer, logged.config.scoring.scorer)
-        task = inputs.task(logged.config)
-        task = replace(task, eval=replace(inputs.eval, examples=examples), train_sample=())
-        alone = [len(all_) - len(pairs) for all_ in (iteration.examples, inputs.eval.examples)]
-        settings = _with_trust(iteration.settings, trusted=logged.trusts(iteration))
-        return cls(before, task, settings, tuple(_notes(task.scoring.scorer, len(pairs), *alone)))
+        if task.scorer is not None:
+            before = scored_by_output(before, examples, task.scorer, task.scoring.scorer)
+        alone = [len(all_) - len(pairs) for all_ in (results, task.eval.examples)]
+        notes = tuple(_notes(task.scoring.scorer, len(pairs), *alone, guard=guard))
+        task = replace(task, eval=replace(task.eval, examples=examples), guards=())
+        return cls(before, task, settings, notes, guard)
 
 
 def check_folder(
@@ -126,7 +150,7 @@ def check_folder(
             f"--check needs the training extra: {error.name or error} is not installed",
             cure='pip install "pytest-ftloop[train]", or ask a server: --check-endpoint URL.',
         ) from None
-    what = "merged model" if merged else "adapter"
+    what = ("merged model" if merged else "adapter") + _of_guard(recheck)
     try:
         found = measure_afresh(folder, recheck.settings, recheck.task, progress, merged=merged)
     except FtloopError as error:
@@ -170,7 +194,13 @@ def check_endpoint(
     tolerance = stated.over(ROUNDED)
     comparison = compare(recheck.before, after, losses=False)
     how = f"{endpoint.model} at {endpoint.url}"
-    return Checked("endpoint", how, tolerance, comparison, comparison.problems(tolerance))
+    return Checked(
+        f"endpoint{_of_guard(recheck)}", how, tolerance, comparison, comparison.problems(tolerance)
+    )
+
+
+def _of_guard(recheck: Recheck) -> str:
+    return f", guard {recheck.guard}" if recheck.guard else ""
 
 
 def _with_trust(settings: Settings, *, trusted: bool) -> Settings:
@@ -188,7 +218,8 @@ def _other_weights(folder: Path, iteration: Iteration, merged: bool) -> Iterator
 
 def _same_outputs(iteration: Iteration) -> UserScorer:
     """Stands for pytest's scoring hook: an example passes if its output is the logged one."""
-    logged = {(result.content, result.output) for result in iteration.examples}
+    sets = (iteration.examples, *iteration.guards.values())
+    logged = {(result.content, result.output) for results in sets for result in results}
     return lambda example, output: (example.content, output) in logged
 
 
@@ -202,11 +233,12 @@ def _shared(
     return [(r, waiting[r.content].pop()) for r in results if waiting.get(r.content)]
 
 
-def _notes(scorer: str, shared: int, only_log: int, only_eval: int) -> Iterator[str]:
-    if only_log or only_eval:
+def _notes(scorer: str, shared: int, only_log: int, only_rows: int, *, guard: str) -> Iterator[str]:
+    if only_log or only_rows:
+        rows = f"guard {guard}" if guard else "eval set"
         yield (
-            f"compared are the {shared} examples that log and eval set share; {only_log} are only "
-            f"in the log, {only_eval} only in the eval set"
+            f"compared are the {shared} examples that log and {rows} share; {only_log} are only "
+            f"in the log, {only_rows} only in the {rows}"
         )
     if scorer == "hook":
         yield "the scorer hook needs pytest: here an example passes if its output is the logged one"

@@ -158,12 +158,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
             if not chain:
                 raise  # these are the loop file's settings: the error names their line
             raise _take_back_decision(cycle, chain[-1], plan, error) from error
-    keep_trained(weights, run)
-    if run.not_saved:
-        cycle.store.notes.append(
-            f"the adapter of {current.name} could not be saved: {run.not_saved}; its figures are "
-            "in the log"
-        )
+    cycle.store.notes.extend(keep_trained(weights, run, current.name))
     return run
 
 
@@ -287,7 +282,7 @@ def _logged_unscored(cycle: Cycle, current: Turn) -> Iterator[Callable[[Run], No
         written(cycle.improvement_log, lambda log: log.put(draft), adapter)
         is_kept = True
         if current.known is None:
-            keep_trained(weights, run)
+            keep_trained(weights, run, current.name)
             _keep_base(cycle, current, run)  # scored before the first step
 
     try:

@@ -16,8 +16,9 @@ from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.metrics import SCORE, is_score
+from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
+from pytest_ftloop.core.sampled import SCORE
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.forms import is_of_messages

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.gates import Forgetting, Regression
 from pytest_ftloop.core.chain import worst
 from pytest_ftloop.core.errors import FtloopError, did_you_mean
-from pytest_ftloop.core.metrics import METRICS, SCORE
+from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.sampled import SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

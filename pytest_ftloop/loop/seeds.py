@@ -138,9 +138,10 @@ class SeedTrainer:
             cycle.progress.iteration(
                 f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
             )
+            called = f"seed {seed} of {iteration.name}"
 
             def keep(unscored: Run) -> None:
-                keep_trained(weights, unscored)
+                keep_trained(weights, unscored, called)
                 keep_unscored(log, self._record(iteration, settings, fingerprint, role, unscored))
 
             run = cycle.backend.train(
@@ -151,7 +152,7 @@ class SeedTrainer:
                 metric=training.metric,
                 keep=keep,
             )
-            keep_trained(weights, run)
+            cycle.store.notes.extend(keep_trained(weights, run, called))
         record = self._record(iteration, settings, fingerprint, role, run)
         logged = written(log, lambda log: log.append_seed_run(record), adapter_folder(weights))
         drop_unscored(log, logged)

@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import training_file
+from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import Cost, ExampleResult, Iteration, Run, Training
 
@@ -53,8 +53,12 @@ class _File:
     trained: Trained
 
 
-def keep_trained(weights: str, run: Run) -> None:
-    """Keep what the log will not hold of a run. A cache that can't be written does not matter."""
+def keep_trained(weights: str, run: Run, name: str) -> list[str]:
+    """Keep what the log will not hold of a run; notes on what of it could not be kept.
+
+    `name` is what the run is called.
+    """
+    notes = []
     trained = Trained(
         training=run.training,
         cost=run.cost,
@@ -64,9 +68,19 @@ def keep_trained(weights: str, run: Run) -> None:
         final_train_examples=run.evaluation.final_train_examples,
     )
     file = training_file(weights)
-    with suppress(OSError):
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(asdict(_File(FORMAT, _sum(asdict(trained)), trained))))
+    except OSError as error:
+        notes.append(
+            f"what the log does not hold of {name} could not be kept ({shown_path(file)}: "
+            f"{error.strerror}); evaluated again, it has the findings on its training as logged"
+        )
+    if run.not_saved:
+        notes.append(
+            f"the adapter of {name} could not be saved: {run.not_saved}; its figures are in the log"
+        )
+    return notes
 
 
 def trained_of(run: Measured) -> Trained | None:

@@ -198,7 +198,7 @@ def _verdicts(facts: Facts) -> Iterator[str]:
         use = facts.holdout
         figures = ", ".join(
             f"{inert_line(name)} {figure_text(name, use.metrics[name])}"
-            for name in METRICS
+            for name in (*METRICS, *own_metrics([use.metrics]))
             if name in use.metrics
         )
         rows = use.data.get("rows")

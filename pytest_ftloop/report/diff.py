@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.metrics import format_figure, own_metrics
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.gate.difference import Difference, Flip
-from pytest_ftloop.gate.verdict import Change, change_text, seeds_text
+from pytest_ftloop.gate.verdict import Change, change_text, p_text, seeds_text
 from pytest_ftloop.report.cause import UNCHANGED, cause_lines, edit_text, stated, without_data
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
 from pytest_ftloop.report.gate_changes import change_markdown, change_record
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
-from pytest_ftloop.report.phrases import duration_text, plural
+from pytest_ftloop.report.phrases import duration_text, figure_text, plural
 from pytest_ftloop.report.text import WIDTH
 from pytest_ftloop.report.verdict import MARKS, changes_table
 
@@ -36,6 +36,8 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     lines += ["", *paragraph(visible(verdict.because), width, "  ", "    ")]
     if table := changes_table(verdict, width):
         lines += ["", *table]
+    if untested := _untested_text(diff):
+        lines += paragraph(visible(untested), width, "  ", "    ")
     for note in (*verdict.context, *verdict.notes):
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
     for part in (
@@ -72,6 +74,8 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
             + (f"; now and baseline: {seeds}" if (seeds := seeds_text(verdict.changes)) else ""),
             "",
         ]
+    if untested := _untested_text(diff):
+        lines += [f"- {inert_line(untested)}"]
     lines += [f"- note: {inert_line(note)}" for note in (*verdict.context, *verdict.notes)]
     for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
         lines += _markdown_flips(what, flips, most)
@@ -94,6 +98,7 @@ def as_record(diff: Difference) -> dict[str, Any]:
         "against": diff.verdict.against,
         "verdict": diff.verdict.as_record(),
         "gate_changes": change_record(diff.gate_changes),
+        "not_tested": _untested(diff),
         "settings": [vars(change) for change in diff.settings],
         "data": [asdict(changed) for changed in diff.data],
         "fixed": [vars(flip) for flip in diff.fixed],
@@ -102,6 +107,26 @@ def as_record(diff: Difference) -> dict[str, Any]:
         "went": [finding.kind for finding in diff.went],
         "cost": {"before": vars(diff.before.cost), "after": vars(diff.after.cost)},
     }
+
+
+def _untested(diff: Difference) -> dict[str, dict[str, float | None]]:
+    """The loop's own figures before and now that are not among those that were tested."""
+    tested = {change.metric for change in diff.verdict.changes}
+    before, after = diff.before.metrics, diff.after.metrics
+    return {
+        name: {"before": before.get(name), "after": after.get(name)}
+        for name in own_metrics([before, after])
+        if name not in tested
+    }
+
+
+def _untested_text(diff: Difference) -> str:
+    """`not tested: score.fields 42.0% -> 57.0%`; empty without such figures."""
+    said = [
+        f"{name} {figure_text(name, of['before'])} -> {figure_text(name, of['after'])}"
+        for name, of in _untested(diff).items()
+    ]
+    return f"not tested: {', '.join(said)}" if said else ""
 
 
 def to_json(record: Any) -> str:
@@ -171,7 +196,7 @@ def _change_row(change: Change) -> tuple[str, ...]:
         format_figure(change.metric, change.baseline),
         format_figure(change.metric, change.candidate),
         moved,
-        f"{change.p:.2g}",
+        p_text(change.p),
         least,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.metrics import METRICS
+from pytest_ftloop.core.metrics import METRICS, own_metrics
 from pytest_ftloop.report.escape import visible
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ Properties = list[tuple[str, str]]
 def loop_properties(result: LoopResult, judged: GateResult | None = None) -> Properties:
     """The loop, its best iteration, the figures of the whole eval set and of the gate."""
     said = {"ftloop_loop": result.loop, "ftloop_iteration": result.best.name}
-    said |= {name: repr(v) for name in METRICS if (v := result.best.metrics.get(name)) is not None}
+    figures = result.best.metrics
+    names = (*METRICS, *own_metrics([figures]))
+    said |= {name: repr(figures[name]) for name in names if name in figures}
     if judged is not None:
         said[judged.gate.name] = "missing" if judged.value is None else repr(judged.value)
     return _visible(said)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.core.metrics import depends_on_scoring, own_metrics
 from pytest_ftloop.core.records import UNTRAINED
 from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
@@ -113,7 +113,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     fields = _fields(rows)
     writer = csv.DictWriter(target, fields, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({field: _inert(row.get(field)) for field in fields} for row in rows)
+    writer.writerows({field: _cell(field, row.get(field)) for field in fields} for row in rows)
     return target.getvalue()
 
 
@@ -180,6 +180,12 @@ def _is_number(field: str) -> bool:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(field: str, value: Any) -> Any:
+    """A value for CSV: what is still to be scored is missing, as in JSON."""
+    is_unscored = depends_on_scoring(field) and isinstance(value, float) and math.isnan(value)
+    return None if is_unscored else _inert(value)
 
 
 def _inert(value: Any) -> Any:

@@ -77,6 +77,9 @@ def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
     text = f"holdout: {figures}; opened {plural(report.uses, 'time')}"
     if report.gains:
         said = "; ".join(_gain_text(gain) for gain in report.gains)
+        compared = {gain.metric for gain in report.gains}
+        others = [f"{n} {format_figure(n, v)}" for n, v in report.metrics.items()]
+        said = "; ".join([said, *(o for o in others if o.partition(" ")[0] not in compared)])
         text = f"holdout, against {report.reference}: {said}; opened {plural(report.uses, 'time')}"
     lines = paragraph(text, width, "", "  ")
     if report.alarm:

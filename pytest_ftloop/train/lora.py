@@ -47,7 +47,7 @@ from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.data.identity import model_path
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.decoding import check_decoding, decodings
-from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse, scored
+from pytest_ftloop.evaluate.evaluator import Evaluator, rehearse
 from pytest_ftloop.train.arguments import check_policy, lora_config, sft_config, with_paths
 from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.best_point import best_point
@@ -253,15 +253,8 @@ class Attempt:
                 limits.append(limit)
                 keep(run_of(replace(measured, examples=rows, max_new_tokens=limit)))
 
-            examples = scored(
-                evaluator,
-                recorder.best,
-                task.eval.examples,
-                task.scoring,
-                task.scorer,
-                prepared.choices,
-                progress,
-                answered,
+            examples = scored_eval(
+                evaluator, recorder.best, task, prepared.choices, progress, answered
             )
             stage.is_now("choosing the best point", "scoring")
             best = best_point(trainer.model, evaluator, recorder, prepared.choices, examples)

@@ -9,6 +9,7 @@ from pytest_ftloop.core.records import BaseResults, DataSet, ExampleResult
 from pytest_ftloop.evaluate.evaluator import (
     Choices,
     Evaluator,
+    KeepOutputs,
     TokenRow,
     missing_outputs,
     score_choices,
@@ -45,11 +46,11 @@ def scored_eval(
     task: Task,
     choices: Choices | None,
     progress: Progress,
+    answered: KeepOutputs = lambda _rows, _limit: None,
 ) -> tuple[ExampleResult, ...]:
     """The eval set's results with their scores; `losses` are the results before generation."""
-    return scored(
-        evaluator, losses, task.eval.examples, task.scoring, task.scorer, choices, progress
-    )
+    examples, scoring, scorer = task.eval.examples, task.scoring, task.scorer
+    return scored(evaluator, losses, examples, scoring, scorer, choices, progress, answered)
 
 
 def measured_guards(

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings
+from pytest_ftloop.core.sums import SUMS, damaged_file, write_sums
 from pytest_ftloop.train.task import Task
 
 FORMAT = 1
@@ -42,7 +44,7 @@ class Point:
 
     `seconds` and `tokens` are its cost so far. `candidates` are the eval loss and results of the
     points that may be the best, by step; `passes` the train losses as `TrainLosses` has them.
-    `untrained` is what the base gave. `sizes` are the bytes of the files beside it.
+    `untrained` is what the base gave. The hashes of all files are kept with them.
     """
 
     format: int
@@ -55,7 +57,6 @@ class Point:
     candidates: Mapping[int, tuple[float, tuple[ExampleResult, ...]]]
     passes: tuple[tuple[int, str, float, int, int], ...]
     untrained: BaseResults | None
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ class Unfinished:
     def point(self) -> Point | None:
         """The point, if there is one that is whole."""
         try:
-            said = json.loads((self.folder / POINT).read_text(encoding="utf-8"))
+            said = read_json(read_bytes(self.folder / POINT, MOST_BYTES))
             point = TypeAdapter(Point).validate_python(said)
         except (OSError, ValueError, ValidationError):
             return None
-        is_whole = point.format == FORMAT and dict(point.sizes) == _sizes(self.folder)
-        return point if is_whole else None
+        is_whole = (self.folder / SUMS).is_file() and not damaged_file(self.folder)
+        return point if is_whole and point.format == FORMAT else None
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         """Weights that `keep` wrote."""
@@ -124,9 +125,9 @@ class Unfinished:
                     point,
                     seconds=point.seconds + time.perf_counter() - self.started,
                     untrained=point.untrained if self.keeps_base else None,
-                    sizes=_sizes(making),
                 )
                 (making / POINT).write_text(json.dumps(asdict(point)), encoding="utf-8")
+                write_sums(making)
             self._remove_oldest()
 
     def remove(self) -> None:
@@ -142,11 +143,6 @@ class Unfinished:
 def candidate_file(step: int) -> str:
     """The file of the weights of an evaluation point that may be the best."""
     return f"candidate-{step}.safetensors"
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != POINT)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _scores_by_code(task: Task) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -209,10 +210,48 @@ def test_failing_gate_passes(loops: Loops, accept: Any) -> None:
         name for name, text in loops.files().items() if b"by: hand" in text and "/verdicts/" in name
     ]
     assert f"commit {file}\n" in out
+    (given,) = [j for j in loops.log().judgements() if j.by == "hand"]
+    assert re.fullmatch(r"accepted by hand: regression fails \(p (< )?0\.00\d+\)", given.because)
+    assert given.because.removeprefix("accepted by hand") in out
     loops.commit()
     assert 0 == main(["gate"])
     loops.write(rate=SAME)
     assert 0 == main(["gate"])  # better than what stands
+
+
+def test_each_failing_gate_is_named(loops: Loops, accept: Any) -> None:
+    """Thresholds too, though an acceptance does not make them pass; gates that hold are not."""
+    gates = "{eval_loss: '<= 1.8', perplexity: '<= 99', regression: {}}"
+    loops.version(gates=gates)
+    loops.version(WORSE, gates=gates)
+    assert 0 == accept("last", "--baseline")[0]
+    (given,) = [j for j in loops.log().judgements() if j.by == "hand"]
+    threshold, regression = given.because.removeprefix("accepted by hand: ").split("; ")
+    assert "eval_loss 2.0000, wanted <= 1.8 fails" == threshold
+    assert regression.startswith("regression fails (p ")
+    loops.commit()
+    assert 1 == main(["gate"])
+
+
+def test_no_gate_fails(loops: Loops, accept: Any) -> None:
+    """Where all gates hold, nothing more is said."""
+    loops.version()
+    out = accept("best", "--baseline")[1]
+    (given,) = [j for j in loops.log().judgements() if j.by == "hand"]
+    assert "accepted by hand" == given.because
+    assert re.search(r"accepted iteration 001-\w+; commit ", out)
+
+
+def test_gates_that_can_not_be_judged(loops: Loops, accept: Any) -> None:
+    """What is accepted by hand needs no gate: that none could be judged is said, and why."""
+    loops.version()
+    (loops.root / "eval.jsonl").unlink()
+    code, out, _ = accept("best", "--baseline")
+    assert 0 == code
+    (given,) = [j for j in loops.log().judgements() if j.by == "hand"]
+    why = "whose gates can't be judged: the loop file, or its data, can't be read"
+    assert f"accepted by hand, {why}" == given.because
+    assert why in out
 
 
 def test_second_acceptance(loops: Loops, accept: Any) -> None:

@@ -66,12 +66,15 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr(asking, "FIRST_PAUSE_S", 0.0)
     monkeypatch.delenv(asking.KEY, raising=False)
 
-    def make(form: str = "prompt", scoring: str = "{scorer: exact}", **changes: Any) -> None:
+    def make(
+        form: str = "prompt", scoring: str = "{scorer: exact}", guards: str = "", **changes: Any
+    ) -> None:
         lines = [json.dumps(row(prompt, answer, form)) for prompt, answer in ANSWERS.items()]
         for role in ("train", "eval"):
             Path(f"{role}.jsonl").write_text("\n".join(lines))
         Path("topic.ftloop.yaml").write_text(
-            f"model: tiny\ndata: {{train: train.jsonl, eval: eval.jsonl}}\nscoring: {scoring}\n"
+            f"model: tiny\ndata: {{train: train.jsonl, eval: eval.jsonl, {guards}}}\n"
+            f"scoring: {scoring}\n"
         )
         (found,) = find_logs(Path("topic.ftloop.yaml"), None, print)
         assert found.config is not None
@@ -80,6 +83,14 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         examples = [result(e, **changes) for e in inputs.eval.examples]
         data = {"train": {"rows": 10}, "eval": {"rows": 10}}
         iteration = fake_iteration(1, loop="topic", examples=examples, data=data)
+        of_guards = {
+            guard.name: [
+                replace(fake_example(e.id), content=e.content, output="nothing", expected="other")
+                for e in guard.rows.examples
+            ]
+            for guard in inputs.guards
+        }
+        iteration = replace(iteration, guards=of_guards)
         iteration = replace(
             iteration, model=inputs.model, fingerprint=fingerprint, id=fingerprint[:8]
         )
@@ -93,6 +104,23 @@ def result(example: Any, **changes: Any) -> ExampleResult:
     prompt = example.id
     fields = {"expected": ANSWERS[prompt], "output": logged(prompt), "content": example.content}
     return fake_example(prompt, **{"passed": prompt != "question 0"} | fields | changes)
+
+
+def test_guards_are_checked(loop: Make, capsys: Capture) -> None:
+    """The rows of a guard have a line of their own, and fail the check like those of the eval set.
+
+    A guard that is scored by its loss is passed over: an endpoint gives only text.
+    """
+    lines = [json.dumps(row(prompt, answer, "prompt")) for prompt, answer in ANSWERS.items()]
+    Path("guard.jsonl").write_text("\n".join(lines[:4]))
+    Path("other.jsonl").write_text('{"text": "some text"}\n')
+    loop(guards="guards: {general: guard.jsonl, texts: other.jsonl}")
+    with endpoint(served) as at:
+        assert 1 == check(at.url)
+    first, second = (li for li in capsys.readouterr().out.splitlines() if "endpoint" in li)
+    assert first.startswith(f"endpoint (tuned at {at.url}): ok: 10 examples")
+    assert second.startswith(f"endpoint, guard general (tuned at {at.url}): FAILED: ")
+    assert "4 of 4 outputs differ" in second
 
 
 def check(url: str, *more: str) -> int:

@@ -406,6 +406,27 @@ def test_gate_option(loops: Loops, gate: Gate) -> None:
     assert "\nFAILED  pass_rate[negation] 0.0%, wanted >= 50%\n" in out
 
 
+def test_gate_option_on_a_metric_of_a_loops_own(loops: Loops, gate: Gate) -> None:
+    """A metric of the whole set is known by the loop file that states it, and judges that loop."""
+    loops.write("x", more="metrics: {hits: accuracy}\n", gates="{eval_loss: '<= 9'}")
+    loops.version("2e-4", gates="{eval_loss: '<= 9'}", more="metrics: {hits: accuracy}\n")
+    loops.write("y", gates="{eval_loss: '<= 9'}")
+    loops.train()
+    loops.commit()
+    code, out, err = gate("--gate", "hits >= 0")
+    assert (0, "") == (code, err)
+    assert 1 == out.count("hits 0.0000, wanted >= 0")
+    assert out.index("x: iteration") < out.index("holds   hits") < out.index("y: iteration")
+    code, _, err = gate("--gate", "hit >= 0")
+    assert 2 == code
+    assert "--gate: gate hit: unknown metric 'hit'; no loop has it: besides eval_loss, " in err
+    assert "x has hits\n  Did you mean 'hits'?" in err
+    assert "Traceback" not in err
+    code, _, err = gate("--gate", "score.fields >= 0.5")
+    assert 2 == code
+    assert "gate score.fields: wanted score.fields, but the scorer 'exact' gives no score" in err
+
+
 def test_gate_option_of_an_unknown_tag(loops: Loops, gate: Gate) -> None:
     """A tag that no example has is 2."""
     loops.version()

@@ -51,11 +51,11 @@ def test_an_edited_record_takes_no_baselines_place(loops: Loops, gate: Gate) -> 
     replace_rows(loops)
     loops.train()
     bridge = loops.log().iterations()[-1]
+    train_at(loops, WORSE)
     folder = loops.root / "improvement_log/x"
     record, *_ = ImprovementLog(folder).files(bridge)
     forge(record, (f"  eval_loss: {bridge.metrics['eval_loss']}", "  eval_loss: 9.0"))
     loops.commit()
-    train_at(loops, WORSE)
     code, _, err = gate(base)
     assert (3, True) == (code, "it says eval_loss 9.0, its table of examples" in err)
 

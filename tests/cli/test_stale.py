@@ -140,8 +140,18 @@ def test_nearest_iteration(loops: Loops, gate: Gate) -> None:
 def test_many_differences(loops: Loops, gate: Gate) -> None:
     """What is more than fits is counted."""
     loops.version()
-    many = ", ".join(f"setting_{n}: {n}" for n in range(MOST + 3))
-    edit(loops, "r: 8,", f"r: 8, {many},")
+    names = (
+        *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+        *("label_smoothing_factor", "neftune_noise_alpha", "warmup_steps", "max_length"),
+        *(
+            "gradient_accumulation_steps",
+            "per_device_train_batch_size",
+            "data_seed",
+            "dataset_num_proc",
+        ),
+    )
+    many = "".join(f"  {name}: {0.5 if n < 7 else 2}\n" for n, name in enumerate(names[: MOST + 3]))
+    edit(loops, "  num_train_epochs: 2\n", f"  num_train_epochs: 2\n{many}")
     _, _, err = gate()
     assert err.endswith(f"    and 3 more\n{CURE}")
     assert MOST + 3 == len(err.splitlines())

@@ -44,7 +44,7 @@ def test_full_file(read: Any, tmp_path: Path) -> None:
         Gate("eval_loss", "<=", 3.4, 20),
         Gate("pass_rate[negation]", ">=", 0.8, 21),
     ) == config.gates
-    assert (6, 3, "pass_rate", 60, 1, "rules") == tuple(config.loop.model_dump().values())
+    assert (6, 3, "pass_rate", 60, 1, 1, "rules") == tuple(config.loop.model_dump().values())
     assert (tmp_path, "s.ftloop.yaml") == (config.folder, config.source)
 
 
@@ -54,7 +54,7 @@ def test_smallest_file(read: Any) -> None:
     assert ("s", "tiny", None) == (config.name, config.model, config.split)
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
-    assert (4, 2, None, None, 1, "rules") == tuple(config.loop.model_dump().values())
+    assert (4, 2, None, None, 1, 1, "rules") == tuple(config.loop.model_dump().values())
 
 
 @pytest.mark.parametrize("stated", ["", " {}", " true", " ~"])

@@ -256,7 +256,7 @@ def test_any_tag_is_split_off(metric: str, tag: str) -> None:
         ("pass_rate", 0.875, "87.5%"),
         ("pass_rate[x]", 1.0, "100.0%"),
         ("token_accuracy", 0.0, "0.0%"),
-        ("pass_rate", math.nan, "nan"),
+        ("pass_rate", math.nan, "unscored"),
         ("perplexity", math.inf, "inf"),
     ],
 )

@@ -223,7 +223,8 @@ def test_examples_are_paired_by_id_and_content() -> None:
     old = fake_measured(1, fake_table([1.0] * 4))
     rows = fake_table([1.0] * 5)[1:]
     new = fake_measured(2, (replace(rows[0], content="another"), *reversed(rows[1:])))
-    assert Common(("e002", "e003"), ("e001",), ("e000",), ("e004",)) == Common.of([old], [new])
+    same = ("e002", "e003")
+    assert Common(same, ("e001",), ("e000",), ("e004",), same) == Common.of([old], [new])
 
 
 def test_an_example_must_be_in_every_run() -> None:
@@ -231,7 +232,24 @@ def test_an_example_must_be_in_every_run() -> None:
     one = fake_measured(1, TABLE)
     lacking = fake_seed_run(one, 43, TABLE[1:])
     other = fake_seed_run(one, 44, (*TABLE[:2], replace(TABLE[2], content="another")))
-    assert Common(("e001",), ("e000", "e002"), (), ()) == Common.of([one], [one, lacking, other])
+    wanted = Common(("e001",), ("e000", "e002"), (), (), ("e001",))
+    assert wanted == Common.of([one], [one, lacking, other])
+
+
+def test_examples_whose_scoring_reads_other_columns() -> None:
+    """Of these the model sees the same, in each run: their losses are comparable, all of the set.
+
+    Not of one whose text differs, though its columns for the scorer are equal.
+    """
+    one = fake_measured(1, [replace(row, content=f"{row.content}+a") for row in TABLE])
+    rows = [replace(row, content=f"{row.content}+b") for row in TABLE]
+    other = fake_measured(2, [replace(rows[0], content=TABLE[0].content), *rows[1:]])
+    ids = tuple(row.id for row in TABLE)
+    assert Common((), ids, (), (), ids) == (found := Common.of([one], [other]))
+    assert found.is_whole
+    swapped = fake_measured(3, [replace(one.examples[0], content="another+a"), *rows[1:]])
+    found = Common.of([one], [swapped])
+    assert (ids[1:], False) == (found.measured, found.is_whole)
 
 
 def test_rows_in_the_order_asked_for() -> None:

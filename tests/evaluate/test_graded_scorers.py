@@ -295,7 +295,8 @@ def test_rouge_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading it is no fault, since a replay scores nothing; scoring says what to install."""
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(ConfigError, match="needs the package rouge-score") as caught:
-        scored("a", "a", scorer="rouge")
+        load_scorer(Scoring("rouge"), where=SETTING)(an_example("a"), "a")
+    assert SETTING == caught.value.where
     assert 'pip install "pytest-ftloop[rouge]"' == caught.value.cure
 
 

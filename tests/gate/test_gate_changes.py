@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -468,7 +469,7 @@ def test_every_command_tells(loops: Loops, capsys: Capture, command: str) -> Non
         assert "| loosened | eval_loss | &#60;= 1.9 | &#60;= 9 |" in out
     else:
         assert "gates changed since HEAD (" in out
-        assert "\n  loosened eval_loss: <= 1.9 -> <= 9\n" in out
+        assert re.search(r"^ +loosened eval_loss: <= 1\.9 -> <= 9$", out, re.MULTILINE)
     if command == "ci":
         summary = (loops.root / "ftloop-ci/summary.md").read_text()
         assert summary.startswith("## \u274c ftloop: regressed, gates loosened\n")

@@ -273,6 +273,25 @@ def test_guards_share_one_correction() -> None:
     assert p["guard.g0.eval_loss"] > one.changes[0].p
 
 
+def test_what_the_base_can_not_do_is_not_forgotten() -> None:
+    """Where the base passes nothing, the loss alone judges, and a note says so."""
+    base = base_of_guards(general=table(2.0, 0))
+    verdict = judged(guarded(2, general=table(2.0, 0, 1)), base)
+    assert ["guard.general.eval_loss"] == [change.metric for change in verdict.changes]
+    assert (
+        "guard general against the base: pass_rate of the base is 0%, so there is nothing to "
+        "forget by it; judged by eval_loss",
+    ) == verdict.notes
+    worse = judged(guarded(2, general=table(3.0, 0, 1)), base)
+    assert ("regressed", False) == (worse.kind, worse.ok)
+    only = judged(
+        guarded(2, general=table(2.0, 0, 1)), base, rule=Forgetting(metrics=("pass_rate",))
+    )
+    assert ["guard.general.pass_rate"] == [change.metric for change in only.changes]
+    some = judged(guarded(2, general=table(2.0, 0, 1)), base_of_guards(general=table(2.0, 1)))
+    assert 2 == len(some.changes)
+
+
 def test_each_guard_is_asked_for_what_it_has() -> None:
     """A gate on all guards compares a score where a guard's scorer gives it, and no zeros."""
     fields = tuple(replace(row, scores={"score.fields": 0.5}) for row in table(2.0, 100))

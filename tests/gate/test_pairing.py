@@ -87,6 +87,12 @@ def rows_of(*pairs: tuple[str, str]) -> tuple[ExampleResult, ...]:
         # One text twice: an equal id first, then in order.
         ([("a", "1"), ("b", "1")], [("b", "1"), ("c", "1")], ["c", "b"]),
         ([("a", "1"), ("b", "1")], [("x", "1")], ["x", "b"]),
+        # What scores a row is another, and what the model sees of it is not.
+        ([("a", "1+x"), ("b", "2")], [("c", "1+y"), ("d", "2+z")], ["c", "d"]),
+        # Where one text is asked twice, the row that is scored alike comes first, then equal ids.
+        ([("a", "1+x"), ("b", "1+y")], [("c", "1+y"), ("d", "1")], ["d", "c"]),
+        ([("a", "1+x"), ("b", "1+y")], [("b", "1"), ("a", "1+z")], ["a", "b"]),
+        ([("a", "1+x")], [("b", "2+x")], ["a"]),
         # The mark is taken too.
         ([("a", "1"), ("a'", "3"), ("b", "2")], [("a", "2"), ("a'", "3")], ["a''", "a'", "a"]),
     ],

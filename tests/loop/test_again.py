@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -407,6 +408,20 @@ def test_an_evaluation_again_may_be_interrupted(tmp_path: Path) -> None:
     backend = Adapters()
     run(tmp_path, backend, eval=[*EVAL, NEW])
     assert ["measure"] == backend.asked
+
+
+def test_evidence_that_can_not_be_kept_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file beside an adapter that can't be written is told, with its path; nothing else is."""
+
+    def full(path: Path, _text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("pytest_ftloop.loop.trained.write_atomically", full)
+    (note,) = run(tmp_path, Adapters()).notes
+    assert "what the log does not hold of 001-" in note
+    assert re.search(r"\(.+: No space left on device\)", note)
 
 
 def test_a_full_cache_is_a_note(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from pytest_ftloop.core.errors import DamagedLogError, LogError
 from pytest_ftloop.core.records import Run, Settings
 from pytest_ftloop.log import ImprovementLog
 from pytest_ftloop.loop.census import judged_from_log
+from pytest_ftloop.loop.failing import failing_gates
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.workspace import Logged
 from tests.fake_backend import FakeBackend, fake_guards
 from tests.gitfakes import GitRepo
 from tests.loop.loop_cases import config, forge, run
@@ -167,6 +169,21 @@ def test_compared_with_a_committed_version(folder: Path) -> None:
     assert "regressed" == verdicts["forgetting"].kind
     against = {change.against for change in verdicts["forgetting"].changes}
     assert {"base", "baseline"} == against
+
+
+@pytest.mark.parametrize("rate", [2e-4, 1.6e-3])
+def test_failing_gates_of_a_forgetful_version(folder: Path, rate: float) -> None:
+    """What an acceptance by hand accepts names the guard that is forgotten, and how sure that is.
+
+    The regression gate holds by then: it is not named.
+    """
+    first = Loop(config(folder, data=GUARDS, iterations=1), Options(), backend=Forgetful())
+    first.judge(first.run())
+    GitRepo.init(folder).commit()
+    changed = config(folder, data=GUARDS, iterations=1, rate=rate, gates={"regression": {}})
+    result, _ = run(changed, Forgetful())
+    found = failing_gates(result.best, Logged(ImprovementLog(result.log_folder), changed))
+    assert (("forgetting[general] fails (p < 0.0001)",) if rate > 1e-3 else ()) == found
 
 
 def test_restored_with_its_guards(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

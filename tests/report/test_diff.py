@@ -309,6 +309,7 @@ def test_json_has_everything() -> None:
         "against",
         "verdict",
         "gate_changes",
+        "not_tested",
         "settings",
         "data",
         "fixed",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,13 +12,25 @@ import pytest
 
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.metrics import own_metrics
+from pytest_ftloop.gate.difference import Difference, difference
+from pytest_ftloop.gate.holdout import report_of as report_of_holdout
+from pytest_ftloop.gate.verdict import Verdict
+from pytest_ftloop.report.card import Facts, model_card
+from pytest_ftloop.report.diff import as_markdown as as_markdown_of_diff
+from pytest_ftloop.report.diff import as_record, to_json
+from pytest_ftloop.report.diff import as_text as as_text_of_diff
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.phrases import difference_text, distance_text
+from pytest_ftloop.report.properties import loop_properties
+from pytest_ftloop.report.pull_request import LoopOutcome
 from pytest_ftloop.report.show import show_iteration
 from pytest_ftloop.report.table import as_csv, as_json, as_markdown, as_text, log_rows
 from pytest_ftloop.report.text import example_lines, headline, iterations_table
-from tests.fakes import fake_example
+from pytest_ftloop.report.verdict import holdout_lines
+from tests.fakes import fake_example, fake_holdout_use
 from tests.report.fakes_report import fake_result
+from tests.report.html_cases import Page
+from tests.report.pull_request_cases import text_of
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
@@ -48,6 +62,105 @@ def test_names() -> None:
     }  # fmt: skip
     assert ("score.b", "score.a", "macro_f1", "pass@5", "pass^5") == own_metrics([figures])
     assert () == own_metrics([{"eval_loss": 1.0}])
+
+
+OWN = {"score.fields": (0.3, "30.0%"), "macro_f1": (0.4321, "0.4321")}
+"""Metrics of a loop's own, named scores and of the whole set: figure, and how people read it."""
+
+
+def with_own(made: LoopResult) -> LoopResult:
+    """The result with the same figures of its own in each iteration."""
+    own = {name: figure for name, (figure, _) in OWN.items()}
+    chain = tuple(replace(it, metrics={**it.metrics, **own}) for it in made.chain)
+    best = next(it for it in chain if it.name == made.best.name)
+    return replace(made, chain=chain, best=best)
+
+
+def comment(result: LoopResult) -> str:
+    return text_of(LoopOutcome(result.loop, result.source, result))
+
+
+def page(result: LoopResult) -> str:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("plotly")
+    from pytest_ftloop.report.html.gather import of_result
+    from pytest_ftloop.report.html.page import render
+
+    return Page(render([of_result(result)])).text
+
+
+def holdout(result: LoopResult) -> str:
+    use = fake_holdout_use(result.best, result.best.examples)
+    use = replace(use, metrics={name: figure for name, (figure, _) in OWN.items()})
+    verdict = Verdict("improved", ok=True, because="", candidate=result.best.name)
+    found = report_of_holdout(result.best, [use], verdict, None, [])
+    assert found is not None
+    return "\n".join(holdout_lines(found))
+
+
+def card(result: LoopResult) -> str:
+    use = fake_holdout_use(result.best, result.best.examples)
+    use = replace(use, metrics={name: figure for name, (figure, _) in OWN.items()})
+    text = model_card(replace(result.best, metrics={}), Facts("a base", holdout=use))
+    return text.partition("On the holdout")[2]
+
+
+def changed(result: LoopResult) -> Difference:
+    old, new = result.chain[0], result.best
+    verdict = Verdict("unchanged", ok=True, because="", candidate=new.name)
+    return difference(old, new, verdict, {})
+
+
+PLAIN = {
+    "junit": lambda result: str(loop_properties(result)),
+    "log as json": lambda result: as_json(log_rows(result.chain)),
+    "log as csv": lambda result: as_csv(log_rows(result.chain)),
+    "diff as json": lambda result: to_json(as_record(changed(result))),
+}
+READ = {
+    "headline": lambda result: headline(result, 400),
+    "table": lambda result: iterations_table(result, 400),
+    "log": lambda result: as_text(log_rows(result.chain), 400),
+    "log as markdown": lambda result: as_markdown(log_rows(result.chain)),
+    "show": lambda result: show_iteration(result.best, {}),
+    "diff": lambda result: as_text_of_diff(changed(result)),
+    "diff as markdown": lambda result: as_markdown_of_diff(changed(result)),
+    "comment": comment,
+    "page": page,
+    "holdout": holdout,
+    "card": card,
+    "card, eval set": lambda result: model_card(result.best, Facts("a base")),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("output", [*PLAIN, *READ])
+def test_each_output_has_the_loops_own_figures(output: str, name: str) -> None:
+    """Whatever shows the pass rate shows the scores and the metrics of the set, by name."""
+    figure, shown = OWN[name]
+    text = {**PLAIN, **READ}[output](with_own(fake_result()))
+    # In a table the name's parts are on two lines.
+    assert all(part in text.replace("\\_", "_") for part in re.split(r"[._]", name))
+    assert (str(figure) if output in PLAIN else shown) in text
+
+
+UNSCORED = {**PLAIN, **READ}
+for _known in ("junit", "diff as json", "diff", "diff as markdown", "holdout", "card"):
+    del UNSCORED[_known]
+
+
+@pytest.mark.parametrize("output", UNSCORED)
+def test_an_unscored_pass_rate_is_called_so(output: str) -> None:
+    """Of an iteration that is still to be scored each output says so: null in JSON, never `nan`."""
+    made = fake_result()
+    chain = tuple(replace(it, metrics={**it.metrics, "pass_rate": math.nan}) for it in made.chain)
+    result = replace(made, chain=chain, best=chain[-1])
+    text = UNSCORED[output](result)
+    if output == "log as json":
+        assert [None] * len(chain) == [row["pass_rate"] for row in json.loads(text)]
+    elif output != "log as csv":
+        assert "unscored" in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
 
 
 def test_table_of_the_iterations(result: LoopResult) -> None:

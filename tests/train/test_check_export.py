@@ -28,7 +28,7 @@ Capture = pytest.CaptureFixture[str]
 
 LOOP = """\
 model: tiny
-data: {train: train.jsonl, eval: eval.jsonl}
+data: {train: train.jsonl, eval: eval.jsonl, guards: {general: guard.jsonl}}
 lora: {r: 4, lora_alpha: 8, target_modules: all-linear}
 training: {learning_rate: 5.0e-3, num_train_epochs: 6, activation_checkpointing: false}
 loop: {iterations: 1}
@@ -51,8 +51,8 @@ def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("CI", raising=False)
-        for role, seed in (("train", 1), ("eval", 2)):
-            lines = [json.dumps(chat(row)) for row in rows(24, seed)]
+        for role, seed, count in (("train", 1, 24), ("eval", 2, 24), ("guard", 3, 6)):
+            lines = [json.dumps(chat(row)) for row in rows(count, seed)]
             Path(f"{role}.jsonl").write_text("\n".join(lines))
         Path("topics.ftloop.yaml").write_text(LOOP)
         assert 0 == main(["run", "-q"])
@@ -79,9 +79,12 @@ def test_sound_export_holds(out: Path, capsys: Capture) -> None:
     """Adapter and merged model in fp32 equal the log: no flip, no other output, one line each."""
     code, lines = check(out, capsys)
     assert 0 == code, lines
-    assert 2 == len(lines), lines
-    for line, what in zip(lines, ("adapter", "merged model"), strict=True):
-        assert line.startswith(f"{what} (cpu, fp32): ok: 24 examples as logged: "), line
+    kinds = [
+        ("adapter", 24), ("adapter, guard general", 6),
+        ("merged model", 24), ("merged model, guard general", 6),
+    ]  # fmt: skip
+    for line, (what, count) in zip(lines, kinds, strict=True):
+        assert line.startswith(f"{what} (cpu, fp32): ok: {count} examples as logged: "), line
         assert "0 flipped (tolerance 0%), 0 outputs changed, losses within" in line
 
 
@@ -244,7 +247,7 @@ def test_scorers_of_probabilities(out: Path, scoring: Scoring) -> None:
     (found,) = find_logs(Path("topics.ftloop.yaml"), None, print)
     (iteration,) = found.iterations
     assert found.config is not None
-    task = Recheck.of(iteration, found).task
+    task = Recheck.all_of(iteration, found)[0].task
     task = replace(task, scoring=scoring, scorer=None)
     measured = measure_afresh(out, iteration.settings, task, Silent())
     logged = {result.id: result for result in iteration.examples}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import own_metrics
-from pytest_ftloop.gate.verdict import change_text
+from pytest_ftloop.gate.verdict import change_text, p_text
 from pytest_ftloop.report.escape import (
     columns_of,
     one_line,
@@ -272,7 +272,7 @@ def _change(change: ChangeRow) -> list[str]:
         _figure(change.metric, change.baseline),
         _figure(change.metric, change.candidate),
         _amount(change.metric, new - old),
-        "< 0.0001" if p < 1e-4 else f"{p:.2g}",
+        p_text(p),
         _amount(change.metric, float(change.detectable)).lstrip("+"),
     ]
 
