@@ -58,10 +58,13 @@ def _run(arguments: argparse.Namespace) -> int:
         wanted, path = "best", Path(wanted)
     iteration, logged = chosen(wanted, find_logs(path, arguments.log, report))
     text = _new_text(iteration, logged) if logged.config or not arguments.baseline else None
+    is_new = text is not None and text[1] is not None
+    # Before anything is written: it reads the loop's data, which may be damaged.
+    follows = _what_follows(iteration, logged) if is_new else ""
     if arguments.baseline:
         print(_accept(iteration, logged))
     if text is not None and text[1] is not None:
-        _write(text[0], text[1], _what_follows(iteration, logged))
+        _write(text[0], text[1], follows)
     return HOLDS
 
 

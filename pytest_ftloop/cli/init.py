@@ -120,7 +120,10 @@ def _github(folder: Path, requirement: str, *, gpu: bool, force: bool) -> int:
 def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
     """Write the files and list them. If one exists already, write none."""
     from pytest_ftloop.core.files import write_atomically
+    from pytest_ftloop.core.leftovers import sweep
 
+    for path in texts:  # what an interrupted one left, also where nothing is written now
+        sweep(path.parent, path.name)
     existing = _check_targets(folder, texts, force=force)
     for path, text in texts.items():
         try:

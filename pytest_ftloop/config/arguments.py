@@ -36,6 +36,9 @@ AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"}
 """Arguments of SFTConfig that must be 0 or more, checked here so that the error names their line.
 """
 
+AMOUNTS = AT_LEAST_ONE | AT_LEAST_ZERO | {"num_train_epochs", "max_steps", "warmup_steps"}
+"""Arguments of SFTConfig that are numbers also where they are quoted: 'nan' is one to trl."""
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -156,7 +159,8 @@ def _keys(value: Any) -> frozenset[str]:
 
 def _out_of_bounds(one: Stated) -> _Wrong:
     value = one.value
-    if isinstance(value, float) and not math.isfinite(value):
+    is_amount = isinstance(value, float) or (one.group == "training" and one.name in AMOUNTS)
+    if is_amount and not math.isfinite(as_number(value) or 0):
         return f"{one.setting}: wanted a finite number, found {value}", ""
     if one.group != "training":
         return None

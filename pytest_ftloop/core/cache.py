@@ -51,7 +51,7 @@ def sweep_cache() -> None:
         sweep(cache_folder() / name)
     kept = records_folder()
     if kept is not None:
-        for folder in (kept, *kept.glob("*/*"), *kept.glob("*/*/*")):
+        for folder in (kept, *kept.glob("*")):
             sweep(folder)
 
 

@@ -59,11 +59,9 @@ def recover(log: ImprovementLog) -> None:
     aside = aside_of(log)
     if not aside.folder.is_dir():
         return
-    logged = {iteration.fingerprint for iteration in log.read()}
     for iteration in aside.read():
-        if iteration.fingerprint not in logged:
-            aside.verify(iteration)
-            log.append(iteration)
+        aside.verify(iteration)
+        log.put(iteration)  # in place of an older one: it may have been trained again
         aside.remove(iteration)
     known = {(run.fingerprint, run.environment.get("device")) for run in log.view.seed_runs()}
     for run in aside.view.seed_runs():

@@ -214,11 +214,24 @@ class ImprovementLog:
 
     def _remove(self, records: Sequence[Path]) -> None:
         check_folder(self.folder)
+        for record in records:
+            self._read_rows(record)
         try:
             for record in records:
                 remove_record(record)
         except OSError as error:
             raise unwritable(self.folder, error) from None
+
+    def _read_rows(self, record: Path) -> None:
+        """Read the tables of a record that is about to be removed, for those that hold it.
+
+        The diagnosis of a training that replaces it may compare the two.
+        """
+        kept = self._known.get(record.relative_to(self.folder).as_posix())
+        tables = (kept.examples, *getattr(kept, "guards", {}).values()) if kept else ()
+        for table in tables:
+            with suppress(LogError):  # damaged, it is an error where something rests on it
+                len(table)
 
     def check_writable(self) -> None:
         """A `LogError` now rather than after a training; nothing is left behind."""

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
-from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.files import replacing, write_atomically
+from pytest_ftloop.core.leftovers import is_leftover
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun, Settings, Untrained
 from pytest_ftloop.core.runs import Measured, decisive, environment_changes
@@ -167,7 +168,8 @@ class Store:
             return ()
         folder = self.folder / fingerprint
         try:
-            return sorted(path for path in folder.iterdir() if path.is_dir())
+            found = sorted(path for path in folder.iterdir() if path.is_dir())
+            return [path for path in found if not is_leftover(path.name)]
         except FileNotFoundError:
             return ()
         except OSError as error:
@@ -206,14 +208,12 @@ def _sound(folder: Path, fingerprint: str) -> Iterator[Kept]:
 
 def _copy(files: Sequence[Path], log: Path, folder: Path) -> None:
     """Have a folder hold these files of a log, and no other ones."""
-    copies = {folder / file.relative_to(log): file for file in files}
-    # The table before its record, which completes it; what was there is removed the other way.
-    for copy, file in sorted(copies.items()):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(copy, file.read_text(encoding="utf-8"))
-    for old in sorted((path for path in folder.rglob("*") if path.is_file()), reverse=True):
-        if old not in copies:
-            old.unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as making:
+        for file in files:
+            copy = making / file.relative_to(log)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(copy, file.read_bytes())
 
 
 def _context(run: Kept) -> str:

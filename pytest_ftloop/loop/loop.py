@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_metric
 from pytest_ftloop.config.loop_config import LoopConfig
-from pytest_ftloop.core.cache import adapter_at_hand, records_folder
+from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
 from pytest_ftloop.core.chain import best_of, chosen_by
 from pytest_ftloop.core.errors import system_errors_told
 from pytest_ftloop.core.progress import Progress, Silent, until_done
@@ -25,6 +25,7 @@ from pytest_ftloop.diagnose.custom import Diagnose
 from pytest_ftloop.evaluate.scored import UserScorer
 from pytest_ftloop.gate.lift import LiftTests
 from pytest_ftloop.log import FOLDER, ImprovementLog
+from pytest_ftloop.log.aside import aside_of
 from pytest_ftloop.log.kept import Store
 from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
@@ -100,7 +101,7 @@ class Loop:
         with until_done(self.progress):
             cycle = self._cycle_begun = self._cycle()
             course = self._bring_up_to_date(cycle)
-            best = best_of(course.chain, self.config.metric_of(course.chain))
+            best = self._best(cycle, course)
             self._acceptance(cycle).complete_seeds(best)
             if needs_base(self.config) and not self.options.replay:
                 with self._locked(cycle.improvement_log):
@@ -132,7 +133,7 @@ class Loop:
         cycle = self._cycle_begun = self._cycle()
         with until_done(self.progress):
             course = self._bring_up_to_date(cycle)
-            best = best_of(course.chain, self.config.metric_of(course.chain))
+            best = self._best(cycle, course)
             self._acceptance(cycle).train_seeds(best, seeds, "calibration")
             return self._result(cycle, course, best)
 
@@ -232,13 +233,12 @@ class Loop:
         """Train what the log lacks of the loop's chain, and return the chain."""
         log = cycle.improvement_log
         if not self.options.retrain:
+            if not self.options.replay:
+                self._tidy(log)
             # Look without the lock first: most runs find nothing to do, and need not wait for it.
             chain, plan = cycle.planner.walk(log.read())
             check_chain(chain, cycle.config, cycle.inputs, log)
             if plan is None:
-                if not self.options.replay and has_leftovers(log.view.files.names()):
-                    with self._locked(log):
-                        pass  # they are swept
                 return Course(chain)
             if self.options.replay:
                 prospect = cycle.again.prospect(plan.settings)
@@ -257,14 +257,21 @@ class Loop:
                 note.write_text(self.options.run_id, encoding="utf-8")
             return done
 
-    def _result(self, cycle: Cycle, course: Course, best: Iteration) -> LoopResult:
+    def _best(self, cycle: Cycle, course: Course) -> Iteration:
+        """The best iteration, sound: a damaged one is an error before its seeds are trained."""
         log, config = cycle.improvement_log, self.config
+        best = best_of(course.chain, config.metric_of(course.chain))
         # Only the best is judged, and verifying 200 example tables would take seconds.
         log.verify(best)
         check_set_metrics(best, cycle.inputs, log)
         base = shown_base(log.view.bases(), best)
         if base is not None and needs_base(config):
             log.verify(base)  # a worse base, written by hand, would let any training gain
+        return best
+
+    def _result(self, cycle: Cycle, course: Course, best: Iteration) -> LoopResult:
+        log, config = cycle.improvement_log, self.config
+        base = shown_base(log.view.bases(), best)
         cycle.store.notes.extend(log.exposed())
         planner = cycle.planner
         is_finished = planner.explores and not planner.goes_on(course.chain)
@@ -302,6 +309,14 @@ class Loop:
             forgetting=config.forgetting,
             log=log,
         )
+
+    def _tidy(self, log: ImprovementLog) -> None:
+        """Sweep and recover what earlier runs left, also where nothing is to be trained."""
+        if has_leftovers(log.view.files.names()) or not aside_of(log).view.is_empty():
+            with self._locked(log):
+                pass  # it is done first
+        else:
+            sweep_cache()
 
     def _is_retrained(self, note: Path) -> bool:
         """Whether a process of this pytest run has retrained this loop already."""

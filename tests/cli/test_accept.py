@@ -346,3 +346,15 @@ def test_a_loop_file_that_can_not_be_read(adjusted: Loops, accept: Any) -> None:
     (adjusted.root / "x.ftloop.yaml").write_text("data: [\n")
     code, _, err = accept()
     assert (2, True) == (code, "no loop file, or a broken one" in err)
+
+
+def test_damaged_data_of_the_loop(adjusted: Loops, accept: Any) -> None:
+    """Nothing is written, neither verdict nor loop file, where a file's name is none."""
+    file = adjusted.root / "x.ftloop.yaml"
+    named = file.read_text().replace("eval: eval.jsonl", f"eval: {'x' * 300}")
+    assert "xxx" in named
+    file.write_text(named)
+    before = file.read_bytes()
+    code, out, err = accept("2", "--baseline")
+    assert (2, True) == (code, "File name too long" in out + err)
+    assert ([], before) == (judgements(adjusted), file.read_bytes())

@@ -145,3 +145,13 @@ def test_runs_as_it_is(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (0, True) == (done.returncode, "5 passed" in done.stdout), done.stdout + done.stderr
     assert 0 == main(["run", str(tmp_path), "--replay"])
+
+
+def test_what_an_interrupted_one_left_is_swept(tmp_path: Path) -> None:
+    """Also where nothing is written now, because what it finished exists."""
+    (tmp_path / "data").mkdir()
+    left = tmp_path / "data/.eval.jsonl.999999999.1.tmp"
+    left.touch()
+    (tmp_path / "topic.ftloop.yaml").touch()
+    assert 2 == main(["init", str(tmp_path)])
+    assert ["topic.ftloop.yaml"] == written(tmp_path)

@@ -154,10 +154,16 @@ def test_other_config_objects_are_refused() -> None:
         python(training=TrainingArguments(use_cpu=True))
 
 
-def test_settings_that_are_not_finite(write: Callable[[str, str], Path]) -> None:
-    """An infinite or NaN setting is a mistake with its line."""
-    path = write("s.ftloop.yaml", "data: {train: t, eval: e}\ntraining:\n  learning_rate: .inf\n")
-    with pytest.raises(ConfigError, match="learning_rate: wanted a finite number, found inf") as e:
+@pytest.mark.parametrize(
+    ("stated", "found"), [(".inf", "inf"), (".nan", "nan"), ("'nan'", "nan"), ("'inf'", "inf")]
+)
+@pytest.mark.parametrize("name", ["learning_rate", "num_train_epochs"])
+def test_settings_that_are_not_finite(
+    write: Callable[[str, str], Path], name: str, stated: str, found: str
+) -> None:
+    """An infinite or NaN setting is a mistake with its line, quoted too: trl takes both."""
+    path = write("s.ftloop.yaml", f"data: {{train: t, eval: e}}\ntraining:\n  {name}: {stated}\n")
+    with pytest.raises(ConfigError, match=f"{name}: wanted a finite number, found {found}") as e:
         read_loop_file(path)
     assert 3 == e.value.where.line
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from pytest_ftloop.core.cache import sweep_cache
 from pytest_ftloop.core.errors import LogError, StaleLogError
 from pytest_ftloop.core.records import Adjustment, Iteration, SeedRun
 from pytest_ftloop.log import ImprovementLog
@@ -21,6 +24,7 @@ from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.log.records import iterations, seed_runs
 from tests.loop.loop_cases import config, contents, forge
+from tests.torture.kills import killed_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -487,3 +491,26 @@ def test_killed_while_keeping(tmp_path: Path, kept: Path, monkeypatch: pytest.Mo
     result, trainer = run(config(afresh(tmp_path), iterations=1))
     assert (1, ()) == (len(trainer.runs), result.notes)
     assert {record, table_of(record)} == set(record.parent.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_killed_while_it_is_kept(tmp_path: Path, kept: Path) -> None:
+    """At each write: the copy of before, the new one or none, whole; the rest is swept."""
+    log = ImprovementLog(run(config(tmp_path, iterations=1))[0].log_folder)
+    (before,) = log.read()
+    shutil.rmtree(kept)
+    after = log.put(replace(before, cost=replace(before.cost, seconds=2.5)))
+    (tmp_path / "old").mkdir()
+    old = ImprovementLog(tmp_path / "old" / "s")
+    old.append(before)
+    for n in count(1):
+        shutil.rmtree(kept, ignore_errors=True)
+        Store(kept).keep(before, old)
+        write = killed_at(n, lambda: Store(kept).keep(after, log), kept)
+        sweep_cache()
+        (folder,) = (kept / after.fingerprint).iterdir()
+        names = sorted(p.name.partition(".")[0] for p in folder.rglob("*") if p.is_file())
+        assert names in [[f"{of.name}-{of.tag}"] * 2 for of in (before, after)], write
+        if write is None:
+            break
+    assert n > 10

@@ -352,3 +352,14 @@ def test_figures_are_those_of_the_table(kept: Any) -> None:
         with pytest.raises(LogError, match=f"it says {name} .*, its table of examples ") as caught:
             verify(replace(kept, metrics=better), "x.yaml")
         assert "x.yaml" == caught.value.where.file
+
+
+def test_rows_of_a_record_that_was_replaced(tmp_path: Path) -> None:
+    """Whoever read a record before a retraining replaced it still has its rows."""
+    log = ImprovementLog(tmp_path)
+    rows = [fake_example("a", loss=1.5)]
+    log.append(one(examples=rows))
+    (before,) = log.read()
+    log.put(replace(before, examples=(fake_example("a", loss=2.5),)))
+    assert [2.5] == [row.loss for row in log.read()[0].examples]
+    assert [1.5] == [row.loss for row in before.examples]

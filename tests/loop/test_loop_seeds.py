@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ftloop.core.errors import StaleLogError
+from pytest_ftloop.core.errors import DamagedLogError, StaleLogError
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.loop.options import Options
 from tests.fake_backend import FakeBackend
 from tests.loop.loop_cases import config, files, run
 
@@ -100,3 +102,16 @@ def test_threads_train_each_seed_once(tmp_path: Path) -> None:
         thread.join()
     trained = [s.training["seed"] for trainer in trainers for s in trainer.runs]
     assert [43, 44, 45] == sorted(trained)
+
+
+@pytest.mark.parametrize("seeds", ["of the loop file", "of a calibration"])
+def test_a_damaged_best_is_refused_before_its_seeds(tmp_path: Path, seeds: str) -> None:
+    """Nothing is trained for an iteration whose table is not what was written."""
+    run(config(tmp_path, iterations=1))
+    (table,) = (tmp_path / "improvement_log/s").glob("001-*.examples.csv")
+    table.write_text(table.read_text().replace("e1,", "e9,"))
+    trainer = FakeBackend()
+    loop = Loop(config(tmp_path, loop={"iterations": 1, "seeds": 3}), Options(), backend=trainer)
+    with pytest.raises(DamagedLogError, match="differs from what its record was made with"):
+        loop.run() if seeds == "of the loop file" else loop.calibrate(3)
+    assert [] == trainer.runs

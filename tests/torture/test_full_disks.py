@@ -92,3 +92,19 @@ def test_log_and_cache_are_on_one_full_disk(tmp_path: Path) -> None:
     assert [] == list(adapters.glob("*/*"))
     (record,) = log_of(tmp_path).read()
     assert (0.5, "contains") == (record.metrics["pass_rate"], record.scoring["scorer"])
+
+
+def test_a_retraining_that_the_log_refused(tmp_path: Path) -> None:
+    """The next run has the new training, whose adapter is the one in the cache."""
+    old = run(tmp_path, Adapters(), scoring="contains").best
+    backend = Adapters("gpu")
+    with refusing(1, errno.ENOSPC, tmp_path / "improvement_log", lasts=True) as disk:
+        refuse = disk.break_
+        disk.break_ = lambda write: refuse(write) if backend.asked else None
+        with pytest.raises(FtloopError, match="can't be written"):
+            run(tmp_path, backend, scoring="contains", options={"retrain": True})
+    assert ["train"] == backend.asked
+    assert [old.tag] == [i.tag for i in log_of(tmp_path).read()]
+    result = run(tmp_path, Adapters("gpu"), scoring="contains")
+    assert "gpu" == result.best.environment["device"]
+    assert result.adapter is not None
