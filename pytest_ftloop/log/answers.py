@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.core.bounds import read_json
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.log.files import Files, damaged, unwritable
 
@@ -73,7 +73,7 @@ def copy_answers(source: Path, folder: Path) -> int:
             path = folder / "judge" / file.name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, file.read_text(encoding="utf-8"))
+                write_atomically(path, read_bytes(file, MOST_BYTES).decode("utf-8"))
                 copied += 1
     except OSError as error:
         raise unwritable(folder, error) from None

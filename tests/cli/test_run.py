@@ -39,6 +39,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # run
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines as wide as in a pipe, also in a worker of pytest-xdist, which states its own width."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def test_run_trains_then_is_up_to_date(make_loop: Any, trained: list[str], capsys: Capture) -> None:
     """Gates that hold are exit code 0; the second run trains nothing."""
     file = make_loop()
