@@ -41,6 +41,14 @@ def printable_line(text: str) -> str:
     return printable(text.replace("\n", "\\n"))
 
 
+def printable_json(text: str) -> str:
+    """JSON that `printable` leaves as it is: its own escape of the second character of a command.
+
+    `text` is as `json.dumps` writes it, in ASCII: a `#` stands in strings alone.
+    """
+    return _COMPLETED.sub(lambda match: f"#\\u0023{match[0][2:]}", text)
+
+
 class PrintableStream:
     """A text stream that prints everything by `printable`.
 

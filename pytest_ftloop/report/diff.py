@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_ftloop.core.metrics import format_figure, own_metrics
+from pytest_ftloop.core.printable import printable_json
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.gate.difference import Difference, Flip
 from pytest_ftloop.gate.verdict import Change, change_text, p_text, seeds_text
@@ -131,7 +132,7 @@ def _untested_text(diff: Difference) -> str:
 
 def to_json(record: Any) -> str:
     """Plain values as JSON. NaN and infinity become null."""
-    return json.dumps(_finite(record), indent=2, allow_nan=False, default=str)
+    return printable_json(json.dumps(_finite(record), indent=2, allow_nan=False, default=str))
 
 
 def _cause_markdown(diff: Difference) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_ftloop.core.metrics import depends_on_scoring, own_metrics
+from pytest_ftloop.core.printable import printable_json
 from pytest_ftloop.core.records import UNTRAINED
 from pytest_ftloop.report.escape import shorten, visible
 from pytest_ftloop.report.layout import Column, table
@@ -104,7 +105,7 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a JSON list. NaN and infinity become null, like missing figures."""
     finite = [{field: _finite(row.get(field)) for field in _fields(rows)} for row in rows]
-    return json.dumps(finite, indent=2, allow_nan=False)
+    return printable_json(json.dumps(finite, indent=2, allow_nan=False))
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

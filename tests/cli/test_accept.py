@@ -10,6 +10,7 @@ import pytest
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop.workspace import Logged
 from tests.gitfakes import GitRepo
 from tests.loops import BETTER, SAME, WORSE, Loops
 
@@ -348,13 +349,17 @@ def test_a_loop_file_that_can_not_be_read(adjusted: Loops, accept: Any) -> None:
     assert (2, True) == (code, "no loop file, or a broken one" in err)
 
 
-def test_damaged_data_of_the_loop(adjusted: Loops, accept: Any) -> None:
-    """Nothing is written, neither verdict nor loop file, where a file's name is none."""
+def test_damaged_data_of_the_loop(
+    adjusted: Loops, accept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither verdict nor loop file is written where the loop's data can't be read."""
     file = adjusted.root / "x.ftloop.yaml"
-    named = file.read_text().replace("eval: eval.jsonl", f"eval: {'x' * 300}")
-    assert "xxx" in named
-    file.write_text(named)
     before = file.read_bytes()
+
+    def unreadable(_: Logged) -> None:
+        raise OSError(5, "Input/output error", "eval.jsonl")
+
+    monkeypatch.setattr(Logged, "inputs", property(unreadable))
     code, out, err = accept("2", "--baseline")
-    assert (2, True) == (code, "File name too long" in out + err)
+    assert (2, True) == (code, "eval.jsonl: Input/output error" in out + err)
     assert ([], before) == (judgements(adjusted), file.read_bytes())

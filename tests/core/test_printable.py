@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import unicodedata
 
@@ -11,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_ftloop.core.errors import FtloopError, Location
-from pytest_ftloop.core.printable import PrintableStream, printable, printable_line, unguarded
+from pytest_ftloop.core.printable import (
+    PrintableStream,
+    printable,
+    printable_json,
+    printable_line,
+    unguarded,
+)
 
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """The categories of controls, marks (also bidirectional ones), surrogates and unassigned ones."""
@@ -113,3 +120,12 @@ def test_an_error_is_inert(message: list[str], file: list[str], cure: list[str])
     assert is_inert(str(error))
     assert is_inert(error.message)
     assert is_inert(error.cure)
+
+
+@pytest.mark.parametrize("text", [*(text for text, _ in TEXTS), *PLAIN])
+def test_json_stays_json(text: str) -> None:
+    """What is printed as JSON passes the stream as it is, and reads as what it was."""
+    under = io.StringIO()
+    print(printable_json(json.dumps([text, {text: 1}])), file=PrintableStream(under))
+    assert [text, {text: 1}] == json.loads(under.getvalue())
+    assert not re.search(r"##(vso|teamcity)?\[", under.getvalue())

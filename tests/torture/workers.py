@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -149,8 +150,8 @@ def _said(kind: Kind, seed: int, first: int, step: int, until: float) -> Iterato
                 errors.seek(0)
                 yield {"silent": False, "why": errors.read().decode(errors="replace")[-2000:]}
         finally:
-            # Its forks too.
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and left none
+                os.killpg(process.pid, signal.SIGKILL)  # its forks too
             process.wait()
 
 
