@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -62,7 +61,7 @@ def prepare(folder: Path) -> Callable[[int, Random], Attempt]:
         after_s = random.uniform(0.2, 1.05) * reference.seconds
         killed = _start(world)
         time.sleep(after_s)
-        os.killpg(killed.pid, signal.SIGKILL)
+        killed.kill()
         killed.wait()
         kept = {record.id for record in ImprovementLog(world.log).read()}
         done = _run(world)
@@ -99,7 +98,6 @@ def _start(world: World, output: int = subprocess.DEVNULL) -> subprocess.Popen[b
         env={name: value for name, value in env.items() if name != "CI"},
         stdout=output,
         stderr=output,
-        start_new_session=True,
     )
 
 
@@ -109,7 +107,7 @@ def _run(world: World) -> Done:
         try:
             code: int | None = process.wait(LONGEST_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             code = None
     printed = (world.folder / "output").read_text(encoding="utf-8", errors="surrogateescape")
