@@ -50,7 +50,9 @@ MOST_WORDS = 300
 
 SEE_WHERE = "FTLOOP_TRACEBACK=1 shows where it was raised."
 
-INSTALL = re.compile(r"pip install (?:-[-\w]+ )*[`'\"]?([A-Za-z][\w.\[\]-]*)")
+INSTALL = re.compile(
+    r"pip install (?:-[-\w]+ )*[`'\"]?(git\+https://[\w./@-]*\w|[A-Za-z][\w.\[\]-]*)"
+)
 """A library's own advice to install another: `pip install galore-torch`."""
 
 

@@ -75,6 +75,11 @@ def test_any_error_of_a_library_is_one_line_and_a_cure(error: Exception, words: 
     [
         ("FlashAttention2 is not installed", "flash", "attn_implementation: sdpa"),
         ("you need `pip install galore-torch`", "training", "pip install galore-torch"),
+        (
+            "Install it with `pip install git+https://github.com/someone/GaLore`",
+            "training",
+            "pip install git+https://github.com/someone/GaLore, or",
+        ),
         ("`learning_rate` must be positive", "training.learning_rate", ""),
         ("use_dora is not supported for Embedding", "lora.use_dora", ""),
         ("something else", "training", ""),
