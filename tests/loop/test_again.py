@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import Scoring
@@ -189,6 +189,7 @@ def test_another_generation_keeps_the_losses(tmp_path: Path) -> None:
     assert (0, 6) == (len(missing.losses), len(missing.answers))
 
 
+@settings(max_examples=25)  # each runs three loops
 @given(
     before=st.lists(st.integers(1, 9), min_size=1, unique=True),
     after=st.lists(st.integers(1, 9), min_size=1, unique=True),

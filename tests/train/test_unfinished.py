@@ -86,6 +86,7 @@ def test_goes_on(
     assert [*(kept / "unfinished").iterdir()] == []
 
 
+@pytest.mark.slow
 def test_is_interrupted_twice(base: Base, task: Any, kept: Path) -> None:
     """Each process adds to the cost; what is damaged or of other rows is not gone on from."""
 
