@@ -119,7 +119,7 @@ class StayingLines:
         self._loop, self._number, self._of = "", 0, 0
         self._began = clock()
         self._now: Callable[[], str] | None = None
-        self._since = clock()
+        self._since = self._first_step = clock()
         self._what = ""
 
     def iteration(self, loop: str, number: int, of: int) -> None:
@@ -132,10 +132,10 @@ class StayingLines:
     def step(self, step: int, steps: int, loss: float) -> None:
         """Remember the step for the next line."""
         if step == 1:
-            self._since = self._clock()
+            self._first_step = self._clock()
         self._what = ""
         self._now = lambda: heartbeat.step_line(
-            self._loop, self._number, self._of, step, steps, loss, self._clock() - self._since
+            self._loop, self._number, self._of, step, steps, loss, self._clock() - self._first_step
         )
         self._beats()
 

@@ -179,7 +179,9 @@ def test_lines_of_an_iteration_where_nothing_is_redrawn() -> None:
     lines.ended({"eval_loss": 1.0})  # evaluated again: no iteration had begun
     lines.iteration("x", 2, 4)
     lines.step(1, 60, 2.5)
-    now[0] += 20
+    now[0] += 15
+    lines.working("evaluating", 1, 200)  # in between: it is part of the time that steps take
+    now[0] += 5
     lines.step(20, 60, 1.25)
     lines.tell()
     lines.working("evaluating", 40, 200)
