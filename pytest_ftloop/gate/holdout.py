@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pytest_ftloop.core.metrics import is_score, own_metrics
+from pytest_ftloop.core.metrics import is_score, own_metrics, split_name
 from pytest_ftloop.core.records import ExampleResult, HoldoutUse, Iteration, Judgement
 from pytest_ftloop.core.runs import differences, example_metric, is_figure, named_alike
 from pytest_ftloop.gate.verdict import Change, Verdict
@@ -112,10 +112,18 @@ def _gains(before: HoldoutUse, after: HoldoutUse, verdict: Verdict) -> tuple[Gai
         return ()
     if dict(before.scoring) != dict(after.scoring):
         return ()
-    # Of sampled outputs the holdout's log has no more than the share that passes.
-    changes = [c for c in verdict.changes if c.metric in HOLDOUT_METRICS or is_score(c.metric)]
+    changes = [change for change in verdict.changes if _is_on_both(change.metric)]
     gains = (_gain(change, before, after) for change in changes)
     return tuple(gain for gain in gains if gain is not None)
+
+
+def _is_on_both(name: str) -> bool:
+    """Whether a metric is compared between eval set and holdout: of all examples, not of a tag.
+
+    pass@k is not, as the holdout's log keeps only the share of the sampled outputs that pass.
+    """
+    base, tag = split_name(name)
+    return tag is None and (base in HOLDOUT_METRICS or is_score(base))
 
 
 def _gain(change: Change, before: HoldoutUse, after: HoldoutUse) -> Gain | None:

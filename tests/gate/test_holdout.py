@@ -181,6 +181,25 @@ def test_only_metrics_of_examples() -> None:
     assert () == report(0.6, verdict=verdict_of(Regression(metrics=("overfit_gap",)))).gains
 
 
+def test_a_gate_on_a_tag() -> None:
+    """A change of the examples of a tag is no change of the set: it has no gain on the holdout."""
+    old, new = (
+        replace(
+            run,
+            examples=[
+                replace(row, tags=("x",) if n % 2 else (), scores={"score.f": score})
+                for n, row in enumerate(run.examples)
+            ],
+            metrics={**run.metrics, "score.f[x]": score},
+        )
+        for run, score in ((OLD, 0.4), (NEW, 0.9))
+    )
+    rule = Regression(name="regression[x]", metrics=("score.f", "eval_loss"))
+    verdict = compare(Side(new, (new,)), Side(old, (old,)), None, (), rule)
+    assert ["score.f[x]", "eval_loss[x]"] == [change.metric for change in verdict.changes]
+    assert () == report(0.6, verdict=verdict).gains
+
+
 def test_worn_holdout() -> None:
     """Worn from the twentieth opening on; openings of another holdout do not count."""
 
