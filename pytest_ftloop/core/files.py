@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_ftloop.core.errors import FtloopError, Location, shown_path
-from pytest_ftloop.core.leftovers import sweep
+from pytest_ftloop.core.leftovers import hidden_name, sweep
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -58,8 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
     killed process leaves, the next to write this path removes (`leftovers`). Raises `OSError`.
     """
     sweep(path.parent, path.name)
-    # The process and thread in the name keep two writers from using the same path.
-    hidden = f".{path.name}.{os.getpid()}.{threading.get_ident()}"
+    hidden = hidden_name(path.name)
     making, before = path.with_name(f"{hidden}.tmp"), path.with_name(f"{hidden}.old")
     try:
         yield making

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-_NAME = re.compile(r"\.(?P<of>.+)\.(?P<process>\d+)\.\d+\.(?P<kind>tmp|old)")
+_NAME = re.compile(
+    r"\.(?P<of>.+)\.(?:(?P<machine>[0-9a-f]{6})-)?(?P<process>\d+)\.\d+\.(?P<kind>tmp|old)"
+)
 
 _LONG_S = 3600
-"""Seconds without a change after which nobody writes it any more, whatever process has its number:
-a new one may, and in a container all numbers are small."""
+"""Seconds without a change after which nobody writes it any more: a new process may have the number
+of its writer, and of another machine's processes nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,31 @@ class Leftover:
 def sweep(folder: Path, of: str = "") -> None:
     """Remove from a folder what killed processes left there; with `of` only of this file or folder.
 
-    Nothing that a running process is writing, nothing behind a link, and nothing that has another
-    form of name. What can't be removed stays: this is no reason for a run to fail.
+    Nothing that a running process, or one of another machine, is writing; nothing behind a link;
+    and nothing whose name has another form. What can't be removed stays: that is no reason for a
+    run to fail.
     """
     for leftover in _leftovers(folder, of):
         with suppress(OSError):
             leftover.remove()
+
+
+def hidden_name(name: str) -> str:
+    """The start of the names that this process and thread use for what is to become `name`.
+
+    No two writers use the same one, nor do machines or containers that share a folder.
+    """
+    return f".{name}.{_machine()}-{os.getpid()}.{threading.get_ident()}"
+
+
+@cache
+def _machine() -> str:
+    """A short hash of the machine, or of the container: its processes have their own numbers."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not on Linux
+        numbers = ""
+    return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:6]
 
 
 def is_leftover(name: str) -> bool:
@@ -58,19 +83,20 @@ def _leftovers(folder: Path, of: str) -> Iterator[Leftover]:
             names = sorted(entry.name for entry in entries if entry.name.startswith(f".{of}"))
     except OSError:
         return
-    # The old ones first: a new one may have been complete, but nobody has said so.
+    # The old ones first: whether a new one is complete is not known.
     for name in sorted(names, key=lambda name: not name.endswith(".old")):
         match = _NAME.fullmatch(name)
         if match is None or (of and match["of"] != of):
             continue
         path = folder / name
-        if not _is_written(int(match["process"]), path):
+        is_elsewhere = match["machine"] not in (None, _machine())
+        if not _is_written(int(match["process"]), path, is_elsewhere=is_elsewhere):
             yield Leftover(path, folder / match["of"], match["kind"] == "old")
 
 
-def _is_written(process: int, path: Path) -> bool:
-    """Whether a process may still be writing it."""
-    if not is_running(process):
+def _is_written(process: int, path: Path, *, is_elsewhere: bool) -> bool:
+    """Whether a process, on this machine or elsewhere, may still be writing it."""
+    if not is_elsewhere and not is_running(process):
         return False
     try:
         changed = max(p.lstat().st_mtime for p in (path, *_below(path)))

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from pytest_ftloop.core import temporary
-from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.core.leftovers import is_running, sweep
+from pytest_ftloop.core.files import replacing, write_atomically
+from pytest_ftloop.core.leftovers import hidden_name, is_leftover, is_running, sweep
 from pytest_ftloop.core.temporary import MARK, sweep_temporary, temporary_folder
 
 DEAD, ALIVE = 999_999_999, os.getppid()
+
+MACHINE, ELSEWHERE = hidden_name("x").split(".")[2].partition("-")[0], "0a0a0a"
+"""This machine in names, and another that shares a folder with it, such as a CI container."""
 
 HOURS_AGO = time.time() - 2 * 3600
 
@@ -35,6 +38,9 @@ def test_what_runs() -> None:
     [
         (f".x.yaml.{DEAD}.1.tmp", False),
         (f".x.yaml.{ALIVE}.1.tmp", True),
+        (f".x.yaml.{MACHINE}-{DEAD}.1.tmp", False),
+        (f".x.yaml.{MACHINE}-{ALIVE}.1.tmp", True),
+        (f".x.yaml.{ELSEWHERE}-{DEAD}.1.tmp", True),
         (f".x.yaml.{DEAD}.tmp", True),  # of another form: somebody else's
         (".x.yaml.swp", True),
         ("x.yaml", True),
@@ -53,9 +59,10 @@ def test_only_the_dead_are_swept(tmp_path: Path, name: str, stays: bool, kind: s
     assert stays == (tmp_path / name).exists()
 
 
-def test_an_old_one_is_nobodys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("process", [ALIVE, f"{ELSEWHERE}-{DEAD}"])
+def test_an_old_one_is_nobodys(tmp_path: Path, process: int | str) -> None:
     """A number is given again: what has not changed for an hour is not being written."""
-    left = tmp_path / f".x.{ALIVE}.1.tmp"
+    left = tmp_path / f".x.{process}.1.tmp"
     left.write_text("half")
     os.utime(left, (HOURS_AGO, HOURS_AGO))
     sweep(tmp_path)
@@ -81,6 +88,16 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     sweep(tmp_path)
     assert ["theirs"] == [path.name for path in tmp_path.iterdir()]
     assert (tmp_path / "theirs/file").exists()
+
+
+def test_what_is_being_written_has_the_form(tmp_path: Path) -> None:
+    """The names of `replacing` are known as those of a writer of this machine, which runs."""
+    with replacing(tmp_path / "x") as making:
+        making.touch()
+        assert is_leftover(making.name)
+        sweep(tmp_path)
+        assert making.exists()
+    assert ["x"] == [path.name for path in tmp_path.iterdir()]
 
 
 def test_the_next_writer_tidies(tmp_path: Path) -> None:
