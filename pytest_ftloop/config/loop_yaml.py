@@ -14,6 +14,7 @@ from pytest_ftloop.core.bounds import (
     MOST_BYTES_OF_LOOP_FILE,
     BoundError,
     check_digits,
+    check_float,
     read_bytes,
     size_text,
 )
@@ -113,10 +114,11 @@ def _yaml(shown: str) -> Any:
         def number(self: Constructor, node: Any) -> Any:
             try:
                 check_digits(node.value)
+                check_float(found := construct(self, node))
             except BoundError as error:
                 where = Location(shown, node.start_mark.line + 1)
                 raise ConfigError(str(error), where=where) from None
-            return construct(self, node)
+            return found
 
         return number
 

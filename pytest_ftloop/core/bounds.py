@@ -1,8 +1,8 @@
-"""How much of a file is read: its kind and size, and of what it says the depth and the digits.
+"""Limits on what is read from files: their kind and size, and the depth and digits of the content.
 
-Loop files, logs, data and trainers' states come by pull request and from other machines. What is
-beyond these limits is refused by one line, before it takes time or memory. All that reads a file
-or JSON of unknown origin does it by the functions of this module; YAML's readers check the same
+Loop files, logs, data and trainers' states come by pull request and from other machines. Content
+beyond these limits is refused with one line, before it takes time or memory. Every file or JSON
+text of unknown origin is read by the functions of this module; the readers of YAML check the same
 limits as they read.
 """
 
@@ -50,16 +50,18 @@ def read_bytes(path: Path, most: int = MOST_BYTES_OF_RECORD) -> bytes:
 
     Neither is opened: a pipe waits for a writer, and some devices have no end.
     """
-    check_file(path, most)
+    size = check_file(path, most)
     with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:  # a file of /proc, or one that grows
+        content = file.read(size + 1)  # not `most`: as much memory is taken as is asked for
+        if len(content) > size:  # a file of /proc, or one that grows
+            content += file.read(most + 1 - len(content))
+    if len(content) > most:
         raise _too_large(path, most)
     return content
 
 
-def check_file(path: Path, most: int) -> None:
-    """Raise `OSError` for what `read_bytes` does not read."""
+def check_file(path: Path, most: int) -> int:
+    """The size of a file that `read_bytes` reads. Raises `OSError` for any other."""
     about = path.stat()
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -67,6 +69,7 @@ def check_file(path: Path, most: int) -> None:
         raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     if about.st_size > most:
         raise _too_large(path, most)
+    return about.st_size
 
 
 def _too_large(path: Path, most: int) -> OSError:
@@ -79,7 +82,7 @@ def size_text(size: int) -> str:
 
 
 def read_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -> Any:
-    """The values of a JSON text. Raises `ValueError`: of what is no JSON, or beyond a limit.
+    """The values of a JSON text. Raises `ValueError` if it is not JSON, or beyond a limit.
 
     `constant` makes the value of NaN and Infinity, which JSON itself does not have.
     """
@@ -111,6 +114,14 @@ def check_digits(digits: str) -> None:
     """Raise `BoundError` for a whole number with more than `MOST_DIGITS`."""
     if len(digits) > MOST_DIGITS:
         raise BoundError(f"wanted a number of at most {MOST_DIGITS} digits, found {len(digits)}")
+
+
+def check_float(number: float) -> None:
+    """Raise `BoundError` for a whole number that no float holds: hexadecimal ones are shorter."""
+    try:
+        float(number)
+    except OverflowError:
+        raise BoundError(f"wanted a number of at most {MOST_DIGITS} digits, found more") from None
 
 
 def _whole(digits: str) -> int:

@@ -27,6 +27,7 @@ from pytest_ftloop.core.bounds import (
     MOST_VALUES,
     BoundError,
     check_digits,
+    check_float,
 )
 
 Scalar = str | int | float | bool | None
@@ -267,7 +268,10 @@ def _resolved(plain: str) -> Any:
     try:
         if tag in _NUMBERS:
             check_digits(plain)
-        return _SCALARS[tag](SafeConstructor(), yaml.ScalarNode(tag, plain))
+        found = _SCALARS[tag](SafeConstructor(), yaml.ScalarNode(tag, plain))
+        if tag in _NUMBERS:
+            check_float(found)
+        return found
     except BoundError as error:
         raise TextError(str(error)) from None
     except ValueError:  # such as 0b_

@@ -68,6 +68,8 @@ def test_a_bomb_is_refused_in_a_second(write: Callable[[str, bytes], Path], bomb
         (f"a: {'9' * 300}\n", ""),
         (f"a: {'9' * 301}\n", f"x:1: {DIGITS}301"),
         (f"a: 0x{'f' * 300}\n", f"x:1: {DIGITS}302"),
+        (f"a: 0x{'f' * 255}\n", ""),
+        (f"a: 0x{'f' * 257}\n", "x:1: wanted a number of at most 300 digits, found more"),
         (f"a: 0.{'1' * 300}\n", f"x:1: {DIGITS}302"),
         ("\n".join(["a: &a [1, 2]", "b: [*a, *a]", "c: {<<: {d: *a}}\n"]), ""),
         (f"a: {'[' * 63}{']' * 63}\n", ""),

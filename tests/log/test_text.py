@@ -304,6 +304,7 @@ def test_hostile_text_takes_no_time(long: str) -> None:
         ("{? {a: 1} : 2}\n", "wanted a text as key, found keys and values"),
         (f"a: {'9' * 301}\n", "a: wanted a number of at most 300 digits, found 301"),
         (f"a: [{'9' * 301}]\n", "a[0]: wanted a number of at most 300 digits, found 301"),
+        (f"a: 0x{'f' * 257}\n", "a: wanted a number of at most 300 digits, found more"),
         (f"a: {'1:' * 100_000}1\n", "a: wanted a number of at most 300 digits, found 200001"),
         (f"a:\n- [1, {'9' * 301}]\n", "a[0][1]: wanted a number of at most 300 digits, found 301"),
         ("a: [" + "1," * 200_000 + "]\n", "wanted at most 200000 values, found more"),
