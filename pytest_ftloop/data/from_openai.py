@@ -77,8 +77,8 @@ def _is_chat(messages: Any) -> bool:
 def _row(row: dict[str, Any], changes: Counter[str], where: Location) -> dict[str, Any]:
     weights = [m.get("weight", 1) for m in row["messages"] if m["role"] == "assistant"]
     messages = [_message(message, changes, where) for message in row["messages"]]
-    tools = list(row.get("tools") or ())
-    if functions := row.get("functions"):
+    tools = list(_listed(row, "tools", where))
+    if functions := _listed(row, "functions", where):
         tools += [{"type": "function", "function": function} for function in functions]
         changes["functions became tools"] += 1
     rest = {"tools": tools} if tools else {}
@@ -101,12 +101,22 @@ def _message(message: dict[str, Any], changes: Counter[str], where: Location) ->
     if call := kept.pop("function_call", None):
         kept["tool_calls"] = [{"type": "function", "function": call}]
         changes["function calls became tool calls"] += 1
-    if calls := kept.get("tool_calls"):
+    if calls := _listed(kept, "tool_calls", where):
         kept["tool_calls"] = [_call(call, where) for call in calls]
     if kept.get("tool_calls") is None:
         kept.pop("tool_calls", None)
     kept.setdefault("content", "")
     return kept
+
+
+def _listed(holder: Mapping[str, Any], key: str, where: Location) -> list[Any]:
+    """A list under a key; empty where the key is missing or null."""
+    found = holder.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise DataError(f"wanted a list in {key}, found {type(found).__name__}", where=where)
+    return found
 
 
 def _call(call: Any, where: Location) -> dict[str, Any]:
