@@ -6,11 +6,12 @@ import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from pytest_ftloop.config import known_arguments
 from pytest_ftloop.config.arguments import mistakes
-from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.credentials import HIDDEN, hidden, is_credential, is_credential_name
+from pytest_ftloop.core.errors import ConfigError, Location
 
 KINDS = {
     "LoraConfig": "lora",
@@ -68,13 +69,11 @@ class FromScript:
 
 
 class _UnreadableError(Exception):
-    """A value that only a run of the script would give; the message says why."""
+    """A value that is not taken from the script's text; the message says why."""
 
 
 def from_script(text: str, file: str) -> FromScript:
     """The settings of a script. Raises `ConfigError` if it is not Python, or states none."""
-    from pytest_ftloop.core.errors import Location
-
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -100,9 +99,10 @@ class _Reader:
     def __init__(self, tree: ast.Module) -> None:
         self.found = FromScript()
         self.names: dict[str, list[ast.expr]] = {}
+        self.bound: dict[str, list[int]] = {}  # the lines that assign a name in any way
         self.options: dict[str, ast.expr | None] = {}
         self.calls: list[tuple[str, ast.Call]] = []
-        self.changed: list[ast.Assign] = []
+        self.changed: list[ast.Assign | ast.AugAssign] = []
         for node in ast.walk(tree):
             self._note(node)
 
@@ -113,6 +113,10 @@ class _Reader:
                     self.names.setdefault(target.id, []).append(node.value)
                 elif isinstance(target, ast.Attribute):
                     self.changed.append(node)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
+            self.changed.append(node)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            self.bound.setdefault(node.id, []).append(node.lineno)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             self.names.setdefault(node.target.id, []).append(node.value)
             self.options[node.target.id] = node.value  # also a dataclass's default
@@ -181,20 +185,18 @@ class _Reader:
         if name in OF_THE_LOOP:
             return
         try:
-            value = self._value(node)
+            value = self._plain(name, node)
         except _UnreadableError as error:
-            self._leave(node, f"{name}={ast.unparse(node)}", str(error))
+            self._leave(node, _shown(name, node), str(error))
             return
         if group == "training":
             if name == "group_by_length":
                 name, value = "train_sampling_strategy", "group_by_length" if value else "random"
             name = NEW_NAMES.get(name, name)
         table = {"lora": known_arguments.Lora, "training": known_arguments.Training}[group]
-        from typing import get_type_hints
-
         wrong = next(mistakes({name: value}, group, get_type_hints(table), lambda _: None), None)
         if wrong is not None:
-            self._leave(node, f"{name}={ast.unparse(node)}", wrong.message)
+            self._leave(node, _shown(name, node), wrong.message)
             return
         getattr(self.found, group)[name] = value
 
@@ -204,9 +206,9 @@ class _Reader:
         kwargs = {}
         for name, node in self._arguments(call):
             try:
-                kwargs["dtype" if name == "torch_dtype" else name] = self._value(node)
+                kwargs["dtype" if name == "torch_dtype" else name] = self._plain(name, node)
             except _UnreadableError as error:
-                self._leave(node, f"{name}={ast.unparse(node)}", str(error))
+                self._leave(node, _shown(name, node), str(error))
         kwargs.pop("device_map", None)
         if kwargs:
             self.found.training.setdefault("model_init_kwargs", {}).update(kwargs)
@@ -288,14 +290,17 @@ class _Reader:
             raise _UnreadableError(f"data_files={files!r} is not one file")
         return files
 
-    def _assigned(self, node: ast.Assign) -> None:
+    def _assigned(self, node: ast.Assign | ast.AugAssign) -> None:
         """`args.learning_rate = 1e-4`, of a name that is one of the configs."""
-        target = node.targets[0]
+        target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
         if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)):
             return
         made = self.names.get(target.value.id, [])
         for kind, call in self.calls:
-            if call in made and kind in ("lora", "training"):
+            if call in made and kind in ("lora", "training") and isinstance(node, ast.AugAssign):
+                getattr(self.found, kind).pop(target.attr, None)
+                self._leave(node, ast.unparse(node), "it depends on the value before")
+            elif call in made and kind in ("lora", "training"):
                 self._set(kind, target.attr, node.value)
             elif call in made and kind == "tokenizer" and target.attr != "padding_side":
                 why = "name it by training.chat_template_path, a .jinja file"
@@ -306,13 +311,22 @@ class _Reader:
         self.found.left.append(Left(getattr(node, "lineno", 0), " ".join(what.split())[:80], why))
 
     def _once(self, node: ast.Name) -> ast.expr:
-        found = self.names.get(node.id, [])
-        if len(found) == 1:
-            return found[0]
-        if not found:
+        found, lines = self.names.get(node.id, []), self.bound.get(node.id, [])
+        if not lines:
             raise _UnreadableError(f"{node.id} is not assigned in this script")
-        lines = " and ".join(str(value.lineno) for value in found)
-        raise _UnreadableError(f"{node.id} is assigned in lines {lines}")
+        if len(lines) > 1:
+            shown = " and ".join(map(str, sorted(lines)))
+            raise _UnreadableError(f"{node.id} is assigned in lines {shown}")
+        if not found:  # by a loop, or with others
+            raise _UnreadableError(f"{node.id} gets its value only in a run")
+        return found[0]
+
+    def _plain(self, name: str, node: ast.expr) -> Any:
+        """The value of an argument that is no credential: a loop file is committed."""
+        value = self._value(node)
+        if is_credential(name, value):
+            raise _UnreadableError("a credential is not copied: set HF_TOKEN, or log in to the hub")
+        return value
 
     def _value(self, node: ast.expr, depth: int = 0) -> Any:
         """The value of an expression that needs no run."""
@@ -357,6 +371,11 @@ class _Reader:
                 raise _UnreadableError(f"the option --{node.attr} has no default")
             return self._value(default, depth + 1)
         raise _UnreadableError(f"{ast.unparse(node)} is not stated in this script")
+
+
+def _shown(name: str, node: ast.expr) -> str:
+    """An argument as the script states it, without a credential."""
+    return f"{name}={HIDDEN if is_credential_name(name) else hidden(ast.unparse(node))}"
 
 
 def _name(node: ast.expr) -> str:

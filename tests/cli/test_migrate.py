@@ -87,13 +87,26 @@ def test_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
     assert "line 34: callbacks=[Stop()]\n    a loop has no such key" in out
 
 
+NOT_COPIED = "a credential is not copied: set HF_TOKEN, or log in to the hub"
+
+
 @pytest.mark.parametrize(
     ("line", "what", "why"),
     [
         ("r = 1\nr = 2\nLoraConfig(r=r)", "r=r", "r is assigned in lines 1 and 2"),
         ("LoraConfig(r=missing)", "r=missing", "missing is not assigned in this script"),
+        ("r = 1\nr *= 2\nLoraConfig(r=r)", "r=r", "r is assigned in lines 1 and 2"),
+        ("r = 1\nfor r in (2, 4):\n LoraConfig(r=r)", "r=r", "r is assigned in lines 1 and 2"),
+        ("for r in (2, 4):\n LoraConfig(r=r)", "r=r", "r gets its value only in a run"),
+        ("c = LoraConfig(r=2)\nc.r *= 2", "c.r *= 2", "it depends on the value before"),
         ("LoraConfig(r='x')", "r='x'", "lora.r: wanted a whole number, found 'x'"),
         ("LoraConfig(rank=8)", "rank=8", "lora.rank is not an argument of LoraConfig"),
+        ("SFTConfig(hub_token='abc')", "hub_token=***", NOT_COPIED),
+        (
+            "LoraConfig(r=8)\nAutoModelForCausalLM.from_pretrained('x', token='abc')",
+            "token=***",
+            NOT_COPIED,
+        ),
         ("LoraConfig(**load())", "**load()", "not a dict that is written out"),
         ("LoraConfig(r=1 / 0)", "r=1 / 0", "division by zero"),
         (
@@ -190,6 +203,18 @@ def test_hosted_functions_and_weights() -> None:
                 {"messages": [USER, ANSWER, USER, ANSWER]},
             ),
             "chat.jsonl:2: other rows have weights",
+        ),
+        *(
+            (
+                rows({"messages": [USER, {**ANSWER, **in_answer}], **in_row}),
+                f"chat.jsonl:1: wanted a list in {key}, found {kind}",
+            )
+            for key, in_answer, in_row, kind in (
+                ("tools", {}, {"tools": 5}, "int"),
+                ("tools", {}, {"tools": "f"}, "str"),
+                ("functions", {}, {"functions": {"name": "f"}}, "dict"),
+                ("tool_calls", {"tool_calls": 5}, {}, "int"),
+            )
         ),
     ],
 )
