@@ -1,8 +1,8 @@
 """The arguments under `lora:` and `training:`: names, types and bounds, checked without torch.
 
 Where the installed peft, trl and transformers are those that `known_arguments` was made from, all
-mistakes are found when the loop file is read. With other versions the libraries' own classes are
-asked, by the same functions, before anything is trained.
+mistakes are found when the loop file is read. With other versions the same functions check against
+the libraries' own classes, before anything is trained.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Stated:
 def known(group: str) -> Mapping[str, Any] | None:
     """The types of a section's arguments by name; None if other versions are installed.
 
-    The versions fit if major and minor number are the table's. Without the libraries a log can be
-    judged that newer ones wrote, so nothing is known then.
+    The versions fit if their major and minor numbers are the table's. Without the libraries nothing
+    is known: the log that is judged may be from newer ones.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -92,8 +92,8 @@ def mistakes(
 ) -> Iterator[ConfigError]:
     """One error for each wrong argument of a section.
 
-    `hints` are the types by name, None if they are not known. `above` is the dotted key that the
-    arguments stand under, if that is not the section itself.
+    `hints` are the types by name, None if they are not known. `above` is the dotted key that holds
+    the arguments, if that is not the section itself.
     """
     for name, value in stated.items():
         if (group, name) in OF_OURS:
@@ -184,6 +184,8 @@ def as_number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+    except OverflowError:  # a whole number of Python
+        return math.inf
 
 
 def no_training(training: Mapping[str, Any], locate: Locate) -> Iterator[ConfigError]:
@@ -207,7 +209,7 @@ def of_settings(
     yield from mistakes(lora, "lora", hints["lora"], locate)
     yield from mistakes(training, "training", hints["training"], locate)
     yield from no_training(training, locate)
-    told: set[str] = set()
+    seen: set[str] = set()
     for key, changed in of_policy(policy):
         for setting, value in changed.items():
             group, _, name = setting.partition(".")
@@ -215,8 +217,8 @@ def of_settings(
                 continue
             above = f"loop.policy.{key}.{group}"
             for wrong in mistakes({name: value}, group, hints[group], locate, above):
-                if str(wrong) not in told:
-                    told.add(str(wrong))
+                if str(wrong) not in seen:
+                    seen.add(str(wrong))
                     yield wrong
 
 

@@ -108,9 +108,10 @@ _CURES = {
 
 @contextmanager
 def system_errors_told() -> Iterator[None]:
-    """Raise an `FtloopError` for what the system says of a file: that it is gone, the disk full.
+    """Raise an `FtloopError` for an error of the system about a file: it is missing, the disk full.
 
-    For whatever is not told in better words where it happens. Of a broken pipe nobody is told.
+    This is for errors that have no better message where they occur. A broken pipe is raised as it
+    is: nobody reads the output any more.
     """
     try:
         yield

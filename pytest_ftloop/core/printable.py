@@ -42,9 +42,9 @@ def printable_line(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """JSON that `printable` leaves as it is: its own escape of the second character of a command.
+    """JSON that `printable` leaves unchanged: JSON's own escape replaces a command's second `#`.
 
-    `text` is as `json.dumps` writes it, in ASCII: a `#` stands in strings alone.
+    `text` is ASCII, as `json.dumps` writes it: a `#` occurs in strings only.
     """
     return _COMPLETED.sub(lambda match: f"#\\u0023{match[0][2:]}", text)
 

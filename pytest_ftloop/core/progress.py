@@ -81,7 +81,7 @@ class ToldOnce:
 
 @contextmanager
 def until_done(progress: Progress) -> Iterator[None]:
-    """Call `done` at the end, however it comes: a line a minute must not outlive its work."""
+    """Call `done` at the end, also after an error: the line per minute ends with its work."""
     try:
         yield
     finally:

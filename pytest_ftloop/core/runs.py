@@ -225,8 +225,8 @@ class Common:
     """The ids of the examples that all runs share with equal content, and of the others.
 
     The content of `changed` differs; `only_baseline` and `only_candidate` are missing on the other
-    side. `measured` are those of which the model sees the same on all runs: besides `ids` those
-    whose answers, or columns that a scorer reads, differ.
+    side. `measured` are those of which the model sees the same in all runs: `ids`, and those that
+    differ only in their answers or in the columns that a scorer reads.
     """
 
     ids: tuple[str, ...]
@@ -260,7 +260,7 @@ class Common:
 
 
 def _is_measured_alike(contents: set[str | None]) -> bool:
-    """Whether the model sees the same of an example on all runs; None stands for a missing one."""
+    """Whether the model sees the same of an example in all runs; None: one of them lacks it."""
     return len({content and measured_content(content) for content in contents}) == 1
 
 

@@ -1,4 +1,4 @@
-"""The hashes of a folder's files, kept in it: whether a cache still holds what was written."""
+"""The hashes of a folder's files, kept in it: they show whether it holds what was written."""
 
 from __future__ import annotations
 

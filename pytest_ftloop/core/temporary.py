@@ -41,8 +41,8 @@ def temporary_folder() -> Iterator[Path]:
 
 def sweep_temporary() -> None:
     """Remove the temporary folders of this user whose processes were killed."""
-    with suppress(OSError):  # what can't be listed or removed is left to the system
-        for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # removed by another process just now, or not ours to remove
             if _NAME.fullmatch(folder.name) and _is_ours(folder):
                 _remove_if_left(folder)
 

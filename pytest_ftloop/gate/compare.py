@@ -185,7 +185,7 @@ def _against(
     kind, because = _conclude(changes, rule)
     counted = max(len(paired.common(name)) for name in metrics)
     before = sum(rule.tag in {None, *row.tags} for row in old.runs[0].examples)
-    # The losses of all examples do not make up for pass rates that are left out or of a few.
+    # Good losses on all examples do not make up for a pass rate that is left out, or is of a few.
     is_open = kind == "inconclusive" or (kind != "regressed" and len(ids) < len(measured))
     left = tests.fewest_undecided(changes)
     if is_open and not alike and eval_changed and left is not None and 2 * left < before:

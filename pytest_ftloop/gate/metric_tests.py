@@ -1,6 +1,6 @@
 """The tests of one comparison: how each metric changed, and whether that is proven.
 
-`compare` says which runs and examples are compared, and what the tests give together.
+`compare` chooses the runs and examples, and makes one verdict of the tests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.metrics import depends_on_scoring, is_score, split_name
 from pytest_ftloop.core.noise import Prior, SeedNoise, noise_of, pool
-from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.core.runs import (
     RUN_METRICS,
     Differences,
@@ -91,9 +90,9 @@ class MetricTests:
         return any(self._why_not_comparable(name) in MEASURED_ANEW for name in self.rule.metrics)
 
     def fewest_undecided(self, changes: Sequence[Change]) -> int | None:
-        """The examples of the metric that has the fewest, of those that nothing is proven of.
+        """The fewest examples of any metric that is inconclusive, or left out for its answers.
 
-        None if each of the rule's metrics is decided, or is left out for another reason.
+        None if there is no such metric.
         """
         open_ = [
             split_name(change.metric)[0] for change in changes if change.kind == "inconclusive"
@@ -113,25 +112,20 @@ class MetricTests:
 
     def tags(self, metrics: Sequence[str]) -> tuple[Change, ...]:
         """The change of each metric per tag, corrected over all of them."""
+        by_tag: dict[str, list[str]] = {}
+        for row in self.paired.rows(self.paired.new[0], self.paired.measured):
+            for tag in set(row.tags):
+                by_tag.setdefault(tag, []).append(row.id)
+        common = {name: set(self.paired.common(name)) for name in metrics if example_metric(name)}
         # A single example proves nothing, and a tag that all examples have is the whole set.
         raw = [
             self._change(name, ids, tag)
-            for tag in sorted({tag for row in self._tagged for tag in row.tags})
-            for name in metrics
-            if example_metric(name)
-            and 1 < len(ids := self._with_tag(name, tag)) < len(self.paired.common(name))
+            for tag, tagged in sorted(by_tag.items())
+            for name, compared in common.items()
+            if 1 < len(ids := [id_ for id_ in tagged if id_ in compared]) < len(compared)
             and self.paired.has_tokens(name, ids)
         ]
         return self._corrected(raw, TAG_ALPHA)
-
-    @property
-    def _tagged(self) -> Sequence[ExampleResult]:
-        return self.paired.rows(self.paired.new[0], self.paired.measured)
-
-    def _with_tag(self, name: str, tag: str) -> list[str]:
-        """The examples of a tag that a metric is compared on."""
-        common = set(self.paired.common(name))
-        return [row.id for row in self._tagged if tag in row.tags and row.id in common]
 
     def run_changes(self) -> tuple[Change, ...]:
         """The changes of figures of whole runs that do not decide."""

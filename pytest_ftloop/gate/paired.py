@@ -31,9 +31,9 @@ Groups = Sequence[Sequence[Measured]]
 class PairedRuns:
     """The baseline's runs (`old`) and the candidate's (`new`), on their common examples.
 
-    `measured` are those of which the model sees the same on both sides, as their losses need; `ids`
-    those of them that also the scoring sees the same of. `groups` are the log's groups of runs that
-    differ only in their seed.
+    `measured` are those of which the model sees the same on both sides, so that their losses are
+    comparable; `ids` are those of them of which the scorer, too, reads the same. `groups` are the
+    log's groups of runs that differ only in their seed.
     """
 
     old: Sequence[Measured]

@@ -73,7 +73,7 @@ def copy_answers(source: Path, folder: Path) -> int:
             path = folder / "judge" / file.name
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, read_bytes(file, MOST_BYTES).decode("utf-8"))
+                write_atomically(path, read_bytes(file, MOST_BYTES))
                 copied += 1
     except OSError as error:
         raise unwritable(folder, error) from None

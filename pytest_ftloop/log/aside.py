@@ -1,6 +1,6 @@
-"""A log in the cache, beside the one of a loop: for what was trained and can't be in that one yet.
+"""A second log of a loop, in the cache, for records that can't be in its log yet.
 
-It holds records that could not be written (a full or read-only disk), until the next run writes
+These are records that could not be written (a full or read-only disk), until the next run writes
 them; and seed runs that are not scored yet, which would count in a log.
 """
 
@@ -33,8 +33,9 @@ def written(
 ) -> Kept:
     """What `write` has written into the log.
 
-    Where it can't be written there, it is in the cache when the `LogError` is raised, and the next
-    run finds it. If both are on one full disk, the training's `adapter` makes room for its record.
+    If the log can't be written, the record is written to the cache before the `LogError` is raised,
+    and the next run finds it. If both are on one full disk, the training's `adapter` is removed to
+    make room for the record.
     """
     try:
         return write(log)

@@ -139,11 +139,11 @@ class ImprovementLog:
         try:
             written = self._write_all(iteration, text, tables, iteration_of)
         except LogError:
-            with suppress(OSError):  # without the new record it says nothing
+            with suppress(OSError):  # without the new record it has no effect
                 mark.unlink(missing_ok=True)
             raise
         self._remove(others)
-        with suppress(OSError):  # with no other record neither
+        with suppress(OSError):  # nor without the others
             mark.unlink(missing_ok=True)
         return written
 

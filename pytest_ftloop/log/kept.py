@@ -93,7 +93,7 @@ class Store:
     def base(self, fingerprint: str, settings: Settings, loop: str) -> Untrained | None:
         """The untrained base with this fingerprint, measured in this environment.
 
-        Where it fits no more is not told: it is measured again beside an iteration of which it is.
+        No note says why one does not fit: the note on the iteration beside it does.
         """
 
         def fits(kept: Kept) -> bool:
@@ -116,8 +116,8 @@ class Store:
     def keep(self, run: Kept, log: ImprovementLog) -> None:
         """Copy what was just measured from its log, in place of what was kept of it before.
 
-        What goes wrong here is told and no more: the log has it. Of the base it is not told, since
-        the same goes wrong with the iteration that it is measured with.
+        A failure is only noted, since the log has the record. One with the base is not, since the
+        iteration that it is measured with fails in the same way.
         """
         if self.folder is None:
             return
@@ -145,7 +145,7 @@ class Store:
         *,
         is_told: bool = True,
     ) -> Kept | None:
-        """What is kept, sound and fits; `is_told`: the user learns why what is there does not."""
+        """A record that is kept, sound and fits; `is_told`: a note says why one does not fit."""
         elsewhere = ""
         for folder in self._folders(fingerprint, is_told=is_told):
             try:

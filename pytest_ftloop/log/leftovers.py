@@ -27,12 +27,12 @@ _FOLDERS = ("", "seeds", "holdout", "base", "verdicts", "judge")
 
 
 def mark_of(record: Path) -> Path:
-    """The mark that a record takes the place of the others of its iteration."""
+    """The file that marks a record as replacing the others of its iteration."""
     return record.with_name(f".{record.stem}.replaces")
 
 
 def replaced(names: Iterable[str]) -> frozenset[str]:
-    """The records among these files of a log that others are just taking the place of."""
+    """The records among these files of a log that a newer record with its mark replaces."""
     names = frozenset(names)
     marks = [m for name in names if name[0] == "." and (m := _MARK.fullmatch(name))]
     new = {match[2]: f"{match[1]}.yaml" for match in marks if f"{match[1]}.yaml" in names}

@@ -95,7 +95,7 @@ class LogView:
     def records(self) -> Iterator[Iteration | SeedRun | Untrained | Judgement | HoldoutUse]:
         """Every record of every kind that can be read; of two trainings of an iteration, both.
 
-        A damaged one is an error where something rests on it, not here.
+        A damaged one is left out: it is an error where its figures are needed.
         """
         for pattern, read in _KINDS:
             for name, match in self._matching(pattern):
