@@ -14,14 +14,10 @@ def spared() -> Iterator[None]:
     torch, transformers and trl bring half a million, which each full collection would visit. They
     are given back afterwards, so that nothing leaks into the user's process. If the user's own code
     has frozen objects, nothing is done: to give them back would undo it.
-
-    What is unreachable already is collected first: an earlier run's trainer and its optimiser would
-    keep their memory otherwise.
     """
     if gc.get_freeze_count():
         yield
         return
-    gc.collect()
     gc.freeze()
     try:
         yield

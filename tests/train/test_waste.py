@@ -6,7 +6,6 @@ import gc
 import os
 import subprocess
 import sys
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,18 +76,6 @@ def test_what_a_user_has_frozen_stays() -> None:
     finally:
         gc.unfreeze()
     assert is_collected(mine)
-
-
-def test_garbage_is_not_spared() -> None:
-    """What is unreachable before a run is gone in it: an earlier trainer would keep its memory."""
-
-    class Cycle:
-        def __init__(self) -> None:
-            self.me = self
-
-    gone = weakref.ref(Cycle())
-    with spared():
-        assert gone() is None
 
 
 def is_collected(one: object) -> bool:
