@@ -179,7 +179,7 @@ def made(name: str, tokenizer_folder: Path, folder: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from pytest_ftloop.train.lora import quiet
+    from pytest_ftloop.train.quiet import quiet
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     tokenizer.chat_template = TEMPLATE
@@ -195,7 +195,7 @@ def made(name: str, tokenizer_folder: Path, folder: Path) -> Path:
 
 def compare(name: str, model: Path, form: str, folder: Path) -> Iterator[Compared]:
     """Run a loop per scorer on a form of data; the plain script is the same for all of them."""
-    from pytest_ftloop.train.lora import quiet
+    from pytest_ftloop.train.quiet import quiet
 
     expected: list[float] | None = None
     for scorer in FORMS[form]:

@@ -17,8 +17,8 @@ from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.train.arguments import sft_config
 from pytest_ftloop.train.base import load_base
-from pytest_ftloop.train.lora import quiet
 from pytest_ftloop.train.prepare import Prepared, build_trainer
+from pytest_ftloop.train.quiet import quiet
 from pytest_ftloop.train.tiny import tiny_folder
 
 PAIRS = int(sys.argv[1])

@@ -213,7 +213,7 @@ def template_file(name: str) -> Path:
 
 def compare(name: str, form: Form, file: Path) -> Compared:
     """Run the loop, then the plain script, then measure the exported adapter by hand."""
-    from pytest_ftloop.train.lora import quiet
+    from pytest_ftloop.train.quiet import quiet
 
     config, recorder = read_loop_file(file), Recorder()
     best = Loop(config, Options(), backend=recorder).run().best

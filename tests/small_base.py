@@ -67,7 +67,7 @@ def tiny(cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def base(tiny: Path) -> Any:
     from pytest_ftloop.train.base import load_base
-    from pytest_ftloop.train.lora import quiet
+    from pytest_ftloop.train.quiet import quiet
 
     with quiet():
         return load_base(str(tiny), {}, None)
@@ -96,7 +96,7 @@ def task() -> Callable[..., Any]:
 
 @pytest.fixture
 def quietly() -> Iterator[None]:
-    from pytest_ftloop.train.lora import quiet
+    from pytest_ftloop.train.quiet import quiet
 
     with quiet():
         yield

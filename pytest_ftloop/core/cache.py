@@ -47,7 +47,7 @@ def training_file(weights: str) -> Path:
 
 def sweep_cache() -> None:
     """Remove what killed processes left in the cache, and where records are kept."""
-    for name in ("adapters", "trainings", "digests", "tiny"):
+    for name in ("adapters", "trainings", "digests", "tiny", "unfinished"):
         sweep(cache_folder() / name)
     kept = records_folder()
     if kept is not None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.evaluate.judge import JudgeScorer
+from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.executor import WorkerError
 from pytest_ftloop.loop.spec import (
     RUN,
@@ -32,6 +33,8 @@ from pytest_ftloop.loop.spec import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.records import (
         BaseMeasured,
@@ -41,10 +44,11 @@ if TYPE_CHECKING:
         Settings,
         Training,
     )
-    from pytest_ftloop.loop.backend import Backend, Keep
+    from pytest_ftloop.loop.backend import Backend
     from pytest_ftloop.loop.executor import Executor, ExecutorFactory, Handle
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
+    from pytest_ftloop.train.how import How
     from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 LOOKS_EVERY_S = 0.1
@@ -71,7 +75,7 @@ class Ahead:
 
 
 Begin = Callable[[Sequence[Ahead]], bool]
-"""Begins trainings in workers, and says whether it does."""
+"""Begins trainings in workers; returns whether it did."""
 
 
 @dataclass
@@ -88,8 +92,8 @@ class AheadBackend:
     """Trains ahead in workers what is begun, and all else in this process: `here`.
 
     `executor` makes what runs the workers, `count` at once. `log` is the folder of the loop's log.
-    With `afresh`, runs of an earlier, interrupted process are not taken. Seven methods are those of
-    `Backend` or come before them; the others are the steps of waiting for a worker.
+    With `afresh`, runs of an earlier, interrupted process are not taken. It has more than ten
+    methods: those of `Backend`, those that `working_ahead` calls, and the steps of both.
     """
 
     def __init__(
@@ -110,7 +114,9 @@ class AheadBackend:
         self._executor: Executor | None = None
         self._begun: dict[str, _Begun] = {}
         self._taken: list[Spec] = []
-        self._told = ToldOnce(config.name, progress)
+        # What a training here has shown is not shown again because workers find it too.
+        own = ToldOnce(config.name, progress)
+        self._told = here.told if isinstance(here, LocalBackend) else own
 
     # --- what is begun -----------------------------------------------------------------------
 
@@ -123,8 +129,8 @@ class AheadBackend:
         if len(new) + len(self._begun) < 2:
             return False
         if self._executor is None:
-            release = getattr(self.here, "release", lambda: None)
-            release()  # its memory, of the device too, is the workers' now
+            if isinstance(self.here, LocalBackend):
+                self.here.release()  # its memory, of the device too, is the workers' now
             sweep_specs()
             self._executor = self._make(self.count)
         for ahead in new:
@@ -175,36 +181,18 @@ class AheadBackend:
 
     # --- Backend -----------------------------------------------------------------------------
 
-    def train(
-        self,
-        settings: Settings,
-        *,
-        name: str,
-        adapter: Path | None = None,
-        base_eval_loss: float | None = None,
-        pace: Pace | None = None,
-        metric: str = "eval_loss",
-        keep: Keep | None = None,
-    ) -> Run:
+    def train(self, settings: Settings, **how: Unpack[How]) -> Run:
         """See `Backend`. Takes the worker's run, if it is the one that training here would give."""
         self._forget_taken()  # the loop asks for the next one when it has logged the last
         begun = self._begun.get(self._key(settings))
-        if begun is not None and _is_same(begun.ahead, adapter, metric, base_eval_loss):
-            run = self._of_worker(begun, keep)
-            if pace is None or not _would_end(run.training, pace):
+        if begun is not None and _is_same(begun.ahead, how):
+            run = self._of_worker(begun, how.get("keep"))
+            if (pace := how.get("pace")) is None or not _would_end(run.training, pace):
                 return run
         elif begun is not None:
             begun.handle.cancel()
             self._begun.pop(self._key(settings))
-        return self.here.train(
-            settings,
-            name=name,
-            adapter=adapter,
-            base_eval_loss=base_eval_loss,
-            pace=pace,
-            metric=metric,
-            keep=keep,
-        )
+        return self.here.train(settings, **how)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
@@ -226,7 +214,7 @@ class AheadBackend:
 
     # --- waiting for a worker ----------------------------------------------------------------
 
-    def _of_worker(self, begun: _Begun, keep: Keep | None) -> Run:
+    def _of_worker(self, begun: _Begun, keep: Callable[[Run], object] | None) -> Run:
         """The run of a worker, once it is complete. Raises what ended it."""
         while (ended := begun.handle.ended()) is None:
             self._show()
@@ -270,9 +258,10 @@ class AheadBackend:
         self._taken = []
 
 
-def _is_same(ahead: Ahead, adapter: Path | None, metric: str, base_eval_loss: float | None) -> bool:
+def _is_same(ahead: Ahead, how: How) -> bool:
     """Whether a training that was begun is the one that is asked for now."""
-    asked = (adapter and adapter.absolute(), metric, base_eval_loss)
+    adapter, metric = how.get("adapter"), how.get("metric", "eval_loss")
+    asked = (adapter and adapter.absolute(), metric, how.get("base_eval_loss"))
     return (ahead.adapter.absolute(), ahead.metric, ahead.base_eval_loss) == asked
 
 
@@ -302,7 +291,7 @@ def workers_of(backend: Backend) -> int:
 
 @contextmanager
 def working_ahead(backend: Backend) -> Iterator[Begin]:
-    """What begins trainings in workers, and says whether it did; after the block none is left.
+    """Give the function that begins trainings in workers; after the block no worker is left.
 
     If a training fails, those that run are finished first; after Ctrl-C they are not. Without
     workers nothing is begun.

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_ftloop.core.credentials import texts_in
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.files import plain_files
+from pytest_ftloop.core.progress import ToldOnce
 from pytest_ftloop.train.threads import set_threads
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
     from pytest_ftloop.loop.inputs import Inputs
-    from pytest_ftloop.train.early_end import Pace
-    from pytest_ftloop.train.lora import LoraTrainer
+    from pytest_ftloop.train.how import How
+    from pytest_ftloop.train.lora_trainer import LoraTrainer
     from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 
@@ -34,26 +37,11 @@ class Backend(Protocol):
     wrong with the rows (`Task.found`) are the backend's own business.
     """
 
-    def train(
-        self,
-        settings: Settings,
-        *,
-        name: str,
-        adapter: Path | None = None,
-        base_eval_loss: float | None = None,
-        pace: Pace | None = None,
-        metric: str = "eval_loss",
-        keep: Keep | None = None,
-    ) -> Run:
-        """Train one iteration and evaluate its best point; save that one to `adapter`, if given.
+    def train(self, settings: Settings, **how: Unpack[How]) -> Run:
+        """Train one iteration, evaluate its best point, and save that one, as `How` says.
 
-        `adapter` is a folder of this machine: the holdout and `ftloop export` read it there. Raises
-        a `ConfigError` for settings that can't be trained; the loop then takes its decision back.
-        `name` identifies the run in experiment trackers. Without a `base_eval_loss` (nats per
-        token) the untrained base is measured first, and is in `Evaluation.base`. With `pace`, a run
-        that can no longer reach it is ended early. The best point is chosen by `metric`. `keep` is
-        called with the run as far as it is known before outputs are generated, and again before
-        they are scored: what comes then may fail or be interrupted.
+        Raises a `ConfigError` for settings that can't be trained; the loop then takes its decision
+        back.
         """
 
     def measure(
@@ -73,9 +61,6 @@ class Backend(Protocol):
         It must equal `Run.environment`, or nothing that an earlier run trained is restored.
         """
 
-
-Keep = Callable[["Run"], object]
-"""Called with a run whose examples are not scored yet."""
 
 BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
 """Makes the backend of one loop. `local` is the default; tests give a fake."""
@@ -101,35 +86,20 @@ def check_one_process(environ: Mapping[str, str] = os.environ) -> None:
 
 
 class LocalBackend:
-    """Trains in this process with trl and peft. Imports torch and loads the base on first use."""
+    """Trains in this process with trl and peft. Imports torch and loads the base on first use.
+
+    `told` shows the findings on the rows, once however often the base is loaded.
+    """
 
     def __init__(self, config: LoopConfig, inputs: Inputs, progress: Progress) -> None:
         self._stated, self._inputs, self._progress = config, inputs, progress
         self._config = replace(config, settings=config.with_credentials(config.settings))
+        self.told = ToldOnce(config.name, progress)
 
-    def train(
-        self,
-        settings: Settings,
-        *,
-        name: str,
-        adapter: Path | None = None,
-        base_eval_loss: float | None = None,
-        pace: Pace | None = None,
-        metric: str = "eval_loss",
-        keep: Keep | None = None,
-    ) -> Run:
+    def train(self, settings: Settings, **how: Unpack[How]) -> Run:
         """See `Backend`. Raises `TrainingError` if the training extra is not installed."""
-        settings = self._to_train(settings)
         with self._without_credentials():
-            return self._trainer.train(
-                settings,
-                name=name,
-                adapter=adapter,
-                base_eval_loss=base_eval_loss,
-                pace=pace,
-                metric=metric,
-                keep=keep,
-            )
+            return self._trainer.train(self._to_train(settings), **how)
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
@@ -181,23 +151,27 @@ class LocalBackend:
         self._progress.working("loading torch")
         set_threads()
         try:
-            from pytest_ftloop.train import arguments, lora, quantised
+            from pytest_ftloop.train.arguments import sft_config
+            from pytest_ftloop.train.environment import environment
+            from pytest_ftloop.train.quantised import quantised_by
+            from pytest_ftloop.train.quiet import quiet
         except ImportError:
             return {}
         settings = self._to_train(settings)
-        with lora.quiet(), self._without_credentials():
-            args = arguments.sft_config(settings, tempfile.gettempdir(), self._config.locate)
-            return lora.environment(args, quantised.quantised_by(self._config))
+        with quiet(), self._without_credentials():
+            args = sft_config(settings, tempfile.gettempdir(), self._config.locate)
+            return environment(args, quantised_by(self._config))
 
     @cached_property
     def _trainer(self) -> LoraTrainer:
         self._progress.working("loading torch and the base model")
         set_threads()
         try:
-            from pytest_ftloop.train.lora import LoraTrainer
+            from pytest_ftloop.train.lora_trainer import LoraTrainer
         except ImportError as error:
             raise TrainingError(
                 f"training needs the training extra: {error.name or error} is not installed",
                 cure='pip install "pytest-ftloop[train]"',
             ) from None
-        return LoraTrainer.loaded(self._config, self._inputs.task(self._config), self._progress)
+        task = replace(self._inputs.task(self._config), found=self.told.found)
+        return LoraTrainer.loaded(self._config, task, self._progress)

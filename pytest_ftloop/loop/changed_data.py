@@ -52,7 +52,7 @@ def changed_set(config: LoopConfig, now: DataSet, of: Iteration) -> DataChange:
     if old is not None:
         return data_change(now.role, rows_of_examples(old.examples), after)
     if now.role == "eval":
-        with suppress(LogError):  # its table is damaged, which is said where it is needed
+        with suppress(LogError):  # its table is damaged, which is reported where it is needed
             return data_change(now.role, rows_of_results(of.examples), after)
     return DataChange(now.role, f"{facts.get('rows', '?')} -> {len(now.examples)} rows")
 

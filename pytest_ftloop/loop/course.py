@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 AHEAD = 2
-"""Trainings that are begun ahead, for each worker: with one more each, none waits for another."""
+"""Trainings begun ahead per worker: one under way and one queued, so that no worker is idle."""
 
 
 @dataclass(frozen=True)

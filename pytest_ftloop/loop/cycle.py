@@ -1,7 +1,7 @@
 """One turn of the cycle: train, evaluate, diagnose, decide, log.
 
 `turn` calls the five functions of these names in this order, and so makes one iteration. What comes
-next is planned between turns, by `Planner`; `Loop` turns the cycle until nothing is planned.
+next is planned between turns, by `Planner`; `course` turns the cycle until nothing is planned.
 """
 
 from __future__ import annotations

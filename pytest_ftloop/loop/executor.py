@@ -28,7 +28,7 @@ class Handle(Protocol):
         """How it ended; None while it waits or runs. It is asked several times a second."""
 
     def cancel(self) -> None:
-        """End it, wherever it is. Of one that has ended nothing changes."""
+        """End it, whether it waits or runs; then it has `ended`. Does nothing if it has already."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def held(log: ImprovementLog, waiting: Callable[[], None]) -> Iterator[Path]:
-    """Hold a log's lock; gives the lock's file. `waiting` is told if it has to wait.
+    """Hold a log's lock; gives the lock's file. `waiting` is called if it has to wait.
 
     What killed processes left in the log, the cache and the temporary folders is removed first, and
     what could not be written to the log before is written.

@@ -58,7 +58,8 @@ class Processes:
         """Note what has ended, and give idle workers what waits."""
         for worker in list(self._workers):
             worker.see()
-            if worker.process.poll() is not None:
+            # Not one that has ended since: how its training ended is noted the next time.
+            if worker.training is None and worker.process.poll() is not None:
                 worker.close()
                 self._workers.remove(worker)
         while self._waiting:
@@ -69,6 +70,8 @@ class Processes:
 
     def withdraw(self, training: _Training) -> None:
         """End a training: take it from the queue, or kill its worker."""
+        if training.how is None:
+            training.how = Ended("was cancelled")
         if training in self._waiting:
             self._waiting.remove(training)
         for worker in [w for w in self._workers if w.training is training]:

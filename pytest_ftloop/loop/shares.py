@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pytest_ftloop.train.threads import cores, set_threads, xdist_workers
+from pytest_ftloop.train.threads import cores, set_threads, xdist_number, xdist_workers
 
 MOST_BY_ITSELF = 8
 """Most workers that `auto` starts on a CPU: each holds the base model in its own memory."""
@@ -31,11 +31,14 @@ def number_of_workers(
 
 
 def environment_of(worker: int, of: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment variables of one of `of` workers: a device of its own, its share of cores."""
+    """The environment variables of one of `of` workers: a device of its own, its share of cores.
+
+    The workers of pytest-xdist share the devices: the workers of each get those after the last's.
+    """
     made = dict(environ)
     set_threads(made, of)
     if seen := devices(environ):
-        made[VISIBLE] = seen[worker % len(seen)]
+        made[VISIBLE] = seen[(xdist_number(environ) * of + worker) % len(seen)]
     return made
 
 
@@ -56,9 +59,9 @@ def _gpus() -> int:
     if not (command := shutil.which("nvidia-smi")):
         return 0
     try:
-        said = subprocess.run(
+        found = subprocess.run(
             [command, "-L"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):  # a driver that does not work has no device
         return 0
-    return sum(line.startswith("GPU ") for line in said.stdout.splitlines())
+    return sum(line.startswith("GPU ") for line in found.stdout.splitlines())

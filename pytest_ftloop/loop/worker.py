@@ -1,4 +1,4 @@
-"""A worker: trains what a spec says, as the loop's own process would, and writes the run beside.
+"""A worker: train a spec as the loop's own process would, and write the run beside it.
 
 `serve` is the process that an executor of this machine starts. It trains one spec after another, so
 that torch and the base model are loaded once.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.cache import adapter_hash
-from pytest_ftloop.core.errors import ConfigError, FtloopError, Location
+from pytest_ftloop.core.errors import FtloopError, Location
 from pytest_ftloop.core.runs import environment_changes
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.inputs import Inputs
@@ -145,7 +145,8 @@ def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
 def _check_unchanged(spec: Spec, config: LoopConfig, inputs: Inputs) -> None:
     found = inputs.fingerprint(config, spec.settings)
     if found != spec.fingerprint:
-        raise ConfigError(
+        # No ConfigError: the loop would take these for settings that can't be trained.
+        raise FtloopError(
             f"wanted the training {spec.fingerprint[:8]}, found {found[:8]}: the loop file, its "
             "data or its code has changed since the run began",
             where=Location(config.source),

@@ -25,9 +25,10 @@ from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, Evaluator, TokenRow
 from pytest_ftloop.train.arguments import device_and_precision
 from pytest_ftloop.train.boundary import boundary
-from pytest_ftloop.train.lora import device_name, quiet
+from pytest_ftloop.train.environment import device_name
 from pytest_ftloop.train.measured import scored_eval
 from pytest_ftloop.train.prepare import choice_examples, choices_of
+from pytest_ftloop.train.quiet import quiet
 from pytest_ftloop.train.rows import examples_dataset
 from pytest_ftloop.train.task import Task
 

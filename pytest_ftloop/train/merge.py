@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pytest_ftloop.train.base import load_base
 from pytest_ftloop.train.boundary import boundary
-from pytest_ftloop.train.lora import quiet
+from pytest_ftloop.train.quiet import quiet
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings

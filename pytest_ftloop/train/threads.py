@@ -30,6 +30,12 @@ def xdist_workers(environ: Mapping[str, str]) -> int:
     return max(1, int(stated)) if stated.isdigit() else 1
 
 
+def xdist_number(environ: Mapping[str, str]) -> int:
+    """The number of this process among pytest-xdist's workers, from 0; 0 without them."""
+    number = environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    return int(number) if number.isdigit() else 0
+
+
 def cores() -> int:
     """The cores that this process may use: a container may have fewer than its machine."""
     if hasattr(os, "sched_getaffinity"):

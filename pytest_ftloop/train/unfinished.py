@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.files import replacing
+from pytest_ftloop.core.leftovers import is_leftover
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings
 from pytest_ftloop.core.sums import SUMS, damaged_file, write_sums
 from pytest_ftloop.train.task import Task
@@ -101,7 +102,11 @@ class Unfinished:
         except (OSError, ValueError, ValidationError):
             return None
         is_whole = (self.folder / SUMS).is_file() and not damaged_file(self.folder)
-        return point if is_whole and point.format == FORMAT else None
+        if not is_whole or point.format != FORMAT:
+            return None
+        with suppress(OSError):  # of a read-only cache nothing is removed
+            self.folder.touch()  # it is in use, so not the oldest that another process removes
+        return point
 
     def weights(self, name: str) -> dict[str, torch.Tensor]:
         """Weights that `keep` wrote."""
@@ -135,7 +140,8 @@ class Unfinished:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_oldest(self) -> None:
-        others = sorted(self.folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+        points = (path for path in self.folder.parent.iterdir() if not is_leftover(path.name))
+        others = sorted(points, key=lambda path: path.stat().st_mtime)
         for path in others[:-MOST]:
             shutil.rmtree(path, ignore_errors=True)
 

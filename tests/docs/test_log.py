@@ -61,7 +61,7 @@ def test_facts_and_environment(records: list[dict[str, Any]], tmp_path: Path) ->
     """The tables have each fact and each part of the environment, and no other."""
     from trl import SFTConfig
 
-    from pytest_ftloop.train.lora import environment
+    from pytest_ftloop.train.environment import environment
 
     _, facts, parts = tables(section(LOG, "The record"))
     assert set(records[0]["facts"]) == set(names(facts))

@@ -189,8 +189,8 @@ def test_hopeless_run_is_no_start(tmp_path: Path) -> None:
 
 def test_training_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where torch is not installed, what is logged is judged; training names the extra."""
-    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
-    monkeypatch.delattr("pytest_ftloop.train.lora", raising=False)
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora_trainer", None)
+    monkeypatch.delattr("pytest_ftloop.train.lora_trainer", raising=False)
     with pytest.raises(FtloopError) as caught:
         Loop(config(tmp_path)).run()
     assert 'pip install "pytest-ftloop[train]"' == caught.value.cure

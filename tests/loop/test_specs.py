@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,17 @@ from pytest_ftloop.adjust.policy import Policy
 from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.sampler import Dimension, Sampler
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, TrainingError
-from pytest_ftloop.core.records import Cost, Evaluation, Run, Settings
+from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings
 from pytest_ftloop.loop import shares, spec
-from pytest_ftloop.loop.ahead import _would_end
+from pytest_ftloop.loop.ahead import AheadBackend, _would_end
+from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace
 from tests.fakes import fake_iteration, fake_table, fake_training
+from tests.loop.loop_cases import config
 
 RATE = "training.learning_rate"
 
@@ -55,22 +61,30 @@ def test_number_of_workers(
 
 
 @pytest.mark.parametrize(
-    ("visible", "gpus", "expected"),
+    ("visible", "xdist", "gpus", "expected"),
     [
-        (None, 0, [None, None, None]),
-        (None, 2, ["0", "1", "0"]),
-        ("3, 5", 8, ["3", "5", "3"]),
-        ("GPU-aa,-1,GPU-bb", 8, ["GPU-aa"] * 3),
-        ("", 8, ["", "", ""]),
+        (None, None, 0, [None, None, None]),
+        (None, None, 2, ["0", "1", "0"]),
+        (None, "gw0", 8, ["0", "1", "2"]),
+        (None, "gw1", 8, ["3", "4", "5"]),
+        (None, "gw2", 8, ["6", "7", "0"]),
+        ("3, 5", None, 8, ["3", "5", "3"]),
+        ("GPU-aa,-1,GPU-bb", None, 8, ["GPU-aa"] * 3),
+        ("", None, 8, ["", "", ""]),
     ],
 )
 def test_devices_and_threads(
-    visible: str | None, gpus: int, expected: list[str | None], monkeypatch: pytest.MonkeyPatch
+    visible: str | None,
+    xdist: str | None,
+    gpus: int,
+    expected: list[str | None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers get the visible GPUs in turn, and cores divided by workers unless that is stated."""
     monkeypatch.setattr(threads, "cores", lambda: 8)
     monkeypatch.setattr(shares, "_gpus", lambda: gpus)
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    given = {"CUDA_VISIBLE_DEVICES": visible, "PYTEST_XDIST_WORKER": xdist}
+    environ = {name: value for name, value in given.items() if value is not None}
     made = [shares.environment_of(worker, 3, environ) for worker in range(3)]
     assert expected == [env.get("CUDA_VISIBLE_DEVICES") for env in made]
     assert ["2", "2", "2"] == [env["OMP_NUM_THREADS"] for env in made]
@@ -197,7 +211,7 @@ def test_foreseen(policy: Policy, known: int, expected: int) -> None:
 
 
 def test_run_that_would_have_been_ended() -> None:
-    """A run that a better one's pace would have ended early is told from one that it would not."""
+    """A run that a better one's pace would have ended early is told apart from others."""
     best = fake_training(evals=[2.0, 1.0, 0.6, 0.5])
     pace = Pace(best.evals, best.planned_steps, 0.5)
     assert _would_end(fake_training(evals=[4.0, 3.9, 3.8, 3.7]), pace)
@@ -214,3 +228,21 @@ def test_files_are_json(tmp_path: Path) -> None:
     assert found is not None
     assert "3/9 loss 1.235" == found.text
     assert spec.read_progress(tmp_path / "none") is None
+
+
+def test_a_finding_is_shown_once(tmp_path: Path) -> None:
+    """What training here has shown is not shown again because a worker finds it too."""
+    shown: list[str] = []
+
+    class Showing(Silent):
+        def found(self, loop: str, findings: Sequence[Finding]) -> None:
+            shown.extend(finding.message for finding in findings)
+
+    stated, progress = config(tmp_path), Showing()
+    inputs = Inputs.of(stated, None)
+    here = LocalBackend(stated, inputs, progress)
+    ahead = AheadBackend(stated, inputs, progress, here, Processes, 2, tmp_path)
+    first, second = (Finding("template", "warning", text, {}, "") for text in ("one", "two"))
+    here.told.found((first,))
+    ahead._told.found((first, second))
+    assert ["one", "two"] == shown

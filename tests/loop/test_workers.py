@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_ftloop.config.loop_config import read_loop_file
-from pytest_ftloop.core.errors import ConfigError, TrainingError
+from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.fake_backend import fake_adapter
@@ -210,8 +210,24 @@ def test_mistake(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Loop, "_cycle", lambda *_: cycle)
     text = (project.root / "eval.jsonl").read_text(encoding="utf-8")
     (project.root / "eval.jsonl").write_text(text.replace("answer 1", "answer 7"), encoding="utf-8")
-    with pytest.raises(ConfigError, match="has changed since the run began"):
+    with pytest.raises(FtloopError, match="has changed since the run began"):
         loop.calibrate(3)
+
+
+def test_changed_rows_take_no_decision_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that change while a list is trained are no fault of its settings: it stays decided."""
+    project.write(LIST)
+    loop = project.loop()
+    cycle = loop._cycle()
+    monkeypatch.setattr(Loop, "_cycle", lambda *_: cycle)
+    text = (project.root / "eval.jsonl").read_text(encoding="utf-8")
+    (project.root / "eval.jsonl").write_text(text.replace("answer 1", "answer 7"), encoding="utf-8")
+    with pytest.raises(FtloopError, match=r"^x.ftloop.yaml: wanted the .* has changed since"):
+        loop.run()
+    (first,) = loop.log.read()
+    assert "adjust" == first.decision.action
 
 
 PARENT = """

@@ -293,7 +293,7 @@ MISTAKES = [
 @pytest.fixture(scope="module", autouse=True)
 def _torch() -> None:
     """Import torch once, before pytester takes note of what it must forget afterwards."""
-    import pytest_ftloop.train.lora  # noqa: F401
+    import pytest_ftloop.train.lora_trainer  # noqa: F401
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)

@@ -68,7 +68,7 @@ def test_precision_that_is_stated(tmp_path: Path) -> None:
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the light install nothing is of this environment: it could not be trained here."""
-    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.lora", None)
-    monkeypatch.delattr("pytest_ftloop.train.lora", raising=False)
+    monkeypatch.setitem(sys.modules, "pytest_ftloop.train.environment", None)
+    monkeypatch.delattr("pytest_ftloop.train.environment", raising=False)
     loop = config(tmp_path)
     assert {} == environment(loop)

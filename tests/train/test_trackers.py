@@ -28,7 +28,8 @@ from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.train import trackers
 from pytest_ftloop.train.arguments import sft_config
 from pytest_ftloop.train.base import Base
-from pytest_ftloop.train.lora import LoraTrainer, run_lora
+from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.lora_trainer import LoraTrainer
 from pytest_ftloop.train.trackers import Tracked, check_trackers, reported, settings_to_report
 from tests.small_base import LORA, TRAINING, rows, settings
 
@@ -189,7 +190,9 @@ def test_tracker_that_is_not_there(
         f"data: {{train: train.jsonl, eval: eval.jsonl}}\ntraining:\n  report_to: {stated}\n"
     )
     config = read_loop_file(file)
-    monkeypatch.setattr("pytest_ftloop.train.lora.base_of", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "pytest_ftloop.train.lora_trainer.base_of", lambda *_: pytest.fail("too late")
+    )
     with pytest.raises(ConfigError) as caught:
         LoraTrainer.loaded(config, Inputs.of(config, None).task(config), Silent())
     assert str(caught.value).startswith("x.ftloop.yaml:3: ")

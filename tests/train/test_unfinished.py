@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,12 @@ from datasets import Dataset
 
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.core.cache import sweep_cache
 from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.sums import write_sums
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.train.lora import run_lora
+from pytest_ftloop.train.unfinished import Point, Unfinished
 from tests.small_base import rows, settings
 
 if TYPE_CHECKING:
@@ -108,6 +113,40 @@ def test_is_interrupted_twice(base: Base, task: Any, kept: Path) -> None:
     run(again := Interrupting())
     assert again.steps[0] == 1
     assert [*(kept / "unfinished").iterdir()] == []
+
+
+def test_a_point_that_was_being_replaced(kept: Path) -> None:
+    """A process that was killed between two points has the one before it."""
+    (kept / "unfinished" / ".abc.999999999.1.old").mkdir(parents=True)
+    (kept / "unfinished" / ".abc.999999999.1.tmp").mkdir()
+    sweep_cache()
+    assert [kept / "unfinished" / "abc"] == [*(kept / "unfinished").iterdir()]
+
+
+def test_a_point_in_use_is_not_the_oldest(tmp_path: Path) -> None:
+    """What one process goes on from is not removed because another one keeps its own."""
+    point = Point(1, 3, 1.0, 9, (), 0, (), {}, (), None)
+    for number in range(9):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "point.json").write_text(json.dumps(asdict(point)))
+        write_sums(folder)
+        os.utime(folder, (number, number))
+    assert point == Unfinished(tmp_path / "0", 0.0, keeps_base=True).point()
+    Unfinished(tmp_path / "8", 0.0, keeps_base=True)._remove_oldest()
+    assert {*"02345678"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_oldest_points_are_removed(tmp_path: Path) -> None:
+    """Eight stay; what another process is writing is not among those that are counted."""
+    for age in range(10):
+        (tmp_path / str(age)).mkdir()
+        os.utime(tmp_path / str(age), (10 - age, 10 - age))
+    writing = tmp_path / ".x.1.1.tmp"
+    writing.mkdir()
+    os.utime(writing, (0, 0))
+    Unfinished(tmp_path / "0", 0.0, keeps_base=True)._remove_oldest()
+    assert {writing.name, *map(str, range(8))} == {path.name for path in tmp_path.iterdir()}
 
 
 LOOP = """\

@@ -13,7 +13,8 @@ from pytest_ftloop.core.metrics import pass_rate, token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.evaluate.scorers import load_scorer
 from pytest_ftloop.train.base import Base
-from pytest_ftloop.train.lora import measure_base, run_lora
+from pytest_ftloop.train.evaluating import measure_base
+from pytest_ftloop.train.lora import run_lora
 from pytest_ftloop.train.task import Guard
 from tests.small_base import data_set, rows, settings
 

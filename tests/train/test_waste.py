@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +48,21 @@ def test_a_run(
     assert batches == generated
     assert min(frozen) > 10_000
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(("stated", "found"), [(None, "1"), ("0", "0")])
+def test_no_trainer_reports_its_start(stated: str | None, found: str) -> None:
+    """Telemetry is off before the hub's library is imported, which reads that then."""
+    code = (
+        "import os, sys, pytest_ftloop.train; assert 'huggingface_hub' not in sys.modules; "
+        "print(os.environ['HF_HUB_DISABLE_TELEMETRY'])"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "HF_HUB_DISABLE_TELEMETRY"}
+    env |= {} if stated is None else {"HF_HUB_DISABLE_TELEMETRY": stated}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert found == done.stdout.strip()
 
 
 def test_what_a_user_has_frozen_stays() -> None:
