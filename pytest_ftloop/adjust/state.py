@@ -75,10 +75,10 @@ TOO_HIGH = frozenset({"diverged", "non-finite"})
 """The kinds of finding that mean the learning rate is too high."""
 
 PROMISING = frozenset({"underfit", "not-learning"})
+"""The kinds of finding that promise a gain from more training or a higher rate."""
 
 ANSWERED = TOO_HIGH | PROMISING | {"oscillation", "overfitting", "overconfidence", "converged"}
-"""Kinds of findings that the rules answer with a change of settings."""
-"""The kinds of finding that promise a gain from more training or a higher rate."""
+"""The kinds of finding that the rules answer with a change of settings."""
 
 Adjustments = tuple[Adjustment, ...]
 

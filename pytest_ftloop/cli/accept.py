@@ -46,7 +46,6 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-
     from pytest_ftloop.cli.show import chosen
     from pytest_ftloop.loop.workspace import find_logs
 
@@ -62,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
     # Before anything is written: it reads the loop's data, which may be damaged.
     follows = _what_follows(iteration, logged) if is_new else ""
     if arguments.baseline:
-        print(_accept(iteration, logged))
+        with _held(logged.log):  # two at once would each replace what they both had read
+            print(_accept(iteration, logged))
     if text is not None and text[1] is not None:
         _write(text[0], text[1], follows)
     return HOLDS
@@ -146,8 +146,7 @@ def _accept(iteration: Iteration, logged: Logged) -> str:
         because=f"accepted by hand{failing}",
         over=tuple(replaced.name for replaced in current),
     )
-    with _held(logged.log):
-        kept = logged.log.append_judgement(judgement)
+    kept = logged.log.append_judgement(judgement)
     file = shown_path(logged.log.files(kept)[0])
     return f"accepted iteration {iteration.name}{visible(failing)}; commit {file}"
 
@@ -176,20 +175,20 @@ def _retire(folder: Path) -> str:
             f"--retire: wanted the folder of a loop's log, found none in {shown_path(folder)}",
             cure=f"If the log was deleted, restore it first: git checkout main -- {folder}",
         )
-    current = current_judgements(log.view.judgements())
-    if any(judgement.kind == RETIRED for judgement in current):
-        return f"{folder.name} is given up already"
-    judgement = Judgement(
-        loop=iterations[-1].loop,
-        candidate=current[-1].candidate if current else iterations[-1].id,
-        baseline=None,
-        by="hand",
-        kind=RETIRED,
-        passed=True,
-        because="given up by hand",
-        over=tuple(replaced.name for replaced in current),
-    )
     with _held(log):
+        current = current_judgements(log.view.judgements())
+        if any(judgement.kind == RETIRED for judgement in current):
+            return f"{folder.name} is given up already"
+        judgement = Judgement(
+            loop=iterations[-1].loop,
+            candidate=current[-1].candidate if current else iterations[-1].id,
+            baseline=None,
+            by="hand",
+            kind=RETIRED,
+            passed=True,
+            because="given up by hand",
+            over=tuple(replaced.name for replaced in current),
+        )
         kept = log.append_judgement(judgement)
     return f"gave up {folder.name}: commit {shown_path(log.files(kept)[0])}"
 

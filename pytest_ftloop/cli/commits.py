@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.gate.reference import Range
+    from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
 
@@ -65,7 +66,7 @@ class Candidates:
         self,
         done: Sequence[LoopResult | Path],
         rule: Regression | None = None,
-        thresholds: Sequence[Gate] = (),
+        thresholds: Callable[[ImprovementLog], Sequence[Gate]] = lambda _: (),
     ) -> Iterator[tuple[str, LoopResult | FtloopError]]:
         """What else is to be judged in these folders, once their loop files are `done`.
 
@@ -89,7 +90,7 @@ class Candidates:
             source = shown_path(log.folder)
             results.append(log.folder)
             try:
-                results.append(result := judged_from_log(log, options, rule, thresholds))
+                results.append(result := judged_from_log(log, options, rule, thresholds(log)))
                 yield source, result
             except FtloopError as error:
                 yield source, error

@@ -13,11 +13,13 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from pytest_ftloop.config.gates import Gate, Regression
     from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.core.records import Iteration
+    from pytest_ftloop.log import ImprovementLog
     from pytest_ftloop.loop.result import LoopResult
 
 FAIL_ON = ("regressed", "inconclusive", "not-comparable")
@@ -95,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
             judged = _judged(file, found, stated, fail_on)
             done += judged.done
             tell(shown_path(file), judged.result)
-        for source, result in found.rest(done, stated.default(fail_on), stated.of_logs):
+        for source, result in found.rest(done, stated.default(fail_on), stated.on_log):
             tell(source, result)
         if not codes and not (arguments.staged or arguments.stale_only):
             found.check_not_empty()
@@ -195,27 +197,35 @@ def exit_code(result: LoopResult) -> int:
 class Stated:
     """What `--gate` (`thresholds`), `--alpha` and `--max-regression` (`options`) state.
 
-    `own` are the thresholds on metrics that only some of the loop files state.
+    `own` are the thresholds on metrics that only some of the loops have: these judge no other loop.
     """
 
     thresholds: tuple[Gate, ...]
     options: Mapping[str, Any]
     own: tuple[Gate, ...] = ()
 
-    @property
-    def of_logs(self) -> tuple[Gate, ...]:
-        """The thresholds that judge a log without a loop file: those that judge every loop."""
-        return tuple(gate for gate in self.thresholds if gate not in self.own)
+    def on_log(self, log: ImprovementLog) -> tuple[Gate, ...]:
+        """The thresholds that judge a log without a loop file."""
+        has = {name for it in log.read() for name in it.metrics} if self.own else set()
+        return tuple(g for g in self.thresholds if g not in self.own or g.metric in has)
 
     def on(self, config: LoopConfig) -> LoopConfig:
         """A loop with this in its gates; without a regression gate it gets the default one."""
         # By name, so that a gate of the command line replaces the loop file's on the same metric.
         from pytest_ftloop.config.gates import DEFAULT_REGRESSION, check_scores
         from pytest_ftloop.config.scoring import scores_of
+        from pytest_ftloop.core.metrics import is_score
 
-        own = _metrics_of(config)
-        asked = [g for g in self.thresholds if g not in self.own or g.metric in own]
-        if (given := scores_of(config.scoring)) is not None:
+        own, given = _metrics_of(config), scores_of(config.scoring)
+        # A scorer of the user's own may give any score.
+        asked = [
+            gate
+            for gate in self.thresholds
+            if gate not in self.own
+            or gate.metric in own
+            or (given is None and is_score(gate.metric))
+        ]
+        if given is not None:
             check_scores(asked, None, given, config.scoring, lambda _: None)
         gates = {gate.name: gate for gate in (*config.gates, *asked)}
         rules = config.regressions or (DEFAULT_REGRESSION,)
@@ -246,20 +256,37 @@ def _loops_metrics(found: Candidates) -> dict[str, Mapping[str, str]]:
 
     Of a log without a loop file those that its iterations have.
     """
-    from pytest_ftloop.core.metrics import own_metrics
-    from pytest_ftloop.loop.workspace import find_logs
+    from pytest_ftloop.log import ImprovementLog
+    from pytest_ftloop.loop.workspace import log_folders
 
     known: dict[str, Mapping[str, str]] = {}
+    logs = {folder.resolve(): folder for folder in log_folders(found.scope, found.log)}
     for file in found.files:
         with suppress(FtloopError):  # a broken loop file is reported when it is judged
             config = found.read(file)
-            known[config.name] = _metrics_of(config)
-    for folder in found.scope if not known else ():
-        with suppress(FtloopError):
-            for logged in find_logs(folder, found.log, lambda _: None):
-                names = own_metrics(it.metrics for it in logged.iterations)
-                known[logged.log.folder.name] = dict.fromkeys(names, "")
+            known[config.name] = {**known.get(config.name, {}), **_metrics_of(config)}
+            logs.pop(found.log_folder(config).resolve(), None)
+    for folder in logs.values():
+        with suppress(FtloopError):  # a damaged log, too
+            names = _logged_metrics(ImprovementLog(folder).read())
+            known[folder.name] = {**known.get(folder.name, {}), **dict.fromkeys(names, "")}
     return known
+
+
+def _logged_metrics(iterations: Iterable[Iteration]) -> list[str]:
+    """The scores and metrics of the whole set that these iterations have.
+
+    Those of guards and of several samples are known by their names.
+    """
+    from pytest_ftloop.core.metrics import METRICS, split_name, without_guard
+    from pytest_ftloop.core.sampled import is_sampled_metric
+
+    names = dict.fromkeys(split_name(name)[0] for it in iterations for name in it.metrics)
+    return [
+        name
+        for name in names
+        if name not in METRICS and without_guard(name) == name and not is_sampled_metric(name)
+    ]
 
 
 def _threshold(name: str, condition: str, loops: Mapping[str, Mapping[str, str]]) -> Gate:

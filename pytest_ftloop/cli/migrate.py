@@ -56,7 +56,14 @@ def migrated(source: Path, folder: Path) -> Migrated:
 
         rows = from_openai(text, shown)
         kept = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows.rows)
-        texts = {loop_file: rows_loop(), folder / "data" / "train.jsonl": kept}
+        target = folder / "data" / "train.jsonl"
+        if target.resolve() == source.resolve():
+            raise ConfigError(
+                "--from: the rows are written into data/train.jsonl, which is the file to read",
+                where=Location(shown),
+                cure="Move it to another name first: --force would replace it.",
+            )
+        texts = {loop_file: rows_loop(), target: kept}
         return Migrated(texts, (*_counted(rows),))
     raise ConfigError(
         f"--from: wanted a training script (.py) or chat rows (.jsonl), found {source.name!r}"
@@ -72,8 +79,9 @@ def script_loop(found: FromScript, shown: str, here: Path, folder: Path) -> str:
     for role in ("train", "eval"):
         if isinstance(data.get(role), str):
             data[role] = _from_here(data[role], here, folder)
-    parts = [f"# From {shown}, which was read, not run."]
-    parts += [f"# Not taken: line {left.line}: {left.what}: {left.why}" for left in found.left]
+    notes = [f"From {shown}, which was read, not run."]
+    notes += [f"Not taken: line {left.line}: {left.what}: {left.why}" for left in found.left]
+    parts = [f"# {' '.join(note.split())}" for note in notes]  # a line break would end the comment
     values: dict[str, Any] = {"model": found.model or "tiny", "data": data}
     values |= {"lora": found.lora} if found.lora else {}
     values |= {"training": found.training} if found.training else {}

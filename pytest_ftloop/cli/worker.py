@@ -1,4 +1,4 @@
-"""`ftloop worker`: train what a spec says. Runs with `loop.parallel` start it."""
+"""`ftloop worker`: train by a spec. A run with `loop.parallel` starts it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "worker",
-    "train one settings with one seed, for a run of several at once",
-    "Train what a spec says, and write the run beside it. A run with loop: {parallel: N} writes\n"
+    "train one set of settings with one seed, for a run that trains several at once",
+    "Train by a spec, and write the run beside it. A run with loop: {parallel: N} writes\n"
     "the specs and the log, and has workers train; an engine that runs jobs elsewhere starts this\n"
     "command there.",
     ("ftloop worker ~/.cache/pytest-ftloop/workers/3fa9c1d2/spec.json",),

@@ -206,7 +206,9 @@ def _rose_again(e: Evidence, losses: list[float]) -> Finding | None:
     means = window_means(losses, window)
     lowest, last = min(means), means[-1]
     error = relative_noise(losses) * math.sqrt(2 / window)
-    if not (last - lowest > 0.25 and _times(last, lowest) > max(1.5, math.exp(5 * error))):
+    if not last - lowest > 0.25:
+        return None
+    if not math.log(_times(last, lowest)) > max(math.log(1.5), 5 * error):
         return None
     what = f"its lowest mean of {window} entries"
     if len(losses) < SHORT_LOG:
@@ -218,7 +220,7 @@ def _rose_again(e: Evidence, losses: list[float]) -> Finding | None:
 
 
 def _times(last: float, lowest: float) -> float:
-    """How many times `lowest` a loss above it is; of a loss of 0 infinitely many."""
+    """How many times `lowest` a loss above it is; infinitely many if `lowest` is 0 or below."""
     return last / lowest if lowest > 0 else math.inf
 
 

@@ -41,8 +41,8 @@ def plateau(e: Evidence) -> Finding | None:
     """The last iterations brought no progress.
 
     Signal: the best value of the loop's metric moved by no more than noise in the last 2 of at
-    least 3 iterations. It speaks of the settings that these changed, which it names: another may
-    still help. Threshold: `least_change`. Source: practice, and replays of made-up chains; the
+    least 3 iterations. The message names the settings that these changed: another may still
+    help. Threshold: `least_change`. Source: practice, and replays of made-up chains; the
     remedy depends on whether the train loss still falls. Minimum data: a finite figure before the
     last 2. NaN: counts as no progress.
     """

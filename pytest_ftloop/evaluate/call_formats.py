@@ -42,11 +42,12 @@ _BEGINS, _SEPARATES, _ENDS = (
 )
 
 _RECIPIENT = re.compile(
-    r"to=functions\.([^\s<>]+)\s*(?:<\|(?:channel|constrain)\|>[^<]*)*<\|message\|>\s*"
+    r"to=functions\.([^\s<>]{1,256})\s*(?:<\|(?:channel|constrain)\|>[^<]*){0,4}<\|message\|>\s*"
 )
+"""Name and marks have a limit: each opening would be searched to the end of the text."""
 
 _OPEN, _CLOSE, _QUOTE = "<|tool_call>call:", "<tool_call|>", '<|"|>'
-_BARE_KEY = re.compile(r'([{,]\s*)([^{}\[\],:<>"]+?)\s*:')
+_BARE_KEY = re.compile(r'([{,]\s*)([^\s{}\[\],:<>"][^{}\[\],:<>"]*):')
 _BARE_NONE = re.compile(r"\bNone\b")
 
 _LISTED = re.compile(r"(?:<\|tool_call_start\|>|\A)\s*\[\s*(?=[\w.-]+\()")
@@ -110,14 +111,19 @@ def _bare(text: str) -> Iterator[Call]:
             if i % 2:
                 pieces[i] = json.dumps(piece)
             else:
-                pieces[i] = _BARE_NONE.sub("null", _BARE_KEY.sub(r'\1"\2":', piece))
+                pieces[i] = _BARE_NONE.sub("null", _BARE_KEY.sub(_with_quotes, piece))
         with suppress(ValueError):
             yield Call(name.strip(), read_json("".join(pieces)))
 
 
+def _with_quotes(found: re.Match[str]) -> str:
+    return f"{found[1]}{json.dumps(found[2].rstrip())}:"
+
+
 def _listed(text: str) -> Iterator[Call]:
     """`<|tool_call_start|>[f(a=1, b='x'), g()]<|tool_call_end|>`, as in Python: LFM2."""
-    for found in _LISTED.finditer(text):
+    start = 0
+    while found := _LISTED.search(text, start):
         start = found.end()
         while named := _FUNCTION_NAME.match(text, start):
             arguments, start = _keywords(text, named.end())
@@ -126,9 +132,11 @@ def _listed(text: str) -> Iterator[Call]:
 
 def _built_in(text: str) -> Iterator[Call]:
     """`<|python_tag|>f.call(a="1")`, whose arguments are all texts: Llama 3.1."""
-    for found in _BUILT_IN.finditer(text):
-        if named := _FUNCTION_NAME.match(text, found.end()):
-            arguments, _ = _keywords(text, named.end())
+    start = 0
+    while found := _BUILT_IN.search(text, start):
+        start = found.end()
+        if named := _FUNCTION_NAME.match(text, start):
+            arguments, start = _keywords(text, named.end())
             texts = {key: _without_quotes(value) for key, value in arguments.items()}
             yield Call(named[1].removesuffix(".call"), texts, in_tags=True)
 
@@ -165,7 +173,7 @@ def _end_of_value(text: str, start: int) -> int:
     for part in _PART.finditer(text, start):
         said = part[0]
         if quote:
-            if said == quote and previous != "\\" and _ENDS_A_STRING.match(text, part.end()):
+            if said == quote and not _escapes(previous) and _ENDS_A_STRING.match(text, part.end()):
                 quote = ""
         elif said in "\"'":
             quote = said
@@ -175,8 +183,13 @@ def _end_of_value(text: str, start: int) -> int:
             return part.start()
         elif said in ")]}":
             depth -= 1
-        previous = said[-1]
+        previous = said
     return len(text)
+
+
+def _escapes(text: str) -> bool:
+    """Whether a text ends in a backslash that escapes what follows: two are one of the text."""
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
 
 
 def _python_value(text: str) -> Any:

@@ -14,8 +14,8 @@ _FENCED = re.compile(r"```(?:json)?(.*)```", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[\[{]")
 """Where a JSON object or list may begin."""
 
-_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
-"""A string or a bracket of JSON."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
+"""A string, which may break off, or a bracket of JSON."""
 
 _WINDOW, _LONGEST_WORD = 2000, len("-Infinity")
 

@@ -226,7 +226,7 @@ def _fence(case: Case) -> str:
     texts = (case.prompt, case.expected, case.output)
     if not any(map(_TAG.search, texts)):
         return ""
-    fence = "-" + hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    fence = "-" + hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     while any(fence in text for text in texts):
         fence = "-" + hashlib.sha256(fence.encode()).hexdigest()[:16]
     return fence

@@ -13,12 +13,12 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Gate, Regression
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.errors import FtloopError, wants_traceback
 from pytest_ftloop.core.printable import printable, printable_line
+from pytest_ftloop.plugin.news import Key, key_of
 from pytest_ftloop.plugin.session import session_of
 from pytest_ftloop.report.properties import Properties, loop_properties, verdict_properties
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
-    from pytest_ftloop.plugin.news import Key
 
 
 class LoopFileCollector(pytest.File):
@@ -72,8 +72,8 @@ class LoopItem(pytest.Item):
         self.user_properties[:] = [*others, *properties]
 
     def fail(self, result: LoopResult, text: str) -> NoReturn:
-        """Fail with the whole explanation; the terminal tells it once, in the loop's section."""
-        raise GateFailedError(text, (str(result.log_folder), result.chain[0].name))
+        """Fail with the whole explanation; the terminal prints it once, in the loop's section."""
+        raise GateFailedError(text, key_of(result))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         """Show a failed gate or a user's mistake as text; only our bugs show a traceback."""

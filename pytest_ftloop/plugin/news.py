@@ -26,6 +26,11 @@ Key = tuple[str, str]
 """A loop's log folder and the name of its first iteration: one log may hold several loops."""
 
 
+def key_of(result: LoopResult) -> Key:
+    """What tells a loop's news from those of others."""
+    return (str(result.log_folder), result.chain[0].name)
+
+
 def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> News:
     """A loop that ran. `file` is empty for a loop made in Python."""
     new = len(result.written)
@@ -36,8 +41,8 @@ def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> Ne
 
 def news_of_changes(result: LoopResult, width: int) -> dict[str, Any]:
     """What changed in the loop's gates, as far as the result knows."""
-    named = {"log_folder": str(result.log_folder), "start": result.chain[0].name}
-    return {"loop": result.loop, **named, "changes": change_lines(result.gate_changes, width)}
+    changes = change_lines(result.gate_changes, width)
+    return {"loop": result.loop, "key": key_of(result), "changes": changes}
 
 
 def news_of_verdict(
@@ -63,7 +68,8 @@ class Board:
     def add(self, news: Iterable[News]) -> None:
         """Add news. If several processes ran a loop, the one that trained most of it counts."""
         for one in news:
-            key = (one["log_folder"], one["start"])
+            folder, start = one["key"]  # a list, if it comes from an xdist worker
+            key = (folder, start)
             if one["changes"]:
                 self.changes[key] = one["changes"]
             if "verdict" in one:

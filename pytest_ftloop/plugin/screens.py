@@ -1,7 +1,7 @@
-"""pytest's own screens of failures, so that a loop is told once and not once per gate.
+"""pytest's own screens of failures, so that a loop is explained once and not once per gate.
 
-The texts stay in the reports, whole, for JUnit and whatever else reads them; only the terminal
-leaves out what the loop's section says. With -v or -rA it prints all.
+The reports keep the whole texts, for JUnit and whatever else reads them; only the terminal leaves
+out what is in the loop's section. With -v or -rA it prints all.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def shows_everything(config: pytest.Config) -> bool:
     return verbosity_of(config) > 0 or "A" in getattr(config.option, "reportchars", "")
 
 
-def leave_out_told(terminalreporter: Any, board: Board) -> None:
-    """Leave out of pytest's screen the failed gates that a loop's section tells.
+def leave_out_explained(terminalreporter: Any, board: Board) -> None:
+    """Leave out of pytest's screen the failed gates that are in a loop's section.
 
     Of an error that all gates of a loop share (its log is out of date), the first is kept.
     """
@@ -38,8 +38,8 @@ def leave_out_told(terminalreporter: Any, board: Board) -> None:
         *terminalreporter.stats.get("failed", ()),
         *terminalreporter.stats.get("error", ()),
     ):
-        told: Key | None = getattr(report, "ftloop_gate", None)
-        if told is not None and tuple(told) in board.runs:
+        loop: Key | None = getattr(report, "ftloop_gate", None)
+        if loop is not None and tuple(loop) in board.runs:
             report._pdbshown = True  # what pytest's own debugger sets on a failure that was shown
         file = getattr(report, "ftloop_error", None)
         if file is not None:

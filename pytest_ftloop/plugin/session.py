@@ -22,9 +22,16 @@ from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.plugin.coverage import Coverage
-from pytest_ftloop.plugin.news import Board, News, news_of_changes, news_of_run, news_of_verdict
+from pytest_ftloop.plugin.news import (
+    Board,
+    News,
+    key_of,
+    news_of_changes,
+    news_of_run,
+    news_of_verdict,
+)
 from pytest_ftloop.plugin.screens import (
-    leave_out_told,
+    leave_out_explained,
     shows_everything,
     verbosity_of,
     write_sections,
@@ -145,7 +152,7 @@ class FtloopSession:
             raise
         self._under_way = ""
         if self._report:
-            self._reported[str(ran.result.log_folder), ran.result.chain[0].name] = ran
+            self._reported[key_of(ran.result)] = ran
         return ran
 
     def _judge(self, ran: Ran, rule: Regression) -> Verdict:
@@ -274,9 +281,9 @@ class FtloopSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
     def pytest_terminal_summary_first(self, terminalreporter: Any) -> Generator[None, None, None]:
-        """Leave out of pytest's list of failures what the loops' sections tell."""
+        """Leave out of pytest's list of failures what is in the loops' sections."""
         if not shows_everything(self.config):
-            leave_out_told(terminalreporter, self._board)
+            leave_out_explained(terminalreporter, self._board)
         yield
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

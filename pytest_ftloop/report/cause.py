@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 UNCHANGED = "settings, data, model and scoring"
 
 _LEAST_TEXT = 20
-"""Columns that a text of a row has at least: fewer say nothing."""
+"""Fewest columns for the text of a row: fewer show too little of it."""
 
 
 def cause_lines(

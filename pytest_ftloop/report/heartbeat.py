@@ -38,11 +38,18 @@ def ended_line(
 
 
 def step_line(
-    loop: str, number: int, of: int, step: int, steps: int, loss: float, elapsed_s: float
+    loop: str,
+    number: int,
+    of: int,
+    step: int,
+    steps: int,
+    loss: float,
+    elapsed_s: float,
+    before: int,
 ) -> str:
     """`ftloop sentiment  iteration 2/4  step 31/66 [...] loss 1.234  0:12 left`."""
     return progress_line(
-        f"ftloop {one_line(loop, 60)}", number, of, step, steps, loss, elapsed_s, WIDE
+        f"ftloop {one_line(loop, 60)}", number, of, step, steps, loss, elapsed_s, WIDE, before
     )
 
 

@@ -7,13 +7,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.config.loop_yaml import SUFFIXES
 from pytest_ftloop.log import FOLDER
 from pytest_ftloop.report.escape import visible
 
 if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
-
-_LOOP_FILES = (".ftloop.yaml", ".ftloop.yml")
 
 
 def show(result: LoopResult, iteration: int | str) -> str:
@@ -37,8 +36,10 @@ def calibrate(result: LoopResult) -> str:
 
 
 def retrain(result: LoopResult, option: str = "") -> str:
-    """Pytest with an option that trains, for the tests of this loop."""
-    return " ".join(filter(None, ("pytest --ftloop", option, _quoted(result.source))))
+    """Pytest with an option that trains: this loop's tests, or all if only its log is known."""
+    is_log = Path(result.source).absolute() == result.log_folder.absolute()
+    where = "" if is_log else _quoted(result.source)
+    return " ".join(filter(None, ("pytest --ftloop", option, where)))
 
 
 def relative(path: Path, cwd: Path | None = None) -> str:
@@ -51,10 +52,10 @@ def relative(path: Path, cwd: Path | None = None) -> str:
 
 def _of_loop(command: str, result: LoopResult, option: str = "") -> str:
     """A command on the loop file; on the log of a loop that is made in Python."""
-    where = _quoted(result.source) if result.source.endswith(_LOOP_FILES) else _log(result)
+    where = _quoted(result.source) if result.source.endswith(SUFFIXES) else _log(result)
     parts = [command, where, option]
     beside = Path(result.source).absolute().parent / FOLDER
-    if result.source.endswith(_LOOP_FILES) and result.log_folder.absolute().parent != beside:
+    if result.source.endswith(SUFFIXES) and result.log_folder.absolute().parent != beside:
         parts.append(f"--log {_quoted(relative(result.log_folder.parent))}")
     return " ".join(filter(None, parts))
 

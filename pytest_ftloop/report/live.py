@@ -22,6 +22,27 @@ EVERY_S = 0.1
 CLEAR = "\r\x1b[2K"
 
 
+class _Pace:
+    """The time since the first step of a training, which is a later one if it was interrupted."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._first_step = clock, clock()
+        self._is_new = True
+        self.before = 0
+
+    def begin(self) -> None:
+        """Take the next step for the first one."""
+        self._is_new = True
+
+    def step(self, step: int) -> None:
+        """Note a step; one that is the first again is that of another training."""
+        if self._is_new or step == 1:
+            self._is_new, self._first_step, self.before = False, self._clock(), step - 1
+
+    def elapsed_s(self) -> float:
+        return self._clock() - self._first_step
+
+
 class LiveLine:
     """A `Progress` that redraws one line. `write` must reach the terminal even during capture.
 
@@ -38,17 +59,16 @@ class LiveLine:
         self._write, self._width, self._clock, self._under = write, width, clock, under
         self._drawn_at: float | None = None
         self._loop, self._number, self._of = "", 0, 0
-        self._began = clock()
+        self._pace = _Pace(clock)
 
     def iteration(self, loop: str, number: int, of: int) -> None:
         """Remember the current iteration."""
         self._loop, self._number, self._of = loop, number, of
-        self._began = self._clock()
+        self._pace.begin()
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """Draw a training step and the time left."""
-        if step == 1:
-            self._began = self._clock()
+        self._pace.step(step)
         self._draw(
             progress_line(
                 self._loop,
@@ -57,8 +77,9 @@ class LiveLine:
                 step=step,
                 steps=steps,
                 loss=loss,
-                elapsed_s=self._clock() - self._began,
+                elapsed_s=self._pace.elapsed_s(),
                 width=self._width - 1,
+                before=self._pace.before,
             )
         )
 
@@ -119,23 +140,25 @@ class StayingLines:
         self._loop, self._number, self._of = "", 0, 0
         self._began = clock()
         self._now: Callable[[], str] | None = None
-        self._since = self._first_step = clock()
+        self._since = clock()
+        self._pace = _Pace(clock)
         self._what = ""
 
     def iteration(self, loop: str, number: int, of: int) -> None:
         """Say that an iteration begins."""
         self._loop, self._number, self._of = loop, number, of
         self._began = self._since = self._clock()
+        self._pace.begin()
         self._lines([heartbeat.began_line(loop, number, of)])
         self._beats()
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """Remember the step for the next line."""
-        if step == 1:
-            self._first_step = self._clock()
+        self._pace.step(step)
         self._what = ""
+        loop, number, of, pace = self._loop, self._number, self._of, self._pace
         self._now = lambda: heartbeat.step_line(
-            self._loop, self._number, self._of, step, steps, loss, self._clock() - self._first_step
+            loop, number, of, step, steps, loss, pace.elapsed_s(), pace.before
         )
         self._beats()
 
@@ -159,6 +182,7 @@ class StayingLines:
         if not self._number:
             return
         seconds = self._clock() - self._began
+        self._now = None  # the last step, or evaluation, is over
         self._lines([heartbeat.ended_line(self._loop, self._number, self._of, metrics, seconds)])
         self._number = 0
 

@@ -28,6 +28,7 @@ from pytest_ftloop.report.text import (
     summary,
 )
 from pytest_ftloop.report.verdict import (
+    explain_verdict,
     head_lines,
     holdout_lines,
     result_cause_lines,
@@ -73,7 +74,7 @@ def run_parts(
     *,
     ignored: Collection[Path] = (),
 ) -> dict[str, Any]:
-    """What is told of a loop before it is compared. Only the parts that may be printed are made."""
+    """What is printed of a loop before it is compared; a part that can't be printed is not made."""
     failed = [gate for gate in result.gates if not gate.passed]
     best = result.best
     return {
@@ -101,19 +102,27 @@ def verdict_parts(
     verdict: Verdict,
     notes: Sequence[str] = (),
     width: int = WIDTH,
+    *,
+    has_test: bool = True,
 ) -> dict[str, Any]:
-    """What is told of the verdict of one regression gate, and of what judging added."""
+    """What is printed of the verdict of one regression gate, and of what judging added.
+
+    `has_test` is whether pytest prints the explanation of a failed test beside it.
+    """
     opened = result.holdout if rule.tag is None else None
     holdout = holdout_lines(opened, width) if opened is not None else []
-    head = head_lines(verdict, rule.name, width)
+    head = full = head_lines(verdict, rule.name, width)
+    if verdict.ok:
+        full = verdict_lines(verdict, rule.name, width)
+    elif not has_test:
+        full = explain_verdict(result, verdict, rule, width).splitlines()
     return {
         "gate": visible(rule.name),
         "ok": verdict.ok,
         "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
         "plain": verdict.kind in _PLAIN and not verdict.context,
         "head": head if verdict.context else head[:VERDICT_LINES],
-        # The explanation of a failed test shows the figures already.
-        "full": [*(verdict_lines(verdict, rule.name, width) if verdict.ok else head), *holdout],
+        "full": [*full, *holdout],
         "holdout": holdout if result.holdout and _is_alarming(result) else [],
         "notes": note_lines(notes, width),
         "cause": result_cause_lines(result, width)[:CAUSE_LINES],
@@ -144,7 +153,7 @@ def screen(
 
 
 def is_one_line(lines: Sequence[str]) -> bool:
-    """Whether a loop was told in a line, which needs no heading of its own."""
+    """Whether a loop has one line only, which needs no heading of its own."""
     return len(lines) == 1
 
 
@@ -157,10 +166,27 @@ def result_screen(
 ) -> list[str]:
     """The lines of a loop that one process has run and judged."""
     run = run_parts(result, verbosity, width, ignored=ignored)
+    if verbosity > 0 and result.gates:
+        run["full"] += ["", "thresholds:", *_threshold_lines(result, width)]
     verdicts = [
-        verdict_parts(result, rule, verdict, (), width) for rule, verdict in result.verdicts
+        verdict_parts(result, rule, verdict, (), width, has_test=False)
+        for rule, verdict in result.verdicts
     ]
     return screen(run, verdicts, change_lines(result.gate_changes, width), verbosity, width)
+
+
+def _threshold_lines(result: LoopResult, width: int) -> list[str]:
+    """Each threshold with its figure, which pytest names in a line per test."""
+    return [
+        line
+        for gate in result.gates
+        for line in paragraph(
+            f"{'holds ' if gate.passed else 'FAILED'}  {visible(gate.message)}",
+            width,
+            "  ",
+            " " * 10,
+        )
+    ]
 
 
 def _line_per_gate(run: Parts, verdicts: Sequence[Parts]) -> list[str]:
@@ -177,12 +203,12 @@ def _holding(
 ) -> list[str]:
     """A line of a loop that is up to date; of one that was trained its iterations and findings."""
     head = _head(run, verdicts, width)
-    told = [line for v in verdicts if not v["plain"] for line in v["head"]]
-    told += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
+    named = [line for v in verdicts if not v["plain"] for line in v["head"]]
+    named += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
     if not run["trained"]:
-        return [*changes, head, *run["notes"], *told]
+        return [*changes, head, *run["notes"], *named]
     plain = [v["line"] for v in verdicts if v["plain"]]
-    return [*changes, head, *run["notes"], *run["body"], *plain, *told, *run["commit"]]
+    return [*changes, head, *run["notes"], *run["body"], *plain, *named, *run["commit"]]
 
 
 def _head(run: Parts, verdicts: Sequence[Parts], width: int) -> str:
@@ -213,7 +239,7 @@ def _failing(
     lines += [*(broken[0]["advice"] if broken else []), *run["advice"]]
     rest = [*(v["rest"] for v in compared[:1] if v["rest"]), run["rest"]]
     rest = [command for command in rest if f"  {command}" not in lines]
-    lines += ["all of it, beside the same run with -v:", *(f"  {command}" for command in rest)]
+    lines += ["for the rest, run again with -v, or:", *(f"  {command}" for command in rest)]
     if run["trained"]:
         lines += run["commit"]
     return lines
@@ -328,7 +354,7 @@ def _example(result: LoopResult, row: ExampleResult, width: int) -> list[str]:
 
 
 def _is_alarming(result: LoopResult) -> bool:
-    """Whether the holdout says something that nobody may miss, or was opened by this run."""
+    """Whether the holdout has an alarm, or was opened by this run."""
     found = result.holdout
     alarms = found is not None and (found.alarm or found.eval_set_is_worn or found.holdout_is_worn)
     return alarms or bool(result.written)

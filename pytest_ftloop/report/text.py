@@ -186,7 +186,7 @@ def _points_legend(metric: str, width: int) -> list[str]:
     """By what the figures' point is chosen, where the metric chooses the iteration alone."""
     if metric == "eval_loss" or chooses_points(metric):
         return []
-    text = f"by {visible(metric)} the iteration is chosen, its best point by the lowest eval_loss"
+    text = f"{visible(metric)} chooses the iteration; the lowest eval_loss chooses its best point"
     return paragraph(text, width, "   ", "   ")
 
 
@@ -195,7 +195,8 @@ def _shown_of(chain: Sequence[Iteration], best: Iteration, most: int | None) -> 
     if most is None or len(chain) <= most:
         return chain
     kept = {chain[0].name, best.name}
-    last = [it.name for it in chain if it.name not in kept][-(most - len(kept)) :]
+    others = [it.name for it in chain if it.name not in kept]
+    last = others[len(others) - (most - len(kept)) :]
     return [it for it in chain if it.name in kept or it.name in last]
 
 
@@ -367,13 +368,15 @@ def progress_line(
     loss: float,
     elapsed_s: float,
     width: int = 80,
+    before: int = 0,
 ) -> str:
     """`sentiment  iteration 2/4  step 31/66 [=====>    ] loss 1.234  0:12 left`, within `width`.
 
-    `elapsed_s` counts from the iteration's first step.
+    `elapsed_s` counts from the first step of this process, `before` are the steps before that one.
     """
-    is_running = 0 < step < steps
-    time = f"{_clock(elapsed_s / step * (steps - step))} left" if is_running else _clock(elapsed_s)
+    is_running = before < step < steps
+    left_s = elapsed_s / (step - before) * (steps - step) if is_running else 0.0
+    time = f"{_clock(left_s)} left" if is_running else _clock(elapsed_s)
     name = one_line(loop, max(width // 3, 8))
     number, progress = f"iteration {iteration}/{of}", f"step {step}/{steps}"
     value = f"loss {loss:.3f}" if not abs(loss) >= 1e4 else f"loss {loss:.1e}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.core.noise import SeedNoise
-    from pytest_ftloop.core.records import ExampleResult
+    from pytest_ftloop.core.records import ExampleResult, Iteration
     from pytest_ftloop.core.runs import Measured
     from pytest_ftloop.gate.holdout import Gain, HoldoutReport
     from pytest_ftloop.loop.result import LoopResult
@@ -78,8 +78,12 @@ def holdout_lines(report: HoldoutReport, width: int = WIDTH) -> list[str]:
     if report.gains:
         said = "; ".join(_gain_text(gain) for gain in report.gains)
         compared = {gain.metric for gain in report.gains}
-        others = [f"{n} {format_figure(n, v)}" for n, v in report.metrics.items()]
-        said = "; ".join([said, *(o for o in others if o.partition(" ")[0] not in compared)])
+        others = (
+            f"{name} {format_figure(name, value)}"
+            for name, value in report.metrics.items()
+            if name not in compared
+        )
+        said = "; ".join([said, *others])
         text = f"holdout, against {report.reference}: {said}; opened {plural(report.uses, 'time')}"
     lines = paragraph(text, width, "", "  ")
     if report.alarm:
@@ -280,13 +284,24 @@ def _about_regression(result: LoopResult, verdict: Verdict, accept: str) -> tupl
         return told, [accept]
     told, commands = f"see all that changed; {_ACCEPT}", [hints.diff(result), accept]
     baseline = result.baseline
-    if baseline is not None and baseline.adjustments and not result.best.adjustments:
+    if baseline is not None and _lacks_adjustments(result.best, baseline):
         told = (
             f"the loop file's own settings were judged, those of {baseline.name} were adjusted: "
             f"write them into the loop file; or {told}"
         )
         commands = [hints.accept(result, baseline.number), *commands]
     return told, commands
+
+
+def _lacks_adjustments(best: Iteration, baseline: Iteration) -> bool:
+    """Whether the best is a start without the settings that the loop had found for the baseline.
+
+    After `ftloop accept` the loop file has them, and the fault is elsewhere.
+    """
+    return not best.adjustments and any(
+        best.settings.get(adjustment.setting) != baseline.settings.get(adjustment.setting)
+        for adjustment in baseline.adjustments
+    )
 
 
 def _gain_text(gain: Gain) -> str:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ftloop.cli import main
+from pytest_ftloop.gate.judgements import current_judgements
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.loop import hold
 from pytest_ftloop.loop.workspace import Logged
 from tests.gitfakes import GitRepo
 from tests.loops import BETTER, SAME, WORSE, Loops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Capture = pytest.CaptureFixture[str]
 
@@ -264,6 +268,29 @@ def test_second_acceptance(loops: Loops, accept: Any) -> None:
     assert 0 == code
     assert "is accepted already" in out
     assert before == loops.files()
+
+
+def test_two_acceptances_at_once(
+    loops: Loops, accept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second takes the place of what the first wrote while it waited."""
+    loops.version()
+    loops.version(BETTER)
+    held = hold.held
+
+    @contextmanager
+    def held_after_another(log: ImprovementLog, waiting: Any) -> Iterator[Path]:
+        monkeypatch.setattr(hold, "held", held)
+        assert 0 == main(["accept", "1", "--baseline"])
+        with held(log, waiting) as lock:
+            yield lock
+
+    monkeypatch.setattr(hold, "held", held_after_another)
+    assert 0 == accept("2", "--baseline")[0]
+    first, second = loops.log().iterations()
+    by_hand = {j.candidate: j for j in loops.log().judgements() if j.by == "hand"}
+    assert by_hand[first.id].name in by_hand[second.id].over
+    assert (by_hand[second.id],) == current_judgements(loops.log().judgements())
 
 
 def test_new_anchor(loops: Loops, accept: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,33 @@ def test_gate_option_on_a_metric_of_a_loops_own(loops: Loops, gate: Gate) -> Non
     code, _, err = gate("--gate", "score.fields >= 0.5")
     assert 2 == code
     assert "gate score.fields: wanted score.fields, but the scorer 'exact' gives no score" in err
+
+
+def test_gate_option_on_a_metric_of_a_log_without_a_loop_file(loops: Loops, gate: Gate) -> None:
+    """A log that has the metric is judged by it, alone or beside a loop that lacks it."""
+    loops.version(more="metrics: {hits: accuracy}\n", gates="{eval_loss: '<= 9'}")
+    (loops.root / "x.ftloop.yaml").unlink()
+    base = loops.commit()
+    for expected in (["x"], ["y", "x"]):
+        code, out, _ = gate(base, "--gate", "hits >= 0.7")
+        assert expected == re.findall(r"^(\w+): iteration", out, re.MULTILINE)
+        assert 1 == code
+        assert 1 == out.count("FAILED  hits 0.6000, wanted >= 0.7")
+        assert out.index("x: iteration") < out.index("FAILED  hits")
+        loops.write("y", gates="{eval_loss: '<= 9'}")
+        loops.train()
+
+
+def test_gate_option_on_a_score_of_a_scorer_of_ones_own(loops: Loops, gate: Gate) -> None:
+    """It may give any score, so a threshold on one that another loop's scorer has judges it too."""
+    loops.put("own.py", "def score(output, expected):\n    return output == expected\n")
+    loops.write("y", more="scoring: {scorer: f1}\n")
+    loops.write("x", more="scoring: {scorer: own:score}\n")
+    loops.train()
+    loops.commit()
+    code, out, err = gate("--gate", "score >= 0")
+    assert (0, "") == (code, err)
+    assert 2 == out.count("holds   score 60.0%, wanted >= 0%")
 
 
 def test_gate_option_of_an_unknown_tag(loops: Loops, gate: Gate) -> None:

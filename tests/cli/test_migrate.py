@@ -178,6 +178,19 @@ def test_hosted_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.1 == config.split.fraction
 
 
+def test_rows_are_not_replaced_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Also with --force: the file that is read may be the only one with all that is in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.jsonl").write_text(text := rows({"messages": [USER, ANSWER], "note": 1}))
+    assert 2 == main(["init", "--from", "data/train.jsonl", "--force"])
+    assert text == Path("data/train.jsonl").read_text()
+    assert not Path("train.ftloop.yaml").exists()
+    assert "which is the file to read" in capsys.readouterr().err
+
+
 def test_hosted_functions_and_weights() -> None:
     """functions become tools; a weight of 0 makes prompt and completion, of all rows."""
     call = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}

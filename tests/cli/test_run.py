@@ -135,6 +135,20 @@ def test_run_judges_the_regression_gate(loops: Loops, capsys: Capture) -> None:
     )
 
 
+def test_run_prints_everything_with_v(loops: Loops, capsys: Capture) -> None:
+    """-v prints figures, each broken example that a test would show, and what to do about it."""
+    gates = "{eval_loss: <= 9, regression: {}}"
+    loops.version(gates=gates)
+    loops.write(rate=WORSE, gates=gates)
+    capsys.readouterr()
+    assert 1 == main(["run", "-v"])
+    out = capsys.readouterr().out
+    assert "\nthresholds:\n  holds   eval_loss 2.0000, wanted <= 9\n" in out
+    assert "\n  !  eval_loss " in out
+    assert "\nbroken examples: 3\n" in out
+    assert 1 == out.count("what to do: see all that changed; ")
+
+
 def test_run_with_another_baseline(loops: Loops, capsys: Capture) -> None:
     """--baseline REF is the commit to compare with; one that is not there is 2."""
     loops.version()

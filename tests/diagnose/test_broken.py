@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_ftloop.diagnose import diagnose
-from pytest_ftloop.diagnose.broken import diverged, no_signal, non_finite
+from pytest_ftloop.diagnose.broken import _rose_again, diverged, no_signal, non_finite
 from tests.diagnose.fakes_curves import DECAY, evidence, kinds
 from tests.fakes import fake_steps
 
@@ -127,6 +127,11 @@ class TestDiverged:
     def test_one_late_spike(self):
         """One odd batch at the end is no divergence."""
         assert None is diverged(evidence([*DECAY, 4.0], (0.3, 0.15)))
+
+    def test_losses_of_any_size(self):
+        """Noise over hundreds of powers of ten hides a rise; it is no error of the rule."""
+        losses = [1.0, 1e200] * 4 + [1e250, 1e250]
+        assert None is _rose_again(evidence(losses), losses)
 
     def test_overfitting_is_not_divergence(self):
         """An eval loss that doubles while train falls is another finding."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_ftloop.core.records import Settings
 from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.rising import oscillation, overconfidence, overfitting
 from tests.diagnose.fakes_curves import DECAY, accurate, evidence, kinds, measured
@@ -130,6 +131,22 @@ class TestOverfitting:
             found.severity,
             found.evidence["best_step"],
         ) == ("overfitting", "warning", 60)
+
+    @pytest.mark.parametrize(
+        ("dropout", "decay", "said"),
+        [
+            (None, None, "set lora.lora_dropout to 0.05-0.1 or set weight decay to 0.01-0.1, "),
+            (0.05, 0.01, "raise lora.lora_dropout to 0.1 or raise weight decay to 0.1, "),
+            (0.1, 0.0, "set weight decay to 0.01-0.1, "),
+            (0.2, 0.1, ""),
+        ],
+    )
+    def test_remedy_is_above_what_is_in_force(self, dropout, decay, said):
+        """It proposes no dropout or weight decay that the run had already."""
+        settings = Settings({"lora_dropout": dropout}, {"weight_decay": decay})
+        of = evidence(DECAY, (0.9, 0.3, 0.23, 0.24, 0.25), train_loss=0.2)
+        remedy = overfitting(replace(of, settings=settings)).remedy
+        assert remedy.startswith(f"Halve the learning rate, {said}halve the rank, ")
 
     def test_one_odd_last_point(self):
         """A last point that is off after many level ones is noise."""

@@ -139,6 +139,7 @@ def test_a_written_call_is_read_back(name: str, data: st.DataObject) -> None:
         "<|channel|>commentary to=functions.f <|constrain|>json<|message|>"
         '{"a": 1, "b": "x"}<|call|>',
         "[f(a=1, b='x')]",
+        "<|tool_call_start|>[f(a=1,b='x')]<|tool_call_end|>",
     ],
 )
 def test_calls_that_no_installed_template_writes(text: str) -> None:
@@ -162,3 +163,10 @@ def test_calls_that_no_installed_template_writes(text: str) -> None:
 def test_what_is_no_call(text: str) -> None:
     """Words in a call's tags, and calls that break off, are no calls."""
     assert [] == calls_in(text)
+
+
+def test_a_text_that_ends_in_a_backslash() -> None:
+    """Two backslashes are one of the text, which escapes no quote."""
+    asked = wanted([{"name": "f", "arguments": {"path": "C:\\", "b": 'x "y"'}}])
+    text = '<|tool_call_start|>[f(path="C:\\\\", b="x \\"y\\"")]<|tool_call_end|>'
+    assert (1.0, 1.0) == shares(expected_calls(asked), calls_in(text)), text

@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.records import Example
@@ -32,6 +34,12 @@ LONG = {
     "fences": "```json" * (LENGTH // 7),
     "digits": "1" * LENGTH,
     "white space": " " * LENGTH,
+    "listed calls that open": "<|tool_call_start|>[f(a=" * (LENGTH // 24),
+    "built-in calls that open": "<|python_tag|>f.call(a=" * (LENGTH // 24),
+    "white space for a key": "<|tool_call>call:f{" + " " * LENGTH,
+    "white space after a key": "<|tool_call>call:f{a" + " " * LENGTH,
+    "recipients that open": "to=functions." * (LENGTH // 13),
+    "channels that open": "to=functions.f<|channel|>" * (LENGTH // 25),
 }
 
 JSON_CALL = '{"name": "f", "arguments": {"a": 1}}'
@@ -67,6 +75,9 @@ def test_a_long_output_fails_fast(output: str) -> None:
         ('[[1], NaN] {"a": 1}', [[1], {"a": 1}]),
         ("[" + "1" * 5000 + "] [1]", [[1]]),
         ('{"a": "[1]", oops', []),
+        ('{"a": "]]} \n", "b": 1} [1]', [[1]]),  # a line break is not JSON in a string
+        ('{"a": [[0], "x}] \\q"]} [1]', [[0], [1]]),
+        ('{"a": "}} \\u12', []),
         ('He said "use [1]"', [[1]]),
         ("[" * 5000 + "] [1]", []),
         ("[0] " + "[" * 5000, [[0]]),
@@ -77,3 +88,12 @@ def test_a_long_output_fails_fast(output: str) -> None:
 def test_values_of_texts_that_are_not_json(text: str, values: list[Any]) -> None:
     """Complete objects and lists are found, also in one that breaks off, in their order."""
     assert values == values_and_texts(text)[0]
+
+
+@given(st.text('[]{}":,\\\n 1aN', max_size=40))
+def test_any_text_is_searched_for_values(text: str) -> None:
+    """No text is a mistake; what is not within a value are its words, in their order."""
+    values, words = values_and_texts(text)
+    assert len(words) == len(values) + 1
+    rest = iter("".join(text.split()))
+    assert all(c in rest for c in "".join("".join(words).split()))

@@ -199,6 +199,41 @@ def test_lines_of_an_iteration_where_nothing_is_redrawn() -> None:
     ] == written
 
 
+def test_nothing_is_said_between_two_iterations() -> None:
+    """The last step of one that has ended is not under way."""
+    written: list[str] = []
+    lines = StayingLines(written.append, 80, every_s=LONG_S, clock=lambda: 100.0)
+    lines.iteration("x", 1, 2)
+    lines.step(60, 60, 1.0)
+    lines.ended({})
+    lines.tell()
+    lines.done()
+    assert [
+        "ftloop x: iteration 1/2 begins\n",
+        "ftloop x: iteration 1/2 done in 0.0 s\n",
+    ] == written
+
+
+def test_time_left_of_a_training_that_goes_on() -> None:
+    """After an interruption the first step is a later one: the time is that of the steps since."""
+    screen = Screen()
+    written: list[str] = []
+    redrawn = screen.line()
+    staying = StayingLines(written.append, 80, clock=lambda: screen.now, every_s=LONG_S)
+    for line in (redrawn, staying):
+        line.iteration("x", 1, 1)
+    screen.now += 600  # the base model is loaded
+    for line in (redrawn, staying):
+        line.step(501, 1000, 1.0)
+    screen.now += 100
+    for line in (redrawn, staying):
+        line.step(600, 1000, 1.0)
+    staying.tell()
+    staying.done()
+    assert "6:40 left" in screen.texts()[-1]
+    assert "6:40 left" in written[-1]
+
+
 def run_on_a_terminal(project: Project, *args: str, term: str = "xterm") -> tuple[int, str]:
     """Run pytest on a pseudo-terminal of 100 columns; exit code and all it received."""
     pty = pytest.importorskip("pty")

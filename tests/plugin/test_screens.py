@@ -164,7 +164,7 @@ def test_regression_begins_with_what_changed(gated: Project) -> None:
         "regression: regressed against HEAD (",
         "2 of 3 broken examples:",
         "what to do: see all that changed",
-        "all of it, beside the same run with -v:",
+        "for the rest, run again with -v, or:",
     ]
     assert 1 == text.count("  ftloop diff x.ftloop.yaml")
     places = [text.find(part) for part in in_order]

@@ -180,7 +180,7 @@ def test_table_of_the_iterations(result: LoopResult) -> None:
 def test_by_what_the_point_is_chosen(result: LoopResult, metric: str, is_said: bool) -> None:
     """A metric of the whole set chooses the iteration alone: what chose its point is said too."""
     lines = iterations_table(replace(result, metric=metric), 80).splitlines()
-    said = f"   by {metric} the iteration is chosen, its best point by the lowest eval_loss"
+    said = f"   {metric} chooses the iteration; the lowest eval_loss chooses its best point"
     assert is_said == (said in lines)
     if is_said:
         assert lines[-2].startswith(f"*  best by {metric}")

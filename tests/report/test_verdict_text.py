@@ -165,13 +165,31 @@ def test_advice_where_only_a_measurement_is_missing() -> None:
     assert f"  {again}" == text.splitlines()[-1]
 
 
+def test_advice_where_only_the_log_is_known() -> None:
+    """pytest can't be given a log: the test that makes the loop is among all of them."""
+    result = result_of()
+    result = replace(result, source=str(result.log_folder))
+    verdict = Verdict("incomplete", False, "cut short", NEW.name)
+    text = explain_verdict(result, verdict, RULE)
+    assert "  pytest --ftloop --ftloop-retrain" == text.splitlines()[-1]
+
+
 def test_advice_where_the_baseline_was_adjusted() -> None:
-    """The loop file's own settings lose against adjusted ones: how to write those down."""
+    """The loop file's own settings lose against adjusted ones: how to write those down.
+
+    Where the file has them already, as after `ftloop accept`, nothing is to be written.
+    """
     adjustments = (Adjustment("lora.r", 8, 16, "few parameters"),)
-    baseline = replace(OLD, number=3, adjustments=adjustments)
+    settings = OLD.settings.adjusted(adjustments)
+    baseline = replace(OLD, number=3, adjustments=adjustments, settings=settings)
     text = explain_verdict(result_of(baseline=baseline), judged(), RULE)
     assert "write them into the loop file" in " ".join(text.split())
     assert "\n  ftloop accept 3 sentiment.ftloop.yaml" in text
+    written = replace(NEW, settings=NEW.settings.adjusted(adjustments))
+    text = explain_verdict(result_of(written, baseline=baseline), judged(written), RULE)
+    assert "write them into the loop file" not in " ".join(text.split())
+    assert "ftloop accept 3" not in text
+    assert "what to do: see all that changed; " in text
 
 
 def test_many_fixed_examples_are_named() -> None:

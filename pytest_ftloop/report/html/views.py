@@ -384,7 +384,6 @@ def _finding(finding: Finding, iteration: Iteration, which: str) -> View:
         "message": finding.message,
         "evidence": evidence_text(finding.evidence),
         "remedy": remedy_of(finding, iteration.decision),
-        "tunable": finding.tunable,
         "iteration": iteration.number,
         "which": which,
     }

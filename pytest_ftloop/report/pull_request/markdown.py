@@ -50,6 +50,7 @@ LABELS: Mapping[Outcome, str] = {
 
 _CELL, _EDIT = 200, 200
 _OPEN = 2
+_EXAMPLE_HEAD = ["id", "tags", "prompt", "expected", "before", "now"]
 _MOST_OWN = 5
 _LOOP = 60
 _HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
@@ -351,9 +352,6 @@ def _broken(flips: Flips, most: int) -> list[str]:
     elif left:
         blocks.append(f"{left} more are not shown.")
     return blocks
-
-
-_EXAMPLE_HEAD = ["id", "tags", "prompt", "expected", "before", "now"]
 
 
 def _flips(what: str, flips: Flips, most: int) -> str:
