@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 import typing
 from importlib.metadata import version
@@ -61,9 +63,6 @@ def plain(hint: Any) -> str:
 
 def formatted() -> str:
     """The text of the file as ruff formats it."""
-    import subprocess
-    import sys
-
     ruff = Path(sys.executable).with_name("ruff")
     done = subprocess.run(
         [ruff, "format", "--stdin-filename", FILE, "-"],

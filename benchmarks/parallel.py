@@ -34,7 +34,7 @@ UNLIKE = re.compile(r"^(cost|environment):.*\n(  .*\n)*", re.MULTILINE)
 def main() -> None:
     """Run the comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="of seeds, list, loops (default: all)")
+    parser.add_argument("what", nargs="*", help="seeds, list or loops (default: all)")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of each (default: 3)")
     parser.add_argument("--steps", type=int, default=400, help="of each training (default: 400)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs to calibrate with")

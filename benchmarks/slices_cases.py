@@ -322,9 +322,9 @@ def wrong_labels(first: int) -> Iterator[Case]:
 def many_wrong(first: int, task: str) -> Iterator[Case]:
     """From none to four in ten of the train labels are wrong, over 2 to 10 epochs; eval is clean.
 
-    Fewer epochs have more rows, so that the model learns the task. Once both sets have the same
-    share of wrong labels; a flipped label is one that a failing slice or a
-    confusion shows.
+    Fewer epochs have more rows, so that the model learns the task. In two cases 10% of the labels
+    of both sets are wrong; in two others one label is flipped as a whole, which a failing slice or
+    a confusion shows.
     """
     seed = first
     for epochs, rows in {2: 400, 3: 400, 5: 240, 10: 150}.items():

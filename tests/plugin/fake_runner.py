@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.progress import Progress
     from pytest_ftloop.core.records import Settings
     from pytest_ftloop.loop.inputs import Inputs
-    from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.task import FoundAll, ToMeasure
 
 STEPS = 100
@@ -55,17 +54,7 @@ class FakeBackend:
     inputs: Inputs
     progress: Progress
 
-    def train(
-        self,
-        settings: Settings,
-        *,
-        name: str,
-        adapter: Path | None = None,
-        base_eval_loss: float | None = None,
-        pace: Pace | None = None,
-        metric: str = "eval_loss",
-        keep: Any = None,
-    ) -> Run:
+    def train(self, settings: Settings, **arguments: Any) -> Run:
         rate = settings.get("training.learning_rate")
         seed = settings.training.get("seed")
         note_training(self.config.name, rate, seed)

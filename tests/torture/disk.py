@@ -14,17 +14,8 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from tests.torture.frame import (
-    LEFT,
-    LOST,
-    OTHER,
-    Attempt,
-    Fault,
-    Kind,
-    called,
-    called_apart,
-    faults_of,
-)
+from tests.torture.calls import called, called_apart, faults_of
+from tests.torture.frame import LEFT, LOST, OTHER, Attempt, Fault, Kind
 from tests.torture.kills import CREATES, Write, refusing, writes_of
 from tests.torture.world import World, filled_world, new_world
 

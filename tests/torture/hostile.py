@@ -25,18 +25,9 @@ import yaml
 
 from tests.report.hostile_texts import COMMANDS as OF_CI
 from tests.report.hostile_texts import CONTROLS, DATA, HTML
-from tests.torture.frame import (
-    OTHER,
-    RAW,
-    Attempt,
-    Done,
-    Fault,
-    Kind,
-    called,
-    called_pytest,
-    faults_of,
-    obeyed,
-)
+from tests.torture.calls import Done, called, called_pytest, faults_of, obeyed
+from tests.torture.frame import OTHER, RAW, Attempt, Fault, Kind
+from tests.torture.mutate import sealed
 from tests.torture.world import DATA as ROWS
 from tests.torture.world import World, filled_world
 
@@ -134,8 +125,6 @@ def _in_records(key: str) -> Put:
     """The text in every record of the log, whose hashes fit it then."""
 
     def put(world: World, text: str) -> Sequence[str]:
-        from tests.torture.mutate import sealed
-
         quoted = json.dumps(text).replace("\\ud8", "\\\\ud8")
         for record in world.log.rglob("*.yaml"):
             said = record.read_text(encoding="utf-8")

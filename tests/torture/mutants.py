@@ -9,16 +9,8 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from tests.torture.frame import (
-    LEFT,
-    Attempt,
-    Done,
-    Fault,
-    Kind,
-    called,
-    called_pytest,
-    faults_of,
-)
+from tests.torture.calls import Done, called, called_pytest, faults_of
+from tests.torture.frame import LEFT, Attempt, Fault, Kind
 from tests.torture.mutate import Mutant, mutants, sealed
 from tests.torture.world import World, filled_world
 
@@ -31,7 +23,6 @@ _RARELY = ("report -o out/page.html", "ci --out out", "pytest --ftloop --ftloop-
 """These take three times as long."""
 READING = (*_OFTEN, *_OFTEN, *_OFTEN, *_RARELY)
 """Commands that read a loop, its data and its log."""
-
 
 FOLDERS = ("seeds/", "base/", "holdout/")
 """Those of a log that hold records of other kinds than iterations; verdicts are apart."""
@@ -50,9 +41,7 @@ TARGETS = (
     Target("loop files", ("project/*.ftloop.yaml",)),
     Target(
         "records",
-        tuple(
-            f"project/improvement_log/x/{of}*.yaml" for of in ("", "seeds/", "base/", "holdout/")
-        ),
+        tuple(f"project/improvement_log/x/{of}*.yaml" for of in ("", *FOLDERS)),
     ),
     Target("tables", ("project/improvement_log/x/**/*.csv",)),
     Target("verdicts", ("project/improvement_log/x/verdicts/*.yaml",)),

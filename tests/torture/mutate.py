@@ -1,7 +1,6 @@
 """Damaged and hostile versions of a file: every wrong value of every key, torn texts, bombs.
 
     for mutant in mutants("x.yaml", content): ...      every one, in a fixed order
-    for mutant in sampled("x.yaml", content, seed=3, count=100): ...
 
 What a mutant is comes from the file's name (`.yaml`, `.json`, `.jsonl`, `.csv`, or any other text),
 its content and the seed alone. `sealed` gives a log whose files were mutated the hashes that fit,
@@ -22,115 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.torture.wrong_values import OF_CELLS, OF_JSON, OF_YAML
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-DIGITS = "9" * 5000
-"""More digits than Python makes a number of."""
-
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
 
 PLACE = "MUTANTPLACE"
-"""What stands in a dump where a value is put in as text."""
-
-OF_YAML = {
-    "null": "null",
-    "empty text": "''",
-    "text": "a text",
-    "list": "[]",
-    "list of null": "[null]",
-    "list of list": "[[1]]",
-    "keys": "{}",
-    "keys with keys": "{a: {b: 1}}",
-    "true": "true",
-    "0": "0",
-    "-1": "-1",
-    "float": "1.5",
-    "whole float": "3.0",
-    "nan": ".nan",
-    "inf": ".inf",
-    "-inf": "-.inf",
-    "1e308": "1.0e+308",
-    "1e400": "1.0e+400",
-    "10**30": f"1{'0' * 30}",
-    "400 digits": "9" * 400,
-    "5000 digits": DIGITS,
-    "quoted number": "'3'",
-    "date": "2020-01-31",
-    "time": "2020-01-31T10:00:00Z",
-    "sexagesimal": "1:30",
-    "broken binary": "0b_",
-    "alias of nothing": "*nothing",
-    "anchor": "&a 1",
-    "anchor of itself": "&a [*a]",
-    "python tag": "!!python/object/apply:os.getcwd []",
-    "binary tag": "!!binary aGk=",
-    "unknown tag": "!u 1",
-    "set": "!!set {a}",
-    "surrogate": '"\\ud800"',
-    "nul": '"\\0"',
-    "control": '"\\e[31m\\u202e"',
-    "path": "../../../etc/passwd",
-    "long": "x" * 300,
-    "deep": "[" * 200 + "]" * 200,
-    "very deep": "[" * 20_000 + "]" * 20_000,
-}  # fmt: skip
-"""Wrong values for a key of a YAML file, as text of it."""
-
-OF_JSON = {
-    "null": "null",
-    "empty text": '""',
-    "text": '"a text"',
-    "list": "[]",
-    "list of null": "[null]",
-    "list of list": "[[1]]",
-    "keys": "{}",
-    "keys with keys": '{"a": {"b": 1}}',
-    "true": "true",
-    "0": "0",
-    "-1": "-1",
-    "float": "1.5",
-    "nan": "NaN",
-    "inf": "Infinity",
-    "-inf": "-Infinity",
-    "1e308": "1e308",
-    "1e400": "1e400",
-    "10**30": f"1{'0' * 30}",
-    "400 digits": "9" * 400,
-    "5000 digits": DIGITS,
-    "quoted number": '"3"',
-    "surrogate": '"\\ud800"',
-    "nul": '"\\u0000"',
-    "control": '"\\u001b[31m\\u202e"',
-    "path": '"../../../etc/passwd"',
-    "long": f'"{"x" * 300}"',
-    "deep": "[" * 200 + "]" * 200,
-    "very deep": "[" * 20_000 + "]" * 20_000,
-}
-"""Wrong values for a key of a JSON file, as text of it."""
-
-OF_CELLS = {
-    "empty": "",
-    "text": "a text",
-    "nan": "nan",
-    "inf": "inf",
-    "-1": "-1",
-    "float": "1.5",
-    "underscore": "1_0",
-    "5000 digits": DIGITS,
-    "nul": "\0",
-    "control": "\x1b[31m\u202e",
-    "quote": '"',
-    "escape": "\\",
-    "broken escape": "\\u12",
-    "surrogate": "\\ud800",
-    "list": "[]",
-    "keys": '{"a": 2}',
-    "deep": "[" * 20_000,
-    "long": "x" * 200_000,
-}
-"""Wrong values for a cell of a table."""
+"""The text in a dump that is replaced by that of a value."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +53,6 @@ def mutants(name: str, content: bytes, seed: int = 0) -> list[Mutant]:
     of_kind = made.get(suffix)
     own = list(of_kind(content)) if of_kind else []
     return [*own, *torn(content, random.Random(f"{seed} {name}")), *bombs(suffix)]
-
-
-def sampled(name: str, content: bytes, seed: int, count: int) -> list[Mutant]:
-    """At most `count` of them, another choice for each seed."""
-    every = mutants(name, content, seed)
-    return random.Random(f"{seed} {name} {count}").sample(every, min(count, len(every)))
 
 
 # one key
@@ -232,17 +126,17 @@ def _as_csv(rows: Sequence[Sequence[str]]) -> bytes:
     return out.getvalue().encode()
 
 
-Path_ = tuple["str | int", ...]
+KeyPath = tuple["str | int", ...]
 
 
 def _of_values(values: Any, dump: Callable[[Any], str], wrong: dict[str, str]) -> Iterator[Mutant]:
     @cache  # a record takes 10 ms to dump, and each place has forty mutants
-    def around(path: Path_) -> list[str]:
+    def around(path: KeyPath) -> list[str]:
         text = dump(_with(values, path, PLACE)) if path else PLACE
         return re.split(f"[\"']?{PLACE}[\"']?", text)
 
     @cache
-    def beside(path: Path_) -> str:
+    def beside(path: KeyPath) -> str:
         return dump(_and(values, path, PLACE))
 
     for path in _paths(values):
@@ -269,10 +163,10 @@ _KEYS = {
     "and a list as key": "? [a]\n",
     "and a long key": "k" * 2000,
 }
-"""What stands as one more key beside another."""
+"""One more key beside another, by what is done."""
 
 
-def _paths(value: Any, above: Path_ = ()) -> Iterator[Path_]:
+def _paths(value: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
     """The places in values; of a list the first, the second and the last item."""
     yield above
     if isinstance(value, dict):
@@ -286,7 +180,7 @@ def _paths(value: Any, above: Path_ = ()) -> Iterator[Path_]:
 _GONE = object()
 
 
-def _with(values: Any, path: Path_, value: Any = _GONE) -> Any:
+def _with(values: Any, path: KeyPath, value: Any = _GONE) -> Any:
     """Values with another one at a place; without that place if none is given."""
     step, *rest = path
     if isinstance(values, dict):
@@ -304,7 +198,7 @@ def _with(values: Any, path: Path_, value: Any = _GONE) -> Any:
     return inner
 
 
-def _and(values: Any, path: Path_, key: str) -> Any:
+def _and(values: Any, path: KeyPath, key: str) -> Any:
     """Values with one more key beside that at the end of a path, and the same value."""
     *above, last = path
     holder = values

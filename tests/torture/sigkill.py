@@ -17,18 +17,8 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from tests.torture.frame import (
-    LEFT,
-    LOST,
-    OTHER,
-    Attempt,
-    Fault,
-    Kind,
-    called,
-    called_apart,
-    faults_of,
-    started,
-)
+from tests.torture.calls import called, called_apart, faults_of, started
+from tests.torture.frame import LEFT, LOST, OTHER, Attempt, Fault, Kind
 from tests.torture.world import World, filled_world, new_world
 
 STEP_S = "0.0005"

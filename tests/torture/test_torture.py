@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from random import Random
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.torture import frame, mutants
+from tests.torture import calls, mutants
 from tests.torture.__main__ import main
-from tests.torture.frame import HANG, LEFT, RAW, TRACEBACK, Attempt, Fault, Kind, called, faults_of
+from tests.torture.calls import called, faults_of
+from tests.torture.frame import COLUMNS, HANG, LEFT, OTHER, RAW, TRACEBACK, Attempt, Fault, Kind
 from tests.torture.hostile import outputs
 from tests.torture.workers import Row, attempted
 
@@ -38,7 +40,7 @@ def planted(what: str) -> Any:
     ("what", "column"),
     [
         *(("hang", HANG), ("traceback", TRACEBACK), ("raw", RAW), ("command", RAW)),
-        *(("code", frame.OTHER), ("nothing", None)),
+        *(("code", OTHER), ("nothing", None)),
     ],
 )
 def test_what_may_not_happen_is_seen(
@@ -46,7 +48,7 @@ def test_what_may_not_happen_is_seen(
 ) -> None:
     """In its column, and nothing where all is well."""
     monkeypatch.setattr("pytest_ftloop.cli.main", planted(what))
-    monkeypatch.setattr(frame, "WAIT_S", 0.3)
+    monkeypatch.setattr(calls, "WAIT_S", 0.3)
     assert ([column] if column else []) == [fault.column for fault in faults_of(called(["x"]))]
 
 
@@ -118,8 +120,11 @@ def test_an_error_in_usage(arguments: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_campaign(capfd: pytest.CaptureFixture[str]) -> None:
-    """By worker processes, until the time is up: a table, and a seed."""
-    assert main(["--kind", "hostile texts", "--seconds", "60", "--seed", "1"]) in (0, 1)
+    """By worker processes, until the time is up: attempts without a fault, a table, a seed."""
+    code = main(["--kind", "hostile texts", "--seconds", "120", "--seed", "1"])
     out = capfd.readouterr().out
-    assert "raw control characters" in out
-    assert "hostile texts" in out
+    (row,) = re.findall(r"^hostile texts +(\d+) +1200 +(.*)$", out, re.MULTILINE)
+    assert [0] * len(COLUMNS) == [int(count) for count in row[1].split()], out
+    assert int(row[0]) > 0
+    assert f"torture: no faults in {row[0]} attempts, seed 1, " in out
+    assert 0 == code

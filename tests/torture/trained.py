@@ -17,7 +17,8 @@ from random import Random
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.log import ImprovementLog
-from tests.torture.frame import LEFT, LOST, OTHER, Attempt, Done, Fault, Kind, faults_of
+from tests.torture.calls import Done, faults_of
+from tests.torture.frame import LEFT, LOST, OTHER, Attempt, Fault, Kind
 from tests.torture.sigkill import untagged
 from tests.torture.world import World, new_world
 

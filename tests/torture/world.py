@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +23,10 @@ from pytest_ftloop.core.records import BaseMeasured, BaseResults, DataSet, Examp
 from pytest_ftloop.train.task import Found, FoundAll, Missing
 from tests.gitfakes import IDENTITY, SETTINGS, GitRepo
 from tests.plugin import fake_runner
+from tests.torture.calls import called
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings
-    from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.task import ToMeasure
 
 TRAIN = [{"id": f"t{n}", "prompt": f"p{n}", "completion": f" c{n}"} for n in range(6)]
@@ -68,11 +68,10 @@ class Backend(fake_runner.FakeBackend):
         name: str,
         adapter: Path | None = None,
         base_eval_loss: float | None = None,
-        pace: Pace | None = None,
-        metric: str = "eval_loss",
-        keep: Any = None,
+        keep: Callable[[Run], object] | None = None,
+        **arguments: Any,
     ) -> Run:
-        run = super().train(settings, name=name)
+        run = super().train(settings, name=name, **arguments)
         evaluation = replace(
             run.evaluation,
             guards=self._guards(2.9),
@@ -262,7 +261,6 @@ def new_world(folder: Path) -> World:
 
 def filled_world(folder: Path) -> World:
     """One with two committed versions, seed runs, verdicts, a base, a holdout use, a report."""
-
     world = new_world(folder)
     with world.entered():
         repo = GitRepo(world.root)
@@ -290,8 +288,6 @@ def filled_world(folder: Path) -> World:
 
 
 def _do(step: list[str] | str, repo: GitRepo) -> None:
-    from tests.torture.frame import called
-
     if isinstance(step, str):
         repo.commit(message=step)
         return
