@@ -20,6 +20,7 @@ from pydantic import (
 
 from pytest_ftloop.config.gates import LARGEST_DROP, LEAST_ALPHA, LIFTED, MOST_ALPHA
 from pytest_ftloop.config.judge import CONCURRENCY
+from pytest_ftloop.config.run_on import checked_engine
 from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.records import GUARD_NAME
 
@@ -390,6 +391,17 @@ class LoopSection(_Section):
     parallel: Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)] = Field(
         1,
         description="number of processes that train seeds and listed settings at once, or auto",
+    )
+    run_on: Annotated[
+        str | dict[str, dict[str, Any] | None] | None, BeforeValidator(checked_engine)
+    ] = Field(
+        None,
+        description="where to train: ray, a plugin's engine or module:function, or one of these "
+        "with its options, such as {ray: {num_gpus: 1}}; by default on this machine",
+    )
+    ship: list[str] = Field(
+        default_factory=list,
+        description="files and folders that the loop's code reads, which run_on: ray sends along",
     )
     policy: Annotated[
         Annotated[str, Tag("<text>")]

@@ -56,12 +56,30 @@ def function_source(module: str, folder: Path) -> str | None:
     own = parsed(read_bytes(file))
     if _is_installed(file):
         return _hash([own.text], {})
+    return _hash([own.text], _imports_of(module, file).texts)
+
+
+def function_files(module: str, folder: Path) -> frozenset[Path]:
+    """The files of a user's module and of the local modules that it imports; none if installed.
+
+    Also pytest's settings with a `pythonpath`, by which such modules are found.
+    """
+    file = source_of(module, folder)
+    if file is None or _is_installed(file):
+        return frozenset()
+    settings = (place / name for place in _above(file.parent) for name in INI_FILES)
+    stating = (path for path in settings if path.is_file() and b"pythonpath" in _content(path))
+    return frozenset((*_imports_of(module, file).found, *stating))
+
+
+def _imports_of(module: str, file: Path) -> _Imports:
+    """What the file of a module imports, and the packages that the module is in."""
     parts = module.split(".")
     root = file.parents[len(parts) - (file.name != "__init__.py")]
     imports = _Imports({file: None})
     imports.add((root, package) for package in _files(root, parts))
-    imports.follow(file, root, own.importing)
-    return _hash([own.text], imports.texts)
+    imports.follow(file, root, parsed(read_bytes(file)).importing)
+    return imports
 
 
 def hook_source(hook: str, folder: Path) -> str | None:

@@ -16,21 +16,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.errors import TrainingError
+from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
+from pytest_ftloop.core.records import Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.loop.backend import LocalBackend
-from pytest_ftloop.loop.executor import WorkerError
-from pytest_ftloop.loop.spec import (
-    RUN,
-    UNSCORED,
-    Spec,
-    read_error,
-    read_found,
-    read_progress,
-    read_run,
-    sweep_specs,
-)
+from pytest_ftloop.loop.spec import Spec, read_found, sweep_specs
+from pytest_ftloop.loop.submitted import LOOKS_EVERY_S, Submitted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,23 +32,15 @@ if TYPE_CHECKING:
         BaseMeasured,
         DataSet,
         ExampleResult,
-        Run,
         Settings,
         Training,
     )
     from pytest_ftloop.loop.backend import Backend
-    from pytest_ftloop.loop.executor import Executor, ExecutorFactory, Handle
+    from pytest_ftloop.loop.executor import Executor, ExecutorFactory
     from pytest_ftloop.loop.inputs import Inputs
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.how import How
     from pytest_ftloop.train.task import FoundAll, ToMeasure
-
-LOOKS_EVERY_S = 0.1
-"""Seconds between two looks at the workers: a training takes at least several seconds."""
-
-TRIES = 2
-"""Times that a training is submitted whose worker is killed: two at once may need too much memory,
-and the second time it may be alone."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +58,22 @@ class Ahead:
     base_eval_loss: float | None = None
 
 
+CURE = (
+    "The other trainings are kept, and the next run continues from them. If memory does not "
+    "suffice for so many at once, lower loop.parallel (--ftloop-parallel N)."
+)
+"""What to do about a worker without a result."""
+
 Begin = Callable[[Sequence[Ahead]], bool]
 """Begins trainings in workers; returns whether it did."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Begun:
-    """A training that is submitted to the executor, for the `tries`th time."""
+    """A training that was begun, and what the loop will ask for when it asks for it."""
 
     ahead: Ahead
-    spec: Spec
-    handle: Handle
-    tries: int = 1
+    at: Submitted
 
 
 class AheadBackend:
@@ -149,15 +137,15 @@ class AheadBackend:
     def finish_running(self) -> None:
         """Wait for what is running: another training failed, and its runs are kept in the cache."""
         for begun in self._begun.values():
-            if read_progress(begun.spec.folder) is None:
-                begun.handle.cancel()  # it has not started yet
-        while any(begun.handle.ended() is None for begun in self._started()):
+            if begun.at.now is None:
+                begun.at.handle.cancel()  # it has not started yet
+        while any(begun.at.handle.ended() is None for begun in self._started()):
             self._show()
             time.sleep(LOOKS_EVERY_S)
 
     def _started(self) -> Iterator[_Begun]:
         for begun in self._begun.values():
-            if read_progress(begun.spec.folder) is not None:
+            if begun.at.now is not None:
                 yield begun
 
     def _key(self, settings: Settings) -> str:
@@ -177,7 +165,7 @@ class AheadBackend:
             start=self._inputs.start.as_text() if self._inputs.start else {},
         )
         assert self._executor is not None
-        return _Begun(ahead, spec, self._executor.submit(spec.write()))
+        return _Begun(ahead, Submitted.to(self._executor, spec, ahead.label))
 
     # --- Backend -----------------------------------------------------------------------------
 
@@ -190,7 +178,7 @@ class AheadBackend:
             if (pace := how.get("pace")) is None or not _would_end(run.training, pace):
                 return run
         elif begun is not None:
-            begun.handle.cancel()
+            begun.at.handle.cancel()
             self._begun.pop(self._key(settings))
         return self.here.train(settings, **how)
 
@@ -216,39 +204,27 @@ class AheadBackend:
 
     def _of_worker(self, begun: _Begun, keep: Callable[[Run], object] | None) -> Run:
         """The run of a worker, once it is complete. Raises what ended it."""
-        while (ended := begun.handle.ended()) is None:
-            self._show()
-            time.sleep(LOOKS_EVERY_S)
-        folder = begun.spec.folder
-        self._told.found(read_found(folder))
-        if ended.again and begun.tries < TRIES:
-            self._progress.working(f"{begun.ahead.label}: its worker {ended.why}; trying again")
-            assert self._executor is not None
-            begun.handle, begun.tries = self._executor.submit(begun.spec.write()), begun.tries + 1
-            return self._of_worker(begun, keep)
-        del self._begun[begun.spec.fingerprint]
-        if (run := read_run(folder / RUN)) is not None:
-            self._taken.append(begun.spec)
-            return run
-        if keep is not None and (unscored := read_run(folder / UNSCORED)) is not None:
-            keep(unscored)
-        if (error := read_error(folder)) is not None:
-            raise error
-        raise WorkerError(
-            f"{begun.ahead.label}: its worker {ended.why or 'wrote a run that cannot be read'}",
-            where=self._config.locate("loop.parallel"),
-            cure="The other trainings are kept, and the next run continues from them. If memory "
-            "does not suffice for so many at once, lower loop.parallel (--ftloop-parallel N).",
-        )
+        at = begun.at
+        ended = at.wait(self._show, self._progress.working)
+        self._told.found(read_found(at.spec.folder))
+        del self._begun[at.spec.fingerprint]
+        try:
+            run: Run = at.answer(Run, ended, self._config.locate("loop.parallel"), CURE)
+        except FtloopError:
+            if keep is not None and (unscored := at.unscored()) is not None:
+                keep(unscored)
+            raise
+        self._taken.append(at.spec)
+        return run
 
     def _show(self) -> None:
         at_work, waiting = [], 0
         for begun in self._begun.values():
-            now = read_progress(begun.spec.folder)
+            now = begun.at.now
             if now is None:
                 waiting += 1
-            elif begun.handle.ended() is None:
-                self._told.found(read_found(begun.spec.folder))
+            elif begun.at.handle.ended() is None:
+                self._told.found(read_found(begun.at.spec.folder))
                 at_work.append((begun.ahead.label, now.text))
         self._progress.together(self._config.name, at_work, waiting)
 

@@ -20,9 +20,9 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pytest_ftloop.core import errors
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
@@ -30,6 +30,9 @@ from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import Finding, Run, Settings
+from pytest_ftloop.train.early_end import Pace
+
+_T = TypeVar("_T")
 
 FORMAT = 1
 """Version of these files. A spec of another version is refused."""
@@ -40,6 +43,8 @@ SPEC, RUN, BEFORE, UNSCORED, ERROR, PROGRESS, FOUND = (
 """The files. `BEFORE` is the run of an earlier process, which was interrupted before it was logged.
 """
 
+Asks = Literal["train", "measure", "measure_missing", "measure_base", "environment"]
+"""The methods of a `Backend`."""
 
 KEPT_S = 30 * 24 * 3600
 """Seconds for which a run is kept that was not logged: whoever goes on with a loop does so soon."""
@@ -47,13 +52,15 @@ KEPT_S = 30 * 24 * 3600
 
 @dataclass(frozen=True)
 class Spec:
-    """One training: of a loop file, with these settings, which include the seed.
+    """One call of a backend: `asks` is its method, mostly that of training with these settings.
 
-    `fingerprint` is what the worker must come to as well: else the loop, its data or its code has
-    changed since. `log` is the folder of the loop's log, which the worker does not touch: two logs
-    of one loop file have runs of their own. `name`, `adapter`, `metric` and `base_eval_loss` are as
-    in `Backend.train`. With `afresh` an earlier process's run is not taken. `start` is the adapter
-    that the training goes on from, as the fields of `Start`; empty if there is none.
+    They include the seed. `fingerprint` is what the worker must come to as well: else the loop, its
+    data or its code has changed since. `log` is the folder of the loop's log, which the worker does
+    not touch: two logs of one loop file have runs of their own. `name`, `adapter`, `metric`,
+    `base_eval_loss` and `pace` are as in `Backend.train`. With `afresh` an earlier process's run is
+    not taken. `start` is the adapter that the training goes on from, as the fields of `Start`;
+    empty if there is none. `rows` names what `measure` and `measure_missing` are given
+    (`loop.asked`).
     """
 
     loop_file: str
@@ -66,6 +73,9 @@ class Spec:
     base_eval_loss: float | None = None
     afresh: bool = False
     start: Mapping[str, str] = field(default_factory=dict)
+    pace: Pace | None = None
+    asks: Asks = "train"
+    rows: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -126,12 +136,30 @@ def write_run(file: Path, run: Run) -> None:
 
 def read_run(file: Path) -> Run | None:
     """The run in a file, equal to what was written; None if there is no file or no run in it."""
+    return read_answer(file, Run)
+
+
+def write_answer(file: Path, answer: object) -> None:
+    """Write what a backend has answered."""
+    write_atomically(file, json.dumps(_plain(answer)))
+
+
+def read_answer(file: Path, kind: type[_T]) -> _T | None:
+    """The answer of this kind in a file; None if there is no file, or nothing of the kind in it."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Run).validate_python(read_json(read_bytes(file, MOST_BYTES)))
+        return TypeAdapter(kind).validate_python(read_json(read_bytes(file, MOST_BYTES)))
     except (OSError, ValueError, ValidationError):
         return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def write_error(folder: Path, error: FtloopError) -> None:

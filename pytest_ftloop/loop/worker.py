@@ -22,6 +22,7 @@ from pytest_ftloop.core.cache import adapter_hash
 from pytest_ftloop.core.errors import FtloopError, Location
 from pytest_ftloop.core.runs import environment_changes
 from pytest_ftloop.loop import backend as backends
+from pytest_ftloop.loop.asked import answered
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.spec import (
     BEFORE,
@@ -30,6 +31,7 @@ from pytest_ftloop.loop.spec import (
     AtWork,
     read_run,
     read_spec,
+    write_answer,
     write_error,
     write_found,
     write_progress,
@@ -94,18 +96,24 @@ class Worker:
     _loops: dict[tuple[str, str], tuple[LoopConfig, Inputs, Backend]] = field(default_factory=dict)
 
     def work(self, file: Path) -> bool:
-        """Train a spec, and write the run or the mistake beside it; whether there is a run."""
+        """Do what a spec asks for, and write the answer or the mistake beside it.
+
+        Returns whether there is an answer: mostly a run.
+        """
         folder = self.progress.folder = file.parent
         try:
             spec = read_spec(file)
             self.progress.working("preparing")
             config, inputs, backend = self._loop(spec)
             _check_unchanged(spec, config, inputs)
-            run = _before(spec, folder, backend) or _trained(spec, folder, backend)
+            if spec.asks == "train":
+                found: object = _before(spec, folder, backend) or _trained(spec, folder, backend)
+            else:
+                found = answered(spec, config, inputs, backend)
         except FtloopError as error:
             write_error(folder, error)
             return False
-        write_run(folder / RUN, run)
+        write_answer(folder / RUN, found)
         (folder / BEFORE).unlink(missing_ok=True)
         return True
 
@@ -128,6 +136,7 @@ def _trained(spec: Spec, folder: Path, backend: Backend) -> Run:
         adapter=Path(spec.adapter),
         base_eval_loss=spec.base_eval_loss,
         metric=spec.metric,
+        pace=spec.pace,
         keep=lambda run: write_run(folder / UNSCORED, run),
     )
 
