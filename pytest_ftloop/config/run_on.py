@@ -31,7 +31,9 @@ def checked_engine(stated: object) -> object:
     return stated
 
 
-def engine_in(stated: str | Mapping[str, Mapping[str, Any]] | None) -> tuple[str, dict[str, Any]]:
+def engine_in(
+    stated: str | Mapping[str, Mapping[str, Any] | None] | None,
+) -> tuple[str, dict[str, Any]]:
     """The name of an engine, empty if there is none, and its options."""
     name, options = _parts(stated or "")
     return str(name), dict(options)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
@@ -79,9 +80,10 @@ class _Begun:
 class AheadBackend:
     """Trains ahead in workers what is begun, and all else in this process: `here`.
 
-    `executor` makes what runs the workers, `count` at once. `log` is the folder of the loop's log.
-    With `afresh`, runs of an earlier, interrupted process are not taken. It has more than ten
-    methods: those of `Backend`, those that `working_ahead` calls, and the steps of both.
+    `executor` makes what runs the workers, as many at once as `room` says. `log` is the folder of
+    the loop's log. With `afresh`, runs of an earlier, interrupted process are not taken. It has
+    more than ten methods: those of `Backend`, those that `working_ahead` calls, and the steps of
+    both.
     """
 
     def __init__(
@@ -91,13 +93,13 @@ class AheadBackend:
         progress: Progress,
         here: Backend,
         executor: ExecutorFactory,
-        count: int,
+        room: Callable[[], int],
         log: Path,
         *,
         afresh: bool = False,
     ) -> None:
         self._config, self._inputs, self._progress = config, inputs, progress
-        self.here, self._make, self.count = here, executor, count
+        self.here, self._make, self._room = here, executor, room
         self._log, self._afresh = log, afresh
         self._executor: Executor | None = None
         self._begun: dict[str, _Begun] = {}
@@ -107,6 +109,11 @@ class AheadBackend:
         self._told = here.told if isinstance(here, LocalBackend) else own
 
     # --- what is begun -----------------------------------------------------------------------
+
+    @cached_property
+    def count(self) -> int:
+        """How many trainings run at once. An engine is asked only where something is to train."""
+        return self._room()
 
     def begin(self, trainings: Sequence[Ahead]) -> bool:
         """Have workers train these, in this order, as far as they are not begun; whether they do.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pytest_ftloop.core.errors import TrainingError
+from pytest_ftloop.core.errors import FtloopError, TrainingError
 
 
 class Handle(Protocol):
@@ -58,3 +58,10 @@ ExecutorFactory = Callable[[int], Executor]
 
 class WorkerError(TrainingError):
     """A worker ended without a result: it was killed, or it crashed."""
+
+
+class EngineError(FtloopError):
+    """What `loop.run_on` names can't be used.
+
+    No `ConfigError`: the loop would take its settings for ones that can't be trained.
+    """

@@ -6,10 +6,10 @@ unchanged loop never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression, implied_m
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.cache import adapter_at_hand, records_folder, sweep_cache
 from pytest_ftloop.core.chain import best_of, chosen_by
-from pytest_ftloop.core.errors import system_errors_told
+from pytest_ftloop.core.errors import ConfigError, system_errors_told
 from pytest_ftloop.core.progress import Progress, Silent, until_done
 from pytest_ftloop.core.records import ID_LENGTH, Adjustment, Iteration
 from pytest_ftloop.core.untrained import shown_base
@@ -35,6 +35,7 @@ from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.course import Course, turn_until_it_stops
 from pytest_ftloop.loop.cycle import Cycle
+from pytest_ftloop.loop.engines import Engine, ExecutorHook, engine_of
 from pytest_ftloop.loop.hold import held
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
@@ -42,6 +43,7 @@ from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Planner
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.reading import read_inputs
+from pytest_ftloop.loop.remote import RemoteBackend, ended_after
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.shares import number_of_workers
 from pytest_ftloop.loop.stale import stale_error
@@ -77,7 +79,7 @@ class Loop:
     that a user implements as a pytest hook; `adjust_hook` and `diagnose_hook` are the other hooks.
     `backend` makes the backend, by default the one that trains in this process. If it only `reads`,
     none of the user's code is imported: it replays the log, or shows the outlook. `executor` runs
-    the workers of `loop.parallel`.
+    the workers of `loop.parallel` on this machine, `executor_hook` finds what runs them elsewhere.
     """
 
     config: LoopConfig
@@ -89,6 +91,7 @@ class Loop:
     diagnose_hook: Diagnose | None = None
     reads: bool = False
     executor: ExecutorFactory = Processes
+    executor_hook: ExecutorHook | None = None
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     @system_errors_told()
@@ -98,7 +101,7 @@ class Loop:
         One process trains a loop at a time; the others wait, and then find it up to date. In a
         replay nothing is trained: `StaleLogError` names what is missing.
         """
-        with until_done(self.progress):
+        with self._at_work():
             cycle = self._cycle_begun = self._cycle()
             course = self._bring_up_to_date(cycle)
             best = self._best(cycle, course)
@@ -119,7 +122,7 @@ class Loop:
         cycle = self._cycle_begun = self._cycle_begun or self._cycle()
         own = (*(result.regressions or (DEFAULT_REGRESSION,)), *result.forgetting)
         rules = tuple(rules) or own
-        with until_done(self.progress):
+        with self._at_work():
             judged = self._acceptance(cycle).judge(result, rules)
         return replace(judged, notes=tuple(cycle.store.notes))
 
@@ -131,7 +134,7 @@ class Loop:
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
         cycle = self._cycle_begun = self._cycle()
-        with until_done(self.progress):
+        with self._at_work():
             course = self._bring_up_to_date(cycle)
             best = self._best(cycle, course)
             self._acceptance(cycle).train_seeds(best, seeds, "calibration")
@@ -164,6 +167,16 @@ class Loop:
         proposal = planner.policy.propose(chain, self.config.metric_of(chain), known)
         because = proposal.because or decision.because
         return Outlook(chain, proposal.parent, proposal.adjustments, because)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Show progress until the block ends; then nothing of the loop runs elsewhere either."""
+
+        def backend() -> Backend | None:
+            return self._cycle_begun.backend if self._cycle_begun else None
+
+        with until_done(self.progress), ended_after(backend):
+            yield
 
     @property
     def log_folder(self) -> Path:
@@ -208,22 +221,43 @@ class Loop:
         return (self.backend or backends.local)(config, inputs, self.progress)
 
     def _backend(self, config: LoopConfig, inputs: Inputs, notes: list[str]) -> Backend:
-        """What trains: here, or if several are to train at once, ahead in workers too."""
-        local, stated = self._local(config, inputs), self.options.parallel or config.loop.parallel
-        if stated == 1 or (count := number_of_workers(stated)) == 1:
-            return local
-        if why := why_not_ahead(config, inputs):
+        """What trains: here or elsewhere, and if several are to at once, ahead in workers."""
+        stated = self.options.parallel or config.loop.parallel
+        why = why_not_ahead(config, inputs)
+        if (engine := engine_of(config, self.executor_hook)) is not None:
+            here: Backend = self._remote(config, inputs, engine, why)
+            make, room = engine.make, engine.room
+        else:
+            here = self._local(config, inputs)
+            make, room = self.executor, partial(number_of_workers, "auto")
+        if stated == 1 or (engine is None and number_of_workers(stated) == 1):
+            return here
+        if why:
             notes.append(f"one training at a time, not {stated}: {why}")
-            return local
+            return here
         return AheadBackend(
             config,
             inputs,
             self.progress,
-            local,
-            self.executor,
-            count,
+            here,
+            make,
+            room if stated == "auto" else partial(int, stated),
             self.log.folder,
             afresh=self.options.retrain,
+        )
+
+    def _remote(
+        self, config: LoopConfig, inputs: Inputs, engine: Engine, why_not: str
+    ) -> RemoteBackend:
+        if why_not:
+            raise ConfigError(
+                f"loop.run_on: this loop can't be trained elsewhere: {why_not}",
+                where=config.locate("loop.run_on"),
+                cure="Leave out loop.run_on: it trains on this machine then.",
+            )
+        afresh = self.options.retrain
+        return RemoteBackend(
+            config, inputs, self.progress, engine.make, self.log.folder, afresh=afresh
         )
 
     def _acceptance(self, cycle: Cycle) -> Acceptance:

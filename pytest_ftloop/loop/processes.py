@@ -37,10 +37,22 @@ class Processes:
 
     Nothing runs between calls: a worker that is idle gets its next spec when the loop asks how a
     training is doing.
+
+    Their working folder and cache are this process's, unless `folder` and `cache` name others.
+    `modules` are folders on Python's path before those of this process.
     """
 
-    def __init__(self, count: int, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        count: int,
+        command: Sequence[str] = COMMAND,
+        *,
+        folder: Path | None = None,
+        cache: Path | None = None,
+        modules: Sequence[Path] = (),
+    ) -> None:
         self._count, self._command = count, command
+        self._working, self._cache, self._modules = folder, cache, modules
         self._workers: list[_Process] = []
         self._waiting: deque[_Training] = deque()
         # The workers' temporary folders are in it, so that a killed one leaves nothing behind.
@@ -90,9 +102,9 @@ class Processes:
         taken = {worker.slot for worker in self._workers}
         slot = next(n for n in range(self._count) if n not in taken)
         env = environment_of(slot, self._count)
-        paths = [str(Path(entry).absolute()) for entry in sys.path if entry]
-        env["PYTHONPATH"] = os.pathsep.join(paths)
-        env["FTLOOP_CACHE"] = str(cache_folder().absolute())
+        paths = [*self._modules, *(Path(entry) for entry in sys.path if entry)]
+        env["PYTHONPATH"] = os.pathsep.join(str(path.absolute()) for path in paths)
+        env["FTLOOP_CACHE"] = str((self._cache or cache_folder()).absolute())
         env["TMPDIR"] = str(self._folder)
         output = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - `_Process` closes it
         process = subprocess.Popen(
@@ -102,6 +114,7 @@ class Processes:
             stderr=output,
             text=True,
             env=env,
+            cwd=self._working,
             start_new_session=True,  # Ctrl-C on the terminal is the parent's
         )
         worker = _Process(slot, process, output)

@@ -90,7 +90,8 @@ def _train_whole(request: dict[str, Any]) -> None:
     if "report_to" in settings.training:  # trackers would write to the worktree
         settings = replace(settings, training={**settings.training, "report_to": "none"})
     # Seeds, holdout and policy are the candidate's matter: this is only what it is compared with.
-    plain = config.loop.model_copy(update={"seeds": 1})
+    # Elsewhere the loop file would be read again, without what git lacks.
+    plain = config.loop.model_copy(update={"seeds": 1, "run_on": None})
     config = replace(config, settings=settings, loop=plain, holdout=None)
     Loop(config, Options(explore=False, log_folder=Path(request["into"]))).run()
 

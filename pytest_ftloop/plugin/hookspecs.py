@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding, Iteration
     from pytest_ftloop.diagnose.evidence import Evidence
+    from pytest_ftloop.loop.executor import Executor
 
 
 @pytest.hookspec(firstresult=True)
@@ -43,4 +44,14 @@ def pytest_ftloop_adjust(loop: str, chain: Sequence[Iteration]) -> Mapping[str, 
     settings to new values (`{"training.learning_rate": 1e-3}`); the other settings are those of the
     best iteration. Return an empty mapping to end the loop, or None to leave the decision to the
     next implementation and finally to the loop file's policy.
+    """
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_ftloop_executor(name: str, options: Mapping[str, Any], count: int) -> Executor | None:
+    """Run the workers of a loop elsewhere, for loops with `run_on: NAME` in the section `loop`.
+
+    `name` and `options` are what the loop file states there; `count` is how many trainings are to
+    run at once. Return an executor (`pytest_ftloop.loop.executor.Executor`), or None to leave it to
+    the next implementation. It is called only where something is to be trained or measured.
     """

@@ -36,7 +36,12 @@ from pytest_ftloop.plugin.screens import (
     verbosity_of,
     write_sections,
 )
-from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
+from pytest_ftloop.plugin.user_hooks import (
+    adjust_hook,
+    diagnose_hook,
+    executor_hook,
+    score_hook,
+)
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.explain import explain_comparison
 from pytest_ftloop.report.live import LiveLine, StayingLines
@@ -136,6 +141,7 @@ class FtloopSession:
             score_hook(self.config, config.folder),
             diagnose_hook=diagnose_hook(self.config, config.folder),
             adjust_hook=adjust_hook(self.config, config.folder, config.name),
+            executor_hook=executor_hook(self.config, config.folder),
         )
         try:
             self.coverage.run(loop.log.folder, config)

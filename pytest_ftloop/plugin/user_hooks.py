@@ -11,6 +11,7 @@ from pytest_ftloop.config.scoring import SCORE_HOOK
 from pytest_ftloop.core.sources import CONFTEST
 from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.evaluate.scorers import row_of
+from pytest_ftloop.loop.engines import HOOK as EXECUTOR_HOOK
 
 if TYPE_CHECKING:
     import pluggy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.diagnose.custom import Diagnose
     from pytest_ftloop.diagnose.evidence import Evidence
     from pytest_ftloop.evaluate.scored import UserScorer
+    from pytest_ftloop.loop.engines import ExecutorHook
 
 
 def score_hook(config: pytest.Config, folder: Path) -> UserScorer | None:
@@ -47,6 +49,12 @@ def adjust_hook(config: pytest.Config, folder: Path, loop: str) -> Adjust | None
     if not hook.get_hookimpls():
         return None
     return lambda chain: hook(loop=loop, chain=chain)
+
+
+def executor_hook(config: pytest.Config, folder: Path) -> ExecutorHook:
+    """The `pytest_ftloop_executor` of the loops in a folder; it returns None without any."""
+    hook = _hook_of(config, EXECUTOR_HOOK, folder)
+    return lambda name, options, count: hook(name=name, options=options, count=count)
 
 
 def diagnose_hook(config: pytest.Config, folder: Path) -> Diagnose | None:

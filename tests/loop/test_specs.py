@@ -241,7 +241,7 @@ def test_a_finding_is_shown_once(tmp_path: Path) -> None:
     stated, progress = config(tmp_path), Showing()
     inputs = Inputs.of(stated, None)
     here = LocalBackend(stated, inputs, progress)
-    ahead = AheadBackend(stated, inputs, progress, here, Processes, 2, tmp_path)
+    ahead = AheadBackend(stated, inputs, progress, here, Processes, lambda: 2, tmp_path)
     first, second = (Finding("template", "warning", text, {}, "") for text in ("one", "two"))
     here.told.found((first,))
     ahead._told.found((first, second))
