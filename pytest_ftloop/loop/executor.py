@@ -1,23 +1,21 @@
 """The seam to what runs workers: this machine's processes, or another engine.
 
-An executor is given the file of a spec, and sees to it that `ftloop worker SPEC` runs once, now or
-when there is room, with the loop's files and the cache (`FTLOOP_CACHE`) at the same paths. All else
-goes through the files beside the spec (`loop.spec`): the worker writes what it is doing and its
-result there. So an executor for a cluster is a `submit` and a status:
-
-    class Slurm:
-        def __init__(self): self._slurm = submitit.AutoExecutor(folder="logs")
-        def submit(self, spec): return Submitted(self._slurm.submit(work_on, str(spec)))
-        def close(self): ...
+An executor is given the file of a spec, and sees to it that a worker does once what it asks for,
+now or when there is room. All else goes through the files beside the spec (`loop.spec`): the worker
+writes what it is doing and its result there. Where the loop's files and the cache are at the same
+paths, that is to run `worker_command`; where they are not, `loop.parcel` says what to send.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 
 
@@ -65,3 +63,17 @@ class EngineError(FtloopError):
 
     No `ConfigError`: the loop would take its settings for ones that can't be trained.
     """
+
+
+def worker_command(spec: Path) -> list[str]:
+    """The command of a spec's worker, for a machine with Python, files and cache at these paths.
+
+    It states the two variables that the worker needs: of the environment nothing else is taken.
+    """
+    paths = [str(Path(entry).absolute()) for entry in sys.path if entry]
+    variables = {
+        "FTLOOP_CACHE": str(cache_folder().absolute()),
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    stated = [f"{name}={value}" for name, value in variables.items()]
+    return ["env", *stated, sys.executable, "-m", "pytest_ftloop", "worker", str(spec)]
