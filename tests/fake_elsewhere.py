@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.core.records import BaseMeasured, DataSet, ExampleResult, Run, Settings
-from pytest_ftloop.loop import shipped
+from pytest_ftloop.loop import on_ray, shipped
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.parcel import Packer
 from pytest_ftloop.loop.processes import Processes
-from pytest_ftloop.loop.worker import serve
+from pytest_ftloop.loop.worker import Worker, serve
 from pytest_ftloop.train.task import EVAL, Found, FoundAll, ToMeasure
 from tests.fake_backend import fake_adapter, fake_base
 from tests.fake_worker import ROOT, FakeWorkerBackend
@@ -62,6 +62,18 @@ class FakeElsewhere(FakeWorkerBackend):
 def main() -> None:
     """Run in the worker process."""
     sys.exit(serve(FakeElsewhere))
+
+
+def one(spec: str) -> None:
+    """What `ftloop worker SPEC` does, with a fake; the exit code is as there."""
+    sys.exit(0 if Worker(FakeElsewhere).work(Path(spec)) else 2)
+
+
+def ray_work(*arguments: Any) -> Any:
+    """The task of Ray, in place of `on_ray.work`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipped, "Processes", partial(Processes, command=COMMAND))
+        return on_ray.work(*arguments)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """A worker process that trains in no time and without torch, and fails where a test says so.
 
 FAKE_KILL names a folder: a training whose seed or learning rate is the name of a file in it kills
-its worker, after removing that file if it is empty. FAKE_TRAINED and the others are as in
+its worker, after removing that file if it is empty; one that says `hang`, or `hang CACHE` of the
+workers with that cache, never ends. FAKE_TRAINED and the others are as in
 `tests.plugin.fake_runner`.
 """
 
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.worker import serve
@@ -51,6 +53,10 @@ class FakeWorkerBackend(FakeBackend):
 
 def _fail(file: Path) -> None:
     how = file.read_text(encoding="utf-8")
+    if how.startswith("hang "):
+        if not str(cache_folder()).startswith(how.removeprefix("hang ")):
+            return
+        how = "hang"
     if how == "memory":
         raise TrainingError("out of memory with a batch of one example")
     if how == "hang":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pytest_ftloop.core.cache import adapter_folder, adapter_hash
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.data import examples as data
+from pytest_ftloop.loop import shipped
 from pytest_ftloop.loop import spec as specs
 from pytest_ftloop.loop.executor import EngineError
 from pytest_ftloop.loop.inputs import Inputs
@@ -308,8 +308,6 @@ def test_nothing_to_ship(project: Project, ship: str, message: str) -> None:
 
 def test_other_content(project: Project) -> None:
     """A file that comes with another content than was sent is refused."""
-    from pytest_ftloop.loop import shipped
-
     config = project.loop().config
     inputs = Inputs.of(config, None)
     file = specs.Spec(
@@ -350,9 +348,18 @@ def test_other_modules_of_the_machine_do_not_count(project: Project, tmp_path: P
     assert wanted == project.log()
 
 
-def test_processes_end(project: Project) -> None:
-    """No worker is left when the executor is closed."""
+def test_processes_end(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker does all that is asked, and is not left when the executor is closed."""
+    started: list[subprocess.Popen[str]] = []
+    close = Elsewhere.close
+
+    def closed(executor: Elsewhere) -> None:
+        started.extend(w.process for p in shipped._open.values() for w in p._workers)
+        assert [None] == [process.poll() for process in started]
+        close(executor)
+
+    monkeypatch.setattr(Elsewhere, "close", closed)
+    project.write(f"seeds: 1, {LIST}")
     project.loop().run()
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert not [line for line in listed.stdout.splitlines() if str(project.root.parent) in line]
-    assert os.environ["FTLOOP_CACHE"] == str(project.elsewhere.hidden[1])
+    assert 1 == len(started)
+    assert started[0].poll() is not None

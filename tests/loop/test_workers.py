@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from tests.fake_backend import fake_adapter
 from tests.fake_worker import ROOT, executor
 from tests.loops import EVAL, TRAIN
 from tests.plugin.fake_runner import FakeBackend
-from tests.processes import LONG_S
+from tests.processes import LONG_S, is_running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
@@ -272,13 +271,3 @@ def test_no_worker_outlives_its_parent(project: Project, sent: int) -> None:
     project.loop().calibrate(4)
     assert wanted == project.log()
     assert ["x 0.0002 seed 44"] == project.trained()
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is a process of this number, other than one whose parent has not noticed."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
