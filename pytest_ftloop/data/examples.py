@@ -140,13 +140,10 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
     kept = trl_row(row, where, columns)
     choices = _choices(row.get("choices"), where)
-    for_scorers = {name: row[name] for name in columns.keep if name in row}
-    said = hashed(kept) | ({"choices": choices} if choices else {})
-    said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     answers, read = _answers(row, where, columns), _read(row, kept, columns)
     try:
-        content = content_of(said)
+        content = content_of(hashed(kept))
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise _half_a_character(error, where) from None
@@ -161,30 +158,36 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         choices=choices,
         where=where,
         text_column=columns.text,
-        kept={**read, **for_scorers},
+        kept=read,
         answers=answers,
-        scored_by=_scored_by(answers, read, where),
+        scored_by=_scored_by(answers, read, choices, where),
     )
 
 
 def _read(row: _Values, kept: _Values, columns: Columns) -> dict[str, Any]:
-    """The columns that only the user's scorer reads: not those that have an own place."""
-    others: set[str | None] = {*kept, *columns.keep, "id", "tags", "choices"}
+    """The columns that only the user's scorer reads: not those that have an own place.
+
+    Those of `data.keep` are stated, whatever place they have.
+    """
+    others: set[str | None] = {*kept, "id", "tags", "choices"}
     if columns.read is None:
         others |= {columns.id, "conversations"}
     return {
         name: value
         for name, value in row.items()
-        if name not in others and (columns.read is None or name in columns.read)
+        if name in columns.keep
+        or (name not in others and (columns.read is None or name in columns.read))
     }
 
 
-def _scored_by(answers: Sequence[str], read: _Values, where: Location) -> str:
+def _scored_by(
+    answers: Sequence[str], read: _Values, choices: Sequence[str], where: Location
+) -> str:
     """A hash of what only the scoring of an example reads; empty if that is nothing."""
-    if not answers and not read:
+    if not answers and not read and not choices:
         return ""
     try:
-        bytes_ = _plain_json([answers, read]).encode()
+        bytes_ = _plain_json([answers, read, *([choices] if choices else [])]).encode()
     except UnicodeEncodeError as error:
         raise _half_a_character(error, where) from None
     return hashlib.sha256(bytes_).hexdigest()[:8]

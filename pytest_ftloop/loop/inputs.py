@@ -229,6 +229,7 @@ class Inputs:
             locate=config.locate,
             guards=self.guards,
             start=self.start,
+            set_metrics=self.set_metrics,
         )
 
     def own_settings(self, config: LoopConfig) -> Settings:

@@ -65,6 +65,30 @@ def test_a_column_that_the_scorer_reads() -> None:
     assert 1 == len({measured_content(e.content) for e in read})
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "other", "stated"),
+    [
+        ("answers", ["d"], ["e"], {"answers": "answers"}),
+        ("level", 1, 2, {"read": frozenset({"level"})}),
+        ("level", 1, 2, {"keep": ("level",)}),
+        ("tags", ["x"], ["y"], {"keep": ("tags",)}),
+        ("choices", ["c", "d"], ["c", "e"], {}),
+    ],
+    ids=["answers", "read", "keep", "keep an own place", "choices"],
+)
+def test_what_scores_a_row_is_apart_from_what_the_model_sees(
+    column: str, value: Any, other: Any, stated: dict[str, Any]
+) -> None:
+    """Each such column makes an eval example another one, with the loss of the same text."""
+    bare = {k: v for k, v in stated.items() if k not in {"answers", "keep"}}
+    plain = one(**bare)
+    first, second = (one(row={**ROW, column: each}, **stated) for each in (value, other))
+    assert 3 == len({plain.content, first.content, second.content})
+    assert 1 == len({measured_content(e.content) for e in (plain, first, second)})
+    trained = [one("train", {**ROW, column: each}, **stated) for each in (value, other)]
+    assert {plain.content} == {e.content for e in trained}
+
+
 def test_columns_with_a_place_of_their_own() -> None:
     """Ids, tags and what trl reads are not taken again: tags stay a list, and change no content."""
     rows = [{**ROW, "tags": tags} for tags in ("x;y", "z")]

@@ -556,6 +556,29 @@ def test_a_guard_chooses_among_its_own_answers(
     assert missing == len(known.missing.answers)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "scorer", "missing"),
+    [
+        ("+one", "+other", "choice", 1),
+        ("", "+one", "choice", 1),
+        ("+one", "+one", "choice", 0),
+        ("+one", "+other", "exact", 0),
+        ("", "+one", "exact", 0),
+    ],
+)
+def test_other_candidates_in_a_row_are_chosen_among_again(
+    before: str, now: str, scorer: str, missing: int
+) -> None:
+    """The loss and the output stay known; a choice does only where all that scores the row does."""
+    scoring = Scoring(scorer)
+    examples = (Example("e", f"c{now}", (), expected="d"),)
+    rows = [ExampleResult("e", f"c{before}", (), 1.0, 1, 1, passed=True, expected="d")]
+    identity = {"scorer": scorer}
+    of_eval = Measurable("eval", "", examples, scoring, None, identity)
+    known = known_rows(of_eval, [Source({"eval": rows}, {"eval": identity})])
+    assert ((), missing) == (known.missing.losses, len(known.missing.answers))
+
+
 def test_records_of_schema_2_are_evaluated_again(tmp_path: Path) -> None:
     """They name no weights: their model, rows and settings tell."""
     old = run(tmp_path, Adapters()).best
