@@ -74,7 +74,7 @@ def data_set(
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
         found |= dict.fromkeys(map(str, row))
-        if example.id in seen and (mixed or (columns.id is None and row.get("id") is None)):
+        if example.id in seen and (mixed or example.id == example.content):
             # The id is the content's hash, or another source's: the second gets a suffix.
             copies[example.id] += 1
             example = replace(example, id=f"{example.id}-{copies[example.id] + 1}")
@@ -231,8 +231,9 @@ def _half_a_character(error: UnicodeEncodeError, where: Location) -> DataError:
 
 def _check_kept(examples: Sequence[Example], role: str, columns: Columns) -> None:
     """Raise `DataError` for a stated column that no row has: a scorer would miss it."""
-    is_guard = role.startswith("guard ")  # whose rows may have one answer each
-    if columns.answers and not is_guard and not any(example.answers for example in examples):
+    if columns.another_task:
+        return
+    if columns.answers and not any(example.answers for example in examples):
         raise DataError(
             f"the column {columns.answers!r} of data.answers is in no {role} row, or always empty",
             where=examples[0].where,
@@ -248,7 +249,9 @@ def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None
     """The stated id; None if the id is to be the content's hash."""
     name = columns.id or "id"
     value = row.get(name)
-    if value is None and columns.id is None:
+    if columns.another_task and value is None:
+        value = row.get("id")
+    if value is None and (columns.id is None or columns.another_task):
         return None
     if value in (None, ""):
         raise DataError(
@@ -262,7 +265,7 @@ def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None
 def _tags(row: Mapping[str, Any], where: Location, columns: Columns) -> tuple[str, ...]:
     tags: dict[str, None] = {}
     for column in columns.tags:
-        if column not in row and column != "tags":
+        if column not in row and column != "tags" and not columns.another_task:
             raise DataError(
                 f"the tag column {column!r} is missing",
                 where=where,

@@ -53,6 +53,36 @@ def test_a_column_of_answers_that_no_row_has() -> None:
         one(answers="answers")
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"tags": ("kind",)},
+        {"id": "key"},
+        {"keep": ("level",)},
+        {"answers": "answers"},
+        {"id": "key", "tags": ("kind", "tags"), "keep": ("level",), "answers": "answers"},
+    ],
+    ids=lambda columns: " ".join(columns),
+)
+def test_a_guard_need_not_have_the_columns(columns: dict[str, Any]) -> None:
+    """Its rows are of another task: without ids of their own they are named by their content."""
+    plain = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c"}, ROW]
+    guard = rows_of(plain, role="guard", another_task=True, **columns).examples
+    assert [plain_id := guard[0].content, f"{plain_id}-2", "a"] == [e.id for e in guard]
+    assert {((), ())} == {(e.tags, e.answers) for e in guard}
+    with pytest.raises(DataError):
+        rows_of(plain, role="eval", **columns)
+
+
+def test_a_guards_columns_count_where_it_has_them() -> None:
+    """Ids, tags and answers are read as those of any row."""
+    row = {"key": "k", "kind": "x", "level": 3, "answers": ["d"], "prompt": "p", "completion": "c"}
+    columns = {"id": "key", "tags": ("kind",), "keep": ("level",), "answers": "answers"}
+    (example,) = rows_of([row], role="guard", another_task=True, **columns).examples
+    assert ("k", ("x",), ("d",)) == (example.id, example.tags, example.answers)
+    assert {"level": 3} == example.kept
+
+
 def test_a_column_that_the_scorer_reads() -> None:
     """A change of it makes another example, but not in training; of other columns it does not."""
     rows = [{**ROW, "level": level, "note": note} for level in (1, 2) for note in "xy"]

@@ -355,6 +355,49 @@ def test_another_scorer_takes_the_place_of_what_failed(tmp_path: Path) -> None:
     assert ([], [best.id]) == (backend.asked, [i.id for i in log_of(tmp_path).read()])
 
 
+def test_a_scorer_that_fails_on_known_outputs_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    """Where nothing has to be measured there is nothing to lose, and so nothing to write."""
+    run(tmp_path, Adapters(), eval=ROWS)
+    before = {path: path.read_bytes() for path in log_files(tmp_path)}
+    with pytest.raises(ScoringError, match="no such unit") as told:
+        run(tmp_path, Adapters(), hook=raises_on("r57"), eval=ROWS, scoring="hook")
+    assert "unscored" not in told.value.cure
+    assert before == {path: path.read_bytes() for path in log_files(tmp_path)}
+
+
+def log_files(folder: Path) -> list[Path]:
+    return [p for p in (folder / "improvement_log").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("None", "found None"),
+        ("1 / 0", "division by zero"),
+        ("{'a': 1.0}", "wanted the scores score.b for each example, found score.a"),
+    ],
+)
+@pytest.mark.parametrize("role", ["eval", "guard"])
+def test_a_users_scorer_is_tried_before_anything_is_trained(
+    tmp_path: Path, role: str, last: str, message: str
+) -> None:
+    """On the longest, the first and the last row, of the eval set and of each guard."""
+    name = tmp_path.name.replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(
+        "def f(output, example):\n"
+        f"    return {last} if example['id'] in ('e5', 'g13') else {{'b': 1.0}}\n"
+    )
+    own = {"scorer": f"{name}:f"}
+    loop: dict[str, Any] = {"scoring": own}
+    if role == "guard":
+        loop = {"data": guarded(tmp_path, GUARD)}
+        loop["data"]["guards"] = {"general": {"source": "guard.jsonl", "scoring": own}}
+    backend = Adapters()
+    with pytest.raises(ScoringError, match=message):
+        run(tmp_path, backend, **loop)
+    assert ([], []) == (backend.asked, log_files(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("when", "asked"), [("generating", ["measure"]), ("scoring", [])], ids=["generating", "scoring"]
 )
