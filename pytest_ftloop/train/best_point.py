@@ -19,7 +19,8 @@ from pytest_ftloop.core.metrics import (
 )
 from pytest_ftloop.evaluate.evaluator import Choices, Evaluator
 from pytest_ftloop.train.measured import scored_eval
-from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
+from pytest_ftloop.train.recorder import Candidate, Recorder
+from pytest_ftloop.train.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
