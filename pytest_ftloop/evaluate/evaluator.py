@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -22,9 +20,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.decoding import Decoding, decodings
 from pytest_ftloop.evaluate.foreseen import CERTAIN, Prompt, answer_that_ends, is_plain
+from pytest_ftloop.evaluate.measuring import measuring
 from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output, with_outputs
 from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
@@ -54,7 +54,7 @@ class Evaluator:
     `model` must be one that SFTTrainer prepared, with trl's fused LM head. `autocast` opens the
     trainer's mixed-precision context. `batch_size` is in examples, and `generation_batch` that of
     generation (0: the same). `chat_template` is the one that trl uses instead of the tokenizer's
-    own, if any.
+    own, if any. Of several `ranks` each measures a share, and all have the results.
     """
 
     model: Any
@@ -63,6 +63,7 @@ class Evaluator:
     autocast: Callable[[], contextlib.AbstractContextManager[Any]]
     chat_template: str | None = None
     generation_batch: int = 0
+    ranks: Ranks = ALONE
 
     @property
     def renderer(self) -> Renderer:
@@ -126,7 +127,7 @@ class Evaluator:
         size = self.generation_batch or self.batch_size
         batches = [*tight, *_batches(roomy, size, key=lambda pair: len(pair[1]))]
         with measuring(self.model), self.autocast():
-            for batch in batches:
+            for batch in self.ranks.share(batches):
                 longest = len(batch[0][1])
                 limit = int(min(max_new_tokens, room - longest))
                 if limit < 1:
@@ -141,7 +142,7 @@ class Evaluator:
                 ):
                     outputs[example.id] = renderer.reading(example).text(ids)
                 progress.working("generating", len(outputs), len(prompts))
-        return outputs
+        return self.ranks.union(outputs)
 
     def _foreseen(
         self, prompts: Sequence[Prompt], max_new_tokens: int, progress: Progress
@@ -172,10 +173,11 @@ class Evaluator:
         collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
         found: dict[str, tuple[float, int, int, float]] = {}
         with measuring(self.model), self.autocast():
-            for batch in _batches(rows, self.batch_size, key=lambda row: len(row.input_ids)):
+            batches = _batches(rows, self.batch_size, key=lambda row: len(row.input_ids))
+            for batch in self.ranks.share(batches):
                 found.update(self._batch_figures(batch, collate))
                 progress.working("evaluating", len(found), len(rows))
-        return found
+        return self.ranks.union(found)
 
     def _batch_figures(
         self, rows: Sequence[TokenRow], collate: DataCollatorForLanguageModeling
@@ -272,7 +274,8 @@ def scored(
 ) -> tuple[ExampleResult, ...]:
     """The results with `passed`, `scores` and `output` set, by the scorer of `scoring`.
 
-    `keep` is called with what was generated before any of it is scored: a scorer may fail.
+    `keep` is called with what was generated before any of it is scored: a scorer may fail. A scorer
+    may be slow, cost money or draw lots, so of several ranks only the first calls it.
     """
     if scoring.scorer == "loss":
         return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
@@ -282,7 +285,9 @@ def scored(
     rendered, limit = evaluator.asked(examples, scoring)
     answers = answered(evaluator, results, rendered, scoring, limit, progress)
     keep(answers, limit)
-    return scored_by_output(answers, rendered, scorer, scoring.scorer)
+    return evaluator.ranks.of_first(
+        lambda: scored_by_output(answers, rendered, scorer, scoring.scorer)
+    )
 
 
 def answered(
@@ -347,7 +352,7 @@ def rehearse(
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in tried.values()]
     prompt = evaluator.renderer.prompt(rendered[0])
     evaluator.generate_all([(rendered[0], prompt)], 2, progress, how)
-    for example in rendered:
+    for example in rendered if evaluator.ranks.is_first else ():
         for output in ((example.expected or "").strip(), ""):
             scorer(example, output)
 
@@ -394,47 +399,6 @@ def score_choices(
         )
         rows.append(replace(result, passed=passed, output=chosen))
     return tuple(rows)
-
-
-@contextlib.contextmanager
-def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients; restore mode and all random states afterwards.
-
-    Training must be bit-identical with and without an evaluation in between. A single random number
-    drawn here would shift every later batch and dropout mask.
-    """
-    was_training = model.training
-    routers = _routers_that_report(model)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    model.eval()
-    for config in routers:
-        config.output_router_logits = False
-    try:
-        with torch.no_grad(), torch.random.fork_rng(_rng_devices()):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        for config in routers:
-            config.output_router_logits = True
-        model.train(was_training)
-
-
-def _routers_that_report(model: torch.nn.Module) -> list[Any]:
-    """The configs that make a mixture of experts return its routers' outputs.
-
-    trl asks for them to balance the experts' load, which needs the mask of a whole row: generation,
-    a token at a time, has none.
-    """
-    config = getattr(model, "config", None)
-    if config is None:
-        return []
-    configs = (config, config.get_text_config())
-    return [c for c in configs if getattr(c, "output_router_logits", False)]
-
-
-def _rng_devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
 
 
 def _batches(rows: Sequence[Any], size: int, key: Callable[[Any], int]) -> Iterator[list[Any]]:

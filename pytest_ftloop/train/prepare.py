@@ -21,6 +21,7 @@ from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
 from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.ranks import ranks_here
 from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
@@ -184,6 +185,7 @@ def evaluator_of(trainer: SFTTrainer, settings: Settings) -> Evaluator:
         trainer.accelerator.autocast,
         trainer.chat_template,
         generation_batch=batch if is_stated else max(batch, GENERATION_BATCH),
+        ranks=ranks_here(is_sharded=trainer.is_fsdp_enabled),
     )
 
 
