@@ -174,19 +174,6 @@ def test_table_of_the_iterations(result: LoopResult) -> None:
     assert "score.fields" in headline(result, 200)
 
 
-@pytest.mark.parametrize(
-    ("metric", "is_said"),
-    [("macro_f1", True), ("score.fields", False), ("pass_rate", False), ("eval_loss", False)],
-)
-def test_by_what_the_point_is_chosen(result: LoopResult, metric: str, is_said: bool) -> None:
-    """A metric of the whole set chooses the iteration alone: what chose its point is said too."""
-    lines = iterations_table(replace(result, metric=metric), 80).splitlines()
-    said = f"   {metric} chooses the iteration; the lowest eval_loss chooses its best point"
-    assert is_said == (said in lines)
-    if is_said:
-        assert lines[-2].startswith(f"*  best by {metric}")
-
-
 def test_log_tables(result: LoopResult) -> None:
     """`ftloop log` has the score in each of its formats, after the pass rate."""
     rows = log_rows(result.chain)
