@@ -22,6 +22,7 @@ from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.base_version import with_base_version
 from pytest_ftloop.loop.changed_data import data_changes
+from pytest_ftloop.loop.commands import with_paths
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.judging import judge_text, without_words
 from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
@@ -81,10 +82,11 @@ class Acceptance:
         verdicts = dict(result.verdicts)
         holdout = result.holdout
         for rule in rules:
-            verdict = verdicts[rule] = comparison.verdict(rule)
+            verdict = comparison.verdict(rule)
             if rule.tag is None:
                 self._keep(comparison, verdict)
                 holdout = comparison.holdout(verdict)
+            verdicts[rule] = with_paths(verdict, result)
         changes = result.gate_changes
         if changes is None:
             changes = gate_changes(self.cycle.config, result.best, comparison.baseline)

@@ -61,7 +61,7 @@ class Noted:
         self._clock = clock
         self._noted_at = -EVERY_S
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
+    def iteration(self, loop: str, which: str) -> None:
         """Note nothing: the loop's own process knows."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
