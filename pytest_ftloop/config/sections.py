@@ -403,6 +403,14 @@ class LoopSection(_Section):
         default_factory=list,
         description="files and folders that the loop's code reads, which run_on: ray sends along",
     )
+    processes: int = Field(
+        1, ge=1, description="number of processes, each with a device, that train one run together"
+    )
+    launcher: str | None = Field(
+        None,
+        min_length=1,
+        description="the command that starts them, in place of torchrun on this machine",
+    )
     policy: Annotated[
         Annotated[str, Tag("<text>")]
         | Annotated[list[dict[str, Any]], Tag("<list>")]
@@ -428,6 +436,15 @@ class LoopSection(_Section):
             for entry in policy:
                 _check_setting_names(entry)
         return policy
+
+    @model_validator(mode="after")
+    def _launches(self) -> LoopSection:
+        if self.launcher is not None and self.processes == 1:
+            raise ValueError(
+                "loop.launcher: wanted loop.processes too, the number of processes that it starts "
+                "in all, 2 or more"
+            )
+        return self
 
     @property
     def limit(self) -> int:

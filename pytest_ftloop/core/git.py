@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_ftloop.core.errors import FtloopError, shown_path
 from pytest_ftloop.core.temporary import PREFIX, sweep_temporary, temporary_folder
@@ -78,6 +78,15 @@ command asks of it, so what can't change while a command runs is asked once."""
 
 _COMMITS: set[tuple[Path, str]] = set()
 """Full names of commits that are there, by repository."""
+
+_LASTING: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] = {}
+"""Answers that follow from the full name of a commit: they are the same whenever they are asked."""
+
+_BLOBS: dict[str, bytes] = {}
+"""Small blobs by their names, such as loop files, which several questions are about."""
+
+_MOST_LASTING, _LARGEST_LASTING = 4_096, 65_536
+"""Answers kept of each kind, and the bytes up to which one is: no more than a few MiB in all."""
 
 
 class GitError(FtloopError):
@@ -150,6 +159,8 @@ class Repository:
 
     def is_shallow(self) -> bool:
         """Whether history is cut off, as in a CI checkout of only the last commit."""
+        if (git := self.root / ".git").is_dir():  # else a linked working tree, or a submodule
+            return (git / "shallow").is_file()
         return self._run("rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def remotes(self) -> tuple[str, ...]:
@@ -238,10 +249,10 @@ class Repository:
         for blob in blobs:
             if not _OBJECT_NAME.fullmatch(blob):
                 raise GitError(f"wanted the name of a blob, found {blob!r}", kind="failed")
-        if not blobs:
-            return iter(())
+        if all(blob in _BLOBS for blob in blobs):
+            return iter([_BLOBS[blob] for blob in blobs])
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        return _contents(self._run("cat-file", "--batch", given=asked))
+        return _kept(blobs, _contents(self._run("cat-file", "--batch", given=asked)))
 
     def filtered(self, blob: str, path: PurePosixPath, filter_: str) -> bytes:
         """A blob as this filter of the user's git checks it out at this path.
@@ -392,13 +403,43 @@ class Repository:
         )
 
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return _git(self.root, *arguments, given=given)
+        key = self.root, arguments
+        if key in _LASTING:
+            return _LASTING[key]
+        done = _git(self.root, *arguments, given=given)
+        is_short = len(done.stdout) <= _LARGEST_LASTING
+        if done.returncode == 0 and not given and is_short and _is_lasting(arguments):
+            _forget_first(_LASTING)
+            _LASTING[key] = done
+        return done
 
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
         done = self._ask(*arguments, given=given)
         if done.returncode != 0:
             raise _failed(done, arguments[0])
         return done.stdout
+
+
+def _is_lasting(arguments: Sequence[str]) -> bool:
+    """Whether a question is about one commit, by its full name, and not about refs or files."""
+    command, *others = arguments
+    named = [text for text in others if _OBJECT_NAME.match(text)]
+    return command in {"ls-tree", "rev-parse", "rev-list"} and len(named) == 1
+
+
+def _kept(blobs: Sequence[str], contents: Iterator[bytes]) -> Iterator[bytes]:
+    """The contents of blobs, of which the small ones are kept."""
+    for blob, content in zip(blobs, contents, strict=True):
+        if len(content) <= _LARGEST_LASTING:
+            _forget_first(_BLOBS)
+            _BLOBS[blob] = content
+        yield content
+
+
+def _forget_first(kept: dict[Any, Any]) -> None:
+    """Make room for one more."""
+    while len(kept) >= _MOST_LASTING:
+        del kept[next(iter(kept))]
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.core.records import Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
-from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.spec import Spec, read_found, sweep_specs
 from pytest_ftloop.loop.submitted import LOOKS_EVERY_S, Submitted
 
@@ -255,7 +255,14 @@ def _would_end(training: Training, pace: Pace) -> bool:
 
 
 def why_not_ahead(config: LoopConfig, inputs: Inputs) -> str:
-    """Why a loop's trainings can't be given to other processes; empty if they can."""
+    """Why a loop's trainings can't be given to workers of this machine; empty if they can."""
+    if config.lines and config.loop.processes > 1:
+        return f"each takes {config.loop.processes} processes (loop.processes)"
+    return why_not_sent(config, inputs)
+
+
+def why_not_sent(config: LoopConfig, inputs: Inputs) -> str:
+    """Why a loop's trainings can't be given to other processes at all; empty if they can."""
     if not config.lines:
         return "the loop is made in Python, whose objects only this process has"
     scorings = [config.scoring, *(guard.scoring for guard in config.guards if guard.scoring)]

@@ -30,7 +30,7 @@ from pytest_ftloop.log.kept import Store
 from pytest_ftloop.log.leftovers import has_leftovers
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.acceptance import Acceptance
-from pytest_ftloop.loop.ahead import AheadBackend, why_not_ahead
+from pytest_ftloop.loop.ahead import AheadBackend, why_not_ahead, why_not_sent
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
 from pytest_ftloop.loop.course import Course, turn_until_it_stops
@@ -223,13 +223,13 @@ class Loop:
     def _backend(self, config: LoopConfig, inputs: Inputs, notes: list[str]) -> Backend:
         """What trains: here or elsewhere, and if several are to at once, ahead in workers."""
         stated = self.options.parallel or config.loop.parallel
-        why = why_not_ahead(config, inputs)
         if (engine := engine_of(config, self.executor_hook)) is not None:
-            here: Backend = self._remote(config, inputs, engine, why)
-            make, room = engine.make, engine.room
+            here: Backend = self._remote(config, inputs, engine)
+            make, room, why = engine.make, engine.room, ""
         else:
             here = self._local(config, inputs)
             make, room = self.executor, partial(number_of_workers, "auto")
+            why = why_not_ahead(config, inputs)
         if stated == 1 or (engine is None and number_of_workers(stated) == 1):
             return here
         if why:
@@ -246,12 +246,10 @@ class Loop:
             afresh=self.options.retrain,
         )
 
-    def _remote(
-        self, config: LoopConfig, inputs: Inputs, engine: Engine, why_not: str
-    ) -> RemoteBackend:
-        if why_not:
+    def _remote(self, config: LoopConfig, inputs: Inputs, engine: Engine) -> RemoteBackend:
+        if why := why_not_sent(config, inputs):
             raise ConfigError(
-                f"loop.run_on: this loop can't be trained elsewhere: {why_not}",
+                f"loop.run_on: this loop can't be trained elsewhere: {why}",
                 where=config.locate("loop.run_on"),
                 cure="Leave out loop.run_on: it trains on this machine then.",
             )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -151,6 +152,7 @@ def _named(config: LoopConfig, spec: Spec) -> Iterator[str]:
         text = source["hub"] if isinstance(source, Mapping) else source
         if isinstance(text, str | Path):
             yield str(text)
+    yield from shlex.split(config.loop.launcher or "")  # a configuration of accelerate, say
     tokenizer = getattr(config.tokenizer, "name", None)
     template = config.settings.training.get("chat_template_path")
     yield from (name for name in (config.model, tokenizer, template) if isinstance(name, str))

@@ -17,7 +17,7 @@ from typing import IO
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.loop.executor import Ended
-from pytest_ftloop.loop.shares import environment_of
+from pytest_ftloop.loop.shares import VISIBLE, devices, environment_of
 from pytest_ftloop.loop.spec import ERROR, RUN
 
 _START = (
@@ -39,7 +39,8 @@ class Processes:
     training is doing.
 
     Their working folder and cache are this process's, unless `folder` and `cache` name others.
-    `modules` are folders on Python's path before those of this process.
+    `modules` are folders on Python's path before those of this process. Each worker has a device of
+    its own, unless `all_devices` are for each: something else has chosen them.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Processes:
         folder: Path | None = None,
         cache: Path | None = None,
         modules: Sequence[Path] = (),
+        all_devices: bool = False,
     ) -> None:
         self._count, self._command = count, command
         self._working, self._cache, self._modules = folder, cache, modules
+        self._all_devices = all_devices
         self._workers: list[_Process] = []
         self._waiting: deque[_Training] = deque()
         # The workers' temporary folders are in it, so that a killed one leaves nothing behind.
@@ -102,6 +105,8 @@ class Processes:
         taken = {worker.slot for worker in self._workers}
         slot = next(n for n in range(self._count) if n not in taken)
         env = environment_of(slot, self._count)
+        if self._all_devices and VISIBLE in env:
+            env[VISIBLE] = ",".join(devices())
         paths = [*self._modules, *(Path(entry) for entry in sys.path if entry)]
         env["PYTHONPATH"] = os.pathsep.join(str(path.absolute()) for path in paths)
         env["FTLOOP_CACHE"] = str((self._cache or cache_folder()).absolute())

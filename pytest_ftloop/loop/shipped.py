@@ -184,6 +184,7 @@ def _processes(parcel: Parcel, tree: Path) -> Processes:
             folder=files / parcel.working,
             cache=tree / "cache",
             modules=[files / name for name in parcel.modules],
+            all_devices=True,
         )
     return _open[tree]
 

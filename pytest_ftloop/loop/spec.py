@@ -56,11 +56,11 @@ class Spec:
 
     They include the seed. `fingerprint` is what the worker must come to as well: else the loop, its
     data or its code has changed since. `log` is the folder of the loop's log, which the worker does
-    not touch: two logs of one loop file have runs of their own. `name`, `adapter`, `metric`,
-    `base_eval_loss` and `pace` are as in `Backend.train`. With `afresh` an earlier process's run is
-    not taken. `start` is the adapter that the training goes on from, as the fields of `Start`;
-    empty if there is none. `rows` names what `measure` and `measure_missing` are given
-    (`loop.asked`).
+    not touch: two logs of one loop file have runs of their own. `name`, `adapter`, `metric` and
+    `base_eval_loss` are as in `Backend.train`, and so is `pace`, which trainings ahead have not.
+    With `afresh` an earlier process's run is not taken. `start` is the adapter that the training
+    goes on from, as the fields of `Start`; empty if there is none. `rows` names what `measure` and
+    `measure_missing` are given (`loop.asked`).
     """
 
     loop_file: str
@@ -84,9 +84,12 @@ class Spec:
         stated = json.dumps(asdict(replace(self, afresh=False)), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 
-    def write(self) -> Path:
-        """Write it, with nothing beside it but an earlier process's run; the path of its file."""
-        folder = self.folder
+    def write(self, folder: Path | None = None) -> Path:
+        """Write it, with nothing beside it but an earlier process's run; the path of its file.
+
+        It is written to a `folder` of its own if nobody is to find its run later.
+        """
+        folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             (folder / RUN).replace(folder / BEFORE)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.records import HOPELESS, EvalPoint
+from pytest_ftloop.core.records import HOPELESS, EvalPoint  # pydantic reads the type of `Pace`
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -125,6 +125,40 @@ class TestContaining:
         assert [("rev-parse", "--show-toplevel")] == asked
         refused("no-repository", Repository.containing, repo.root / ".git" / "hooks")
 
+    def test_what_lasts_is_asked_once(
+        self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a commit's full name decides is asked once; what HEAD decides is asked each time."""
+        commit = repo.commit({"a.txt": "one\n"})
+        path = PurePosixPath("a.txt")
+        asked: list[str] = []
+        run = git._git
+
+        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
+            asked.append(arguments[0])
+            return run(folder, *arguments, **how)
+
+        monkeypatch.setattr(git, "_git", watched)
+        for _ in range(2):
+            assert {path: "one\n"} == repository.texts(commit, [path])
+            assert repository.query("rev-parse", "--verify", f"{commit}:a.txt")
+            assert commit == repository.query("rev-parse", "--verify", "HEAD")
+            assert not repository.is_shallow()
+        known = ["rev-parse", "ls-tree", "cat-file", "rev-parse"]
+        assert [*known, "rev-parse", "rev-parse"] == asked  # the last two are HEAD's
+        other = repo.commit({"a.txt": "two\n"})
+        assert {path: "two\n"} == repository.texts(other, [path])
+        assert other == repository.query("rev-parse", "--verify", "HEAD")
+
+    def test_what_fails_is_asked_again(self, repo: GitRepo, repository: Repository) -> None:
+        """An object that is not there may come."""
+        commit = repo.commit({"a.txt": "one\n"})
+        missing = "f" * 40
+        question = ("rev-parse", "--verify", "--quiet", f"{missing}^{{commit}}")
+        assert repository.query(*question) is None
+        assert not any(missing in " ".join(arguments) for _, arguments in git._LASTING)
+        assert commit == repository.query("rev-parse", "--verify", f"{commit}^{{commit}}")
+
     def test_no_git(self, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the git program: says so, and to install it."""
         repository = Repository.containing(repo.root)

@@ -378,7 +378,7 @@ def test_evaluation_points() -> None:
 
 def test_random_states_are_as_before_a_measurement(base: Base) -> None:
     """Measuring leaves Python's, numpy's and torch's random states, and the mode, as they were."""
-    from pytest_ftloop.evaluate.evaluator import measuring
+    from pytest_ftloop.evaluate.measuring import measuring
 
     model = copy.deepcopy(base.model).train()
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
