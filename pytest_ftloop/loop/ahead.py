@@ -228,7 +228,9 @@ class AheadBackend:
         at_work, waiting = [], 0
         for begun in self._begun.values():
             now = begun.at.now
-            if now is None:
+            if now is None and begun.at.waits:
+                at_work.append((begun.ahead.label, begun.at.waits))
+            elif now is None:
                 waiting += 1
             elif begun.at.handle.ended() is None:
                 self._told.found(read_found(begun.at.spec.folder))

@@ -144,6 +144,11 @@ class _ToldHandle:
     of: _Told
     handle: Handle
 
+    @property
+    def waits(self) -> str:
+        """See `Handle`."""
+        return str(getattr(self.handle, "waits", ""))
+
     def ended(self) -> Ended | None:
         """See `Handle`."""
         with _told(self.of.name, self.of.where):

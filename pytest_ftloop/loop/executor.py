@@ -20,7 +20,10 @@ from pytest_ftloop.core.errors import FtloopError, TrainingError
 
 
 class Handle(Protocol):
-    """A worker's training, submitted to an executor."""
+    """A worker's training, submitted to an executor.
+
+    It may have `waits`, a text that says why no worker has begun; it is shown then.
+    """
 
     def ended(self) -> Ended | None:
         """How it ended; None while it waits or runs. It is asked several times a second."""

@@ -17,7 +17,7 @@ from pytest_ftloop.core.functions import described
 from pytest_ftloop.loop import shipped
 from pytest_ftloop.loop.executor import Ended, EngineError
 from pytest_ftloop.loop.parcel import Packer
-from pytest_ftloop.loop.ray_connection import connected, first_line
+from pytest_ftloop.loop.ray_connection import connected, first_line, lost_connection_told
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.errors import Location
@@ -53,7 +53,7 @@ class OnRay:
     """Runs workers as tasks of a Ray cluster, at most `count` at once. `where` names `run_on`."""
 
     def __init__(self, options: Mapping[str, Any], count: int, where: Location | None) -> None:
-        self._count, self._where = count, where
+        self._count, self._where, self._asked_of = count, where, _resources(options)
         self._retries = _retries(options, where)
         self._connection = connected(where)
         self._ray = self._connection.ray
@@ -84,11 +84,12 @@ class OnRay:
 
     def see(self) -> None:
         """Take the workers' notes, note what has ended, and start what waits."""
-        self._take_notes()
-        for task in list(self._running):
-            self._look_at(task)
-        while self._waiting and len(self._running) < self._count:
-            self._start(self._waiting.popleft())
+        with lost_connection_told(self._ray, self._where):
+            self._take_notes()
+            for task in list(self._running):
+                self._look_at(task)
+            while self._waiting and len(self._running) < self._count:
+                self._start(self._waiting.popleft())
 
     def withdraw(self, task: _Task) -> None:
         """End a task: take it from the queue, or have Ray kill its process."""
@@ -102,9 +103,10 @@ class OnRay:
 
     def close(self) -> None:
         """See `Executor`."""
-        for task in [*self._waiting, *self._running]:
-            self.withdraw(task)
-        self._ray.kill(self._board)
+        with suppress(self._ray.exceptions.RayError):  # the cluster has gone, and all with it
+            for task in [*self._waiting, *self._running]:
+                self.withdraw(task)
+            self._ray.kill(self._board)
         self._sent = {}
         self._connection.leave()
 
@@ -117,7 +119,17 @@ class OnRay:
         refs = [self._sent[digest] for digest in digests]
         key = str(task.spec.parent)
         task.ref = self._work.remote(parcel.as_text(), digests, self._board, key, *refs)
+        task.waits = self._why_no_machine()
         self._running.append(task)
+
+    def _why_no_machine(self) -> str:
+        """Why no machine of the cluster can do a task; one that can may still join it."""
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        wanted = self._asked_of.items()
+        if any(all(there.get(name, 0) >= need for name, need in wanted) for there in alive):
+            return ""
+        needs = ", ".join(f"{name} {need:g}" for name, need in wanted if need)
+        return f"waiting: no machine of the cluster has {needs}"
 
     def _look_at(self, task: _Task) -> None:
         ready, _ = self._ray.wait([task.ref], timeout=0)
@@ -168,6 +180,7 @@ class _Task:
     how: Ended | None = None
     ref: Any = None
     tries: int = 0
+    waits: str = ""
 
     def ended(self) -> Ended | None:
         """See `Handle`."""
@@ -186,10 +199,17 @@ def room(options: Mapping[str, Any], where: Location | None) -> int:
         there = connection.ray.cluster_resources()
     finally:
         connection.leave()
-    asked = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
-    asked |= options.get("resources") or {}
-    rooms = [int(there.get(name, 0) // need) for name, need in asked.items() if need]
+    asked = _resources(options).items()
+    rooms = [int(there.get(name, 0) // need) for name, need in asked if need]
     return max(1, min(rooms, default=1))
+
+
+def _resources(options: Mapping[str, Any]) -> dict[str, float]:
+    """What a task takes of a machine, by Ray's names; what is no number Ray refuses by itself."""
+    stated = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
+    named = options.get("resources")
+    stated |= named if isinstance(named, Mapping) else {}
+    return {name: need for name, need in stated.items() if isinstance(need, int | float)}
 
 
 def _retries(options: Mapping[str, Any], where: Location | None) -> int:

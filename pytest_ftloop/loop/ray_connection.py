@@ -20,11 +20,8 @@ from pytest_ftloop.loop.executor import EngineError
 if TYPE_CHECKING:
     from pytest_ftloop.core.errors import Location
 
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns that this will be so
-}
-"""Variables of Ray, unless the user sets them: it reports its use and warns otherwise."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+"""Variables of Ray, unless the user sets them: it reports its use otherwise."""
 
 
 @dataclass
@@ -42,6 +39,7 @@ class Connection:
             _connections.pop()
             if self.is_ours:
                 self.ray.shutdown()
+                _print_messages(shown=True)
 
 
 _connections: list[Connection] = []
@@ -85,6 +83,7 @@ def _connect(ray: Any, where: Location | None) -> None:
                 logging_level="ERROR",
                 include_dashboard=None if address else False,
             )
+            _print_messages(shown=False)
     except Exception as error:  # noqa: BLE001 - it raises many kinds, all for the user to solve
         ray.shutdown()
         place = f"the cluster at RAY_ADDRESS={address}" if address else "a cluster on this machine"
@@ -93,6 +92,14 @@ def _connect(ray: Any, where: Location | None) -> None:
             where=where,
             cure="ray status says whether a cluster runs." if address else "",
         ) from None
+
+
+def _print_messages(*, shown: bool) -> None:
+    """Whether Ray prints messages about nodes, such as the log of one that has died, to stdout.
+
+    `log_to_driver` does not cover them, and only Ray's debugger has a switch for them.
+    """
+    importlib.import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = shown
 
 
 @contextmanager
@@ -106,6 +113,19 @@ def _signals_kept() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def lost_connection_told(ray: Any, where: Location | None) -> Iterator[None]:
+    """Raise an `EngineError` for what Ray raises of itself: of a task it is known by its result."""
+    try:
+        yield
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise EngineError(
+            f"loop.run_on: the connection to Ray was lost: {first_line(error)}",
+            where=where,
+            cure="What is in the log is kept: the next run continues from it.",
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -155,7 +155,7 @@ class RemoteBackend:
     def _show(self, at: Submitted) -> None:
         now = at.now
         if now is None:
-            self._progress.working(f"{self._config.name}: waiting for a worker")
+            self._progress.working(at.waits or "waiting for a worker")
         elif now.step:
             self._progress.step(now.step, now.steps, now.loss)
         else:

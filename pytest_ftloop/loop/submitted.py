@@ -51,6 +51,11 @@ class Submitted:
         """What its worker is doing; None if none has begun."""
         return read_progress(self.spec.folder)
 
+    @property
+    def waits(self) -> str:
+        """Why no worker has begun, if the executor says so."""
+        return str(getattr(self.handle, "waits", ""))
+
     def wait(self, show: Callable[[], object], say: Callable[[str], object]) -> Ended:
         """Wait until it has ended, and try again if its worker was killed.
 

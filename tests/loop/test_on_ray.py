@@ -21,8 +21,10 @@ from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.errors import Location
 from pytest_ftloop.loop import on_ray, ray_connection
 from pytest_ftloop.loop.executor import EngineError
+from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.spec import Spec
 from tests.fake_elsewhere import FakeElsewhere, ray_work
 from tests.fake_worker import ROOT
 from tests.loops import EVAL, TRAIN
@@ -75,8 +77,18 @@ class Nodes:
         return any((self.folder / name).glob("shipped/*/files"))
 
 
+@pytest.fixture
+def nodes(cluster: Nodes) -> Iterator[Nodes]:
+    """The cluster, whole and with nothing to fail."""
+    yield cluster
+    for file in cluster.kill.iterdir():
+        file.unlink()
+    if cluster.second is None:
+        cluster.add()
+
+
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def cluster() -> Iterator[Nodes]:
     """Two nodes. They start with the environment of this process, which fakes read there."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -189,6 +201,34 @@ def test_room(nodes: Nodes, options: dict[str, Any], expected: int) -> None:
 
 
 @pytest.mark.slow
+def test_no_machine(nodes: Nodes, tmp_path: Path, loop: Callable[..., Loop]) -> None:
+    """What waits for a machine that is not there says so; it is no hang without a word."""
+    made = loop()
+    config, inputs = made.config, Inputs.of(made.config, None)
+    fingerprint = inputs.fingerprint(config, config.settings)
+    stated = (str(config.file), "log", fingerprint, config.settings, "n", "", "eval_loss")
+    executor = on_ray.OnRay({"num_gpus": 2}, 1, WHERE)
+    try:
+        task = executor.submit(Spec(*stated).write())
+        assert task.ended() is None
+        assert "waiting: no machine of the cluster has CPU 1, GPU 2" == task.waits
+    finally:
+        executor.close()
+
+
+def test_what_a_task_raised() -> None:
+    """It is the cause in one line; a module that a node lacks is named with what to do."""
+
+    class RaisedError(Exception):
+        cause = ModuleNotFoundError("No module named 'pytest_ftloop'")
+
+    assert on_ray._cause(RaisedError()) == (
+        "a node lacks pytest-ftloop: install the same packages on each"
+    )
+    assert "ValueError: no" == on_ray._cause(ValueError("no\nmore"))
+
+
+@pytest.mark.slow
 def test_interrupted(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) -> None:
     """Ctrl-C ends the tasks: no worker is left, and the next run trains what is missing."""
     wanted = in_turn(loop, tmp_path, 3)
@@ -205,16 +245,18 @@ def test_interrupted(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) ->
     watch.join()
     (hanging,) = nodes.kill.glob("*.hangs")
     wait_until(lambda: not is_running(int(hanging.stem)))
-    hanging.unlink()
     (nodes.kill / "44").unlink()
     loop().calibrate(3)
     assert wanted == log(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_node_dies(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) -> None:
-    """What it trained is trained on the other node; the result is complete."""
+def test_a_node_dies(
+    nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it trained is trained on the other node; the result is complete, and Ray says nothing."""
     wanted = in_turn(loop, tmp_path, 5)
+    capfd.readouterr()
     for seed in range(43, 47):
         there = f"hang {nodes.folder / 'second'}"
         (nodes.kill / str(seed)).write_text(there, encoding="utf-8")
@@ -222,6 +264,7 @@ def test_a_node_dies(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) ->
     def remove() -> None:
         if hangs_in(nodes):
             nodes.cluster.remove_node(nodes.second, allow_graceful=False)
+            nodes.second = None
 
     watch = threading.Thread(target=remove)
     watch.start()
@@ -229,6 +272,7 @@ def test_a_node_dies(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) ->
     watch.join()
     assert wanted == log(tmp_path)
     assert 1 == len(list(nodes.kill.glob("*.hangs")))
+    assert ("", "") == capfd.readouterr()
 
 
 def hangs_in(nodes: Nodes) -> bool:
