@@ -254,7 +254,7 @@ def test_interrupted(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) ->
 def test_a_node_dies(
     nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What it trained is trained on the other node; the result is complete, and Ray says nothing."""
+    """What it trained is trained on the other node; the result is complete; Ray says nothing."""
     wanted = in_turn(loop, tmp_path, 5)
     capfd.readouterr()
     for seed in range(43, 47):
