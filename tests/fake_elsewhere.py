@@ -5,6 +5,7 @@ Their workers are fakes, which save an adapter and measure it: what it measures 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pytest_ftloop.loop import on_ray, shipped
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.parcel import Packer
 from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.spec import Spec, read_spec
 from pytest_ftloop.loop.worker import Worker, serve
 from pytest_ftloop.train.task import EVAL, Found, FoundAll, ToMeasure
 from tests.fake_backend import fake_adapter, fake_base
@@ -35,14 +37,24 @@ COMMAND = (
 )
 
 
+OWN = ("adapter", "keep")
+"""What a training is given that is another one on another machine."""
+
+
 class FakeElsewhere(FakeWorkerBackend):
-    """A backend that trains as the fake does, and saves an adapter that says its learning rate."""
+    """A backend that trains as the fake does, and saves an adapter that says its learning rate.
+
+    With FAKE_TELL its run says in the environment what else it was given.
+    """
 
     def train(self, settings: Settings, **arguments: Any) -> Run:
         run = super().train(settings, **arguments)
         if (folder := arguments.get("adapter")) is None:
             return run
         rate = settings.get("training.learning_rate")
+        if "FAKE_TELL" in os.environ:
+            asked = {name: str(how) for name, how in arguments.items() if name not in OWN}
+            run = replace(run, environment={**run.environment, **asked})
         return replace(run, adapter=fake_adapter(folder, f"{rate:g}"))
 
     def measure(
@@ -83,11 +95,13 @@ class Elsewhere:
     cache: Path
     hidden: Sequence[Path]
     sent: list[Parcel] = field(default_factory=list)
+    specs: list[Spec] = field(default_factory=list)
 
     def submit(self, spec: Path) -> Done:
         """Have it done at once."""
         parcel = Packer().pack(spec)
         self.sent.append(parcel)
+        self.specs.append(read_spec(spec))
         contents = {digest: path.read_bytes() for digest, path in parcel.contents.items()}
         with _away(self.hidden), pytest.MonkeyPatch.context() as patch:
             patch.setenv("FTLOOP_CACHE", str(self.cache))

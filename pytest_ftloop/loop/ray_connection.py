@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Variables of Ray, unless the user sets them: it reports its use otherwise."""
+
+REACHED_IN_S = 20
+"""Seconds within which the head of a cluster answers, also over a slow network."""
 
 
 @dataclass
@@ -73,8 +77,25 @@ def _imported(where: Location | None) -> Any:
     return ray
 
 
+def check_reachable(address: str, where: Location | None) -> None:
+    """Raise `EngineError` if nobody listens at `host:port`: Ray tries for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and colon and port.isdigit()):
+        return  # `auto`, or what Ray may know
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_IN_S).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(
+            f"loop.run_on: no connection to the cluster at RAY_ADDRESS={address}: {error}",
+            where=where,
+            cure="The address is that which ray start has printed, usually with port 6379.",
+        ) from None
+
+
 def _connect(ray: Any, where: Location | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        check_reachable(address, where)
     try:
         with _signals_kept():
             ray.init(

@@ -16,6 +16,7 @@ from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.cache import adapter_folder, adapter_hash
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import EvalPoint
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.loop import shipped
 from pytest_ftloop.loop import spec as specs
@@ -133,13 +134,13 @@ def test_log(project: Project, parallel: int) -> None:
 
 
 def test_pace(project: Project) -> None:
-    """What ends a hopeless run early is sent, too."""
+    """What ends a hopeless run early is sent: the curve of the best iteration so far."""
     project.write("iterations: 3, patience: 9")
     wanted = project.in_turn()
-    project.loop().run()
+    chain = project.loop().run().chain
     assert wanted == project.log()
-    stated = [json.loads(p.as_text()) for p in project.elsewhere.sent]
-    assert 3 == len(stated)
+    paces = [spec.pace for spec in project.elsewhere.specs]
+    assert [None, chain[0].evals, chain[1].evals] == [pace and pace.evals for pace in paces]
 
 
 CODE = {
@@ -229,15 +230,18 @@ def direct(project: Project) -> tuple[FakeElsewhere, RemoteBackend, Any]:
     return FakeElsewhere(config, inputs, Silent()), remote, inputs
 
 
-def test_each_call_of_a_backend(project: Project) -> None:
+def test_each_call_of_a_backend(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the loop asks of a backend, it gets the answer that it would get here."""
+    monkeypatch.setenv("FAKE_TELL", "1")
     project.put("loops/held.jsonl", json.dumps(EVAL[0] | {"id": "h0", "prompt": "who?"}))
     project.write(data=", holdout: held.jsonl")
     here, remote, inputs = direct(project)
     settings, adapter = project.loop().config.settings, project.root / "adapter"
-    best = Pace((), 1, 1.0)
-    run = here.train(settings, name="n", adapter=adapter)
-    assert run == remote.train(settings, name="n", adapter=adapter, pace=best, metric="eval_loss")
+    pace = Pace((EvalPoint(2, 1.0, 1.5, 0.5), EvalPoint(4, 2.0, 1.25, 0.5)), 4, 1.125)
+    how: Any = {"name": "n", "metric": "pass_rate", "base_eval_loss": 3.5, "pace": pace}
+    run = here.train(settings, adapter=adapter, **how)
+    assert {name: str(value) for name, value in how.items()}.items() <= run.environment.items()
+    assert run == remote.train(settings, adapter=adapter, **how)
     assert here.environment(settings) == remote.environment(settings)
     assert here.measure_base(settings) == remote.measure_base(settings)
     config = project.loop().config

@@ -6,11 +6,12 @@ import _thread
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.errors import Location
+from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.loop import on_ray, ray_connection
 from pytest_ftloop.loop.executor import EngineError
 from pytest_ftloop.loop.inputs import Inputs
@@ -49,6 +51,17 @@ def test_retries(stated: Any) -> None:
     """`max_retries` is a number of times; it is looked at before Ray is started."""
     with pytest.raises(EngineError, match=r"x.ftloop.yaml:7: .*max_retries: wanted a whole numb"):
         on_ray.OnRay({"max_retries": stated}, 1, WHERE)
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_unreachable(form: str) -> None:
+    """An address where nobody listens is one line, at once; others are left to Ray."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = form.format(f"127.0.0.1:{server.getsockname()[1]}")
+        ray_connection.check_reachable(address, WHERE)
+    with pytest.raises(EngineError, match=rf"x.ftloop.yaml:7: .*RAY_ADDRESS={address}: .*refused"):
+        ray_connection.check_reachable(address, WHERE)
+    ray_connection.check_reachable("auto", WHERE)
 
 
 # with Ray
@@ -230,18 +243,24 @@ def test_what_a_task_raised() -> None:
 
 @pytest.mark.slow
 def test_interrupted(nodes: Nodes, loop: Callable[..., Loop], tmp_path: Path) -> None:
-    """Ctrl-C ends the tasks: no worker is left, and the next run trains what is missing."""
+    """Ctrl-C ends the tasks: no worker is left, and the next run trains what is missing.
+
+    Until then the screen has what the workers do.
+    """
     wanted = in_turn(loop, tmp_path, 3)
     (nodes.kill / "44").write_text("hang", encoding="utf-8")
+    shown = Shown()
+    begun = loop()
+    begun.progress = shown
 
     def interrupt() -> None:
-        if hangs_in(nodes):
+        if hangs_in(nodes) and wait_until(lambda: ("seed 44", "training") in shown.at_work):
             _thread.interrupt_main()
 
     watch = threading.Thread(target=interrupt)
     watch.start()
     with pytest.raises(KeyboardInterrupt):
-        loop().calibrate(3)
+        begun.calibrate(3)
     watch.join()
     (hanging,) = nodes.kill.glob("*.hangs")
     wait_until(lambda: not is_running(int(hanging.stem)))
@@ -273,6 +292,16 @@ def test_a_node_dies(
     assert wanted == log(tmp_path)
     assert 1 == len(list(nodes.kill.glob("*.hangs")))
     assert ("", "") == capfd.readouterr()
+
+
+class Shown(Silent):
+    """A screen that keeps what the workers do."""
+
+    def __init__(self) -> None:
+        self.at_work: list[tuple[str, str]] = []
+
+    def together(self, loop: str, at_work: Sequence[tuple[str, str]], waiting: int) -> None:
+        self.at_work.extend(at_work)
 
 
 def hangs_in(nodes: Nodes) -> bool:
