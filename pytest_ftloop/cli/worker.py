@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "worker",
-    "train one set of settings with one seed, for a run that trains several at once",
+    "train one run, for a loop that trains several at once",
     "Train by a spec, and write the run beside it. A run with loop: {parallel: N} writes\n"
     "the specs and the log, and has workers train; an engine that runs jobs elsewhere starts this\n"
     "command there.",

@@ -532,7 +532,8 @@ class Columns:
     Without `id`, ids come from a column of that name if there is one, else from the content. `keep`
     are named in the loop file; `read` are those that the user's scorer reads by its source, None
     for any. `answers` holds the acceptable answers besides the expected text. `template` and
-    `tools` are the arguments of the chat template for all rows that lack their own.
+    `tools` are the arguments of the chat template for all rows that lack their own. Rows of
+    `another_task`, a guard's, need not have the columns.
     """
 
     id: str | None = None
@@ -541,5 +542,6 @@ class Columns:
     keep: tuple[str, ...] = ()
     answers: str | None = None
     read: frozenset[str] | None = frozenset()
+    another_task: bool = False
     template: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tools: list[dict[str, Any]] | None = field(default=None, hash=False)

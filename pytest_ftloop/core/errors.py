@@ -48,6 +48,11 @@ class FtloopError(Exception):
         self.where = where
         self.cure = printable(hidden(cure))
 
+    def add(self, text: str) -> None:
+        """Say more at the end of the message."""
+        self.message += printable(hidden(text))
+        self.args = (self.message,)
+
     def hide(self, *texts: str) -> None:
         """Put `***` in place of these texts, which are credentials by their names."""
         for text in texts:

@@ -23,6 +23,7 @@ from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.decoding import Decoding, decodings
+from pytest_ftloop.evaluate.foreseen import CERTAIN, Prompt, answer_that_ends, is_plain
 from pytest_ftloop.evaluate.measuring import measuring
 from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output, with_outputs
@@ -78,17 +79,10 @@ class Evaluator:
         self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
     ) -> tuple[ExampleResult, ...]:
         """The loss, token count and top-1 count of each example, in the order of `examples`."""
-        collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
-        found: dict[str, tuple[float, int, int]] = {}
-        with measuring(self.model), self.autocast():
-            batches = _batches(rows, self.batch_size, key=lambda row: len(row.input_ids))
-            for batch in self.ranks.share(batches):
-                found.update(self._batch_losses(batch, collate))
-                progress.working("evaluating", len(found), len(rows))
-        found = self.ranks.union(found)
+        found = self._figures(rows, progress)
         return tuple(
             ExampleResult(
-                e.id, e.content, e.tags, *found[e.id], expected=(e.expected or "").strip()
+                e.id, e.content, e.tags, *found[e.id][:3], expected=(e.expected or "").strip()
             )
             for e in examples
         )
@@ -108,9 +102,23 @@ class Evaluator:
         how: Decoding = GREEDY,
     ) -> dict[str, str]:
         """An output of each example by id, as `Renderer.reading` reads it."""
+        prompts = [(e, self.renderer.prompt(e)) for e in examples]
+        outputs: dict[str, str] = {}
+        if is_plain(self.model, how):
+            outputs = self._foreseen(prompts, max_new_tokens, progress)
+            prompts = [pair for pair in prompts if pair[0].id not in outputs]
+        return outputs | self.generate_all(prompts, max_new_tokens, progress, how)
+
+    def generate_all(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        progress: Progress,
+        how: Decoding = GREEDY,
+    ) -> dict[str, str]:
+        """An output of each example by id, every one generated."""
         renderer = self.renderer
-        prompts = [(e, renderer.prompt(e)) for e in examples]
-        room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        room = self._room()
         outputs: dict[str, str] = {}
         # A prompt that leaves less room than the limit is a batch of its own: in a common batch its
         # lower limit would cut the outputs of the others.
@@ -136,9 +144,44 @@ class Evaluator:
                 progress.working("generating", len(outputs), len(prompts))
         return self.ranks.union(outputs)
 
-    def _batch_losses(
+    def _foreseen(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, progress: Progress
+    ) -> dict[str, str]:
+        """The outputs that a forward pass shows to be the expected answers. See `foreseen`."""
+        answers = {
+            e.id: answer
+            for e, ids in prompts
+            if (answer := answer_that_ends(e, ids, self.renderer, self._ends()))
+            and len(answer) <= min(max_new_tokens, self._room() - len(ids))
+        }
+        rows = [
+            TokenRow(e.id, [*ids, *answers[e.id]], [-100] * len(ids) + answers[e.id])
+            for e, ids in prompts
+            if e.id in answers
+        ]
+        least = {id_: figures[3] for id_, figures in self._figures(rows, progress).items()}
+        return {
+            e.id: self.renderer.reading(e).text(answers[e.id])
+            for e, _ in prompts
+            if least.get(e.id, -math.inf) >= CERTAIN
+        }
+
+    def _figures(
+        self, rows: Sequence[TokenRow], progress: Progress
+    ) -> dict[str, tuple[float, int, int, float]]:
+        """Each row's summed loss, labels, labels that are top-1, and its least log-probability."""
+        collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
+        found: dict[str, tuple[float, int, int, float]] = {}
+        with measuring(self.model), self.autocast():
+            batches = _batches(rows, self.batch_size, key=lambda row: len(row.input_ids))
+            for batch in self.ranks.share(batches):
+                found.update(self._batch_figures(batch, collate))
+                progress.working("evaluating", len(found), len(rows))
+        return self.ranks.union(found)
+
+    def _batch_figures(
         self, rows: Sequence[TokenRow], collate: DataCollatorForLanguageModeling
-    ) -> dict[str, tuple[float, int, int]]:
+    ) -> dict[str, tuple[float, int, int, float]]:
         batch = collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
         batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
         try:
@@ -153,15 +196,17 @@ class Evaluator:
                 loss.tolist(),
                 out.label_mask.sum(1).tolist(),
                 out.is_top1.sum(1).tolist(),
+                out.log_probs.masked_fill(~out.label_mask.bool(), 0.0).amin(1).tolist(),
                 strict=True,
             )
             return {
-                row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)
+                row.id: (loss, int(labels), int(top1), least)
+                for row, (loss, labels, top1, least) in zip(rows, figures, strict=True)
             }
         # Out of memory. An example's figures do not depend on its batch, so halves give the same.
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
+        return self._batch_figures(rows[:half], collate) | self._batch_figures(rows[half:], collate)
 
     def _batch_outputs(
         self, batch: Sequence[tuple[Example, list[int]]], limit: int, how: Decoding
@@ -194,17 +239,23 @@ class Evaluator:
 
     def _generation_config(self, max_new_tokens: int, how: Decoding) -> GenerationConfig:
         """The config. The base model's own may ask for sampling, which is not reproducible."""
-        # Chat models end a turn with a token of their own, besides the tokenizer's end token.
-        ends = self.model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
-        plain = {"num_beams": 1, "eos_token_id": ends or None}
+        plain = {"num_beams": 1, "eos_token_id": self._ends() or None}
         return GenerationConfig(
             **{**plain, **how.stated},
             do_sample=False,  # `how` draws, with random numbers of its own
             max_new_tokens=max_new_tokens,
             pad_token_id=self._pad_id(),
         )
+
+    def _room(self) -> float:
+        """The tokens that the model takes in total."""
+        return getattr(self.model.config, "max_position_embeddings", None) or math.inf
+
+    def _ends(self) -> list[int]:
+        """The tokens that end an output. Chat models have one of their own that ends a turn."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
 
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
@@ -299,7 +350,8 @@ def rehearse(
     longest = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
     tried = {e.id: e for e in (longest, examples[0], examples[-1])}
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in tried.values()]
-    evaluator.generate(rendered[:1], 2, progress, how)
+    prompt = evaluator.renderer.prompt(rendered[0])
+    evaluator.generate_all([(rendered[0], prompt)], 2, progress, how)
     for example in rendered if evaluator.ranks.is_first else ():
         for output in ((example.expected or "").strip(), ""):
             scorer(example, output)

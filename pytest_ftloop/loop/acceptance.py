@@ -26,6 +26,7 @@ from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.judging import judge_text, without_words
 from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
+from pytest_ftloop.loop.unquoted import holdout_unquoted
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -189,12 +190,14 @@ class Acceptance:
         if config.holdout is None or not accepted or opened or adapter is None:
             return None
         where = config.locate("data.holdout")
-        holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
+        with holdout_unquoted(config):
+            holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
         check_forms(config, self.cycle.inputs.train, holdout)
         with self.locked():
             try:
-                with without_words(self.cycle.inputs):
+                with holdout_unquoted(config), without_words(self.cycle.inputs):
                     results = self.cycle.backend.measure(best.settings, adapter, holdout)
+                    metrics = eval_metrics(results, {}, self._set_metrics(holdout))
             finally:
                 self.cycle.progress.done()
             return self.cycle.improvement_log.append_holdout_use(
@@ -204,7 +207,7 @@ class Acceptance:
                     fingerprint=best.fingerprint,
                     scoring=best.scoring,
                     data=data_facts(holdout),
-                    metrics=eval_metrics(results, {}, self._set_metrics(holdout)),
+                    metrics=metrics,
                     environment=best.environment,
                     examples=results,
                 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
-from pytest_ftloop.core.metrics import chooses_points, own_metrics
+from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report import hints
@@ -179,15 +179,7 @@ def _legend(result: LoopResult, width: int) -> list[str]:
     parts += ["~  evaluated again, not trained"] if result.evaluated else []
     parts += ["=  restored, not trained"] if result.restored else []
     parts += [f"+/-  {TERMS['difference']}", f"gap  {TERMS['gap']}"]
-    return [shorten("   ".join(parts), width), *_points_legend(result.metric, width)]
-
-
-def _points_legend(metric: str, width: int) -> list[str]:
-    """By what the figures' point is chosen, where the metric chooses the iteration alone."""
-    if metric == "eval_loss" or chooses_points(metric):
-        return []
-    text = f"{visible(metric)} chooses the iteration; the lowest eval_loss chooses its best point"
-    return paragraph(text, width, "   ", "   ")
+    return [shorten("   ".join(parts), width)]
 
 
 def _shown_of(chain: Sequence[Iteration], best: Iteration, most: int | None) -> Sequence[Iteration]:

@@ -26,6 +26,7 @@ from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
 from pytest_ftloop.train.task import Guard, Task
+from pytest_ftloop.train.tokenised import TokenisingOnce
 from pytest_ftloop.train.warm import start_of, warm
 from pytest_ftloop.train.wiring import renderer_of, wiring_of
 
@@ -145,7 +146,8 @@ def build_trainer(
     )
     with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
         warmed = warm(loan.model, lora, start, task.locate) if start else None
-        trainer = SFTTrainer(
+        trainer = TokenisingOnce(
+            tokenised=loan.tokenised,
             model=warmed or id_ or loan.model,
             args=args,
             train_dataset=_train_rows(task, args),

@@ -40,8 +40,8 @@ MIN_EVAL_POINTS = 4
 
 
 MOST_CANDIDATES = 8
-"""Evaluation points that are compared where the best one is chosen by a pass rate or score: each
-costs a copy of the adapter and a generation over the eval set. By default there are four."""
+"""Evaluation points that are compared where another metric than the eval loss chooses the best one:
+each costs a copy of the adapter and a generation over the eval set. By default there are four."""
 
 
 @dataclass(frozen=True)
