@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -208,16 +209,15 @@ class Part(Alone):
 @pytest.mark.usefixtures("quietly")
 def test_outputs_are_generated_once(base: Base) -> None:
     """Each of two ranks generates a share of the outputs; together they are those of one."""
-    import contextlib
-
     examples = data_set(rows(21, 2), "eval").examples
+    found: list[Mapping[str, str]] = []
     with base.lent() as loan:
-        found: list[Mapping[str, str]] = [
-            Evaluator(loan.model, loan.tokenizer, 4, contextlib.nullcontext, ranks=ranks).generate(
-                examples, 3, Silent()
+        for ranks in (Alone(), Part(0), Part(1)):
+            evaluator = Evaluator(
+                loan.model, loan.tokenizer, 4, contextlib.nullcontext, ranks=ranks
             )
-            for ranks in (Alone(), Part(0), Part(1))
-        ]
+            prompts = [(e, evaluator.renderer.prompt(e)) for e in examples]
+            found.append(evaluator.generate_all(prompts, 3, Silent()))
     whole, *parts = found
     assert sorted(whole) == sorted([*parts[0], *parts[1]])
     assert whole == {**parts[0], **parts[1]}
