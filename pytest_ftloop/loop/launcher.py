@@ -34,8 +34,7 @@ GRACE_S = 10
 KILLED_RANK = re.compile(
     r"rank\s*:\s*(\d+) \(local_rank: \d+\)\s*\n\s*exitcode\s*:\s*-(\d+)", re.MULTILINE
 )
-"""How torchrun, and accelerate by it, tells of a process that was killed: the first one is first.
-"""
+"""How torchrun, and accelerate by it, tells of a process that was killed."""
 
 
 RAISED = re.compile(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b")
@@ -122,16 +121,21 @@ def environment_of(count: int, environ: Mapping[str, str] = os.environ) -> dict[
 
 def how_it_ended(code: int, said: str) -> str:
     """In words how processes ended that left neither a run nor a mistake."""
-    if killed := KILLED_RANK.search(said):
-        rank, number = killed.groups()
-        name = f"signal {number}"
-        with suppress(ValueError):
-            name = signal.Signals(int(number)).name
-        memory = ": out of memory?" if name == "SIGKILL" else ""
-        return f"process {rank} was killed by {name}{memory}"
+    # Those that the launcher ended afterwards, by SIGTERM, are told of as well.
+    killed = [found for found in KILLED_RANK.findall(said) if int(found[1]) != signal.SIGTERM]
+    if killed:
+        rank, number = killed[0]
+        return f"process {rank} was killed by {_signal(int(number))}"
+    if code < 0:
+        return f"the launcher was killed by {_signal(-code)}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [
-        line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b", line)
-    ]
+    errors = [line for line in lines if RAISED.match(line)]
     last = next(iter(errors), lines[-1] if lines else "")
-    return f"the launcher ended with exit code {code}{f': {last}' if last else ''}"
+    return f"the launcher ended with exit code {code}{f': {last:.200}' if last else ''}"
+
+
+def _signal(number: int) -> str:
+    name = f"signal {number}"
+    with suppress(ValueError):
+        name = signal.Signals(number).name
+    return f"{name}: out of memory?" if name == "SIGKILL" else name
