@@ -106,7 +106,7 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
 
 def _gates(config: LoopConfig) -> tuple[str, ...]:
     """The names of all gates in a loop file."""
-    return tuple(gate.name for gate in (*config.gates, *config.regressions, *config.forgetting))
+    return (*(gate.name for gate in config.gates), *(rule.name for rule in config.comparisons))
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:
