@@ -24,8 +24,9 @@ from pytest_ftloop.core.printable import escaped
 from pytest_ftloop.report.html.examples import columns
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, shown
 from pytest_ftloop.report.html.noise import Spread, spreads
+from pytest_ftloop.report.html.overview import overview_view
 from pytest_ftloop.report.html.views import loop_view
-from pytest_ftloop.report.phrases import format_changes
+from pytest_ftloop.report.phrases import TERMS, format_changes
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,6 +45,8 @@ def render(loops: Sequence[LoopReport], version: str = "") -> str:
     script, plotly = _asset("page.js"), _plotly()
     return _template().render(
         loops=[loop_view(loop, index) for index, loop in enumerate(loops)],
+        overview=overview_view(loops) if len(loops) > 1 else None,
+        terms=TERMS,
         data=[Markup(to_script_json(loop_data(loop))) for loop in loops],
         style=Markup(_asset("page.css")),
         script=Markup(script),
@@ -113,6 +116,8 @@ def _curves(report: LoopReport, it: Shown) -> dict[str, Any]:
         "change": format_changes(iteration, report.iterations),
         "best": it.is_best,
         "baseline": it.is_baseline,
+        "untrained": iteration.is_untrained,
+        "outside": it.is_outside,
         "sameEvalSet": it.same_eval_set,
         "train": [[step.step for step in iteration.steps], [s.loss for s in iteration.steps]],
         "eval": [[p.step for p in iteration.evals], [p.eval_loss for p in iteration.evals]],
