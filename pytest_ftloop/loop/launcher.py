@@ -28,6 +28,9 @@ _UNDER_PARENT = (
 )
 """Becomes the launcher, which then ends with this process however that ends (Linux)."""
 
+LAST_BYTES = 65_536
+"""Of what was printed, the bytes in which the reason for an end is looked for."""
+
 GRACE_S = 10
 """Seconds that a launcher has to end its processes, before it is killed itself."""
 
@@ -91,8 +94,10 @@ class Launched:
         return self._process.poll()
 
     def said(self) -> str:
-        """What it and its processes printed."""
-        return self.output.read_text(encoding="utf-8", errors="replace")
+        """What it and its processes printed last."""
+        with self.output.open("rb") as file:
+            file.seek(max(0, self.output.stat().st_size - LAST_BYTES))
+            return file.read(LAST_BYTES).decode(errors="replace")
 
     def close(self) -> None:
         """End it and its processes, and wait until they are gone."""
