@@ -29,8 +29,8 @@ from pytest_ftloop import Options, read_loop_file  # noqa: E402
 from pytest_ftloop.loop.replay import gated, replay  # noqa: E402
 from pytest_ftloop.report.html.gather import write_page, write_report  # noqa: E402
 from pytest_ftloop.report.markdown import markdown_table  # noqa: E402
+from tests.report.chromium import find_chromium  # noqa: E402
 from tests.report.fakes_html import big_report  # noqa: E402
-from tests.report.test_html_browser import find_chromium  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
