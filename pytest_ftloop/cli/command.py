@@ -50,12 +50,21 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
-def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
-    """Yield the exit code of each item. An error in one does not stop the others."""
+def each(
+    items: Iterable[Item],
+    do: Callable[[Item], int],
+    failed: Callable[[Item, FtloopError], object] | None = None,
+) -> Iterator[int]:
+    """Yield the exit code of each item. An error in one does not stop the others.
+
+    It is printed, and `failed` is called with it.
+    """
     for item in items:
         try:
             yield do(item)
         except FtloopError as error:
+            if failed is not None:
+                failed(item, error)
             yield report(error)
 
 

@@ -66,6 +66,7 @@ from pytest_ftloop.core.errors import (
     system_errors_told,
 )
 from pytest_ftloop.core.metrics import is_score, split_name
+from pytest_ftloop.core.ranks import with_processes
 from pytest_ftloop.core.records import LOOP_NAME, MOST_BYTES_OF_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
@@ -329,7 +330,7 @@ def checked(
             tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(*settings),
+        settings=with_processes(Settings(*settings), parsed.loop.processes),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),
@@ -531,7 +532,8 @@ class Columns:
     Without `id`, ids come from a column of that name if there is one, else from the content. `keep`
     are named in the loop file; `read` are those that the user's scorer reads by its source, None
     for any. `answers` holds the acceptable answers besides the expected text. `template` and
-    `tools` are the arguments of the chat template for all rows that lack their own.
+    `tools` are the arguments of the chat template for all rows that lack their own. Rows of
+    `another_task`, a guard's, need not have the columns.
     """
 
     id: str | None = None
@@ -540,5 +542,6 @@ class Columns:
     keep: tuple[str, ...] = ()
     answers: str | None = None
     read: frozenset[str] | None = frozenset()
+    another_task: bool = False
     template: Mapping[str, Any] = field(default_factory=dict, hash=False)
     tools: list[dict[str, Any]] | None = field(default=None, hash=False)

@@ -112,14 +112,6 @@ def is_score(name: str) -> bool:
     return split_name(name)[0].partition(".")[0] == SCORE
 
 
-def chooses_points(name: str) -> bool:
-    """Whether the best evaluation point of a run is chosen by a metric; else by the eval loss.
-
-    A pass rate and scores are means over examples, whose results are at hand at each point.
-    """
-    return name == "pass_rate" or is_score(name)
-
-
 def figure_of(metrics: Mapping[str, float], name: str) -> float:
     """A metric's figure among those of a record; NaN if it has none.
 

@@ -74,7 +74,7 @@ def data_set(
         at = place or Location(f"{source}, row {number}")
         example = _example(row, at, columns)
         found |= dict.fromkeys(map(str, row))
-        if example.id in seen and (mixed or (columns.id is None and row.get("id") is None)):
+        if example.id in seen and (mixed or example.id == example.content):
             # The id is the content's hash, or another source's: the second gets a suffix.
             copies[example.id] += 1
             example = replace(example, id=f"{example.id}-{copies[example.id] + 1}")
@@ -140,13 +140,10 @@ def split_off(train: DataSet, fraction: float, seed: int) -> tuple[DataSet, Data
 def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Example:
     kept = trl_row(row, where, columns)
     choices = _choices(row.get("choices"), where)
-    for_scorers = {name: row[name] for name in columns.keep if name in row}
-    said = hashed(kept) | ({"choices": choices} if choices else {})
-    said |= {"kept": for_scorers} if for_scorers else {}
     id_, tags = _id(row, where, columns), _tags(row, where, columns)
     answers, read = _answers(row, where, columns), _read(row, kept, columns)
     try:
-        content = content_of(said)
+        content = content_of(hashed(kept))
         "".join((id_ or "", *tags)).encode()
     except UnicodeEncodeError as error:
         raise _half_a_character(error, where) from None
@@ -161,30 +158,36 @@ def _example(row: Mapping[str, Any], where: Location, columns: Columns) -> Examp
         choices=choices,
         where=where,
         text_column=columns.text,
-        kept={**read, **for_scorers},
+        kept=read,
         answers=answers,
-        scored_by=_scored_by(answers, read, where),
+        scored_by=_scored_by(answers, read, choices, where),
     )
 
 
 def _read(row: _Values, kept: _Values, columns: Columns) -> dict[str, Any]:
-    """The columns that only the user's scorer reads: not those that have an own place."""
-    others: set[str | None] = {*kept, *columns.keep, "id", "tags", "choices"}
+    """The columns that only the user's scorer reads: not those that have an own place.
+
+    Those of `data.keep` are stated, whatever place they have.
+    """
+    others: set[str | None] = {*kept, "id", "tags", "choices"}
     if columns.read is None:
         others |= {columns.id, "conversations"}
     return {
         name: value
         for name, value in row.items()
-        if name not in others and (columns.read is None or name in columns.read)
+        if name in columns.keep
+        or (name not in others and (columns.read is None or name in columns.read))
     }
 
 
-def _scored_by(answers: Sequence[str], read: _Values, where: Location) -> str:
+def _scored_by(
+    answers: Sequence[str], read: _Values, choices: Sequence[str], where: Location
+) -> str:
     """A hash of what only the scoring of an example reads; empty if that is nothing."""
-    if not answers and not read:
+    if not answers and not read and not choices:
         return ""
     try:
-        bytes_ = _plain_json([answers, read]).encode()
+        bytes_ = _plain_json([answers, read, *([choices] if choices else [])]).encode()
     except UnicodeEncodeError as error:
         raise _half_a_character(error, where) from None
     return hashlib.sha256(bytes_).hexdigest()[:8]
@@ -228,8 +231,9 @@ def _half_a_character(error: UnicodeEncodeError, where: Location) -> DataError:
 
 def _check_kept(examples: Sequence[Example], role: str, columns: Columns) -> None:
     """Raise `DataError` for a stated column that no row has: a scorer would miss it."""
-    is_guard = role.startswith("guard ")  # whose rows may have one answer each
-    if columns.answers and not is_guard and not any(example.answers for example in examples):
+    if columns.another_task:
+        return
+    if columns.answers and not any(example.answers for example in examples):
         raise DataError(
             f"the column {columns.answers!r} of data.answers is in no {role} row, or always empty",
             where=examples[0].where,
@@ -245,7 +249,9 @@ def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None
     """The stated id; None if the id is to be the content's hash."""
     name = columns.id or "id"
     value = row.get(name)
-    if value is None and columns.id is None:
+    if columns.another_task and value is None:
+        value = row.get("id")
+    if value is None and (columns.id is None or columns.another_task):
         return None
     if value in (None, ""):
         raise DataError(
@@ -259,7 +265,7 @@ def _id(row: Mapping[str, Any], where: Location, columns: Columns) -> str | None
 def _tags(row: Mapping[str, Any], where: Location, columns: Columns) -> tuple[str, ...]:
     tags: dict[str, None] = {}
     for column in columns.tags:
-        if column not in row and column != "tags":
+        if column not in row and column != "tags" and not columns.another_task:
             raise DataError(
                 f"the tag column {column!r} is missing",
                 where=where,

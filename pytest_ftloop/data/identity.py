@@ -29,11 +29,10 @@ from pytest_ftloop.core.records import measured_content
 from pytest_ftloop.core.set_metrics import KEY
 from pytest_ftloop.core.sources import function_source, hook_source
 from pytest_ftloop.core.untrained import tokenising
-from pytest_ftloop.data.forms import content_of, hashed
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.sections import TokenizerSection
-    from pytest_ftloop.core.records import DataSet, Example, Settings
+    from pytest_ftloop.core.records import DataSet, Settings
 
 
 FORMAT = 1
@@ -146,14 +145,7 @@ _ROWS = "\0rows"
 
 def rows_for_model(train: DataSet) -> str:
     """What the model sees of the train rows, in order, as JSON of their hashes."""
-    return _text_of([content_for_model(example) for example in train.examples])
-
-
-def content_for_model(example: Example) -> str:
-    """The content hash of what the model sees of a row, without what only scorers read."""
-    if not example.kept and not example.choices:
-        return measured_content(example.content)
-    return content_of(hashed(example.row))
+    return _text_of([measured_content(example.content) for example in train.examples])
 
 
 def model_identity(model: Any, folder: Path, tokenizer: Any = None) -> str:

@@ -73,8 +73,9 @@ class Case:
 class JudgeScorer:
     """The scorer `judge`. `known` are the answers so far; new ones are handed to `keep` at once.
 
-    It is not frozen: what it learns is what it is for. Without `keeps_words` (the holdout, whose
-    texts must stay secret) only the grades of answers are kept.
+    `waiting` are those that an earlier run could not keep: they count as new, and are not asked
+    for. It is not frozen: what it learns is what it is for. Without `keeps_words` (the holdout,
+    whose texts must stay secret) only the grades of answers are kept.
     """
 
     judge: Judge
@@ -82,6 +83,7 @@ class JudgeScorer:
     where: Location | None = None
     known: dict[str, Answer] = field(default_factory=dict)
     keep: Callable[[Sequence[Answer]], None] = lambda _answers: None
+    waiting: Callable[[], Iterable[Answer]] = lambda: ()
     progress: Progress = field(default_factory=Silent)
     keeps_words: bool = True
 
@@ -120,12 +122,20 @@ class JudgeScorer:
         Raises `ScoringError` for an answer without a grade, `EndpointError`, and `ConfigError` if
         the stated key is not in the environment.
         """
-        # Imported where something is asked: a replay does not pay for it.
-        from concurrent.futures import ThreadPoolExecutor, as_completed
-
         unknown = {key: case for case in cases if (key := self.key(case)) not in self.known}
         if not unknown:
             return
+        low, high = self.judge.scale
+        waiting = (answer for answer in self.waiting() if low <= answer.grade <= high)
+        if new := [answer for answer in waiting if unknown.pop(answer.key, None)]:
+            self._learn(new)
+        if unknown:
+            self._ask(unknown)
+
+    def _ask(self, unknown: Mapping[str, Case]) -> None:
+        # Imported where something is asked: a replay does not pay for it.
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         endpoint = self._endpoint()
         new: list[Answer] = []
         with ThreadPoolExecutor(self.judge.concurrency) as pool:
@@ -142,10 +152,13 @@ class JudgeScorer:
                 new += [answer for answer in finished if answer.key not in done]
                 raise
             finally:
-                new.sort(key=lambda answer: answer.key)
-                self.known.update((answer.key, answer) for answer in new)
                 if new:
-                    self.keep(new)
+                    self._learn(new)
+
+    def _learn(self, new: list[Answer]) -> None:
+        new.sort(key=lambda answer: answer.key)
+        self.known.update((answer.key, answer) for answer in new)
+        self.keep(new)
 
     def _endpoint(self) -> Endpoint:
         from pytest_ftloop.core.endpoint import KEY, Endpoint

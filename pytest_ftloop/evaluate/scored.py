@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -155,7 +156,7 @@ def _score(value: object, name: object = None) -> float:
     """A score as a plain number. Raises ValueError for anything but a number from 0 to 1."""
     if (passed := _as_bool(value)) is not None:
         return 1.0 if passed else 0.0
-    number = float(value) if isinstance(value, Real) else math.nan
+    number = float(value) if isinstance(value, Real | Decimal) else math.nan
     if not -ROUNDING <= number <= 1 + ROUNDING:
         wanted = WANTED if name is None else f"a number from 0 to 1 as {name!r}"
         raise ValueError(f"wanted {wanted}, found {short(value)} ({type(value).__name__})")

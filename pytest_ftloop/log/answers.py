@@ -2,6 +2,8 @@
 
 As of every file of a log, the name holds a hash of the content, and none is changed: branches that
 ask the judge add files, and merge without a conflict.
+
+Answers that the log can't take, such as on a full disk, wait in the cache for the next run.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
+from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.core.files import write_atomically
-from pytest_ftloop.log.files import Files, damaged, unwritable
+from pytest_ftloop.log.files import Files, FolderFiles, damaged, unwritable
 
 _NAME = re.compile(r"judge/([0-9a-f]{16})\.jsonl")
 
@@ -90,6 +94,34 @@ def write_answers(folder: Path, answers: Sequence[dict[str, Any]]) -> Path:
     except OSError as error:
         raise unwritable(folder, error) from None
     return path
+
+
+def keep_waiting(folder: Path, answers: Sequence[dict[str, Any]]) -> Path:
+    """Write answers for a log's folder to the cache. Raises `LogError` if it takes them neither."""
+    return write_answers(_waiting_place(folder), answers)
+
+
+def waiting_answers(folder: Path) -> list[dict[str, Any]]:
+    """The answers that wait for a log's folder. What is damaged there is asked for again."""
+    with suppress(LogError, OSError):
+        return read_answers(FolderFiles(_waiting_place(folder)))
+    return []
+
+
+def forget_waiting(folder: Path, keys: Collection[str]) -> None:
+    """Remove the waiting files whose answers, by their keys, are all in the log by now."""
+    place = _waiting_place(folder)
+    for file in answer_files(place):
+        with suppress(LogError, OSError):
+            text = read_bytes(file, MOST_BYTES).decode()
+            lines = enumerate(text.splitlines(), start=1)
+            if all(_answer(line, file.name, number)["key"] in keys for number, line in lines):
+                file.unlink()
+
+
+def _waiting_place(folder: Path) -> Path:
+    name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / "waiting" / name[:32]
 
 
 def _tag(text: str) -> str:

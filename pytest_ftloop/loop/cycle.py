@@ -41,6 +41,7 @@ from pytest_ftloop.loop.inputs import Inputs, data_of, model_facts
 from pytest_ftloop.loop.judging import judge_facts, judge_findings, recall
 from pytest_ftloop.loop.planner import PENDING, Plan, Planner
 from pytest_ftloop.loop.trained import keep_trained
+from pytest_ftloop.loop.tried import try_scorers
 from pytest_ftloop.loop.untrained import BaseKeeper
 from pytest_ftloop.train.early_end import Pace
 
@@ -154,7 +155,8 @@ def train(cycle: Cycle, current: Turn) -> Run:
     chain, plan = current.chain, current.plan
     weights = cycle.inputs.weights(plan.settings)
     base = cycle.base_keeper.known(plan.settings)
-    cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
+    which = f"iteration {len(chain) + 1}/{cycle.planner.limit(chain)}"
+    cycle.progress.iteration(cycle.config.name, which)
     with _logged_unscored(cycle, current) as keep:
         try:
             run = cycle.backend.train(
@@ -182,7 +184,8 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
     with _logged_unscored(cycle, current) as keep:
         base = _base_eval_loss(cycle, current, known)
         run = cycle.again.evaluate(known, current.plan.settings, base)
-        keep(run)
+        if not known.is_complete:  # else a failing scorer loses nothing
+            keep(run)
         run = cycle.again.scored(run)
     source = known.source
     before = (
@@ -336,7 +339,7 @@ def point_metric(cycle: Cycle, chain: Sequence[Iteration]) -> str:
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check data and scorer before anything is trained; report the findings, and return them."""
-    cycle.inputs.try_scorer(cycle.config)
+    try_scorers(cycle.config, cycle.inputs)
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)

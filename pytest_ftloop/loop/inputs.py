@@ -8,17 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.arguments import old_names
-from pytest_ftloop.config.gates import Gate, Regression, check_scores, metrics_of
 from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
-from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation, scores_of
+from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
 from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in
 from pytest_ftloop.core.errors import DataError
-from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
-from pytest_ftloop.core.sampled import SCORE
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
 from pytest_ftloop.data.forms import is_of_messages
@@ -140,22 +137,6 @@ class Inputs:
             **more,
         )
 
-    def try_scorer(self, config: LoopConfig) -> None:
-        """Score a perfect answer to the first row, before anything is loaded or trained.
-
-        Raises `ConfigError` for a gate on a score that the user's scorer does not give.
-        """
-        if self.scorer is None or scores_of(config.scoring) is not None:
-            return
-        gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
-        asked = {metric for gate in gates for metric in metrics_of(gate)}
-        if not any(map(is_score, {*asked, config.loop.metric or ""})):
-            return
-        first = self.eval.examples[0]
-        scored = self.scorer(first, (first.expected or "").strip())
-        given = scored.scores or {SCORE: 1.0}  # a yes may be a number for another row
-        check_scores(gates, config.loop.metric, given, config.scoring, config.locate)
-
     def with_logged_model(self, config: LoopConfig, logged: Sequence[Iteration]) -> Self:
         """These inputs with the logged identity of a model folder that is not on this machine.
 
@@ -229,6 +210,7 @@ class Inputs:
             locate=config.locate,
             guards=self.guards,
             start=self.start,
+            set_metrics=self.set_metrics,
         )
 
     def own_settings(self, config: LoopConfig) -> Settings:
@@ -254,7 +236,7 @@ def _guard(
     """
     where = config.locate(f"data.guards.{stated.name}")
     role = f"guard {stated.name}"
-    columns = config.columns
+    columns = replace(config.columns, another_task=True)
     if stated.scoring is not None:
         columns = replace(columns, read=columns_read(stated.scoring, config.folder))
     rows = data.load(stated.source, role, config.folder, columns, where)

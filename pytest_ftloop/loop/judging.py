@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_ftloop.core.errors import LogError, shown_path
 from pytest_ftloop.core.records import Finding
 from pytest_ftloop.data.sources import read_rows
+from pytest_ftloop.diagnose.naming import plural
 from pytest_ftloop.evaluate.agreement import Agreement, agreement, graded_rows
 from pytest_ftloop.evaluate.judge import Answer, JudgeScorer
-from pytest_ftloop.log.answers import read_answers, write_answers
+from pytest_ftloop.log.answers import (
+    forget_waiting,
+    keep_waiting,
+    read_answers,
+    waiting_answers,
+    write_answers,
+)
 from pytest_ftloop.log.files import FolderFiles
 
 if TYPE_CHECKING:
@@ -29,15 +38,13 @@ def recall(inputs: Inputs, log: ImprovementLog, progress: Progress) -> None:
     scorers = [scorer for scorer in _scorers(inputs) if isinstance(scorer, JudgeScorer)]
     if not scorers:
         return
-    answers = [
-        Answer(said["key"], said["grade"], said["text"])
-        for said in read_answers(FolderFiles(log.folder))
-    ]
+    answers = [_answer_of(said) for said in read_answers(FolderFiles(log.folder))]
     for scorer in scorers:
         low, high = scorer.judge.scale
         # A grade that the judge can't have given is not believed, but asked for.
         scorer.known.update((said.key, said) for said in answers if low <= said.grade <= high)
-        scorer.keep = lambda new: _keep(log, new)
+        scorer.keep = partial(_keep, log, scorer)
+        scorer.waiting = partial(_waiting, log)
         scorer.progress = progress
 
 
@@ -46,8 +53,29 @@ def _scorers(inputs: Inputs) -> list[Any]:
     return [inputs.scorer, *(guard.scorer for guard in inputs.guards)]
 
 
-def _keep(log: ImprovementLog, new: Any) -> None:
-    write_answers(log.folder, [asdict(answer) for answer in new])
+def _keep(log: ImprovementLog, scorer: JudgeScorer, new: Sequence[Answer]) -> None:
+    """Write new answers to the log. Where it can't be written they are kept for the next run."""
+    answers = [asdict(answer) for answer in new]
+    try:
+        write_answers(log.folder, answers)
+    except LogError as error:
+        paid = plural(len(answers), "answer")
+        try:
+            kept = keep_waiting(log.folder, answers)
+        except LogError:
+            error.add(f"; {paid} of the judge could not be kept and will be asked for again")
+        else:
+            error.add(f"; {paid} of the judge kept for the next run in {shown_path(kept)}")
+        raise
+    forget_waiting(log.folder, scorer.known.keys())
+
+
+def _waiting(log: ImprovementLog) -> Iterator[Answer]:
+    return (_answer_of(said) for said in waiting_answers(log.folder))
+
+
+def _answer_of(said: Mapping[str, Any]) -> Answer:
+    return Answer(said["key"], said["grade"], said["text"])
 
 
 def agreement_of(config: LoopConfig, inputs: Inputs) -> Agreement | None:

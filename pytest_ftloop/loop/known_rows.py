@@ -17,7 +17,6 @@ from pytest_ftloop.core.records import (
     measured_content,
 )
 from pytest_ftloop.core.set_metrics import ONLY_READ
-from pytest_ftloop.data.identity import content_for_model
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output
 from pytest_ftloop.evaluate.scorers import score_by_loss
 from pytest_ftloop.log.writing import rounded
@@ -176,7 +175,8 @@ def known_rows(of: Measurable, sources: Sequence[Source]) -> KnownRows:
     usable = [source for source in sources if _is_answered(of, source)]
     limit = max((_limit(of, source) for source in usable), default=0)
     alike = [source for source in usable if _limit(of, source) == limit]
-    answers = _by_example(of, (row for source in alike for row in source.rows[of.role]))
+    rows = (row for source in alike for row in source.rows[of.role])
+    answers = _by_example(of, rows, exactly=of.is_by_choice)
     unanswered = tuple(e for e in of.examples if e.content not in answers)
     missing = Missing(
         losses=tuple(e for e in of.examples if e.content not in losses),
@@ -186,20 +186,21 @@ def known_rows(of: Measurable, sources: Sequence[Source]) -> KnownRows:
     return KnownRows(losses, answers, missing)
 
 
-def _by_example(of: Measurable, rows: Iterable[ExampleResult]) -> Rows:
+def _by_example(of: Measurable, rows: Iterable[ExampleResult], *, exactly: bool = False) -> Rows:
     """The first row of each example, by the example's content.
 
     What only scorers read does not count: the row has the same loss and output with it, without it
-    and after a change of it.
+    and after a change of it. `exactly`: it counts, as a row's own candidates do for its choice.
     """
     by_content: dict[str, ExampleResult] = {}
     for row in rows:
         by_content.setdefault(row.content, row)
-        by_content.setdefault(measured_content(row.content), row)
+        if not exactly:
+            by_content.setdefault(measured_content(row.content), row)
     found: dict[str, ExampleResult] = {}
     for example in of.examples:
         whole = example.content
-        names = (whole, measured_content(whole), content_for_model(example))
+        names = (whole,) if exactly else (whole, measured_content(whole))
         if known := next((name for name in names if name in by_content), None):
             found[whole] = by_content[known]
     return found

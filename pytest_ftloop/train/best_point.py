@@ -1,4 +1,6 @@
-"""TORCH: choose the best evaluation point of a run by its pass rate or a score.
+"""TORCH: choose the best evaluation point of a run by what its outputs give.
+
+That is the pass rate, a score, or a metric of the whole set.
 
 It is done after the training, which is the same to the bit whatever its points are chosen by. Each
 point costs a generation over the eval set, so that at most `recorder.MOST_CANDIDATES` are compared.
@@ -10,21 +12,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.core.metrics import (
-    chooses_points,
-    figure_of,
-    mean_scores,
-    pass_rate,
-    token_mean_loss,
-)
+from pytest_ftloop.core.metrics import eval_metrics, figure_of, token_mean_loss
 from pytest_ftloop.evaluate.evaluator import Choices, Evaluator
 from pytest_ftloop.train.measured import scored_eval
-from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
+from pytest_ftloop.train.recorder import Candidate, Recorder
+from pytest_ftloop.train.weights import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_ftloop.core.records import ExampleResult
+    from pytest_ftloop.core.set_metrics import SetMetric
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,14 @@ def best_point(
     task, metric = recorder.task, recorder.metric
     lowest = BestPoint(recorder.best_step, recorder.best, examples)
     others = {s: c for s, c in recorder.candidates.items() if s != recorder.best_step}
-    if not others or not recorder.best_step or not chooses_points(metric):
+    if not others or not recorder.best_step or metric == "eval_loss":
         return lowest
     found = {recorder.best_step: examples}
     for number, (step, candidate) in enumerate(others.items(), start=1):
         recorder.progress.working("scoring the evaluation points", number, len(others))
         load_weights(model, candidate.weights)
         found[step] = scored_eval(evaluator, candidate.results, task, choices, recorder.progress)
-    figures = {step: figure(rows, metric) for step, rows in found.items()}
+    figures = {step: figure(rows, metric, task.set_metrics) for step, rows in found.items()}
     losses = {step: token_mean_loss(rows) for step, rows in found.items()}
     best = min(found, key=lambda step: (-figures[step], losses[step], step))
     chosen = others.get(best) or Candidate(0.0, recorder.best, recorder.best_weights)
@@ -70,8 +68,9 @@ def best_point(
     return BestPoint(best, chosen.results, found[best], tuple(sorted(figures.items())))
 
 
-def figure(rows: Sequence[ExampleResult], metric: str) -> float:
-    """The pass rate or score of scored results; minus infinity where it is missing."""
-    figures = {"pass_rate": pass_rate(rows), **mean_scores(rows)}
-    value = figure_of(figures, metric)
+def figure(
+    rows: Sequence[ExampleResult], metric: str, set_metrics: Mapping[str, SetMetric]
+) -> float:
+    """A metric of scored results, as the log would have it; minus infinity where it is missing."""
+    value = figure_of(eval_metrics(rows, {}, set_metrics), metric)
     return value if math.isfinite(value) else -math.inf

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import Locate
 from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.records import DataSet, Example, ExampleResult, Finding
+from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.evaluate.scored import Scorer
 
 
@@ -90,7 +91,8 @@ class Task:
     `train_sample` are the train examples whose loss is measured again in eval mode. `candidates`
     are the texts that the `choice` scorer chooses among, unless an example has its own. `found` is
     called with the findings on a run's rows before its first step. `guards` are measured beside
-    the eval set. `start` is the adapter to go on from, None to start afresh.
+    the eval set. `start` is the adapter to go on from, None to start afresh. `set_metrics` are the
+    metrics of the whole eval set, one of which may choose the best point.
     """
 
     train: DataSet
@@ -103,6 +105,7 @@ class Task:
     found: Callable[[Sequence[Finding]], None] = lambda _: None
     guards: tuple[Guard, ...] = ()
     start: Start | None = None
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
 
     @property
     def guarded(self) -> tuple[Example, ...]:

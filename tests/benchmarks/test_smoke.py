@@ -49,7 +49,7 @@ def test_benchmark_that_trains_starts(script: str) -> None:
 
 def test_gate_is_simulated() -> None:
     """Ten trials per cell hold the bounds, which allow for their own error."""
-    assert "All 184 bounds hold" in benchmark("gate.py", "--trials", "10")
+    assert "All 194 bounds hold" in benchmark("gate.py", "--trials", "10")
 
 
 def test_long_log_is_judged() -> None:

@@ -53,6 +53,36 @@ def test_a_column_of_answers_that_no_row_has() -> None:
         one(answers="answers")
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"tags": ("kind",)},
+        {"id": "key"},
+        {"keep": ("level",)},
+        {"answers": "answers"},
+        {"id": "key", "tags": ("kind", "tags"), "keep": ("level",), "answers": "answers"},
+    ],
+    ids=lambda columns: " ".join(columns),
+)
+def test_a_guard_need_not_have_the_columns(columns: dict[str, Any]) -> None:
+    """Its rows are of another task: without ids of their own they are named by their content."""
+    plain = [{"prompt": "p", "completion": "c"}, {"prompt": "p", "completion": "c"}, ROW]
+    guard = rows_of(plain, role="guard", another_task=True, **columns).examples
+    assert [plain_id := guard[0].content, f"{plain_id}-2", "a"] == [e.id for e in guard]
+    assert {((), ())} == {(e.tags, e.answers) for e in guard}
+    with pytest.raises(DataError):
+        rows_of(plain, role="eval", **columns)
+
+
+def test_a_guards_columns_count_where_it_has_them() -> None:
+    """Ids, tags and answers are read as those of any row."""
+    row = {"key": "k", "kind": "x", "level": 3, "answers": ["d"], "prompt": "p", "completion": "c"}
+    columns = {"id": "key", "tags": ("kind",), "keep": ("level",), "answers": "answers"}
+    (example,) = rows_of([row], role="guard", another_task=True, **columns).examples
+    assert ("k", ("x",), ("d",)) == (example.id, example.tags, example.answers)
+    assert {"level": 3} == example.kept
+
+
 def test_a_column_that_the_scorer_reads() -> None:
     """A change of it makes another example, but not in training; of other columns it does not."""
     rows = [{**ROW, "level": level, "note": note} for level in (1, 2) for note in "xy"]
@@ -63,6 +93,30 @@ def test_a_column_that_the_scorer_reads() -> None:
     assert 1 == len({one(row=row).content for row in rows})
     assert 1 == len({one("train", row, read=None).content for row in rows})
     assert 1 == len({measured_content(e.content) for e in read})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "other", "stated"),
+    [
+        ("answers", ["d"], ["e"], {"answers": "answers"}),
+        ("level", 1, 2, {"read": frozenset({"level"})}),
+        ("level", 1, 2, {"keep": ("level",)}),
+        ("tags", ["x"], ["y"], {"keep": ("tags",)}),
+        ("choices", ["c", "d"], ["c", "e"], {}),
+    ],
+    ids=["answers", "read", "keep", "keep an own place", "choices"],
+)
+def test_what_scores_a_row_is_apart_from_what_the_model_sees(
+    column: str, value: Any, other: Any, stated: dict[str, Any]
+) -> None:
+    """Each such column makes an eval example another one, with the loss of the same text."""
+    bare = {k: v for k, v in stated.items() if k not in {"answers", "keep"}}
+    plain = one(**bare)
+    first, second = (one(row={**ROW, column: each}, **stated) for each in (value, other))
+    assert 3 == len({plain.content, first.content, second.content})
+    assert 1 == len({measured_content(e.content) for e in (plain, first, second)})
+    trained = [one("train", {**ROW, column: each}, **stated) for each in (value, other)]
+    assert {plain.content} == {e.content for e in trained}
 
 
 def test_columns_with_a_place_of_their_own() -> None:

@@ -355,6 +355,49 @@ def test_another_scorer_takes_the_place_of_what_failed(tmp_path: Path) -> None:
     assert ([], [best.id]) == (backend.asked, [i.id for i in log_of(tmp_path).read()])
 
 
+def test_a_scorer_that_fails_on_known_outputs_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    """Where nothing has to be measured there is nothing to lose, and so nothing to write."""
+    run(tmp_path, Adapters(), eval=ROWS)
+    before = {path: path.read_bytes() for path in log_files(tmp_path)}
+    with pytest.raises(ScoringError, match="no such unit") as told:
+        run(tmp_path, Adapters(), hook=raises_on("r57"), eval=ROWS, scoring="hook")
+    assert "unscored" not in told.value.cure
+    assert before == {path: path.read_bytes() for path in log_files(tmp_path)}
+
+
+def log_files(folder: Path) -> list[Path]:
+    return [p for p in (folder / "improvement_log").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("None", "found None"),
+        ("1 / 0", "division by zero"),
+        ("{'a': 1.0}", "wanted the scores score.b for each example, found score.a"),
+    ],
+)
+@pytest.mark.parametrize("role", ["eval", "guard"])
+def test_a_users_scorer_is_tried_before_anything_is_trained(
+    tmp_path: Path, role: str, last: str, message: str
+) -> None:
+    """On the longest, the first and the last row, of the eval set and of each guard."""
+    name = tmp_path.name.replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(
+        "def f(output, example):\n"
+        f"    return {last} if example['id'] in ('e5', 'g13') else {{'b': 1.0}}\n"
+    )
+    own = {"scorer": f"{name}:f"}
+    loop: dict[str, Any] = {"scoring": own}
+    if role == "guard":
+        loop = {"data": guarded(tmp_path, GUARD)}
+        loop["data"]["guards"] = {"general": {"source": "guard.jsonl", "scoring": own}}
+    backend = Adapters()
+    with pytest.raises(ScoringError, match=message):
+        run(tmp_path, backend, **loop)
+    assert ([], []) == (backend.asked, log_files(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("when", "asked"), [("generating", ["measure"]), ("scoring", [])], ids=["generating", "scoring"]
 )
@@ -554,6 +597,29 @@ def test_a_guard_chooses_among_its_own_answers(
     guard = Measurable("guard.g", "g", examples, scoring, None, identity)
     known = known_rows(guard, [Source({"guard.g": rows}, {"guard.g": identity})])
     assert missing == len(known.missing.answers)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "scorer", "missing"),
+    [
+        ("+one", "+other", "choice", 1),
+        ("", "+one", "choice", 1),
+        ("+one", "+one", "choice", 0),
+        ("+one", "+other", "exact", 0),
+        ("", "+one", "exact", 0),
+    ],
+)
+def test_other_candidates_in_a_row_are_chosen_among_again(
+    before: str, now: str, scorer: str, missing: int
+) -> None:
+    """The loss and the output stay known; a choice does only where all that scores the row does."""
+    scoring = Scoring(scorer)
+    examples = (Example("e", f"c{now}", (), expected="d"),)
+    rows = [ExampleResult("e", f"c{before}", (), 1.0, 1, 1, passed=True, expected="d")]
+    identity = {"scorer": scorer}
+    of_eval = Measurable("eval", "", examples, scoring, None, identity)
+    known = known_rows(of_eval, [Source({"eval": rows}, {"eval": identity})])
+    assert ((), missing) == (known.missing.losses, len(known.missing.answers))
 
 
 def test_records_of_schema_2_are_evaluated_again(tmp_path: Path) -> None:

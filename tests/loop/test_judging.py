@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from pytest_ftloop.core import endpoint as endpoints
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.evaluate.scored import scored_by_output
+from pytest_ftloop.log import answers
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from tests.endpoints import endpoint
@@ -120,6 +122,43 @@ def test_damaged_answers_of_a_kept_record(tmp_path: Path, monkeypatch: pytest.Mo
     (note,) = again.notes
     assert note.startswith("a kept record was ignored: ")
     assert "is of other answers" in note
+
+
+@pytest.mark.parametrize(
+    ("full", "message", "asked_again"),
+    [
+        (("improvement_log",), "4 answers of the judge kept for the next run in ", 0),
+        (("improvement_log", "cache"), "4 answers of the judge could not be kept", 4),
+    ],
+    ids=["the log's disk", "both disks"],
+)
+def test_answers_that_the_log_cannot_take(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    full: tuple[str, ...],
+    message: str,
+    asked_again: int,
+) -> None:
+    """They wait in the cache: the next run puts them into the log, and asks for none of them."""
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
+    write = answers.write_atomically
+
+    def refused(path: Path, text: str) -> None:
+        if path.relative_to(tmp_path).parts[0] in full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    with endpoint(fair) as served:
+        with monkeypatch.context() as on_a_full_disk:
+            on_a_full_disk.setattr(answers, "write_atomically", refused)
+            with pytest.raises(LogError, match=message):
+                run(judged(tmp_path, served.url), JudgedBackend())
+        before = len(served.asked)
+        run(judged(tmp_path, served.url), JudgedBackend())
+        assert asked_again == len(served.asked) - before
+    (file,) = (tmp_path / "improvement_log/s/judge").iterdir()
+    assert 4 == len(file.read_text().splitlines())
+    assert [] == list((tmp_path / "cache").glob("waiting/*/judge/*"))
 
 
 def test_the_key_is_in_no_file(tmp_path: Path) -> None:

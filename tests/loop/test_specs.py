@@ -21,8 +21,8 @@ from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings
 from pytest_ftloop.loop import shares, spec
 from pytest_ftloop.loop.ahead import AheadBackend, _would_end
-from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace

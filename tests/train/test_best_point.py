@@ -1,4 +1,4 @@
-"""The best evaluation point by the pass rate or a score, and what choosing it leaves unchanged."""
+"""The best evaluation point by what its outputs give, and what choosing it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.set_metrics import SetMetric, of_labels
 from pytest_ftloop.train import best_point as chosen
 from pytest_ftloop.train.best_point import best_point
 from pytest_ftloop.train.recorder import Candidate, spread
@@ -47,7 +48,13 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
         def rows(loss: float, passing: int) -> tuple[Any, ...]:
             return tuple(
                 fake_example(
-                    f"e{n}", n < passing, loss=4 * loss, tokens=4, scores={"score": passing / 8}
+                    f"e{n}",
+                    n < passing,
+                    loss=4 * loss,
+                    tokens=4,
+                    scores={"score": passing / 8},
+                    tags=("x",),
+                    output="yes" if n < passing else "no",
                 )
                 for n in range(4)
             )
@@ -61,7 +68,15 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
         recorder = SimpleNamespace(
             metric=metric,
             progress=Silent(),
-            task=SimpleNamespace(eval=SimpleNamespace(examples=()), scoring=None, scorer=None),
+            task=SimpleNamespace(
+                eval=SimpleNamespace(examples=()),
+                scoring=None,
+                scorer=None,
+                set_metrics={
+                    "macro_f1": of_labels("macro_f1"),
+                    "worst": SetMetric(lambda row: [row.output], lambda found: found.count("no")),
+                },
+            ),
             best_step=lowest,
             best=results[lowest],
             best_weights={"at": lowest},
@@ -81,7 +96,10 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "pass_rate", 3),
         ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "score", 3),
         ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "eval_loss", 2),
-        ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "macro_f1", 2),
+        ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "macro_f1", 3),
+        ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "worst", 1),
+        ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "score[x]", 3),
+        ({1: (2.0, 1), 2: (1.0, 2), 3: (1.5, 4)}, "score[gone]", 2),
         ({1: (2.0, 3), 2: (1.0, 3), 3: (1.5, 3)}, "pass_rate", 2),
         ({1: (2.0, 4), 2: (1.0, 3), 3: (1.5, 4)}, "pass_rate", 3),
         ({1: (2.0, 0), 2: (1.0, 0)}, "score", 2),
@@ -97,7 +115,7 @@ def test_the_best_point(
     assert points[step][1] == sum(row.passed for row in best.examples)
     lowest = min(points, key=lambda at: points[at][0])
     assert step == [lowest, *model.loaded][-1]
-    is_compared = metric in {"pass_rate", "score"} and len(points) > 1
+    is_compared = metric != "eval_loss" and len(points) > 1
     assert (sorted(points) if is_compared else []) == [at for at, _ in best.figures]
 
 
@@ -106,12 +124,12 @@ def test_losses_do_not_depend_on_what_points_are_chosen_by(base: Base, task: Any
     """Training is the same to the bit; the point that is kept is the best by the metric."""
     from pytest_ftloop.train.lora import run_lora
 
-    own = task(Scoring("f1", max_new_tokens=4))
+    own = task(Scoring("f1", max_new_tokens=4), set_metrics={"macro_f1": of_labels("macro_f1")})
     runs = [
         run_lora(base, own, small_base.settings(num_train_epochs=1), Silent(), metric=metric)
-        for metric in ("eval_loss", "pass_rate", "score")
+        for metric in ("eval_loss", "pass_rate", "score", "macro_f1")
     ]
-    assert runs[0].training.steps == runs[1].training.steps == runs[2].training.steps
+    assert all(made.training.steps == runs[0].training.steps for made in runs)
     assert runs[0].training.evals == runs[1].training.evals
     assert () == runs[0].training.point_figures
     for made in runs[1:]:
