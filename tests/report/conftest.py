@@ -53,6 +53,8 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened
             ),
         )
         page.goto(own)
+        # A loop far below the table of all loops is made when it is scrolled to.
+        page.evaluate("document.querySelector('article').scrollIntoView({behavior: 'instant'})")
         page.wait_for_selector("[data-id]")
         made.append(opened)
         return opened

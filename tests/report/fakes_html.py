@@ -210,8 +210,19 @@ def _of_base(report: LoopReport, name: str, model: str, cost: float) -> LoopRepo
     low = tuple(
         replace(row, passed=row.id.endswith("0"), loss=3.0 * row.tokens) for row in first.examples
     )
+    figures = {n: v for n, v in _metrics(low).items() if n not in {"train_loss", "overfit_gap"}}
     untrained = replace(
-        first, number=0, id="0" * 8, fingerprint="0" * 64, examples=low, metrics=_metrics(low)
+        first,
+        number=0,
+        id="0" * 8,
+        fingerprint="0" * 64,
+        group="",
+        examples=low,
+        metrics=figures,
+        steps=(),
+        evals=(),
+        findings=(),
+        decision=Decision("stop", "base", ""),
     )
     runs = [replace(run, data=data, examples=examples(run)) for run in report.seed_runs]
     return replace(

@@ -30,7 +30,7 @@ BROKEN_WORDS = """() => {
   while (texts.nextNode()) {
     const node = texts.currentNode;
     if (!node.parentElement.checkVisibility()) continue;
-    for (const match of node.data.matchAll(/[A-Za-z0-9.%]{2,18}/g)) {
+    for (const match of node.data.matchAll(/[A-Za-z0-9%]{2,18}/g)) {
       const range = document.createRange();
       range.setStart(node, match.index);
       range.setEnd(node, match.index + match[0].length);
@@ -46,14 +46,15 @@ BROKEN_LABELS = """() => [...document.querySelectorAll("[data-label]")].flatMap(
   const probe = document.createElement("span");
   const own = getComputedStyle(cell, "::before");
   if (own.content === "none") return [];
-  probe.textContent = cell.dataset.label;
+  const words = cell.dataset.label.split(/[ _]/);
+  probe.textContent = words.sort((one, other) => other.length - one.length)[0];
   Object.assign(probe.style, { font: own.font, position: "absolute", whiteSpace: "nowrap" });
   document.body.append(probe);
   const wanted = probe.getBoundingClientRect().width;
   probe.remove();
   return parseFloat(own.width) + 0.5 < wanted ? [cell.dataset.label] : [];
 })"""
-"""Names of figures that are narrower than their text."""
+"""Names of figures that are narrower than their longest word."""
 
 OVERLAPS = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
   const frame = plot.getBoundingClientRect();
