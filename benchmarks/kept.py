@@ -19,8 +19,8 @@ from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.data import examples
-from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig

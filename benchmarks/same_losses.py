@@ -22,8 +22,8 @@ from tabulate import tabulate
 
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.progress import Progress, Silent
-from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,7 +174,8 @@ def _retire(folder: Path) -> str:
     if not iterations:
         raise ConfigError(
             f"--retire: wanted the folder of a loop's log, found none in {shown_path(folder)}",
-            cure=f"If the log was deleted, restore it first: git checkout main -- {folder}",
+            cure="If the log was deleted, restore it first, from a commit that has it: "
+            f"git checkout COMMIT -- {shlex.quote(str(folder))}",
         )
     with _held(log):
         current = current_judgements(log.view.judgements())

@@ -30,6 +30,11 @@ MIN_WIDTH = 60
 PIPE_WIDTH = 100
 """Columns of output that goes to a file or a pipe, unless `COLUMNS` is set."""
 
+_WHERE = (
+    "a loop file; a folder to search for loop files and improvement logs; an improvement_log "
+    "folder; or the folder of one loop in it (default: .)"
+)
+
 Item = TypeVar("Item")
 
 
@@ -45,12 +50,21 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
-def each(items: Iterable[Item], do: Callable[[Item], int]) -> Iterator[int]:
-    """Yield the exit code of each item. An error in one does not stop the others."""
+def each(
+    items: Iterable[Item],
+    do: Callable[[Item], int],
+    failed: Callable[[Item, FtloopError], object] | None = None,
+) -> Iterator[int]:
+    """Yield the exit code of each item. An error in one does not stop the others.
+
+    It is printed, and `failed` is called with it.
+    """
     for item in items:
         try:
             yield do(item)
         except FtloopError as error:
+            if failed is not None:
+                failed(item, error)
             yield report(error)
 
 
@@ -88,8 +102,19 @@ def where_argument(to: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="PATH",
-        help="a loop file; a folder to search for loop files and improvement logs; an "
-        "improvement_log folder; or the folder of one loop in it (default: .)",
+        help=_WHERE,
+    )
+
+
+def where_arguments(to: argparse.ArgumentParser) -> None:
+    """Add `PATH ...`, as `paths`: each as for `where_argument`."""
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help=_WHERE,
     )
 
 

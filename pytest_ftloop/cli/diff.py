@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import HOLDS, Command, each, terminal_width
 from pytest_ftloop.cli.commits import candidates, commit_arguments
-from pytest_ftloop.core.errors import FtloopError, LogError
+from pytest_ftloop.cli.json_output import items_of
+from pytest_ftloop.core.errors import FtloopError, LogError, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +23,9 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--format", choices=("json", "markdown", "text"), default="text", help="(default: text)"
     )
+    to.add_argument(
+        "--json", action="store_const", dest="format", const="json", help="as --format json"
+    )
     to.add_argument("--all", action="store_true", help="show every fixed and broken example")
 
 
@@ -29,6 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.config.gates import DEFAULT_REGRESSION
     from pytest_ftloop.loop.replay import replay
     from pytest_ftloop.report import diff as report
+    from pytest_ftloop.report.as_json.items import diff_item
 
     found: list[Difference] = []
     done: list[LoopResult | Path] = []
@@ -40,28 +45,30 @@ def _run(arguments: argparse.Namespace) -> int:
             config = replace(config, regressions=(*config.regressions, DEFAULT_REGRESSION))
         result = replay(config, wanted.options())
         done.append(result)
+        return add(shown_path(file), result)
+
+    def rest(judged: tuple[str, LoopResult | FtloopError]) -> int:
+        source, result = judged
+        if isinstance(result, FtloopError):
+            raise result
+        return HOLDS if result.baseline is None else add(source, result)
+
+    def add(source: str, result: LoopResult) -> int:
         found.append(_difference(result))
+        items.add(diff_item(found[-1], source, HOLDS))
         return HOLDS
 
-    def rest(judged: LoopResult | FtloopError) -> int:
-        if isinstance(judged, FtloopError):
-            raise judged
-        if judged.baseline is not None:
-            found.append(_difference(judged))
-        return HOLDS
-
-    with candidates(arguments) as wanted:
+    is_json = arguments.format == "json"
+    with items_of("diff", wanted=is_json) as items, candidates(arguments) as wanted:
         wanted.check_names()
-        codes = list(each(wanted.files, one))
-        codes += each((judged for _, judged in wanted.rest(done)), rest)
+        codes = list(each(wanted.files, one, lambda f, error: items.failed(shown_path(f), error)))
+        codes += each(wanted.rest(done), rest, lambda pair, error: items.failed(pair[0], error))
         if not codes:
             wanted.check_not_empty()
     most = None if arguments.all else report.MOST_FLIPS
-    if arguments.format == "json":
-        print(report.to_json([report.as_record(diff) for diff in found]))
-    elif found and arguments.format == "markdown":
+    if found and arguments.format == "markdown":
         print("\n\n".join(report.as_markdown(diff, most) for diff in found))
-    elif found:
+    elif found and not is_json:
         print("\n\n".join(report.as_text(diff, terminal_width(), most) for diff in found))
     return max(codes)
 

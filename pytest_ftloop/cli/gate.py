@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cli.command import ERROR, FAILED, HOLDS, STALE, Command, report, terminal_width
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
+from pytest_ftloop.cli.json_output import items_of, json_argument
 from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_path
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         help="print everything, but exit with 0 unless the log is out of date, incomplete or "
         "damaged",
     )
-    to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
+    json_argument(to)
 
 
 def fail_on_argument(to: argparse.ArgumentParser) -> None:
@@ -71,25 +72,24 @@ def fail_on_argument(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.report.diff import to_json
+    from pytest_ftloop.report.as_json.items import gate_item
 
     fail_on = parse_fail_on(arguments.fail_on)
     codes: list[int] = []
-    records: list[dict[str, Any]] = []
 
     def tell(source: str, judged: LoopResult | FtloopError) -> None:
         if isinstance(judged, FtloopError):
             report(judged)
-            code, record, lines = error_code(judged), {"source": source, "error": str(judged)}, []
-        else:
-            code, record = exit_code(judged), _record(judged)
+            codes.append(error_code(judged))
+            items.failed(source, judged, codes[-1])
+            return
+        if not arguments.json:
             lines = loop_lines(judged, terminal_width())
-        if not arguments.json and lines:
             print("\n".join([*([""] if codes else []), *lines]), flush=True)
-        codes.append(code)
-        records.append({**record, "exit_code": code})
+        codes.append(exit_code(judged))
+        items.add(gate_item(judged, codes[-1]))
 
-    with candidates(arguments) as found:
+    with items_of("gate", wanted=arguments.json) as items, candidates(arguments) as found:
         stated = _stated(arguments, found)
         found.check_names()
         done: list[LoopResult | Path] = []
@@ -101,9 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
             tell(source, result)
         if not codes and not (arguments.staged or arguments.stale_only):
             found.check_not_empty()
-    if arguments.json:
-        print(to_json(records))
-    elif not codes:
+    if not arguments.json and not codes:
         print("nothing to judge: no loop file, and no improvement log")
     forgiven = {FAILED} if arguments.stale_only else set()
     forgiven |= {FAILED, STALE} if arguments.report_only else set()
@@ -134,23 +132,6 @@ def _judged(
     except FtloopError as error:
         return Judged(error, done)
     return Judged(result, (*done, result))
-
-
-def _record(result: LoopResult) -> dict[str, Any]:
-    """A loop's result for JSON."""
-    from pytest_ftloop.report.gate_changes import change_record
-
-    return {
-        "loop": result.loop,
-        "source": result.source,
-        "iteration": result.best.name,
-        "against": result.verdicts[0][1].against,
-        "gates": [
-            {"gate": g.gate.text, "figure": g.value, "passed": g.passed} for g in result.gates
-        ],
-        "verdicts": [{"gate": rule.name, **v.as_record()} for rule, v in result.verdicts],
-        "gate_changes": change_record(result.gate_changes),
-    }
 
 
 def loop_lines(result: LoopResult, width: int) -> list[str]:

@@ -18,7 +18,8 @@ from pytest_ftloop.cli.command import (
     positive,
     terminal_width,
 )
-from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.cli.json_output import items_of
+from pytest_ftloop.core.errors import ConfigError, shown_path
 from pytest_ftloop.core.printable import unguarded
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         default=0,
         help="print every finding, failing example and figure",
     )
+    loud.add_argument("--json", action="store_true", help="print a JSON list, one item per loop")
     loud.add_argument(
         "-q",
         "--quiet",
@@ -85,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
     from pytest_ftloop.loop.workspace import find_loop_files
+    from pytest_ftloop.report.as_json.items import run_item
 
     if arguments.replay and arguments.retrain_baseline:
         raise ConfigError("--retrain-baseline and --replay can't be combined")
@@ -98,22 +101,28 @@ def _run(arguments: argparse.Namespace) -> int:
         retrain_baseline=arguments.retrain_baseline,
         parallel=arguments.parallel,
     )
-    files, progress, width = find_loop_files(arguments.paths), screen_progress(), terminal_width()
+    progress, width = screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
         loop = Loop(ready(file), options, progress, reads=options.replay)
         result = loop.run()
         if result.comparisons:
             result = loop.judge(result, result.comparisons)
+        held = all(gate.passed for gate in result.gates)
+        held = held and all(verdict.ok for _, verdict in result.verdicts)
+        code = HOLDS if held else FAILED
+        items.add(run_item(result, code))
+        if arguments.json:
+            return code
         lines = _result_lines(result, arguments.verbosity, width)
         apart = "\n" if len(lines) > 1 and len(files) > 1 and arguments.verbosity >= 0 else ""
         print("\n".join(lines), end=f"\n{apart}", flush=True)
-        held = all(gate.passed for gate in result.gates)
-        held = held and all(verdict.ok for _, verdict in result.verdicts)
-        return HOLDS if held else FAILED
+        return code
 
-    codes = list(each(files, run))
-    if len(codes) > 1:
+    with items_of("run", wanted=arguments.json) as items:
+        files = find_loop_files(arguments.paths)
+        codes = list(each(files, run, lambda f, error: items.failed(shown_path(f), error)))
+    if len(codes) > 1 and not arguments.json:
         print(_tally(codes))
     return max(codes)
 
@@ -172,6 +181,7 @@ COMMAND = Command(
         "ftloop run",
         "ftloop run topic.ftloop.yaml --iterations 6",
         "ftloop run --replay -q      (judges the log; needs no torch)",
+        "ftloop run --json",
     ),
     _arguments,
     _run,

@@ -1,4 +1,4 @@
-"""`ftloop schema`: print the JSON schema of a loop file."""
+"""`ftloop schema`: print the JSON schema of a loop file, or of what `--json` prints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ if TYPE_CHECKING:
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    del to  # `Command` asks for this function; the schema takes no arguments
+    to.add_argument(
+        "--output", action="store_true", help="the schema of what --json prints, instead"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    del arguments
     import json
 
-    from pytest_ftloop.config.schema import loop_file_schema
-
-    print(json.dumps(loop_file_schema(), indent=2, allow_nan=False))
+    if arguments.output:
+        from pytest_ftloop.report.as_json.shapes import output_schema as schema
+    else:
+        from pytest_ftloop.config.schema import loop_file_schema as schema
+    print(json.dumps(schema(), indent=2, allow_nan=False))
     return HOLDS
 
 
@@ -29,7 +32,7 @@ COMMAND = Command(
     "print the JSON schema of a loop file",
     "Print the JSON schema (2020-12) of a loop file, for editors. If the train extra is\n"
     "installed, the schema has every argument of peft's LoraConfig and trl's SFTConfig.",
-    ("ftloop schema > ftloop.schema.json",),
+    ("ftloop schema > ftloop.schema.json", "ftloop schema --output > output.schema.json"),
     _arguments,
     _run,
 )

@@ -15,6 +15,7 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
+from pytest_ftloop.cli.json_output import items_of, json_argument
 from pytest_ftloop.core.chain import named
 from pytest_ftloop.core.errors import LogError
 
@@ -34,24 +35,29 @@ def _arguments(to: argparse.ArgumentParser) -> None:
         "(003-3fa9c1d2), best or last",
     )
     where_argument(to)
+    json_argument(to)
     log_argument(to)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.core.untrained import shown_base
     from pytest_ftloop.loop.workspace import find_logs
+    from pytest_ftloop.report.as_json.items import show_item, source_of
     from pytest_ftloop.report.show import show_iteration
 
-    logs = find_logs(arguments.path, arguments.log, report)
-    if arguments.iteration == "0":
-        iteration, logged = _base(logs)
-    else:
-        iteration, logged = chosen(arguments.iteration, logs)
-    inputs = logged.inputs
-    prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
-    base = shown_base(logged.log.view.bases(), iteration)
-    blocks = can_show_blocks(sys.stdout)
-    print(show_iteration(iteration, prompts, terminal_width(), unicode=blocks, base=base))
+    with items_of("show", wanted=arguments.json) as items:
+        logs = find_logs(arguments.path, arguments.log, report)
+        if arguments.iteration == "0":
+            iteration, logged = _base(logs)
+        else:
+            iteration, logged = chosen(arguments.iteration, logs)
+        inputs = logged.inputs
+        prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
+        base = shown_base(logged.log.view.bases(), iteration)
+        items.add(show_item(iteration, source_of(logged), HOLDS, prompts, base))
+    if not arguments.json:
+        blocks = can_show_blocks(sys.stdout)
+        print(show_iteration(iteration, prompts, terminal_width(), unicode=blocks, base=base))
     report_exposed(logged.log)
     return HOLDS
 
@@ -119,7 +125,7 @@ COMMAND = Command(
     "print one iteration in full",
     "Print one record of the improvement log in full: settings, metrics, curves, findings, every\n"
     "failing example, and the decision about what comes next.",
-    ("ftloop show best", "ftloop show 3 topic.ftloop.yaml", "ftloop show 3fa9"),
+    ("ftloop show best", "ftloop show 3 topic.ftloop.yaml", "ftloop show 3fa9 --json"),
     _arguments,
     _run,
 )

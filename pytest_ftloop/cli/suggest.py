@@ -14,6 +14,7 @@ from pytest_ftloop.cli.command import (
     terminal_width,
     where_argument,
 )
+from pytest_ftloop.cli.json_output import items_of, json_argument
 from pytest_ftloop.core.errors import LogError, shown_path
 
 if TYPE_CHECKING:
@@ -25,25 +26,27 @@ if TYPE_CHECKING:
 
 def _arguments(to: argparse.ArgumentParser) -> None:
     where_argument(to)
-    to.add_argument("--json", action="store_true", help="print a JSON list with one item per loop")
+    json_argument(to)
     log_argument(to)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.loop.workspace import find_logs
     from pytest_ftloop.report import suggestion
-    from pytest_ftloop.report.diff import to_json
+    from pytest_ftloop.report.as_json.items import source_of, suggest_item
 
     found: list[Suggestion] = []
 
     def one(logged: Logged) -> int:
         found.append(_suggestion(logged))
-        return FAILED if found[-1].faults else HOLDS
+        code = FAILED if found[-1].faults else HOLDS
+        items.add(suggest_item(found[-1], source_of(logged), code))
+        return code
 
-    codes = list(each(find_logs(arguments.path, arguments.log, report), one))
-    if arguments.json:
-        print(to_json([suggestion.as_record(of) for of in found]))
-    elif found:
+    with items_of("suggest", wanted=arguments.json) as items:
+        logs = find_logs(arguments.path, arguments.log, report)
+        codes = list(each(logs, one, lambda logged, error: items.failed(source_of(logged), error)))
+    if found and not arguments.json:
         print("\n\n".join(suggestion.as_text(of, terminal_width()) for of in found))
     return max(codes, default=HOLDS)
 

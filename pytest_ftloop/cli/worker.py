@@ -21,13 +21,16 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.loop import backend as backends
+    from pytest_ftloop.core.ranks import ranks_in
+    from pytest_ftloop.loop.orphans import end_with_parent
     from pytest_ftloop.loop.spec import read_error, read_spec
-    from pytest_ftloop.loop.worker import Worker
+    from pytest_ftloop.loop.worker import work_on
 
+    if ranks_in() > 1:
+        end_with_parent()  # the launcher
     file: Path = arguments.spec
     read_spec(file)  # beside anything else nothing is written
-    if Worker(backends.local).work(file):
+    if work_on(str(file)):
         return HOLDS
     error = read_error(file.parent)
     return report(error) if error is not None else ERROR
@@ -35,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "worker",
-    "train one set of settings with one seed, for a run that trains several at once",
+    "train one run, for a loop that trains several at once",
     "Train by a spec, and write the run beside it. A run with loop: {parallel: N} writes\n"
     "the specs and the log, and has workers train; an engine that runs jobs elsewhere starts this\n"
     "command there.",

@@ -66,6 +66,7 @@ from pytest_ftloop.core.errors import (
     system_errors_told,
 )
 from pytest_ftloop.core.metrics import is_score, split_name
+from pytest_ftloop.core.ranks import with_processes
 from pytest_ftloop.core.records import LOOP_NAME, MOST_BYTES_OF_NAME, Iteration, Settings
 
 NOT_FROM_A_LOG = frozenset(
@@ -329,7 +330,7 @@ def checked(
             tools=data.tools,
         ),
         train_sample=data.train_sample,
-        settings=Settings(*settings),
+        settings=with_processes(Settings(*settings), parsed.loop.processes),
         scoring=scoring,
         gates=tuple(gates),
         regressions=tuple(regressions),

@@ -12,8 +12,10 @@ REFUSED = {
     "eval_on_start": "the untrained base is always measured, once per loop",
     "eval_packing": "the eval set is never packed, since each example has its own figures",
     "push_to_hub": "iterations are experiments; publish the adapter of the best one yourself",
-    "deepspeed": "a loop trains in one process, on one device",
-    "fsdp": "a loop trains in one process, on one device",
+    "deepspeed": "it keeps weights and checkpoints in a form of its own, which a loop could not "
+    "measure and resume; loop.processes trains on several devices",
+    "fsdp": "loop.processes trains on several devices, and loop.launcher takes a config of "
+    "accelerate",
     "do_eval": "the eval set is evaluated at every evaluation point",
     "metric_for_best_model": "the best evaluation point is the one with the lowest eval loss",
     "greater_is_better": "the best evaluation point is the one with the lowest eval loss",
@@ -39,6 +41,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "no_cuda": "Its name is now use_cpu.",
         "num_of_sequences": "trl has no such argument any more: remove the line.",
         "overwrite_output_dir": "The trainer writes to a temporary folder: remove the line.",
+        "processes": "Write loop: {processes: ...}.",
         "peft_config": "Its arguments are the section lora.",
         "per_gpu_eval_batch_size": "Its name is now per_device_eval_batch_size.",
         "per_gpu_train_batch_size": "Its name is now per_device_train_batch_size.",

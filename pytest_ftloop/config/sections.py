@@ -391,6 +391,14 @@ class LoopSection(_Section):
         1,
         description="number of processes that train seeds and listed settings at once, or auto",
     )
+    processes: int = Field(
+        1, ge=1, description="number of processes, each with a device, that train one run together"
+    )
+    launcher: str | None = Field(
+        None,
+        min_length=1,
+        description="the command that starts them, in place of torchrun on this machine",
+    )
     policy: Annotated[
         Annotated[str, Tag("<text>")]
         | Annotated[list[dict[str, Any]], Tag("<list>")]
@@ -416,6 +424,15 @@ class LoopSection(_Section):
             for entry in policy:
                 _check_setting_names(entry)
         return policy
+
+    @model_validator(mode="after")
+    def _launches(self) -> LoopSection:
+        if self.launcher is not None and self.processes == 1:
+            raise ValueError(
+                "loop.launcher: wanted loop.processes too, the number of processes that it starts "
+                "in all, 2 or more"
+            )
+        return self
 
     @property
     def limit(self) -> int:

@@ -161,3 +161,11 @@ def shown_path(path: Path) -> str:
     except ValueError:  # another drive
         return str(path)
     return str(path) if relative.startswith("..") else Path(relative).as_posix()
+
+
+def relative_path(path: Path, cwd: Path | None = None) -> str:
+    """A path as it can be typed in the working folder, also if it is above that."""
+    try:
+        return Path(os.path.relpath(path, cwd or Path.cwd())).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.as_posix()

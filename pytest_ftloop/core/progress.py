@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """Receives progress. It is called often, so implementations limit how often they print."""
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
-        """Iteration `number` of `loop` begins, counted from 1 in this chain, at most `of`."""
+    def iteration(self, loop: str, which: str) -> None:
+        """A training of `loop` begins: `iteration 2/4`, or `iteration 3, seed 44`."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """One of `steps` optimiser steps is done."""
@@ -42,7 +42,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that shows nothing."""
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
+    def iteration(self, loop: str, which: str) -> None:
         """Show nothing."""
 
     def step(self, step: int, steps: int, loss: float) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -22,8 +20,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.decoding import Decoding, decodings
+from pytest_ftloop.evaluate.foreseen import CERTAIN, Prompt, answer_that_ends, is_plain
+from pytest_ftloop.evaluate.measuring import measuring
 from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output, with_outputs
 from pytest_ftloop.evaluate.scorers import score_by_choice, score_by_loss
@@ -53,7 +54,7 @@ class Evaluator:
     `model` must be one that SFTTrainer prepared, with trl's fused LM head. `autocast` opens the
     trainer's mixed-precision context. `batch_size` is in examples, and `generation_batch` that of
     generation (0: the same). `chat_template` is the one that trl uses instead of the tokenizer's
-    own, if any.
+    own, if any. Of several `ranks` each measures a share, and all have the results.
     """
 
     model: Any
@@ -62,6 +63,7 @@ class Evaluator:
     autocast: Callable[[], contextlib.AbstractContextManager[Any]]
     chat_template: str | None = None
     generation_batch: int = 0
+    ranks: Ranks = ALONE
 
     @property
     def renderer(self) -> Renderer:
@@ -77,15 +79,10 @@ class Evaluator:
         self, rows: Sequence[TokenRow], examples: Sequence[Example], progress: Progress
     ) -> tuple[ExampleResult, ...]:
         """The loss, token count and top-1 count of each example, in the order of `examples`."""
-        collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
-        found: dict[str, tuple[float, int, int]] = {}
-        with measuring(self.model), self.autocast():
-            for batch in _batches(rows, self.batch_size, key=lambda row: len(row.input_ids)):
-                found.update(self._batch_losses(batch, collate))
-                progress.working("evaluating", len(found), len(rows))
+        found = self._figures(rows, progress)
         return tuple(
             ExampleResult(
-                e.id, e.content, e.tags, *found[e.id], expected=(e.expected or "").strip()
+                e.id, e.content, e.tags, *found[e.id][:3], expected=(e.expected or "").strip()
             )
             for e in examples
         )
@@ -105,9 +102,23 @@ class Evaluator:
         how: Decoding = GREEDY,
     ) -> dict[str, str]:
         """An output of each example by id, as `Renderer.reading` reads it."""
+        prompts = [(e, self.renderer.prompt(e)) for e in examples]
+        outputs: dict[str, str] = {}
+        if is_plain(self.model, how):
+            outputs = self._foreseen(prompts, max_new_tokens, progress)
+            prompts = [pair for pair in prompts if pair[0].id not in outputs]
+        return outputs | self.generate_all(prompts, max_new_tokens, progress, how)
+
+    def generate_all(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        progress: Progress,
+        how: Decoding = GREEDY,
+    ) -> dict[str, str]:
+        """An output of each example by id, every one generated."""
         renderer = self.renderer
-        prompts = [(e, renderer.prompt(e)) for e in examples]
-        room = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        room = self._room()
         outputs: dict[str, str] = {}
         # A prompt that leaves less room than the limit is a batch of its own: in a common batch its
         # lower limit would cut the outputs of the others.
@@ -116,7 +127,7 @@ class Evaluator:
         size = self.generation_batch or self.batch_size
         batches = [*tight, *_batches(roomy, size, key=lambda pair: len(pair[1]))]
         with measuring(self.model), self.autocast():
-            for batch in batches:
+            for batch in self.ranks.share(batches):
                 longest = len(batch[0][1])
                 limit = int(min(max_new_tokens, room - longest))
                 if limit < 1:
@@ -131,11 +142,46 @@ class Evaluator:
                 ):
                     outputs[example.id] = renderer.reading(example).text(ids)
                 progress.working("generating", len(outputs), len(prompts))
-        return outputs
+        return self.ranks.union(outputs)
 
-    def _batch_losses(
+    def _foreseen(
+        self, prompts: Sequence[Prompt], max_new_tokens: int, progress: Progress
+    ) -> dict[str, str]:
+        """The outputs that a forward pass shows to be the expected answers. See `foreseen`."""
+        answers = {
+            e.id: answer
+            for e, ids in prompts
+            if (answer := answer_that_ends(e, ids, self.renderer, self._ends()))
+            and len(answer) <= min(max_new_tokens, self._room() - len(ids))
+        }
+        rows = [
+            TokenRow(e.id, [*ids, *answers[e.id]], [-100] * len(ids) + answers[e.id])
+            for e, ids in prompts
+            if e.id in answers
+        ]
+        least = {id_: figures[3] for id_, figures in self._figures(rows, progress).items()}
+        return {
+            e.id: self.renderer.reading(e).text(answers[e.id])
+            for e, _ in prompts
+            if least.get(e.id, -math.inf) >= CERTAIN
+        }
+
+    def _figures(
+        self, rows: Sequence[TokenRow], progress: Progress
+    ) -> dict[str, tuple[float, int, int, float]]:
+        """Each row's summed loss, labels, labels that are top-1, and its least log-probability."""
+        collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
+        found: dict[str, tuple[float, int, int, float]] = {}
+        with measuring(self.model), self.autocast():
+            batches = _batches(rows, self.batch_size, key=lambda row: len(row.input_ids))
+            for batch in self.ranks.share(batches):
+                found.update(self._batch_figures(batch, collate))
+                progress.working("evaluating", len(found), len(rows))
+        return self.ranks.union(found)
+
+    def _batch_figures(
         self, rows: Sequence[TokenRow], collate: DataCollatorForLanguageModeling
-    ) -> dict[str, tuple[float, int, int]]:
+    ) -> dict[str, tuple[float, int, int, float]]:
         batch = collate([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
         batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
         try:
@@ -150,15 +196,17 @@ class Evaluator:
                 loss.tolist(),
                 out.label_mask.sum(1).tolist(),
                 out.is_top1.sum(1).tolist(),
+                out.log_probs.masked_fill(~out.label_mask.bool(), 0.0).amin(1).tolist(),
                 strict=True,
             )
             return {
-                row.id: (f[0], int(f[1]), int(f[2])) for row, f in zip(rows, figures, strict=True)
+                row.id: (loss, int(labels), int(top1), least)
+                for row, (loss, labels, top1, least) in zip(rows, figures, strict=True)
             }
         # Out of memory. An example's figures do not depend on its batch, so halves give the same.
         torch.cuda.empty_cache()
         half = len(rows) // 2
-        return self._batch_losses(rows[:half], collate) | self._batch_losses(rows[half:], collate)
+        return self._batch_figures(rows[:half], collate) | self._batch_figures(rows[half:], collate)
 
     def _batch_outputs(
         self, batch: Sequence[tuple[Example, list[int]]], limit: int, how: Decoding
@@ -191,17 +239,23 @@ class Evaluator:
 
     def _generation_config(self, max_new_tokens: int, how: Decoding) -> GenerationConfig:
         """The config. The base model's own may ask for sampling, which is not reproducible."""
-        # Chat models end a turn with a token of their own, besides the tokenizer's end token.
-        ends = self.model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        ends = sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
-        plain = {"num_beams": 1, "eos_token_id": ends or None}
+        plain = {"num_beams": 1, "eos_token_id": self._ends() or None}
         return GenerationConfig(
             **{**plain, **how.stated},
             do_sample=False,  # `how` draws, with random numbers of its own
             max_new_tokens=max_new_tokens,
             pad_token_id=self._pad_id(),
         )
+
+    def _room(self) -> float:
+        """The tokens that the model takes in total."""
+        return getattr(self.model.config, "max_position_embeddings", None) or math.inf
+
+    def _ends(self) -> list[int]:
+        """The tokens that end an output. Chat models have one of their own that ends a turn."""
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return sorted({end for end in [*ends, self.tokenizer.eos_token_id] if end is not None})
 
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
@@ -220,7 +274,8 @@ def scored(
 ) -> tuple[ExampleResult, ...]:
     """The results with `passed`, `scores` and `output` set, by the scorer of `scoring`.
 
-    `keep` is called with what was generated before any of it is scored: a scorer may fail.
+    `keep` is called with what was generated before any of it is scored: a scorer may fail. A scorer
+    may be slow, cost money or draw lots, so of several ranks only the first calls it.
     """
     if scoring.scorer == "loss":
         return tuple(replace(r, passed=score_by_loss(scoring, r)) for r in results)
@@ -230,7 +285,9 @@ def scored(
     rendered, limit = evaluator.asked(examples, scoring)
     answers = answered(evaluator, results, rendered, scoring, limit, progress)
     keep(answers, limit)
-    return scored_by_output(answers, rendered, scorer, scoring.scorer)
+    return evaluator.ranks.of_first(
+        lambda: scored_by_output(answers, rendered, scorer, scoring.scorer)
+    )
 
 
 def answered(
@@ -293,8 +350,9 @@ def rehearse(
     longest = max(examples, key=lambda e: len(evaluator.renderer.prompt(e)))
     tried = {e.id: e for e in (longest, examples[0], examples[-1])}
     rendered = [replace(e, expected=evaluator.renderer.expected(e)) for e in tried.values()]
-    evaluator.generate(rendered[:1], 2, progress, how)
-    for example in rendered:
+    prompt = evaluator.renderer.prompt(rendered[0])
+    evaluator.generate_all([(rendered[0], prompt)], 2, progress, how)
+    for example in rendered if evaluator.ranks.is_first else ():
         for output in ((example.expected or "").strip(), ""):
             scorer(example, output)
 
@@ -341,47 +399,6 @@ def score_choices(
         )
         rows.append(replace(result, passed=passed, output=chosen))
     return tuple(rows)
-
-
-@contextlib.contextmanager
-def measuring(model: torch.nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients; restore mode and all random states afterwards.
-
-    Training must be bit-identical with and without an evaluation in between. A single random number
-    drawn here would shift every later batch and dropout mask.
-    """
-    was_training = model.training
-    routers = _routers_that_report(model)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    model.eval()
-    for config in routers:
-        config.output_router_logits = False
-    try:
-        with torch.no_grad(), torch.random.fork_rng(_rng_devices()):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        for config in routers:
-            config.output_router_logits = True
-        model.train(was_training)
-
-
-def _routers_that_report(model: torch.nn.Module) -> list[Any]:
-    """The configs that make a mixture of experts return its routers' outputs.
-
-    trl asks for them to balance the experts' load, which needs the mask of a whole row: generation,
-    a token at a time, has none.
-    """
-    config = getattr(model, "config", None)
-    if config is None:
-        return []
-    configs = (config, config.get_text_config())
-    return [c for c in configs if getattr(c, "output_router_logits", False)]
-
-
-def _rng_devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
 
 
 def _batches(rows: Sequence[Any], size: int, key: Callable[[Any], int]) -> Iterator[list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.loop_config import likely_name_in
-from pytest_ftloop.core.errors import FtloopError, LogError
+from pytest_ftloop.core.errors import FtloopError, LogError, relative_path
 from pytest_ftloop.core.git import Repository
 from pytest_ftloop.gate.judgements import RETIRED, current_judgements
 from pytest_ftloop.gate.reference import Reference
@@ -96,11 +97,12 @@ class Standards:
 
     def error(self, folder: PurePosixPath) -> UnjudgedError:
         """What to say of a log that nothing judges."""
+        place = shlex.quote(relative_path(self.repository.root / folder))
         return UnjudgedError(
             f"{folder.name}: has a log at {self.found.shown}, and nothing judges it now ({folder})",
             log=str(folder),
             cure="Restore its loop, or add the loop that continues it to what is judged. If it is "
-            f"given up: ftloop accept --retire {folder}, and commit the file that this writes.",
+            f"given up: ftloop accept --retire {place}, and commit the file that this writes.",
         )
 
     def continued_by(

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,8 +145,8 @@ def damaged(shown: str, why: str, line: int | None = None, *, cure: str = "") ->
         cure = "It is committed so: name another commit with --ftloop-baseline."
     elif not cure:
         cure = (
-            f"Restore it (git checkout -- {shown}, or from an earlier commit), or delete it with "
-            "its table and run pytest --ftloop."
+            f"Restore it (git checkout -- {shlex.quote(shown)}, or from an earlier commit), or "
+            "delete it with its table and run pytest --ftloop."
         )
     return DamagedLogError(why, where=Location(shown, line), cure=cure)
 

@@ -22,10 +22,12 @@ from pytest_ftloop.gate.search import find_baseline
 from pytest_ftloop.log import FOLDER, ImprovementLog
 from pytest_ftloop.loop.base_version import with_base_version
 from pytest_ftloop.loop.changed_data import data_changes
+from pytest_ftloop.loop.commands import with_paths
 from pytest_ftloop.loop.inputs import check_forms, data_facts
 from pytest_ftloop.loop.judging import judge_text, without_words
 from pytest_ftloop.loop.retrain import retrain_baseline, train_unlogged
 from pytest_ftloop.loop.seeds import SeedTrainer, runs_here
+from pytest_ftloop.loop.unquoted import holdout_unquoted
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -80,10 +82,11 @@ class Acceptance:
         verdicts = dict(result.verdicts)
         holdout = result.holdout
         for rule in rules:
-            verdict = verdicts[rule] = comparison.verdict(rule)
+            verdict = comparison.verdict(rule)
             if rule.tag is None:
                 self._keep(comparison, verdict)
                 holdout = comparison.holdout(verdict)
+            verdicts[rule] = with_paths(verdict, result)
         changes = result.gate_changes
         if changes is None:
             changes = gate_changes(self.cycle.config, result.best, comparison.baseline)
@@ -189,12 +192,14 @@ class Acceptance:
         if config.holdout is None or not accepted or opened or adapter is None:
             return None
         where = config.locate("data.holdout")
-        holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
+        with holdout_unquoted(config):
+            holdout = data.load(config.holdout, "holdout", config.folder, config.columns, where)
         check_forms(config, self.cycle.inputs.train, holdout)
         with self.locked():
             try:
-                with without_words(self.cycle.inputs):
+                with holdout_unquoted(config), without_words(self.cycle.inputs):
                     results = self.cycle.backend.measure(best.settings, adapter, holdout)
+                    metrics = eval_metrics(results, {}, self._set_metrics(holdout))
             finally:
                 self.cycle.progress.done()
             return self.cycle.improvement_log.append_holdout_use(
@@ -204,7 +209,7 @@ class Acceptance:
                     fingerprint=best.fingerprint,
                     scoring=best.scoring,
                     data=data_facts(holdout),
-                    metrics=eval_metrics(results, {}, self._set_metrics(holdout)),
+                    metrics=metrics,
                     environment=best.environment,
                     examples=results,
                 )

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.evaluate.judge import JudgeScorer
-from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.executor import WorkerError
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.spec import (
     RUN,
     UNSCORED,
@@ -275,6 +275,8 @@ def why_not_ahead(config: LoopConfig, inputs: Inputs) -> str:
     """Why a loop's trainings can't be given to other processes; empty if they can."""
     if not config.lines:
         return "the loop is made in Python, whose objects only this process has"
+    if config.loop.processes > 1:
+        return f"each takes {config.loop.processes} processes (loop.processes)"
     scorings = [config.scoring, *(guard.scoring for guard in config.guards if guard.scoring)]
     if any(scoring.scorer == "hook" for scoring in scorings):
         return "the scorer 'hook' needs pytest (module:function works)"

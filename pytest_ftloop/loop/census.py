@@ -25,6 +25,7 @@ from pytest_ftloop.gate.reference import Reference, is_request, reference, start
 from pytest_ftloop.gate.search import NOTHING_COMMITTED, find_baseline
 from pytest_ftloop.gate.standards import Standards, UnjudgedError, is_retired
 from pytest_ftloop.log import FOLDER, ImprovementLog
+from pytest_ftloop.loop.commands import with_paths
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.workspace import log_folders
 
@@ -132,7 +133,8 @@ def judged_from_log(
     guarding = (_forgetting_like(rule),) if candidate.guards else ()
     log.verify(candidate)
     chain = chain_from(iterations, _start(iterations, candidate).fingerprint)
-    return LoopResult(
+    verdicts = [(rule, verdict), *((each, comparison.verdict(each)) for each in guarding)]
+    result = LoopResult(
         loop=candidate.loop,
         source=shown_path(log.folder),
         chain=chain,
@@ -144,10 +146,12 @@ def judged_from_log(
         files=tuple(path for iteration in chain for path in log.files(iteration)),
         regressions=(rule,),
         forgetting=guarding,
-        verdicts=((rule, verdict), *((each, comparison.verdict(each)) for each in guarding)),
         baseline=standard.iteration,
         standard=standard,
         log=log,
+    )
+    return replace(
+        result, verdicts=tuple((each, with_paths(found, result)) for each, found in verdicts)
     )
 
 

@@ -156,7 +156,8 @@ def train(cycle: Cycle, current: Turn) -> Run:
     chain, plan = current.chain, current.plan
     weights = cycle.inputs.weights(plan.settings)
     base = cycle.base_keeper.known(plan.settings)
-    cycle.progress.iteration(cycle.config.name, len(chain) + 1, cycle.planner.limit(chain))
+    which = f"iteration {len(chain) + 1}/{cycle.planner.limit(chain)}"
+    cycle.progress.iteration(cycle.config.name, which)
     with _logged_unscored(cycle, current) as keep:
         try:
             run = cycle.backend.train(

@@ -136,9 +136,8 @@ class SeedTrainer:
             run = cycle.again.scored(run)
             cycle.store.notes.append(f"seed {seed} of {iteration.name} was evaluated again")
         else:
-            cycle.progress.iteration(
-                f"{cycle.config.name} seed {seed}", iteration.number, iteration.number
-            )
+            which = f"iteration {iteration.number}, seed {seed}"
+            cycle.progress.iteration(cycle.config.name, which)
             called = f"seed {seed} of {iteration.name}"
 
             def keep(unscored: Run) -> None:

@@ -30,6 +30,7 @@ from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.records import Finding, Run, Settings
+from pytest_ftloop.train.early_end import Pace
 
 FORMAT = 1
 """Version of these files. A spec of another version is refused."""
@@ -52,8 +53,10 @@ class Spec:
     `fingerprint` is what the worker must come to as well: else the loop, its data or its code has
     changed since. `log` is the folder of the loop's log, which the worker does not touch: two logs
     of one loop file have runs of their own. `name`, `adapter`, `metric` and `base_eval_loss` are as
-    in `Backend.train`. With `afresh` an earlier process's run is not taken. `start` is the adapter
-    that the training goes on from, as the fields of `Start`; empty if there is none.
+    in `Backend.train`, and so is `pace`, which trainings ahead have not. With `afresh` an earlier
+    process's run is not taken. `start` is the adapter that the training goes on from, as the fields
+    of `Start`; empty if there is none. `ranks` says that several processes make it together, of
+    which the one that reads it is one.
     """
 
     loop_file: str
@@ -66,6 +69,8 @@ class Spec:
     base_eval_loss: float | None = None
     afresh: bool = False
     start: Mapping[str, str] = field(default_factory=dict)
+    pace: Pace | None = None
+    ranks: bool = False
     format: int = FORMAT
 
     @property
@@ -74,9 +79,12 @@ class Spec:
         stated = json.dumps(asdict(replace(self, afresh=False)), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 
-    def write(self) -> Path:
-        """Write it, with nothing beside it but an earlier process's run; the path of its file."""
-        folder = self.folder
+    def write(self, folder: Path | None = None) -> Path:
+        """Write it, with nothing beside it but an earlier process's run; the path of its file.
+
+        It is written to a `folder` of its own if nobody is to find its run later.
+        """
+        folder = folder or self.folder
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             (folder / RUN).replace(folder / BEFORE)

@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.cache import adapter_hash
 from pytest_ftloop.core.errors import FtloopError, Location
+from pytest_ftloop.core.ranks import rank_of, ranks_in
 from pytest_ftloop.core.runs import environment_changes
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
+from pytest_ftloop.loop.orphans import end_with_parent
 from pytest_ftloop.loop.spec import (
     BEFORE,
+    ERROR,
     RUN,
     UNSCORED,
     AtWork,
@@ -48,14 +52,17 @@ EVERY_S = 0.5
 
 
 class Noted:
-    """A `Progress` that notes what happens beside the spec that is being trained."""
+    """A `Progress` that notes what happens beside the spec that is being trained.
+
+    Of several ranks the first does: the others do the same.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = Path()
         self._clock = clock
         self._noted_at = -EVERY_S
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
+    def iteration(self, loop: str, which: str) -> None:
         """Note nothing: the loop's own process knows."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
@@ -77,10 +84,11 @@ class Noted:
 
     def found(self, loop: str, findings: Sequence[Finding]) -> None:  # noqa: ARG002 - Progress
         """Note findings."""
-        write_found(self.folder, findings)
+        if rank_of() == 0:
+            write_found(self.folder, findings)
 
     def _note(self, now: AtWork, *, always: bool) -> None:
-        if always or self._clock() - self._noted_at >= EVERY_S:
+        if rank_of() == 0 and (always or self._clock() - self._noted_at >= EVERY_S):
             self._noted_at = self._clock()
             write_progress(self.folder, now)
 
@@ -103,8 +111,10 @@ class Worker:
             _check_unchanged(spec, config, inputs)
             run = _before(spec, folder, backend) or _trained(spec, folder, backend)
         except FtloopError as error:
-            write_error(folder, error)
+            _note_mistake(folder, error)
             return False
+        if rank_of() > 0:
+            return True
         write_run(folder / RUN, run)
         (folder / BEFORE).unlink(missing_ok=True)
         return True
@@ -125,11 +135,22 @@ def _trained(spec: Spec, folder: Path, backend: Backend) -> Run:
     return backend.train(
         spec.settings,
         name=spec.name,
-        adapter=Path(spec.adapter),
+        adapter=Path(spec.adapter) if spec.adapter else None,
         base_eval_loss=spec.base_eval_loss,
         metric=spec.metric,
-        keep=lambda run: write_run(folder / UNSCORED, run),
+        pace=spec.pace,
+        keep=lambda run: write_run(folder / UNSCORED, run) if rank_of() == 0 else None,
     )
+
+
+def _note_mistake(folder: Path, error: FtloopError) -> None:
+    """Write a mistake: of several ranks' the first, and none that follows from another's end."""
+    if ranks_in() > 1:
+        from pytest_ftloop.train.ranks import is_of_another
+
+        if (folder / ERROR).exists() or is_of_another(error):
+            return
+    write_error(folder, error)
 
 
 def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
@@ -155,8 +176,12 @@ def _check_unchanged(spec: Spec, config: LoopConfig, inputs: Inputs) -> None:
 
 
 def work_on(file: str) -> bool:
-    """Train one spec in this process: what `ftloop worker SPEC` does."""
-    return Worker(backends.local).work(Path(file))
+    """Train one spec in this process: what `ftloop worker SPEC` does.
+
+    A rank never starts others, also where its launcher gives it no number.
+    """
+    make = LocalBackend if read_spec(Path(file)).ranks else backends.local
+    return Worker(make).work(Path(file))
 
 
 def serve(make: BackendFactory | None = None) -> int:
@@ -165,7 +190,7 @@ def serve(make: BackendFactory | None = None) -> int:
     It closes when the parent ends, however that ends; then this process ends too, at once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
-    _end_with_parent()
+    end_with_parent()
     files: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -177,13 +202,3 @@ def serve(make: BackendFactory | None = None) -> int:
     worker = Worker(make or backends.local)
     while True:
         worker.work(Path(files.get()))
-
-
-def _end_with_parent() -> None:
-    """Let Linux kill this process with its parent, even if it hangs where no thread can run."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)

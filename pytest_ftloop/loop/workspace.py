@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.config.loop_yaml import files_in
-from pytest_ftloop.core.chain import best_of, chain_from
+from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.data.identity import model_identity, model_path
+from pytest_ftloop.gate.ranking import Entry
 from pytest_ftloop.log import FOLDER, RECORD_NAME, ImprovementLog
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.reading import read_inputs
@@ -97,10 +98,24 @@ class Logged:
 
     def best(self) -> Iteration:
         """The best by the loop's metric: in the chain of the current loop file, else of all."""
+        return best_of(self._chain, self.metric)
+
+    def entry(self) -> Entry:
+        """The loop as it is compared with others."""
+        return Entry.of(self.log.view, self.best(), self.metric)
+
+    @cached_property
+    def _chain(self) -> tuple[Iteration, ...]:
         if self.config is None or self.inputs is None:
-            return best_of(self.iterations)
-        chain = chain_from(self.iterations, self.start) or self.iterations
-        return best_of(chain, self.config.metric_of(chain))
+            return self.iterations
+        return chain_from(self.iterations, self.start) or self.iterations
+
+    @property
+    def metric(self) -> str:
+        """What the best iteration is chosen by."""
+        if self.config is None or self.inputs is None:
+            return chosen_by(self._chain[-1])
+        return self.config.metric_of(self._chain)
 
 
 def find_logs(path: Path, log_folder: Path | None, report: Report) -> list[Logged]:

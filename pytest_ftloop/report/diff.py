@@ -1,11 +1,10 @@
-"""`ftloop diff`: what a candidate changed, as terminal text, Markdown and JSON."""
+"""`ftloop diff`: what a candidate changed, as terminal text and Markdown; plain values as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pytest_ftloop.core.metrics import format_figure, own_metrics
@@ -15,7 +14,7 @@ from pytest_ftloop.gate.difference import Difference, Flip
 from pytest_ftloop.gate.verdict import Change, change_text, p_text, seeds_text
 from pytest_ftloop.report.cause import UNCHANGED, cause_lines, edit_text, stated, without_data
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
-from pytest_ftloop.report.gate_changes import change_markdown, change_record
+from pytest_ftloop.report.gate_changes import change_markdown
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import duration_text, figure_text, plural
@@ -90,27 +89,7 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
     return "\n".join([*lines, "", f"Cost: {inert(_cost(diff))}"])
 
 
-def as_record(diff: Difference) -> dict[str, Any]:
-    """The difference as plain values for JSON, in full."""
-    return {
-        "loop": diff.loop,
-        "before": diff.before.name,
-        "after": diff.after.name,
-        "against": diff.verdict.against,
-        "verdict": diff.verdict.as_record(),
-        "gate_changes": change_record(diff.gate_changes),
-        "not_tested": _untested(diff),
-        "settings": [vars(change) for change in diff.settings],
-        "data": [asdict(changed) for changed in diff.data],
-        "fixed": [vars(flip) for flip in diff.fixed],
-        "broken": [vars(flip) for flip in diff.broken],
-        "came": [finding.kind for finding in diff.came],
-        "went": [finding.kind for finding in diff.went],
-        "cost": {"before": vars(diff.before.cost), "after": vars(diff.after.cost)},
-    }
-
-
-def _untested(diff: Difference) -> dict[str, dict[str, float | None]]:
+def untested(diff: Difference) -> dict[str, dict[str, float | None]]:
     """The loop's own figures before and now that are not among those that were tested."""
     tested = {change.metric for change in diff.verdict.changes}
     before, after = diff.before.metrics, diff.after.metrics
@@ -125,7 +104,7 @@ def _untested_text(diff: Difference) -> str:
     """`not tested: score.fields 42.0% -> 57.0%`; empty without such figures."""
     said = [
         f"{name} {figure_text(name, of['before'])} -> {figure_text(name, of['after'])}"
-        for name, of in _untested(diff).items()
+        for name, of in untested(diff).items()
     ]
     return f"not tested: {', '.join(said)}" if said else ""
 

@@ -22,25 +22,22 @@ WIDE = 200
 """Columns of a line: nobody's terminal, but a file, in which nothing is left out."""
 
 
-def began_line(loop: str, number: int, of: int) -> str:
-    """`ftloop sentiment: iteration 2/4 begins`; of a seed run there is one iteration only."""
-    return f"ftloop {visible(loop)}: {_which(number, of)}begins"
+def began_line(loop: str, which: str) -> str:
+    """`ftloop sentiment: iteration 2/4 begins`; of a seed run `iteration 3, seed 44 begins`."""
+    return f"ftloop {visible(loop)}: {which} begins"
 
 
-def ended_line(
-    loop: str, number: int, of: int, metrics: Mapping[str, float], seconds: float
-) -> str:
+def ended_line(loop: str, which: str, metrics: Mapping[str, float], seconds: float) -> str:
     """`ftloop sentiment: iteration 2/4 done in 20.1 s, eval_loss 0.3745, pass_rate 74.2%`."""
     names = [n for n in ("eval_loss", "pass_rate", *own_metrics([metrics])) if n in metrics]
     figures = [f"{visible(name)} {figure_text(name, metrics[name])}" for name in names]
     said = ", ".join([f"done in {duration_text(seconds)}", *figures])
-    return f"ftloop {visible(loop)}: {_which(number, of)}{said}"
+    return f"ftloop {visible(loop)}: {which} {said}"
 
 
 def step_line(
     loop: str,
-    number: int,
-    of: int,
+    which: str,
     step: int,
     steps: int,
     loss: float,
@@ -49,7 +46,7 @@ def step_line(
 ) -> str:
     """`ftloop sentiment  iteration 2/4  step 31/66 [...] loss 1.234  0:12 left`."""
     return progress_line(
-        f"ftloop {one_line(loop, 60)}", number, of, step, steps, loss, elapsed_s, WIDE, before
+        f"ftloop {one_line(loop, 60)}", which, step, steps, loss, elapsed_s, WIDE, before
     )
 
 
@@ -68,7 +65,3 @@ def workers_line(
     parts = [f"{visible(label)}: {visible(now)}" for label, now in at_work]
     queued = f"({waiting} waiting)" if waiting else ""
     return shorten("  ".join(filter(None, [name, f"{len(parts)} at once", *parts, queued])), width)
-
-
-def _which(number: int, of: int) -> str:
-    return f"iteration {number}/{of} "

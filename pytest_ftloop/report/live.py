@@ -58,12 +58,12 @@ class LiveLine:
     ) -> None:
         self._write, self._width, self._clock, self._under = write, width, clock, under
         self._drawn_at: float | None = None
-        self._loop, self._number, self._of = "", 0, 0
+        self._loop, self._which = "", ""
         self._pace = _Pace(clock)
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
+    def iteration(self, loop: str, which: str) -> None:
         """Remember the current iteration."""
-        self._loop, self._number, self._of = loop, number, of
+        self._loop, self._which = loop, which
         self._pace.begin()
 
     def step(self, step: int, steps: int, loss: float) -> None:
@@ -72,8 +72,7 @@ class LiveLine:
         self._draw(
             progress_line(
                 self._loop,
-                self._number,
-                self._of,
+                self._which,
                 step=step,
                 steps=steps,
                 loss=loss,
@@ -86,7 +85,7 @@ class LiveLine:
     def working(self, what: str, done: int = 0, of: int = 0) -> None:
         """Draw work other than training."""
         share = f" {done}/{of}" if of else ""
-        where = f"{self._loop}  iteration {self._number}/{self._of}  " if self._number else ""
+        where = f"{self._loop}  {self._which}  " if self._which else ""
         self._draw(shorten(f"{where}{what}{share}", self._width - 1), always=done in (0, of))
 
     def ended(self, metrics: Mapping[str, float]) -> None:
@@ -137,28 +136,28 @@ class StayingLines:
         self._lock = threading.Lock()
         self._end: threading.Event | None = None
         self._is_below = False
-        self._loop, self._number, self._of = "", 0, 0
+        self._loop, self._which = "", ""
         self._began = clock()
         self._now: Callable[[], str] | None = None
         self._since = clock()
         self._pace = _Pace(clock)
         self._what = ""
 
-    def iteration(self, loop: str, number: int, of: int) -> None:
+    def iteration(self, loop: str, which: str) -> None:
         """Say that an iteration begins."""
-        self._loop, self._number, self._of = loop, number, of
+        self._loop, self._which = loop, which
         self._began = self._since = self._clock()
         self._pace.begin()
-        self._lines([heartbeat.began_line(loop, number, of)])
+        self._lines([heartbeat.began_line(loop, which)])
         self._beats()
 
     def step(self, step: int, steps: int, loss: float) -> None:
         """Remember the step for the next line."""
         self._pace.step(step)
         self._what = ""
-        loop, number, of, pace = self._loop, self._number, self._of, self._pace
+        loop, which, pace = self._loop, self._which, self._pace
         self._now = lambda: heartbeat.step_line(
-            loop, number, of, step, steps, loss, pace.elapsed_s(), pace.before
+            loop, which, step, steps, loss, pace.elapsed_s(), pace.before
         )
         self._beats()
 
@@ -179,12 +178,12 @@ class StayingLines:
 
     def ended(self, metrics: Mapping[str, float]) -> None:
         """Say that the iteration is in the log, with its figures; nothing if none began."""
-        if not self._number:
+        if not self._which:
             return
         seconds = self._clock() - self._began
         self._now = None  # the last step, or evaluation, is over
-        self._lines([heartbeat.ended_line(self._loop, self._number, self._of, metrics, seconds)])
-        self._number = 0
+        self._lines([heartbeat.ended_line(self._loop, self._which, metrics, seconds)])
+        self._which = ""
 
     def done(self) -> None:
         """End the lines of every minute, and write the line again that had begun before them."""

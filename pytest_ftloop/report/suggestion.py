@@ -1,9 +1,8 @@
-"""`ftloop suggest`: the next adjustments and their reasons, as terminal text and JSON."""
+"""`ftloop suggest`: the next adjustments and their reasons, as terminal text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_ftloop.core.records import Adjustment, Finding, Iteration
 from pytest_ftloop.report.escape import shorten, visible
@@ -51,25 +50,6 @@ def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
     start = f", from iteration {visible(suggestion.parent.name)}" if suggestion.parent else ""
     lines.append(shorten(f"{_head(suggestion)}{start}:", width))
     return "\n".join([*lines, *adjustment_lines(suggestion.adjustments, width)])
-
-
-def as_record(suggestion: Suggestion) -> dict[str, Any]:
-    """The suggestion as plain values for JSON."""
-    last, parent = suggestion.last, suggestion.parent
-    return {
-        "loop": last.loop,
-        "iteration": last.name,
-        "decision": {
-            "action": last.decision.action,
-            "kind": last.decision.kind,
-            "because": last.decision.because,
-        },
-        "parent": parent.name if parent else None,
-        "planned": suggestion.is_planned,
-        "next": [vars(adjustment) for adjustment in suggestion.adjustments],
-        "because": suggestion.because,
-        "faults": [vars(fault) for fault in suggestion.faults],
-    }
 
 
 def _head(suggestion: Suggestion) -> str:

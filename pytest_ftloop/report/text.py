@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
+from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
@@ -353,8 +354,7 @@ def commit_lines(
 
 def progress_line(
     loop: str,
-    iteration: int,
-    of: int,
+    which: str,
     step: int,
     steps: int,
     loss: float,
@@ -370,12 +370,12 @@ def progress_line(
     left_s = elapsed_s / (step - before) * (steps - step) if is_running else 0.0
     time = f"{_clock(left_s)} left" if is_running else _clock(elapsed_s)
     name = one_line(loop, max(width // 3, 8))
-    number, progress = f"iteration {iteration}/{of}", f"step {step}/{steps}"
+    progress = f"step {step}/{steps}"
     value = f"loss {loss:.3f}" if not abs(loss) >= 1e4 else f"loss {loss:.1e}"
     candidates = (
-        f"{name}  {number}  {progress} {_bar(step, steps)} {value}  {time}",
-        f"{name}  {number}  {progress}  {value}  {time}",
-        f"{number}  {progress}  {value}  {time}",
+        f"{name}  {which}  {progress} {_bar(step, steps)} {value}  {time}",
+        f"{name}  {which}  {progress}  {value}  {time}",
+        f"{which}  {progress}  {value}  {time}",
         f"{progress}  {value}  {time}",
     )
     return next(
@@ -427,7 +427,7 @@ def _more(count: int, where: str) -> list[str]:
 
 
 def _command(start: str, paths: Sequence[Path], cwd: Path) -> str:
-    return visible(" ".join([start, *(shlex.quote(hints.relative(path, cwd)) for path in paths)]))
+    return visible(" ".join([start, *(shlex.quote(relative_path(path, cwd)) for path in paths)]))
 
 
 def _bar(done: int, of: int, size: int = 10) -> str:

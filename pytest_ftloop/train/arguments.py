@@ -22,6 +22,7 @@ from pytest_ftloop.config.arguments import (
     of_policy,
 )
 from pytest_ftloop.core.errors import ConfigError, Locate, Location
+from pytest_ftloop.core.ranks import PROCESSES
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.boundary import boundary
 from pytest_ftloop.train.task import INIT_FROM
@@ -47,7 +48,7 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
     What the loop needs overrides the settings: every step is logged, NaN stays in the logs, the
     trainer neither evaluates nor prints. Raises `ConfigError`.
     """
-    stated = dict(settings.training)
+    stated = {name: value for name, value in settings.training.items() if name != PROCESSES}
     _check(SFTConfig, "training", stated, locate)
     if stated.get("activation_offloading") and device_and_precision(stated).get("use_cpu"):
         raise ConfigError(

@@ -24,6 +24,7 @@ from pytest_ftloop.core.errors import ConfigError, Locate
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.data.identity import split_revision
 from pytest_ftloop.train.boundary import boundary, cure_of, mentioned
+from pytest_ftloop.train.tokenised import Tokenised
 from pytest_ftloop.train.tokenizer import PASS_TOKENIZER, load_tokenizer, with_section
 from pytest_ftloop.train.unloadable import (
     NAME_A_MODEL,
@@ -37,13 +38,14 @@ from pytest_ftloop.train.unloadable import (
 class Loan:
     """One run's use of the base model. `keep` saves base weights that the run will change.
 
-    `added_tokens` and `loaded_from` are those of the `Base`.
+    `added_tokens`, `loaded_from` and `tokenised` are those of the `Base`.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     added_tokens: frozenset[int] = frozenset()
     loaded_from: str = ""
+    tokenised: Tokenised = field(default_factory=Tokenised)
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = field(default_factory=list)
 
     def keep_trainable(self) -> None:
@@ -71,7 +73,7 @@ class Base:
     the ids of tokens that the loop file adds: the model has not seen them. `loaded_from` is the
     name to load the model from for each run, empty for most models: to load one that initialises
     some weights (Mamba, a checkpoint that lacks them) draws random numbers, and the adapter of a
-    plain script starts after these.
+    plain script starts after these. `tokenised` are the rows that runs have prepared.
     """
 
     model: PreTrainedModel
@@ -79,6 +81,7 @@ class Base:
     quantised_by: str = ""
     added_tokens: frozenset[int] = frozenset()
     loaded_from: str = ""
+    tokenised: Tokenised = field(default_factory=Tokenised, compare=False)
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Loan]:
@@ -89,7 +92,7 @@ class Base:
         trained biases remain. So the state of every module is saved and restored.
         """
         tokenizer = copy.deepcopy(self.tokenizer)
-        loan = Loan(self.model, tokenizer, self.added_tokens, self.loaded_from)
+        loan = Loan(self.model, tokenizer, self.added_tokens, self.loaded_from, self.tokenised)
         states = [(module, _own_state(module)) for module in self.model.modules()]
         configs = [(config, _own_state(config)) for config in _configs(self.model)]
         trainable = [(p, p.requires_grad) for p in self.model.parameters()]

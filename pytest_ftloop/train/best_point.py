@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.core.metrics import eval_metrics, figure_of, token_mean_loss
 from pytest_ftloop.evaluate.evaluator import Choices, Evaluator
 from pytest_ftloop.train.measured import scored_eval
-from pytest_ftloop.train.recorder import Candidate, Recorder, load_weights
+from pytest_ftloop.train.recorder import Candidate, Recorder
+from pytest_ftloop.train.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,13 +9,13 @@ from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.core.records import HOPELESS
+from pytest_ftloop.core.records import HOPELESS, EvalPoint  # pydantic reads the type of `Pace`
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_ftloop.config.gates import Gate
-    from pytest_ftloop.core.records import EvalPoint, Iteration, StepLog
+    from pytest_ftloop.core.records import Iteration, StepLog
 
 
 HALF = 0.5

@@ -67,6 +67,9 @@ def untrained(
     """
     with temporary_folder() as folder, quiet(), spared():
         args = sft_config(settings, str(folder), task.locate)
+        args._n_gpu = (
+            1  # of several devices the first measures, where a training would have to choose
+        )
         args.report_to = []  # nothing is trained, so no run may appear at the trackers
         doing = "measuring the saved adapter"
         with boundary(doing, settings, task.locate, "model") as stage, base.lent() as loan:

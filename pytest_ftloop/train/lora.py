@@ -18,6 +18,7 @@ from trl import SFTTrainer
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.ranks import ALONE, PROCESSES
 from pytest_ftloop.core.records import (
     BaseResults,
     Cost,
@@ -40,20 +41,19 @@ from pytest_ftloop.train.garbage import spared
 from pytest_ftloop.train.measured import measured_base, measured_guards, scored_eval
 from pytest_ftloop.train.prepare import Prepared, build_trainer, evaluator_of
 from pytest_ftloop.train.quiet import quiet
+from pytest_ftloop.train.ranks import ranks_here
 from pytest_ftloop.train.recorder import (
     Recorder,
-    differ,
     hidden_size,
-    load_weights,
     step_log,
     steps_per_epoch,
-    trainable_weights,
     vocabulary_size,
 )
 from pytest_ftloop.train.save import save_adapter
 from pytest_ftloop.train.task import Task
 from pytest_ftloop.train.trackers import Tracked, reported
 from pytest_ftloop.train.unfinished import Unfinished
+from pytest_ftloop.train.weights import differ, load_weights, trainable_weights
 
 if TYPE_CHECKING:
     from pytest_ftloop.train.early_end import Pace
@@ -81,8 +81,10 @@ def run_lora(
     suffice for a batch of one example.
     """
     started = time.perf_counter()
-    recorder = Recorder(task, settings, progress, pace, metric)
-    with temporary_folder() as folder, quiet(), spared():
+    with temporary_folder() as own, quiet(), spared():
+        ranks = ranks_here()
+        folder = ranks.of_first(lambda: own)  # a checkpoint has a part of each rank
+        recorder = Recorder(task, settings, progress, pace, metric, ranks)
         if adapter is not None:
             here = environment(sft_config(settings, str(folder), task.locate), base.quantised_by)
             recorder.resume(Unfinished.of(adapter.name, settings, task, metric, here, started))
@@ -99,7 +101,7 @@ def run_lora(
                 where=task.locate("training"),
                 cure="A single example does not fit into memory: use a smaller model or precision.",
             ) from None
-        if recorder.unfinished is not None:
+        if recorder.unfinished is not None and ranks.is_first:
             recorder.unfinished.remove()
     return run
 
@@ -124,6 +126,9 @@ class Attempt:
         task, recorder, progress = self.task, self.recorder, self.recorder.progress
         progress.working("preparing")
         args = sft_config(self.settings, self.folder, task.locate)
+        ranks = recorder.ranks
+        if not ranks.is_first:
+            args.report_to = []
         where = task.locate("training.report_to")
         with (
             boundary("preparing the examples", self.settings, task.locate) as stage,
@@ -176,7 +181,7 @@ class Attempt:
             # Without a finite eval loss there is no best point, and so no adapter worth saving.
             hash_, not_saved = "", ""
             if self.adapter is not None and recorder.best_step:
-                hash_, not_saved = save_adapter(trainer, self.adapter)
+                hash_, not_saved = save_adapter(trainer, self.adapter, ranks)
             training = Training(
                 steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
                 evals=tuple(recorder.evals),
@@ -235,13 +240,13 @@ class Attempt:
                 best_sample = evaluator.losses(prepared.train_sample, sample, progress)
                 measured = replace(measured, examples=best.results, train_examples=best_sample)
                 if self.adapter is not None:
-                    hash_, not_saved = save_adapter(trainer, self.adapter)
+                    hash_, not_saved = save_adapter(trainer, self.adapter, ranks)
                 keep(run_of(measured))
             guards = measured_guards(evaluator, task, prepared, progress)
             evaluation = replace(
                 measured, examples=examples, guards=guards, max_new_tokens=limits[-1]
             )
-            return run_of(evaluation, peak_memory_mib())
+            return run_of(evaluation, max(ranks.each(peak_memory_mib())))
 
     def with_half_the_batch(self) -> Attempt:
         """The next attempt: half the batch, twice the accumulation: the same examples per step."""
@@ -286,6 +291,18 @@ class Attempt:
         """Train to the end, from the recorder's checkpoint if any. False if memory ran out."""
         try:
             trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if self.recorder.ranks is not ALONE:  # the others are in the middle of this step
+                raise _too_large(self.task) from error
             return False  # not raised: a traceback would keep the tensors of the failed step alive
         return True
+
+
+def _too_large(task: Task) -> TrainingError:
+    """The error of a rank that has run out of memory, whose batch is not halved."""
+    return TrainingError(
+        "out of memory in one of several processes",
+        where=task.locate("training.per_device_train_batch_size") or task.locate("training"),
+        cure="Lower training.per_device_train_batch_size, and raise gradient_accumulation_steps as "
+        f"much; with loop.{PROCESSES} that is not done by itself.",
+    )

@@ -16,6 +16,7 @@ from pytest_ftloop.train.base import Base, live_base, load_base
 from pytest_ftloop.train.lora import run_lora
 from pytest_ftloop.train.quantised import quantised_by
 from pytest_ftloop.train.quiet import quiet
+from pytest_ftloop.train.ranks import check_launch
 from pytest_ftloop.train.task import FoundAll, Task, ToMeasure
 from pytest_ftloop.train.tiny import tiny_folder
 from pytest_ftloop.train.tokenizer import beside
@@ -42,6 +43,9 @@ class LoraTrainer:
     def loaded(cls, config: LoopConfig, task: Task, progress: Progress) -> LoraTrainer:
         """Check the loop's settings, then load its base model."""
         with quiet():
+            use_cpu = bool(config.settings.training.get("use_cpu"))
+            place = config.locate("loop.launcher") or config.locate("loop.processes")
+            check_launch(use_cpu=use_cpu, where=place)
             # Before the model, which can take minutes to load, so that a typo is reported at once.
             sft_config(config.settings, tempfile.gettempdir(), config.locate)
             lora_config(config.settings, config.locate)

@@ -21,10 +21,12 @@ from pytest_ftloop.evaluate.rendering import like
 from pytest_ftloop.train.arguments import lora_config
 from pytest_ftloop.train.base import Loan
 from pytest_ftloop.train.boundary import boundary
+from pytest_ftloop.train.ranks import ranks_here
 from pytest_ftloop.train.refused import check_head, check_steps, explain_build
 from pytest_ftloop.train.rendered import check_answers
 from pytest_ftloop.train.rows import dataset_of, examples_dataset
 from pytest_ftloop.train.task import Guard, Task
+from pytest_ftloop.train.tokenised import TokenisingOnce
 from pytest_ftloop.train.warm import start_of, warm
 from pytest_ftloop.train.wiring import renderer_of, wiring_of
 
@@ -144,7 +146,8 @@ def build_trainer(
     )
     with boundary("building the trainer", settings, task.locate, explain=explain, kind=ConfigError):
         warmed = warm(loan.model, lora, start, task.locate) if start else None
-        trainer = SFTTrainer(
+        trainer = TokenisingOnce(
+            tokenised=loan.tokenised,
             model=warmed or id_ or loan.model,
             args=args,
             train_dataset=_train_rows(task, args),
@@ -182,6 +185,7 @@ def evaluator_of(trainer: SFTTrainer, settings: Settings) -> Evaluator:
         trainer.accelerator.autocast,
         trainer.chat_template,
         generation_batch=batch if is_stated else max(batch, GENERATION_BATCH),
+        ranks=ranks_here(is_sharded=trainer.is_fsdp_enabled),
     )
 
 

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from pytest_ftloop.core.metrics import token_accuracy, token_mean_loss
 from pytest_ftloop.core.progress import Progress
+from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings, StepLog
 from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.train.early_end import Pace, Watch
@@ -29,6 +30,7 @@ from pytest_ftloop.train.unfinished import (
     Unfinished,
     candidate_file,
 )
+from pytest_ftloop.train.weights import trainable_weights
 
 DEFAULT_EVAL_STEPS = 10
 """Steps between evaluation points if `eval_strategy: steps` has no `eval_steps`, as in trl."""
@@ -66,8 +68,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         progress: Progress,
         pace: Pace | None = None,
         metric: str = "eval_loss",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.task = task
+        self.ranks = ranks
         self.metric = metric
         self.candidates: dict[int, Candidate] = {}
         self.pace = pace
@@ -86,12 +90,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.seconds_before, self.tokens_before = 0.0, 0
         self.unfinished: Unfinished | None = None
         self.untrained: BaseResults | None = None
-        self.train_losses = TrainLosses()
+        self.train_losses = TrainLosses(ranks)
 
     def resume(self, unfinished: Unfinished) -> None:
         """Keep this run's points there, and go on from the one that a killed run has left."""
         self.unfinished = unfinished
-        point = unfinished.point()
+        point = self.ranks.of_first(unfinished.point)
         if point is None:
             return
         self.checkpoint = str(unfinished.folder / CHECKPOINT)
@@ -169,10 +173,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         # Not with half the batch, which a process after this one would not begin with; nor a run
         # that is ended early here, which is not to go on from here.
         if self.unfinished is not None and not self.is_halved and not self.ended_early:
+            point = self._point()  # all ranks wait here until each has saved its random states
             files = {candidate_file(s): c.weights for s, c in self.candidates.items()}
             if self.best_step:
                 files[BEST] = self.best_weights
-            self.unfinished.keep(self._point(), Path(self.checkpoint), files)
+            if self.ranks.is_first:
+                self.unfinished.keep(point, Path(self.checkpoint), files)
 
     def _point(self) -> Point:
         """What was observed until the checkpoint."""
@@ -276,28 +282,6 @@ def spread(points: Sequence[int], most: int) -> frozenset[int]:
     return frozenset(points[round(i * (len(points) - 1) / (most - 1))] for i in range(most))
 
 
-def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the trainable weights on the CPU: an adapter is small."""
-    return {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Restore weights that `trainable_weights` copied."""
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, weight in weights.items():
-            parameters[name].copy_(weight)
-
-
-def differ(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    """Whether any weight of `one` differs from the same weight of `other`."""
-    return any(not torch.equal(weight, other[name]) for name, weight in one.items())
-
-
 def step_log(log: Mapping[str, Any]) -> StepLog | None:
     """A trainer's log entry as a step; None for other entries, such as the final summary."""
     if "loss" not in log or "learning_rate" not in log:
@@ -317,8 +301,11 @@ def steps_per_epoch(trainer: SFTTrainer) -> int:
     Not taken from a data loader, because making one could change the random state.
     """
     args = trainer.args
-    batches = len(trainer.train_dataset) / args.train_batch_size
-    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    rounded = math.floor if args.dataloader_drop_last else math.ceil
+    whole = rounded(len(trainer.train_dataset) / args.train_batch_size)
+    # Each rank takes a batch of its own, unless it shares one with the others.
+    if not trainer.accelerator.split_batches:
+        whole = rounded(whole / args.world_size)
     steps: int = math.ceil(whole / args.gradient_accumulation_steps)
     return max(1, steps)
 

@@ -95,14 +95,16 @@ def check_steps(trainer: SFTTrainer, task: Task) -> None:
     """Raise `ConfigError` if an epoch has no step: the trainer would end without training."""
     rows, batch = len(trainer.train_dataset), trainer.args.train_batch_size
     kind = "packs of rows" if trainer.args.packing else "rows"
-    if trainer.args.dataloader_drop_last and rows < batch:
+    ranks = 1 if trainer.accelerator.split_batches else trainer.args.world_size
+    if trainer.args.dataloader_drop_last and rows < batch * ranks:
+        by = f" for each of {ranks} processes" if ranks > 1 else ""
         raise ConfigError(
             f"no step to train: the train set has {rows} {kind}, fewer than "
-            f"training.per_device_train_batch_size {batch}, and training.dataloader_drop_last "
+            f"training.per_device_train_batch_size {batch}{by}, and training.dataloader_drop_last "
             "drops the last incomplete batch",
             where=task.locate("training.dataloader_drop_last"),
-            cure=f"Set per_device_train_batch_size: {rows} or lower, or dataloader_drop_last: "
-            "false.",
+            cure=f"Set per_device_train_batch_size: {max(1, rows // ranks)} or lower, or "
+            "dataloader_drop_last: false.",
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from trl import SFTTrainer
 
+from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import Example, TrainedExample
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN
 
@@ -50,11 +51,13 @@ class TrainLosses:
     change to the graph. Rows are identified by their tokens, so examples with equal tokens share
     their losses. Rows that are not one example's tokens (packed or padding-free) are skipped: then
     there are no losses.
-    `Recorder` sets `step`, the optimiser's step.
+    Each of several `ranks` sees the rows that it trains on. `Recorder` sets `step`, the optimiser's
+    step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         self.step = 0
+        self.ranks = ranks
         self.noisy_forwards = False
         self._ids: dict[bytes, list[str]] = {}
         self._waiting: list[_Batch] = []
@@ -79,24 +82,22 @@ class TrainLosses:
         self._seen = [seen for seen in self._seen if seen.step < step]
 
     def passes(self) -> tuple[tuple[int, str, float, int, int], ...]:
-        """What was collected so far, as plain values."""
+        """What all ranks collected so far, in the order of steps, as plain values."""
         self._copy()
-        return tuple(
+        own = [
             (seen.step, seen.key.hex(), seen.loss, seen.tokens, seen.correct) for seen in self._seen
-        )
+        ]
+        found = [seen for part in self.ranks.each(own) for seen in part]
+        return tuple(sorted(found, key=lambda seen: seen[0]))
 
     def restore(self, passes: Iterable[tuple[int, str, float, int, int]]) -> None:
-        """Go on from what `passes` has given."""
-        self._seen = [
-            _Pass(step, bytes.fromhex(key), loss, tokens, correct)
-            for step, key, loss, tokens, correct in passes
-        ]
+        """Go on from what `passes` has given: the first rank for all of them."""
+        self._seen = _read(passes) if self.ranks.is_first else []
 
     def courses(self, examples: Iterable[Example]) -> tuple[TrainedExample, ...]:
         """The losses of each example that was trained on, in the order of steps."""
-        self._copy()
         passes: dict[str, list[_Pass]] = {}
-        for seen in self._seen:
+        for seen in _read(self.passes()):
             for id_ in self._ids[seen.key]:
                 passes.setdefault(id_, []).append(seen)
         return tuple(_course(e.id, passes[e.id]) for e in examples if e.id in passes)
@@ -132,6 +133,13 @@ class TrainLosses:
                 if key in self._ids:
                     self._seen.append(_Pass(batch.step, key, loss, int(tokens), int(correct)))
         self._waiting = []
+
+
+def _read(passes: Iterable[tuple[int, str, float, int, int]]) -> list[_Pass]:
+    return [
+        _Pass(step, bytes.fromhex(key), loss, tokens, correct)
+        for step, key, loss, tokens, correct in passes
+    ]
 
 
 def _adds_noise(trainer: SFTTrainer) -> bool:

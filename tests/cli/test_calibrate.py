@@ -44,8 +44,8 @@ def test_four_more_seeds(loops: Loops, calibrate: Any) -> None:
     loops.version()
     code, out, err = calibrate()
     assert 0 == code
-    assert [f"x seed {seed}" for seed in (43, 44, 45, 46)] == re.findall(
-        r"^ftloop (.+): iteration 1/1 begins$", err, re.MULTILINE
+    assert [f"iteration 1, seed {seed}" for seed in (43, 44, 45, 46)] == re.findall(
+        r"^ftloop x: (.+) begins$", err, re.MULTILINE
     )
     assert [f"x 0.001 seed {seed}" for seed in (43, 44, 45, 46)] == loops.trained()[1:]
     assert ["calibration"] * 4 == [run.role for run in loops.log().seed_runs()]

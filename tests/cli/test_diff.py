@@ -155,7 +155,9 @@ def test_no_baseline(loops: Loops, diff: Any, format_: str) -> None:
     loops.commit()
     loops.train()
     code, out, err = diff("--format", format_)
-    assert (2, "[]\n" if format_ == "json" else "") == (code, out)
+    assert 2 == code
+    told = [item["error"] for item in json.loads(out)] if format_ == "json" else []
+    assert out == "" or told == [err.rstrip("\n")]
     assert err.startswith("x: no log of x at HEAD (")
     assert "Commit the log first." in err
 
@@ -182,7 +184,10 @@ def test_several_loops(loops: Loops, diff: Any) -> None:
         line for line in out.splitlines() if line.startswith(("x:", "y:", "z:"))
     ]
     assert "the improvement log of y is out of date" in err
-    assert 2 == len(json.loads(diff("--format", "json")[1]))
+    items = json.loads(diff("--format", "json")[1])
+    assert [("x", None), ("y.ftloop.yaml", 2), ("z", None)] == [
+        (item["loop"] or item["source"], item["error"] and item["exit_code"]) for item in items
+    ]
 
 
 @pytest.mark.parametrize(

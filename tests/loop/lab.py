@@ -51,6 +51,9 @@ class LabBackend:
 
     def measure(self, settings: Any, adapter: Path, examples: DataSet) -> tuple[ExampleResult, ...]:
         self.lab.happened.append("measure")
+        for example in examples.examples:  # a row that the scorer refuses is an error here
+            if self.inputs.scorer:
+                self.inputs.scorer(example, f"{SECRET}, it answers")
         return tuple(
             ExampleResult(
                 e.id, e.content, e.tags, 8.0, 4, 2, True, e.expected or "", f"{SECRET}, it answers"
@@ -69,18 +72,25 @@ class Lab:
     folder: Path
     happened: list[str] = field(default_factory=list)
 
-    def loop(self, *, holdout: Any = HOLDOUT, rate: float = 2e-4, **options: Any) -> Loop:
+    def loop(
+        self,
+        *,
+        holdout: Any = HOLDOUT,
+        rate: float = 2e-4,
+        more: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Loop:
         config = from_python(
             folder=self.folder,
             source="test_x.py",
             name="s",
             train=TRAIN,
-            eval=EVAL,
             holdout=holdout,
             lora={"r": 8, "lora_alpha": 16},
             training={"learning_rate": rate, "num_train_epochs": 2},
             loop={"iterations": 3, "patience": 9},
             gates={"regression": {}},
+            **{"eval": EVAL, **(more or {})},
         )
         return Loop(config, Options(**options), backend=lambda *given: LabBackend(self, *given))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -74,10 +75,15 @@ class Project:
         file.unlink(missing_ok=True)
         return lines
 
-    def finished(self) -> list[Path]:
-        """The seeds that are in the log or complete."""
+    def finished(self) -> set[str]:
+        """The seeds that are in the log or complete; for a moment one is both."""
         logged = (self.root / "improvement_log").rglob("seeds/*.yaml")
-        return [*logged, *(self.root / "cache" / "workers").glob("*/run.json")]
+        seeds = {path.stem.split("-")[1] for path in logged}
+        for run in (self.root / "cache" / "workers").glob("*/run.json"):
+            with contextlib.suppress(FileNotFoundError):  # it has been logged since
+                spec = json.loads((run.parent / "spec.json").read_text(encoding="utf-8"))
+                seeds.add(spec["name"].split()[-1])
+        return seeds
 
     def specs(self) -> list[Path]:
         """The folders of trainings that are kept for a later run."""

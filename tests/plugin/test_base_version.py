@@ -65,7 +65,8 @@ def test_merged_regression(pulled: Project) -> None:
     result.assert_outcomes(failed=1)
     text = said(result)
     assert "merge base) has this version already: this change does not make it worse." in text
-    assert "ftloop accept --baseline accepts it; or restore the settings of 001-" in text
+    accept = "ftloop accept best x.ftloop.yaml --baseline"
+    assert f"{accept} accepts it; or restore the settings of 001-" in text
 
 
 def test_regression_of_this_change(pulled: Project) -> None:

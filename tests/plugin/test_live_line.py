@@ -46,7 +46,7 @@ def test_draws_what_is_under_way() -> None:
     line = screen.line()
     line.working("loading torch and the base model")
     screen.now += 1
-    line.iteration("sentiment", 2, 4)
+    line.iteration("sentiment", "iteration 2/4")
     line.step(1, 60, 2.5)
     screen.now += 10
     line.step(20, 60, 1.25)
@@ -64,7 +64,7 @@ def test_throttled() -> None:
     """A thousand steps in a second are ten redraws; the first is drawn at once."""
     screen = Screen(now=0.0)
     line = screen.line()
-    line.iteration("x", 1, 1)
+    line.iteration("x", "iteration 1/1")
     for step in range(1, 1001):
         line.step(step, 1000, 1.0)
         screen.now += 0.001
@@ -100,7 +100,7 @@ def test_fits_the_width(width: int, name: str) -> None:
     """No redraw is as wide as the terminal: a line that wraps can't be cleared."""
     screen = Screen()
     line = screen.line(width)
-    line.iteration(name, 12, 100)
+    line.iteration(name, "iteration 12/100")
     line.step(12345, 123456, float("inf"))
     screen.now += 1
     line.working("measuring the loss of the eval set " * 3, 7, 100)
@@ -177,7 +177,7 @@ def test_lines_of_an_iteration_where_nothing_is_redrawn() -> None:
     now = [100.0]
     lines = StayingLines(written.append, 80, clock=lambda: now[0], every_s=LONG_S)
     lines.ended({"eval_loss": 1.0})  # evaluated again: no iteration had begun
-    lines.iteration("x", 2, 4)
+    lines.iteration("x", "iteration 2/4")
     lines.step(1, 60, 2.5)
     now[0] += 15
     lines.working("evaluating", 1, 200)  # in between: it is part of the time that steps take
@@ -203,7 +203,7 @@ def test_nothing_is_said_between_two_iterations() -> None:
     """The last step of one that has ended is not under way."""
     written: list[str] = []
     lines = StayingLines(written.append, 80, every_s=LONG_S, clock=lambda: 100.0)
-    lines.iteration("x", 1, 2)
+    lines.iteration("x", "iteration 1/2")
     lines.step(60, 60, 1.0)
     lines.ended({})
     lines.tell()
@@ -221,7 +221,7 @@ def test_time_left_of_a_training_that_goes_on() -> None:
     redrawn = screen.line()
     staying = StayingLines(written.append, 80, clock=lambda: screen.now, every_s=LONG_S)
     for line in (redrawn, staying):
-        line.iteration("x", 1, 1)
+        line.iteration("x", "iteration 1/1")
     screen.now += 600  # the base model is loaded
     for line in (redrawn, staying):
         line.step(501, 1000, 1.0)

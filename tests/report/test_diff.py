@@ -18,7 +18,8 @@ from pytest_ftloop.core.records import Cost, Example, Settings
 from pytest_ftloop.core.runs import groups_of, runs_of
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.difference import Difference, difference, setting_changes
-from pytest_ftloop.report.diff import as_markdown, as_record, as_text, to_json
+from pytest_ftloop.report.as_json.items import diff_item
+from pytest_ftloop.report.diff import as_markdown, as_text, to_json
 from pytest_ftloop.report.escape import columns_of
 from tests.fakes import fake_example, fake_finding, fake_measured, fake_seed_run, fake_table
 from tests.report.hostile import FIGURES, NASTY, hostile_results
@@ -274,7 +275,7 @@ def test_any_text(text: str, figure: float, width: int) -> None:
         assert line.isprintable()
         assert columns_of(line) <= width
     assert_inert(as_markdown(diff))
-    json.loads(to_json(as_record(diff)), parse_constant=refuse)
+    json.loads(to_json(diff_item(diff, "x", 0)), parse_constant=refuse)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=30)
@@ -289,7 +290,7 @@ def test_hostile_records(result: LoopResult) -> None:
         assert line.isprintable()
         assert columns_of(line) <= 60
     assert_inert(as_markdown(diff))
-    json.loads(to_json(as_record(diff)), parse_constant=refuse)
+    json.loads(to_json(diff_item(diff, "x", 0)), parse_constant=refuse)
 
 
 # JSON
@@ -301,9 +302,14 @@ def refuse(constant: str) -> Any:
 
 def test_json_has_everything() -> None:
     """Nothing is cut, and every part is there."""
-    record = json.loads(to_json(as_record(diff_of())), parse_constant=refuse)
+    record = json.loads(to_json(diff_item(diff_of(), "x", 0)), parse_constant=refuse)
     assert [
+        "command",
+        "schema",
         "loop",
+        "source",
+        "exit_code",
+        "error",
         "before",
         "after",
         "against",

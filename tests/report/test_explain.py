@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import Gate
+from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.core.records import Decision
 from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.loop.result import Figure
 from pytest_ftloop.report.escape import columns_of
 from pytest_ftloop.report.explain import explain_figure, explain_gate
-from pytest_ftloop.report.hints import relative
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 from tests.report.fakes_report import fake_chain, fake_result, fake_single, nan_result
 from tests.report.hostile import hostile_results
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 
-SHOW = f"ftloop show 3 {relative(fake_result().log_folder)}"
+SHOW = f"ftloop show 3 {relative_path(fake_result().log_folder)}"
 
 
 def test_explain_figure_in_full() -> None:

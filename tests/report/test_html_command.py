@@ -14,7 +14,7 @@ from pytest_ftloop import Loop, Options, read_loop_file
 from pytest_ftloop.cli import main
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.log import ImprovementLog
-from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.replay import gated, replay
 from pytest_ftloop.report.html import page
 from pytest_ftloop.report.html.gather import of_result, write_report

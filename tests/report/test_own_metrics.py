@@ -15,10 +15,11 @@ from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.gate.difference import Difference, difference
 from pytest_ftloop.gate.holdout import report_of as report_of_holdout
 from pytest_ftloop.gate.verdict import Verdict
+from pytest_ftloop.report.as_json.items import diff_item
 from pytest_ftloop.report.card import Facts, model_card
 from pytest_ftloop.report.diff import as_markdown as as_markdown_of_diff
-from pytest_ftloop.report.diff import as_record, to_json
 from pytest_ftloop.report.diff import as_text as as_text_of_diff
+from pytest_ftloop.report.diff import to_json
 from pytest_ftloop.report.explain import explain_figure
 from pytest_ftloop.report.phrases import difference_text, distance_text
 from pytest_ftloop.report.properties import loop_properties
@@ -115,7 +116,7 @@ PLAIN = {
     "junit": lambda result: str(loop_properties(result)),
     "log as json": lambda result: as_json(log_rows(result.chain)),
     "log as csv": lambda result: as_csv(log_rows(result.chain)),
-    "diff as json": lambda result: to_json(as_record(changed(result))),
+    "diff as json": lambda result: to_json(diff_item(changed(result), "x", 0)),
 }
 READ = {
     "headline": lambda result: headline(result, 400),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.core.records import Decision, Example
 from pytest_ftloop.report.escape import columns_of
-from pytest_ftloop.report.hints import relative
 from pytest_ftloop.report.text import (
     commit_lines,
     example_lines,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 CWD = Path("/repo/log")
-SHOW = f"ftloop show 3 {relative(fake_result().log_folder)}"
+SHOW = f"ftloop show 3 {relative_path(fake_result().log_folder)}"
 COMMAND = "  git add "
 
 
@@ -359,7 +359,7 @@ def test_commit_lines_of_files_that_git_ignores() -> None:
 )
 def test_progress_line(width: int, wanted: str) -> None:
     """One line; a narrow one says less."""
-    assert wanted == progress_line("sentiment", 2, 4, 31, 66, 1.234, 10.6, width=width)
+    assert wanted == progress_line("sentiment", "iteration 2/4", 31, 66, 1.234, 10.6, width=width)
 
 
 @pytest.mark.parametrize(
@@ -373,14 +373,14 @@ def test_progress_line(width: int, wanted: str) -> None:
 )
 def test_progress_line_time(step: int, elapsed_s: float, wanted: str) -> None:
     """The time left is estimated once a step is done; at the end the time taken is shown."""
-    line = progress_line("sentiment", 1, 1, step, 66, math.nan, elapsed_s)
+    line = progress_line("sentiment", "iteration 1/1", step, 66, math.nan, elapsed_s)
     assert wanted == line.rpartition("loss nan  ")[2]
 
 
 @given(NASTY, st.integers(0, 9999), st.integers(0, 9999), st.floats(), st.integers(1, 120))
 def test_progress_line_fits(loop: str, step: int, steps: int, loss: float, width: int) -> None:
     """Whatever the loop is called and the loss has become."""
-    line = progress_line(loop, 1, 4, step, steps, loss, 1.0, width=width)
+    line = progress_line(loop, "iteration 1/4", step, steps, loss, 1.0, width=width)
     assert line.isprintable()
     assert columns_of(line) <= width
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.core.cache import adapter_folder
-from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.loop import Loop
 from tests.small_base import LORA, TRAINING, rows
 

@@ -16,7 +16,7 @@ from pytest_ftloop.core.credentials import is_credential_name
 from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.log.writing import to_yaml
-from pytest_ftloop.loop.backend import LocalBackend
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.report.card import Facts, model_card
 from pytest_ftloop.report.show import show_iteration
 from tests.fakes import fake_iteration

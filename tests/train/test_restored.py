@@ -11,8 +11,8 @@ import pytest
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.loop.backend import LocalBackend
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.loop import Loop
 from tests.small_base import LORA, TRAINING, rows
 

@@ -6,16 +6,20 @@ import gc
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import pytest
 import transformers
 
+from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.train.garbage import spared
 from pytest_ftloop.train.lora import run_lora
-from tests.small_base import settings
+from pytest_ftloop.train.tokenised import Tokenised
+from tests.small_base import data_set, rows, settings
 
 if TYPE_CHECKING:
     from pytest_ftloop.train.base import Base
@@ -93,3 +97,51 @@ def test_objects_are_given_back_after_an_error() -> None:
     with pytest.raises(KeyboardInterrupt), spared():
         _interrupted_while_frozen()
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        ({"learning_rate": 1e-4, "seed": 7, "num_train_epochs": 3}, False),
+        ({"max_length": 40}, True),
+    ],
+)
+def test_rows_are_tokenised_once(
+    base: Base, task: Any, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], again: bool
+) -> None:
+    """A second run maps no rows unless its settings change them, and its losses are the same."""
+    mapped: list[int] = []
+    map_ = datasets.Dataset.map
+
+    def watched(self: Any, *how: Any, **named: Any) -> Any:
+        mapped.append(len(self))
+        return map_(self, *how, **named)
+
+    monkeypatch.setattr(datasets.Dataset, "map", watched)
+    loss = Scoring("loss", threshold=1.0)
+    fresh = replace(base, tokenised=Tokenised())
+    run_lora(fresh, task(loss), settings(max_steps=1), Silent(), base_eval_loss=5.0)
+    assert mapped
+    mapped.clear()
+    other = settings(**{"max_steps": 2, **changed})
+    second = run_lora(fresh, task(loss), other, Silent(), base_eval_loss=5.0)
+    assert bool(mapped) is again
+    alone = replace(base, tokenised=Tokenised())
+    plain = run_lora(alone, task(loss), other, Silent(), base_eval_loss=5.0)
+    assert plain.evaluation == second.evaluation
+    assert [s.loss for s in plain.training.steps] == [s.loss for s in second.training.steps]
+
+
+def test_other_rows_are_tokenised(base: Base, task: Any) -> None:
+    """Rows are known by their content: another eval set in the same place has its own losses."""
+    fresh = replace(base, tokenised=Tokenised())
+    loss = Scoring("loss", threshold=1.0)
+    still = settings(max_steps=1, learning_rate=0.0)
+    one, other = (
+        run_lora(fresh, task(loss, eval=data_set(rows(20, seed), "eval")), still, Silent())
+        for seed in (2, 3)
+    )
+    alone = replace(base, tokenised=Tokenised())
+    plain = run_lora(alone, task(loss, eval=data_set(rows(20, 3), "eval")), still, Silent())
+    assert plain.evaluation == other.evaluation
+    assert one.evaluation.examples != other.evaluation.examples
