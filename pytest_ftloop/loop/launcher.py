@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, Location
-from pytest_ftloop.train.threads import set_threads
+from pytest_ftloop.loop.shares import environment_of_ranks
 
 WORKER = ("-m", "pytest_ftloop", "worker")
 """What each process runs, as arguments of python and of all launchers that take its `-m`."""
@@ -27,6 +27,9 @@ _UNDER_PARENT = (
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 """Becomes the launcher, which then ends with this process however that ends (Linux)."""
+
+LAST_BYTES = 65_536
+"""Of what was printed, the bytes in which the reason for an end is looked for."""
 
 GRACE_S = 10
 """Seconds that a launcher has to end its processes, before it is killed itself."""
@@ -82,8 +85,7 @@ class Launched:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=self._file,
-            # Their temporary folders are in it, so that killed ones leave nothing behind.
-            env={**environment_of(count), "TMPDIR": str(temporary)},
+            env=_environment(count, temporary),
             start_new_session=True,  # Ctrl-C on the terminal is this process's
         )
 
@@ -92,8 +94,10 @@ class Launched:
         return self._process.poll()
 
     def said(self) -> str:
-        """What it and its processes printed."""
-        return self.output.read_text(encoding="utf-8", errors="replace")
+        """What it and its processes printed last."""
+        with self.output.open("rb") as file:
+            file.seek(max(0, self.output.stat().st_size - LAST_BYTES))
+            return file.read(LAST_BYTES).decode(errors="replace")
 
     def close(self) -> None:
         """End it and its processes, and wait until they are gone."""
@@ -110,12 +114,12 @@ class Launched:
         self._file.close()
 
 
-def environment_of(count: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment variables of the processes: this one's modules and cache, a share of cores."""
-    made = dict(environ)
-    set_threads(made, count)
+def _environment(count: int, temporary: Path) -> dict[str, str]:
+    """Environment variables of the processes: their devices, this process's modules and cache."""
+    made = environment_of_ranks(count)
     made["PYTHONPATH"] = os.pathsep.join(str(Path(e).absolute()) for e in sys.path if e)
     made["FTLOOP_CACHE"] = str(cache_folder().absolute())
+    made["TMPDIR"] = str(temporary)  # so that killed ones leave nothing behind
     return made
 
 

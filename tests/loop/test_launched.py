@@ -25,6 +25,8 @@ from pytest_ftloop.loop.launcher import command_of, how_it_ended
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.spec import read_error
+from pytest_ftloop.loop.worker import work_on
 from tests.fake_ranks import FILE, KILLED
 from tests.loop.loop_cases import config
 from tests.loop.test_workers import ROOT, is_running
@@ -288,6 +290,18 @@ def test_another_number_than_the_launcher_starts(
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"x.ftloop.yaml:3: wanted 2 processes .*WORLD_SIZE=3"):
         backend.train(stated.settings, name="001")
+
+
+def test_a_rank_starts_no_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that starts plain processes, without numbers, is an error and no recursion."""
+    stated = project.write()
+    spec = LaunchedBackend(stated, Inputs.of(stated, None), Silent(), None)._spec(  # type: ignore[arg-type]
+        stated.settings, {"name": "001"}
+    )
+    file = spec.write()
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert not work_on(str(file))
+    assert "found WORLD_SIZE=1" in str(read_error(file.parent))
 
 
 def test_commands(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_interrupted_ranks_go_on(
     cache.mkdir()
     (cache / "tiny").symlink_to(tiny.parent)
     monkeypatch.setenv("FTLOOP_CACHE", str(cache))
-    stated = {"num_train_epochs": 30, "per_device_train_batch_size": 2}
+    stated = {"num_train_epochs": 12, "per_device_train_batch_size": 2}
     with pytest.raises(KeyboardInterrupt):
         trained("two", 2, Interrupting(cache / "unfinished"), **stated)
     resumed, _ = trained("two", 2, **stated)
