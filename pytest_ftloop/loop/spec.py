@@ -59,8 +59,9 @@ class Spec:
     not touch: two logs of one loop file have runs of their own. `name`, `adapter`, `metric` and
     `base_eval_loss` are as in `Backend.train`, and so is `pace`, which trainings ahead have not.
     With `afresh` an earlier process's run is not taken. `start` is the adapter that the training
-    goes on from, as the fields of `Start`; empty if there is none. `rows` names what `measure` and
-    `measure_missing` are given (`loop.asked`).
+    goes on from, as the fields of `Start`; empty if there is none. `ranks` says that several
+    processes make it together, of which the one that reads it is one. `rows` names what `measure`
+    and `measure_missing` are given (`loop.asked`).
     """
 
     loop_file: str
@@ -74,6 +75,7 @@ class Spec:
     afresh: bool = False
     start: Mapping[str, str] = field(default_factory=dict)
     pace: Pace | None = None
+    ranks: bool = False
     asks: Asks = "train"
     rows: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT

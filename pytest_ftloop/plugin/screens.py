@@ -31,7 +31,8 @@ def shows_everything(config: pytest.Config) -> bool:
 def leave_out_explained(terminalreporter: Any, board: Board) -> None:
     """Leave out of pytest's screen the failed gates that are in a loop's section.
 
-    Of an error that all gates of a loop share (its log is out of date), the first is kept.
+    Of an error that all gates of a loop share (its log is out of date), the first is kept, also
+    where each xdist worker has told it once.
     """
     seen: set[tuple[str, str]] = set()
     for report in (
@@ -43,7 +44,7 @@ def leave_out_explained(terminalreporter: Any, board: Board) -> None:
             report._pdbshown = True  # what pytest's own debugger sets on a failure that was shown
         file = getattr(report, "ftloop_error", None)
         if file is not None:
-            if (file, str(report.longrepr)) in seen:
+            if (file, str(report.longrepr)) in seen or getattr(report, "ftloop_told", False):
                 report._pdbshown = True
             seen.add((file, str(report.longrepr)))
 
@@ -66,6 +67,13 @@ def write_sections(
         if not is_one_line(lines):
             terminalreporter.section(f"ftloop {printable_line(loop)}", sep="-", bold=True)
             _write(terminalreporter, lines)
+
+
+def write_compared(terminalreporter: Any, lines: list[str]) -> None:
+    """The table of loops that were measured on one eval set, if there are such."""
+    if lines:
+        terminalreporter.section("ftloop: loops compared", sep="-", bold=True)
+        _write(terminalreporter, lines)
 
 
 def _write(terminalreporter: Any, lines: Iterable[str]) -> None:

@@ -271,9 +271,16 @@ def test_a_complete_run_is_sent_back_and_taken(project: Project) -> None:
     assert [] == project.trained()
 
 
+FAILS = """\
+def score(output, expected, example):
+    return 1 / 0 if output == "wrong" else True
+"""
+"""It is tried before anything is sent, and fails on what a model says."""
+
+
 def test_a_mistake_names_the_users_files(project: Project) -> None:
     """It has the place that it would have here: the user has no file on the other machine."""
-    project.put("loops/scorers.py", "def score(output, expected, example):\n    return 1 / 0\n")
+    project.put("loops/scorers.py", FAILS)
     project.write(more="scoring: {scorer: 'scorers:score'}\n")
     with pytest.raises(FtloopError) as here:
         project.loop(here=True).run()
