@@ -153,7 +153,8 @@ class OnRay:
     def _repeat(self, task: _Task, why: str) -> None:
         task.tries += 1
         if task.tries > self._retries:
-            task.how = Ended(f"died {task.tries} times on Ray: {why}")
+            times = f", {task.tries} times" if task.tries > 1 else ""
+            task.how = Ended(f"was lost on Ray{times}: {why.partition('. ')[0]}")
         else:
             self._waiting.appendleft(task)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from pytest_ftloop.core.sources import function_source, hook_source
+from pytest_ftloop.core.sources import function_files, function_source, hook_source
 
 Write = Callable[[str, str | bytes], Path]
 Files = Mapping[str, str]
@@ -81,6 +82,27 @@ def test_local_modules_count(how: str, write: Write, tmp_path: Path) -> None:
     assert before == function_source("scorer", folder)
     write(f"loop/{changed}", f"{AROUND[changed]}CHANGED = 1\n")
     assert before != function_source("scorer", folder)
+
+
+@pytest.mark.parametrize("how", IMPORTS)
+def test_files_of_a_function(how: str, write: Write, tmp_path: Path) -> None:
+    """They are its module and the local ones that it imports, and give the same source elsewhere.
+
+    There is nothing else in that place.
+    """
+    statement, changed = IMPORTS[how]
+    (tmp_path / ".git").mkdir()
+    written(write, {f"loop/{name}": text for name, text in AROUND.items()})
+    write("loop/scorer.py", f"{statement}\ndef passes(output, expected, example): return True\n")
+    files = function_files("scorer", tmp_path / "loop")
+    root = tmp_path.resolve()
+    names = {Path(os.path.normpath(file)).relative_to(root).as_posix() for file in files}
+    assert {"loop/scorer.py", os.path.normpath(f"loop/{changed}")} <= names
+    assert "loop/unused.py" not in names
+    (tmp_path / "there/.git").mkdir(parents=True)
+    written(write, {f"there/{name}": (tmp_path / name).read_text() for name in names})
+    sources = [function_source("scorer", tmp_path / at / "loop") for at in ("", "there")]
+    assert sources[0] == sources[1]
 
 
 @pytest.mark.parametrize(
