@@ -22,10 +22,11 @@ from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.errors import Location
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.loop import on_ray, ray_connection
-from pytest_ftloop.loop.executor import EngineError
+from pytest_ftloop.loop.executor import Ended, EngineError
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.seeds import with_seed
 from pytest_ftloop.loop.spec import Spec
 from tests.fake_elsewhere import FakeElsewhere, ray_work
 from tests.fake_worker import ROOT
@@ -213,18 +214,40 @@ def test_room(nodes: Nodes, options: dict[str, Any], expected: int) -> None:
     assert expected == on_ray.room(options, WHERE)
 
 
+def spec_of(loop: Loop, seed: int = 42) -> Path:
+    """The file of a spec of the loop's settings, with this seed."""
+    config, inputs = loop.config, Inputs.of(loop.config, None)
+    settings = with_seed(config.settings, seed)
+    fingerprint = inputs.fingerprint(config, settings)
+    return Spec(str(config.file), "log", fingerprint, settings, "n", "", "eval_loss").write()
+
+
 @pytest.mark.slow
-def test_no_machine(nodes: Nodes, tmp_path: Path, loop: Callable[..., Loop]) -> None:
+def test_no_machine(nodes: Nodes, loop: Callable[..., Loop]) -> None:
     """What waits for a machine that is not there says so; it is no hang without a word."""
-    made = loop()
-    config, inputs = made.config, Inputs.of(made.config, None)
-    fingerprint = inputs.fingerprint(config, config.settings)
-    stated = (str(config.file), "log", fingerprint, config.settings, "n", "", "eval_loss")
     executor = on_ray.OnRay({"num_gpus": 2}, 1, WHERE)
     try:
-        task = executor.submit(Spec(*stated).write())
+        task = executor.submit(spec_of(loop()))
         assert task.ended() is None
         assert "waiting: no machine of the cluster has CPU 1, GPU 2" == task.waits
+    finally:
+        executor.close()
+
+
+@pytest.mark.slow
+def test_cancelled(nodes: Nodes, loop: Callable[..., Loop]) -> None:
+    """A training that is cancelled ends there, and the executor goes on with the next."""
+    (nodes.kill / "44").write_text("hang", encoding="utf-8")
+    executor = on_ray.OnRay({}, 1, WHERE)
+    try:
+        task, after = executor.submit(spec_of(loop(), 44)), executor.submit(spec_of(loop(), 45))
+        assert hangs_in(nodes)
+        task.cancel()
+        assert Ended("was cancelled") == task.ended()
+        (hanging,) = nodes.kill.glob("*.hangs")
+        wait_until(lambda: not is_running(int(hanging.stem)))
+        wait_until(lambda: after.ended() is not None)
+        assert Ended() == after.how
     finally:
         executor.close()
 
