@@ -10,7 +10,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from accelerate.data_loader import BatchSamplerShard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import BatchSampler, SequentialSampler
 
 from pytest_ftloop.config.loop_config import read_loop_file
@@ -24,6 +29,7 @@ from pytest_ftloop.loop.launched import LaunchedBackend
 from pytest_ftloop.train.ranks import check_launch, is_of_another
 from pytest_ftloop.train.recorder import steps_per_epoch
 from pytest_ftloop.train.train_losses import TrainLosses
+from pytest_ftloop.train.weights import differ, load_weights, trainable_weights
 from tests.small_base import LORA, data_set, rows
 
 if TYPE_CHECKING:
@@ -232,6 +238,23 @@ class Second(Alone):
 
     def each(self, value: Any) -> tuple[Any, ...]:
         return (self.seen, value)
+
+
+def test_shards_are_put_together() -> None:
+    """Of weights that FSDP has sharded, copies are whole, and whole weights are restored."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = torch.nn.Linear(4, 3)
+        expected = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(weight, DTensor) for weight in model.parameters())
+        found = trainable_weights(model)
+        assert not any(isinstance(weight, DTensor) for weight in found.values())
+        assert not differ(expected, found)
+        load_weights(model, {name: weight + 1 for name, weight in found.items()})
+        assert not differ({n: w + 1 for n, w in expected.items()}, trainable_weights(model))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_passes_of_all_ranks() -> None:
