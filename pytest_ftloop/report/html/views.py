@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pytest_ftloop.core.metrics import format_figure, is_rate, own_metrics, split_name
-from pytest_ftloop.core.records import Cost, Finding, Iteration
+from pytest_ftloop.core.records import Cost, Decision, Finding, Iteration
 from pytest_ftloop.gate.verdict import (
     Change,
     Verdict,
@@ -94,7 +94,7 @@ def loop_view(report: LoopReport, index: int) -> View:
         "left_out": left_out(report),
         "other_eval_set": any(not it.same_eval_set for it in every),
         "findings": findings_view(report, every),
-        "next": [_adjustment(a) for a in report.iterations[-1].decision.next],
+        "next": _next(report.iterations[-1].decision),
         "next_is_planned": report.iterations[-1].decision.action == "adjust",
         "tags": tags_view(report, every),
         "settings": settings_view(trained),
@@ -197,9 +197,10 @@ def findings_view(report: LoopReport, every: Sequence[Shown]) -> View:
         for finding in it.findings:
             if (finding.kind, finding.message) not in seen:
                 seen.add((finding.kind, finding.message))
-                now.append(_finding(finding, it, names[it.name]))
+                # The step after the best may have been tried since.
+                now.append(_finding(finding, it, names[it.name], last.decision))
     others = [
-        _finding(finding, it.iteration, "")
+        _finding(finding, it.iteration, "", it.iteration.decision, is_past=True)
         for it in every
         for finding in it.iteration.findings
         if it.iteration.name not in names
@@ -377,16 +378,28 @@ def _amount(change: Change, amount: float) -> str:
     return amount_text(change.metric, amount) if math.isfinite(amount) else MISSING
 
 
-def _finding(finding: Finding, iteration: Iteration, which: str) -> View:
+def _finding(
+    finding: Finding,
+    iteration: Iteration,
+    which: str,
+    decision: Decision,
+    *,
+    is_past: bool = False,
+) -> View:
     return {
         "severity": finding.severity,
         "kind": finding.kind,
         "message": finding.message,
         "evidence": evidence_text(finding.evidence),
-        "remedy": remedy_of(finding, iteration.decision),
+        "remedy": remedy_of(finding, decision, is_past=is_past),
         "iteration": iteration.number,
         "which": which,
     }
+
+
+def _next(decision: Decision) -> list[View]:
+    """What is tried next; nothing where the thresholds hold and nothing better is expected."""
+    return [] if decision.kind == "gates" else [_adjustment(each) for each in decision.next]
 
 
 def _adjustment(adjustment: Any) -> View:

@@ -108,7 +108,7 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         thresholds=tuple(map(_threshold, result.gates[:MOST_ROWS])),
         verdicts=tuple(_verdict(rule, v) for rule, v in result.verdicts[:MOST_ROWS]),
         iterations=_iterations(result),
-        findings=_findings(best, diff),
+        findings=_findings(best, result.chain[-1].decision, diff),
         broken=_flips(diff.broken if diff else ()),
         fixed=_flips(diff.fixed if diff else ()),
         settings=_settings(diff),
@@ -224,9 +224,12 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
     )
 
 
-def _findings(best: Iteration, diff: Difference | None) -> tuple[FindingRow, ...]:
+def _findings(
+    best: Iteration, decision: Decision, diff: Difference | None
+) -> tuple[FindingRow, ...]:
+    """The best iteration's findings, with the decision that stands now."""
     came = {finding.kind for finding in diff.came} if diff else set()
-    rows = [_finding(f, "new" if f.kind in came else "", best.decision) for f in best.findings]
+    rows = [_finding(f, "new" if f.kind in came else "", decision) for f in best.findings]
     rows += [_finding(f, "gone", None) for f in (diff.went if diff else ())]
     return tuple(rows[:MOST_ROWS])
 
