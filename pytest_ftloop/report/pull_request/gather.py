@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.gate.verdict import seeds_text
-from pytest_ftloop.report.advice import remedy_of
+from pytest_ftloop.report.advice import advice_lines, remedy_of
 from pytest_ftloop.report.cause import edit_text, without_data
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
@@ -47,7 +47,7 @@ from pytest_ftloop.report.pull_request.model import (
     VerdictRow,
     number,
 )
-from pytest_ftloop.report.verdict import holdout_lines
+from pytest_ftloop.report.verdict import holdout_lines, verdict_advice
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -118,7 +118,17 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         cost_before=_cost(diff.before.cost) if diff else None,
         gate_changes=_gate_changes(result.gate_changes),
         data=tuple(map(_data, diff.data)) if diff else (),
+        to_do=tuple(_cut(line, TEXT) for line in _to_do(result)[:20]),
     )
+
+
+def _to_do(result: LoopResult) -> list[str]:
+    """What to do about the first failed verdict, and about thresholds that fail."""
+    failed = next((verdict for _, verdict in result.verdicts if not verdict.ok), None)
+    lines = [] if failed is None else verdict_advice(result, failed, _WIDE)
+    if not all(gate.passed for gate in result.gates):
+        lines += advice_lines(result, _WIDE)
+    return lines
 
 
 def _data(changed: DataChange) -> DataRow:
