@@ -43,7 +43,7 @@ test-all: $(INSTALLED) ## the tests, with the slow ones
 fuzz: $(INSTALLED) ## the property tests with fresh seeds, for MINUTES=5 or SECONDS=N; SEED=N: one round
 	$(BIN)/python tests/fuzz.py --workers $(WORKERS) $(if $(SEED),--seed $(SEED),$(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES)))
 
-torture: $(INSTALLED) ## kills, mutated files, hostile texts, full disks, for SECONDS=2400; SEED=N as before
+torture: $(INSTALLED) ## kills, mutated files, hostile texts, full disks, for SECONDS=1500; SEED=N as before
 	$(BIN)/python -m tests.torture --workers $(WORKERS) $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 lint: $(INSTALLED) ## committed files, ruff, mypy, the rooms' imports; workflows by schema and for security

@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_ftloop.core.noise import SeedNoise, noise_of
 from pytest_ftloop.core.runs import Differences
-from pytest_ftloop.gate.statistic import PairedTest, holm_adjusted, paired_test, prior_for
+from pytest_ftloop.gate.statistic import PairedTest, corrected, paired_test, prior_for
 
 ALPHA = 0.01
 LEVEL = 1.0
@@ -44,7 +44,7 @@ def forgetting_alarms(
     failed = 0
     for _ in range(trials):
         tests = [test for _ in range(guards) for test in _guard(draw, n, noise, kept)]
-        adjusted = holm_adjusted([test.p_worse for test in tests])
+        adjusted, _ = corrected(tests)
         failed += any(
             p <= ALPHA and test.change >= WORTH_IT * LEVEL
             for p, test in zip(adjusted, tests, strict=True)

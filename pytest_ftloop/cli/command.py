@@ -30,6 +30,11 @@ MIN_WIDTH = 60
 PIPE_WIDTH = 100
 """Columns of output that goes to a file or a pipe, unless `COLUMNS` is set."""
 
+_WHERE = (
+    "a loop file; a folder to search for loop files and improvement logs; an improvement_log "
+    "folder; or the folder of one loop in it (default: .)"
+)
+
 Item = TypeVar("Item")
 
 
@@ -97,8 +102,19 @@ def where_argument(to: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="PATH",
-        help="a loop file; a folder to search for loop files and improvement logs; an "
-        "improvement_log folder; or the folder of one loop in it (default: .)",
+        help=_WHERE,
+    )
+
+
+def where_arguments(to: argparse.ArgumentParser) -> None:
+    """Add `PATH ...`, as `paths`: each as for `where_argument`."""
+    to.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path()],
+        metavar="PATH",
+        help=_WHERE,
     )
 
 

@@ -22,16 +22,15 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.core.ranks import ranks_in
-    from pytest_ftloop.loop import backend as backends
     from pytest_ftloop.loop.orphans import end_with_parent
     from pytest_ftloop.loop.spec import read_error, read_spec
-    from pytest_ftloop.loop.worker import Worker
+    from pytest_ftloop.loop.worker import work_on
 
     if ranks_in() > 1:
         end_with_parent()  # the launcher
     file: Path = arguments.spec
     read_spec(file)  # beside anything else nothing is written
-    if Worker(backends.local).work(file):
+    if work_on(str(file)):
         return HOLDS
     error = read_error(file.parent)
     return report(error) if error is not None else ERROR

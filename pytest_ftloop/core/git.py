@@ -11,62 +11,26 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any
 
-from pytest_ftloop.core.errors import FtloopError, shown_path
+from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.files import real
+from pytest_ftloop.core.git_program import (
+    FETCH_ALL,
+    GitError,
+    failed,
+    run_git,
+    said_by,
+    without_git_folder,
+)
 from pytest_ftloop.core.temporary import PREFIX, sweep_temporary, temporary_folder
 
-GitErrorKind = Literal[
-    "no-git",
-    "no-repository",
-    "no-commit",
-    "unknown-ref",
-    "shallow",
-    "no-merge-base",
-    "outside",
-    "failed",
-]
-
-FETCH_ALL = (
-    "Set fetch-depth: 0 in actions/checkout (GIT_DEPTH: 0 in GitLab CI), "
-    "or run git fetch --unshallow."
-)
-"""The cure for a clone that lacks the history needed."""
-
-_REDIRECTING = frozenset(
-    {
-        "GIT_COMMON_DIR",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_NAMESPACE",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_SHALLOW_FILE",
-        "GIT_WORK_TREE",
-        # These contradict GIT_LITERAL_PATHSPECS.
-        "GIT_GLOB_PATHSPECS",
-        "GIT_ICASE_PATHSPECS",
-        "GIT_NOGLOB_PATHSPECS",
-    }
-)
-"""Environment variables that are removed, since they direct git to another repository or index."""
-
-_SET = {
-    "GIT_LITERAL_PATHSPECS": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-    # Messages are matched below, so they must be English; LANGUAGE takes precedence over LC_ALL.
-    "LANGUAGE": "C",
-    "LC_ALL": "C",
-}
-"""Environment variables that are set for git."""
+__all__ = ["FETCH_ALL", "GitError", "Repository", "ignored_by_git"]
 
 _OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 """A full name of a commit or blob: SHA-1 or SHA-256."""
@@ -79,13 +43,14 @@ command asks of it, so what can't change while a command runs is asked once."""
 _COMMITS: set[tuple[Path, str]] = set()
 """Full names of commits that are there, by repository."""
 
+_LASTING: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] = {}
+"""Answers that follow from the full name of a commit: they are the same whenever they are asked."""
 
-class GitError(FtloopError):
-    """Git lacks what was asked for, or failed; `kind` distinguishes the cases."""
+_BLOBS: dict[str, bytes] = {}
+"""Small blobs by their names, such as loop files, which several questions are about."""
 
-    def __init__(self, message: str, *, kind: GitErrorKind, cure: str = "") -> None:
-        super().__init__(message, cure=cure)
-        self.kind: GitErrorKind = kind
+_MOST_LASTING, _LARGEST_LASTING = 512, 65_536
+"""Answers kept of each kind, and the bytes up to which one is kept: 32 MiB of each at most."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +71,16 @@ class Repository:
         # The nearest .git above: a repository may have been made inside, or removed.
         nearest = next((p for p in _up(start) if (p / ".git").exists()), None)
         is_known = nearest is not None and nearest in _ROOTS
-        if nearest and is_known and ".git" not in start.resolve().relative_to(nearest).parts:
+        if nearest and is_known and ".git" not in real(start).relative_to(nearest).parts:
             return cls(nearest)
-        done = _git(start, "rev-parse", "--show-toplevel")
+        done = run_git(start, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
-            root = Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve()
+            root = real(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))))
+            if not (root / ".git").exists():
+                raise without_git_folder(root)
             _ROOTS.add(root)
             return cls(root)
-        said = _said(done)
+        said = said_by(done)
         if "must be run in a work tree" in said:
             raise GitError(
                 f"wanted a git working tree, found {shown_path(folder)} inside a git folder or a "
@@ -128,7 +95,7 @@ class Repository:
                 cure="A log is compared with its last committed version: run git init and commit, "
                 "or run this in a clone.",
             )
-        raise _failed(done, "rev-parse")
+        raise failed(done, "rev-parse")
 
     def resolve(self, ref: str) -> str:
         """The full name of the commit that a ref refers to; for a tag, the commit it points to."""
@@ -150,6 +117,8 @@ class Repository:
 
     def is_shallow(self) -> bool:
         """Whether history is cut off, as in a CI checkout of only the last commit."""
+        if (git := self.root / ".git").is_dir():  # else a linked working tree, or a submodule
+            return (git / "shallow").is_file()
         return self._run("rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def remotes(self) -> tuple[str, ...]:
@@ -163,7 +132,7 @@ class Repository:
         if done.returncode == 0:
             return done.stdout.decode().strip()
         if done.returncode != 1:
-            raise _failed(done, "merge-base")
+            raise failed(done, "merge-base")
         if self.is_shallow():
             raise GitError(
                 f"wanted the last common commit of {a} and {b}, found a shallow clone whose "
@@ -209,9 +178,9 @@ class Repository:
 
     def differs(self, commit: str, file: Path) -> bool:
         """Whether a file is another one now than in a commit; git's filters are applied."""
-        done = self._ask("diff", "--quiet", commit, "--", str(self.relative(file)))
+        done = self._ask("diff", "--quiet", "--no-ext-diff", commit, "--", str(self.relative(file)))
         if done.returncode not in (0, 1):
-            raise _failed(done, "diff")
+            raise failed(done, "diff")
         return done.returncode == 1
 
     def last_change(self, commit: str, paths: Sequence[PurePosixPath]) -> str:
@@ -238,10 +207,10 @@ class Repository:
         for blob in blobs:
             if not _OBJECT_NAME.fullmatch(blob):
                 raise GitError(f"wanted the name of a blob, found {blob!r}", kind="failed")
-        if not blobs:
-            return iter(())
+        if all(blob in _BLOBS for blob in blobs):
+            return iter([_BLOBS[blob] for blob in blobs])
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        return _contents(self._run("cat-file", "--batch", given=asked))
+        return _kept(blobs, _contents(self._run("cat-file", "--batch", given=asked)))
 
     def filtered(self, blob: str, path: PurePosixPath, filter_: str) -> bytes:
         """A blob as this filter of the user's git checks it out at this path.
@@ -262,7 +231,7 @@ class Repository:
     def relative(self, path: Path) -> PurePosixPath:
         """A path on disk, relative to the repository's root; symlinks are followed."""
         try:
-            return PurePosixPath(path.resolve().relative_to(self.root).as_posix())
+            return PurePosixPath(real(path).relative_to(self.root).as_posix())
         except ValueError:
             raise GitError(
                 f"{shown_path(path.absolute())} is outside the git repository {self.root}",
@@ -304,9 +273,9 @@ class Repository:
         inside = {file: f"./{self.relative(file)}" for file in files}
         given = b"".join(os.fsencode(name) + b"\0" for name in inside.values())
         plain = {"GIT_LITERAL_PATHSPECS": "0"}
-        done = _git(self.root, "check-ignore", "-z", "--stdin", given=given, env=plain)
+        done = run_git(self.root, "check-ignore", "-z", "--stdin", given=given, env=plain)
         if done.returncode not in (0, 1):  # 1: none of them
-            raise _failed(done, "check-ignore")
+            raise failed(done, "check-ignore")
         named = {os.fsdecode(name) for name in done.stdout.split(b"\0")}
         return tuple(file for file, name in inside.items() if name in named)
 
@@ -316,11 +285,11 @@ class Repository:
         # `git commit -a`, or with file names, uses its own index.
         if index := os.environ.get("GIT_INDEX_FILE"):
             folder = os.fsdecode(self._run("rev-parse", "--absolute-git-dir").removesuffix(b"\n"))
-            if (self.root / index).resolve().parent == Path(folder).resolve():
-                env["GIT_INDEX_FILE"] = str((self.root / index).resolve())
-        done = _git(self.root, "write-tree", env=env)
+            if real(self.root / index).parent == real(Path(folder)):
+                env["GIT_INDEX_FILE"] = str(real(self.root / index))
+        done = run_git(self.root, "write-tree", env=env)
         if done.returncode != 0:
-            raise _failed(done, "write-tree")
+            raise failed(done, "write-tree")
         tree = done.stdout.decode().strip()
         head = self._ask("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
         parents = ("-p", head.stdout.decode().strip()) if head.returncode == 0 else ()
@@ -337,7 +306,7 @@ class Repository:
         sweep_temporary()
         self._forget_worktrees()
         with temporary_folder() as folder:
-            tree = folder.resolve() / "worktree"
+            tree = real(folder) / "worktree"
             try:
                 self._run("worktree", "add", "--detach", str(tree), name)
                 yield tree
@@ -373,7 +342,7 @@ class Repository:
             return GitError(
                 "the git repository has no commit yet", kind="no-commit", cure="Commit first."
             )
-        if "is ambiguous" in _said(done):
+        if "is ambiguous" in said_by(done):
             return GitError(
                 f"the commit {ref!r} is ambiguous",
                 kind="unknown-ref",
@@ -392,13 +361,43 @@ class Repository:
         )
 
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return _git(self.root, *arguments, given=given)
+        key = self.root, arguments
+        if key in _LASTING:
+            return _LASTING[key]
+        done = run_git(self.root, *arguments, given=given)
+        is_short = len(done.stdout) <= _LARGEST_LASTING
+        if done.returncode == 0 and not given and is_short and _is_lasting(arguments):
+            _forget_first(_LASTING)
+            _LASTING[key] = done
+        return done
 
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
         done = self._ask(*arguments, given=given)
         if done.returncode != 0:
-            raise _failed(done, arguments[0])
+            raise failed(done, arguments[0])
         return done.stdout
+
+
+def _is_lasting(arguments: Sequence[str]) -> bool:
+    """Whether a question is about one commit, by its full name, and not about refs or files."""
+    command, *others = arguments
+    named = [text for text in others if _OBJECT_NAME.match(text)]
+    return command in {"ls-tree", "rev-parse", "rev-list"} and len(named) == 1
+
+
+def _kept(blobs: Sequence[str], contents: Iterator[bytes]) -> Iterator[bytes]:
+    """The contents of blobs, of which the small ones are kept."""
+    for blob, content in zip(blobs, contents, strict=True):
+        if len(content) <= _LARGEST_LASTING:
+            _forget_first(_BLOBS)
+            _BLOBS[blob] = content
+        yield content
+
+
+def _forget_first(kept: dict[Any, Any]) -> None:
+    """Make room for one more."""
+    while len(kept) >= _MOST_LASTING:
+        del kept[next(iter(kept))]
 
 
 @lru_cache(maxsize=16)
@@ -409,7 +408,7 @@ def _tree(repository: Repository, commit: str, below: str) -> bytes:
 
 
 def _up(folder: Path) -> tuple[Path, ...]:
-    resolved = folder.resolve()
+    resolved = real(folder)
     return (resolved, *resolved.parents)
 
 
@@ -421,29 +420,6 @@ def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:
         return Repository.containing(files[0].parent).ignored(files)
     except GitError:  # most often there is no repository; a hint is no reason to fail
         return ()
-
-
-def _git(
-    folder: Path, *arguments: str, given: bytes = b"", env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}", *arguments]
-    kept = {name: value for name, value in os.environ.items() if name not in _REDIRECTING}
-    try:
-        return subprocess.run(
-            command,
-            input=given,
-            capture_output=True,
-            env={**kept, **_SET, **(env or {})},
-            check=False,
-        )
-    except (FileNotFoundError, PermissionError) as error:
-        raise GitError(
-            f"the git program can't be run: {error.strerror}",
-            kind="no-git",
-            cure="Install git, or put it on PATH.",
-        ) from None
-    except OSError as error:
-        raise GitError(f"git {arguments[0]}: {error.strerror}", kind="failed") from None
 
 
 def _listed(answer: bytes) -> Iterator[tuple[PurePosixPath, str]]:
@@ -483,20 +459,4 @@ def _touches(differing: str, name: str) -> bool:
         return True
     return differing.startswith(f"{name}/") or (
         differing.endswith("/") and f"{name}/".startswith(differing)
-    )
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    return done.stderr.decode(errors="replace").strip()
-
-
-def _failed(done: subprocess.CompletedProcess[bytes], command: str) -> GitError:
-    """Git's own message; if it distrusts the owner of a folder, also the command it suggests."""
-    said = _said(done)
-    advised = re.search(r"git config --global --add safe\.directory .+", said)
-    fatal = re.search(r"^(?:fatal|error): (.+)", said, re.MULTILINE)
-    return GitError(
-        f"git {command}: {fatal[1] if fatal else said or f'exit status {done.returncode}'}",
-        kind="failed",
-        cure=f"If you trust the folder: {advised[0]}" if advised else "",
     )

@@ -97,10 +97,11 @@ class Comparison:
         decides = seeds >= SEEDS_IN_DOUBT or not rule.stated
         if decides or not verdict.ok or self._is_accepted_by_hand:
             return verdict
-        against = self.baseline.commit[:7]
+        commit = self.baseline.commit[:7]  # empty outside a repository
+        against = f" --ftloop-baseline {commit}" if commit else ""
         because = (
             f"{SEEDS_MISSING} {seeds} of the {SEEDS_IN_DOUBT} seeds that decide "
-            f"({verdict.because}); run pytest --ftloop --ftloop-baseline {against} and commit "
+            f"({verdict.because}); run pytest --ftloop{against} and commit "
             f"{FOLDER}/ with its seeds/"
         )
         return replace(verdict, kind="incomplete", ok=False, because=because)

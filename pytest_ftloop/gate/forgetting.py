@@ -23,7 +23,7 @@ from pytest_ftloop.core.runs import Measured
 from pytest_ftloop.core.sampled import has_score
 from pytest_ftloop.gate.compare import Side, compare
 from pytest_ftloop.gate.paired import Groups
-from pytest_ftloop.gate.statistic import holm_adjusted
+from pytest_ftloop.gate.statistic import corrected
 from pytest_ftloop.gate.verdict import TRAINED_ANEW, Change, Verdict, amount_text, p_text
 
 
@@ -172,8 +172,7 @@ def _of_guard(change: Change, guard: str, against: str) -> Change:
 
 def _corrected(raw: Sequence[Change], rule: Forgetting) -> tuple[Change, ...]:
     """The changes with p-values corrected over all of them, and judged by these."""
-    worse = holm_adjusted([change.test.p_worse for change in raw])
-    better = holm_adjusted([change.test.p_better for change in raw])
+    worse, better = corrected([change.test for change in raw])
     changes = []
     for change, p_worse, p_better in zip(raw, worse, better, strict=True):
         p = p_worse if change.test.change > 0 else p_better

@@ -30,8 +30,8 @@ from pytest_ftloop.gate.paired import PairedRuns, seed_means
 from pytest_ftloop.gate.statistic import (
     CALIBRATED_DF,
     PairedTest,
+    corrected,
     examples_to_decide,
-    holm_adjusted,
     paired_test,
     prior_for,
     run_level_test,
@@ -251,8 +251,7 @@ class MetricTests:
         """The changes with corrected p-values, and judged by them."""
         # Better and worse are two families of hypotheses, each at the full alpha: a false alarm
         # and a false improvement are different mistakes.
-        worse = holm_adjusted([change.test.p_worse for change in raw])
-        better = holm_adjusted([change.test.p_better for change in raw])
+        worse, better = corrected([change.test for change in raw])
         return tuple(
             replace(
                 change,

@@ -105,6 +105,12 @@ class LogView:
                     continue
                 yield record
 
+    def check(self) -> None:
+        """Raise a `LogError` for the first record of any kind that can't be read."""
+        for pattern, read in _KINDS:
+            for _ in self._each(pattern, read):
+                pass
+
     def is_empty(self) -> bool:
         """Whether there is no iteration in it."""
         return next(self._matching(RECORD_NAME), None) is None

@@ -61,12 +61,9 @@ BackendFactory = Callable[["LoopConfig", "Inputs", "Progress"], Backend]
 
 
 def local(config: LoopConfig, inputs: Inputs, progress: Progress) -> Backend:
-    """The backend that trains in this process, or in `loop.processes` that it has started.
-
-    In one of these it is the former.
-    """
+    """The backend that trains in this process, or in the `loop.processes` that it starts."""
     here = LocalBackend(config, inputs, progress)
-    if config.loop.processes == 1 or ranks_in() > 1:
+    if config.loop.processes == 1:
         return here
     return LaunchedBackend(config, inputs, progress, here)
 

@@ -94,6 +94,7 @@ class LaunchedBackend:
             base_eval_loss=how.get("base_eval_loss"),
             start=self._inputs.start.as_text() if self._inputs.start else {},
             pace=how.get("pace"),
+            ranks=True,
         )
 
     def _show(self, folder: Path) -> None:

@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, Location
-from pytest_ftloop.train.threads import set_threads
+from pytest_ftloop.loop.shares import environment_of_ranks
 
 WORKER = ("-m", "pytest_ftloop", "worker")
 """What each process runs, as arguments of python and of all launchers that take its `-m`."""
@@ -28,14 +28,16 @@ _UNDER_PARENT = (
 )
 """Becomes the launcher, which then ends with this process however that ends (Linux)."""
 
+LAST_BYTES = 65_536
+"""Of what was printed, the bytes in which the reason for an end is looked for."""
+
 GRACE_S = 10
 """Seconds that a launcher has to end its processes, before it is killed itself."""
 
 KILLED_RANK = re.compile(
     r"rank\s*:\s*(\d+) \(local_rank: \d+\)\s*\n\s*exitcode\s*:\s*-(\d+)", re.MULTILINE
 )
-"""How torchrun, and accelerate by it, tells of a process that was killed: the first one is first.
-"""
+"""How torchrun, and accelerate by it, tells of a process that was killed."""
 
 
 RAISED = re.compile(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b")
@@ -83,8 +85,7 @@ class Launched:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=self._file,
-            # Their temporary folders are in it, so that killed ones leave nothing behind.
-            env={**environment_of(count), "TMPDIR": str(temporary)},
+            env=_environment(count, temporary),
             start_new_session=True,  # Ctrl-C on the terminal is this process's
         )
 
@@ -93,8 +94,10 @@ class Launched:
         return self._process.poll()
 
     def said(self) -> str:
-        """What it and its processes printed."""
-        return self.output.read_text(encoding="utf-8", errors="replace")
+        """What it and its processes printed last."""
+        with self.output.open("rb") as file:
+            file.seek(max(0, self.output.stat().st_size - LAST_BYTES))
+            return file.read(LAST_BYTES).decode(errors="replace")
 
     def close(self) -> None:
         """End it and its processes, and wait until they are gone."""
@@ -111,27 +114,32 @@ class Launched:
         self._file.close()
 
 
-def environment_of(count: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Environment variables of the processes: this one's modules and cache, a share of cores."""
-    made = dict(environ)
-    set_threads(made, count)
+def _environment(count: int, temporary: Path) -> dict[str, str]:
+    """Environment variables of the processes: their devices, this process's modules and cache."""
+    made = environment_of_ranks(count)
     made["PYTHONPATH"] = os.pathsep.join(str(Path(e).absolute()) for e in sys.path if e)
     made["FTLOOP_CACHE"] = str(cache_folder().absolute())
+    made["TMPDIR"] = str(temporary)  # so that killed ones leave nothing behind
     return made
 
 
 def how_it_ended(code: int, said: str) -> str:
     """In words how processes ended that left neither a run nor a mistake."""
-    if killed := KILLED_RANK.search(said):
-        rank, number = killed.groups()
-        name = f"signal {number}"
-        with suppress(ValueError):
-            name = signal.Signals(int(number)).name
-        memory = ": out of memory?" if name == "SIGKILL" else ""
-        return f"process {rank} was killed by {name}{memory}"
+    # Those that the launcher ended afterwards, by SIGTERM, are told of as well.
+    killed = [found for found in KILLED_RANK.findall(said) if int(found[1]) != signal.SIGTERM]
+    if killed:
+        rank, number = killed[0]
+        return f"process {rank} was killed by {_signal(int(number))}"
+    if code < 0:
+        return f"the launcher was killed by {_signal(-code)}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [
-        line for line in lines if re.match(r"(\[rank\d+\]: ?)?[\w.]*(Error|Exception)\b", line)
-    ]
+    errors = [line for line in lines if RAISED.match(line)]
     last = next(iter(errors), lines[-1] if lines else "")
-    return f"the launcher ended with exit code {code}{f': {last}' if last else ''}"
+    return f"the launcher ended with exit code {code}{f': {last:.200}' if last else ''}"
+
+
+def _signal(number: int) -> str:
+    name = f"signal {number}"
+    with suppress(ValueError):
+        name = signal.Signals(number).name
+    return f"{name}: out of memory?" if name == "SIGKILL" else name

@@ -245,6 +245,7 @@ class Loop:
                 raise stale_error(cycle.config, cycle.inputs, log.read(), prospect)
         check_one_process()
         log.check_writable()
+        log.view.check()  # judging needs every record: a damaged one is told before the training
         with self._locked(log) as lock:
             # Several xdist workers may ask to retrain: the first of this pytest run leaves a note.
             note = _retrained_note(lock, cycle)

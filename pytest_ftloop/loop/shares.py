@@ -1,4 +1,4 @@
-"""How many workers train at once on this machine, and which device and threads each has."""
+"""How many workers train at once on this machine, and which devices and threads each has."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def environment_of(worker: int, of: int, environ: Mapping[str, str] = os.environ
     set_threads(made, of)
     if seen := devices(environ):
         made[VISIBLE] = seen[(xdist_number(environ) * of + worker) % len(seen)]
+    return made
+
+
+def environment_of_ranks(count: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment variables of `count` processes that train one run: all devices, in order.
+
+    The loops of pytest-xdist's workers train at once: each gets the devices after the last's.
+    """
+    made = dict(environ)
+    set_threads(made, count)
+    if xdist_workers(environ) > 1 and (seen := devices(environ)):
+        first = xdist_number(environ) * count
+        taken = dict.fromkeys(seen[(first + n) % len(seen)] for n in range(count))
+        made[VISIBLE] = ",".join(taken)
     return made
 
 

@@ -55,7 +55,8 @@ class Spec:
     of one loop file have runs of their own. `name`, `adapter`, `metric` and `base_eval_loss` are as
     in `Backend.train`, and so is `pace`, which trainings ahead have not. With `afresh` an earlier
     process's run is not taken. `start` is the adapter that the training goes on from, as the fields
-    of `Start`; empty if there is none.
+    of `Start`; empty if there is none. `ranks` says that several processes make it together, of
+    which the one that reads it is one.
     """
 
     loop_file: str
@@ -69,6 +70,7 @@ class Spec:
     afresh: bool = False
     start: Mapping[str, str] = field(default_factory=dict)
     pace: Pace | None = None
+    ranks: bool = False
     format: int = FORMAT
 
     @property

@@ -1,4 +1,4 @@
-"""Try a user's own scorers, in plain Python, before anything is loaded, measured or trained."""
+"""Try scorers that may fail, in plain Python, before anything is loaded, measured or trained."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def try_scorers(config: LoopConfig, inputs: Inputs) -> None:
-    """Try the scorers of the eval set and of the guards that are the user's own.
+    """Try the scorers of the eval set and of the guards: the user's own, and rouge's package.
 
-    Raises `ScoringError` for one that fails, `ConfigError` for a gate on a score that the eval
-    set's does not give.
+    Raises `ScoringError` for one that fails, `ConfigError` for a package that is missing, or a gate
+    on a score that the eval set's scorer does not give.
     """
     for guard in inputs.guards:
         if guard.scoring is not None:
             _tried(guard.scorer, guard.scoring, guard.rows.examples)
     given = _tried(inputs.scorer, config.scoring, inputs.eval.examples)
-    if given is not None:
+    if given is not None and is_own(config.scoring):
         gates: tuple[Gate | Regression, ...] = (*config.gates, *config.regressions)
         check_scores(gates, config.loop.metric, given, config.scoring, config.locate)
 
@@ -37,11 +37,11 @@ def try_scorers(config: LoopConfig, inputs: Inputs) -> None:
 def _tried(
     scorer: Scorer | None, scoring: Scoring, examples: Sequence[Example]
 ) -> Collection[str] | None:
-    """The scores that a user's scorer gives; None for another's.
+    """The scores that a scorer gives; None for one that is not tried.
 
     It gets a perfect answer and an empty one to the longest row, the first and the last.
     """
-    if scorer is None or not is_own(scoring):
+    if scorer is None or not (is_own(scoring) or scoring.scorer == "rouge"):
         return None
     longest = max(examples, key=lambda e: len(e.prompt_text) + len(e.expected or ""))
     rows = {e.id: e for e in (longest, examples[0], examples[-1])}.values()

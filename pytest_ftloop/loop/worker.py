@@ -24,6 +24,7 @@ from pytest_ftloop.core.ranks import rank_of, ranks_in
 from pytest_ftloop.core.runs import environment_changes
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.inputs import Inputs
+from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.orphans import end_with_parent
 from pytest_ftloop.loop.spec import (
     BEFORE,
@@ -175,8 +176,12 @@ def _check_unchanged(spec: Spec, config: LoopConfig, inputs: Inputs) -> None:
 
 
 def work_on(file: str) -> bool:
-    """Train one spec in this process: what `ftloop worker SPEC` does."""
-    return Worker(backends.local).work(Path(file))
+    """Train one spec in this process: what `ftloop worker SPEC` does.
+
+    A rank never starts others, also where its launcher gives it no number.
+    """
+    make = LocalBackend if read_spec(Path(file)).ranks else backends.local
+    return Worker(make).work(Path(file))
 
 
 def serve(make: BackendFactory | None = None) -> int:

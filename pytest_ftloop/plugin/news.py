@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.git import ignored_by_git
+from pytest_ftloop.plugin.compared import compared_lines
 from pytest_ftloop.report.gate_changes import change_lines
 from pytest_ftloop.report.screen import run_parts, screen, verdict_parts
 from pytest_ftloop.report.text import files_to_commit
@@ -36,7 +37,14 @@ def news_of_run(result: LoopResult, file: str, verbosity: int, width: int) -> Ne
     new = len(result.written)
     ignored = ignored_by_git(files_to_commit(result))
     run = run_parts(result, verbosity, width, ignored=ignored)
-    return news_of_changes(result, width) | {"new": new, "run": run, "file": file}
+    told = {"best": result.best.name, "metric": result.metric, "eval_set": eval_set_of(result)}
+    return news_of_changes(result, width) | told | {"new": new, "run": run, "file": file}
+
+
+def eval_set_of(result: LoopResult) -> str:
+    """What tells the loop's eval set from another one; of a record without a hash, the loop."""
+    sha = result.best.data.get("eval", {}).get("sha256")
+    return str(sha or result.log_folder)
 
 
 def news_of_changes(result: LoopResult, width: int) -> dict[str, Any]:
@@ -79,6 +87,10 @@ class Board:
             known = self.runs.get(key)
             if known is None or one["new"] >= known["new"]:
                 self.runs[key] = one
+
+    def compared(self, width: int) -> list[str]:
+        """The table of the loops that were measured on one eval set."""
+        return compared_lines((news for _, news in sorted(self.runs.items())), width)
 
     def sections(self, verbosity: int, width: int) -> Iterable[tuple[str, list[str]]]:
         """Each loop's name and lines."""

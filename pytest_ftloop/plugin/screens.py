@@ -69,6 +69,13 @@ def write_sections(
             _write(terminalreporter, lines)
 
 
+def write_compared(terminalreporter: Any, lines: list[str]) -> None:
+    """The table of loops that were measured on one eval set, if there are such."""
+    if lines:
+        terminalreporter.section("ftloop: loops compared", sep="-", bold=True)
+        _write(terminalreporter, lines)
+
+
 def _write(terminalreporter: Any, lines: Iterable[str]) -> None:
     for line in lines:
         terminalreporter.line(printable(line))

@@ -34,6 +34,7 @@ from pytest_ftloop.plugin.screens import (
     leave_out_explained,
     shows_everything,
     verbosity_of,
+    write_compared,
     write_sections,
 )
 from pytest_ftloop.plugin.told import Told, ToldError
@@ -294,6 +295,8 @@ class FtloopSession:
         verbosity = verbosity_of(self.config)
         sections = self._board.sections(verbosity, self._width())
         write_sections(terminalreporter, sections, verbosity)
+        if verbosity >= 0:
+            write_compared(terminalreporter, self._board.compared(self._width()))
         if self._gaps:
             terminalreporter.section("ftloop: not judged", sep="-", bold=True)
             for line in "\n".join(self._gaps).splitlines():

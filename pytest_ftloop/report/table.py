@@ -186,8 +186,9 @@ def _finite(value: Any) -> Any:
 def _cell(field: str, value: Any) -> Any:
     """A value for CSV: what is still to be scored is missing, as in JSON."""
     is_unscored = depends_on_scoring(field) and isinstance(value, float) and math.isnan(value)
-    return None if is_unscored else _inert(value)
+    return None if is_unscored else inert_cell(value)
 
 
-def _inert(value: Any) -> Any:
+def inert_cell(value: Any) -> Any:
+    """A value for CSV that no spreadsheet runs as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

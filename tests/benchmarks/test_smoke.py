@@ -49,7 +49,7 @@ def test_benchmark_that_trains_starts(script: str) -> None:
 
 def test_gate_is_simulated() -> None:
     """Ten trials per cell hold the bounds, which allow for their own error."""
-    assert "All 184 bounds hold" in benchmark("gate.py", "--trials", "10")
+    assert "All 194 bounds hold" in benchmark("gate.py", "--trials", "10")
 
 
 def test_long_log_is_judged() -> None:
@@ -192,7 +192,7 @@ def test_report_is_opened() -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from playwright.sync_api import sync_playwright
 
-    from tests.report.test_html_browser import find_chromium
+    from tests.report.chromium import find_chromium
 
     with sync_playwright() as playwright:
         if find_chromium(playwright.chromium.executable_path) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,6 +100,25 @@ class TestContaining:
             error = refused("no-repository", Repository.containing, folder)
             assert "working tree" in error.message
 
+    def test_a_folder_whose_own_files_make_it_a_repository(self, repo: GitRepo) -> None:
+        """Such files come with a pull request; git would run the programs that its config names."""
+        evil, ran = repo.root / "evil", repo.root / "ran"
+        for name in ("objects", "refs"):
+            (evil / name).mkdir(parents=True)
+        (evil / "HEAD").write_text("ref: refs/heads/main\n")
+        (evil / "config").write_text(
+            "[core]\nrepositoryformatversion = 0\nbare = false\nworktree = .\n"
+            f'fsmonitor = "touch {ran}; false"\n'
+        )
+        (evil / "x.ftloop.yaml").touch()
+        subprocess.run(["git", "-C", str(evil), "status"], check=False, capture_output=True)
+        assert ran.exists()
+        ran.unlink()
+        error = refused("no-repository", Repository.containing, evil)
+        assert str(evil) in error.message
+        assert "HEAD" in error.cure
+        assert not ran.exists()
+
     def test_a_repository_that_is_made_inside(self, repo: GitRepo) -> None:
         """A folder's repository is asked for once, but another one in between is found."""
         inner = repo.root / "inner"
@@ -112,18 +132,52 @@ class TestContaining:
     def test_is_asked_once(self, repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of fifty folders of one repository git is asked once; in .git it has no files still."""
         asked: list[tuple[str, ...]] = []
-        ask = git._git
+        ask = git.run_git
 
         def counted(folder: Path, *arguments: str, **how: Any) -> Any:
             asked.append(arguments)
             return ask(folder, *arguments, **how)
 
-        monkeypatch.setattr(git, "_git", counted)
+        monkeypatch.setattr(git, "run_git", counted)
         for number in range(50):
             (folder := repo.root / f"loop-{number}").mkdir()
             assert repo.root == Repository.containing(folder).root
         assert [("rev-parse", "--show-toplevel")] == asked
         refused("no-repository", Repository.containing, repo.root / ".git" / "hooks")
+
+    def test_what_lasts_is_asked_once(
+        self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a commit's full name decides is asked once; what HEAD decides is asked each time."""
+        commit = repo.commit({"a.txt": "one\n"})
+        path = PurePosixPath("a.txt")
+        asked: list[str] = []
+        run = git.run_git
+
+        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
+            asked.append(arguments[0])
+            return run(folder, *arguments, **how)
+
+        monkeypatch.setattr(git, "run_git", watched)
+        for _ in range(2):
+            assert {path: "one\n"} == repository.texts(commit, [path])
+            assert repository.query("rev-parse", "--verify", f"{commit}:a.txt")
+            assert commit == repository.query("rev-parse", "--verify", "HEAD")
+            assert not repository.is_shallow()
+        known = ["rev-parse", "ls-tree", "cat-file", "rev-parse"]
+        assert [*known, "rev-parse", "rev-parse"] == asked  # the last two are HEAD's
+        other = repo.commit({"a.txt": "two\n"})
+        assert {path: "two\n"} == repository.texts(other, [path])
+        assert other == repository.query("rev-parse", "--verify", "HEAD")
+
+    def test_what_fails_is_asked_again(self, repo: GitRepo, repository: Repository) -> None:
+        """An object that is not there may come."""
+        commit = repo.commit({"a.txt": "one\n"})
+        missing = "f" * 40
+        question = ("rev-parse", "--verify", "--quiet", f"{missing}^{{commit}}")
+        assert repository.query(*question) is None
+        assert not any(missing in " ".join(arguments) for _, arguments in git._LASTING)
+        assert commit == repository.query("rev-parse", "--verify", f"{commit}^{{commit}}")
 
     def test_no_git(self, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without the git program: says so, and to install it."""

@@ -169,6 +169,10 @@ def test_seeds_that_decide_are_missing(tmp_path: Path) -> None:
     verdict = comparison.verdict(RULE)
     assert ("incomplete", False) == (verdict.kind, verdict.ok)
     assert "the log has 1 of the 3 seeds that decide" in verdict.because
+    commit = comparison.baseline.commit[:7]
+    assert f"run pytest --ftloop --ftloop-baseline {commit} and commit" in verdict.because
+    outside = replace(comparison, baseline=replace(comparison.baseline, commit=""))
+    assert "run pytest --ftloop and commit" in outside.verdict(RULE).because
     assert 1 == verdict.changes[0].test.k_candidate
     # A gate that no loop file states trained none.
     assert "incomplete" != comparison.verdict(DEFAULT_REGRESSION).kind

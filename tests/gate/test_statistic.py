@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from pytest_ftloop.core.noise import Prior, Replicates, SeedNoise, pool, replica
 from pytest_ftloop.core.runs import Differences, differences
 from pytest_ftloop.gate.statistic import (
     PairedTest,
+    corrected,
     examples_to_decide,
     holm_adjusted,
     paired_test,
@@ -20,6 +23,7 @@ from pytest_ftloop.gate.statistic import (
     run_level_test,
     seeds_to_decide,
 )
+from pytest_ftloop.gate.student_t import survival
 
 QUIET = SeedNoise(0.0, 0.0, 0)
 PRIOR = Prior(0.01, 2.0)
@@ -351,6 +355,64 @@ def test_holm_refuses_what_is_no_probability() -> None:
     """A NaN among p-values is an error, not a rejection."""
     with pytest.raises(ValueError, match="p-values from 0 to 1"):
         holm_adjusted([0.1, math.nan])
+
+
+def of_change(change: float, noise: SeedNoise = QUIET, n: int = 200, **more: Any) -> PairedTest:
+    """A test whose examples' standard error is 0.02, and whose assumed seed noise is 0.02."""
+    found = Differences(n, change, 0.02**2 * n)
+    prior = prior_for("loss", 1.0, noise.df)
+    return paired_test(found, 1, 1, noise, prior, 0.01, **more)
+
+
+@pytest.mark.parametrize(
+    ("change", "untrained", "seed_variance"),
+    # Of a baseline with a seed both sides' noise is in the change; twice the noise, four times it.
+    [(0.12, False, 2 * 0.04**2), (0.16, False, 2 * 0.04**2), (0.11, True, 0.04**2)],
+)
+@pytest.mark.parametrize("count", [3, 6, 12])
+def test_many_tests_hold_if_the_noise_is_twice_what_is_assumed(
+    change: float, untrained: bool, seed_variance: float, count: int
+) -> None:
+    """Then all together may give five times as many false alarms as the level, and no more."""
+    tests = [of_change(change, untrained=untrained), *[of_change(0.0)] * (count - 1)]
+    worse, better = corrected(tests)
+    if_noisier = survival(change / math.sqrt(0.02**2 + seed_variance), 199)
+    assert pytest.approx(max(count * tests[0].p_worse, count * if_noisier / 5)) == worse[0]
+    assert worse[0] > count * tests[0].p_worse
+    assert 1.0 == better[0] == worse[1]
+    mirrored = [of_change(-change, untrained=untrained), *tests[1:]]
+    assert worse[0] == pytest.approx(corrected(mirrored)[1][0])
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        [of_change(0.16), of_change(0.0)],
+        [of_change(0.16)],
+        [of_change(0.16, SeedNoise(4e-4, 0.0, 4))] * 6,
+        [paired_test(Differences(200, 0.1, 0.08), 1, 1, QUIET, Prior(0.0, 1.0), 0.01)] * 6,
+        [run_level_test([1.0], [1.2], [], Prior(0.02, 4.0), 0.01)] * 6,
+        [paired_test(Differences(1, 0.1, math.nan), 1, 1, QUIET, Prior(0.02, 4.0), 0.01)] * 6,
+        [],
+    ],
+    ids=["two", "one", "measured", "one training", "whole runs", "one example", "none"],
+)
+def test_holm_alone_where_there_is_no_such_doubt(tests: list[PairedTest]) -> None:
+    """Of two tests, and of any number whose seed noise is measured or absent."""
+    worse = holm_adjusted([test.p_worse for test in tests])
+    better = holm_adjusted([test.p_better for test in tests])
+    assert (worse, better) == corrected(tests)
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_false_alarms_of_many_tests_where_the_noise_is_twice_what_is_assumed(count: int) -> None:
+    """Simulated: 5% of unchanged families fail, as of one test; 4,000 trials, three errors."""
+    draw, failed = random.Random(14), 0
+    for _ in range(4000):
+        sd = math.sqrt(0.02**2 + 2 * 0.04**2)
+        worse, _ = corrected([of_change(draw.gauss(0.0, sd)) for _ in range(count)])
+        failed += min(worse) <= 0.01
+    assert failed / 4000 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
 
 
 UNSURE = Differences(200, 0.02, 0.06)

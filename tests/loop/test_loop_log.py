@@ -55,6 +55,28 @@ def test_damaged_log_is_told(tmp_path: Path) -> None:
     assert 0 == trainer.loaded
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("verdicts/00000001-00000000.yaml", "holdout/00000001-0000.yaml"),
+        *("seeds/00000001-43-0000.yaml", "base/00000001-0000.yaml"),
+    ],
+)
+def test_a_torn_record_of_any_kind_is_told_before_training(tmp_path: Path, name: str) -> None:
+    """What only judging needs would else be an error after an hour of training."""
+    run(config(tmp_path, iterations=1))
+    torn = tmp_path / "improvement_log/s" / name
+    torn.parent.mkdir(exist_ok=True)
+    torn.write_text("{", encoding="utf-8")
+    torn.with_suffix(".examples.csv").touch()
+    for options in ({}, {"retrain": True}):
+        trainer = FakeBackend()
+        with pytest.raises(LogError, match="damaged log file") as refused:
+            run(config(tmp_path), trainer, **options)
+        assert torn.name in str(refused.value.where)
+        assert 0 == trainer.loaded
+
+
 def test_nothing_but_records_in_the_log(tmp_path: Path) -> None:
     """Locks and notes lie in the cache: the log's folder is committed."""
     run(config(tmp_path), retrain=True, run_id="one")

@@ -91,6 +91,40 @@ def test_devices_and_threads(
     assert "7" == shares.environment_of(0, 3, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"]
 
 
+@pytest.mark.parametrize(
+    ("visible", "xdist", "count", "expected"),
+    [
+        (None, None, 2, None),
+        ("4,5,6,7", None, 2, "4,5,6,7"),
+        ("4,5,6,7", "gw0", 2, "4,5"),
+        ("4,5,6,7", "gw1", 2, "6,7"),
+        ("4,5,6,7", "gw2", 2, "4,5"),
+        ("4,5,6", "gw1", 2, "6,4"),
+        ("4", "gw1", 2, "4"),
+    ],
+)
+def test_devices_of_ranks(
+    visible: str | None,
+    xdist: str | None,
+    count: int,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ranks see all devices, in order; those of one xdist worker come after the last's."""
+    monkeypatch.setattr(threads, "cores", lambda: 12)
+    monkeypatch.setattr(shares, "_gpus", lambda: 0)
+    workers = "3" if xdist else None
+    given = {
+        "CUDA_VISIBLE_DEVICES": visible,
+        "PYTEST_XDIST_WORKER": xdist,
+        "PYTEST_XDIST_WORKER_COUNT": workers,
+    }
+    environ = {name: value for name, value in given.items() if value is not None}
+    made = shares.environment_of_ranks(count, environ)
+    assert expected == made.get("CUDA_VISIBLE_DEVICES")
+    assert ("2" if xdist else "6") == made["OMP_NUM_THREADS"]
+
+
 def a_spec(**changes: object) -> spec.Spec:
     plain = spec.Spec(
         loop_file="x.ftloop.yaml",

@@ -56,10 +56,8 @@ class FakeBackend:
 
     def train(self, settings: Settings, **arguments: Any) -> Run:
         rate = settings.get("training.learning_rate")
-        seed = settings.training.get("seed")
-        note_training(self.config.name, rate, seed)
-        loss = 2.0 - 400 * min(rate, 1.6e-3)
-        loss *= 1 + SHIFTS[((seed or 42) - 42) % 5] * float(os.environ.get("FAKE_NOISE", "0"))
+        note_training(self.config.name, rate, settings.training.get("seed"))
+        loss = self.loss(settings)
         losses = [loss + 2.0 - n / 50 for n in range(STEPS)]
         for number, step_loss in enumerate(losses, start=1):
             self.progress.step(number, STEPS, step_loss)
@@ -73,6 +71,12 @@ class FakeBackend:
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
             environment=self.environment(settings),
         )
+
+    def loss(self, settings: Settings) -> float:
+        """The eval loss of what these settings train."""
+        shift = SHIFTS[((settings.training.get("seed") or 42) - 42) % 5]
+        loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
+        return loss * (1 + shift * float(os.environ.get("FAKE_NOISE", "0")))
 
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet

@@ -40,13 +40,13 @@ def verdict_files(project: Project) -> list[str]:
 def git_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The commands of git that are run from here on."""
     calls: list[str] = []
-    real = git._git
+    real = git.run_git
 
     def noted(folder: Path, *arguments: str, **options: Any) -> Any:
         calls.append(arguments[0])
         return real(folder, *arguments, **options)
 
-    monkeypatch.setattr(git, "_git", noted)
+    monkeypatch.setattr(git, "run_git", noted)
     return calls
 
 

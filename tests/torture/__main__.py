@@ -33,17 +33,28 @@ def main(arguments: Sequence[str]) -> int:
     if stated.attempt is not None:
         return _one(kinds[0], seed, stated.attempt)
     print(f"torture: seed {seed}, at most {stated.seconds:.0f} s", flush=True)
-    begun, rows = time.monotonic(), []
-    for left, kind in zip(range(len(kinds), 0, -1), kinds, strict=True):
-        share = (begun + stated.seconds - time.monotonic()) / left
-        print(f"torture: {kind.name}", flush=True)
-        rows.append(tortured(kind, seed, stated.workers, time.monotonic() + share))
+    begun = time.monotonic()
+    rows: list[Row] = []
+    try:
+        for number, kind in enumerate(kinds):
+            now = time.monotonic()
+            share = kind.seconds / sum(other.seconds for other in kinds[number:])
+            print(f"torture: {kind.name}", flush=True)
+            rows.append(Row(kind))
+            tortured(rows[-1], seed, stated.workers, now + share * (begun + stated.seconds - now))
+    finally:  # at Ctrl-C, too
+        _conclude(rows, seed, time.monotonic() - begun)
+    return 1 if any(row.faults for row in rows) or not any(row.attempts for row in rows) else 0
+
+
+def _conclude(rows: Sequence[Row], seed: int, seconds: float) -> None:
+    """Print what was found, and which attempts there was no time for."""
     print(_table(rows))
     faults = sum(row.faults for row in rows)
     attempts = sum(row.attempts for row in rows)
-    took = time.monotonic() - begun
-    print(f"torture: {faults or 'no'} faults in {attempts} attempts, seed {seed}, {took:.0f} s")
-    return 1 if faults or not attempts else 0
+    print(f"torture: {faults or 'no'} faults in {attempts} attempts, seed {seed}, {seconds:.0f} s")
+    if missing := sum(row.kind.attempts - row.attempts for row in rows):
+        print(f"torture: there was no time for {missing} more: state more --seconds")
 
 
 def _one(kind: Kind, seed: int, number: int) -> int:
@@ -74,7 +85,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     )
     names = [kind.name for kind in KINDS]
     parser.add_argument("--kind", action="append", choices=names, help="one kind, not all")
-    parser.add_argument("--seconds", type=float, default=2400, help="shared by the kinds")
+    parser.add_argument("--seconds", type=float, default=1500, help="shared by the kinds")
     parser.add_argument("--seed", type=int, help="that of a run that found something")
     parser.add_argument("--attempt", type=int, metavar="N", help="repeat one, with --seed, --kind")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")

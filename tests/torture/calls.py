@@ -50,11 +50,11 @@ def _time_is_up(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def alarm() -> Iterator[None]:
-    """Raise `_HangError` where the block works or waits longer."""
+def alarm(patience: float) -> Iterator[None]:
+    """Raise `_HangError` where the block works or waits longer, by so many times."""
     before = [signal.signal(of, _time_is_up) for of in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, HANG_S)
-    signal.setitimer(signal.ITIMER_REAL, WAIT_S)
+    signal.setitimer(signal.ITIMER_PROF, patience * HANG_S)
+    signal.setitimer(signal.ITIMER_REAL, patience * WAIT_S)
     try:
         yield
     finally:
@@ -78,11 +78,11 @@ class _Stream:
         return self.raw.getvalue().decode("utf-8", "surrogateescape")
 
 
-def called(arguments: Sequence[str]) -> Done:
-    """Call `ftloop` in this process."""
+def called(arguments: Sequence[str], *, patience: float = 1.0) -> Done:
+    """Call `ftloop` in this process; it may take `patience` times as long as others."""
     from pytest_ftloop.cli import main
 
-    return _called(lambda: main(list(arguments)), arguments)
+    return _called(lambda: main(list(arguments)), arguments, patience)
 
 
 def called_pytest(arguments: Sequence[str]) -> Done:
@@ -94,7 +94,11 @@ def called_pytest(arguments: Sequence[str]) -> Done:
 
 
 def started(
-    arguments: Sequence[str], output: Path, within: AbstractContextManager[object] | None = None
+    arguments: Sequence[str],
+    output: Path,
+    within: AbstractContextManager[object] | None = None,
+    *,
+    patience: float = 1.0,
 ) -> int:
     """Begin to call `ftloop` in a fork of this process, which prints to a file; the fork's id.
 
@@ -108,7 +112,7 @@ def started(
     code = UNKNOWN
     try:
         with within or contextlib.nullcontext():
-            done = called(arguments)
+            done = called(arguments, patience=patience)
         output.write_text(done.printed, encoding="utf-8", errors="surrogateescape")
         code = UNKNOWN if done.code is None else done.code
     finally:
@@ -116,21 +120,25 @@ def started(
 
 
 def called_apart(
-    arguments: Sequence[str], output: Path, within: AbstractContextManager[object] | None = None
+    arguments: Sequence[str],
+    output: Path,
+    within: AbstractContextManager[object] | None = None,
+    *,
+    patience: float = 1.0,
 ) -> Done:
     """Call `ftloop` in a fork of this process: when it is done, what it left is nobody's."""
-    process = started(arguments, output, within)
+    process = started(arguments, output, within, patience=patience)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     printed = output.read_text(encoding="utf-8", errors="surrogateescape")
     return Done(tuple(arguments), None if code == UNKNOWN else code, printed, "")
 
 
-def _called(call: Callable[[], int], arguments: Sequence[str]) -> Done:
+def _called(call: Callable[[], int], arguments: Sequence[str], patience: float = 1.0) -> Done:
     out, err = _Stream(), _Stream()
     code: int | None
     with contextlib.redirect_stdout(out.text), contextlib.redirect_stderr(err.text):
         try:
-            with alarm():
+            with alarm(patience):
                 code = call()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 2
@@ -163,9 +171,15 @@ def obeyed(text: str, *, markdown: bool = False, allowed: str = "") -> list[str]
     return [
         line
         for line in text.split("\n")
-        if any(unicodedata.category(c) in _UNSEEN and c not in allowed for c in line)
-        or (not markdown and _COMMANDS.search(line))
+        if _is_obeyed(line, allowed) or (not markdown and _COMMANDS.search(line))
     ]
+
+
+def _is_obeyed(line: str, allowed: str) -> bool:
+    # A report has a million characters, of which nearly every line is printable as a whole.
+    return not line.isprintable() and any(
+        unicodedata.category(c) in _UNSEEN and c not in allowed for c in line
+    )
 
 
 def _last_lines(text: str, count: int = 6) -> str:

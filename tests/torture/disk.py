@@ -124,4 +124,4 @@ def _lost(
             yield Fault(LOST, f"{name} is {'gone' if name not in after else 'changed'}")
 
 
-KIND = Kind("full and read-only disks", 600, prepare)
+KIND = Kind("full and read-only disks", 600, 200, prepare)

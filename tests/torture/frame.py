@@ -41,9 +41,10 @@ class Kind:
 
     `prepare` makes what all its attempts share in an empty folder; what it returns makes one
     attempt, given its number and a random generator of its own. `attempts` are as many as a whole
-    campaign has.
+    campaign has; `seconds` are about those that they take on two cores, by which kinds share time.
     """
 
     name: str
     attempts: int
+    seconds: float
     prepare: Callable[[Path], Callable[[int, Random], Attempt]]

@@ -360,4 +360,4 @@ def _raw(file: Path, said: str) -> Iterator[Fault]:
         yield Fault(RAW, f"{file.name}: {line[:300]!r}")
 
 
-KIND = Kind("hostile texts", 1200, prepare)
+KIND = Kind("hostile texts", 1200, 300, prepare)

@@ -129,4 +129,4 @@ def _left(
             yield Fault(LEFT, f"{command}: exit code {done.code}, but {name} was removed")
 
 
-KIND = Kind("mutants", 10_400, prepare)
+KIND = Kind("mutants", 10_400, 600, prepare)

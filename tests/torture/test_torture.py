@@ -87,13 +87,13 @@ def test_an_attempt_that_fails_is_a_fault() -> None:
     def broken(number: int, random: Random) -> Attempt:
         raise ValueError(number)
 
-    made = attempted(Kind("x", 1, lambda _: broken), broken, 0, 7)
+    made = attempted(Kind("x", 1, 1, lambda _: broken), broken, 0, 7)
     assert "ValueError: 7" in made.faults[0].what
 
 
 def test_a_row_counts_and_says_how_to_repeat(capsys: pytest.CaptureFixture[str]) -> None:
     """The command has kind, seed and number."""
-    row = Row(Kind("kills", 9, lambda _: broken_kind))
+    row = Row(Kind("kills", 9, 1, lambda _: broken_kind))
     row.add(3, 4, Attempt("run", (Fault(RAW, "a"), Fault(RAW, "b"))))
     row.add(3, 5, Attempt("run"))
     assert (2, 2, 2) == (row.attempts, row.faults, row.counts[RAW])

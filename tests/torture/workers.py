@@ -24,8 +24,11 @@ from tests.torture.frame import HANG, OTHER, Attempt, Fault, Kind
 
 ROOT = Path(__file__).parents[2]
 
-SILENT_S = 300.0
-"""Seconds without a word after which a worker hangs: it prepares for a minute on a busy machine."""
+SILENT_S = 900.0
+"""Seconds without a word after which a worker hangs: it prepares for minutes on a busy machine."""
+
+TOLD_S = 30.0
+"""Seconds between two lines that say how far a kind is."""
 
 MOST_SHOWN = 20
 """Attempts with faults that are printed of each kind; all are counted."""
@@ -39,6 +42,8 @@ class Row:
     attempts: int = 0
     shown: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    begun: float = field(default_factory=time.monotonic, repr=False)
+    told: float = field(default_factory=time.monotonic, repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -51,6 +56,7 @@ class Row:
         with self.lock:
             self.attempts += 1
             self.counts.update(fault.column for fault in made.faults)
+            self._tell()
             if not made.faults or self.shown == MOST_SHOWN:
                 return
             self.shown += 1
@@ -58,6 +64,17 @@ class Row:
         lines += [f"  {fault.column}: {fault.what}" for fault in made.faults[:5]]
         command = f'python -m tests.torture --kind "{self.kind.name}" --seed {seed}'
         print("\n".join([*lines, f"  again: {command} --attempt {number}"]), flush=True)
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self.told < TOLD_S and self.attempts < self.kind.attempts:
+            return
+        self.told = now
+        print(
+            f"torture: {self.kind.name}: {self.attempts} of {self.kind.attempts}, "
+            f"{self.faults or 'no'} faults, {now - self.begun:.0f} s",
+            flush=True,
+        )
 
 
 # --- in the worker --------------------------------------------------------------------------------
@@ -93,27 +110,47 @@ def attempted(
 # --- around it ------------------------------------------------------------------------------------
 
 
-def tortured(kind: Kind, seed: int, workers: int, until: float) -> Row:
+class Time:
+    """When the attempts of a kind end: at a moment, or as soon as someone stops them."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let no attempt begin any more, and end those that are made."""
+        self._stopped.set()
+
+    @property
+    def left(self) -> float:
+        """Seconds, 0 at the end."""
+        return 0 if self._stopped.is_set() else max(0.0, self._until - time.monotonic())
+
+
+def tortured(row: Row, seed: int, workers: int, until: float) -> None:
     """Let workers make a kind's attempts, until all are made or it is `until`."""
-    row = Row(kind)
-    workers = min(workers, kind.attempts)
+    ends, workers = Time(until), min(workers, row.kind.attempts)
     threads = [
-        threading.Thread(target=_attempts, args=(row, seed, first, workers, until))
+        threading.Thread(target=_attempts, args=(row, seed, first, workers, ends))
         for first in range(workers)
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-    return row
+    try:
+        for thread in threads:
+            thread.join()
+    finally:  # at Ctrl-C the workers, whose sessions are their own, would go on
+        ends.stop()
+        for thread in threads:
+            thread.join()
 
 
-def _attempts(row: Row, seed: int, first: int, step: int, until: float) -> None:
+def _attempts(row: Row, seed: int, first: int, step: int, ends: Time) -> None:
     """Those of one worker; one that hangs is ended, and another goes on behind where it was."""
     number = first
-    while number < row.kind.attempts and time.monotonic() < until:
+    while number < row.kind.attempts and ends.left:
         begun: int | None = None
-        for said in _said(row.kind, seed, number, step, until):
+        for said in _said(row.kind, seed, number, step, ends):
             if "begins" in said:
                 begun = said["begins"]
             elif "ended" in said:
@@ -132,7 +169,7 @@ def _no_end(said: dict[str, Any]) -> Attempt:
     return Attempt("the worker died", (Fault(OTHER, said["why"]),))
 
 
-def _said(kind: Kind, seed: int, first: int, step: int, until: float) -> Iterator[dict[str, Any]]:
+def _said(kind: Kind, seed: int, first: int, step: int, ends: Time) -> Iterator[dict[str, Any]]:
     """What a worker tells; at last, if that was not its end, that it was silent or died."""
     command = [sys.executable, "-m", "tests.torture", "--worker", "--kind", kind.name]
     command += ["--seed", str(seed), "--first", str(first), "--step", str(step)]
@@ -145,7 +182,7 @@ def _said(kind: Kind, seed: int, first: int, step: int, until: float) -> Iterato
             start_new_session=True,
         )
         try:
-            yield from _lines(process, until)
+            yield from _lines(process, ends)
             if process.poll() not in (None, 0):
                 errors.seek(0)
                 yield {"silent": False, "why": errors.read().decode(errors="replace")[-2000:]}
@@ -155,11 +192,12 @@ def _said(kind: Kind, seed: int, first: int, step: int, until: float) -> Iterato
             process.wait()
 
 
-def _lines(process: subprocess.Popen[bytes], until: float) -> Iterator[dict[str, Any]]:
+def _lines(process: subprocess.Popen[bytes], ends: Time) -> Iterator[dict[str, Any]]:
     assert process.stdout is not None
     rest, told = b"", time.monotonic()
-    while (now := time.monotonic()) < until:
-        ready, _, _ = select.select([process.stdout], [], [], min(1.0, until - now))
+    while left := ends.left:
+        ready, _, _ = select.select([process.stdout], [], [], min(1.0, left))
+        now = time.monotonic()
         if not ready:
             if now - told > SILENT_S:
                 yield {"silent": True}

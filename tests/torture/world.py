@@ -27,6 +27,7 @@ from tests.torture.calls import called
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Settings
+    from pytest_ftloop.loop.backend import BackendFactory
     from pytest_ftloop.train.task import ToMeasure
 
 TRAIN = [{"id": f"t{n}", "prompt": f"p{n}", "completion": f" c{n}"} for n in range(6)]
@@ -58,6 +59,10 @@ loop: {{iterations: {iterations}}}
 """
 
 
+BASE_LOSS, BASE_GUARD_LOSS, GUARD_LOSS = 6.0, 3.0, 2.9
+"""Mean losses that the fake measures: of the base, of the base on the guard, of each training."""
+
+
 class Backend(fake_runner.FakeBackend):
     """The fake of the plugin's tests that also saves adapters and measures base and holdout."""
 
@@ -74,7 +79,7 @@ class Backend(fake_runner.FakeBackend):
         run = super().train(settings, name=name, **arguments)
         evaluation = replace(
             run.evaluation,
-            guards=self._guards(2.9),
+            guards=self._guards(GUARD_LOSS),
             base=None if base_eval_loss is not None else self._base(),
         )
         seconds = float(os.environ.get("FAKE_COST_S", "1"))
@@ -91,26 +96,30 @@ class Backend(fake_runner.FakeBackend):
     def measure(
         self, settings: Settings, adapter: Path, examples: DataSet
     ) -> tuple[ExampleResult, ...]:
-        return tuple(self._measured(e, 1.6) for e in examples.examples)
+        return tuple(self._measured(e, self.loss(settings)) for e in examples.examples)
 
     def measure_missing(self, settings: Settings, adapter: Path, missing: ToMeasure) -> FoundAll:
-        def found(of: Mapping[str, Missing]) -> dict[str, Found]:
+        def found(of: Mapping[str, Missing], loss: float, guards: float) -> dict[str, Found]:
             return {
                 role: Found(
-                    tuple(self._measured(e, 1.6) for e in what.losses),
-                    tuple(self._measured(e, 1.6) for e in what.answers),
+                    tuple(self._measured(e, at) for e in what.losses),
+                    tuple(self._measured(e, at) for e in what.answers),
                 )
                 for role, what in of.items()
+                for at in [guards if role.startswith("guard") else loss]
             }
 
-        return FoundAll(found(missing.trained), found(missing.base))
+        return FoundAll(
+            found(missing.trained, self.loss(settings), GUARD_LOSS),
+            found(missing.base, BASE_LOSS, BASE_GUARD_LOSS),
+        )
 
     def measure_base(self, settings: Settings) -> BaseMeasured:
         return BaseMeasured(self._base(), self.environment(settings))
 
     def _base(self) -> BaseResults:
-        examples = tuple(self._measured(e, 6.0) for e in self.inputs.eval.examples)
-        return BaseResults(examples, self._guards(3.0))
+        examples = tuple(self._measured(e, BASE_LOSS) for e in self.inputs.eval.examples)
+        return BaseResults(examples, self._guards(BASE_GUARD_LOSS))
 
     def _guards(self, loss: float) -> dict[str, tuple[ExampleResult, ...]]:
         return {
@@ -170,8 +179,8 @@ class World:
         }
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Work in it: the environment, the folder, the backend."""
+    def entered(self, backend: BackendFactory | None = None) -> Iterator[None]:
+        """Work in it: the environment, the folder, the backend, which is a fake by default."""
         import tempfile
 
         outside = ("GIT_", "GITHUB_", "GITLAB_", "CI_", "FTLOOP_", "FAKE_")
@@ -179,7 +188,7 @@ class World:
         before = Path.cwd()
         with (
             mock.patch.dict(os.environ, kept | self.environment(), clear=True),
-            mock.patch("pytest_ftloop.loop.backend.local", Backend),
+            mock.patch("pytest_ftloop.loop.backend.local", backend or Backend),
             mock.patch.object(tempfile, "tempdir", None),
         ):
             os.chdir(self.root)

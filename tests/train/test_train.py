@@ -300,7 +300,7 @@ def test_temporary_files_and_global_states_are_left_alone(
         ({}, {"lr_scheduler_type": "cosin"}, "Did you mean 'cosine'?"),
         ({}, {"auto_find_batch_size": True}, "continues from its last evaluation point"),
         ({}, {"push_to_hub": True}, "publish the adapter of the best one yourself"),
-        ({}, {"deepspeed": "x.json"}, "one process"),
+        ({}, {"deepspeed": "x.json"}, "loop.processes trains on several devices"),
         ({}, {"seed": -1}, "training.seed: wanted 0 or more, found -1"),
         ({}, {"num_train_epochs": 0}, "wanted more than 0, found 0"),
         ({}, {"per_device_train_batch_size": 0}, "wanted at least 1, found 0"),

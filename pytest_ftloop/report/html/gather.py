@@ -14,6 +14,7 @@ from pytest_ftloop.report.html.loop_report import LoopReport
 from pytest_ftloop.report.html.page import render
 
 if TYPE_CHECKING:
+    from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.records import Example
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
@@ -60,6 +61,10 @@ def of_result(result: LoopResult, note: str = "") -> LoopReport:
         verdicts=tuple((rule.name, verdict) for rule, verdict in result.verdicts),
         holdout=result.holdout,
         note=note,
+        unjudged=tuple(
+            rule.name for rule in result.comparisons if rule not in dict(result.verdicts)
+        ),
+        metric=result.metric,
     )
 
 
@@ -74,6 +79,8 @@ def of_log(logged: Logged, note: str = "") -> LoopReport:
         seed_runs=logged.log.view.seed_runs(),
         prompts=_prompts(inputs.eval.examples if inputs else ()),
         note=note,
+        unjudged=_gates(config) if config else (),
+        metric=logged.metric,
     )
 
 
@@ -95,6 +102,11 @@ def of_told(log_folder: Path, file: str, options: Options) -> LoopReport:
         return of_result(loop.judge(loop.run()))
     except FtloopError as error:
         return of_log(Logged(loop.log, config), str(error))
+
+
+def _gates(config: LoopConfig) -> tuple[str, ...]:
+    """The names of all gates in a loop file."""
+    return (*(gate.name for gate in config.gates), *(rule.name for rule in config.comparisons))
 
 
 def _prompts(examples: Iterable[Example]) -> dict[tuple[str, str], str]:

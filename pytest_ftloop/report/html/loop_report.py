@@ -29,7 +29,8 @@ class LoopReport:
     from the loop file's settings. `verdicts` (with the gate's name) compare with `baseline`, which
     may be missing from `iterations`: its commit may hold another training of the same settings.
     `is_gated`: a failing verdict fails the loop; otherwise it informs only. `prompts` are by id and
-    content. `note` is a problem of the log, or empty.
+    content. `note` is a problem of the log, or empty. `unjudged` are the gates of the loop that
+    nothing judged for this page, by name. `metric` is what the best iteration was chosen by.
     """
 
     loop: str
@@ -45,16 +46,27 @@ class LoopReport:
     seed_runs: tuple[SeedRun, ...] = ()
     prompts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     note: str = ""
+    unjudged: tuple[str, ...] = ()
+    metric: str = "eval_loss"
+
+    @property
+    def base(self) -> Iteration | None:
+        """The untrained base as iteration 0, if it was measured."""
+        return next((it for it in self.iterations if it.is_untrained), None)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An iteration on the page; its `label` is unique there."""
+    """An iteration on the page; its `label` is unique there.
+
+    `is_outside`: a baseline that the log does not hold, but the commit that is compared with.
+    """
 
     iteration: Iteration
     label: str
     is_best: bool
     is_baseline: bool
+    is_outside: bool
     in_chain: bool
     same_eval_set: bool
     has_examples: bool
@@ -74,6 +86,7 @@ def shown(report: LoopReport) -> tuple[Shown, ...]:
             label=_label(it, numbers, is_outside=it is outside),
             is_best=it is not outside and it.fingerprint == report.best.fingerprint,
             is_baseline=_is(it, report.baseline),
+            is_outside=it is outside,
             in_chain=it is not outside and (not report.chain or it.id in report.chain),
             same_eval_set=_eval_set(it) == eval_set,
             has_examples=id(it) in with_examples,

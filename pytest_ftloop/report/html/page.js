@@ -223,50 +223,94 @@
   const isRate = (name) => /^(pass_rate|token_accuracy|score(\..+)?|pass[@^]\d+)$/.test(name);
   const say = (name, value) => (isRate(name) ? percent(value) : figure(value));
 
-  function describeMetric(data, panel) {
+  function describeMetric(data, panel, element) {
     const labels = data.iterations.map((it) => plotText(it.label));
     const places = labels.map((_, place) => place);
-    const isLone = seriesOf(panel).length === 1;
-    const traces = [], shapes = [], seen = [];
-    const annotations = isLone ? [] : seriesNames(data, panel);
-    for (const [name, title, tone] of seriesOf(panel)) {
+    const series = seriesOf(panel);
+    const rate = isRate(series[0][0]);
+    const traces = [], shapes = [], seen = [], marks = [], annotations = [];
+    for (const [name] of series) seen.push(...seenOf(data, data.metrics[name]));
+    for (const [name, title, tone] of series) {
       const metric = data.metrics[name];
-      traces.push(...noiseTraces(metric, places, color(tone), seen));
-      traces.push(valueTrace(data, name, title, metric, places, color(tone), seen));
-    }
-    for (const [name] of seriesOf(panel)) {
-      for (const [op, bound] of data.metrics[name].gates) {
+      const [shown, far] = withoutFarBase(data, metric, seen);
+      traces.push(...noiseTraces(metric, places, color(tone)));
+      traces.push(...valueTraces(data, name, title, { ...metric, values: shown }, places, color(tone)));
+      if (far) annotations.push({ ...far, text: plotText(`${say(name, far.value)} ${far.text}`), font: { color: color(tone), size: 11 } });
+      const last = shown.findLast(isKnown);
+      if (series.length > 1 && last !== undefined) marks.push({ y: last, text: title, tone });
+      for (const [op, bound] of metric.gates) {
         if (!isNear(bound, seen)) continue;
         seen.push(bound);
         shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: bound, y1: bound, line: { color: color("warn"), width: 1, dash: "dash" } });
-        annotations.push({
-          xref: "paper", x: 1, y: bound, xanchor: "right", yanchor: op.startsWith("<") ? "bottom" : "top", showarrow: false,
-          text: plotText(`gate ${op} ${isRate(name) ? `${Number((100 * bound).toFixed(2))}%` : bound}`), font: { color: color("warn"), size: 11 },
-        });
+        marks.push({ y: bound, text: `gate ${op} ${rate ? `${Number((100 * bound).toFixed(2))}%` : bound}`, tone: "warn" });
       }
     }
-    const range = paddedRange(seen, isRate(seriesOf(panel)[0][0]));
+    const range = paddedRange(seen, rate);
+    const longest = Math.max(0, ...marks.map((mark) => mark.text.length));
     return {
       traces,
       layout: {
-        shapes, annotations, margin: { r: isLone ? 12 : 66 },
+        shapes, annotations: [...annotations, ...besides(marks, range, element.clientHeight)],
+        margin: { r: marks.length ? 14 + 6.5 * longest : 12, t: annotations.length ? 22 : 10 },
         xaxis: { tickmode: "array", tickvals: places, ticktext: labels, range: [-0.4, labels.length - 0.6], title: { text: "iteration" } },
-        yaxis: { range, tickformat: isRate(seriesOf(panel)[0][0]) ? ".0%" : "" },
+        yaxis: { range, tickformat: rate ? ".0%" : "" },
       },
     };
   }
 
-  function valueTrace(data, name, title, metric, places, tone, seen) {
-    seen.push(...metric.values.filter((value) => value !== null && value !== undefined));
+  const isKnown = (value) => value !== null && value !== undefined;
+
+  // What the axis has to show: figures of trained iterations, their noise, single runs.
+  function seenOf(data, metric) {
+    const values = metric.values.filter((value, place) => isKnown(value) && !data.iterations[place].untrained);
+    const noise = metric.noise.flatMap((of) => (of ? [of.mean - of.sd, of.mean + of.sd, ...(of.runs.length > 1 ? of.runs : [])] : []));
+    return [...values, ...noise];
+  }
+
+  // A base far off the trained iterations would flatten them: its figure is written at the edge.
+  function withoutFarBase(data, metric, seen) {
+    const place = data.iterations.findIndex((it) => it.untrained);
+    const value = metric.values[place];
+    if (place < 0 || !isKnown(value)) return [metric.values, null];
+    if (!seen.length || isNear(value, seen)) {
+      seen.push(value);
+      return [metric.values, null];
+    }
+    const isAbove = value > Math.max(...seen);
+    const far = { x: place, value, yref: "paper", y: isAbove ? 1 : 0, xanchor: place ? "center" : "left", yanchor: isAbove ? "top" : "bottom", showarrow: false, text: isAbove ? "↑" : "↓" };
+    return [metric.values.map((old, at) => (at === place ? null : old)), far];
+  }
+
+  // Names and gates right of the plot, beside their height, as far apart as a line of text.
+  function besides(marks, range, height) {
+    const LINE = 14, AXES = 60;
+    const [low, high] = range;
+    const room = Math.max(height - AXES, LINE);
+    const at = (mark) => ((high - mark.y) / (high - low || 1)) * room;
+    const sorted = [...marks].sort((one, other) => other.y - one.y);
+    const places = [];
+    sorted.forEach((mark, n) => places.push(n ? Math.max(at(mark), places[n - 1] + LINE) : Math.max(at(mark), 0)));
+    for (let n = places.length - 1; n >= 0; n -= 1) {
+      places[n] = Math.min(places[n], n === places.length - 1 ? room : places[n + 1] - LINE);
+    }
+    return sorted.map((mark, n) => ({
+      xref: "paper", x: 1, xanchor: "left", xshift: 6, y: mark.y, yanchor: "middle", yshift: at(mark) - places[n],
+      showarrow: false, text: plotText(mark.text), font: { color: color(mark.tone), size: 11 },
+    }));
+  }
+
+  // A baseline of another commit is a point beside the line, not its start.
+  function valueTraces(data, name, title, metric, places, tone) {
+    const isOutside = (place) => data.iterations[place].outside;
+    const only = (wanted) => metric.values.map((value, place) => (isOutside(place) === wanted && isKnown(value) ? value : null));
     const hover = metric.values.map((value, place) => {
-      if (value === null || value === undefined) return "";
+      if (!isKnown(value)) return "";
       const noise = metric.noise[place];
       const spread = noise ? ` (seed noise ± ${isRate(name) ? `${(100 * noise.sd).toFixed(1)} points` : figure(noise.sd)})` : "";
       return plotText(`iteration ${data.iterations[place].label}, ${title} ${say(name, value)}${spread}`);
     });
-    return {
-      x: places, y: metric.values, mode: "lines+markers", hovertext: hover, hoverinfo: "text",
-      line: { color: tone, width: 2 },
+    const shared = {
+      x: places, hovertext: hover, hoverinfo: "text", line: { color: tone, width: 2 },
       marker: {
         color: tone, size: data.iterations.map((it) => (it.best ? 11 : 7)),
         opacity: 1,
@@ -274,18 +318,19 @@
         line: { width: data.iterations.map((it) => (it.sameEvalSet ? 0 : 2)), color: tone },
       },
     };
+    const traces = [{ ...shared, y: only(false), mode: "lines+markers" }];
+    if (data.iterations.some((it) => it.outside)) traces.push({ ...shared, y: only(true), mode: "markers" });
+    return traces;
   }
 
-  function noiseTraces(metric, places, tone, seen) {
+  function noiseTraces(metric, places, tone) {
     const known = metric.noise.some(Boolean);
     if (!known) return [];
     const edge = (sign) => metric.noise.map((noise) => (noise ? noise.mean + sign * noise.sd : null));
     const [low, high] = [edge(-1), edge(1)];
-    seen.push(...[...low, ...high].filter((value) => value !== null));
     const band = { x: places, mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
     const traces = [{ ...band, y: low }, { ...band, y: high, fill: "tonexty", fillcolor: faded(tone, 0.18) }];
     const runs = metric.noise.flatMap((noise, place) => (noise && noise.runs.length > 1 ? noise.runs.map((value) => [place, value]) : []));
-    seen.push(...runs.map(([, value]) => value));
     if (runs.length) {
       traces.push({
         x: runs.map(([place]) => place), y: runs.map(([, value]) => value), mode: "markers", hoverinfo: "skip",
@@ -293,16 +338,6 @@
       });
     }
     return traces;
-  }
-
-  // The names are right of the last points, the higher one on top.
-  function seriesNames(data, panel) {
-    const lasts = seriesOf(panel).map(([name, title, tone]) => [data.metrics[name].values.at(-1), title, tone]);
-    const known = lasts.filter(([value]) => value !== null && value !== undefined).sort(([a], [b]) => b - a);
-    return known.map(([value, title, tone], place) => ({
-      x: data.iterations.length - 1, y: value, xanchor: "left", xshift: 8, yshift: known.length > 1 ? 7 - 14 * place : 0,
-      showarrow: false, text: title, font: { color: color(tone), size: 11 },
-    }));
   }
 
   function isNear(bound, seen) {
@@ -395,7 +430,8 @@
       state.isLog = log.checked;
       redraw();
     });
-    const swatches = data.iterations.map((it, place) => {
+    const swatches = data.iterations.flatMap((it, place) => {
+      if (!it.train[0].length && !it.eval[0].length) return []; // the untrained base has no curve
       const button = make("button");
       button.type = "button";
       button.setAttribute("aria-pressed", "true");
@@ -445,6 +481,8 @@
     ["loss", "loss", "c-loss n", (row) => row.loss, true],
     ["delta", "change", "c-delta n", (row) => row.delta, true],
   ];
+  const MOST_PRINTED = 1000; // rows: about 100 pages
+  const tables = [];
   const collator = new Intl.Collator("en", { numeric: true });
 
   class Examples {
@@ -465,6 +503,7 @@
       this.find = (selector) => section.querySelector(selector);
       this.makeControls();
       this.compare();
+      tables.push(this);
     }
 
     makeControls() {
@@ -587,8 +626,8 @@
 
     render() {
       const pages = Math.max(1, Math.ceil(this.found.length / PER_PAGE));
-      const start = this.page * PER_PAGE;
-      const rows = this.found.slice(start, start + PER_PAGE);
+      const [start, most] = printing ? [0, MOST_PRINTED] : [this.page * PER_PAGE, PER_PAGE];
+      const rows = this.found.slice(start, start + most);
       const shown = rows.length ? `${count(start + 1)}–${count(start + rows.length)} of ${count(this.found.length)}` : "None";
       const all = this.found.length < this.rows.length ? ` (${count(this.rows.length)} in all)` : "";
       this.find(".count").textContent = `${shown} examples${all}`;
@@ -740,10 +779,10 @@
 
   function startLoop(article) {
     const data = JSON.parse(document.getElementById(`data-${article.dataset.index}`).textContent);
-    for (const panel of Object.keys(SERIES)) {
-      const element = article.querySelector(`[data-plot="${panel}"]`);
-      const hasValues = seriesOf(panel).some(([name]) => data.metrics[name].values.some((value) => value !== null && value !== undefined));
-      if (hasValues) new Plot(element, () => describeMetric(data, panel));
+    for (const element of article.querySelectorAll(".metrics [data-plot]")) {
+      const panel = element.dataset.plot;
+      const hasValues = seriesOf(panel).some(([name]) => data.metrics[name].values.some(isKnown));
+      if (hasValues) new Plot(element, () => describeMetric(data, panel, element));
       else element.closest("figure").remove();
     }
     article.querySelector(".noise").textContent = visible(noiseText(data));
@@ -783,6 +822,7 @@
     document.querySelectorAll("article").forEach(startOnce);
     reopened = [...document.querySelectorAll("details:not([open])")];
     reopened.forEach((details) => (details.open = true));
+    tables.forEach((table) => table.render());
     applyTheme();
     plots.forEach((plot) => plot.draw());
   }
@@ -790,6 +830,7 @@
   function afterPrint() {
     printing = false;
     reopened.forEach((details) => (details.open = false));
+    tables.forEach((table) => table.render());
     applyTheme();
   }
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.metrics import own_metrics, split_name
@@ -24,8 +24,12 @@ from pytest_ftloop.core.printable import escaped
 from pytest_ftloop.report.html.examples import columns
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, shown
 from pytest_ftloop.report.html.noise import Spread, spreads
+from pytest_ftloop.report.html.overview import overview_view
 from pytest_ftloop.report.html.views import loop_view
-from pytest_ftloop.report.phrases import format_changes
+from pytest_ftloop.report.phrases import TERMS, format_changes
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 REPORT_EXTRA = ("jinja2", "plotly")
 PLOTTED = ("eval_loss", "train_loss", "pass_rate", "overfit_gap", "token_accuracy")
@@ -36,6 +40,25 @@ _JSON_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 def render(loops: Sequence[LoopReport], version: str = "") -> str:
     """The page of these loops. The same records give the same page."""
     check_extra()
+    from markupsafe import Markup
+
+    script, plotly = _asset("page.js"), _plotly()
+    return _template().render(
+        loops=[loop_view(loop, index) for index, loop in enumerate(loops)],
+        overview=overview_view(loops) if len(loops) > 1 else None,
+        terms=TERMS,
+        data=[Markup(to_script_json(loop_data(loop))) for loop in loops],
+        style=Markup(_asset("page.css")),
+        script=Markup(script),
+        plotly=Markup(plotly.packed),
+        script_hashes=Markup(f"'{_hash(script)}' '{plotly.hash}'"),
+        version=version,
+    )
+
+
+@functools.cache
+def _template() -> Template:
+    """The compiled template: compiling takes longer than a page of a few iterations."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -50,16 +73,7 @@ def render(loops: Sequence[LoopReport], version: str = "") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script, plotly = _asset("page.js"), _plotly()
-    return environment.from_string(_asset("page.html.j2")).render(
-        loops=[loop_view(loop, index) for index, loop in enumerate(loops)],
-        data=[Markup(to_script_json(loop_data(loop))) for loop in loops],
-        style=Markup(_asset("page.css")),
-        script=Markup(script),
-        plotly=Markup(plotly.packed),
-        script_hashes=Markup(f"'{_hash(script)}' '{plotly.hash}'"),
-        version=version,
-    )
+    return environment.from_string(_asset("page.html.j2"))
 
 
 def check_extra() -> None:
@@ -102,6 +116,8 @@ def _curves(report: LoopReport, it: Shown) -> dict[str, Any]:
         "change": format_changes(iteration, report.iterations),
         "best": it.is_best,
         "baseline": it.is_baseline,
+        "untrained": iteration.is_untrained,
+        "outside": it.is_outside,
         "sameEvalSet": it.same_eval_set,
         "train": [[step.step for step in iteration.steps], [s.loss for s in iteration.steps]],
         "eval": [[p.step for p in iteration.evals], [p.eval_loss for p in iteration.evals]],
