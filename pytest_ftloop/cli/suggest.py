@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli.command import (
@@ -15,7 +16,7 @@ from pytest_ftloop.cli.command import (
     where_argument,
 )
 from pytest_ftloop.cli.json_output import items_of, json_argument
-from pytest_ftloop.core.errors import LogError, shown_path
+from pytest_ftloop.core.errors import LogError, relative_path, shown_path
 
 if TYPE_CHECKING:
     import argparse
@@ -62,11 +63,13 @@ def _suggestion(logged: Logged) -> Suggestion:
             f"the log {shown_path(logged.log.folder)} is still empty, so nothing can be suggested",
             cure="pytest --ftloop trains the first iteration.",
         )
+    place = shlex.quote(relative_path(logged.log.folder))
     if logged.config is None:
         last = logged.last()
         by_id = {iteration.id: iteration for iteration in logged.iterations}
         parent = by_id.get(last.decision.parent)
-        return Suggestion(last, parent, last.decision.next, last.decision.because)
+        decision = last.decision
+        return Suggestion(last, parent, decision.next, decision.because, place=place)
     options = Options(log_folder=logged.log.folder.parent)
     # Nothing is scored here, so any function can take the place of pytest's scoring hook.
     outlook = Loop(logged.config, options, reads=True).outlook()
@@ -76,6 +79,7 @@ def _suggestion(logged: Logged) -> Suggestion:
         outlook.adjustments,
         outlook.because,
         outlook.is_planned,
+        place,
     )
 
 

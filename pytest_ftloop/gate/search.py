@@ -47,7 +47,8 @@ system knows: there a checkout without git must not pass for a first version.
 MOST_VERSIONS = 50
 """Changes of a log that are looked at for the last other version, where nothing states the base."""
 
-_ONLY = "the log has held no other version"
+ONLY_VERSION = "the log has held no other version"
+"""The end of the note on a log whose only version is the candidate."""
 
 
 def find_baseline(
@@ -135,7 +136,7 @@ def _last_other(
             return replace(baseline, is_review=True)
         if not earlier:
             # The first version of all. What the log says of it is all that there is to know.
-            only = baseline_at(repository, replace(found, note=f"{note}; {_ONLY}"), sought)
+            only = baseline_at(repository, replace(found, note=f"{note}; {ONLY_VERSION}"), sought)
             return replace(only, is_review=True)
         shown = f"{'HEAD^ ' if earlier == parent_of(repository, head) else ''}({earlier[:7]})"
         shown = shown.strip("()") if shown.startswith("(") else shown

@@ -377,12 +377,21 @@ def check_forms(config: LoopConfig, train: DataSet, eval_: DataSet) -> None:
     if not has_prompt[1] and config.scoring.scorer != "loss":
         raise DataError(
             f"the scorer {config.scoring.scorer!r} needs prompt and completion, or messages; the "
-            f"eval set is {'tokens' if 'input_ids' in eval_.examples[0].row else 'plain text'}",
+            f"eval set is {'tokens' if 'input_ids' in eval_.examples[0].row else 'plain text'}"
+            f"{_unread(eval_)}",
             where=config.locate("scoring") or eval_.examples[0].where,
-            cure="Use scoring: {scorer: loss, threshold: 2.0}, or give prompt and completion.",
+            cure="Give prompt and completion: a function makes them of other columns, data: "
+            "{train: my_rows:train, eval: my_rows:held_out}. Or use scoring: {scorer: loss, "
+            "threshold: 2.0}.",
         )
     if config.scoring.scorer != "loss":
         _check_answers(eval_)
+
+
+def _unread(rows: DataSet) -> str:
+    """The columns of rows of text that are not read, in which the answer may be."""
+    unread = [name for name in rows.columns if name not in {*rows.examples[0].row, "id", "tags"}]
+    return f", and the columns {', '.join(unread)} are not read" if unread else ""
 
 
 def _check_answers(eval_: DataSet) -> None:

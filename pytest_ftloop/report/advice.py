@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from pytest_ftloop.loop.result import LoopResult
 
 
-def remedy_of(finding: Finding, decision: Decision | None = None) -> str:
+def remedy_of(finding: Finding, decision: Decision | None = None, *, is_past: bool = False) -> str:
     """What to do about a finding, with who does it: `the loop: ...` or `by hand: ...`.
 
     Of a finding that the policy answers, the policy's own step is stated (`decision` is that after
-    the iteration), and never another one beside it. A run of another trainer has no decision. The
-    text is not escaped.
+    the iteration), and never another one beside it; `is_past`: that step was tried since. A run of
+    another trainer has no decision. The text is not escaped.
     """
     if decision is None:
         return finding.remedy if finding.tunable else by_hand(finding.remedy)
     if finding.kind not in ANSWERED or not finding.tunable:
         return by_hand(finding.remedy)
     steps = steps_text(decision.next)
+    if decision.action == "adjust" and steps and is_past:
+        return f"the loop changed after it: {steps}"
     if decision.action == "adjust" and steps:
         return f"the loop changes next: {steps}"
     if decision.kind == "gates":

@@ -149,7 +149,7 @@ def _findings(result: LoopResult, width: int) -> list[str]:
     findings = result.best.findings
     if not findings:
         return []
-    decision = result.best.decision
+    decision = result.chain[-1].decision  # the step after the best may have been tried since
     lines = [
         line
         for finding in findings

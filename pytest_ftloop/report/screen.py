@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import own_metrics, split_name, without_guard
+from pytest_ftloop.gate.search import ONLY_VERSION
 from pytest_ftloop.report import hints
 from pytest_ftloop.report.advice import advice_lines
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
@@ -64,7 +65,8 @@ MOST_GATES, VERDICT_LINES, CAUSE_LINES = 12, 4, 9
 NO_GATES = "no gates, so nothing was judged"
 
 _PLAIN = frozenset({"unchanged", "improved"})
-"""Verdicts that need no word beside the count of gates that hold, unless their baseline does."""
+"""Verdicts that need no word beside the count of gates that hold, unless their baseline does: not
+where the log has one version only, which every loop begins with."""
 
 
 def run_parts(
@@ -120,7 +122,8 @@ def verdict_parts(
         "gate": visible(rule.name),
         "ok": verdict.ok,
         "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
-        "plain": verdict.kind in _PLAIN and not verdict.context,
+        "plain": verdict.kind in _PLAIN
+        and all(note.endswith(ONLY_VERSION) for note in verdict.context),
         "head": head if verdict.context else head[:VERDICT_LINES],
         "full": [*full, *holdout],
         "holdout": holdout if result.holdout and _is_alarming(result) else [],

@@ -16,7 +16,8 @@ class Suggestion:
     """What to adjust after the last iteration of a loop.
 
     `adjustments` are relative to the iteration `parent` (None: unknown). `because` is the reason
-    where there are none. `is_planned`: the next run trains them.
+    where there are none. `is_planned`: the next run trains them. `place` is the argument that names
+    the loop's log in commands.
     """
 
     last: Iteration
@@ -24,6 +25,7 @@ class Suggestion:
     adjustments: tuple[Adjustment, ...]
     because: str
     is_planned: bool = False
+    place: str = ""
 
     @property
     def faults(self) -> tuple[Finding, ...]:
@@ -35,7 +37,10 @@ def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
     """The suggestion as terminal text."""
     last, decision = suggestion.last, suggestion.last.decision
     lines = [shorten(visible(f"{last.loop}: iteration {last.name} is the last"), width)]
-    if decision.because:
+    if suggestion.is_planned and decision.action == "stop":
+        why = f"the last decision, {decision_text(decision)}, no longer stands"
+        lines += paragraph(why, width, "  ", "    ")
+    elif decision.because:
         why = f"{decision_text(decision)}: {visible(decision.because)}"
         lines += paragraph(why, width, "  ", "    ")
     if decision.kind == "pending":
@@ -44,9 +49,12 @@ def as_text(suggestion: Suggestion, width: int = WIDTH) -> str:
     if suggestion.faults:
         lines.append("nothing to tune: fix this first")
         return "\n".join([*lines, *(x for f in suggestion.faults for x in finding_lines(f, width))])
+    best = f"  {f'ftloop show best {suggestion.place}'.strip()} lists the examples that fail"
+    if decision.kind == "gates" and not suggestion.is_planned:
+        return "\n".join([*lines, "nothing to change", best])
     if not suggestion.adjustments:
         lines += paragraph(f"nothing left to try: {visible(suggestion.because)}", width, "", " ")
-        return "\n".join([*lines, "  ftloop show best lists the examples that fail"])
+        return "\n".join([*lines, best])
     start = f", from iteration {visible(suggestion.parent.name)}" if suggestion.parent else ""
     lines.append(shorten(f"{_head(suggestion)}{start}:", width))
     return "\n".join([*lines, *adjustment_lines(suggestion.adjustments, width)])

@@ -196,11 +196,15 @@ def _shown_of(chain: Sequence[Iteration], best: Iteration, most: int | None) -> 
 def findings_lines(result: LoopResult, width: int = WIDTH) -> list[str]:
     """The findings of the best and of the last iteration, without repetition."""
     best, last = result.best, result.chain[-1]
+    decision = last.decision  # the step after the best may have been tried since
     if last.name == best.name:
-        return _findings_of(best, best.findings, "best and last", width)
+        return _findings_of(best, best.findings, "best and last", decision, width)
     said = {(finding.kind, finding.message) for finding in best.findings}
     new = [finding for finding in last.findings if (finding.kind, finding.message) not in said]
-    return _findings_of(best, best.findings, "best", width) + _findings_of(last, new, "last", width)
+    return [
+        *_findings_of(best, best.findings, "best", decision, width),
+        *_findings_of(last, new, "last", decision, width),
+    ]
 
 
 def finding_lines(
@@ -384,7 +388,11 @@ def progress_line(
 
 
 def _findings_of(
-    iteration: Iteration, findings: Sequence[Finding], which: str, width: int
+    iteration: Iteration,
+    findings: Sequence[Finding],
+    which: str,
+    decision: Decision,
+    width: int,
 ) -> list[str]:
     if not findings:
         return []
@@ -394,7 +402,7 @@ def _findings_of(
         *(
             line
             for finding in findings
-            for line in finding_lines(finding, width, brief=True, decision=iteration.decision)
+            for line in finding_lines(finding, width, brief=True, decision=decision)
         ),
     ]
 

@@ -163,6 +163,14 @@ MISTAKES = [
     Mistake(
         "empty loop file", ("x.ftloop.yaml:1: ",), files={"x.ftloop.yaml": ""}, exit_code=COLLECTION
     ),
+    Mistake(
+        "the answer in a column that is not read",
+        ("the eval set is plain text, and the columns category are not read", "my_rows:train"),
+        files={
+            name: rows(*({"text": f"q{n}", "category": "a"} for n in range(4)))
+            for name in ("train.jsonl", "eval.jsonl")
+        },
+    ),
     data_mistake("no JSON", "eval.jsonl", rows(*EVAL) + "{", "eval.jsonl:6: not JSON: "),
     data_mistake(
         "no row", "train.jsonl", rows(*TRAIN, "text"), "train.jsonl:7: wanted a row with nam"

@@ -68,6 +68,14 @@ def test_up_to_date_and_all_holds_is_one_line_per_loop(project: Project) -> None
     assert 1 == result.stdout.str().count("- ftloop -")
 
 
+def test_the_only_version_is_one_line(gated: Project) -> None:
+    """A regression gate that has no other version to compare with adds no line."""
+    result = gated.run("--ftloop")
+    result.assert_outcomes(passed=1)
+    (line,) = section(result, "ftloop")
+    assert re.match(r"x: \d iterations? \(up to date\), best 00\d-.*: 1 gate holds, ", line)
+
+
 def test_trained_and_all_holds_is_one_screen(project: Project) -> None:
     """Headline, table, at most three findings, the next step: under 25 lines."""
     result = project.run("--ftloop")

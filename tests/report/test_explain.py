@@ -43,7 +43,7 @@ def test_explain_figure_in_full() -> None:
         "loss went on",
         "    falling.",
         "    evidence: eval_lowest 1.29, eval_last 1.36, best_step 66",
-        "    remedy: the loop changes next: r 8 -> 16, lora_dropout default -> 0.1",
+        "    remedy: the loop would change next: learning_rate 1e-3 -> 5e-4",
         "failing examples: 5 of 20 (25.0%); negation 3 of 10",
         "  e01 [negation, short]  loss 2.4375 per token",
         r'    prompt    "Review e01:\nnot good at all.\nSentiment:"',

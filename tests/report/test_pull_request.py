@@ -103,6 +103,24 @@ def test_outcome_is_the_worst() -> None:
     assert "error" == of([judged(), failed()]).outcome
 
 
+def test_what_to_do_stands_below_the_gates() -> None:
+    """Of a regressed loop: the sentence, commands that name its file, and what to try next."""
+    text = text_of(judged())
+    gates, _, rest = text.partition("**What to do**\n\n")
+    lines = rest.split("\n\n")[0].splitlines()
+    assert "\u274c regression: regressed" in gates
+    assert lines[0].startswith("- see all that changed; if the change is intended, accept it")
+    assert [
+        "  - ftloop diff word.ftloop.yaml",
+        "  - ftloop accept best word.ftloop.yaml --baseline",
+    ] == [line.partition(" --log")[0] for line in lines[1:3]]
+    assert lines[3].startswith(("- try next: ", "- the loop has nothing left to try"))
+    held = judged(kind="improved")
+    assert held.result is not None
+    held = replace(held, result=replace(held.result, gates=()))
+    assert "**What to do**" not in text_of(held)
+
+
 def test_error_is_said_once_and_in_sentences() -> None:
     """A loop that could not be judged: its file once, what is wrong, and what to do."""
     error = ConfigError("x.ftloop.yaml: the log is out of date", cure="Run it.")

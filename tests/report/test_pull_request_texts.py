@@ -279,8 +279,8 @@ def test_data_that_is_none(content: bytes) -> None:
 
 def test_newer_data_is_refused() -> None:
     """A report of a newer schema names the cure, whatever else is new in it."""
-    content = change(of([judged()]), "schema_version", 4).replace(b'"loops"', b'"new"')
-    with pytest.raises(ConfigError, match=r"schema 4.*reads schema 3\n.*Update pytest-ftloop"):
+    content = change(of([judged()]), "schema_version", 5).replace(b'"loops"', b'"new"')
+    with pytest.raises(ConfigError, match=r"schema 5.*reads schema 4\n.*Update pytest-ftloop"):
         from_json(content)
 
 

@@ -58,7 +58,7 @@ def run_item(result: LoopResult, exit_code: int) -> shapes.RunItem:
         "command": "run",
         **_judged(result, exit_code),
         "iterations": [_row(iteration, result) for iteration in result.chain],
-        "findings": _findings(result.best.findings, result.best.decision),
+        "findings": _findings(result.best.findings, last.decision),
         "failing": [row.id for row in result.failing],
         "next": _adjustments(last.decision.next),
         "files": [shown_path(path) for path in result.files],

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_ftloop.core.metrics import is_rate, own_metrics
-from pytest_ftloop.core.records import Finding, Iteration
+from pytest_ftloop.core.records import Decision, Finding, Iteration
 from pytest_ftloop.report.advice import proposed, remedy_of
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.html.tables import (
@@ -113,9 +113,10 @@ def findings_view(report: LoopReport, every: Sequence[Shown]) -> View:
         for finding in it.findings:
             if (finding.kind, finding.message) not in seen:
                 seen.add((finding.kind, finding.message))
-                now.append(_finding(finding, it, names[it.name]))
+                # The step after the best may have been tried since.
+                now.append(_finding(finding, it, names[it.name], last.decision))
     others = [
-        _finding(finding, it.iteration, "")
+        _finding(finding, it.iteration, "", it.iteration.decision, is_past=True)
         for it in every
         for finding in it.iteration.findings
         if it.iteration.name not in names
@@ -140,13 +141,20 @@ def _unit(name: str, text: str) -> str:
     return f"{text} points" if is_rate(name) and text != MISSING else known(text)
 
 
-def _finding(finding: Finding, iteration: Iteration, which: str) -> View:
+def _finding(
+    finding: Finding,
+    iteration: Iteration,
+    which: str,
+    decision: Decision,
+    *,
+    is_past: bool = False,
+) -> View:
     return {
         "severity": finding.severity,
         "kind": finding.kind,
         "message": finding.message,
         "evidence": evidence_text(finding.evidence),
-        "remedy": remedy_of(finding, iteration.decision),
+        "remedy": remedy_of(finding, decision, is_past=is_past),
         "iteration": iteration.number,
         "which": which,
     }

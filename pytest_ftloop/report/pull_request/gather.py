@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import own_metrics, split_name
 from pytest_ftloop.gate.difference import Difference, Flip, difference
 from pytest_ftloop.gate.verdict import seeds_text
-from pytest_ftloop.report.advice import remedy_of
+from pytest_ftloop.report.advice import advice_lines, remedy_of
 from pytest_ftloop.report.cause import edit_text, without_data
 from pytest_ftloop.report.escape import ELLIPSIS
 from pytest_ftloop.report.phrases import (
@@ -47,7 +47,7 @@ from pytest_ftloop.report.pull_request.model import (
     VerdictRow,
     number,
 )
-from pytest_ftloop.report.verdict import holdout_lines
+from pytest_ftloop.report.verdict import holdout_lines, verdict_advice
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -108,7 +108,7 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         thresholds=tuple(map(_threshold, result.gates[:MOST_ROWS])),
         verdicts=tuple(_verdict(rule, v) for rule, v in result.verdicts[:MOST_ROWS]),
         iterations=_iterations(result),
-        findings=_findings(best, diff),
+        findings=_findings(best, result.chain[-1].decision, diff),
         broken=_flips(diff.broken if diff else ()),
         fixed=_flips(diff.fixed if diff else ()),
         settings=_settings(diff),
@@ -118,7 +118,17 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         cost_before=_cost(diff.before.cost) if diff else None,
         gate_changes=_gate_changes(result.gate_changes),
         data=tuple(map(_data, diff.data)) if diff else (),
+        to_do=tuple(_cut(line, TEXT) for line in _to_do(result)[:20]),
     )
+
+
+def _to_do(result: LoopResult) -> list[str]:
+    """What to do about the first failed verdict, and about thresholds that fail."""
+    failed = next((verdict for _, verdict in result.verdicts if not verdict.ok), None)
+    lines = [] if failed is None else verdict_advice(result, failed, _WIDE)
+    if not all(gate.passed for gate in result.gates):
+        lines += advice_lines(result, _WIDE)
+    return lines
 
 
 def _data(changed: DataChange) -> DataRow:
@@ -224,9 +234,12 @@ def _iterations(result: LoopResult) -> tuple[IterationRow, ...]:
     )
 
 
-def _findings(best: Iteration, diff: Difference | None) -> tuple[FindingRow, ...]:
+def _findings(
+    best: Iteration, decision: Decision, diff: Difference | None
+) -> tuple[FindingRow, ...]:
+    """The best iteration's findings, with the decision that stands now."""
     came = {finding.kind for finding in diff.came} if diff else set()
-    rows = [_finding(f, "new" if f.kind in came else "", best.decision) for f in best.findings]
+    rows = [_finding(f, "new" if f.kind in came else "", decision) for f in best.findings]
     rows += [_finding(f, "gone", None) for f in (diff.went if diff else ())]
     return tuple(rows[:MOST_ROWS])
 

@@ -70,6 +70,7 @@ _PARTS: Mapping[str, Part] = {
     "notes": lambda loop: max((len(v.notes) for v in loop.verdicts), default=0),
     "figures": lambda loop: max((len(v.changes) for v in loop.verdicts), default=0),
     "changes of gates": lambda loop: len(loop.gate_changes.changes),
+    "what to do": lambda loop: len(loop.to_do),
     "gates that hold": lambda loop: sum(threshold.passed for threshold in loop.thresholds),
     "gates": lambda loop: len(loop.thresholds) + len(loop.verdicts),
     "reasons": lambda loop: max(map(columns_of, _reasons(loop)), default=0),
@@ -89,6 +90,7 @@ _CUTS: Sequence[tuple[str, int]] = (
     *(("figures", most) for most in (10, 4, 0)),
     *(("changes of gates", most) for most in (20, 5)),
     ("gates that hold", 0),
+    ("what to do", 0),
     *(("gates", most) for most in (10, 3)),
     *(("reasons", most) for most in (160, 60)),
     ("gates", 1),
@@ -171,6 +173,7 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
         _data(loop, most["data"]),
         _gate_changes(loop, most),
         _gates(loop, most),
+        _to_do(loop.to_do[: most["what to do"]]),
         *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
         *_broken(loop.broken, most["broken examples"]),
     ]
@@ -254,6 +257,19 @@ def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
             lines.append((threshold.passed, _say(threshold.message, TEXT)))
     shown = sorted(lines, key=lambda line: line[0])[: most["gates"]]
     return "\n".join(f"- {_HOLDS if ok else _FAILS} {text}" for ok, text in shown)
+
+
+def _to_do(lines: Sequence[str]) -> str:
+    """What to do: a sentence each, with its commands below it."""
+    if not lines:
+        return ""
+    marked = (
+        f"  - {_say(line.strip(), TEXT)}"
+        if line.startswith("  ")
+        else f"- {_say(line.removeprefix('what to do: '), TEXT)}"
+        for line in lines
+    )
+    return "\n".join(["**What to do**", "", *marked])
 
 
 def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:

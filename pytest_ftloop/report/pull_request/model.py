@@ -17,7 +17,7 @@ from pytest_ftloop.core.records import Severity
 from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the report's format. A newer version is refused, an older one is read."""
 
 MOST_BYTES = 32 * 1024 * 1024
@@ -201,7 +201,8 @@ class LoopSection(_Row):
     """One loop and its best iteration.
 
     `error` is the reason why it could not be judged, or empty; `stale`: training would cure it.
-    `trained`: this job trained or restored the iteration.
+    `trained`: this job trained or restored the iteration. `to_do`: what to do about what failed,
+    sentences, and commands that begin with two spaces.
     """
 
     loop: Name
@@ -224,6 +225,7 @@ class LoopSection(_Row):
     cost_before: CostRow | None = None
     gate_changes: GateChangesRow = GateChangesRow()
     data: Annotated[tuple[DataRow, ...], Field(max_length=20)] = ()
+    to_do: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -248,7 +250,7 @@ class PullRequestReport(_Row):
     `key` tells the run from others on the same pull request, each of which has its own comment.
     """
 
-    schema_version: Literal[1, 2, 3] = 3
+    schema_version: Literal[1, 2, 3, 4] = 4
     key: Name = ""
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
     left_out: Count = 0
