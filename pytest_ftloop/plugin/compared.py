@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from pytest_ftloop.gate.ranking import Entry
 
 
-def compared_lines(runs: Iterable[Mapping[str, Any]], width: int) -> list[str]:
-    """A table of the loops that share an eval set with another one; empty if none does."""
+def compared_lines(runs: Iterable[Mapping[str, Any]], verbosity: int, width: int) -> list[str]:
+    """A table of the loops that share an eval set with another one; empty if none does.
+
+    Of loop files that were all up to date only with -v: a run in which nothing happened says one
+    line per loop. With -q there is none.
+    """
     known = list(runs)
+    is_news = any(news["new"] or not news["file"] for news in known)
+    if verbosity < 0 or not (is_news or verbosity > 0):
+        return []
     counts = Counter(news["eval_set"] for news in known)
     shared = [news for news in known if counts[news["eval_set"]] > 1]
     if not shared:

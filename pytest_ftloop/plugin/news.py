@@ -88,9 +88,9 @@ class Board:
             if known is None or one["new"] >= known["new"]:
                 self.runs[key] = one
 
-    def compared(self, width: int) -> list[str]:
+    def compared(self, verbosity: int, width: int) -> list[str]:
         """The table of the loops that were measured on one eval set."""
-        return compared_lines((news for _, news in sorted(self.runs.items())), width)
+        return compared_lines([news for _, news in sorted(self.runs.items())], verbosity, width)
 
     def sections(self, verbosity: int, width: int) -> Iterable[tuple[str, list[str]]]:
         """Each loop's name and lines."""

@@ -301,8 +301,7 @@ class FtloopSession:
         verbosity = verbosity_of(self.config)
         sections = self._board.sections(verbosity, self._width())
         write_sections(terminalreporter, sections, verbosity)
-        if verbosity >= 0:
-            write_compared(terminalreporter, self._board.compared(self._width()))
+        write_compared(terminalreporter, self._board.compared(verbosity, self._width()))
         if self._gaps:
             terminalreporter.section("ftloop: not judged", sep="-", bold=True)
             for line in "\n".join(self._gaps).splitlines():

@@ -108,7 +108,7 @@ def ranking_markdown(rankings: Sequence[Ranking]) -> str:
     if not rankings:
         return f"{ranking_lines(rankings)[0]}\n"
     found = [(spec, cells) for spec, cells in _cells(ranking_rows(rankings)) if any(cells)]
-    heads = [" ".join(filter(None, spec[:2])) for spec, _ in found]
+    heads = [" ".join(filter(None, spec[:2])).replace("- ", "") for spec, _ in found]
     rows = [*zip(*([shorten(cell, 200) for cell in cells] for _, cells in found), strict=True)]
     right = [place for place, (spec, _) in enumerate(found) if spec[2]]
     notes = "".join(f"\n- {inert(note)}" for note in notes_of(rankings))

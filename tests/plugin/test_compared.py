@@ -54,11 +54,13 @@ def test_workers_give_one_table(project: Project) -> None:
 
 
 def test_no_table_of_what_cannot_be_compared(project: Project) -> None:
-    """One loop alone, or two on different eval sets, give no table; nor does -q."""
+    """One loop, two that are up to date, or on different eval sets give no table; nor does -q."""
     assert "loops compared" not in project.run("--ftloop").stdout.str()
     text = (project.path / "x.ftloop.yaml").read_text(encoding="utf-8")
     project.write("y.ftloop.yaml", text)
     assert "loops compared" not in project.run("--ftloop", "-q").stdout.str()
+    assert "loops compared" not in project.run("--ftloop").stdout.str()
+    assert "loops compared" in project.run("--ftloop", "-v").stdout.str()
     rows = (project.path / "eval.jsonl").read_text(encoding="utf-8")
     project.write("other.jsonl", rows.replace('"prompt": "', '"prompt": "other '))
     project.write("y.ftloop.yaml", text.replace("eval.jsonl", "other.jsonl"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.processes import LONG_S
 from tests.report.chromium import Opened, find_chromium
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened
         opened = Opened(browser.new_context(**context).new_page())
         own = file.as_uri()
         page = opened.page
+        page.set_default_timeout(1000 * LONG_S)  # a busy machine is slow, not wrong
         page.on("request", lambda request: opened.requests.append(request.url))
         page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         page.on("dialog", lambda dialog: opened.complaints.append(dialog.message))

@@ -126,6 +126,7 @@ def test_markdown_is_inert() -> None:
     out = format_ranking(rank([nasty, *loops()]), "markdown")
     assert "<" not in out.replace("p < ", "")
     assert {len(row) for row in rows_of(out)} == {len(rows_of(out)[0])}
+    assert {"loop", "base", "untrained", "pass rate", "behind the best by"} < {*rows_of(out)[0]}
 
 
 def test_two_of_one_name_are_told_apart() -> None:

@@ -232,7 +232,7 @@
     for (const [name] of series) seen.push(...seenOf(data, data.metrics[name]));
     for (const [name, title, tone] of series) {
       const metric = data.metrics[name];
-      const [shown, far] = withoutFarBase(data, metric, seen);
+      const [shown, far] = rate ? withBase(data, metric, seen) : withoutFarBase(data, metric, seen);
       traces.push(...noiseTraces(metric, places, color(tone)));
       traces.push(...valueTraces(data, name, title, { ...metric, values: shown }, places, color(tone)));
       if (far) annotations.push({ ...far, text: plotText(`${say(name, far.value)} ${far.text}`), font: { color: color(tone), size: 11 } });
@@ -265,6 +265,12 @@
     const values = metric.values.filter((value, place) => isKnown(value) && !data.iterations[place].untrained);
     const noise = metric.noise.flatMap((of) => (of ? [of.mean - of.sd, of.mean + of.sd, ...(of.runs.length > 1 ? of.runs : [])] : []));
     return [...values, ...noise];
+  }
+
+  // A rate has a scale of its own, on which the base is shown wherever it is.
+  function withBase(data, metric, seen) {
+    seen.push(...metric.values.filter(isKnown));
+    return [metric.values, null];
   }
 
   // A base far off the trained iterations would flatten them: its figure is written at the edge.
