@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.cli.command import log_argument
 from pytest_ftloop.core.errors import ConfigError, FtloopError, shown_path
+from pytest_ftloop.core.files import real
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +58,7 @@ class Candidates:
 
         beside = [file for folder in {f.parent for f in self.files} for file in files_in(folder)]
         configs = []
-        for file in dict.fromkeys(path.resolve() for path in (*self.files, *beside)):
+        for file in dict.fromkeys(real(path) for path in (*self.files, *beside)):
             with suppress(FtloopError):  # a broken loop file is reported when it is judged
                 configs.append(read_loop_file(Path(os.path.relpath(file))))
         check_log_folders(configs, self.log)
@@ -115,9 +116,7 @@ class Candidates:
             return config
         from pytest_ftloop.loop.retrain_process import with_what_git_lacks
 
-        return with_what_git_lacks(
-            config, self.root / config.folder.resolve().relative_to(self.tree)
-        )
+        return with_what_git_lacks(config, self.root / real(config.folder).relative_to(self.tree))
 
     def log_folder(self, config: LoopConfig) -> Path:
         """The folder of a loop's log."""
@@ -201,7 +200,7 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
         return
     inside = [repository.relative(path) for path in paths]
     if log is not None:  # a log inside the repository is read in the commit, another one as it is
-        log = log.resolve()
+        log = real(log)
         log = Path(repository.relative(log)) if _is_inside(log, repository.root) else log
     here = Path.cwd()
     with repository.worktree(head) as tree:
@@ -238,4 +237,4 @@ def _split(words: Sequence[str]) -> tuple[Range | None, list[Path]]:
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    return root in (path.resolve(), *path.resolve().parents)
+    return root in (real(path), *real(path).parents)

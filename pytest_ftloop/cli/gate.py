@@ -11,6 +11,7 @@ from pytest_ftloop.cli.command import ERROR, FAILED, HOLDS, STALE, Command, repo
 from pytest_ftloop.cli.commits import Candidates, candidates, commit_arguments
 from pytest_ftloop.cli.json_output import items_of, json_argument
 from pytest_ftloop.core.errors import ConfigError, FtloopError, LogError, shown_path
+from pytest_ftloop.core.files import real
 
 if TYPE_CHECKING:
     import argparse
@@ -241,12 +242,12 @@ def _loops_metrics(found: Candidates) -> dict[str, Mapping[str, str]]:
     from pytest_ftloop.loop.workspace import log_folders
 
     known: dict[str, Mapping[str, str]] = {}
-    logs = {folder.resolve(): folder for folder in log_folders(found.scope, found.log)}
+    logs = {real(folder): folder for folder in log_folders(found.scope, found.log)}
     for file in found.files:
         with suppress(FtloopError):  # a broken loop file is reported when it is judged
             config = found.read(file)
             known[config.name] = {**known.get(config.name, {}), **_metrics_of(config)}
-            logs.pop(found.log_folder(config).resolve(), None)
+            logs.pop(real(found.log_folder(config)), None)
     for folder in logs.values():
         with suppress(FtloopError):  # a damaged log, too
             names = _logged_metrics(ImprovementLog(folder).read())

@@ -23,6 +23,7 @@ from typing import Any, TextIO, TypeVar
 
 from pytest_ftloop.core.bounds import MIB, MOST_BYTES_OF_RECORD, read_bytes, read_json
 from pytest_ftloop.core.errors import ConfigError, FtloopError
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.printable import unguarded
 from pytest_ftloop.report.escape import one_line
 
@@ -104,7 +105,7 @@ def annotation(level: str, message: str, **properties: str | int | None) -> str:
 
 def in_workspace(file: str, env: Mapping[str, str]) -> str:
     """A path for an annotation: relative to the checkout if it is inside."""
-    path, root = Path(file).resolve(), Path(env.get("GITHUB_WORKSPACE") or ".").resolve()
+    path, root = real(Path(file)), real(Path(env.get("GITHUB_WORKSPACE") or "."))
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else Path(file).as_posix()
 
 

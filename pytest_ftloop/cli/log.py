@@ -16,6 +16,7 @@ from pytest_ftloop.cli.command import (
     where_arguments,
 )
 from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.files import real
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from pytest_ftloop.loop.workspace import find_logs
 
         for logged in find_logs(path, arguments.log, report):
-            found.setdefault(logged.log.folder.resolve(), logged)
+            found.setdefault(real(logged.log.folder), logged)
         return HOLDS
 
     code = max(each(paths, search), default=HOLDS)

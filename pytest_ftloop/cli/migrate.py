@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
+from pytest_ftloop.core.files import real
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,7 @@ def migrated(source: Path, folder: Path) -> Migrated:
         rows = from_openai(text, shown)
         kept = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows.rows)
         target = folder / "data" / "train.jsonl"
-        if target.resolve() == source.resolve():
+        if real(target) == real(source):
             raise ConfigError(
                 "--from: the rows are written into data/train.jsonl, which is the file to read",
                 where=Location(shown),

@@ -97,8 +97,15 @@ def compose(text: str, shown: str) -> Any:
     if len(text) > MOST_BYTES_OF_LOOP_FILE:
         why = f"it is larger than {size_text(MOST_BYTES_OF_LOOP_FILE)}"
         raise ConfigError(why, where=Location(shown))
+    from ruamel.yaml.reader import ReaderError
+
     with _mistakes(shown):
-        return _yaml(shown).compose(text)
+        try:
+            return _yaml(shown).compose(text)
+        except ReaderError as error:  # it alone has no line
+            why = str(error).splitlines()[0]
+            where = Location(shown, text.count("\n", 0, error.position) + 1)
+            raise ConfigError(f"not YAML: {why}", where=where) from None
 
 
 def _yaml(shown: str) -> Any:

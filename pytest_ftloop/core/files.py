@@ -21,9 +21,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.fsync(file.fileno())
 
 
+def real(path: Path) -> Path:
+    """The absolute path without links, as far as there are such files.
+
+    Not `Path.resolve`, which raises a `RuntimeError` for links that lead to each other, up to 3.12.
+    """
+    return Path(os.path.realpath(path))
+
+
 def leads_out(path: Path) -> bool:
-    """Whether a path is a link to something that is not below its own folder."""
-    return path.is_symlink() and path.parent.resolve() not in path.resolve().parents
+    """Whether a path is a link to something that is not below its own folder, or to nothing."""
+    return path.is_symlink() and (not path.exists() or real(path.parent) not in real(path).parents)
 
 
 def plain_files(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git_program import (
     FETCH_ALL,
     GitError,
@@ -70,11 +71,11 @@ class Repository:
         # The nearest .git above: a repository may have been made inside, or removed.
         nearest = next((p for p in _up(start) if (p / ".git").exists()), None)
         is_known = nearest is not None and nearest in _ROOTS
-        if nearest and is_known and ".git" not in start.resolve().relative_to(nearest).parts:
+        if nearest and is_known and ".git" not in real(start).relative_to(nearest).parts:
             return cls(nearest)
         done = run_git(start, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
-            root = Path(os.fsdecode(done.stdout.removesuffix(b"\n"))).resolve()
+            root = real(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))))
             if not (root / ".git").exists():
                 raise without_git_folder(root)
             _ROOTS.add(root)
@@ -230,7 +231,7 @@ class Repository:
     def relative(self, path: Path) -> PurePosixPath:
         """A path on disk, relative to the repository's root; symlinks are followed."""
         try:
-            return PurePosixPath(path.resolve().relative_to(self.root).as_posix())
+            return PurePosixPath(real(path).relative_to(self.root).as_posix())
         except ValueError:
             raise GitError(
                 f"{shown_path(path.absolute())} is outside the git repository {self.root}",
@@ -284,8 +285,8 @@ class Repository:
         # `git commit -a`, or with file names, uses its own index.
         if index := os.environ.get("GIT_INDEX_FILE"):
             folder = os.fsdecode(self._run("rev-parse", "--absolute-git-dir").removesuffix(b"\n"))
-            if (self.root / index).resolve().parent == Path(folder).resolve():
-                env["GIT_INDEX_FILE"] = str((self.root / index).resolve())
+            if real(self.root / index).parent == real(Path(folder)):
+                env["GIT_INDEX_FILE"] = str(real(self.root / index))
         done = run_git(self.root, "write-tree", env=env)
         if done.returncode != 0:
             raise failed(done, "write-tree")
@@ -305,7 +306,7 @@ class Repository:
         sweep_temporary()
         self._forget_worktrees()
         with temporary_folder() as folder:
-            tree = folder.resolve() / "worktree"
+            tree = real(folder) / "worktree"
             try:
                 self._run("worktree", "add", "--detach", str(tree), name)
                 yield tree
@@ -407,7 +408,7 @@ def _tree(repository: Repository, commit: str, below: str) -> bytes:
 
 
 def _up(folder: Path) -> tuple[Path, ...]:
-    resolved = folder.resolve()
+    resolved = real(folder)
     return (resolved, *resolved.parents)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import FETCH_ALL, GitError, Repository
 
 UNRELATED = frozenset({"shallow", "no-merge-base"})
@@ -85,7 +86,7 @@ def in_superproject(repository: Repository) -> tuple[Repository, PurePosixPath] 
     above = repository.query("rev-parse", "--show-superproject-working-tree")
     if not above:
         return None
-    outer = Repository(Path(above).resolve())
+    outer = Repository(real(Path(above)))
     return outer, outer.relative(repository.root)
 
 

@@ -24,6 +24,7 @@ from types import ModuleType
 
 from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import Location
+from pytest_ftloop.core.files import real
 
 _loaded: dict[Path, dict[str, ModuleType]] = {}
 """The top-level modules that were imported from each folder, by name."""
@@ -111,7 +112,7 @@ class FolderModules:
 def own_modules(folder: Path | None) -> FolderModules:
     """The modules that can be imported from a loop's folder."""
     own, taken = set(), {}
-    path = folder.resolve() if folder else Path()
+    path = real(folder) if folder else Path()
     entries = path.iterdir() if folder and path.is_dir() else ()
     for name in {entry.name.partition(".")[0] for entry in entries}:
         if not name.isidentifier() or name.startswith("__"):
@@ -174,7 +175,7 @@ def _has_file(spec: ModuleSpec | None) -> bool:
 def _is_in(folder: Path, module: ModuleType) -> bool:
     """Whether a top-level module, with all of its parts, is directly in the folder."""
     places = [*getattr(module, "__path__", ())] or [getattr(module, "__file__", None) or "/"]
-    return all(Path(place).parent.resolve() == folder for place in places)
+    return all(real(Path(place).parent) == folder for place in places)
 
 
 def _is_on_path(name: str, module: ModuleType) -> bool:

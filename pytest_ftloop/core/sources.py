@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.definitions import SourceFile, importing, parsed
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.modules import source_of
 
 CONFTEST = "conftest.py"
@@ -241,8 +242,8 @@ def _root_of(file: Path) -> Path:
 
 
 def _is_installed(file: Path) -> bool:
-    stdlib = Path(sysconfig.get_path("stdlib")).resolve()
-    return bool(_INSTALLED & set(file.parts)) or stdlib in file.resolve().parents
+    stdlib = real(Path(sysconfig.get_path("stdlib")))
+    return bool(_INSTALLED & set(file.parts)) or stdlib in real(file).parents
 
 
 def _content(file: Path) -> bytes:

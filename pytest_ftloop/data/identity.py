@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes
 from pytest_ftloop.core.cache import cache_folder
-from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.files import real, write_atomically
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.records import measured_content
@@ -239,7 +239,7 @@ def _folder_digest(folder: Path) -> str:
     paths = sorted(_counted(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
     about = [
-        str(folder.resolve()),
+        str(real(folder)),
         [(name, *_signs(p)) for name, p in zip(names, paths, strict=True)],
     ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_ftloop.config.loop_config import Mixture, sources_in
-from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
+from pytest_ftloop.core.bounds import MOST_BYTES, check_file, read_bytes, read_json
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.functions import described, load_function, raised_at
@@ -115,7 +115,7 @@ def _of_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
     shown = shown_path(path)
-    if not path.is_file():
+    if not path.exists():
         near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise DataError(
             f"data file {shown} does not exist",
@@ -123,10 +123,11 @@ def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
             cure=did_you_mean(path.name, near) if near else f"Looked for {path}.",
         )
     kind = path.suffix.lower()
-    if kind == ".parquet":
-        yield from _parquet_rows(path, shown)
-        return
     try:
+        check_file(path, MOST_BYTES)
+        if kind == ".parquet":
+            yield from _parquet_rows(path, shown)
+            return
         text = read_bytes(path, MOST_BYTES).decode("utf-8-sig")
         # A cell with a line break is the same cell in a file of Windows.
         text = text.replace("\r\n", "\n").replace("\r", "\n")

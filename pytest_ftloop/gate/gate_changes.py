@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.core.bounds import read_bytes
 from pytest_ftloop.core.errors import ConfigError
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.metrics import GUARD
 from pytest_ftloop.core.sources import INI_FILES
@@ -165,9 +166,7 @@ def _of_ini_files(
         with suppress(GitError):
             commits.append(reference(repository, None, os.environ).commit)
     top = repository.root
-    folders = [
-        at for at in (folder.resolve(), *folder.resolve().parents) if top in (at, *at.parents)
-    ]
+    folders = [at for at in (real(folder), *real(folder).parents) if top in (at, *at.parents)]
     files = {repository.relative(at / name): at / name for at in folders for name in INI_FILES}
     now = {path: _text_of(file) for path, file in files.items() if file.is_file()}
     found: dict[str, GateChange] = {}

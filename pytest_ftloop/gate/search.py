@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pytest_ftloop.core.errors import LogError, shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.history import (
     before_last_change,
@@ -169,7 +170,7 @@ def _in_log_elsewhere(
     own, such as a submodule, has a history of its own; else the log itself tells what it accepted
     before the candidate.
     """
-    log_folder = sought.log_folder.resolve()
+    log_folder = real(sought.log_folder)
     own: Repository | None = None
     try:
         own = Repository.containing(log_folder)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.loop_config import likely_name_in
 from pytest_ftloop.core.errors import FtloopError, LogError, relative_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import Repository
 from pytest_ftloop.gate.judgements import RETIRED, current_judgements
 from pytest_ftloop.gate.reference import Reference
@@ -80,13 +81,13 @@ class Standards:
         With `python` the logs without a loop file are left out as long as they still exist: a
         command without pytest judges these by themselves.
         """
-        seen = {folder.resolve() for folder in judged}
-        inside = [folder.resolve() for folder in scope]
+        seen = {real(folder) for folder in judged}
+        inside = [real(folder) for folder in scope]
         for folder in sorted(self.folders):
             place = self.repository.root / folder
             # A loop's folder is two above its log's, in the usual place.
             home = place.parent.parent if _is_beside(folder) else place
-            if place.resolve() in seen or not any(
+            if real(place) in seen or not any(
                 each in (place, home, *home.parents) for each in inside
             ):
                 continue

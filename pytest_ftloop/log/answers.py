@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Any
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import LogError
-from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.files import real, write_atomically
 from pytest_ftloop.log.files import Files, FolderFiles, damaged, unwritable
 
 _NAME = re.compile(r"judge/([0-9a-f]{16})\.jsonl")
@@ -120,7 +121,7 @@ def forget_waiting(folder: Path, keys: Collection[str]) -> None:
 
 
 def _waiting_place(folder: Path) -> Path:
-    name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    name = hashlib.sha256(os.fsencode(real(folder))).hexdigest()
     return cache_folder() / "waiting" / name[:32]
 
 

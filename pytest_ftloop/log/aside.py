@@ -7,6 +7,7 @@ them; and seed runs that are not scored yet, which would count in a log.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import LogError
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.log.files import UnwritableError
 from pytest_ftloop.log.improvement import ImprovementLog
@@ -24,7 +26,7 @@ Kept = TypeVar("Kept")
 
 def aside_of(log: ImprovementLog) -> ImprovementLog:
     """The log in the cache of this loop on this machine; it need not exist."""
-    place = hashlib.sha256(str(log.folder.resolve()).encode()).hexdigest()[:32]
+    place = hashlib.sha256(os.fsencode(real(log.folder))).hexdigest()[:32]
     return ImprovementLog(cache_folder() / "aside" / place / log.folder.name)
 
 

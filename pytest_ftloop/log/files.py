@@ -17,7 +17,7 @@ from typing import Protocol
 from pytest_ftloop.core.bounds import MOST_BYTES, MOST_BYTES_OF_RECORD, read_bytes, size_text
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import DamagedLogError, Location, LogError, shown_path
-from pytest_ftloop.core.files import leads_out
+from pytest_ftloop.core.files import leads_out, real
 from pytest_ftloop.core.git import Repository
 
 FOLDER = "improvement_log"
@@ -220,7 +220,7 @@ def locked(folder: Path, waiting: Callable[[], None]) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout  # takes its time, and most runs find nothing to write
 
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(real(folder))).hexdigest()[:32]
     locks = cache_folder() / "locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.config.gates import DEFAULT_FORGETTING, DEFAULT_REGRESSION
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
 from pytest_ftloop.core.errors import LogError, shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.history import parent_of
 from pytest_ftloop.gate.baseline import Sought
@@ -64,9 +65,9 @@ class Census:
         judged: set[Path] = set()
         for result in results:
             if isinstance(result, Path):
-                judged.add(result.resolve())
+                judged.add(real(result))
                 continue
-            judged.add(result.log_folder.resolve())
+            judged.add(real(result.log_folder))
             place = result.standard.place if result.standard is not None else None
             # A log without a loop file may be any log: it takes over from no loop that had a file.
             # One that was moved there is that loop's.
@@ -75,7 +76,7 @@ class Census:
                 and place.is_dir()
                 and any(_had_loop_file(each, place) for each in standards)
             ):
-                judged.add(place.resolve())
+                judged.add(real(place))
         return cls(tuple(scope), frozenset(judged), options, standards)
 
     def without_loop_file(self) -> Iterator[ImprovementLog]:
@@ -84,7 +85,7 @@ class Census:
         Of a loop that was given up since the base, too: its result says so.
         """
         for folder in log_folders(self.scope, self.options.log_folder):
-            if folder.resolve() not in self.judged and not any(
+            if real(folder) not in self.judged and not any(
                 _is_left_behind(each, folder) for each in self.standards
             ):
                 yield ImprovementLog(folder)
@@ -210,7 +211,7 @@ def _is_from_log(result: LoopResult) -> bool:
 def _had_loop_file(standards: Standards, folder: Path) -> bool:
     """Whether a loop file wrote this log at the base."""
     root = standards.repository.root
-    inside = root in folder.resolve().parents
+    inside = root in real(folder).parents
     return inside and standards.had_loop_file(standards.repository.relative(folder))
 
 

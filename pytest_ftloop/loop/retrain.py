@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.chain import chosen_by, next_number
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git import GitError, Repository
 from pytest_ftloop.core.records import SeedRun
 from pytest_ftloop.core.runs import environment_changes
@@ -64,7 +65,7 @@ def train_unlogged(
     The iteration is added to the candidate's log, which mends that. Raises as `retrain_baseline`.
     """
     with _checked_out(config, baseline) as (loop_file, train), temporary_folder() as made:
-        here = str(config.folder.resolve())
+        here = str(real(config.folder))
         train({"loop_file": str(loop_file), "here": here, "into": str(made), "whole": True})
         (folder,) = (path for path in made.iterdir() if path.is_dir())
         trained = ImprovementLog(folder).read()[0]
@@ -139,7 +140,7 @@ def _request(
 ) -> dict[str, Any]:
     return {
         "loop_file": str(loop_file),
-        "here": str(config.folder.resolve()),
+        "here": str(real(config.folder)),
         "settings": asdict(iteration.settings),
         "into": str(into),
         "loop": iteration.loop,
@@ -155,7 +156,7 @@ def _request(
 
 def _train_apart(request: dict[str, Any], root: Path, tree: Path) -> None:
     """Train in a process with the worktree's modules and working folder, not the user's."""
-    here = Path.cwd().resolve()
+    here = real(Path.cwd())
     there = tree / here.relative_to(root) if root in (here, *here.parents) else tree
     paths = [*_mapped_paths(root, tree), os.environ.get("PYTHONPATH", "")]
     env = {
@@ -182,9 +183,9 @@ def _train_apart(request: dict[str, Any], root: Path, tree: Path) -> None:
 
 def _mapped_paths(root: Path, tree: Path) -> Iterator[str]:
     """The folders on `sys.path` that are inside the repository, mapped to the worktree."""
-    own = Path(__file__).resolve().parents[2]
+    own = real(Path(__file__)).parents[2]
     for entry in dict.fromkeys(sys.path):
-        path = Path(entry).resolve()
+        path = real(Path(entry))
         if path != own and root in (path, *path.parents):
             mapped = tree / path.relative_to(root)
             if mapped.is_dir():

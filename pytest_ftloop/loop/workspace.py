@@ -12,6 +12,7 @@ from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
 from pytest_ftloop.config.loop_yaml import files_in
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.data.identity import model_identity, model_path
 from pytest_ftloop.gate.ranking import Entry
@@ -20,7 +21,9 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.warm_start import warm_started
 
-NOT_SEARCHED = frozenset({"build", "dist", "node_modules", "venv", "CVS", "__pycache__"})
+NOT_SEARCHED = frozenset(
+    {"build", "dist", "node_modules", "venv", "CVS", "__pycache__", FOLDER}  # a log has no loops
+)
 """Folders that are not searched, like pytest's norecursedirs. Hidden folders are not either."""
 
 Report = Callable[[FtloopError], object]
@@ -150,9 +153,9 @@ def _of_folders(
     log_folder: Path | None = None,
 ) -> list[Logged]:
     """The logs in exactly these folders, each with its loop file if that is among `files`."""
-    wanted = {folder.resolve() for folder in folders}
+    wanted = {real(folder) for folder in folders}
     logs = _with_logs(_readable(files, report), wanted, log_folder)
-    return [logged for logged in logs if logged.log.folder.resolve() in wanted]
+    return [logged for logged in logs if real(logged.log.folder) in wanted]
 
 
 def _with_logs(
@@ -162,9 +165,9 @@ def _with_logs(
     logs: dict[Path, Logged] = {}
     for config in configs:
         folder = (log_folder or config.folder / FOLDER) / config.name
-        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder), config))
+        logs.setdefault(real(folder), Logged(ImprovementLog(folder), config))
     for folder in folders:
-        logs.setdefault(folder.resolve(), Logged(ImprovementLog(folder)))
+        logs.setdefault(real(folder), Logged(ImprovementLog(folder)))
     return list(logs.values())
 
 
@@ -201,7 +204,7 @@ def search_loop_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         if not found:
             empty.append(path)
         for file in found:
-            files.setdefault(file.resolve(), file)
+            files.setdefault(real(file), file)
     return list(files.values()), empty
 
 
@@ -227,13 +230,19 @@ def two_loops_error(log: Path, loop: LoopConfig, other: str) -> ConfigError:
     )
 
 
+def log_key(log: Path) -> Path:
+    """What tells logs apart on every system: on some, the folders X and x are one."""
+    place = real(log)
+    return place.with_name(place.name.casefold())
+
+
 def check_log_folders(configs: Iterable[LoopConfig], log_folder: Path | None) -> None:
     """Raise a `ConfigError` where two loop files have one name, and so one log."""
     writers: dict[Path, LoopConfig] = {}
     for config in configs:
-        folder = ((log_folder or config.folder / FOLDER) / config.name).resolve()
-        other = writers.setdefault(folder, config)
-        if other is not config and other.file.resolve() != config.file.resolve():
+        folder = real((log_folder or config.folder / FOLDER) / config.name)
+        other = writers.setdefault(log_key(folder), config)
+        if other is not config and real(other.file) != real(config.file):
             raise two_loops_error(folder, config, other.source)
 
 

@@ -7,6 +7,7 @@ from pytest_ftloop.plugin.entry import (
     pytest_assertrepr_compare,
     pytest_collect_file,
     pytest_configure,
+    pytest_ignore_collect,
     pytest_itemcollected,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "pytest_assertrepr_compare",
     "pytest_collect_file",
     "pytest_configure",
+    "pytest_ignore_collect",
     "pytest_itemcollected",
 ]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_ftloop.core.errors import ConfigError, FtloopError
+from pytest_ftloop.core.files import real
 from pytest_ftloop.loop.census import Census
-from pytest_ftloop.loop.workspace import two_loops_error
+from pytest_ftloop.loop.workspace import log_key, two_loops_error
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import LoopConfig
@@ -23,8 +24,9 @@ class Coverage:
     """The log folders of the loops that pytest collected (`collected`) and ran (`ran`).
 
     `chosen`: tests were deselected, so what did not run was left out on purpose. `doubles` are the
-    logs that two loop files write, `made` the test files of loops made in Python. All but those two
-    travel from xdist workers to the process that prints, as plain values.
+    logs that two loop files write, `made` the test files of loops made in Python, `firsts` the
+    first log of each name. All but those three travel from xdist workers to the process that
+    prints, as plain values.
     """
 
     collected: dict[str, str] = field(default_factory=dict)
@@ -32,24 +34,27 @@ class Coverage:
     chosen: bool = False
     doubles: dict[str, ConfigError] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
+    firsts: dict[Path, str] = field(default_factory=dict)
 
     def collect(self, log: Path, loop: LoopConfig) -> None:
         """Note a loop file that pytest collected, by the folder of its log."""
-        key = str(log.resolve())
-        other = self.collected.setdefault(key, loop.source)
+        key = str(real(log))
+        first = self.firsts.setdefault(log_key(log), key)
+        other = self.collected.setdefault(first, loop.source)
         if other != loop.source:
-            self.doubles[key] = two_loops_error(log, loop, other)
+            self.doubles[key] = self.doubles[first] = two_loops_error(log, loop, other)
+            self.collected[key] = loop.source if key != first else other
 
     def unreadable(self, log: Path) -> None:
         """Note the log of a loop file with mistakes, which are an error by themselves."""
-        self.ran.add(str(log.resolve()))
+        self.ran.add(str(real(log)))
 
     def run(self, log: Path, loop: LoopConfig) -> None:
         """Note a loop that runs. Raises a `ConfigError` where two loops write its log.
 
         One made in Python is known once it runs. One test file may make a loop several times.
         """
-        key = str(log.resolve())
+        key = str(real(log))
         self.ran.add(key)
         if key in self.doubles:
             raise self.doubles[key]

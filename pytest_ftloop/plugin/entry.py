@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pytest_ftloop.plugin.fixture import LoopFactory
     from pytest_ftloop.plugin.session import FtloopSession
 
+LOGS = "improvement_log"
+"""The name of the folders of logs, as in `log.files`, whose import would slow every pytest run."""
+
 SUFFIXES = (".ftloop.yaml", ".ftloop.yml")
 """The endings of loop files, as in `config.loop_yaml`, whose import would slow every pytest run."""
 
@@ -122,6 +125,14 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.ftloop_report:  # checked now: a missing package must not show after training
             _check_report_extra()
         config.pluginmanager.register(FtloopSession(config), "ftloop-session")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out improvement logs, unless one is named: a log is data, and a conftest.py in it none.
+
+    A log comes by pull request and is seldom read line by line.
+    """
+    return True if collection_path.name == LOGS and collection_path.is_dir() else None
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

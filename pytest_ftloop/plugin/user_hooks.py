@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.scoring import SCORE_HOOK
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.sources import CONFTEST
 from pytest_ftloop.diagnose import custom as diagnosis
 from pytest_ftloop.evaluate.scorers import row_of
@@ -85,14 +86,11 @@ def _hook_of(config: pytest.Config, name: str, folder: Path) -> pluggy.HookCalle
     _load_conftests(config, folder)
     manager = config.pluginmanager
     # A linked folder has two paths, and a conftest.py above either of them counts.
-    above = {
-        place for start in (_plain(folder), folder.resolve()) for place in (start, *start.parents)
-    }
+    above = {place for start in (_plain(folder), real(folder)) for place in (start, *start.parents)}
     strangers = [
         impl.plugin
         for impl in getattr(manager.hook, name).get_hookimpls()
-        if (file := _conftest_file(impl.plugin))
-        and not above & {file.parent, file.resolve().parent}
+        if (file := _conftest_file(impl.plugin)) and not above & {file.parent, real(file).parent}
     ]
     return manager.subset_hook_caller(name, strangers)
 

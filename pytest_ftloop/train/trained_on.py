@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.sums import damaged_file
 from pytest_ftloop.data.identity import model_identity, split_revision
 
@@ -84,7 +85,7 @@ def _folder(identity: str, trained_on: str, loop_folder: Path | None) -> BaseMod
     )
     for path in candidates:
         if path.is_dir() and model_identity(str(path.absolute()), Path()) == f"folder:{identity}":
-            return BaseModel(str(path.resolve()), description)
+            return BaseModel(str(real(path)), description)
     return BaseModel(
         str(Path(trained_on).absolute()),
         description,

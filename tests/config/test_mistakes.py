@@ -275,6 +275,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         2,
         "not YAML: found character '\\t' that cannot start any token\n  YAML indents with spaces",
     ),
+    "nul": (DATA + "lora: {r: 8}\n# \0\n", 3, "not YAML: unacceptable character #x0000"),
     "unclosed quote": (
         DATA + 'model: "gpt2\nlora: {}\n',
         2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_ftloop.core.files import replacing, write_atomically
+import pytest_ftloop
+from pytest_ftloop.core.files import leads_out, real, replacing, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +112,29 @@ def test_what_was_there_stays(
         make()
     assert found == tree(tmp_path)
     assert ([path] if before != "nothing" else []) == list(tmp_path.iterdir())
+
+
+def test_links_in_a_circle_have_a_path(tmp_path: Path) -> None:
+    """One that no file is behind, where `Path.resolve` raises up to Python 3.12."""
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    found = real(tmp_path / "a" / "file")
+    assert found.is_absolute()
+    assert not found.exists()
+    assert leads_out(tmp_path / "a")
+
+
+def test_no_path_is_resolved_otherwise() -> None:
+    """A stranger's links in a circle would be a traceback."""
+    package = Path(pytest_ftloop.__file__).parent
+    calls = {
+        (file.name, node.lineno)
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and not node.args
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "resolve"
+    }
+    assert set() == calls
 
 
 def test_file_that_cannot_be_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

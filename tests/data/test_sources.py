@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,20 @@ def test_broken_files(
     error = refused(write(name, content))
     assert message in error.message
     assert place == at(error)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json", "t.parquet"])
+@pytest.mark.parametrize(
+    ("make", "why"), [(os.mkfifo, "it is a device or a pipe, not a file"), (Path.mkdir, "Is a dir")]
+)
+def test_what_is_no_file_is_not_taken_for_missing(
+    name: str, make: Any, why: str, tmp_path: Path
+) -> None:
+    """A pipe and a folder are told as such, and not opened."""
+    make(tmp_path / name)
+    error = refused(tmp_path / name)
+    assert f"can't be read: {why}" in error.message
+    assert f"{name}:None" == at(error)
 
 
 @pytest.mark.parametrize(

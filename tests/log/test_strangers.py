@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.core.errors import LogError
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.aside import aside_of
+from pytest_ftloop.log.files import locked
 from pytest_ftloop.log.record import from_text, holdout_of, iteration_of, judgement_of, seed_run_of
 from pytest_ftloop.log.writing import holdout_yaml, judgement_yaml, seed_run_yaml, to_yaml
 from tests.fakes import (
@@ -129,6 +133,28 @@ def test_a_log_that_is_a_link_is_neither_read_nor_written(log: ImprovementLog, d
     for use in (log.read, log.check_writable, lambda: log.append(ITERATION)):
         with pytest.raises(LogError, match="found a link"):
             use()
+
+
+@pytest.mark.parametrize("to", ["itself", "nothing"])
+def test_a_log_that_is_a_link_to_nothing_is_not_an_empty_log(log: ImprovementLog, to: str) -> None:
+    """Git keeps such links too; links in a circle are an error of their own to the system."""
+    log.folder.rename(log.folder.with_name("gone"))
+    log.folder.symlink_to(log.folder if to == "itself" else log.folder.with_name("nowhere"))
+    for use in (log.read, log.check_writable, lambda: log.append(ITERATION)):
+        with pytest.raises(LogError, match="found a link"):
+            use()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are texts there")
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is written, locked, and kept aside like any other."""
+    monkeypatch.setenv("FTLOOP_CACHE", str(tmp_path / "cache"))
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    log = ImprovementLog(folder / "improvement_log" / "sentiment")
+    with locked(log.folder, lambda: None):
+        log.append(ITERATION)
+    assert aside_of(log).view.is_empty()
+    assert 1 == len(ImprovementLog(log.folder).read())
 
 
 def test_a_folder_that_the_user_names_may_be_a_link(tmp_path: Path) -> None:

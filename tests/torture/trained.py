@@ -108,7 +108,7 @@ def _figures(world: World) -> list[object]:
 
 
 def _entered(world: World) -> AbstractContextManager[None]:
-    from pytest_ftloop.loop.backend import LocalBackend
+    from pytest_ftloop.loop.local_backend import LocalBackend
 
     return world.entered(LocalBackend)
 

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import DataError, Location, shown_path
+from pytest_ftloop.core.files import real
 from pytest_ftloop.core.records import EvalPoint, Finding, StepLog
 from pytest_ftloop.diagnose import Evidence, by_severity, diagnose
 from pytest_ftloop.diagnose.any_trainer import preferences, rewards
@@ -316,6 +317,6 @@ def _places(folder: Path) -> list[Path]:
 
 def _saved(folder: Path) -> frozenset[int]:
     """The steps of the checkpoints below a state's folder, or beside it if it is one itself."""
-    home = folder.resolve()
+    home = real(folder)
     beside = home.parent if CHECKPOINT.fullmatch(home.name) else home
     return frozenset(step for step, _ in checkpoints(beside))
