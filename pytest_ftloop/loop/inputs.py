@@ -246,7 +246,8 @@ def _guard(
         scoring = config.scoring
     if scoring is None:
         return Guard(stated.name, rows)
-    where = config.locate(f"data.guards.{stated.name}.scoring") or where
+    own = f"data.guards.{stated.name}.scoring"
+    where = config.locate("scoring.scorer" if stated.scoring is None else own)
     if scoring.scorer != "loss":
         if not has_prompt:
             raise DataError(

@@ -38,8 +38,8 @@ def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
 @pytest.mark.parametrize(
     "script",
     [
-        *("architectures.py", "bench.py", "faults.py", "guards.py", "instruct.py", "parallel.py"),
-        *("policy.py", "real_gate.py", "same_losses.py", "slices.py"),
+        *("architectures.py", "bench.py", "changes.py", "faults.py", "guards.py", "instruct.py"),
+        *("parallel.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"),
     ],
 )
 def test_benchmark_that_trains_starts(script: str) -> None:

@@ -34,9 +34,13 @@ def test_holdout_changes_nothing_else(tmp_path: Path, lab: Lab) -> None:
     commit(lab)
     commit(other)
     results += [lab.judged(rate=1.6e-3), other.judged(rate=1.6e-3, holdout=None)]
-    verdicts = [result.verdict for result in results]
-    assert verdicts[0].as_record() == verdicts[1].as_record()
-    assert verdicts[2].as_record() == verdicts[3].as_record()
+    # Their commands name the loop's file: each lab is a folder of its own.
+    verdicts = [
+        str(result.verdict.as_record()).replace(str(of.folder), "here")
+        for result, of in zip(results, [lab, other] * 2, strict=True)
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[2] == verdicts[3]
     with_it = {name: text for name, text in lab.files().items() if "/holdout/" not in name}
     assert other.files() == with_it
     for one, two in ((results[0], results[1]), (results[2], results[3])):
