@@ -19,7 +19,7 @@ LARGEST_BINARY = 100_000
 """Bytes. Every clone downloads a binary for ever; the largest of ours is a screenshot of 87 kB."""
 
 SUFFIXES = frozenset(
-    {".css", ".csv", ".in", ".j2", ".js", ".json", ".jsonl", ".md", ".png", ".py"}
+    {".css", ".csv", ".in", ".j2", ".jinja", ".js", ".json", ".jsonl", ".md", ".png", ".py"}
     | {".toml", ".txt", ".typed", ".yaml", ".yml"}
 )
 NAMES = frozenset({".gitignore", "LICENSE", "Makefile"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +23,13 @@ class Served:
 
 
 @contextmanager
-def endpoint(reply: Callable[[str, Any], Reply]) -> Iterator[Served]:
-    """Serve `reply(path, body)`: the path without `/v1/`, the body None for a GET."""
+def endpoint(
+    reply: Callable[[str, Any], Reply], headers: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Serve `reply(path, body)`: the path without `/v1/`, the body None for a GET.
+
+    Each answer has these `headers` besides its own.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -42,6 +47,8 @@ def endpoint(reply: Callable[[str, Any], Reply]) -> Iterator[Served]:
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", text)
+            for name, text_of in (headers or {}).items():
+                self.send_header(name, text_of)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ TRIES = 4
 
 FIRST_PAUSE_S = 1.0
 """Seconds before the second try; the pause doubles each time, 7 s in all."""
+
+LONGEST_PAUSE_S = 60.0
+"""The most seconds that an endpoint's Retry-After is followed."""
 
 TIMEOUT_S = 120.0
 """Seconds for one answer: long, since a server without a GPU may need minutes for one."""
@@ -124,13 +128,19 @@ def request(
             return _once(url, path, body, key, timeout_s)
         except _BusyError as error:
             if attempt == TRIES - 1:
-                raise EndpointError(f"{error}, {TRIES} times", where=Location(url)) from None
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
+                raise EndpointError(
+                    f"{error}, {TRIES} times",
+                    where=Location(url),
+                    cure="Run it again later, or ask for fewer at a time.",
+                ) from None
+            time.sleep(max(FIRST_PAUSE_S * 2**attempt, min(error.pause_s, LONGEST_PAUSE_S)))
     raise AssertionError("unreachable")
 
 
 class _BusyError(Exception):
-    """The same request may succeed later."""
+    """The same request may succeed later: after `pause_s` seconds, if the endpoint says so."""
+
+    pause_s = 0.0
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -195,7 +205,10 @@ def _refused(error: urllib.error.HTTPError, where: Location, path: str, key: str
     """What to raise for a status other than 200."""
     words = _words_of(error.read(2000), key)
     if error.code in BUSY:
-        return _BusyError(f"status {error.code}{words}")
+        busy = _BusyError(f"status {error.code}{words}")
+        with suppress(ValueError):  # it may be a date, or absent
+            busy.pause_s = float(error.headers.get("Retry-After", ""))
+        return busy
     cure = {
         401: f"Set the key in the environment variable {key}.",
         403: f"Set the key in the environment variable {key}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.diagnose.affixes import TEMPLATE_SHARE, fixed_prefix, fixed_suffix
@@ -45,6 +45,37 @@ def leak(e: Evidence) -> Finding | None:
         remedy="Remove them from the train set, or remove duplicates and split the data again.",
         tunable=False,
     )
+
+
+def guard_leaks(
+    guards: Mapping[str, Sequence[Example]],
+    train: Sequence[Example],
+    eval_: Sequence[Example],
+) -> tuple[Finding, ...]:
+    """Rows of a guard are in the train or the eval set, a warning for each guard.
+
+    Signal: prompt and completion are the same except for outer white space, in 1% of the guard's
+    rows: these can't show what training makes worse. Source: the figure itself.
+    """
+    found = []
+    for name, rows in guards.items():
+        for of, examples in (("train", train), ("eval", eval_)):
+            known = {texts_of(x): x.id for x in reversed(examples)}
+            seen = [(x.id, known[texts_of(x)]) for x in rows if texts_of(x) in known]
+            if len(seen) < max(1, 0.01 * len(rows)):
+                continue
+            found.append(
+                Finding(
+                    kind="leak",
+                    severity="warning",
+                    message=f"{len(seen)} of {len(rows)} rows of the guard {name} are in the {of} "
+                    f"set: {pairs_of(seen)}.",
+                    evidence={"guard_rows": len(seen), "guard_share": len(seen) / len(rows)},
+                    remedy="Guard with other rows: what is trained for can't show what is lost.",
+                    tunable=False,
+                )
+            )
+    return tuple(found)
 
 
 def contradictions(e: Evidence) -> Finding | None:

@@ -97,9 +97,7 @@ class Comparison:
         decides = seeds >= SEEDS_IN_DOUBT or not rule.stated
         if decides or not verdict.ok or self._is_accepted_by_hand:
             return verdict
-        commit = self.baseline.commit[
-            :7
-        ]  # empty outside a repository: guards compare with the base
+        commit = self.baseline.commit[:7]  # empty outside a repository
         against = f" --ftloop-baseline {commit}" if commit else ""
         because = (
             f"{SEEDS_MISSING} {seeds} of the {SEEDS_IN_DOUBT} seeds that decide "

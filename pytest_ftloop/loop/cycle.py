@@ -32,6 +32,7 @@ from pytest_ftloop.core.records import (
     name_of,
 )
 from pytest_ftloop.core.runs import groups_of
+from pytest_ftloop.diagnose.copies import guard_leaks
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.log.aside import written
@@ -344,6 +345,8 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
+    guards = {guard.name: guard.rows.examples for guard in inputs.guards}
+    found = (*found, *guard_leaks(guards, inputs.train.examples, inputs.eval.examples))
     found = (*found, *judge_findings(cycle.config, inputs))
     cycle.progress.found(cycle.config.name, found)
     return found

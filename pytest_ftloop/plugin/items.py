@@ -96,8 +96,8 @@ class RegressionItem(LoopItem):
     def runtest(self) -> None:
         """Run the loop unless it has run, and compare its best iteration with the baseline."""
         session = session_of(self.config)
-        verdict = session.judge_once(self.loop, self.gate)
-        result = session.run_once(self.loop)
+        verdict = session.judge_once(self.loop, self.gate, self.name)
+        result = session.run_once(self.loop, self.name)
         self.record([*loop_properties(result), *verdict_properties(verdict, self.gate)])
         if not verdict.ok:
             from pytest_ftloop.report.verdict import explain_verdict
@@ -114,7 +114,7 @@ class GateItem(LoopItem):
 
     def runtest(self) -> None:
         """Run the loop unless it has run, and check this gate."""
-        result = session_of(self.config).run_once(self.loop)
+        result = session_of(self.config).run_once(self.loop, self.name)
         checked = None
         if self.gate is not None:
             checked = next(r for r in result.gates if r.gate == self.gate)

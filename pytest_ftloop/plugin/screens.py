@@ -31,7 +31,8 @@ def shows_everything(config: pytest.Config) -> bool:
 def leave_out_explained(terminalreporter: Any, board: Board) -> None:
     """Leave out of pytest's screen the failed gates that are in a loop's section.
 
-    Of an error that all gates of a loop share (its log is out of date), the first is kept.
+    Of an error that all gates of a loop share (its log is out of date), the first is kept, also
+    where each xdist worker has told it once.
     """
     seen: set[tuple[str, str]] = set()
     for report in (
@@ -43,7 +44,7 @@ def leave_out_explained(terminalreporter: Any, board: Board) -> None:
             report._pdbshown = True  # what pytest's own debugger sets on a failure that was shown
         file = getattr(report, "ftloop_error", None)
         if file is not None:
-            if (file, str(report.longrepr)) in seen:
+            if (file, str(report.longrepr)) in seen or getattr(report, "ftloop_told", False):
                 report._pdbshown = True
             seen.add((file, str(report.longrepr)))
 

@@ -37,6 +37,7 @@ from pytest_ftloop.plugin.screens import (
     write_compared,
     write_sections,
 )
+from pytest_ftloop.plugin.told import Told, ToldError
 from pytest_ftloop.plugin.user_hooks import adjust_hook, diagnose_hook, score_hook
 from pytest_ftloop.report.escape import visible
 from pytest_ftloop.report.explain import explain_comparison
@@ -69,6 +70,7 @@ class FtloopSession:
         self.config = config
         self.options = options_of(config)
         self._shared: dict[int, Ran | Exception] = {}
+        self._told = Told()
         self._loops: list[LoopConfig] = []  # keeps them alive: a freed object's id can be reused
         self._of_test: dict[int, Ran] = {}
         self._news: list[News] = []
@@ -84,13 +86,13 @@ class FtloopSession:
 
     # --- running and judging ---------------------------------------------------------------------
 
-    def run_once(self, loop: LoopConfig) -> LoopResult:
-        """The result of a loop file, which its gates share. An error is raised for each gate."""
-        return self._ran_once(loop).result
+    def run_once(self, loop: LoopConfig, gate: str) -> LoopResult:
+        """The result of a loop file, which its gates share. `gate` asks; each raises an error."""
+        return self._told.once(loop, gate, lambda: self._ran_once(loop).result)
 
-    def judge_once(self, loop: LoopConfig, rule: Regression) -> Verdict:
+    def judge_once(self, loop: LoopConfig, rule: Regression, gate: str) -> Verdict:
         """The verdict on a loop file by one of its regression gates."""
-        return self._judge(self._ran_once(loop), rule)
+        return self._told.once(loop, gate, lambda: self._judge(self._ran_once(loop), rule))
 
     def run_in_test(self, loop: LoopConfig) -> LoopResult:
         """Run a loop of the fixture, and judge it by its own regression gates.
@@ -214,6 +216,7 @@ class FtloopSession:
         if isinstance(error, FtloopError) and not wants_traceback():
             report.longrepr = str(error)
             report.ftloop_error = report.nodeid.partition("::")[0]  # type: ignore[attr-defined]
+            report.ftloop_told = isinstance(error, ToldError)  # type: ignore[attr-defined]
         if loop := getattr(error, "failed_loop", None):
             report.ftloop_gate = list(loop)  # type: ignore[attr-defined]
         if report.failed:

@@ -37,6 +37,11 @@ def remedy_of(finding: Finding, decision: Decision | None = None) -> str:
     return by_hand(finding.remedy, "nothing left that the loop would change; ")
 
 
+def proposed(decision: Decision) -> tuple[Adjustment, ...]:
+    """What is shown as the next adjustments: none where nothing better is expected of them."""
+    return () if decision.kind == "gates" else decision.next
+
+
 def by_hand(remedy: str, first: str = "") -> str:
     """A remedy that is not the loop's to apply; empty without one."""
     return f"by hand: {first}{remedy}" if remedy else ""

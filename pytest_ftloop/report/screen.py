@@ -89,7 +89,7 @@ def run_parts(
         "commit": commit_lines(result, width, ignored=ignored),
         "ignored": bool(ignored),
         "full": summary(result, verbosity, width, ignored=ignored) if verbosity > 0 else [],
-        "finding": _gravest(result, width) if failed else [],
+        "finding": _gravest(result, width),
         "examples": _failing_examples(result, failed, width) if failed else [],
         "advice": advice_lines(result, width) if failed else [],
         "rest": hints.show(result, best.number),

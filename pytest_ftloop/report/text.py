@@ -13,7 +13,7 @@ from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report import hints
-from pytest_ftloop.report.advice import remedy_of
+from pytest_ftloop.report.advice import proposed, remedy_of
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
 from pytest_ftloop.report.layout import Column, paragraph, table
@@ -295,11 +295,11 @@ def example_lines(
 def next_lines(iteration: Iteration, width: int = WIDTH, *, is_planned: bool = True) -> list[str]:
     """The adjustments proposed after an iteration, with the reasons."""
     decision = iteration.decision
-    if not decision.next or decision.kind == "gates":  # nothing better is expected of it
+    if not (adjustments := proposed(decision)):
         return []
     is_next = is_planned and decision.action == "adjust"
     head = "next:" if is_next else "would be tried next if the loop continued:"
-    return [shorten(head, width), *adjustment_lines(decision.next, width)]
+    return [shorten(head, width), *adjustment_lines(adjustments, width)]
 
 
 def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> list[str]:

@@ -192,7 +192,7 @@ def test_report_is_opened() -> None:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from playwright.sync_api import sync_playwright
 
-    from tests.report.test_html_browser import find_chromium
+    from tests.report.chromium import find_chromium
 
     with sync_playwright() as playwright:
         if find_chromium(playwright.chromium.executable_path) is None:

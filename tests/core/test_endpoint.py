@@ -107,6 +107,32 @@ def test_busy_endpoint_is_asked_again() -> None:
     assert 3 == len(served.asked)
 
 
+@pytest.mark.parametrize(
+    ("stated", "pauses"),
+    [
+        ("3", [3.0, 3.0, 4.0]),
+        ("0", [1.0, 2.0, 4.0]),
+        ("9999", [60.0, 60.0, 60.0]),
+        ("-1", [1.0, 2.0, 4.0]),
+        ("nan", [1.0, 2.0, 4.0]),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", [1.0, 2.0, 4.0]),
+    ],
+)
+def test_the_pause_that_a_busy_endpoint_asks_for(
+    stated: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Retry-After in seconds, up to a minute, where that is longer than the usual pause."""
+    slept: list[float] = []
+    monkeypatch.setattr(asking, "FIRST_PAUSE_S", 1.0)
+    monkeypatch.setattr(asking.time, "sleep", slept.append)
+    with (
+        endpoint(lambda *_: (429, "slow down"), {"Retry-After": stated}) as served,
+        pytest.raises(EndpointError, match="status 429: slow down, 4 times\n  Run it again later"),
+    ):
+        Endpoint(served.url, "m").complete("p")
+    assert pauses == slept
+
+
 def test_no_server() -> None:
     """A port that nothing listens on is one error, with what to look at."""
     with endpoint(lambda *_: completion("")) as served:

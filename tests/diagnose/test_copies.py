@@ -10,6 +10,7 @@ import pytest
 
 from pytest_ftloop.core.records import Example
 from pytest_ftloop.diagnose import before_training
+from pytest_ftloop.diagnose.copies import guard_leaks
 from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found, questions
 
 
@@ -38,6 +39,30 @@ def test_leak_in_a_large_eval_set_is_an_info() -> None:
     """One example of many is not worth a warning at each run."""
     large = [{"prompt": f"question {n} of many", "completion": f"answer {n}"} for n in range(2000)]
     assert "info" == found(large[:1000], large[999:])["leak"].severity
+
+
+@pytest.mark.parametrize(
+    ("of_train", "of_eval", "wanted"),
+    [
+        (0, 0, []),
+        (1, 0, ["1 of 100 rows of the guard g are in the train set: g0 and t0."]),
+        (0, 2, ["2 of 100 rows of the guard g are in the eval set: g0 and e0, g1 and e1."]),
+        (100, 100, ["100 of 100 rows of the guard g are in the", "100 of 100 rows of the guard g"]),
+    ],
+)
+def test_guard_rows_that_training_sees(of_train: int, of_eval: int, wanted: list[str]) -> None:
+    """A guard of what is trained for, or of the eval set, shows nothing of what is lost."""
+
+    def rows(name: str, count: int) -> tuple[Example, ...]:
+        return tuple(
+            Example(f"{name}{n}", f"{name}{n}", {}, prompt=f" question {n}", expected=f"a{n}")
+            for n in range(count)
+        )
+
+    found_ = guard_leaks({"g": rows("g", 100), "h": ()}, rows("t", of_train), rows("e", of_eval))
+    assert ["warning"] * len(wanted) == [finding.severity for finding in found_]
+    for text, finding in zip(wanted, found_, strict=True):
+        assert finding.message.startswith(text)
 
 
 def typo(prompt: str) -> str:

@@ -11,7 +11,7 @@ QUICKSTART = ROOT / "examples" / "quickstart"
 LOGGED = (QUICKSTART / "improvement_log").is_dir()
 
 PAGES = (
-    *("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md"),
+    *("README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md", "docs/tour.md"),
     *("docs/reference.md", "docs/log.md", "docs/diagnosis.md", "docs/training.md", "docs/gate.md"),
     *("docs/comparison.md", "docs/evaluation.md"),
     *("docs/github.md", "docs/benchmarks.md", "docs/appendix.md"),

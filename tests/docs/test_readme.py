@@ -1,4 +1,4 @@
-"""The README shows the quickstart as its file and its log have it."""
+"""README and tour show the quickstart as its file and its log have it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def marked(comment: str) -> str:
-    """The block after a comment in the README."""
+    """The block after a comment in the README or the tour."""
     found = re.search(
         rf"<!-- {re.escape(comment)} -->\n```\w+\n(.*?)^```$",
-        TEXTS["README.md"],
+        TEXTS["README.md"] + TEXTS["docs/tour.md"],
         re.DOTALL | re.MULTILINE,
     )
     assert found, comment
@@ -67,7 +67,7 @@ def test_readme_has_the_logged_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not LOGGED, reason="the quickstart has no committed log")
 def test_readme_has_the_logged_failure() -> None:
-    """The failing gate in the README shows the figure of the quickstart's committed log."""
+    """The failing gate in the tour shows the figure of the quickstart's committed log."""
     best = ImprovementLog(QUICKSTART / "improvement_log" / "sentiment").read()[-1]
     figure = f"{100 * best.metrics['pass_rate[negation]']:.1f}%"
     shown = marked("output: failing gate")
@@ -100,3 +100,8 @@ def test_stale_log_is_said_as_shown(tmp_path: Path) -> None:
     assert re.sub(r"\s+", " ", said) in re.sub(
         r"\s+", " ", re.sub(r"log of \w+|\d{3}-\w{8}|\de-4 ", "_", TEXTS["README.md"])
     )
+
+
+def test_readme_is_short() -> None:
+    """The README is read in five minutes: fewer than 1,200 words, code and outputs included."""
+    assert len(TEXTS["README.md"].split()) < 1200

@@ -141,6 +141,25 @@ def test_an_error_of_all_gates_is_told_once(project: Project) -> None:
     assert 1 == result.stdout.str().count("the improvement log of x is out of date: it is empty\n")
 
 
+@pytest.mark.parametrize("verbosity", ["", "-v", "-rA"])
+def test_a_mistake_found_at_run_time_is_told_by_one_gate(project: Project, verbosity: str) -> None:
+    """The other gates fail too and name the one that tells it: on screen, and in JUnit."""
+    project.write("x.ftloop.yaml", SIX)
+    project.write("eval.jsonl", '{"id": "e1", "messages": "x"}\n')
+    result = project.run("--ftloop", "--junitxml=out.xml", *filter(None, [verbosity]))
+    result.assert_outcomes(failed=7)
+    mistake = "wanted a list of messages in messages, found str"
+    failures = result.stdout.str().partition("= FAILURES =")[2].partition("short test summary")[0]
+    assert 1 == failures.count(mistake)
+    assert (6 if verbosity else 0) == failures.count("not judged: x has an error, see eval_loss")
+    told = [
+        element.text or ""
+        for element in ElementTree.parse(project.path / "out.xml").iter("failure")
+    ]
+    assert [1, 0, 0, 0, 0, 0, 0] == [text.count(mistake) for text in told]
+    assert 6 == sum("see eval_loss" in text for text in told)
+
+
 def relabel(project: Project) -> None:
     """Put another answer into one of the train rows."""
     rows = [{**row, "completion": " other"} if row["id"] == "t1" else row for row in TRAIN]

@@ -175,6 +175,67 @@ def big_report(examples: int = 5000, iterations: int = 10, seeds: int = 4) -> Lo
     )
 
 
+BASES = {
+    "tickets-qwen": ("hub:Qwen/Qwen2.5-0.5B", 7, 2.0),
+    "tickets-smollm": ("hub:HuggingFaceTB/SmolLM2-360M", 6, 1.0),
+    "tickets-gpt2": ("hub:gpt2", 3, 0.4),
+    "tickets-gpt2-clean": ("hub:gpt2", 4, 0.5),
+    "invoices": ("hub:gpt2", 3, 0.4),
+}
+"""Base model, iterations and cost of five loops: the more iterations, the better the best one."""
+
+
+def five_loops(examples: int = 120) -> list[LoopReport]:
+    """Three bases and another train set on one eval set, and a loop of another eval set."""
+    return [
+        _of_base(big_report(examples, iterations), name, model, cost)
+        for name, (model, iterations, cost) in BASES.items()
+    ]
+
+
+def _of_base(report: LoopReport, name: str, model: str, cost: float) -> LoopReport:
+    rows = {"train": 900 if "clean" in name else 1000, "eval": len(report.best.examples)}
+    data = {role: {"rows": n, "sha256": f"{n:x}{role}{name[:3]}"} for role, n in rows.items()}
+    mark = "" if name.startswith("tickets") else "other"
+
+    def examples(of: Iteration | SeedRun) -> tuple[ExampleResult, ...]:
+        return tuple(replace(row, content=f"{mark}{row.content}") for row in of.examples)
+
+    def iteration(it: Iteration) -> Iteration:
+        spent = replace(it.cost, seconds=cost * it.cost.seconds)
+        return replace(it, loop=name, model=model, data=data, cost=spent, examples=examples(it))
+
+    chain = {it.id: iteration(it) for it in report.iterations}
+    first = chain[report.iterations[0].id]
+    low = tuple(
+        replace(row, passed=row.id.endswith("0"), loss=3.0 * row.tokens) for row in first.examples
+    )
+    figures = {n: v for n, v in _metrics(low).items() if n not in {"train_loss", "overfit_gap"}}
+    untrained = replace(
+        first,
+        number=0,
+        id="0" * 8,
+        fingerprint="0" * 64,
+        group="",
+        examples=low,
+        metrics=figures,
+        steps=(),
+        evals=(),
+        findings=(),
+        decision=Decision("stop", "base", ""),
+    )
+    runs = [replace(run, data=data, examples=examples(run)) for run in report.seed_runs]
+    return replace(
+        report,
+        loop=name,
+        source=f"loops/{name}.ftloop.yaml",
+        iterations=(untrained, *chain.values()),
+        best=chain[report.best.id],
+        baseline=chain[report.baseline.id] if report.baseline else None,
+        seed_runs=tuple(runs),
+    )
+
+
 def fake_verdict(before: Iteration, after: Iteration, **fields: Any) -> Verdict:
     """A verdict with a figure of each kind."""
 

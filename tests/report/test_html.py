@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
 from pytest_ftloop.config.gates import parse_gate
-from pytest_ftloop.core.records import SeedRun
+from pytest_ftloop.core.records import Adjustment, Decision, SeedRun
 from pytest_ftloop.gate.thresholds import check_gates
 from pytest_ftloop.report.html import loop_report
 from pytest_ftloop.report.html.examples import columns, flaky_keys
@@ -226,6 +226,25 @@ def test_the_seed_noise_of_the_log_is_around_every_iteration() -> None:
     assert ((2.0,), (1.0, 1.2, 1.1)) == (alone.values, repeated.values)
     assert [2.0, 1.1] == pytest.approx([alone.mean, repeated.mean])
     assert [0.1, 0.1] == pytest.approx([alone.sd, repeated.sd])
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("gates", False), ("plateau", True)])
+def test_nothing_is_tried_next_where_nothing_better_is_expected(kind: str, shown: bool) -> None:
+    """As on the terminal: after `the thresholds hold` no adjustment is proposed."""
+    change = (Adjustment("training.learning_rate", 1e-3, 2e-3, "it may gain"),)
+    made = big_report(20, 2)
+    last = replace(made.iterations[-1], decision=Decision("stop", kind, "", change))
+    page = Page(render([replace(made, iterations=(made.iterations[0], last), best=last)]))
+    assert shown == ("Would be tried next" in page.text)
+
+
+def test_the_untrained_base_has_no_seed_noise() -> None:
+    """No band is drawn around a figure that no seed decides."""
+    one = replace(fake_iteration(1, metrics=fake_metrics(1.0)), group="b")
+    base = replace(one, number=0, group="")
+    runs = [seed_run(one, 43, fake_metrics(1.2))]
+    found = spreads("eval_loss", (base, one), (base, one), runs)
+    assert (None, True) == (found[0], found[1] is not None)
 
 
 def test_a_baseline_outside_the_log_is_shown_too() -> None:

@@ -1,136 +1,31 @@
-"""The HTML report in headless Chromium: clicked through, with nothing loaded and no error.
-
-FTLOOP_CHROMIUM names the browser; else one on the PATH, or the one that playwright installed.
-"""
+"""The HTML report in headless Chromium: clicked through, with nothing loaded and no error."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.report.fakes_html import HOSTILE, big_report, odd_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
     from pytest_ftloop.report.html.loop_report import LoopReport
+    from tests.report.chromium import Opened
 
 pytest.importorskip("jinja2")
 pytest.importorskip("plotly")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPENS_IN_S = 2.0
 LARGEST_MB = 10.0
-
-
-def find_chromium(installed: str) -> str | None:
-    """The browser to use; None where there is none."""
-    if named := os.environ.get("FTLOOP_CHROMIUM"):
-        return named
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    return found or (installed if Path(installed).is_file() else None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        found = find_chromium(playwright.chromium.executable_path)
-        if found is None:
-            pytest.skip("no Chromium: install one, or name it by FTLOOP_CHROMIUM")
-        # A container's root has no sandbox; the page is our own.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Opened:
-    """A page in the browser, and all that it asked for or complained of."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def ids(self) -> list[str]:
-        """The examples shown, in order."""
-        return [
-            row.get_attribute("data-id") or "" for row in self.page.query_selector_all("[data-id]")
-        ]
-
-    def column(self, name: str) -> list[str]:
-        """A column's cells as they read."""
-        cells: list[str] = self.page.eval_on_selector_all(
-            f".list tbody .c-{name}",
-            "all => all.map(c => [...c.childNodes].filter(n => n.className !== 'label')"
-            ".map(n => n.textContent).join(''))",
-        )
-        return cells
-
-    def count(self) -> str:
-        return (self.page.text_content(".count") or "").split(" examples")[0]
-
-    def shown(self) -> int:
-        """How many examples were found, on all pages."""
-        text = self.count()
-        return 0 if text == "None" else int(text.split(" of ")[1].replace(",", ""))
-
-    def sort(self, name: str) -> None:
-        self.page.click(f'[data-sort="{name}"]')
-
-    def draw_all(self) -> None:
-        """Scroll through, so that each plot is drawn."""
-        for figure in self.page.query_selector_all(".plot"):
-            figure.scroll_into_view_if_needed()
-        self.page.wait_for_function(
-            "document.querySelectorAll('.plot').length ==="
-            "document.querySelectorAll('.plot.js-plotly-plot').length"
-        )
-
-
-@pytest.fixture
-def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Write and open a page of these loops; at the end nothing was loaded or complained of."""
-    made: list[Opened] = []
-
-    def opened(loops: Sequence[LoopReport], **context: Any) -> Opened:
-        from pytest_ftloop.report.html.gather import write_page
-
-        file = tmp_path / "report.html"
-        write_page(loops, file)
-        opened = Opened(browser.new_context(**context).new_page())
-        own = file.as_uri()
-        page = opened.page
-        page.on("request", lambda request: opened.requests.append(request.url))
-        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: opened.complaints.append(dialog.message))
-        page.on(
-            "console",
-            lambda said: (
-                opened.complaints.append(said.text) if said.type in {"error", "warning"} else None
-            ),
-        )
-        page.goto(own)
-        page.wait_for_selector("[data-id]")
-        made.append(opened)
-        return opened
-
-    yield opened
-    for one in made:
-        loaded = [url for url in one.requests if not url.startswith(("file:", "data:", "blob:"))]
-        assert [] == loaded
-        assert 1 == sum(url.startswith("file:") for url in one.requests)
-        assert [] == one.complaints
-        one.page.context.close()
 
 
 @pytest.fixture(scope="module")

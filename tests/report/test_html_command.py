@@ -121,7 +121,11 @@ def test_an_outdated_log_is_shown_with_a_note(
     page_file = tmp_path / "x.html"
     assert 0 == main(["report", str(file), "-o", str(page_file)])
     assert "is out of date" in capsys.readouterr().err
-    assert "is out of date" in Page(page_file.read_text(encoding="utf-8")).text
+    said = Page(page_file.read_text(encoding="utf-8")).text
+    assert "is out of date" in said
+    assert "\\n" not in said  # a note of several lines is as many paragraphs
+    assert "Not judged 5 gates were not judged" in said
+    assert "no gates" not in said
 
 
 def test_a_loop_made_in_python_is_shown(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The extraction example: its log is up to date, and its scores rise where no answer is right."""
+"""The examples' logs are up to date, and their READMEs have the logged figures."""
 
 from __future__ import annotations
 
@@ -65,3 +65,39 @@ def test_rows_are_what_they_say() -> None:
             assert answer["name"].lower() in row["prompt"]
         names[role] = {answer["name"] for answer in answers}
     assert set() == names["train"] & names["eval"]
+
+
+# chat
+
+CHAT = EXTRACTION.parent / "chat"
+
+
+def test_chat_has_the_logged_figures() -> None:
+    """The log is up to date with rows and template, the table is that of it, the gate holds."""
+    result = Loop(read_loop_file(CHAT / "desk.ftloop.yaml"), Options(replay=True)).run()
+    (shown,) = tables((CHAT / "README.md").read_text(encoding="utf-8"))
+    assert [[number, *figures] for number, _, *figures in shown] == [
+        [
+            str(iteration.number),
+            f"{iteration.metrics['eval_loss']:.2f}",
+            f"{100 * iteration.metrics['pass_rate']:.0f}%",
+        ]
+        for iteration in result.chain
+    ]
+    assert [True] == [gate.passed for gate in result.gates]
+
+
+def test_chat_rows_end_with_the_answer() -> None:
+    """Each row is a conversation that ends with the team; no question is in both sets."""
+    questions = {}
+    for role, count in (("train", 144), ("eval", 18)):
+        lines = (CHAT / "data" / f"{role}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert count == len(rows)
+        for row in rows:
+            roles = [message["role"] for message in row["messages"]]
+            turns = ["user", "assistant"] * (2 if row["tags"] else 1)
+            assert ["system", *turns] == roles
+            assert row["messages"][-1]["content"] in ("billing", "delivery", "returns")
+        questions[role] = {row["messages"][-2]["content"] for row in rows}
+    assert set() == questions["train"] & questions["eval"]

@@ -28,10 +28,15 @@ def spreads(
     iterations: Sequence[Iteration],
     seed_runs: Sequence[SeedRun],
 ) -> tuple[Spread | None, ...]:
-    """Each wanted iteration's spread; None where no noise is measured, or it has no figure."""
+    """Each wanted iteration's spread; None where no noise is measured, or it has no figure.
+
+    The untrained base has none: there is no seed that it was trained with.
+    """
     noise = measured_noise(groups_of(iterations, seed_runs)).get(metric)
 
     def spread(iteration: Iteration) -> Spread | None:
+        if iteration.is_untrained:
+            return None
         runs = in_environment(runs_of(iteration, iterations, seed_runs), iteration.environment)
         values = tuple(run.metrics[metric] for run in runs if has_figure(run, metric))
         return Spread(mean_of(values), noise.sd, values) if noise and values else None

@@ -277,7 +277,7 @@
       return [metric.values, null];
     }
     const isAbove = value > Math.max(...seen);
-    const far = { x: place, value, yref: "paper", y: isAbove ? 1 : 0, yanchor: isAbove ? "top" : "bottom", showarrow: false, text: isAbove ? "↑" : "↓" };
+    const far = { x: place, value, yref: "paper", y: isAbove ? 1 : 0, xanchor: place ? "center" : "left", yanchor: isAbove ? "top" : "bottom", showarrow: false, text: isAbove ? "↑" : "↓" };
     return [metric.values.map((old, at) => (at === place ? null : old)), far];
   }
 

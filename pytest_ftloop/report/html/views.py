@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_ftloop.core.metrics import is_rate, own_metrics
 from pytest_ftloop.core.records import Finding, Iteration
-from pytest_ftloop.report.advice import remedy_of
+from pytest_ftloop.report.advice import proposed, remedy_of
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.html.tables import (
     adjustment_view,
@@ -68,7 +68,7 @@ def loop_view(report: LoopReport, index: int) -> View:
         "left_out": left_out(report),
         "other_eval_set": any(not it.same_eval_set for it in every),
         "findings": findings_view(report, every),
-        "next": [adjustment_view(a) for a in report.iterations[-1].decision.next],
+        "next": [adjustment_view(a) for a in proposed(report.iterations[-1].decision)],
         "next_is_planned": report.iterations[-1].decision.action == "adjust",
         "tags": tags_view(report, every),
         "settings": settings_view(trained),
@@ -129,7 +129,10 @@ def _reference(report: LoopReport) -> tuple[Iteration | None, str]:
     if baseline is not None and baseline.fingerprint != report.best.fingerprint:
         return baseline, "against the baseline"
     if first.fingerprint != report.best.fingerprint:
-        return first, f"since iteration {first.number}"
+        since = (
+            "from the untrained base" if first.is_untrained else f"since iteration {first.number}"
+        )
+        return first, since
     return None, ""
 
 
