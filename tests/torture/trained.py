@@ -116,11 +116,11 @@ def _figures(world: World) -> Figures:
 def _are_equal(found: Figures, wanted: Figures) -> bool:
     """Whether the weights are equal to the bit, and the figures as far as a log has digits.
 
-    What was killed before it was scored is scored from the losses in its table.
+    What was killed before it was scored is scored from its table, where losses have six decimals.
     """
     return found.keys() == wanted.keys() and all(
         found[of].keys() == wanted[of].keys()
-        and all(math.isclose(found[of][k], wanted[of][k], rel_tol=1e-8) for k in wanted[of])
+        and all(math.isclose(found[of][k], wanted[of][k], rel_tol=1e-6) for k in wanted[of])
         for of in wanted
     )
 
