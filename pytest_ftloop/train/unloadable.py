@@ -88,8 +88,9 @@ def check_adapter(name: str, revision: str | None, shown: str, where: Location |
         + (f", trained on {base}" if base else "")
         + ", and a loop starts from a base model",
         where=where,
-        cure=f"Name its base, model: {base or '...'}, to train a new adapter; to train on top of "
-        "this one, merge it first (ftloop export --merged, or peft's merge_and_unload).",
+        cure=f"Name its base, model: {base or '...'}. To go on training this adapter, also write "
+        f"lora: {{init_from: {shown}}}; to train a new one on top of it, merge it first (peft's "
+        "merge_and_unload).",
     )
 
 

@@ -89,6 +89,7 @@ def test_an_adapter_is_named(tiny: Path, folder: Path, beside: bool) -> None:
         (folder / "config.json").unlink()
         error = refused(str(folder))
         assert f"is a LoRA adapter, trained on {tiny}" in error.message
+        assert "lora: {init_from: " in error.cure
         assert f"model: {tiny}" in error.cure
 
 
