@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,24 @@ def adapter_folder(weights: str) -> Path:
 def training_file(weights: str) -> Path:
     """The file with what a log does not hold of the training `weights`."""
     return cache_folder() / "trainings" / f"{weights}.json"
+
+
+ID_OF_WEIGHTS = 32
+"""Digits of the weights that the names of their unfinished runs begin with."""
+
+
+def unfinished_folder() -> Path:
+    """The folder with the last evaluation points of runs that are not done."""
+    return cache_folder() / "unfinished"
+
+
+def forget_unfinished(weights: str) -> None:
+    """Remove the points of the runs of these weights: one is in the log, and its process is gone.
+
+    It was killed after it had written the record, and before it removed its point.
+    """
+    for point in unfinished_folder().glob(f"{weights[:ID_OF_WEIGHTS]}-*"):
+        shutil.rmtree(point, ignore_errors=True)
 
 
 def sweep_cache() -> None:

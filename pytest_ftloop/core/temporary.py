@@ -18,9 +18,6 @@ MARK = ".ftloop-run"
 
 _NAME = re.compile(re.escape(PREFIX) + "[a-z0-9_]{8}")
 
-_NEW_S = 60
-"""Seconds in which a folder counts as new: its process may not have locked it yet."""
-
 _OLD_S = 7 * 24 * 3600
 """Seconds after which a folder is a killed process's where folders can't be locked (Windows)."""
 
@@ -31,7 +28,7 @@ def temporary_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     held = _locked(folder)
     try:
-        (folder / MARK).touch()
+        (folder / MARK).touch()  # once it is locked: one with the mark and no lock is nobody's
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -54,10 +51,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _remove_if_left(folder: Path) -> None:
-    age = time.time() - folder.lstat().st_mtime
-    if age < _NEW_S:
-        return
     held = _locked(folder)
+    age = time.time() - folder.lstat().st_mtime
     if held is not None or (not _CAN_LOCK and age > _OLD_S):
         shutil.rmtree(folder, ignore_errors=True)
     if held is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop import adjust
 from pytest_ftloop import diagnose as diagnosis
-from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.cache import adapter_folder, forget_unfinished
 from pytest_ftloop.core.chain import CHOSEN_BY, chosen_by
 from pytest_ftloop.core.errors import ConfigError, ScoringError
 from pytest_ftloop.core.metrics import best_metrics, final_metrics
@@ -181,6 +181,7 @@ def train_nothing(cycle: Cycle, current: Turn) -> Run:
     """In place of `train` where the log knows the weights: measure only what is missing."""
     known = current.known
     assert known is not None
+    forget_unfinished(cycle.inputs.weights(current.plan.settings))
     cycle.progress.working(f"evaluating again: {known.what}")
     with _logged_unscored(cycle, current) as keep:
         base = _base_eval_loss(cycle, current, known)

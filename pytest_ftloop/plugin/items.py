@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 class LoopFileCollector(pytest.File):
     """Reads a loop file, but not its data, and yields one item per gate."""
 
+    def __init__(self, *, path: Path, parent: pytest.Collector, **kwargs: Any) -> None:
+        root = parent.config.rootpath
+        place = path.relative_to(root) if path.is_relative_to(root) else path
+        if not place.as_posix().isprintable():  # pytest prints the id as it is
+            kwargs["nodeid"] = printable_line(place.as_posix())
+        super().__init__(path=path, parent=parent, **kwargs)
+
     def collect(self) -> Iterator[pytest.Item]:
         """One item per gate in the order of the file; without gates, one called `completes`.
 

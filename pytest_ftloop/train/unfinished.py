@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
-from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.cache import ID_OF_WEIGHTS, unfinished_folder
 from pytest_ftloop.core.files import replacing
 from pytest_ftloop.core.leftovers import is_leftover
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings
@@ -92,7 +92,8 @@ class Unfinished:
         }
         text = json.dumps(identity, sort_keys=True, default=str)
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return cls(cache_folder() / "unfinished" / name, started, not _scores_by_code(task))
+        folder = unfinished_folder() / f"{weights[:ID_OF_WEIGHTS]}-{name}"
+        return cls(folder, started, not _scores_by_code(task))
 
     def point(self) -> Point | None:
         """The point, if there is one that is whole."""

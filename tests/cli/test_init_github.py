@@ -132,6 +132,17 @@ def test_pinned(name: str) -> None:
     assert set() == set(pins(text + action)) - set(known.items())
 
 
+@pytest.mark.parametrize(
+    "file",
+    [*(ROOT / ".github").glob("workflows/*.yml"), *(ROOT / ".github").glob("actions/*/action.yml")],
+    ids=lambda file: f"{file.parent.name}/{file.name}",
+)
+def test_our_own_actions_are_pinned(file: Path) -> None:
+    """By commit, in this project's workflows and its action; its own ones are beside them."""
+    used = re.findall(r"uses: (?!\./)", file.read_text(encoding="utf-8"))
+    assert len(used) == len(pins(file.read_text(encoding="utf-8"))) > 0
+
+
 @pytest.mark.parametrize("name", sorted({name for names in LOCKS.values() for name in names}))
 def test_lists_of_packages(name: str) -> None:
     """Each package has one version for a Python, and the hashes of its files; ours is not there."""

@@ -40,9 +40,16 @@ def sparse(path: Path) -> None:
     ],
     ids=["device", "pipe", "folder", "large", "missing"],
 )
-def test_only_a_file_of_the_size_is_read(tmp_path: Path, make: Any, why: str) -> None:
+def test_only_a_file_of_the_size_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, why: str
+) -> None:
     """A device without end, a pipe that waits, a folder and 2 GB are refused unopened."""
     make(path := tmp_path / "x")
+
+    def opened(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(OSError, match=re.escape(why)):
         read_bytes(path)
 

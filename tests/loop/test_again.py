@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_ftloop.config.scoring import Scoring
-from pytest_ftloop.core.cache import adapter_folder, training_file
+from pytest_ftloop.core.cache import adapter_folder, training_file, unfinished_folder
 from pytest_ftloop.core.errors import DamagedLogError, ScoringError, StaleLogError
 from pytest_ftloop.core.metrics import best_metrics
 from pytest_ftloop.core.records import Evaluation, Example, ExampleResult, is_unscored
@@ -436,8 +436,13 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path, when: str, asked: list[str]
     assert ("unscored", 6) == (kept.decision.kind, len(kept.examples))
     assert math.isnan(kept.metrics["pass_rate"])
     assert 1 == len(log_of(tmp_path).view.bases())
+    # It had a point to go on from, and had no time to remove it.
+    points = [unfinished_folder() / f"{of[:32]}-{'0' * 32}" for of in (kept.weights, "f" * 64)]
+    for point in points:
+        point.mkdir(parents=True, exist_ok=True)
     backend = Adapters()
     best = run(tmp_path, backend).best
+    assert [False, True] == [point.exists() for point in points]
     assert asked == backend.asked
     assert (kept.adapter, kept.number, False) == (best.adapter, best.number, is_unscored(best))
     assert [row.loss for row in kept.examples] == [row.loss for row in best.examples]

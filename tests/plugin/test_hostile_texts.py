@@ -45,6 +45,18 @@ def test_a_mistake(project: Project, text: str) -> None:
     assert [] == obeyed(done.stdout.str() + done.stderr.str())
 
 
+@pytest.mark.parametrize("text", [LOOP, "not: a loop\n"], ids=["whole", "broken"])
+@pytest.mark.parametrize("name", ["a\U000e0041", "a\x1b[31m", "a\u202e"])
+def test_the_name_of_a_folder(project: Project, name: str, text: str) -> None:
+    """pytest makes the ids of tests of it, and prints them as they are."""
+    project.write(f"{name}/y.ftloop.yaml", text)
+    done = project.run("--ftloop", "-rA", "--junitxml=junit.xml")
+    printed = done.stdout.str() + done.stderr.str()
+    assert "y.ftloop.yaml" in printed
+    assert [] == obeyed(printed)
+    assert [] == obeyed((project.path / "junit.xml").read_text(encoding="utf-8"))
+
+
 def test_gates_and_examples(project: Project) -> None:
     """The names of items, their failures, the summary and the JUnit file."""
     rows = [{**row, "id": f"{EVIL}{n}", "tags": [TAG, "negation"]} for n, row in enumerate(EVAL)]

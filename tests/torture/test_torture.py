@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from tests.torture import calls, mutants
-from tests.torture.__main__ import main
+from tests.processes import LONG_S
+from tests.torture import calls, mutants, workers
+from tests.torture.__main__ import _conclude, main
 from tests.torture.calls import called, faults_of
 from tests.torture.frame import COLUMNS, HANG, LEFT, OTHER, RAW, TRACEBACK, Attempt, Fault, Kind
 from tests.torture.hostile import outputs
-from tests.torture.workers import Row, attempted
+from tests.torture.workers import Row, Time, attempted, tortured
 
 
 def planted(what: str) -> Any:
@@ -98,6 +102,40 @@ def test_a_row_counts_and_says_how_to_repeat(capsys: pytest.CaptureFixture[str])
     row.add(3, 5, Attempt("run"))
     assert (2, 2, 2) == (row.attempts, row.faults, row.counts[RAW])
     assert '--kind "kills" --seed 3 --attempt 4' in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have sessions of their own, so that nothing else would."""
+    ended: list[int] = []
+
+    def said(_: Kind, __: int, first: int, ___: int, ends: Time) -> Iterator[dict[str, Any]]:
+        while ends.left:
+            time.sleep(0.01)
+        ended.append(first)
+        yield from ()
+
+    monkeypatch.setattr(workers, "_said", said)
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    interrupt = threading.Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        tortured(Row(Kind("x", 9, 1, lambda _: broken_kind)), 1, 2, time.monotonic() + LONG_S)
+    interrupt.join()
+    assert [0, 1] == sorted(ended)
+
+
+def test_how_far_it_is_and_how_much_is_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Now and then while it goes on, and what there was no time for at the end."""
+    row = Row(Kind("kills", 9, 1, lambda _: broken_kind))
+    row.add(3, 4, Attempt("run"))
+    assert "" == capsys.readouterr().out
+    row.told -= 31
+    row.add(3, 5, Attempt("run"))
+    _conclude([row], 3, 60)
+    out = capsys.readouterr().out
+    assert "torture: kills: 2 of 9, no faults, 0 s" in out
+    assert "torture: there was no time for 7 more" in out
 
 
 def broken_kind(number: int, random: Random) -> Attempt:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REPORT_EXTRA = ("jinja2", "plotly")
 PLOTTED = ("eval_loss", "train_loss", "pass_rate", "overfit_gap", "token_accuracy")
 
-_JSON_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+_JSON_IN_DOUBT = re.compile(r"[<>&]|[^\x20-\x7e]+")
 
 
 def render(loops: Sequence[LoopReport], version: str = "") -> str:
@@ -104,7 +104,17 @@ def loop_data(report: LoopReport) -> dict[str, Any]:
 def to_script_json(value: Any) -> str:
     """JSON for a script element, which nothing in it can end. NaN and infinity become null."""
     text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _JSON_UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _JSON_IN_DOUBT.sub(_inert_json, text)
+
+
+def _inert_json(match: re.Match[str]) -> str:
+    """What may end a script, and what is obeyed rather than seen, as JSON's own escapes."""
+    found = match[0]
+    if found in ("<", ">", "&"):
+        return f"\\u{ord(found):04x}"
+    if found.isprintable():
+        return found
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in found)
 
 
 def _curves(report: LoopReport, it: Shown) -> dict[str, Any]:
