@@ -89,6 +89,11 @@ def ranks_in(environ: Mapping[str, str] = os.environ) -> int:
     return max(1, _number(environ.get("WORLD_SIZE"), 1))
 
 
+def are_on_one_machine(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether all ranks are on this machine, as torchrun and accelerate say."""
+    return _number(environ.get("LOCAL_WORLD_SIZE"), ranks_in(environ)) == ranks_in(environ)
+
+
 def _number(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isdigit() else default
 

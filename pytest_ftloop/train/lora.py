@@ -18,7 +18,7 @@ from trl import SFTTrainer
 from pytest_ftloop.core.errors import TrainingError
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Progress
-from pytest_ftloop.core.ranks import ALONE, PROCESSES
+from pytest_ftloop.core.ranks import ALONE, PROCESSES, are_on_one_machine
 from pytest_ftloop.core.records import (
     BaseResults,
     Cost,
@@ -85,7 +85,8 @@ def run_lora(
         ranks = ranks_here()
         folder = ranks.of_first(lambda: own)  # a checkpoint has a part of each rank
         recorder = Recorder(task, settings, progress, pace, metric, ranks)
-        if adapter is not None:
+        # A point is kept by the first rank: ranks elsewhere would lack their random states.
+        if adapter is not None and are_on_one_machine():
             here = environment(sft_config(settings, str(folder), task.locate), base.quantised_by)
             recorder.resume(Unfinished.of(adapter.name, settings, task, metric, here, started))
             started -= recorder.seconds_before

@@ -21,7 +21,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.errors import ConfigError, Location, TrainingError
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.ranks import Alone, every
+from pytest_ftloop.core.ranks import Alone, are_on_one_machine, every
 from pytest_ftloop.evaluate.evaluator import Evaluator
 from pytest_ftloop.loop import backend as backends
 from pytest_ftloop.loop.inputs import Inputs
@@ -326,3 +326,13 @@ def test_error_that_follows_from_another(words: str, expected: bool) -> None:
     told.__cause__ = plain
     assert [expected, expected] == [is_of_another(plain), is_of_another(told)]
     assert not is_of_another(TrainingError(words))
+
+
+@pytest.mark.parametrize(
+    ("world", "local", "expected"),
+    [("4", "4", True), ("4", "2", False), ("4", None, True), (None, None, True)],
+)
+def test_ranks_of_several_machines(world: str | None, local: str | None, *, expected: bool) -> None:
+    """What a launcher says decides; such ranks do not go on from a point that one of them keeps."""
+    stated = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": local}
+    assert expected is are_on_one_machine({k: v for k, v in stated.items() if v is not None})
