@@ -106,9 +106,10 @@ def test_a_row_counts_and_says_how_to_repeat(capsys: pytest.CaptureFixture[str])
 
 def test_ctrl_c_ends_the_workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have sessions of their own, so that nothing else would."""
-    ended: list[int] = []
+    both, ended = threading.Barrier(3), list[int]()
 
     def said(_: Kind, __: int, first: int, ___: int, ends: Time) -> Iterator[dict[str, Any]]:
+        both.wait(LONG_S)
         while ends.left:
             time.sleep(0.01)
         ended.append(first)
@@ -117,7 +118,13 @@ def test_ctrl_c_ends_the_workers_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(workers, "_said", said)
     main_thread = threading.main_thread().ident
     assert main_thread is not None
-    interrupt = threading.Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT))
+
+    def press() -> None:
+        both.wait(LONG_S)
+        time.sleep(0.1)  # the main thread waits by then
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    interrupt = threading.Thread(target=press)
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
         tortured(Row(Kind("x", 9, 1, lambda _: broken_kind)), 1, 2, time.monotonic() + LONG_S)

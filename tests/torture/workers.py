@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -130,19 +131,13 @@ class Time:
 def tortured(row: Row, seed: int, workers: int, until: float) -> None:
     """Let workers make a kind's attempts, until all are made or it is `until`."""
     ends, workers = Time(until), min(workers, row.kind.attempts)
-    threads = [
-        threading.Thread(target=_attempts, args=(row, seed, first, workers, ends))
-        for first in range(workers)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            thread.join()
-    finally:  # at Ctrl-C the workers, whose sessions are their own, would go on
-        ends.stop()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            made = [pool.submit(_attempts, row, seed, n, workers, ends) for n in range(workers)]
+            for each in made:
+                each.result()
+        finally:  # at Ctrl-C the workers, whose sessions are their own, would go on
+            ends.stop()
 
 
 def _attempts(row: Row, seed: int, first: int, step: int, ends: Time) -> None:
