@@ -58,7 +58,8 @@ _LINE = re.compile(
     rf"""
     ^([ ]*)(?:
       -[ ]({_ROW}(?:\n\1-[ ]{_ROW})*)$  # rows of numbers
-    | (-[ ])?([^\W\d][\w./\[\]\ -]{{0,99}}(?<![ ])):  # a key, and unless a block follows its value,
+    | (-[ ])?('[0-9]{{1,15}}'|[^\W\d][\w./\[\]\ -]{{0,99}}(?<![ ])):  # a key (a step is quoted),
+      # and unless a block follows its value,
       (?:[ ](.+(?:\n\1(?(3)[ ][ ])[ ][ ].+)*))?$  # which may be broken
     | -[ ](.+)$  # an item of a list
     | .*$  # none of ours
@@ -221,12 +222,13 @@ def _as_written(text: str) -> dict[str, Any]:
             holder.append({})
             at, holder = column + 2, holder[-1]
             open_.append((at, holder))
-        if key in holder or type(_resolved(key)) is not str:
+        name = key[1:-1] if key[0] == "'" else key
+        if name in holder or (name is key and type(_resolved(key)) is not str):
             raise _OtherShapeError
         if value:
-            holder[key] = _value(value)
+            holder[name] = _value(value)
         else:
-            waiting = key
+            waiting = name
     if waiting:
         raise _OtherShapeError
     return root
