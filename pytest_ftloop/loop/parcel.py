@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.loop_config import read_loop_file, sources_in
 from pytest_ftloop.config.run_on import FUNCTION
+from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.cache import adapter_hash, cache_folder
-from pytest_ftloop.core.files import plain_files
+from pytest_ftloop.core.files import plain_files, real
 from pytest_ftloop.core.recipe import recipe_id
 from pytest_ftloop.core.sources import function_files
 from pytest_ftloop.data.identity import model_path
@@ -71,7 +72,7 @@ class Parcel:
     @classmethod
     def of_text(cls, text: str) -> Parcel:
         """What `as_text` wrote; the contents came by themselves."""
-        stated = json.loads(text)
+        stated = read_json(text)
         return cls(**{**stated, "modules": tuple(stated["modules"])}, contents={})
 
 
@@ -178,8 +179,8 @@ def _code(config: LoopConfig) -> Iterator[Path]:
         if isinstance(name, str) and FUNCTION.fullmatch(name):
             for path in function_files(name.partition(":")[0], config.folder):
                 yield Path(os.path.abspath(path))  # noqa: PTH100 - as in _below_root
-                if path.is_relative_to(real := config.folder.resolve()):  # the folder is a link
-                    yield config.folder.absolute() / path.relative_to(real)
+                if path.is_relative_to(place := real(config.folder)):  # the folder is a link
+                    yield config.folder.absolute() / path.relative_to(place)
 
 
 def _folders_of(code: frozenset[Path]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
+from pytest_ftloop.core.bounds import read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.files import plain_files, replacing, write_atomically
@@ -145,7 +146,7 @@ def _spec_placed(parcel: Parcel, tree: Path, contents: Mapping[str, bytes]) -> P
     shutil.rmtree(folder, ignore_errors=True)  # of a worker that was killed
     for name, digest in parcel.beside.items():
         _write(folder, name, _content(contents, digest))
-    stated = json.loads((folder / SPEC).read_bytes())
+    stated = read_json(read_bytes(folder / SPEC))
     stated["loop_file"] = str(tree / "files" / parcel.loop_file)
     stated["adapter"] = str(folder / ADAPTER) if stated["adapter"] else ""
     if stated["start"].get("folder"):

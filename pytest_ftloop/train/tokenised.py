@@ -56,7 +56,12 @@ class TokenisingOnce(SFTTrainer):  # type: ignore[misc] # trl has no types
         args: SFTConfig,
         packing: bool,
         *others: Any,
+        **named: Any,
     ) -> datasets.Dataset:
+        if hasattr(self, "args"):  # it is made: this asks for a few rows, with settings of its own
+            return super()._prepare_dataset(
+                dataset, processing_class, args, packing, *others, **named
+            )
         stated = {k: v for k, v in args.to_dict().items() if k not in _OF_TRAINING}
         known = self._tokenised.of(stated)
         key = (dataset._fingerprint, packing)

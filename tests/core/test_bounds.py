@@ -106,6 +106,8 @@ OURS = {
     "core/recipe.py", "report/html/page.py", "cli/init.py", "cli/installed.py", "core/bounds.py",
     "adjust/function.py", "loop/retrain_process.py", "train/rows.py", "loop/loop.py", "log/kept.py",
     "data/identity.py",
+    # Files that were packed by their content, and what a worker has just made of them.
+    "loop/on_ray.py", "loop/shipped.py",
     # Rows of numbers that a pattern has checked.
     "log/text.py",
 }  # fmt: skip

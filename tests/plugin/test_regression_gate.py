@@ -41,6 +41,9 @@ def git_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The commands of git that are run from here on."""
     calls: list[str] = []
     real = git.run_git
+    # What an earlier test asked of an equal commit is not known here.
+    monkeypatch.setattr(git, "_LASTING", {})
+    monkeypatch.setattr(git, "_BLOBS", {})
 
     def noted(folder: Path, *arguments: str, **options: Any) -> Any:
         calls.append(arguments[0])
