@@ -28,7 +28,9 @@ def shaped(row: dict[str, Any], form: str) -> dict[str, Any]:
     return {"id": row["id"], "prompt": [asked], "completion": [answer]}
 
 
-@pytest.mark.parametrize(("form", "epochs"), [("text", 6), ("messages", 14)])
+@pytest.mark.parametrize(
+    ("form", "epochs"), [("text", 6), pytest.param("messages", 14, marks=pytest.mark.slow)]
+)
 def test_outputs_are_the_same(
     base: Base, task: Any, monkeypatch: pytest.MonkeyPatch, form: str, epochs: int
 ) -> None:

@@ -81,7 +81,7 @@ class Project:
         for run in (self.root / "cache" / "workers").glob("*/run.json"):
             with contextlib.suppress(FileNotFoundError):  # it has been logged since
                 spec = json.loads((run.parent / "spec.json").read_text(encoding="utf-8"))
-                seeds.add(spec["name"].split()[-1])
+                seeds.add(spec["name"].rpartition("-")[2])
         return seeds
 
     def specs(self) -> list[Path]:

@@ -43,7 +43,7 @@ def left_over(folder: Path) -> list[str]:
     return [name for name in names if Path(name).name.startswith(".")] + lone
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_retraining_killed_at_each_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
