@@ -62,6 +62,7 @@ def recover(log: ImprovementLog) -> None:
     aside = aside_of(log)
     if not aside.folder.is_dir():
         return
+    aside.sweep()  # a process may have been killed here too
     for iteration in aside.read():
         aside.verify(iteration)
         log.put(iteration)  # in place of an older one: it may have been trained again

@@ -9,6 +9,7 @@ import pytest
 
 from pytest_ftloop.core.temporary import MARK, PREFIX
 from pytest_ftloop.log import ImprovementLog
+from pytest_ftloop.log.aside import aside_of
 from pytest_ftloop.loop.hold import held
 
 DEAD = 999_999_999
@@ -27,6 +28,10 @@ def test_leftovers_of_each_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "log/seeds").mkdir()
     for file in left:
         file.write_text("half")
+    aside = aside_of(ImprovementLog(tmp_path / "log")).folder / "seeds"
+    aside.mkdir(parents=True)
+    left.append(aside / "7766a05d-43-0a1b.examples.csv")  # its record was to be written next
+    left[-1].write_text("id\n")
     temporary = tmp_path / "temporary" / f"{PREFIX}abcdefgh"
     temporary.mkdir()
     (temporary / MARK).touch()

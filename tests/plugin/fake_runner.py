@@ -55,7 +55,7 @@ class FakeBackend:
     progress: Progress
 
     def train(self, settings: Settings, **arguments: Any) -> Run:
-        rate = settings.get("training.learning_rate")
+        rate = rate_of(settings)
         note_training(self.config.name, rate, settings.training.get("seed"))
         loss = self.loss(settings)
         losses = [loss + 2.0 - n / 50 for n in range(STEPS)]
@@ -75,7 +75,7 @@ class FakeBackend:
     def loss(self, settings: Settings) -> float:
         """The eval loss of what these settings train."""
         shift = SHIFTS[((settings.training.get("seed") or 42) - 42) % 5]
-        loss = 2.0 - 400 * min(settings.get("training.learning_rate"), 1.6e-3)
+        loss = 2.0 - 400 * min(rate_of(settings), 1.6e-3)
         return loss * (1 + shift * float(os.environ.get("FAKE_NOISE", "0")))
 
     def measure(
@@ -108,6 +108,11 @@ class FakeBackend:
             output,
             scored.scores,
         )
+
+
+def rate_of(settings: Settings) -> float:
+    """The learning rate; trl's own where the loop file states none."""
+    return float(settings.get("training.learning_rate") or 2e-5)
 
 
 def note_training(loop: str, rate: float, seed: int | None = None) -> None:
