@@ -87,6 +87,9 @@ def called(arguments: Sequence[str], *, patience: float = 1.0) -> Done:
 
 def called_pytest(arguments: Sequence[str]) -> Done:
     """Call `pytest` in this process, with the plugin."""
+    # Its logging keeps the stderr that it finds first, and pytest closes its own at the end: a
+    # later warning would be a traceback of this harness's making.
+    import huggingface_hub.utils.logging  # noqa: F401
     import pytest
 
     given = ["-p", "no:cacheprovider", *arguments]
