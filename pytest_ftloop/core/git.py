@@ -26,6 +26,7 @@ from pytest_ftloop.core.git_program import (
     failed,
     run_git,
     said_by,
+    unreadable,
     without_git_folder,
 )
 from pytest_ftloop.core.temporary import PREFIX, sweep_temporary, temporary_folder
@@ -85,10 +86,12 @@ class Repository:
             raise GitError(
                 f"wanted a git working tree, found {shown_path(folder)} inside a git folder or a "
                 "bare repository",
-                kind="no-repository",
+                kind="no-working-tree",
                 cure="Run this in a checkout of the repository.",
             )
         if "not a git repository" in said:
+            if nearest is not None:
+                raise unreadable(nearest / ".git")
             raise GitError(
                 f"{shown_path(folder.absolute())} is not in a git repository",
                 kind="no-repository",
@@ -339,6 +342,8 @@ class Repository:
     def _unresolved(self, ref: str, done: subprocess.CompletedProcess[bytes]) -> GitError:
         head = self._ask("rev-parse", "--quiet", "--verify", "HEAD")
         if head.returncode != 0 and re.match(r"(HEAD|@)(\W|$)", ref):
+            if self._is_broken():
+                return unreadable(self.root / ".git")
             return GitError(
                 "the git repository has no commit yet", kind="no-commit", cure="Commit first."
             )
@@ -358,6 +363,15 @@ class Repository:
             f"there is no commit {ref!r} in the git repository {self.root}",
             kind="unknown-ref",
             cure="git branch --all lists the branches, git tag the tags; git fetch gets new ones.",
+        )
+
+    def _is_broken(self) -> bool:
+        """Whether HEAD has no commit because it, or its branch, is damaged: not a first commit."""
+        branch = self._ask("symbolic-ref", "--quiet", "HEAD")
+        if branch.returncode != 0:
+            return True
+        return "broken ref" in said_by(
+            self._ask("for-each-ref", os.fsdecode(branch.stdout).rstrip("\n"))
         )
 
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

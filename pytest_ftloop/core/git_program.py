@@ -18,6 +18,7 @@ from pytest_ftloop.core.errors import FtloopError, shown_path
 GitErrorKind = Literal[
     "no-git",
     "no-repository",
+    "no-working-tree",
     "no-commit",
     "unknown-ref",
     "shallow",
@@ -79,8 +80,18 @@ def without_git_folder(root: Path) -> GitError:
     return GitError(
         f"wanted a git working tree with a .git folder, found {shown_path(root)}, which has none: "
         "its own files make it a repository",
-        kind="no-repository",
+        kind="no-working-tree",
         cure="Move the loop out of a folder with the files HEAD, objects, refs and config.",
+    )
+
+
+def unreadable(found: Path) -> GitError:
+    """A `.git` that git doesn't take for one: what it had committed is unknown, not nothing."""
+    return GitError(
+        f"wanted a git repository, found {shown_path(found)}, which git can't read",
+        kind="failed",
+        cure="Restore it (git reads its HEAD, objects and refs first), or clone the repository "
+        "again; remove it if it never was one.",
     )
 
 

@@ -392,6 +392,14 @@ def test_no_repository(
     (tmp_path / "elsewhere").rename(loops.root / ".git")
 
 
+def test_a_repository_that_git_cannot_read(loops: Loops, capsys: Capture) -> None:
+    """In a damaged repository a log is not a first version, which would pass."""
+    loops.version()
+    (loops.root / ".git" / "HEAD").write_text("junk\n")
+    assert 2 == main(["gate"])
+    assert "which git can't read" in " ".join(capsys.readouterr().err.split())
+
+
 # thresholds
 
 

@@ -97,8 +97,25 @@ class TestContaining:
         """A bare repository and the .git folder have no files of the user's."""
         bare = GitRepo.init(tmp_path / "bare", "--bare")
         for folder in (bare.root, repo.root / ".git"):
-            error = refused("no-repository", Repository.containing, folder)
+            error = refused("no-working-tree", Repository.containing, folder)
             assert "working tree" in error.message
+
+    @pytest.mark.parametrize(
+        "damage", ["HEAD", "objects", "refs", "a junk HEAD", "a lost worktree"]
+    )
+    def test_a_repository_that_git_cannot_read(self, tmp_path: Path, damage: str) -> None:
+        """What a damaged repository had committed is unknown; that is not nothing."""
+        root = GitRepo.init(tmp_path / "x").root
+        if damage == "a lost worktree":
+            shutil.rmtree(root / ".git")
+            (root / ".git").write_text(f"gitdir: {tmp_path}/gone/.git/worktrees/x\n")
+        elif damage == "a junk HEAD":
+            (root / ".git" / "HEAD").write_text("junk\n")
+        else:
+            (root / ".git" / damage).rename(tmp_path / damage)
+        error = refused("failed", Repository.containing, root)
+        assert f"found {root}/.git, which git can't read" in error.message
+        assert "Restore it" in error.cure
 
     def test_a_folder_whose_own_files_make_it_a_repository(self, repo: GitRepo) -> None:
         """Such files come with a pull request; git would run the programs that its config names."""
@@ -114,10 +131,18 @@ class TestContaining:
         subprocess.run(["git", "-C", str(evil), "status"], check=False, capture_output=True)
         assert ran.exists()
         ran.unlink()
-        error = refused("no-repository", Repository.containing, evil)
+        error = refused("no-working-tree", Repository.containing, evil)
         assert str(evil) in error.message
         assert "HEAD" in error.cure
         assert not ran.exists()
+
+    @pytest.mark.parametrize("content", ["", "junk\n"])
+    def test_a_branch_that_git_cannot_read(self, repo: GitRepo, content: str) -> None:
+        """A branch that a power cut left empty has had commits: it is not a first version."""
+        repository = Repository.containing(repo.root)
+        (repo.root / ".git" / "refs" / "heads" / "main").write_text(content)
+        error = refused("failed", repository.resolve, "HEAD")
+        assert "which git can't read" in error.message
 
     def test_a_repository_that_is_made_inside(self, repo: GitRepo) -> None:
         """A folder's repository is asked for once, but another one in between is found."""
@@ -143,7 +168,7 @@ class TestContaining:
             (folder := repo.root / f"loop-{number}").mkdir()
             assert repo.root == Repository.containing(folder).root
         assert [("rev-parse", "--show-toplevel")] == asked
-        refused("no-repository", Repository.containing, repo.root / ".git" / "hooks")
+        refused("no-working-tree", Repository.containing, repo.root / ".git" / "hooks")
 
     def test_what_lasts_is_asked_once(
         self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
