@@ -35,13 +35,12 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.cli.run import ready, screen_progress
+    from pytest_ftloop.cli.run import files_to_train, ready, screen_progress
     from pytest_ftloop.core.noise import measured_noise
     from pytest_ftloop.core.runs import groups_of
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
     from pytest_ftloop.loop.seeds import runs_here
-    from pytest_ftloop.loop.workspace import find_loop_files
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
 
@@ -61,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(lines), flush=True)
         return HOLDS
 
-    return max(each(find_loop_files(arguments.paths), calibrate))
+    return max(each(files_to_train(arguments), calibrate))
 
 
 COMMAND = Command(

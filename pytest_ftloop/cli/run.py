@@ -86,7 +86,6 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
-    from pytest_ftloop.loop.workspace import find_loop_files
     from pytest_ftloop.report.as_json.items import run_item
 
     if arguments.replay and arguments.retrain_baseline:
@@ -120,11 +119,21 @@ def _run(arguments: argparse.Namespace) -> int:
         return code
 
     with items_of("run", wanted=arguments.json) as items:
-        files = find_loop_files(arguments.paths)
+        files = files_to_train(arguments)
         codes = list(each(files, run, lambda f, error: items.failed(shown_path(f), error)))
     if len(codes) > 1 and not arguments.json:
         print(_tally(codes))
     return max(codes)
+
+
+def files_to_train(arguments: argparse.Namespace) -> list[Path]:
+    """The loop files for `PATH`. Raises `ConfigError` where there is none, or two write one log."""
+    from pytest_ftloop.cli.commits import Candidates
+    from pytest_ftloop.loop.workspace import find_loop_files
+
+    files = find_loop_files(arguments.paths)
+    Candidates(tuple(files), None, log=arguments.log).check_names()
+    return files
 
 
 def ready(file: Path) -> LoopConfig:

@@ -285,7 +285,7 @@ def test_retire_what_is_no_log(two: Loops, capsys: pytest.CaptureFixture[str], f
 # two loops, one log
 
 
-@pytest.mark.parametrize("command", ["gate", "ci", "diff"])
+@pytest.mark.parametrize("command", ["gate", "ci", "diff", "run", "calibrate"])
 def test_one_log_for_two_loops(
     loops: Loops, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
