@@ -113,15 +113,27 @@ def _of_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: without_nulls(value) for name, value in row.items()}
 
 
+def check_file_exists(source: Any, folder: Path, where: Location | None) -> None:
+    """Raise `DataError` for a data file that is missing; it is not read."""
+    if isinstance(source, str | Path):
+        path = folder / source
+        if path.suffix.lower() in FILE_KINDS and not path.exists():
+            raise _missing(path, where)
+
+
+def _missing(path: Path, where: Location | None) -> DataError:
+    near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+    return DataError(
+        f"data file {shown_path(path)} does not exist",
+        where=where,
+        cure=did_you_mean(path.name, near) if near else f"Looked for {path}.",
+    )
+
+
 def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
     shown = shown_path(path)
     if not path.exists():
-        near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise DataError(
-            f"data file {shown} does not exist",
-            where=where,
-            cure=did_you_mean(path.name, near) if near else f"Looked for {path}.",
-        )
+        raise _missing(path, where)
     kind = path.suffix.lower()
     try:
         check_file(path, MOST_BYTES)

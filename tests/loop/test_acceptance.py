@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_ftloop.core.cache import adapter_folder
+from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.gate.comparison import is_in_doubt
 from tests.gitfakes import GitRepo
 from tests.loop.lab import Lab, commit
@@ -26,6 +27,13 @@ def test_holdout_is_loaded_after_everything_was_decided(lab: Lab) -> None:
     assert before == {name: content for name, content in after.items() if name in before}
     new = sorted(after.keys() - before.keys())
     assert ["holdout", "holdout", "verdicts"] == [name.split("/")[1] for name in new]
+
+
+def test_a_missing_holdout_is_an_error_before_the_training(lab: Lab) -> None:
+    """It is not read until the end, but that it is there is looked up first."""
+    with pytest.raises(DataError, match=r"data file .*holdot\.jsonl does not exist"):
+        lab.loop(holdout="holdot.jsonl").run()
+    assert [] == lab.happened
 
 
 def test_holdout_changes_nothing_else(tmp_path: Path, lab: Lab) -> None:
