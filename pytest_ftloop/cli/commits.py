@@ -162,6 +162,13 @@ def commit_arguments(to: argparse.ArgumentParser) -> None:
 @contextmanager
 def candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     """The candidates of the command line; a named HEAD is checked out while they are used."""
+    from pytest_ftloop.core.git import at_one_moment
+
+    with at_one_moment():
+        yield from _candidates(arguments)
+
+
+def _candidates(arguments: argparse.Namespace) -> Iterator[Candidates]:
     from pytest_ftloop.core.git import GitError, Repository
     from pytest_ftloop.gate.reference import Range, reference, reference_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,7 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pytest_ftloop.core.git import at_one_moment
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
     from pytest_ftloop.report.as_json.items import run_item
@@ -118,7 +120,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(lines), end=f"\n{apart}", flush=True)
         return code
 
-    with items_of("run", wanted=arguments.json) as items:
+    moment = at_one_moment() if options.replay else nullcontext()
+    with moment, items_of("run", wanted=arguments.json) as items:
         files = files_to_train(arguments)
         codes = list(each(files, run, lambda f, error: items.failed(shown_path(f), error)))
     if len(codes) > 1 and not arguments.json:

@@ -6,6 +6,7 @@ read here, `edit` changes the text; both read it with the functions of this modu
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,24 @@ def parse(text: str, shown: str) -> tuple[Any, dict[str, int]]:
     Values are those that JSON has; keys are text, and dates stay text. What a merge key (`<<`)
     brings in has no line of its own. Raises `ConfigError` where the text is not YAML.
     """
+    if text not in _PARSED:
+        parsed = _parsed(text, shown)
+        if len(text) > _LARGEST_KEPT:
+            return parsed
+        while len(_PARSED) >= _MOST_KEPT:
+            del _PARSED[next(iter(_PARSED))]
+        _PARSED[text] = parsed
+    return copy.deepcopy(_PARSED[text])
+
+
+_PARSED: dict[str, tuple[Any, dict[str, int]]] = {}
+"""What texts without a mistake hold. Judging a loop reads its file here and at its baseline."""
+
+_MOST_KEPT, _LARGEST_KEPT = 128, 65_536
+"""Texts kept, and the characters up to which one is."""
+
+
+def _parsed(text: str, shown: str) -> tuple[Any, dict[str, int]]:
     root = compose(text, shown)
     lines = {"": 1}
     with _mistakes(shown):

@@ -47,6 +47,12 @@ _COMMITS: set[tuple[Path, str]] = set()
 _LASTING: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] = {}
 """Answers that follow from the full name of a commit: they are the same whenever they are asked."""
 
+_MOMENT: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] | None = None
+"""Answers about HEAD, branches and remotes within `at_one_moment`; None outside of it."""
+
+_OF_REFS = frozenset({"merge-base", "remote", "rev-parse", "symbolic-ref"})
+"""The questions whose answers `at_one_moment` keeps: none is about files that are checked out."""
+
 _BLOBS: dict[str, bytes] = {}
 """Small blobs by their names, such as loop files, which several questions are about."""
 
@@ -163,16 +169,20 @@ class Repository:
         below = "" if folder in (None, PurePosixPath()) else f"{folder}/"
         return dict(_listed(_tree(self, self.resolve(commit), below)))
 
+    def blobs(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
+        """The blobs of those of these files that a commit has, without symlinks, in one call."""
+        names = [str(path) for path in paths]
+        if not names:
+            return {}
+        known = self.resolve(commit)
+        return dict(_listed(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
+
     def texts(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
         """The text of those of these files that a commit has, with `LF` line ends.
 
         Bytes that are not UTF-8 are replaced. Two calls of git, however many files there are.
         """
-        names = [str(path) for path in paths]
-        if not names:
-            return {}
-        known = self.resolve(commit)
-        found = dict(_listed(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
+        found = self.blobs(commit, paths)
         contents = self.read(list(found.values()))
         return {
             path: content.decode(errors="replace").replace("\r\n", "\n")
@@ -378,6 +388,10 @@ class Repository:
         key = self.root, arguments
         if key in _LASTING:
             return _LASTING[key]
+        if _MOMENT is not None and not given and arguments[0] in _OF_REFS:
+            if key not in _MOMENT:
+                _MOMENT[key] = run_git(self.root, *arguments)
+            return _MOMENT[key]
         done = run_git(self.root, *arguments, given=given)
         is_short = len(done.stdout) <= _LARGEST_LASTING
         if done.returncode == 0 and not given and is_short and _is_lasting(arguments):
@@ -424,6 +438,20 @@ def _tree(repository: Repository, commit: str, below: str) -> bytes:
 def _up(folder: Path) -> tuple[Path, ...]:
     resolved = real(folder)
     return (resolved, *resolved.parents)
+
+
+@contextmanager
+def at_one_moment() -> Iterator[None]:
+    """Judge many loops by the commits that HEAD and the branches name at first.
+
+    A commit that someone makes meanwhile is not seen in half of them; and git is asked once.
+    """
+    global _MOMENT
+    before, _MOMENT = _MOMENT, {}
+    try:
+        yield
+    finally:
+        _MOMENT = before
 
 
 def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:

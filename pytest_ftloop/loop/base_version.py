@@ -195,11 +195,8 @@ def _data_at(
         }
     except GitError:  # outside the repository
         return {}
-    blobs = {
-        source: repository.query("rev-parse", "--verify", "--quiet", f"{commit}:{path}")
-        for source, path in files.items()
-    }
-    if not blobs or not all(blobs.values()):
+    found = repository.blobs(commit, files.values())
+    if not files or not found.keys() >= set(files.values()):
         return {}  # not in git
     same_keys = all(
         getattr(base, key) == getattr(config, key) for key in ("train", "eval", "split", "columns")
@@ -207,7 +204,7 @@ def _data_at(
     changed = repository.query("diff", "--name-only", commit, "--", *map(str, files.values()))
     if same_keys and changed == "":
         return _hashes(inputs)
-    return _read_at(repository, base, {source: blob or "" for source, blob in blobs.items()})
+    return _read_at(repository, base, {source: found[path] for source, path in files.items()})
 
 
 def _read_at(

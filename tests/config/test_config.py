@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import Gate, Regression
 from pytest_ftloop.config.loop_config import Columns, Mixture, read_loop_file
 from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
@@ -201,3 +202,17 @@ def test_file_as_editors_write_it(read: Any, text: str) -> None:
     """Byte order mark, CRLF and a YAML directive change nothing but line numbers."""
     written = dataclasses.replace(read(text), lines={}, gates=())
     assert dataclasses.replace(read(FULL), lines={}, gates=()) == written
+
+
+def test_what_a_reader_changes_in_a_text_is_not_read_again() -> None:
+    """Two files with one text are two loops: each reader has values and lines of its own."""
+    text = "data: {train: a.jsonl}\n"
+    values, lines = loop_yaml.parse(text, "one")
+    values["data"]["train"] = "b.jsonl"
+    lines.clear()
+    assert ({"data": {"train": "a.jsonl"}}, {"": 1, "data": 1, "data.train": 1}) == loop_yaml.parse(
+        text, "two"
+    )
+    for shown in ("one", "two"):  # a mistake is told of the file that has it
+        with pytest.raises(ConfigError, match=f"{shown}:2"):
+            loop_yaml.parse("data: [\n", shown)

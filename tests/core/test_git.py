@@ -170,6 +170,26 @@ class TestContaining:
         assert [("rev-parse", "--show-toplevel")] == asked
         refused("no-working-tree", Repository.containing, repo.root / ".git" / "hooks")
 
+    def test_at_one_moment(
+        self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Many loops are judged by one HEAD, asked for once; then by what it is now."""
+        first = repo.commit({"a.txt": "one\n"})
+        asked: list[str] = []
+        run = git.run_git
+
+        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
+            asked.append(arguments[0])
+            return run(folder, *arguments, **how)
+
+        monkeypatch.setattr(git, "run_git", watched)
+        with git.at_one_moment():
+            assert [first] * 3 == [repository.resolve("HEAD") for _ in range(3)]
+            assert ["rev-parse"] == asked
+            second = repo.commit({"a.txt": "two\n"})
+            assert first == repository.resolve("HEAD")
+        assert second == repository.resolve("HEAD")
+
     def test_what_lasts_is_asked_once(
         self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
     ) -> None:
