@@ -11,15 +11,23 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import real
+from pytest_ftloop.core.git_memory import (
+    OBJECT_NAME,
+    answered,
+    at_one_moment,
+    blobs_at_hand,
+    keep_blobs,
+)
+from pytest_ftloop.core.git_output import batch_contents, listed_blobs, touches
 from pytest_ftloop.core.git_program import (
     FETCH_ALL,
     GitError,
@@ -31,11 +39,7 @@ from pytest_ftloop.core.git_program import (
 )
 from pytest_ftloop.core.temporary import PREFIX, sweep_temporary, temporary_folder
 
-__all__ = ["FETCH_ALL", "GitError", "Repository", "ignored_by_git"]
-
-_OBJECT_NAME = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-"""A full name of a commit or blob: SHA-1 or SHA-256."""
-
+__all__ = ["FETCH_ALL", "GitError", "Repository", "at_one_moment", "ignored_by_git"]
 
 _ROOTS: set[Path] = set()
 """The roots of the repositories that were found. Starting git takes longer than all that one
@@ -44,20 +48,11 @@ command asks of it, so what can't change while a command runs is asked once."""
 _COMMITS: set[tuple[Path, str]] = set()
 """Full names of commits that are there, by repository."""
 
-_LASTING: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] = {}
-"""Answers that follow from the full name of a commit: they are the same whenever they are asked."""
+_ASKED: Counter[tuple[Path, str]] = Counter()
+"""How often the files of a commit were asked about, by repository and full name."""
 
-_MOMENT: dict[tuple[Path, tuple[str, ...]], subprocess.CompletedProcess[bytes]] | None = None
-"""Answers about HEAD, branches and remotes within `at_one_moment`; None outside of it."""
-
-_OF_REFS = frozenset({"merge-base", "remote", "rev-parse", "symbolic-ref"})
-"""The questions whose answers `at_one_moment` keeps: none is about files that are checked out."""
-
-_BLOBS: dict[str, bytes] = {}
-"""Small blobs by their names, such as loop files, which several questions are about."""
-
-_MOST_LASTING, _LARGEST_LASTING = 512, 65_536
-"""Answers kept of each kind, and the bytes up to which one is kept: 32 MiB of each at most."""
+_LISTED_APART = 8
+"""Questions about a commit's files that are asked one by one; then all its files are listed."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +114,7 @@ class Repository:
         done = self._ask("rev-parse", "--verify", f"{ref}^{{commit}}")
         name = done.stdout.decode(errors="replace").strip()
         # A range or a negated ref (^HEAD) also resolves, but not to an object name.
-        if done.returncode == 0 and _OBJECT_NAME.fullmatch(name):
+        if done.returncode == 0 and OBJECT_NAME.fullmatch(name):
             _COMMITS.add((self.root, name))
             return name
         raise self._unresolved(ref, done)
@@ -167,7 +162,10 @@ class Repository:
         if isinstance(folder, Path):
             folder = self.relative(folder)
         below = "" if folder in (None, PurePosixPath()) else f"{folder}/"
-        return dict(_listed(_tree(self, self.resolve(commit), below)))
+        known = self.resolve(commit)
+        if (whole := _whole_if_often_asked(self, known)) is not None:
+            return {PurePosixPath(p): blob for p, blob in whole.items() if p.startswith(below)}
+        return dict(listed_blobs(_tree(self, known, below)))
 
     def blobs(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
         """The blobs of those of these files that a commit has, without symlinks, in one call."""
@@ -175,7 +173,9 @@ class Repository:
         if not names:
             return {}
         known = self.resolve(commit)
-        return dict(_listed(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
+        if (whole := _whole_if_often_asked(self, known)) is not None:
+            return {PurePosixPath(name): whole[name] for name in names if name in whole}
+        return dict(listed_blobs(self._run("ls-tree", "-z", "--full-tree", known, "--", *names)))
 
     def texts(self, commit: str, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
         """The text of those of these files that a commit has, with `LF` line ends.
@@ -218,12 +218,12 @@ class Repository:
     def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
         """The contents of blobs in this order, from a single call of git."""
         for blob in blobs:
-            if not _OBJECT_NAME.fullmatch(blob):
+            if not OBJECT_NAME.fullmatch(blob):
                 raise GitError(f"wanted the name of a blob, found {blob!r}", kind="failed")
-        if all(blob in _BLOBS for blob in blobs):
-            return iter([_BLOBS[blob] for blob in blobs])
+        if (known := blobs_at_hand(blobs)) is not None:
+            return iter(known)
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        return _kept(blobs, _contents(self._run("cat-file", "--batch", given=asked)))
+        return keep_blobs(blobs, batch_contents(self._run("cat-file", "--batch", given=asked)))
 
     def filtered(self, blob: str, path: PurePosixPath, filter_: str) -> bytes:
         """A blob as this filter of the user's git checks it out at this path.
@@ -274,7 +274,7 @@ class Repository:
         )
         differing = [os.fsdecode(entry[3:]) for entry in listed.split(b"\0")[:-1]]
         return tuple(
-            path for path, name in inside.items() if any(_touches(d, name) for d in differing)
+            path for path, name in inside.items() if any(touches(d, name) for d in differing)
         )
 
     def ignored(self, files: Iterable[Path]) -> tuple[Path, ...]:
@@ -385,47 +385,13 @@ class Repository:
         )
 
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        key = self.root, arguments
-        if key in _LASTING:
-            return _LASTING[key]
-        if _MOMENT is not None and not given and arguments[0] in _OF_REFS:
-            if key not in _MOMENT:
-                _MOMENT[key] = run_git(self.root, *arguments)
-            return _MOMENT[key]
-        done = run_git(self.root, *arguments, given=given)
-        is_short = len(done.stdout) <= _LARGEST_LASTING
-        if done.returncode == 0 and not given and is_short and _is_lasting(arguments):
-            _forget_first(_LASTING)
-            _LASTING[key] = done
-        return done
+        return answered(self.root, *arguments, given=given)
 
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
         done = self._ask(*arguments, given=given)
         if done.returncode != 0:
             raise failed(done, arguments[0])
         return done.stdout
-
-
-def _is_lasting(arguments: Sequence[str]) -> bool:
-    """Whether a question is about one commit, by its full name, and not about refs or files."""
-    command, *others = arguments
-    named = [text for text in others if _OBJECT_NAME.match(text)]
-    return command in {"ls-tree", "rev-parse", "rev-list"} and len(named) == 1
-
-
-def _kept(blobs: Sequence[str], contents: Iterator[bytes]) -> Iterator[bytes]:
-    """The contents of blobs, of which the small ones are kept."""
-    for blob, content in zip(blobs, contents, strict=True):
-        if len(content) <= _LARGEST_LASTING:
-            _forget_first(_BLOBS)
-            _BLOBS[blob] = content
-        yield content
-
-
-def _forget_first(kept: dict[Any, Any]) -> None:
-    """Make room for one more."""
-    while len(kept) >= _MOST_LASTING:
-        del kept[next(iter(kept))]
 
 
 @lru_cache(maxsize=16)
@@ -435,23 +401,22 @@ def _tree(repository: Repository, commit: str, below: str) -> bytes:
     return repository._run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
 
 
+@lru_cache(maxsize=2)
+def _whole(repository: Repository, commit: str) -> dict[str, str]:
+    """The blobs of all files of a commit, by their paths."""
+    return {str(path): blob for path, blob in listed_blobs(_tree(repository, commit, ""))}
+
+
+def _whole_if_often_asked(repository: Repository, commit: str) -> dict[str, str] | None:
+    """All files of a commit, from the ninth question on; None before that."""
+    _ASKED[repository.root, commit] += 1
+    is_often = _ASKED[repository.root, commit] > _LISTED_APART
+    return _whole(repository, commit) if is_often else None
+
+
 def _up(folder: Path) -> tuple[Path, ...]:
     resolved = real(folder)
     return (resolved, *resolved.parents)
-
-
-@contextmanager
-def at_one_moment() -> Iterator[None]:
-    """Judge many loops by the commits that HEAD and the branches name at first.
-
-    A commit that someone makes meanwhile is not seen in half of them; and git is asked once.
-    """
-    global _MOMENT
-    before, _MOMENT = _MOMENT, {}
-    try:
-        yield
-    finally:
-        _MOMENT = before
 
 
 def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:
@@ -462,43 +427,3 @@ def ignored_by_git(files: Sequence[Path]) -> tuple[Path, ...]:
         return Repository.containing(files[0].parent).ignored(files)
     except GitError:  # most often there is no repository; a hint is no reason to fail
         return ()
-
-
-def _listed(answer: bytes) -> Iterator[tuple[PurePosixPath, str]]:
-    """Path and blob of each file in the output of `ls-tree -z`; no symlinks, no submodules."""
-    for entry in answer.split(b"\0")[:-1]:
-        about, _, name = entry.partition(b"\t")
-        mode, _, blob = about.decode().split(" ")
-        if mode.startswith("100"):
-            yield PurePosixPath(os.fsdecode(name)), blob
-
-
-def _contents(answer: bytes) -> Iterator[bytes]:
-    """The contents in the output of `cat-file --batch`: header line, content, line break."""
-    start = 0
-    while start < len(answer):
-        end = answer.index(b"\n", start)
-        name, *about = answer[start:end].decode().split(" ")
-        if about[0] != "blob":
-            raise GitError(
-                f"the git blob {name} is missing"
-                if about[0] == "missing"
-                else f"wanted a git blob, found the {about[0]} {name}",
-                kind="failed",
-                cure="Check the repository with git fsck.",
-            )
-        start = end + 1 + int(about[1])
-        yield answer[end + 1 : start]
-        start += 1
-
-
-def _touches(differing: str, name: str) -> bool:
-    """Whether an entry of `git status` is this path, is below it, or is a folder above it.
-
-    An ignored folder or another repository is a single entry, which ends with a slash.
-    """
-    if name == "." or differing == name:
-        return True
-    return differing.startswith(f"{name}/") or (
-        differing.endswith("/") and f"{name}/".startswith(differing)
-    )

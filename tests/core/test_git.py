@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.core import git
+from pytest_ftloop.core import git, git_memory
 from pytest_ftloop.core.git import Repository
 from tests.core.git_cases import ROOT, refused
 from tests.gitfakes import GitRepo
@@ -176,19 +176,46 @@ class TestContaining:
         """Many loops are judged by one HEAD, asked for once; then by what it is now."""
         first = repo.commit({"a.txt": "one\n"})
         asked: list[str] = []
-        run = git.run_git
+        run = git_memory.run_git
 
         def watched(folder: Path, *arguments: str, **how: Any) -> Any:
             asked.append(arguments[0])
             return run(folder, *arguments, **how)
 
-        monkeypatch.setattr(git, "run_git", watched)
+        monkeypatch.setattr(git_memory, "run_git", watched)
         with git.at_one_moment():
             assert [first] * 3 == [repository.resolve("HEAD") for _ in range(3)]
             assert ["rev-parse"] == asked
             second = repo.commit({"a.txt": "two\n"})
             assert first == repository.resolve("HEAD")
         assert second == repository.resolve("HEAD")
+
+    def test_the_files_of_many_loops_are_listed_once(
+        self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From some question on a commit is listed as a whole; the answers stay what they were."""
+        names = [f"loop-{n}/{name}" for n in range(20) for name in ("a.txt", "b/c d.txt", "ä*")]
+        (repo.root / "loop-0").mkdir()
+        (repo.root / "loop-0" / "link").symlink_to("a.txt")
+        commit = repo.commit({name: f"{name}\n" for name in names})
+        asked: list[tuple[str, ...]] = []
+        run = git_memory.run_git
+
+        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
+            asked.append(arguments)
+            return run(folder, *arguments, **how)
+
+        monkeypatch.setattr(git_memory, "run_git", watched)
+        for n in range(20):
+            wanted = [PurePosixPath(name) for name in names if name.startswith(f"loop-{n}/")]
+            link, gone = PurePosixPath(f"loop-{n}/link"), PurePosixPath(f"loop-{n}/no")
+            found = repository.blobs(commit, [link, *wanted, gone, PurePosixPath(f"loop-{n}")])
+            assert set(wanted) == set(found)
+            assert found == repository.files(commit, PurePosixPath(f"loop-{n}"))
+            texts = repository.texts(commit, wanted)
+            assert {path: f"{path}\n" for path in wanted} == texts
+        assert {*map(PurePosixPath, names)} <= set(repository.files(commit))
+        assert 9 >= sum(arguments[0] == "ls-tree" for arguments in asked)
 
     def test_what_lasts_is_asked_once(
         self, repo: GitRepo, repository: Repository, monkeypatch: pytest.MonkeyPatch
@@ -197,13 +224,13 @@ class TestContaining:
         commit = repo.commit({"a.txt": "one\n"})
         path = PurePosixPath("a.txt")
         asked: list[str] = []
-        run = git.run_git
+        run = git_memory.run_git
 
         def watched(folder: Path, *arguments: str, **how: Any) -> Any:
             asked.append(arguments[0])
             return run(folder, *arguments, **how)
 
-        monkeypatch.setattr(git, "run_git", watched)
+        monkeypatch.setattr(git_memory, "run_git", watched)
         for _ in range(2):
             assert {path: "one\n"} == repository.texts(commit, [path])
             assert repository.query("rev-parse", "--verify", f"{commit}:a.txt")
@@ -221,7 +248,7 @@ class TestContaining:
         missing = "f" * 40
         question = ("rev-parse", "--verify", "--quiet", f"{missing}^{{commit}}")
         assert repository.query(*question) is None
-        assert not any(missing in " ".join(arguments) for _, arguments in git._LASTING)
+        assert not any(missing in " ".join(arguments) for _, arguments in git_memory._LASTING)
         assert commit == repository.query("rev-parse", "--verify", f"{commit}^{{commit}}")
 
     def test_no_git(self, repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

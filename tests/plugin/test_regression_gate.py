@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pytest_ftloop.core import git
+from pytest_ftloop.core import git, git_memory
 from tests.gitfakes import GitRepo, isolate
 from tests.plugin.conftest import BETTER, GATED, IN_DOUBT, WORSE
 
@@ -40,16 +40,17 @@ def verdict_files(project: Project) -> list[str]:
 def git_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The commands of git that are run from here on."""
     calls: list[str] = []
-    real = git.run_git
+    real = git_memory.run_git
     # What an earlier test asked of an equal commit is not known here.
-    monkeypatch.setattr(git, "_LASTING", {})
-    monkeypatch.setattr(git, "_BLOBS", {})
+    monkeypatch.setattr(git_memory, "_LASTING", {})
+    monkeypatch.setattr(git_memory, "_BLOBS", {})
 
     def noted(folder: Path, *arguments: str, **options: Any) -> Any:
         calls.append(arguments[0])
         return real(folder, *arguments, **options)
 
-    monkeypatch.setattr(git, "run_git", noted)
+    for module in (git, git_memory):
+        monkeypatch.setattr(module, "run_git", noted)
     return calls
 
 
