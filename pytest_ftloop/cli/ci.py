@@ -308,7 +308,8 @@ def _annotations(
 def _problems(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | None, str, str]]:
     """What to annotate of a loop: section, level, line, title and message of each problem."""
     from pytest_ftloop.report.escape import visible
-    from pytest_ftloop.report.pull_request import LABELS
+    from pytest_ftloop.report.gate_changes import by_the_old
+    from pytest_ftloop.report.pull_request import LABELS, loosened_gates
 
     if section.error:
         message = "\n".join(map(visible, section.error.split("\n")))
@@ -326,9 +327,13 @@ def _problems(section: LoopSection) -> Iterator[tuple[LoopSection, str, int | No
             yield section, "error", threshold.line, title, visible(threshold.message)
     if section.gate_changes.loosened:
         loosened = [change for change in section.gate_changes.changes if change.loosened]
-        said = [f"{each.name}: {each.before} -> {each.after}" for each in loosened[:10]]
+        said = [
+            f"{each.name}: {each.before} -> {each.after}"
+            + (f" ({old})" if (old := by_the_old(each.held, each.figure)) else "")
+            for each in loosened[:10]
+        ]
         message = visible("; ".join(filter(None, [section.gate_changes.unknown, *said])))
-        yield section, "warning", None, "gates loosened", message
+        yield section, "warning", None, f"{loosened_gates([section])} loosened", message
 
 
 COMMAND = Command(

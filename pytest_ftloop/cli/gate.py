@@ -138,7 +138,7 @@ def _judged(
 def loop_lines(result: LoopResult, width: int) -> list[str]:
     """One loop as terminal text: what changed in its gates, every gate, evidence of failed ones."""
     from pytest_ftloop.report.escape import shorten, visible
-    from pytest_ftloop.report.gate_changes import change_lines
+    from pytest_ftloop.report.gate_changes import change_lines, gate_text
     from pytest_ftloop.report.layout import paragraph
     from pytest_ftloop.report.verdict import explain_verdict, holdout_lines, verdict_lines
 
@@ -146,7 +146,8 @@ def loop_lines(result: LoopResult, width: int) -> list[str]:
     lines += change_lines(result.gate_changes, width)
     for gate in result.gates:
         held = "holds " if gate.passed else "FAILED"
-        lines += paragraph(f"{held}  {visible(gate.message)}", width, "", "        ")
+        text = visible(gate_text(gate, result.gate_changes))
+        lines += paragraph(f"{held}  {text}", width, "", "        ")
     for rule, verdict in result.verdicts:
         if verdict.ok:
             lines += verdict_lines(verdict, rule.name, width)

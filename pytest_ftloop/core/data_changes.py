@@ -25,8 +25,13 @@ class RowEdit:
 
 @dataclass(frozen=True)
 class DataChange:
-    """What changed in the data set of a role: the counts in a line, and a few rows as examples."""
+    """What changed in the data set of a role: the counts in a line, and a few rows as examples.
+
+    `file` is the set's file as the loop file names it, if the baseline's commit has the version
+    from before: then git can restore it.
+    """
 
     role: str
     text: str
     edits: tuple[RowEdit, ...] = ()
+    file: str = ""

@@ -86,10 +86,19 @@ def _edit(kind: str, one: Row, other: Row) -> RowEdit | None:
 
 
 def _in_turn(edits: dict[str, list[RowEdit]]) -> list[RowEdit]:
-    """One edit of each kind in turn, the relabelled first, as these are the hardest to see."""
+    """One edit of each kind in turn, the relabelled first, as these are the hardest to see.
+
+    Of the relabelled those with different labels come first: they may be of several mistakes.
+    """
     kinds = [edits.get(kind, []) for kind in ("relabelled", "edited", "removed", "added")]
+    kinds[0] = _different_first(kinds[0])
     turns = (kind[turn] for turn in range(MOST_EDITS) for kind in kinds if turn < len(kind))
     return list(islice(turns, MOST_EDITS))
+
+
+def _different_first(edits: list[RowEdit]) -> list[RowEdit]:
+    firsts = {(edit.before, edit.after): edit for edit in reversed(edits)}
+    return sorted(edits, key=lambda edit: firsts[edit.before, edit.after] is not edit)
 
 
 _KEYS: Sequence[Key[Row]] = (

@@ -261,10 +261,11 @@ def _noise_notes(changes: Sequence[Change], groups: Groups) -> tuple[str, ...]:
     names, known = [change.metric for change in changes], measured_noise(groups)
     measured = _amounts((name, known[name].sd) for name in names if name in known)
     assumed = _amounts((change.metric, change.test.tau) for change in changes)
-    so_far = f" (so far {measured})" if measured else ""
+    so_far = f"; so far {measured}" if measured else ""
     return (
-        f"the log has too few seeds to measure the seed noise{so_far}, so it is assumed to be "
-        f"{assumed}; ftloop calibrate measures it, so that smaller regressions are detected",
+        "the log has too few seeds to measure the seed noise (how far trainings that differ in "
+        f"their seed alone are apart{so_far}), so it is assumed to be {assumed}; ftloop calibrate "
+        "measures it, so that smaller regressions are detected",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_ftloop.core.data_changes import DataChange
 from pytest_ftloop.core.records import Example, ExampleResult, Finding, Iteration
 from pytest_ftloop.core.runs import named_alike
+from pytest_ftloop.gate.breakage import Breakage, breakage
 from pytest_ftloop.gate.gate_changes import GateChanges
 from pytest_ftloop.gate.verdict import Verdict
 
@@ -40,7 +41,8 @@ class Difference:
 
     `before` and `after` are the two iterations, `verdict` their comparison. `came` holds the
     findings that only the candidate has, `went` those that only the baseline has. `gate_changes`
-    is what changed in the loop's gates, `data` what changed in the rows of its data sets.
+    is what changed in the loop's gates, `data` what changed in the rows of its data sets, `tag`
+    that of the examples that the verdict is about, None for all.
     """
 
     loop: str
@@ -54,6 +56,12 @@ class Difference:
     went: tuple[Finding, ...]
     gate_changes: GateChanges | None = None
     data: tuple[DataChange, ...] = ()
+    tag: str | None = None
+
+    @property
+    def breakage(self) -> Breakage | None:
+        """The broken examples as one fact; None if none broke."""
+        return breakage(self.before, self.after, [flip.id for flip in self.broken], self.tag)
 
     @property
     def is_empty(self) -> bool:
@@ -68,6 +76,7 @@ def difference(
     examples: Mapping[str, Example],
     changes: GateChanges | None = None,
     data: tuple[DataChange, ...] = (),
+    tag: str | None = None,
 ) -> Difference:
     """Collect what differs. `examples`, by id, supply the prompts."""
     old = {row.id: row for row in named_alike(before.examples, after.examples)}
@@ -90,6 +99,7 @@ def difference(
         went=tuple(f for f in before.findings if f.kind not in kinds[1]),
         gate_changes=changes,
         data=data,
+        tag=tag,
     )
 
 

@@ -24,7 +24,7 @@ from pytest_ftloop.core.sources import INI_FILES
 from pytest_ftloop.gate.loop_at import loop_at
 from pytest_ftloop.gate.reference import reference
 from pytest_ftloop.gate.row_changes import row_changes
-from pytest_ftloop.gate.rule_changes import GateChange, rule_changes
+from pytest_ftloop.gate.rule_changes import RULE_KEYS, GateChange, rule_changes
 from pytest_ftloop.log.files import CommitFiles
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class GateChanges:
         """Whether something can pass now that failed before, or may."""
         return bool(self.unknown) or any(change.loosened for change in self.changes)
 
+    def loosened_at(self, gate: str) -> tuple[GateChange, ...]:
+        """What loosens the gate of this name: its bound, or a key of it."""
+        names = {gate, *(f"{gate}.{key}" for key in RULE_KEYS)}
+        return tuple(c for c in self.changes if c.loosened and c.name in names)
+
 
 def gate_changes(config: LoopConfig, candidate: Iteration, baseline: Baseline) -> GateChanges:
     """How the gates of a loop differ from those at the baseline's commit.
@@ -78,7 +83,7 @@ def gate_changes(config: LoopConfig, candidate: Iteration, baseline: Baseline) -
         at = _of_this_repository(repository, baseline)
         found = GateChanges(against=at.shown)
         if config.lines:  # a loop made in Python has its gates in its test
-            found = _of_loop_file(repository, config, at)
+            found = _of_loop_file(repository, config, candidate, at)
         ini = _of_ini_files(repository, config.folder, at)
     except GitError as error:
         # Without a commit nothing can have been changed.
@@ -107,7 +112,9 @@ def _has(repository: Repository, commit: str) -> bool:
         return False
 
 
-def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline) -> GateChanges:
+def _of_loop_file(
+    repository: Repository, config: LoopConfig, candidate: Iteration, baseline: Baseline
+) -> GateChanges:
     """The changes in the loop file, and in the holdout that it names."""
     against, commit = baseline.shown, baseline.commit
     path = repository.relative(config.file)
@@ -122,8 +129,8 @@ def _of_loop_file(repository: Repository, config: LoopConfig, baseline: Baseline
         why = f"the loop file at {against} can't be read: {error.message}"
         return GateChanges(against, unknown=" ".join(why.split()))
     if before is not None:
-        changes = (*rule_changes(before, after), *_of_holdout(repository, after, before, commit))
-        return GateChanges(against, changes)
+        rules = rule_changes(before, after, candidate)
+        return GateChanges(against, (*rules, *_of_holdout(repository, after, before, commit)))
     if baseline.folder is None:
         return GateChanges(against)  # a new loop
     # It had a log, so it had gates: in a file that is gone, or in a test.

@@ -6,14 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.gates import Gate, Regression
+from pytest_ftloop.config.gates import Gate, Lift, Regression
 from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.scoring import Scoring, needs_generation
+from pytest_ftloop.gate.thresholds import check_gate
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
+    from pytest_ftloop.core.records import Iteration
 
 REMOVED, NONE = "removed", "not set"
+
+_AMOUNTS = (("alpha", False), ("max_regression", True), ("min_regression", True))
+"""Keys of a regression gate that are numbers, and whether a larger one lets more pass."""
+
+_LISTS = ("metrics", "fail_on", "against")
+
+RULE_KEYS = (*(key for key, _ in _AMOUNTS), *_LISTS)
+"""The keys of a regression gate; a change of one is named `regression.alpha`."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +31,26 @@ class GateChange:
     """One thing that decides what passes: its name, how it was, how it is now.
 
     `loosened`: a model that failed before can pass now. Where that can't be told from the two
-    values, it is True: the reviewer should look.
+    values, it is True: the reviewer should look. Of a threshold that was loosened or removed `held`
+    is whether the candidate's `figure` holds by the old bound; None where it is not known.
     """
 
     name: str
     before: str
     after: str
     loosened: bool
+    held: bool | None = None
+    figure: str = ""
 
 
-def rule_changes(before: LoopConfig, after: LoopConfig) -> Iterator[GateChange]:
-    """The differences in thresholds, regression gates, scoring, and how the best is chosen."""
-    yield from _thresholds(before.gates, after.gates)
+def rule_changes(
+    before: LoopConfig, after: LoopConfig, candidate: Iteration | None = None
+) -> Iterator[GateChange]:
+    """The differences in thresholds, regression gates, scoring, and how the best is chosen.
+
+    Thresholds that were loosened are checked with the candidate's figures as they were.
+    """
+    yield from _thresholds(before.gates, after.gates, candidate)
     yield from _regressions(before.comparisons, after.comparisons)
     yield from _guards(before, after)
     yield from _scoring(before.scoring, after.scoring)
@@ -57,14 +75,25 @@ def _metrics(before: LoopConfig, after: LoopConfig) -> tuple[str, str]:
     return ("", "") if stated == (None, None) else (before.metric_of(()), after.metric_of(()))
 
 
-def _thresholds(before: Sequence[Gate], after: Sequence[Gate]) -> Iterator[GateChange]:
+def _thresholds(
+    before: Sequence[Gate], after: Sequence[Gate], candidate: Iteration | None
+) -> Iterator[GateChange]:
     old, new = ({gate.name: gate for gate in gates} for gates in (before, after))
     for name in dict.fromkeys((*old, *new)):
         was, now = old.get(name), new.get(name)
         said = [g.condition if g else "" for g in (was, now)]
         if said[0] != said[1]:
             loosened = was is not None and (now is None or _is_looser(was, now))
-            yield GateChange(name, said[0] or NONE, said[1] or REMOVED, loosened)
+            change = GateChange(name, said[0] or NONE, said[1] or REMOVED, loosened)
+            yield _by_the_old(change, was, candidate) if was and candidate else change
+
+
+def _by_the_old(change: GateChange, was: Gate, candidate: Iteration) -> GateChange:
+    """The change with what the old threshold gives; a lift is decided by a test, not by a bound."""
+    if not change.loosened or isinstance(was, Lift):
+        return change
+    checked = check_gate(was, candidate)
+    return replace(change, held=checked.passed, figure=checked.shown)
 
 
 def _is_looser(was: Gate, now: Gate) -> bool:
@@ -81,15 +110,11 @@ def _regressions(before: Sequence[Regression], after: Sequence[Regression]) -> I
             said = [_rule_text(rule) if rule else "" for rule in (was, now)]
             yield GateChange(name, said[0] or NONE, said[1] or REMOVED, loosened=now is None)
             continue
-        for key, more_is_looser in (
-            ("alpha", False),
-            ("max_regression", True),
-            ("min_regression", True),
-        ):
+        for key, more_is_looser in _AMOUNTS:
             a, b = getattr(was, key), getattr(now, key)
             if a != b:
                 yield _change(f"{name}.{key}", a, b, loosened=(b > a) == more_is_looser)
-        for key in ("metrics", "fail_on", "against"):
+        for key in _LISTS:
             a, b = getattr(was, key, ()), getattr(now, key, ())
             if set(a) != set(b):
                 yield _change(f"{name}.{key}", a, b, loosened=not set(a) <= set(b))

@@ -35,10 +35,17 @@ class GateResult:
         gate = self.gate
         if self.value is None:
             return f"{gate.name} is missing: {_why_missing(gate)}"
-        figure = format_figure(gate.name, self.value)
+        return f"{gate.name} {self.shown}, wanted {gate.op} {exact_figure(gate.metric, gate.bound)}"
+
+    @property
+    def shown(self) -> str:
+        """The figure as text, with as many digits as agree with the result; empty without one."""
+        if self.value is None:
+            return ""
+        figure = format_figure(self.gate.name, self.value)
         if math.isfinite(self.value) and self._reads_otherwise(figure):
-            figure = exact_figure(gate.metric, self.value)
-        return f"{gate.name} {figure}, wanted {gate.op} {exact_figure(gate.metric, gate.bound)}"
+            return exact_figure(self.gate.metric, self.value)
+        return figure
 
     def _reads_otherwise(self, figure: str) -> bool:
         """Whether the rounded figure would contradict the result (89.96% shown as 90.0%)."""

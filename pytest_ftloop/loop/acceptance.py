@@ -97,12 +97,15 @@ class Acceptance:
             standard=comparison.baseline,
             holdout=holdout,
             gate_changes=changes,
-            data_changes=self._data_changes(comparison.baseline.iteration),
+            data_changes=self._data_changes(comparison.baseline),
         )
 
-    def _data_changes(self, before: Iteration | None) -> tuple[DataChange, ...]:
+    def _data_changes(self, baseline: Baseline) -> tuple[DataChange, ...]:
         """How the data sets differ from the baseline's; nothing is read if they are the same."""
-        return () if before is None else data_changes(self.cycle.config, self.cycle.inputs, before)
+        before, cycle = baseline.iteration, self.cycle
+        if before is None:
+            return ()
+        return data_changes(cycle.config, cycle.inputs, before, baseline.commit)
 
     def compare_gates(self, result: LoopResult) -> LoopResult:
         """Add to the result how the gates have changed, and nothing else.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,16 @@ _VERSIONS = 10
 """Changes of a data file among which the version that was trained on is looked for."""
 
 
-def data_changes(config: LoopConfig, inputs: Inputs, of: Iteration) -> tuple[DataChange, ...]:
-    """The changes of the train and the eval set since an iteration; empty if there are none."""
+def data_changes(
+    config: LoopConfig, inputs: Inputs, of: Iteration, commit: str = ""
+) -> tuple[DataChange, ...]:
+    """The changes of the train and the eval set since an iteration; empty if there are none.
+
+    `commit` is where its files may be restored from.
+    """
     sets = (inputs.train, inputs.eval)
     return tuple(
-        changed_set(config, set_, of)
+        changed_set(config, set_, of, commit)
         for set_ in sets
         if of.data.get(set_.role, {}).get("sha256") != set_.sha256[:16]
     )
@@ -38,7 +44,7 @@ def data_text(config: LoopConfig, inputs: Inputs, of: Iteration, role: str) -> s
     return f"data.{role} {changed_set(config, now, of).text}"
 
 
-def changed_set(config: LoopConfig, now: DataSet, of: Iteration) -> DataChange:
+def changed_set(config: LoopConfig, now: DataSet, of: Iteration, commit: str = "") -> DataChange:
     """How a data set changed since an iteration.
 
     The rows before are those of the committed file; of the eval set else those of the log's table.
@@ -48,18 +54,40 @@ def changed_set(config: LoopConfig, now: DataSet, of: Iteration) -> DataChange:
     logged = str(facts.get("sha256", ""))
     after = rows_of_examples(now.examples)
     versions = _committed(config, now.role)
-    old = next((set_ for set_ in versions if set_.sha256[:16] == logged), None)
+    old, blob = next(((s, blob) for s, blob in versions if s.sha256[:16] == logged), (None, ""))
     if old is not None:
-        return data_change(now.role, rows_of_examples(old.examples), after)
+        changed = data_change(now.role, rows_of_examples(old.examples), after)
+        return replace(changed, file=_restorable(config, now.role, commit, blob))
     if now.role == "eval":
         with suppress(LogError):  # its table is damaged, which is reported where it is needed
             return data_change(now.role, rows_of_results(of.examples), after)
     return DataChange(now.role, f"{facts.get('rows', '?')} -> {len(now.examples)} rows")
 
 
-def _committed(config: LoopConfig, role: str) -> Iterator[DataSet]:
-    """The committed versions of a data set, the latest first; none if it is no file in git."""
-    source = config.train if role == "train" or config.split is not None else config.eval
+def _restorable(config: LoopConfig, role: str, commit: str, blob: str) -> str:
+    """A data set's file, if the commit has this version of it; else empty."""
+    source = _source(config, role)
+    if not commit or not isinstance(source, str):
+        return ""
+    file = config.folder / source
+    try:
+        repository = Repository.containing(file.parent)
+        path = repository.relative(file)
+        return source if repository.blobs(commit, [path]).get(path) == blob else ""
+    except GitError:
+        return ""
+
+
+def _source(config: LoopConfig, role: str) -> object:
+    return config.train if role == "train" or config.split is not None else config.eval
+
+
+def _committed(config: LoopConfig, role: str) -> Iterator[tuple[DataSet, str]]:
+    """The committed versions of a data set, the latest first, each with its blob.
+
+    None if it is no file in git.
+    """
+    source = _source(config, role)
     if not isinstance(source, str | Path):
         return
     file = config.folder / source
@@ -71,7 +99,7 @@ def _committed(config: LoopConfig, role: str) -> Iterator[DataSet]:
         return
     for blob in blobs:
         with suppress(FtloopError):  # a version that could not be trained on
-            yield _as_set(config, role, path, next(repository.read([blob])))
+            yield _as_set(config, role, path, next(repository.read([blob]))), blob
 
 
 def _as_set(config: LoopConfig, role: str, path: PurePosixPath, content: bytes) -> DataSet:

@@ -17,7 +17,13 @@ from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
 from pytest_ftloop.report.gate_changes import change_markdown
 from pytest_ftloop.report.layout import paragraph
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
-from pytest_ftloop.report.phrases import duration_text, figure_text, plural
+from pytest_ftloop.report.phrases import (
+    TERMS,
+    broken_text,
+    duration_text,
+    figure_text,
+    plural,
+)
 from pytest_ftloop.report.text import WIDTH
 from pytest_ftloop.report.verdict import MARKS, changes_table
 
@@ -41,8 +47,8 @@ def as_text(diff: Difference, width: int = WIDTH, most: int | None = MOST_FLIPS)
     for note in (*verdict.context, *verdict.notes):
         lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
     for part in (
-        _flips("broken", diff.broken, width, most),
-        _flips("fixed", diff.fixed, width, most),
+        _flips("broken", diff, width, most),
+        _flips("fixed", diff, width, most),
         _findings("new findings", diff.came, width),
         _findings("findings that are gone", diff.went, width),
         [shorten(f"cost: {_cost(diff)}", width)],
@@ -71,14 +77,18 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
             markdown_table(head, rows, right=range(2, 7)),
             "",
             "`+` proven better, `!` proven worse, `?` could be worse"
-            + (f"; now and baseline: {seeds}" if (seeds := seeds_text(verdict.changes)) else ""),
+            + (
+                f"; now and baseline: {seeds} (seeds: {TERMS['seeds']})"
+                if (seeds := seeds_text(verdict.changes))
+                else ""
+            ),
             "",
         ]
     if untested := _untested_text(diff):
         lines += [f"- {inert_line(untested)}"]
     lines += [f"- note: {inert_line(note)}" for note in (*verdict.context, *verdict.notes)]
     for what, flips in (("broken", diff.broken), ("fixed", diff.fixed)):
-        lines += _markdown_flips(what, flips, most)
+        lines += _markdown_flips(f"{what}: {_count_text(what, diff)}", flips, most)
     for what, findings in (("New findings", diff.came), ("Findings that are gone", diff.went)):
         if findings:
             lines += ["", f"{what}:", ""]
@@ -131,10 +141,19 @@ def _cause_markdown(diff: Difference) -> list[str]:
     return [*lines, *change_markdown(diff.gate_changes)]
 
 
-def _flips(what: str, flips: Sequence[Flip], width: int, most: int | None) -> list[str]:
+def _count_text(what: str, diff: Difference) -> str:
+    """`12 examples`, or of broken ones what they have in common."""
+    found = diff.breakage if what == "broken" else None
+    if found is None:
+        return plural(len(diff.fixed if what == "fixed" else diff.broken), "example")
+    return broken_text(found.count, found.passed, found.alike, found.output)
+
+
+def _flips(what: str, diff: Difference, width: int, most: int | None) -> list[str]:
+    flips = diff.broken if what == "broken" else diff.fixed
     if not flips:
         return []
-    lines = [f"{what}: {plural(len(flips), 'example')}"]
+    lines = paragraph(f"{what}: {_count_text(what, diff)}", width, "", "  ")
     for flip in flips[:most]:
         tags = f" [{', '.join(one_line(tag, 30) for tag in flip.tags)}]" if flip.tags else ""
         room = max(width - 14, 20)
@@ -181,12 +200,14 @@ def _change_row(change: Change) -> tuple[str, ...]:
     )
 
 
-def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[str]:
+def _markdown_flips(title: str, flips: Sequence[Flip], most: int | None) -> list[str]:
     if not flips:
         return []
     lines = [
         "",
-        f"<details><summary>{what}: {plural(len(flips), 'example')}</summary>",
+        inert(title),
+        "",
+        "<details><summary>examples</summary>",
         "",
         markdown_table(
             ("id", "prompt", "expected", "before", "now"),
@@ -199,8 +220,10 @@ def _markdown_flips(what: str, flips: Sequence[Flip], most: int | None) -> list[
 
 
 def _flip_row(flip: Flip) -> list[str]:
-    texts = (flip.id, flip.prompt or "", flip.expected, flip.before, flip.after)
-    return [one_line(text, 200, middle=True) for text in texts]
+    """The cells of an example. Its texts are in quotes: an output may be empty, or `passed`."""
+    prompt = "" if flip.prompt is None else quoted(flip.prompt, 200, middle=True)
+    texts = [quoted(text, 200, middle=True) for text in (flip.expected, flip.before, flip.after)]
+    return [one_line(flip.id, 200, middle=True), prompt, *texts]
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.loop.commands import on_log, on_loop, quoted
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def accept(result: LoopResult, iteration: int | str = "best", option: str = "") 
 def calibrate(result: LoopResult) -> str:
     """The command that measures the noise of the seed."""
     return on_loop("ftloop calibrate", result)
+
+
+def restore(result: LoopResult, file: str, commit: str) -> str:
+    """The command that gives a data file the content that it had at a commit."""
+    path = relative_path(Path(result.source).absolute().parent / file)
+    return f"git checkout {commit[:12]} -- {quoted(path)}"
 
 
 def retrain(result: LoopResult, option: str = "") -> str:

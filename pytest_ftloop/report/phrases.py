@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import METRICS, format_figure, is_rate, number_text
 from pytest_ftloop.core.records import NOTHING_DECIDED
-from pytest_ftloop.report.escape import one_line
+from pytest_ftloop.report.escape import one_line, quoted
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Adjustment, Decision, Iteration, Settings
@@ -23,11 +23,15 @@ TERMS: Mapping[str, str] = {
     "p": "chance of so large a change where nothing changed",
     "error": "standard error of the change",
     "detectable": "smallest drop that is found in 4 of 5 cases",
+    "seeds": "the same training with other random numbers; their figures are averaged",
     "inconclusive": "could be worse, but chance is not ruled out",
 }
 """The terms of the reports in a few words: the same in terminal, HTML and comment."""
 
 _LONGEST_SETTING = 60
+
+_TEXTS = frozenset({"expected", "output"})
+"""Evidence that is a text of an example: unquoted, an output such as "wrong" reads as a verdict."""
 _STOPS: Mapping[str, str] = {
     "gates": "thresholds hold",
     "plateau": "plateau",
@@ -154,6 +158,16 @@ def distance_text(name: str, one: float, other: float) -> str:
     return f"{text} points" if is_rate(name) else text
 
 
+def broken_text(count: int, passed: int, alike: int = 0, output: str = "") -> str:
+    """`45 of 48 examples that passed now fail; all of them answer "wrong"`."""
+    fail = "fails" if count == 1 else "fail"
+    text = f"{count} of {plural(passed, 'example')} that passed now {fail}"
+    if not alike:
+        return text
+    who = "all" if alike == count else str(alike)
+    return f"{text}; {who} of them answer {quoted(output, _LONGEST_SETTING)}"
+
+
 def decision_text(decision: Decision) -> str:
     """`adjust`, or `stop: thresholds hold`."""
     if decision.action == "adjust":
@@ -166,7 +180,7 @@ def decision_text(decision: Decision) -> str:
 
 def evidence_text(evidence: Mapping[str, float | int | str]) -> str:
     """`eval_lowest 1.234, best_step 40`."""
-    return ", ".join(f"{one_line(str(k), 40)} {_evidence(v)}" for k, v in evidence.items())
+    return ", ".join(f"{one_line(str(k), 40)} {_evidence(k, v)}" for k, v in evidence.items())
 
 
 def duration_text(seconds: float) -> str:
@@ -192,7 +206,7 @@ def _counted(value: Any, noun: str) -> str:
     return f"{format_setting(value)} {noun}{'' if value == 1 else 's'}"
 
 
-def _evidence(value: float | int | str) -> str:
+def _evidence(name: str, value: float | int | str) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return one_line(str(value), 200)
+    return quoted(str(value), 200) if name in _TEXTS else one_line(str(value), 200)

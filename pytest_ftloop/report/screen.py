@@ -16,7 +16,7 @@ from pytest_ftloop.gate.search import ONLY_VERSION
 from pytest_ftloop.report import hints
 from pytest_ftloop.report.advice import advice_lines
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
-from pytest_ftloop.report.gate_changes import change_lines
+from pytest_ftloop.report.gate_changes import change_lines, gate_text
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import distance_text, figure_text, plural
 from pytest_ftloop.report.text import (
@@ -29,13 +29,14 @@ from pytest_ftloop.report.text import (
     summary,
 )
 from pytest_ftloop.report.verdict import (
+    breakage_text,
     explain_verdict,
     head_lines,
     holdout_lines,
     result_cause_lines,
-    verdict_advice,
     verdict_lines,
 )
+from pytest_ftloop.report.what_to_do import verdict_advice
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -83,7 +84,7 @@ def run_parts(
         "loop": visible(result.loop),
         "head": headline(result, width, figures=False),
         "figures": _figures(result),
-        "gates": [[gate.passed, visible(gate.message)] for gate in result.gates],
+        "gates": [[g.passed, visible(gate_text(g, result.gate_changes))] for g in result.gates],
         "failed": _failed_rows(failed, width),
         "notes": note_lines(result.notes, width),
         "trained": bool(result.written),
@@ -129,7 +130,7 @@ def verdict_parts(
         "holdout": holdout if result.holdout and _is_alarming(result) else [],
         "notes": note_lines(notes, width),
         "cause": result_cause_lines(result, width)[:CAUSE_LINES],
-        "examples": [] if verdict.ok else _broken_examples(result, verdict, width),
+        "examples": [] if verdict.ok else _broken_examples(result, rule, verdict, width),
         "advice": [] if verdict.ok else verdict_advice(result, verdict, width),
         "rest": hints.diff(result) if verdict.baseline else "",
     }
@@ -184,7 +185,8 @@ def _threshold_lines(result: LoopResult, width: int) -> list[str]:
         line
         for gate in result.gates
         for line in paragraph(
-            f"{'holds ' if gate.passed else 'FAILED'}  {visible(gate.message)}",
+            f"{'holds ' if gate.passed else 'FAILED'}  "
+            f"{visible(gate_text(gate, result.gate_changes))}",
             width,
             "  ",
             " " * 10,
@@ -332,15 +334,19 @@ def _is_of_guard(gate: GateResult) -> bool:
     return without_guard(metric) != metric
 
 
-def _broken_examples(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
+def _broken_examples(
+    result: LoopResult, rule: Regression, verdict: Verdict, width: int
+) -> list[str]:
     """Examples that the baseline passes and this version fails."""
     rows = {row.id: row for row in result.best.examples}
     shown = [rows[id_] for id_ in verdict.broken if id_ in rows][:MOST_EXAMPLES]
     if not shown:
         return []
-    fixed = f" ({len(verdict.fixed)} were fixed)" if verdict.fixed else ""
-    head = f"{len(shown)} of {plural(len(verdict.broken), 'broken example')}{fixed}:"
-    return [head, *(line for row in shown for line in _example(result, row, width))]
+    text = breakage_text(result, verdict.broken, rule.tag)
+    text += f" ({len(verdict.fixed)} were fixed)" if verdict.fixed else ""
+    text += f"; {len(shown)} of them" if len(shown) < len(verdict.broken) else ""
+    lines = paragraph(f"{text}:", width, "", "  ")
+    return [*lines, *(line for row in shown for line in _example(result, row, width))]
 
 
 def _example(result: LoopResult, row: ExampleResult, width: int) -> list[str]:

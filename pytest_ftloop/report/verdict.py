@@ -6,15 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import format_figure, own_metrics
-from pytest_ftloop.core.records import is_unscored
 from pytest_ftloop.core.runs import mean_of
+from pytest_ftloop.gate.breakage import breakage
 from pytest_ftloop.gate.difference import setting_changes
-from pytest_ftloop.gate.lift import NO_BASE
 from pytest_ftloop.gate.verdict import (
-    ENVIRONMENT_CHANGED,
-    NOT_LOGGED,
-    SEEDS_MISSING,
-    TRAINED_ANEW,
     Change,
     Verdict,
     amount_text,
@@ -25,15 +20,16 @@ from pytest_ftloop.report import hints
 from pytest_ftloop.report.cause import cause_lines
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.layout import Column, paragraph, table
-from pytest_ftloop.report.phrases import TERMS, plural
+from pytest_ftloop.report.phrases import TERMS, broken_text, plural
 from pytest_ftloop.report.text import WIDTH, example_lines
+from pytest_ftloop.report.what_to_do import verdict_advice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_ftloop.config.gates import Regression
     from pytest_ftloop.core.noise import SeedNoise
-    from pytest_ftloop.core.records import ExampleResult, Iteration
+    from pytest_ftloop.core.records import ExampleResult
     from pytest_ftloop.core.runs import Measured
     from pytest_ftloop.gate.holdout import Gain, HoldoutReport
     from pytest_ftloop.loop.result import LoopResult
@@ -150,7 +146,7 @@ def changes_table(verdict: Verdict, width: int = WIDTH) -> list[str]:
         Column(("", "detectable"), [_amount(c, None) for c in rows], right=True, drop=2),
     ]
     seeds = seeds_text(verdict.changes)
-    said = [f"now and baseline: {seeds}"] if seeds else []
+    said = [f"now and baseline: {seeds} (seeds: {TERMS['seeds']})"] if seeds else []
     said.append("; ".join(f"{name}: {TERMS[term]}" for name, term in COLUMN_TERMS))
     notes = [line for text in said for line in paragraph(text, width, "  ", "    ")]
     return [*table(columns, width)[1:], *notes]
@@ -179,7 +175,7 @@ def explain_verdict(
     lines += paragraph(f"iteration {verdict.candidate}{against}; gate at {where}", width, "", "  ")
     lines += result_cause_lines(result, width)
     lines += figure_lines(verdict, width)
-    lines += flipped_lines("broken", verdict.broken, result, width)
+    lines += flipped_lines("broken", verdict.broken, result, width, tag=gate.tag)
     lines += flipped_lines("fixed", verdict.fixed, result, width, most=0)
     return "\n".join([*lines, *verdict_advice(result, verdict, width)])
 
@@ -205,6 +201,7 @@ def flipped_lines(
     result: LoopResult,
     width: int = WIDTH,
     most: int = _MOST_EXAMPLES,
+    tag: str | None = None,
 ) -> list[str]:
     """The number of examples that were broken or fixed, and the first few of them."""
     if not ids:
@@ -213,95 +210,21 @@ def flipped_lines(
     shown = [id_ for id_ in ids if id_ in rows][:most]
     names = "" if shown else f": {', '.join(visible(id_) for id_ in ids[:12])}"
     names += ", ..." if not shown and len(ids) > 12 else ""
-    lines = paragraph(f"{what} examples: {len(ids)}{names}", width, "", "  ")
+    count = breakage_text(result, ids, tag) if shown and what == "broken" else f"{len(ids)}{names}"
+    lines = paragraph(f"{what} examples: {count}", width, "", "  ")
     for id_ in shown:
         lines += example_lines(rows[id_], result.examples.get(id_), width)
     more = len(ids) - len(shown) if shown else 0
     return [*lines, *([f"  ... and {more} more: {hints.diff(result, '--all')}"] if more else [])]
 
 
-def verdict_advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
-    """What to do about a failing verdict: a sentence, then commands, which are never shortened."""
-    told, commands = _what_to_do(result, verdict)
-    end = ":" if commands else "."
-    lines = paragraph(f"what to do: {told}{end}", width, "", "  ")
-    return [*lines, *(f"  {command}" for command in commands)]
-
-
-_ACCEPT = "if the change is intended, accept it, and commit the log"
-_NEW_START = "if the new start is intended, accept it, and commit the log"
-
-
-def _what_to_do(result: LoopResult, verdict: Verdict) -> tuple[str, list[str]]:
-    """The sentence, and the commands that it speaks of."""
-    accept = hints.accept(result, "best", "--baseline")
-    if verdict.kind == "regressed":
-        return _about_regression(result, verdict, accept)
-    if verdict.because.endswith(NOT_LOGGED):
-        told = (
-            "train that version here, to compare with, and commit the log with it; or train it at "
-            "its own commit, and commit that log first"
-        )
-        return told, [hints.retrain(result, "--ftloop-retrain-baseline")]
-    if verdict.because.startswith(SEEDS_MISSING):
-        return "train the missing seeds with the command above, and commit them", []
-    if verdict.kind == "incomplete":
-        if is_unscored(result.best):
-            return "score it, which trains nothing again", [hints.retrain(result)]
-        if NO_BASE in verdict.because:
-            told = "measure the untrained base, which trains nothing again"
-            return told, [hints.retrain(result)]
-        return "train it again", [hints.retrain(result, "--ftloop-retrain")]
-    if verdict.kind == "inconclusive":
-        told = "train more seeds; more eval examples help too"
-        return told, [hints.calibrate(result)]
-    if TRAINED_ANEW in verdict.notes:
-        told = (
-            "change the eval set or the scoring first, with the training as it is, and commit that "
-            f"version; or compare by a metric that both have; {_NEW_START}"
-        )
-        return told, [accept]
-    if verdict.because.startswith(ENVIRONMENT_CHANGED):
-        told = "train the baseline in this environment"
-        return told, [hints.retrain(result, "--ftloop-retrain-baseline")]
-    if verdict.baseline is None and verdict.against:
-        told = (
-            "put the old log back, under the loop's name (git mv), so that there is a version to "
-            f"compare with; {_NEW_START}"
-        )
-        return told, [accept]
-    if verdict.baseline is None:
-        return "commit improvement_log/: the next version is compared with it", []
-    return _ACCEPT, [accept]
-
-
-def _about_regression(result: LoopResult, verdict: Verdict, accept: str) -> tuple[str, list[str]]:
-    if any(change.against for change in verdict.changes):
-        told = (
-            "lower training.learning_rate or the epochs, or mix rows of the guarded task into the "
-            "train set; if the loss is worth it, accept it, and commit the log"
-        )
-        return told, [accept]
-    told, commands = f"see all that changed; {_ACCEPT}", [hints.diff(result), accept]
-    baseline = result.baseline
-    if baseline is not None and _lacks_adjustments(result.best, baseline):
-        told = (
-            f"the loop file's own settings were judged, those of {baseline.name} were adjusted: "
-            f"write them into the loop file; or {told}"
-        )
-        commands = [hints.accept(result, baseline.number), *commands]
-    return told, commands
-
-
-def _lacks_adjustments(best: Iteration, baseline: Iteration) -> bool:
-    """Whether the best is a start without the settings that the loop had found for the baseline.
-
-    After `ftloop accept` the loop file has them, and the fault is elsewhere.
-    """
-    return not best.adjustments and any(
-        best.settings.get(adjustment.setting) != baseline.settings.get(adjustment.setting)
-        for adjustment in baseline.adjustments
-    )
+def breakage_text(result: LoopResult, ids: Sequence[str], tag: str | None) -> str:
+    """What broke in a sentence, of the examples with this tag or of all; else their number."""
+    before = result.baseline
+    found = None if before is None else breakage(before, result.best, ids, tag)
+    if found is None:
+        return plural(len(ids), "example")
+    return broken_text(found.count, found.passed, found.alike, found.output)
 
 
 def _gain_text(gain: Gain) -> str:

@@ -131,12 +131,16 @@ class VerdictShape(ComparisonShape):
 
 
 class GateChangeShape(TypedDict):
-    """One change of a gate, or of the rows that it is measured by."""
+    """One change of a gate, or of the rows that it is measured by.
+
+    `held`, of a threshold that was loosened or removed: whether the figure holds by the old bound.
+    """
 
     name: str
     before: str
     after: str
     loosened: bool
+    held: bool | None
 
 
 class GateChangesShape(TypedDict):
@@ -206,11 +210,15 @@ class EditShape(TypedDict):
 
 
 class DataShape(TypedDict):
-    """What changed in the train or the eval set: in counts, and up to three rows."""
+    """What changed in the train or the eval set: in counts, and up to three rows.
+
+    `file` is the set's file, if the baseline's commit has the version from before; else empty.
+    """
 
     role: str
     text: str
     edits: list[EditShape]
+    file: str
 
 
 class FlipShape(TypedDict):

@@ -5,7 +5,7 @@ writes the data, and a job with write access, which trusts none of it, writes th
 """
 
 from pytest_ftloop.report.pull_request.gather import LoopOutcome, of
-from pytest_ftloop.report.pull_request.markdown import LABELS, LIMIT, render
+from pytest_ftloop.report.pull_request.markdown import LABELS, LIMIT, loosened_gates, render
 from pytest_ftloop.report.pull_request.model import (
     LoopSection,
     PullRequestReport,
@@ -20,6 +20,7 @@ __all__ = [
     "LoopSection",
     "PullRequestReport",
     "from_json",
+    "loosened_gates",
     "of",
     "render",
     "to_json",

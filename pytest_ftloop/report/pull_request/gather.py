@@ -13,6 +13,7 @@ from pytest_ftloop.gate.verdict import seeds_text
 from pytest_ftloop.report.advice import advice_lines, remedy_of
 from pytest_ftloop.report.cause import edit_text, without_data
 from pytest_ftloop.report.escape import ELLIPSIS
+from pytest_ftloop.report.gate_changes import loosened_advice, loosened_text
 from pytest_ftloop.report.phrases import (
     decision_text,
     evidence_text,
@@ -47,7 +48,8 @@ from pytest_ftloop.report.pull_request.model import (
     VerdictRow,
     number,
 )
-from pytest_ftloop.report.verdict import holdout_lines, verdict_advice
+from pytest_ftloop.report.verdict import holdout_lines
+from pytest_ftloop.report.what_to_do import verdict_advice
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -97,7 +99,7 @@ def _section(outcome: LoopOutcome) -> LoopSection:
     if result is None:
         error = _cut(str(outcome.error), LONG)
         return LoopSection(loop=loop, source=source, error=error, stale=outcome.is_stale)
-    best, diff = result.best, _difference(result)
+    best, diff, changed = result.best, _difference(result), result.gate_changes
     holdout = holdout_lines(result.holdout, _WIDE) if result.holdout else []
     return LoopSection(
         loop=loop,
@@ -105,30 +107,35 @@ def _section(outcome: LoopOutcome) -> LoopSection:
         trained=outcome.trained,
         iteration=_cut(best.name, NAME),
         metrics=_metrics(best),
-        thresholds=tuple(map(_threshold, result.gates[:MOST_ROWS])),
-        verdicts=tuple(_verdict(rule, v) for rule, v in result.verdicts[:MOST_ROWS]),
+        thresholds=tuple(_threshold(gate, changed) for gate in result.gates[:MOST_ROWS]),
+        verdicts=tuple(_verdict(rule, v, changed) for rule, v in result.verdicts[:MOST_ROWS]),
         iterations=_iterations(result),
         findings=_findings(best, result.chain[-1].decision, diff),
-        broken=_flips(diff.broken if diff else ()),
+        broken=_broken(diff),
         fixed=_flips(diff.fixed if diff else ()),
         settings=_settings(diff),
         holdout=tuple(_cut(line, TEXT) for line in holdout[:20]),
         curve=curve_of(best),
         cost=_cost(best.cost),
         cost_before=_cost(diff.before.cost) if diff else None,
-        gate_changes=_gate_changes(result.gate_changes),
+        gate_changes=_gate_changes(changed),
         data=tuple(map(_data, diff.data)) if diff else (),
         to_do=tuple(_cut(line, TEXT) for line in _to_do(result)[:20]),
     )
 
 
 def _to_do(result: LoopResult) -> list[str]:
-    """What to do about the first failed verdict, and about thresholds that fail."""
+    """What to do about the first failed verdict, about thresholds that fail, about loosened gates.
+
+    Where a verdict failed, the loop's next step would go on from the worse version: so it says so.
+    """
     failed = next((verdict for _, verdict in result.verdicts if not verdict.ok), None)
     lines = [] if failed is None else verdict_advice(result, failed, _WIDE)
     if not all(gate.passed for gate in result.gates):
-        lines += advice_lines(result, _WIDE)
-    return lines
+        first = "or, to go on from this version, " if failed is not None else ""
+        tried, *others = advice_lines(result, _WIDE)
+        lines += [f"{first}{tried}", *others]
+    return [*lines, *loosened_advice(result.gate_changes, _WIDE)]
 
 
 def _data(changed: DataChange) -> DataRow:
@@ -149,6 +156,8 @@ def _gate_changes(found: GateChanges | None) -> GateChangesRow:
                 before=_cut(change.before, TEXT),
                 after=_cut(change.after, TEXT),
                 loosened=change.loosened,
+                held=change.held,
+                figure=_cut(change.figure, NAME),
             )
             for change in ordered[:MOST_ROWS]
         ),
@@ -161,9 +170,10 @@ def _difference(result: LoopResult) -> Difference | None:
     baseline = result.baseline
     if baseline is None or not result.verdicts:
         return None
-    whole = (verdict for rule, verdict in result.verdicts if rule.tag is None)
-    verdict = next(whole, result.verdicts[0][1])
-    return difference(baseline, result.best, verdict, result.examples, data=result.data_changes)
+    whole = (pair for pair in result.verdicts if pair[0].tag is None)
+    rule, verdict = next(whole, result.verdicts[0])
+    data, tag = result.data_changes, rule.tag
+    return difference(baseline, result.best, verdict, result.examples, data=data, tag=tag)
 
 
 def _metrics(iteration: Iteration) -> dict[str, Number]:
@@ -172,16 +182,17 @@ def _metrics(iteration: Iteration) -> dict[str, Number]:
     return {_cut(name, NAME): number(iteration.metrics[name]) for name in names[:MOST_ROWS]}
 
 
-def _threshold(judged: GateResult) -> Threshold:
+def _threshold(judged: GateResult, changed: GateChanges | None) -> Threshold:
     return Threshold(
         condition=_cut(judged.gate.text, NAME),
         message=_cut(judged.message, TEXT),
         passed=judged.passed,
         line=judged.gate.line,
+        loosened=_cut(loosened_text(changed, judged.gate.name), TEXT) if judged.passed else "",
     )
 
 
-def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
+def _verdict(rule: Regression, verdict: Verdict, changed: GateChanges | None) -> VerdictRow:
     tags = [change for change in verdict.tags if change.kind != "unchanged"]
     changes = (*verdict.changes, *verdict.runs, *tags)
     return VerdictRow(
@@ -194,6 +205,9 @@ def _verdict(rule: Regression, verdict: Verdict) -> VerdictRow:
         line=rule.line,
         changes=tuple(map(_change, changes[:MOST_ROWS])),
         seeds=seeds_text(verdict.changes),
+        common=verdict.common,
+        total=verdict.total,
+        loosened=_cut(loosened_text(changed, rule.name), TEXT) if verdict.ok else "",
         notes=tuple(_cut(note, TEXT) for note in verdict.notes[:MOST_ROWS]),
     )
 
@@ -253,6 +267,16 @@ def _finding(finding: Finding, state: State, decision: Decision | None) -> Findi
         remedy=_cut(remedy_of(finding, decision), LONG),
         state=state,
     )
+
+
+def _broken(diff: Difference | None) -> Flips:
+    """The broken examples, and what most of them have in common."""
+    flips = _flips(diff.broken if diff else ())
+    found = diff.breakage if diff else None
+    if found is None:
+        return flips
+    common = {"passed": found.passed, "alike": found.alike, "output": _cut(found.output, TEXT)}
+    return flips.model_copy(update=common)
 
 
 def _flips(flips: Sequence[Flip]) -> Flips:

@@ -12,25 +12,22 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.gate.verdict import change_text, p_text
-from pytest_ftloop.report.escape import (
-    columns_of,
-    one_line,
-    shorten,
-    visible,
-)
-from pytest_ftloop.report.markdown import inert, markdown_table
+from pytest_ftloop.report.cause import UNCHANGED
+from pytest_ftloop.report.escape import columns_of, one_line, visible
+from pytest_ftloop.report.gate_changes import by_the_old, gates_word, with_the_old
 from pytest_ftloop.report.phrases import MISSING, TERMS, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
+from pytest_ftloop.report.pull_request.flips import broken_blocks, flipped
+from pytest_ftloop.report.pull_request.legend import first_with_figures, legend, measured_text
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
+from pytest_ftloop.report.pull_request.writing import fitted, folded, say, shown, table
 from pytest_ftloop.report.verdict import MARKS
 
 if TYPE_CHECKING:
     from pytest_ftloop.report.pull_request.model import (
         ChangeRow,
         CostRow,
-        ExampleRow,
         FindingRow,
-        Flips,
         LoopSection,
         Number,
         Outcome,
@@ -49,15 +46,12 @@ LABELS: Mapping[Outcome, str] = {
 """Words for outcomes, where they differ from the outcome's name."""
 
 _CELL, _EDIT = 200, 200
-_OPEN = 2
-_EXAMPLE_HEAD = ["id", "tags", "prompt", "expected", "before", "now"]
 _MOST_OWN = 5
 _LOOP = 60
-_HOLDS, _FAILS, _BEWARE = "\u2705", "\u274c", "\u26a0\ufe0f"
-_LEGEND = (
-    f"`+` proven better, `!` proven worse, `?` inconclusive: {TERMS['inconclusive']}. *p*: "
-    f"{TERMS['p']}. *detectable*: {TERMS['detectable']}. *gap*: {TERMS['gap']}."
-)
+_MARKS = _FAILS, _BEWARE, _HOLDS = "\u274c", "\u26a0\ufe0f", "\u2705"
+_DOUBTFUL = frozenset({"inconclusive"})
+"""Verdicts that pass without showing that nothing got worse."""
+
 Part = Callable[["LoopSection"], int]
 _PARTS: Mapping[str, Part] = {
     "fixed examples": lambda loop: len(loop.fixed.examples),
@@ -112,13 +106,11 @@ def render(report: PullRequestReport, limit: int = LIMIT, rest: str = "the job s
 
 
 def _document(report: PullRequestReport, most: Mapping[str, int], rest: str) -> str:
-    blocks = [_headline(report)]
+    blocks, first = [_headline(report)], first_with_figures(report)
     for loop in report.loops:
-        blocks += _section(loop, most)
+        blocks += _section(loop, most, legend(report) if loop is first else "")
     if report.left_out:
         blocks.append(f"And {plural(report.left_out, 'loop')} more, none of them worse.")
-    if most["figures"] and any(v.changes for loop in report.loops for v in loop.verdicts):
-        blocks.append(_LEGEND)
     cut = [part for part, has in _PARTS.items() if any(has(x) > most[part] for x in report.loops)]
     if cut:
         blocks.append(f"Cut for length: {', '.join(cut)}; see {rest}.")
@@ -128,11 +120,11 @@ def _document(report: PullRequestReport, most: Mapping[str, int], rest: str) -> 
 def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
     """One line per loop, the worst first, as many as fit; the others are counted."""
     loops = sorted(report.loops, key=lambda loop: (loop.ok, OUTCOMES.index(loop.outcome)))
-    lines = [f"- {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
-    for shown in range(len(loops), -1, -1):
-        left = _counted(loop.outcome for loop in loops[shown:])
-        more = len(loops) - shown + report.left_out
-        blocks = [_headline(report), "\n".join(lines[:shown])]
+    lines = [f"- {_icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
+    for kept in range(len(loops), -1, -1):
+        left = _counted(loop.outcome for loop in loops[kept:])
+        more = len(loops) - kept + report.left_out
+        blocks = [_headline(report), "\n".join(lines[:kept])]
         blocks += (
             [f"And {plural(more, 'loop')} more: {left or 'none of them worse'}."] if more else []
         )
@@ -146,13 +138,20 @@ def _headline(report: PullRequestReport) -> str:
     """The outcome of all loops in one line."""
     icons = {_icon(loop) for loop in report.loops}
     icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
-    changed = any(loop.gate_changes.loosened for loop in report.loops)
-    more = ", gates loosened" if changed else ""
-    title = f"## {icon} ftloop" + (f" {_say(report.key, _LOOP, middle=True)}" if report.key else "")
+    more = f", {gates} loosened" if (gates := loosened_gates(report.loops)) else ""
+    title = f"## {icon} ftloop" + (f" {say(report.key, _LOOP, middle=True)}" if report.key else "")
     if len(report.loops) == 1 and not report.left_out:
         return f"{title}: {_label(report.outcome)}{more}"
     said = _counted(loop.outcome for loop in report.loops) or "nothing was judged"
     return f"{title}: {plural(len(report.loops) + report.left_out, 'loop')}: {said}{more}"
+
+
+def loosened_gates(loops: Iterable[LoopSection]) -> str:
+    """`gate` or `gates`, by how much the change loosened; empty if it loosened nothing."""
+    found = [loop.gate_changes for loop in loops if loop.gate_changes.loosened]
+    loosened = [change for row in found for change in row.changes if change.loosened]
+    unknown = "".join(row.unknown for row in found)
+    return gates_word(len(loosened), unknown) if found else ""
 
 
 def _counted(outcomes: Iterable[Outcome]) -> str:
@@ -161,31 +160,37 @@ def _counted(outcomes: Iterable[Outcome]) -> str:
     return ", ".join(f"{counts[kind]} {_label(kind)}" for kind in OUTCOMES if counts[kind])
 
 
-def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
-    """One loop: its verdict, then each part up to its size in `most`."""
+def _section(loop: LoopSection, most: Mapping[str, int], explained: str) -> list[str]:
+    """One loop: what changed, what broke, what to do, the figures; each up to its size in `most`.
+
+    `explained` is what the words of the figures mean.
+    """
     tables = [v for v in loop.verdicts if v.changes] if most["figures"] else []
     notes = [note for v in loop.verdicts for note in v.notes[: most["notes"]]]
     notes += loop.holdout if most["notes"] else ()
     blocks = [
-        f"### {_icon(loop)} {_say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
+        f"### {_icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
         _introduction(loop, most["reasons"]),
         _settings(loop, most["settings"]),
         _data(loop, most["data"]),
+        _unchanged(loop),
         _gate_changes(loop, most),
         _gates(loop, most),
+        *broken_blocks(loop.broken, most["broken examples"]),
+        _faults(loop, most["findings"]),
         _to_do(loop.to_do[: most["what to do"]]),
         *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
-        *_broken(loop.broken, most["broken examples"]),
+        explained if tables else "",
     ]
     rest = [
-        "\n".join(f"- note: {_say(note, TEXT)}" for note in notes),
+        "\n".join(f"- note: {say(note, TEXT)}" for note in notes),
         _iterations(loop, most["iterations"]),
         _findings(loop.findings[: most["findings"]]),
     ]
     rest = list(filter(None, rest))
     blocks += [
-        _folded("notes, iterations, findings", rest) if rest else "",
-        _flips("fixed", loop.fixed, most["fixed examples"]),
+        folded("notes, iterations, findings", rest) if rest else "",
+        flipped("fixed", loop.fixed, most["fixed examples"]),
         _chart(loop) if most["loss curves"] else "",
         _cost(loop) if most["notes"] or not _PARTS["notes"](loop) else "",
     ]
@@ -194,15 +199,15 @@ def _section(loop: LoopSection, most: Mapping[str, int]) -> list[str]:
 
 def _introduction(loop: LoopSection, width: int) -> str:
     if loop.error:
-        said = _say(_sentences(loop.error), width)
+        said = say(_sentences(loop.error), width)
         if loop.error.startswith(f"{loop.source}:"):  # as most errors do
             return said
-        return f"Loop file {_say(loop.source, NAME)}: {said}"
-    text = f"Iteration {_say(loop.iteration, NAME)} of {_say(loop.source, NAME)}"
+        return f"Loop file {say(loop.source, NAME)}: {said}"
+    text = f"Iteration {say(loop.iteration, NAME)} of {say(loop.source, NAME)}"
     for verdict in loop.verdicts:
         if verdict.baseline:
-            text += f", against {_say(verdict.baseline, NAME)}"
-            text += f" at {_say(verdict.against, NAME)}" if verdict.against else ""
+            text += f", against {say(verdict.baseline, NAME)}"
+            text += f" at {say(verdict.against, NAME)}" if verdict.against else ""
             break
     if loop.trained:
         text += (
@@ -216,20 +221,24 @@ def _gate_changes(loop: LoopSection, most: Mapping[str, int]) -> str:
     found = loop.gate_changes
     if not found.changes and not found.unknown:
         return ""
-    since = f" since {_say(found.against, NAME)}" if found.against else ""
-    unknown = f" Not known of the loop file: {_say(found.unknown, TEXT)}" if found.unknown else ""
+    since = f" since {say(found.against, NAME)}" if found.against else ""
+    unknown = f" Not known of the loop file: {say(found.unknown, TEXT)}" if found.unknown else ""
     rows = [
         [
             "loosened" if change.loosened else "",
             one_line(change.name, NAME),
             one_line(change.before, _CELL),
             one_line(change.after, _CELL),
+            one_line(by_the_old(change.held, change.figure), _CELL),
         ]
         for change in sorted(found.changes, key=lambda change: not change.loosened)
     ]
-    title = f"**Gates changed**{since}.{unknown}"
-    shown = rows[: most["changes of gates"]]
-    return f"{title}\n\n{_table(['', 'gate', 'before', 'now'], shown)}" if shown else title
+    gates = gates_word(len(found.changes), found.unknown).capitalize()
+    title = f"**{gates} changed**{since}.{unknown}"
+    kept = rows[: most["changes of gates"]]
+    return (
+        f"{title}\n\n{table(*with_the_old(['', 'gate', 'before', 'now'], kept))}" if kept else title
+    )
 
 
 def _sentences(error: str) -> str:
@@ -244,19 +253,31 @@ def _reasons(loop: LoopSection) -> list[str]:
 
 
 def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
-    """One line per gate, the failing ones first."""
+    """One line per gate: the failing ones first, then those whose tick is in doubt."""
     width = max(most["reasons"], 20)
     lines = [
-        (verdict.ok, f"{_say(verdict.gate, NAME)}: {verdict.kind}: {_say(verdict.because, width)}")
-        for verdict in loop.verdicts
+        (
+            _mark(v.ok, v.loosened or v.kind in _DOUBTFUL),
+            f"{say(v.gate, NAME)}: {v.kind}: {say(v.because, width)}{_but(v.loosened)}",
+        )
+        for v in loop.verdicts
     ]
     holding = most["gates that hold"]
-    for threshold in loop.thresholds:
-        if not threshold.passed or holding > 0:
-            holding -= threshold.passed
-            lines.append((threshold.passed, _say(threshold.message, TEXT)))
-    shown = sorted(lines, key=lambda line: line[0])[: most["gates"]]
-    return "\n".join(f"- {_HOLDS if ok else _FAILS} {text}" for ok, text in shown)
+    for each in loop.thresholds:
+        if not each.passed or holding > 0:
+            holding -= each.passed
+            mark = _mark(each.passed, each.loosened)
+            lines.append((mark, f"{say(each.message, TEXT)}{_but(each.loosened)}"))
+    kept = sorted(lines, key=lambda line: _MARKS.index(line[0]))[: most["gates"]]
+    return "\n".join(f"- {mark} {text}" for mark, text in kept)
+
+
+def _mark(passed: bool, doubt: str | bool) -> str:
+    return (_BEWARE if doubt else _HOLDS) if passed else _FAILS
+
+
+def _but(loosened: str) -> str:
+    return f"; {say(loosened, TEXT)}" if loosened else ""
 
 
 def _to_do(lines: Sequence[str]) -> str:
@@ -264,9 +285,9 @@ def _to_do(lines: Sequence[str]) -> str:
     if not lines:
         return ""
     marked = (
-        f"  - {_say(line.strip(), TEXT)}"
+        f"  - {say(line.strip(), TEXT)}"
         if line.startswith("  ")
-        else f"- {_say(line.removeprefix('what to do: '), TEXT)}"
+        else f"- {say(line.removeprefix('what to do: '), TEXT)}"
         for line in lines
     )
     return "\n".join(["**What to do**", "", *marked])
@@ -276,9 +297,12 @@ def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
     """The figures beside the baseline's, with the marks of what is proven."""
     head = ["", "metric", "baseline", "now", "change", "p", "detectable"]
     rows = [_change(change) for change in verdict.changes[:most]]
-    table = _table(head, rows, right=range(2, 7))
-    table += f"\n\nNow and baseline: {_say(verdict.seeds, NAME)}." if verdict.seeds else ""
-    return f"Gate {_say(verdict.gate, NAME)}:\n\n{table}" if titled else table
+    said = [measured_text(verdict)]
+    if verdict.seeds:
+        said.append(f"Now and baseline: {say(verdict.seeds, NAME)}; thresholds are of one run.")
+    blocks = [table(head, rows, right=range(2, 7)), " ".join(filter(None, said))]
+    blocks = [f"Gate {say(verdict.gate, NAME)}:" if titled else "", *blocks]
+    return "\n\n".join(filter(None, blocks))
 
 
 def _change(change: ChangeRow) -> list[str]:
@@ -299,23 +323,31 @@ def _iterations(loop: LoopSection, most: int) -> str:
     if not most or not loop.iterations:
         return ""
     own = own_metrics(row.metrics for row in loop.iterations)[:_MOST_OWN]
-    names = [_say(name, NAME) for name in own]
+    names = [say(name, NAME) for name in own]
     head = ["#", "change", "train loss", "eval loss", "gap", "pass rate", *names, "decision"]
     first = len(loop.iterations) - most
     rows = [
         [
             f"{row.number} (best)" if row.is_best else str(row.number),
-            _fitted(row.change, _CELL),
+            fitted(row.change, _CELL),
             *(
                 _figure(name, row.metrics[name]) if name in row.metrics else MISSING
                 for name in ("train_loss", "eval_loss", "overfit_gap", "pass_rate", *own)
             ),
-            _fitted(row.decision, NAME),
+            fitted(row.decision, NAME),
         ]
         for index, row in enumerate(loop.iterations)
         if index >= first or row.is_best
     ]
-    return _table(head, rows, right=(0, *range(2, 6 + len(own))))
+    text = table(head, rows, right=(0, *range(2, 6 + len(own))))
+    return f"{text}\n\n*gap*: {TERMS['gap']}."
+
+
+def _faults(loop: LoopSection, most: int) -> str:
+    """The errors of a loop that fails: what to do first refers to them."""
+    errors = [f for f in loop.findings[:most] if f.severity == "error" and f.state != "gone"]
+    lines = [f"- error {say(f.kind, NAME)}: {say(f.message, TEXT)}" for f in errors]
+    return "\n".join(["**Faults**", "", *lines]) if lines and not loop.ok else ""
 
 
 def _findings(findings: Sequence[FindingRow]) -> str:
@@ -323,14 +355,14 @@ def _findings(findings: Sequence[FindingRow]) -> str:
     lines = []
     for finding in findings:
         state = f" ({finding.state})" if finding.state else ""
-        message = _say(finding.message, TEXT)
-        lines.append(f"- {finding.severity} {_say(finding.kind, NAME)}{state}: {message}")
+        message = say(finding.message, TEXT)
+        lines.append(f"- {finding.severity} {say(finding.kind, NAME)}{state}: {message}")
         if finding.state == "gone":
             continue
         if finding.evidence:
-            lines.append(f"  - evidence: {_shown(finding.evidence, TEXT)}")
+            lines.append(f"  - evidence: {shown(finding.evidence, TEXT)}")
         if finding.remedy:
-            lines.append(f"  - remedy: {_say(finding.remedy, TEXT)}")
+            lines.append(f"  - remedy: {say(finding.remedy, TEXT)}")
     return "\n".join(["**Findings**", "", *lines]) if lines else ""
 
 
@@ -338,61 +370,30 @@ def _data(loop: LoopSection, most: int) -> str:
     """What changed in the data sets, with a few of the rows."""
     lines = []
     for changed in loop.data[:most]:
-        lines.append(f"- data.{_say(changed.role, NAME)} {_say(changed.text, TEXT)}")
-        lines += [f"  - {_shown(edit, _EDIT)}" for edit in changed.edits]
+        lines.append(f"- data.{say(changed.role, NAME)} {say(changed.text, TEXT)}")
+        lines += [f"  - {shown(edit, _EDIT)}" for edit in changed.edits]
     return "\n".join(["**Data changed**", "", *lines]) if lines else ""
+
+
+def _unchanged(loop: LoopSection) -> str:
+    """That the change did nothing to what is trained; a stranger would look for it."""
+    compared = any(verdict.baseline for verdict in loop.verdicts)
+    return f"Unchanged: {UNCHANGED}." if compared and not loop.settings and not loop.data else ""
 
 
 def _settings(loop: LoopSection, most: int) -> str:
     rows = [
-        [one_line(row.name, NAME), _fitted(row.before, _CELL), _fitted(row.after, _CELL)]
+        [one_line(row.name, NAME), fitted(row.before, _CELL), fitted(row.after, _CELL)]
         for row in loop.settings[:most]
     ]
-    return _table(["setting changed", "before", "now"], rows) if rows else ""
-
-
-def _broken(flips: Flips, most: int) -> list[str]:
-    """The first broken examples, in the open; the others folded."""
-    if not flips.examples[:most]:
-        return [_flips("broken", flips, 0)]
-    shown = flips.examples[: min(most, _OPEN)]
-    rows = [_example(example) for example in shown]
-    head = f"**{plural(flips.total, 'example')} broken**"
-    blocks = [f"{head}\n\n{_table(_EXAMPLE_HEAD, rows)}"]
-    left = flips.total - len(shown)
-    others = [_example(example) for example in flips.examples[len(shown) : most]]
-    if others:
-        more = left - len(others)
-        note = [f"{more} more are not shown."] if more else []
-        blocks.append(_folded(f"{left} more broken", [_table(_EXAMPLE_HEAD, others), *note]))
-    elif left:
-        blocks.append(f"{left} more are not shown.")
-    return blocks
-
-
-def _flips(what: str, flips: Flips, most: int) -> str:
-    """Fixed or broken examples, folded; only their number where there is no room."""
-    if not flips.total:
-        return ""
-    count = f"{plural(flips.total, 'example')} {what}"
-    rows = [_example(example) for example in flips.examples[:most]]
-    if not rows:
-        return f"{count}."
-    table = _table(_EXAMPLE_HEAD, rows)
-    more = [f"{flips.total - len(rows)} more are not shown."] if flips.total > len(rows) else []
-    return _folded(count, [table, *more])
-
-
-def _example(row: ExampleRow) -> list[str]:
-    texts = (row.id, ", ".join(row.tags), row.prompt or "", row.expected, row.before, row.after)
-    return [one_line(text, _CELL, middle=True) for text in texts]
+    return table(["setting changed", "before", "now"], rows) if rows else ""
 
 
 def _chart(loop: LoopSection) -> str:
     if loop.curve is None:
         return ""
     chart = "\n".join(["```mermaid", *mermaid(loop.curve), "```"])
-    return _folded("loss curves of the best iteration: train blue, eval red", [chart])
+    return folded("loss curves of the best iteration: train blue, eval red", [chart])
 
 
 def _cost(loop: LoopSection) -> str:
@@ -409,17 +410,6 @@ def _cost_text(cost: CostRow) -> str:
     time = duration_text(seconds) if abs(seconds) < 1e9 else MISSING
     text = f"{time}, {plural(cost.steps, 'step')}, {plural(cost.tokens, 'token')}"
     return f"{text}, {memory:.0f} MiB" if 0 < memory < 1e9 else text
-
-
-def _folded(title: str, blocks: Sequence[str]) -> str:
-    """Folded blocks. The title must not contain text of users."""
-    head = f"<details><summary>{title}</summary>"
-    return "\n\n".join([head, *blocks, "</details>"])
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """A table of visible text, without padding: the bytes of a comment are limited."""
-    return markdown_table(head, rows, right, escape=_inert, compact=True)
 
 
 def _icon(loop: LoopSection) -> str:
@@ -450,22 +440,3 @@ def _amount(name: str, amount: float) -> str:
     if abs(amount) >= 1e6:
         return f"{amount:+.3g}"
     return change_text(name, amount)
-
-
-def _say(text: str, width: int, *, middle: bool = False) -> str:
-    """Any text on one inert line of at most `width` columns."""
-    return _inert(one_line(text, width, middle=middle))
-
-
-def _shown(text: str, width: int) -> str:
-    """The same for text in which unprintable characters are escaped already."""
-    return _inert(_fitted(text, width))
-
-
-def _fitted(text: str, width: int) -> str:
-    return shorten(text if text.isprintable() else visible(text), width)
-
-
-def _inert(text: str) -> str:
-    """Make visible text inert on a code host too: commit ids and emoji names included."""
-    return inert(text.strip(), on_a_host=True)

@@ -17,7 +17,7 @@ from pytest_ftloop.core.records import Severity
 from pytest_ftloop.gate.verdict import Kind, MetricKind
 from pytest_ftloop.report.escape import one_line
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the report's format. A newer version is refused, an older one is read."""
 
 MOST_BYTES = 32 * 1024 * 1024
@@ -64,12 +64,16 @@ class _Row(BaseModel):
 
 
 class Threshold(_Row):
-    """One gate on a figure. `message` contains the figure and its bound."""
+    """One gate on a figure. `message` contains the figure and its bound.
+
+    `loosened` is what a tick does not say: that it holds because the change loosened it.
+    """
 
     condition: Name
     message: Text
     passed: bool
     line: Line | None
+    loosened: Text = ""
 
 
 class ChangeRow(_Row):
@@ -86,7 +90,8 @@ class ChangeRow(_Row):
 class VerdictRow(_Row):
     """The verdict of one regression gate. `ok` is False where it fails the gate.
 
-    `seeds` says that the figures are means over seeds, if they are.
+    `seeds` says that the figures are means over seeds, if they are. `common` of `total` examples
+    were compared. `loosened` is as of a threshold.
     """
 
     gate: Name
@@ -98,6 +103,9 @@ class VerdictRow(_Row):
     line: Line | None
     changes: Annotated[tuple[ChangeRow, ...], Field(max_length=MOST_ROWS)]
     seeds: Name = ""
+    common: Count = 0
+    total: Count = 0
+    loosened: Text = ""
     notes: Annotated[tuple[Text, ...], Field(max_length=MOST_ROWS)]
 
 
@@ -135,10 +143,16 @@ class ExampleRow(_Row):
 
 
 class Flips(_Row):
-    """The examples that were fixed, or broken: their number, and the first of them."""
+    """The examples that were fixed, or broken: their number, and the first of them.
+
+    Of broken ones also how many the baseline `passed`, and how many now answer the same `output`.
+    """
 
     total: Count
     examples: Annotated[tuple[ExampleRow, ...], Field(max_length=MOST_EXAMPLES)]
+    passed: Count = 0
+    alike: Count = 0
+    output: Text = ""
 
 
 class SettingRow(_Row):
@@ -158,12 +172,17 @@ class DataRow(_Row):
 
 
 class GateChangeRow(_Row):
-    """Something that decides what passes, and differs from the baseline's commit."""
+    """Something that decides what passes, and differs from the baseline's commit.
+
+    `held`: whether the `figure` holds by the old bound; None where that is not known.
+    """
 
     name: Name
     before: Text
     after: Text
     loosened: bool
+    held: bool | None = None
+    figure: Name = ""
 
 
 class GateChangesRow(_Row):
@@ -250,7 +269,7 @@ class PullRequestReport(_Row):
     `key` tells the run from others on the same pull request, each of which has its own comment.
     """
 
-    schema_version: Literal[1, 2, 3, 4] = 4
+    schema_version: Literal[1, 2, 3, 4, 5] = 5
     key: Name = ""
     loops: Annotated[tuple[LoopSection, ...], Field(max_length=MOST_LOOPS)]
     left_out: Count = 0
