@@ -177,6 +177,8 @@ def explain_verdict(
     lines += figure_lines(verdict, width)
     lines += flipped_lines("broken", verdict.broken, result, width, tag=gate.tag)
     lines += flipped_lines("fixed", verdict.fixed, result, width, most=0)
+    if verdict.kind == "regressed":
+        lines.append(f"all that changed: {hints.diff(result)}")
     return "\n".join([*lines, *verdict_advice(result, verdict, width)])
 
 
@@ -210,8 +212,10 @@ def flipped_lines(
     shown = [id_ for id_ in ids if id_ in rows][:most]
     names = "" if shown else f": {', '.join(visible(id_) for id_ in ids[:12])}"
     names += ", ..." if not shown and len(ids) > 12 else ""
-    count = breakage_text(result, ids, tag) if shown and what == "broken" else f"{len(ids)}{names}"
-    lines = paragraph(f"{what} examples: {count}", width, "", "  ")
+    text = f"{what} examples: {len(ids)}{names}"
+    if shown and what == "broken":
+        text = f"broken: {breakage_text(result, ids, tag)}"
+    lines = paragraph(text, width, "", "  ")
     for id_ in shown:
         lines += example_lines(rows[id_], result.examples.get(id_), width)
     more = len(ids) - len(shown) if shown else 0

@@ -112,9 +112,8 @@ def _about_regression(result: LoopResult, verdict: Verdict) -> Iterator[Step]:
         yield told, [hints.accept(result, baseline.number)]
     else:
         yield _undo(result)
-    yield "see all that changed", [hints.diff(result)]
     accept = hints.accept(result, "best", "--baseline")
-    yield f"only if {_worse(verdict)}, accept it, and commit the log", [accept]
+    yield f"only if {_worse(verdict)}, accept it and commit", [accept]
 
 
 def _undo(result: LoopResult) -> Step:
@@ -122,20 +121,20 @@ def _undo(result: LoopResult) -> Step:
     commit = result.standard.commit if result.standard else ""
     rows = [changed for changed in result.data_changes if changed.role == "train"]
     restored = [hints.restore(result, c.file, commit) for c in rows if c.file and commit]
-    named = [*("restore the rows of data.train" for _ in rows), *_settings_back(result)]
-    said = ", ".join(named) or "revert the change"
-    return f"undo what made it worse: {said}; then run the loop", [*restored, hints.retrain(result)]
+    named = [*("restore data.train" for _ in rows), *_settings_back(result)]
+    return ", ".join(named) or "revert the change", restored
 
 
 def _settings_back(result: LoopResult) -> list[str]:
     """`set training.learning_rate back to 1e-3`; nothing of settings that the loop had adjusted."""
-    if result.baseline is None or result.best.adjustments:
+    if result.baseline is None:
         return []
+    adjusted = {change.setting for it in result.chain for change in it.adjustments}
     changes = setting_changes(result.baseline, result.best)
     found = [
         change
         for change in without_data(changes, result.data_changes)
-        if not change.name.startswith(_NOT_TRAINED)
+        if not change.name.startswith(_NOT_TRAINED) and change.name not in adjusted
     ]
     back = [
         f"remove {visible(change.name)}"
@@ -148,13 +147,13 @@ def _settings_back(result: LoopResult) -> list[str]:
 
 
 def _worse(verdict: Verdict) -> str:
-    """`pass_rate 0.0% in place of 94.6% is what you want`: a rate that fell, else a loss."""
+    """`pass_rate 0.0% in place of 94.6% is wanted`: a rate that is proven worse, else a loss."""
     worse = [change for change in verdict.changes if change.kind == "regressed"]
     if not worse:
-        return "a worse model is what you want"
+        return "a worse model is wanted"
     change = next((change for change in worse if is_rate(change.metric)), worse[0])
     now, before = (format_figure(change.metric, v) for v in (change.candidate, change.baseline))
-    return f"{visible(change.metric)} {now} in place of {before} is what you want"
+    return f"{visible(change.metric)} {now} in place of {before} is wanted"
 
 
 def _lacks_adjustments(best: Iteration, baseline: Iteration) -> bool:

@@ -332,7 +332,7 @@ def test_hostile_texts_in_a_workflow(
     repo.commit()
     assert 0 == main(["ci", "--train"])
     told = commands(capfd.readouterr().out)
-    assert [("warning", "x: not comparable"), ("warning", "x: gates loosened")] == [
+    assert [("warning", "x: not comparable"), ("warning", "x: gate loosened")] == [
         (one.name, one.properties["title"]) for one in told
     ]
     repo.commit()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Capture = pytest.CaptureFixture[str]
 
-REASONS = re.compile("gates changed|accepted by hand|given up by hand|no regression is proven")
+REASONS = re.compile("gates? changed|accepted by hand|given up by hand|no regression is proven")
 """What tells a reviewer why a worse model passes."""
 
 

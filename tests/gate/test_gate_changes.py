@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Capture = pytest.CaptureFixture[str]
 Row = tuple[str, str, str, bool]
+KEYS = ("name", "before", "after", "loosened")
 DEFAULTS = "alpha 0.01, min_regression 0.01, max_regression 0.05, eval_loss, pass_rate"
 
 GATES: dict[str, tuple[str, str, list[Row]]] = {
@@ -127,7 +128,7 @@ def changes(loops: Loops, capsys: Capture) -> Callable[..., list[Row]]:
         (item,) = json.loads(capsys.readouterr().out)
         found = item["gate_changes"]
         assert "" == found["unknown"]
-        return [tuple(change.values()) for change in found["changes"]]
+        return [tuple(change[key] for key in KEYS) for change in found["changes"]]
 
     return ask
 
@@ -315,7 +316,7 @@ def test_ini_that_names_the_candidate_itself(loops: Loops, capsys: Capture) -> N
     loops.version(rate=WORSE)
     capsys.readouterr()
     main(["gate", "--baseline", "HEAD"])
-    assert "gates changed" not in capsys.readouterr().out  # nothing says where it started
+    assert "changed since" not in capsys.readouterr().out  # nothing says where it started
     main(["gate", "main.."])
     assert "ftloop_baseline in pytest.ini: not set -> HEAD" in capsys.readouterr().out
 
@@ -465,18 +466,27 @@ def test_every_command_tells(loops: Loops, capsys: Capture, command: str) -> Non
     main(arguments[command])
     out = capsys.readouterr().out
     if command == "markdown":
-        assert "**Gates changed** since HEAD (" in out
-        assert "| loosened | eval_loss | &#60;= 1.9 | &#60;= 9 |" in out
+        assert "**Gate changed** since HEAD (" in out
+        row = "| loosened | eval_loss | &#60;= 1.9 | &#60;= 9 | 2.0000 fails the old bound |"
+        assert row in re.sub(" +", " ", out)
     else:
-        assert "gates changed since HEAD (" in out
-        assert re.search(r"^ +loosened eval_loss: <= 1\.9 -> <= 9$", out, re.MULTILINE)
+        assert "gate changed since HEAD (" in out
+        said = r"^ +loosened eval_loss: <= 1\.9 -> <= 9; 2\.0000 fails the old bound$"
+        assert re.search(said, out, re.MULTILINE)
     if command == "ci":
         summary = (loops.root / "ftloop-ci/summary.md").read_text()
-        assert summary.startswith("## \u274c ftloop: regressed, gates loosened\n")
-        assert summary.index("**Gates changed**") < summary.index("- \u274c regression")
+        assert summary.startswith("## \u274c ftloop: regressed, gate loosened\n")
+        assert summary.index("**Gate changed**") < summary.index("- \u274c regression")
         (loop,) = json.loads((loops.root / "ftloop-ci/report.json").read_text())["loops"]
         assert [
-            {"name": "eval_loss", "before": "<= 1.9", "after": "<= 9", "loosened": True}
+            {
+                "name": "eval_loss",
+                "before": "<= 1.9",
+                "after": "<= 9",
+                "loosened": True,
+                "held": False,
+                "figure": "2.0000",
+            }
         ] == loop["gate_changes"]["changes"]
     main(["diff", "--format", "json"])
     (item,) = json.loads(capsys.readouterr().out)

@@ -51,13 +51,13 @@ def test_the_summary_shows_it(gated: Project, arguments: list[str], how: str) ->
 
 def test_nothing_is_shown_where_nothing_changed(gated: Project) -> None:
     """The usual run has no word of it."""
-    assert "gates changed" not in gated.run("--ftloop").stdout.str()
+    assert "changed since" not in gated.run("--ftloop").stdout.str()
 
 
 def test_the_regression_gate_was_removed(gated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that no gate compares any more: shown in a replay and in CI, where it matters."""
     gates(gated, "  eval_loss: '<= 9'\n")
-    assert "gates changed" not in gated.run("--ftloop").stdout.str()
+    assert "changed since" not in gated.run("--ftloop").stdout.str()
     assert "loosened regression: alpha 0.01" in gated.run("--ftloop-replay").stdout.str()
     monkeypatch.setenv("CI", "true")
     assert "loosened regression: alpha 0.01" in gated.run("--ftloop").stdout.str()

@@ -135,12 +135,13 @@ def test_regressed(gated: Project) -> None:
             "regression: regressed against HEAD (*): eval_loss 1.6800 -> 2.0000 (+0.3200, mean *",
             "iteration 002-* against 001-*; gate at x.ftloop.yaml:5",
             "  !  eval_loss *1.6800 *2.0000 *+0.3200 *<.0001 *",
-            "broken examples: 3",
+            'broken: 3 of 3 examples that passed now fail; all of them answer "wrong"',
             '    prompt    "what is 2?"',
             '    expected  "answer 2"',
             '    actual    "wrong"',
-            "what to do: see all that changed; *",
-            "  ftloop diff x.ftloop.yaml",
+            "all that changed: ftloop diff x.ftloop.yaml",
+            "what to do: set training.learning_rate back to 1e-3.",
+            "only if eval_loss 2.0000 in place of 1.6800 is wanted, accept it and commit:",
             "  ftloop accept best x.ftloop.yaml --baseline",
             "  git add improvement_log/x",
             "FAILED x.ftloop.yaml::regression - regression: regressed against HEAD (*",
@@ -268,7 +269,7 @@ def test_from_a_test(gated: Project) -> None:
         [
             f"E * AssertionError: {said}",
             "regression: regressed against HEAD (*",
-            "broken examples: 3",
+            'broken: 3 of 3 examples that passed now fail; all of them answer "wrong"',
             f"FAILED test_x.py::test_x - AssertionError: {said[:20]}*",
         ]
     )

@@ -162,7 +162,7 @@ def test_markdown_for_a_pull_request() -> None:
     assert text.startswith("### sentiment: regressed\n")
     rows = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     assert 4 == sum(token.type == "table_open" for token in rows)
-    assert "<details><summary>broken: 28 examples</summary>" in text
+    assert "broken: 28 of 38 examples that passed now fail\n\n<details>" in text
     assert ["!", "pass_rate", "95.0%", "27.5%", "-67.5 points"] in [
         row[:5] for row in rows_of(text)
     ]

@@ -63,12 +63,14 @@ def test_everything_of_a_loop_is_said() -> None:
         "- info word-1 (gone): word\n",
         "| setting changed | before | now |",
         "| training.learning_rate | 5e-4 | 1e-3 |",
-        "**3 examples broken**\n\n| id | tags | prompt | expected | before | now |",
+        '**3 of 3 examples that passed now fail; all of them answer "word"**\n\n'
+        "| id | tags | prompt | expected | before | now |",
+        '| word0 | word | "word" | "word" | "word" | "word" |',
         "<details><summary>1 more broken</summary>",
         "<details><summary>notes, iterations, findings</summary>",
         "<details><summary>3 examples fixed</summary>",
         "Cost: 10.0 s, 100 steps, 20000 tokens; baseline 10.0 s, 100 steps, 20000 tokens.",
-        "`+` proven better",
+        "`+` proven better, `!` proven worse, `?` inconclusive: could be worse",
     ):
         assert part in text, part
 
@@ -109,12 +111,12 @@ def test_what_to_do_stands_below_the_gates() -> None:
     gates, _, rest = text.partition("**What to do**\n\n")
     lines = rest.split("\n\n")[0].splitlines()
     assert "\u274c regression: regressed" in gates
-    assert lines[0].startswith("- see all that changed; if the change is intended, accept it")
     assert [
-        "  - ftloop diff word.ftloop.yaml",
+        "- set training.learning_rate back to 5e-4, set training.x back to word.",
+        "- only if eval_loss 0.8000 in place of 0.9000 is wanted, accept it and commit:",
         "  - ftloop accept best word.ftloop.yaml --baseline",
-    ] == [line.partition(" --log")[0] for line in lines[1:3]]
-    assert lines[3].startswith(("- try next: ", "- the loop has nothing left to try"))
+    ] == [line.partition(" --log")[0] for line in lines[:3]]
+    assert lines[3].startswith(("- or, to go on from this version, try", "- the loop has nothing"))
     held = judged(kind="improved")
     assert held.result is not None
     held = replace(held, result=replace(held.result, gates=()))
@@ -145,7 +147,7 @@ def test_comment_stays_below_the_limit() -> None:
     assert len(text) <= len(text.encode()) < 65_536
     assert 3 == len(re.findall(r"^### \u274c [abc]: regressed$", text, re.MULTILINE))
     assert "Cut for length: fixed examples" in text
-    assert 3 == text.count("**5000 examples broken**")
+    assert 3 == text.count("**5000 of 5000 examples that passed now fail; ")
     assert 3 == text.count("```mermaid"), "cut though there is room"
 
 
@@ -157,7 +159,7 @@ def test_least_important_goes_first() -> None:
         "chart": "```mermaid",
         "iterations": "| # | change",
         "findings": "**Findings**",
-        "broken": "examples broken**",
+        "broken": '"**\n\n| id',
         "settings": "| setting changed",
         "figures": "| metric |",
         "verdicts": "### ",

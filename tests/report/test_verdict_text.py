@@ -116,16 +116,16 @@ def test_nothing_is_infinite() -> None:
 
 def test_failing_gate_explains_itself() -> None:
     """Verdict, iterations, gate's line, figures, broken and fixed examples, what to do."""
-    text = explain_verdict(result_of(), judged(), RULE)
-    lines = text.splitlines()
+    lines = explain_verdict(result_of(baseline=OLD), judged(), RULE).splitlines()
     assert f"iteration {NEW.name} against {OLD.name}; gate at sentiment.ftloop.yaml:14" in lines
-    assert "broken examples: 28" in lines
+    assert 'broken: 28 of 38 examples that passed now fail; all of them answer "no"' in lines
     assert 3 == sum("per token" in line for line in lines)
     assert "  ... and 25 more: ftloop diff --all sentiment.ftloop.yaml" in "\n".join(lines)
     assert "fixed examples: 1: e000" in lines
-    assert "what to do: see all that changed; if the change is intended, accept it," in text
-    (diff, accept) = lines[-2:]
-    assert diff.startswith("  ftloop diff sentiment.ftloop.yaml")
+    diff, undo, only, accept = lines[-4:]
+    assert diff.startswith("all that changed: ftloop diff sentiment.ftloop.yaml")
+    assert "what to do: set training.learning_rate back to 1e-4." == undo
+    assert "only if pass_rate 27.5% in place of 95.0% is wanted, accept it and commit:" == only
     assert accept.startswith("  ftloop accept best sentiment.ftloop.yaml --baseline")
 
 
@@ -189,7 +189,7 @@ def test_advice_where_the_baseline_was_adjusted() -> None:
     text = explain_verdict(result_of(written, baseline=baseline), judged(written), RULE)
     assert "write them into the loop file" not in " ".join(text.split())
     assert "ftloop accept 3" not in text
-    assert "what to do: see all that changed; " in text
+    assert "what to do: set training.learning_rate back to 1e-4." in text
 
 
 def test_many_fixed_examples_are_named() -> None:

@@ -132,9 +132,10 @@ def _to_do(result: LoopResult) -> list[str]:
     failed = next((verdict for _, verdict in result.verdicts if not verdict.ok), None)
     lines = [] if failed is None else verdict_advice(result, failed, _WIDE)
     if not all(gate.passed for gate in result.gates):
-        first = "or, to go on from this version, " if failed is not None else ""
         tried, *others = advice_lines(result, _WIDE)
-        lines += [f"{first}{tried}", *others]
+        if failed is not None and tried.startswith("try next"):
+            tried = f"or, to go on from this version, {tried}"
+        lines += [tried, *others]
     return [*lines, *loosened_advice(result.gate_changes, _WIDE)]
 
 
