@@ -52,7 +52,7 @@ def test_text(worse: Loops, diff: Any) -> None:
         "(HEAD (",
         "\n  !  eval_loss ",
         ":\n  training.learning_rate 1e-3 -> 2e-4\n",
-        "\nbroken: 3 examples\n  e2\n",
+        '\nbroken: 3 of 3 examples that passed now fail; all of them answer "wrong"\n  e2\n',
         '\n    prompt    "what is 2?"\n',
         '\n    expected  "answer 2"\n',
         '\n    before    "answer 2"\n',
@@ -112,7 +112,10 @@ def test_markdown(worse: Loops, diff: Any) -> None:
     assert out.startswith("### x: regressed\n")
     assert ["!", "eval_loss", "1.6800"] in [row[:3] for row in rows_of(out)]
     assert ["training.learning_rate", "1e-3", "2e-4"] in rows_of(out)
-    assert "<details><summary>broken: 3 examples</summary>" in out
+    said = '\nbroken: 3 of 3 examples that passed now fail; all of them answer "wrong"\n\n<details>'
+    assert said in out
+    row = ["e2", '"what is 2?"', '"answer 2"', '"answer 2"', '"wrong"']
+    assert row in rows_of(out)
     assert out.count("<details>") == out.count("</details>")
 
 

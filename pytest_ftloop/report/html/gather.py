@@ -54,6 +54,7 @@ def of_result(result: LoopResult, note: str = "") -> LoopReport:
         best=next((it for it in logged if it.fingerprint == result.best.fingerprint), result.best),
         chain=frozenset(iteration.id for iteration in with_base(view.bases(), result.chain)),
         gates=result.gates,
+        gate_changes=result.gate_changes,
         is_gated=bool(result.regressions),
         seed_runs=view.seed_runs(),
         prompts=_prompts(result.examples.values()),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_ftloop.core.records import Iteration, SeedRun
+from pytest_ftloop.gate.gate_changes import GateChanges
 from pytest_ftloop.gate.holdout import HoldoutReport
 from pytest_ftloop.gate.thresholds import GateResult
 from pytest_ftloop.gate.verdict import Verdict
@@ -30,7 +31,8 @@ class LoopReport:
     may be missing from `iterations`: its commit may hold another training of the same settings.
     `is_gated`: a failing verdict fails the loop; otherwise it informs only. `prompts` are by id and
     content. `note` is a problem of the log, or empty. `unjudged` are the gates of the loop that
-    nothing judged for this page, by name. `metric` is what the best iteration was chosen by.
+    nothing judged for this page, by name. `gate_changes` is how they differ from the baseline's
+    commit, if that was looked at. `metric` is what the best iteration was chosen by.
     """
 
     loop: str
@@ -47,6 +49,7 @@ class LoopReport:
     prompts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     note: str = ""
     unjudged: tuple[str, ...] = ()
+    gate_changes: GateChanges | None = None
     metric: str = "eval_loss"
 
     @property

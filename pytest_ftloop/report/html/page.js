@@ -728,18 +728,20 @@
         box.append(parent.matches(".c-prompt") ? "not available" : "empty");
         return;
       }
+      const inner = make("span", "quoted"); // in quotes: an output may be " " or "passed"
+      box.append(inner);
       if (expected === null || expected.trim() === text.trim()) {
-        appendVisible(box, text);
+        appendVisible(inner, text);
         return;
       }
       const [start, end] = differing(expected, text);
-      appendVisible(box, text.slice(0, start));
+      appendVisible(inner, text.slice(0, start));
       if (end > start) {
         const marked = make("mark");
         appendVisible(marked, text.slice(start, end));
-        box.append(marked);
+        inner.append(marked);
       }
-      appendVisible(box, text.slice(end));
+      appendVisible(inner, text.slice(end));
     }
 
     history(place) {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pytest_ftloop.core.metrics import format_figure
+from pytest_ftloop.core.metrics import format_figure, split_name
+from pytest_ftloop.gate.breakage import breakage
 from pytest_ftloop.gate.verdict import Change, Verdict, amount_text, change_text, seeds_text
 from pytest_ftloop.report.html.loop_report import LoopReport
-from pytest_ftloop.report.phrases import MISSING, plural
+from pytest_ftloop.report.phrases import MISSING, broken_text, plural
 
 View = dict[str, Any]
 
@@ -73,13 +74,13 @@ def _gates_text(failed: int, of: int) -> str:
     return f"{failed} of {of} thresholds failed" if failed else f"{of} of {of} thresholds hold"
 
 
-def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
+def verdict_view(name: str, verdict: Verdict, report: LoopReport) -> View:
     """A verdict and the figures behind it."""
     tags = [change for change in verdict.tags if change.kind != "unchanged"]
     rows = [*verdict.changes, *verdict.runs, *tags]
     return {
-        "gate": name if is_gated else "comparison",
-        "is_gated": is_gated,
+        "gate": name if report.is_gated else "comparison",
+        "is_gated": report.is_gated,
         "kind": verdict.kind,
         "tone": "bad" if not verdict.ok else TONES[verdict.kind],
         "because": verdict.because,
@@ -94,9 +95,18 @@ def verdict_view(name: str, verdict: Verdict, is_gated: bool) -> View:
         "total": verdict.total,
         "seeds": seeds_text(verdict.changes),
         "fixed": len(verdict.fixed),
-        "broken": len(verdict.broken),
+        "broken": _broken_text(name, verdict, report),
         "notes": [*verdict.context, *verdict.notes],
     }
+
+
+def _broken_text(name: str, verdict: Verdict, report: LoopReport) -> str:
+    """`15 of 45 examples that passed now fail; all of them answer ...`, or that none is broken."""
+    before, tag = report.baseline, split_name(name)[1]
+    found = None if before is None else breakage(before, report.best, verdict.broken, tag)
+    if found is None:
+        return f"{len(verdict.broken)} broken"
+    return broken_text(found.count, found.passed, found.alike, found.output)
 
 
 def _change(change: Change) -> View:

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_ftloop.core.metrics import is_rate, own_metrics
 from pytest_ftloop.core.records import Decision, Finding, Iteration
 from pytest_ftloop.report.advice import proposed, remedy_of
+from pytest_ftloop.report.gate_changes import gate_text
 from pytest_ftloop.report.html.loop_report import LoopReport, Shown, left_out, shown
 from pytest_ftloop.report.html.tables import (
     adjustment_view,
@@ -44,7 +45,7 @@ def loop_view(report: LoopReport, index: int) -> View:
     every = shown(report)
     trained = [it for it in every if not it.iteration.is_untrained]
     own = own_metrics(it.iteration.metrics for it in every)
-    verdicts = [verdict_view(n, verdict, report.is_gated) for n, verdict in report.verdicts]
+    verdicts = [verdict_view(n, verdict, report) for n, verdict in report.verdicts]
     return {
         "id": f"loop-{index}",
         "index": index,
@@ -55,7 +56,11 @@ def loop_view(report: LoopReport, index: int) -> View:
         "best": report.best.name,
         "verdicts": verdicts,
         "gates": [
-            {"ok": gate.passed, "gate": gate.gate.text, "message": gate.message}
+            {
+                "ok": gate.passed,
+                "gate": gate.gate.text,
+                "message": gate_text(gate, report.gate_changes),
+            }
             for gate in report.gates
         ],
         "holdout": holdout_lines(report.holdout, _UNWRAPPED) if report.holdout else [],
