@@ -18,21 +18,23 @@ _CELL = 200
 _HEAD = ["id", "tags", "prompt", "expected", "before", "now"]
 
 
-def broken_blocks(flips: Flips, most: int) -> list[str]:
-    """What broke in a sentence and the first examples, in the open; the others folded."""
-    if not flips.examples[:most]:
-        return [f"{_head(flips)}."] if flips.total else []
+def broken_text_and_examples(flips: Flips, most: int) -> str:
+    """What broke in a sentence, and the first examples."""
     shown = flips.examples[: min(most, _OPEN)]
-    blocks = [f"**{_head(flips)}**\n\n{_table(shown)}"]
-    left = flips.total - len(shown)
-    others = flips.examples[len(shown) : most]
-    if others:
-        more = left - len(others)
-        note = [f"{more} more are not shown."] if more else []
-        blocks.append(folded(f"{left} more broken", [_table(others), *note]))
-    elif left:
-        blocks.append(f"{left} more are not shown.")
-    return blocks
+    if not shown:
+        return f"{_head(flips)}." if flips.total else ""
+    return f"**{_head(flips)}**\n\n{_table(shown)}"
+
+
+def more_broken(flips: Flips, most: int) -> str:
+    """The other broken examples, folded; only their number where there is no room."""
+    left = flips.total - min(len(flips.examples), most, _OPEN)
+    others = flips.examples[_OPEN:most]
+    if not others:
+        return f"{left} more are not shown." if left and flips.examples[:most] else ""
+    more = left - len(others)
+    note = [f"{more} more are not shown."] if more else []
+    return folded(f"{left} more broken", [_table(others), *note])
 
 
 def flipped(what: str, flips: Flips, most: int) -> str:

@@ -17,7 +17,7 @@ from pytest_ftloop.report.escape import columns_of, one_line, visible
 from pytest_ftloop.report.gate_changes import by_the_old, gates_word, with_the_old
 from pytest_ftloop.report.phrases import MISSING, TERMS, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
-from pytest_ftloop.report.pull_request.flips import broken_blocks, flipped
+from pytest_ftloop.report.pull_request.flips import broken_text_and_examples, flipped, more_broken
 from pytest_ftloop.report.pull_request.legend import first_with_figures, legend, measured_text
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
 from pytest_ftloop.report.pull_request.writing import fitted, folded, say, shown, table
@@ -176,11 +176,12 @@ def _section(loop: LoopSection, most: Mapping[str, int], explained: str) -> list
         _unchanged(loop),
         _gate_changes(loop, most),
         _gates(loop, most),
-        *broken_blocks(loop.broken, most["broken examples"]),
+        broken_text_and_examples(loop.broken, most["broken examples"]),
         _faults(loop, most["findings"]),
         _to_do(loop.to_do[: most["what to do"]]),
         *(_changes(verdict, most["figures"], len(tables) > 1) for verdict in tables),
         explained if tables else "",
+        more_broken(loop.broken, most["broken examples"]),
     ]
     rest = [
         "\n".join(f"- note: {say(note, TEXT)}" for note in notes),
