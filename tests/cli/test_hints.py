@@ -10,6 +10,7 @@ import pytest
 
 from pytest_ftloop.cli import main
 from tests.cli.cli_cases import Capture
+from tests.gitfakes import GitRepo
 from tests.loops import IN_DOUBT, WORSE, Loops
 
 
@@ -38,6 +39,49 @@ def test_of_a_verdict(loops: Loops, capsys: Capture, command: list[str]) -> None
     capsys.readouterr()
     main(command)
     assert "ftloop calibrate 'y loops" not in " ".join(capsys.readouterr().out.split())
+
+
+def test_of_rows_that_were_changed(
+    loops: Loops, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restoring a data file is named from the working folder, and gives its rows back."""
+    two_loops(loops, WORSE)
+    rows = loops.root / "y loops" / "train.jsonl"
+    before = rows.read_text(encoding="utf-8")
+    rows.write_text(before.replace('" c1"', '" other"'), encoding="utf-8", newline="\n")
+    loops.train()
+    monkeypatch.chdir("x loops")
+    capsys.readouterr()
+    main(["gate", "../y loops"])
+    out = capsys.readouterr().out
+    assert "what to do: restore data.train, set training.learning_rate back to 1e-3:\n" in out
+    (restore,) = re.findall(r"^  git (checkout .+)$", out, re.MULTILINE)
+    assert restore.endswith(" -- '../y loops/train.jsonl'")
+    assert before != rows.read_text(encoding="utf-8")
+    git = GitRepo(Path.cwd())
+    git.git(*shlex.split(restore))
+    assert before == rows.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["at the commit", "older than it"])
+def test_rows_are_restored_from_a_commit_that_has_them(
+    loops: Loops, capsys: Capture, kept: bool
+) -> None:
+    """Where the baseline's commit has other rows than were trained on, no command is named."""
+    loops.version()
+    rows = loops.root / "train.jsonl"
+    text = rows.read_text(encoding="utf-8")
+    if not kept:
+        rows.write_text(text.replace('" c1"', '" older"'), encoding="utf-8", newline="\n")
+        loops.commit()
+    loops.write(rate=WORSE)
+    rows.write_text(text.replace('" c1"', '" other"'), encoding="utf-8", newline="\n")
+    loops.train()
+    capsys.readouterr()
+    main(["gate"])
+    out = capsys.readouterr().out
+    assert "what to do: restore data.train, set training.learning_rate back to 1e-3" in out
+    assert ("  git checkout " in out) is kept
 
 
 def test_of_a_version_that_is_committed(loops: Loops, capsys: Capture) -> None:

@@ -104,3 +104,14 @@ def test_rows_before_and_after() -> None:
         RowEdit("removed", "r0", "p0", "c0", ""),
         RowEdit("added", "n", "n", "", "n"),
     ] == list(change.edits)
+
+
+def test_different_relabellings_come_first() -> None:
+    """Three rows of one mistake would hide that there is a second one."""
+    labels = ["a", "a", "a", "b", "a", "c"]
+    rows = [{"id": f"r{n}", "prompt": f"p{n}", "completion": f" {x}"} for n, x in enumerate(labels)]
+    other = [{**row, "completion": " x"} for row in rows]
+    old, new = (load(each, "train", Path(), Columns()).examples for each in (rows, other))
+    change = data_change("train", rows_of_examples(old), rows_of_examples(new))
+    assert ["r0", "r3", "r5"] == [edit.id for edit in change.edits]
+    assert ["a", "b", "c"] == [edit.before for edit in change.edits]

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_ftloop.core.records import Adjustment, Decision, Settings
 from pytest_ftloop.report.phrases import (
+    broken_text,
     decision_text,
     difference_text,
     distance_text,
@@ -178,3 +179,23 @@ def test_evidence_text() -> None:
 def test_format_change_of_a_setting_without_group() -> None:
     """A setting that has no group is named whole."""
     assert "seed 1 -> 2" == format_change(Adjustment("seed", 1, 2, "noise"))
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ((3, 5), "3 of 5 examples that passed now fail"),
+        ((1, 1), "1 of 1 example that passed now fails"),
+        ((3, 5, 3, "a b"), '3 of 5 examples that passed now fail; all of them answer "a b"'),
+        ((4, 4, 3, ""), '4 of 4 examples that passed now fail; 3 of them answer ""'),
+    ],
+)
+def test_broken_text(known: tuple[Any, ...], said: str) -> None:
+    """How many, of how many, and what they have in common, in quotes."""
+    assert said == broken_text(*known)
+
+
+def test_evidence_that_is_a_text_of_an_example_is_in_quotes() -> None:
+    """An output may be `wrong`, or empty; our own words stand without quotes."""
+    evidence = {"expected": "yes", "output": "", "slice": "wrong"}
+    assert 'expected "yes", output "", slice wrong' == evidence_text(evidence)

@@ -31,7 +31,7 @@ def more_broken(flips: Flips, most: int) -> str:
     left = flips.total - min(len(flips.examples), most, _OPEN)
     others = flips.examples[_OPEN:most]
     if not others:
-        return f"{left} more are not shown." if left and flips.examples[:most] else ""
+        return f"{left} more broken are not shown." if left and flips.examples[:most] else ""
     more = left - len(others)
     note = [f"{more} more are not shown."] if more else []
     return folded(f"{left} more broken", [_table(others), *note])
