@@ -36,7 +36,7 @@ from pytest_ftloop.report.verdict import (
     result_cause_lines,
     verdict_lines,
 )
-from pytest_ftloop.report.what_to_do import verdict_advice
+from pytest_ftloop.report.what_to_do import advice_parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -115,6 +115,7 @@ def verdict_parts(
     opened = result.holdout if rule.tag is None else None
     holdout = holdout_lines(opened, width) if opened is not None else []
     head = full = head_lines(verdict, rule.name, width)
+    advice, accept = ([], []) if verdict.ok else advice_parts(result, verdict, width)
     if verdict.ok:
         full = verdict_lines(verdict, rule.name, width)
     elif not has_test:
@@ -131,7 +132,8 @@ def verdict_parts(
         "notes": note_lines(notes, width),
         "cause": result_cause_lines(result, width)[:CAUSE_LINES],
         "examples": [] if verdict.ok else _broken_examples(result, rule, verdict, width),
-        "advice": [] if verdict.ok else verdict_advice(result, verdict, width),
+        "advice": advice,
+        "accept": accept,
         "rest": hints.diff(result) if verdict.baseline else "",
     }
 
@@ -242,6 +244,7 @@ def _failing(
     lines += next((v["examples"] for v in broken if v["examples"]), run["examples"])
     # With a regression and a missed threshold both are needed: they are advice on two things.
     lines += [*(broken[0]["advice"] if broken else []), *run["advice"]]
+    lines += broken[0]["accept"] if broken else []
     rest = [*(v["rest"] for v in compared[:1] if v["rest"]), run["rest"]]
     rest = [command for command in rest if f"  {command}" not in lines]
     lines += ["for the rest, run again with -v, or:", *(f"  {command}" for command in rest)]

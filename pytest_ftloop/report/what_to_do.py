@@ -40,12 +40,23 @@ _NOT_TRAINED = ("scoring.", "data.eval", "data.holdout", "data.guard")
 
 def verdict_advice(result: LoopResult, verdict: Verdict, width: int) -> list[str]:
     """Sentences on a failing verdict, each followed by its commands, which are never shortened."""
-    lines = []
-    for number, (told, commands) in enumerate(_what_to_do(result, verdict)):
-        first, end = "" if number else "what to do: ", ":" if commands else "."
-        lines += paragraph(f"{first}{told}{end}", width, "", "  ")
-        lines += [f"  {command}" for command in commands]
-    return lines
+    advice, accept = advice_parts(result, verdict, width)
+    return [*advice, *accept]
+
+
+def advice_parts(result: LoopResult, verdict: Verdict, width: int) -> tuple[list[str], list[str]]:
+    """The advice; and how to accept a worse model as it is, which comes after all other advice."""
+    first, *others = _what_to_do(result, verdict)
+    told, commands = first
+    advice = _lines((f"what to do: {told}", commands), width)
+    return advice, [line for step in others for line in _lines(step, width)]
+
+
+def _lines(step: Step, width: int) -> list[str]:
+    told, commands = step
+    end = ":" if commands else "."
+    lines = paragraph(f"{told}{end}", width, "", "  ")
+    return [*lines, *(f"  {command}" for command in commands)]
 
 
 def _what_to_do(result: LoopResult, verdict: Verdict) -> list[Step]:
@@ -147,13 +158,13 @@ def _settings_back(result: LoopResult) -> list[str]:
 
 
 def _worse(verdict: Verdict) -> str:
-    """`pass_rate 0.0% in place of 94.6% is wanted`: a rate that is proven worse, else a loss."""
+    """`pass_rate 0.0% in place of 94.6% is intended`: a rate that is proven worse, else a loss."""
     worse = [change for change in verdict.changes if change.kind == "regressed"]
     if not worse:
-        return "a worse model is wanted"
+        return "a worse model is intended"
     change = next((change for change in worse if is_rate(change.metric)), worse[0])
     now, before = (format_figure(change.metric, v) for v in (change.candidate, change.baseline))
-    return f"{visible(change.metric)} {now} in place of {before} is wanted"
+    return f"{visible(change.metric)} {now} in place of {before} is intended"
 
 
 def _lacks_adjustments(best: Iteration, baseline: Iteration) -> bool:

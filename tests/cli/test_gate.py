@@ -43,7 +43,7 @@ def test_regressed(loops: Loops, gate: Gate) -> None:
     assert out.endswith(
         "\nall that changed: ftloop diff x.ftloop.yaml\n"
         "what to do: set training.learning_rate back to 1e-3.\n"
-        "only if eval_loss 2.0000 in place of 1.6800 is wanted, accept it and commit:\n"
+        "only if eval_loss 2.0000 in place of 1.6800 is intended, accept it and commit:\n"
         "  ftloop accept best x.ftloop.yaml --baseline\n"
     )
 

@@ -141,7 +141,7 @@ def test_regressed(gated: Project) -> None:
             '    actual    "wrong"',
             "all that changed: ftloop diff x.ftloop.yaml",
             "what to do: set training.learning_rate back to 1e-3.",
-            "only if eval_loss 2.0000 in place of 1.6800 is wanted, accept it and commit:",
+            "only if eval_loss 2.0000 in place of 1.6800 is intended, accept it and commit:",
             "  ftloop accept best x.ftloop.yaml --baseline",
             "  git add improvement_log/x",
             "FAILED x.ftloop.yaml::regression - regression: regressed against HEAD (*",

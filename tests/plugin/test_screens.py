@@ -191,7 +191,7 @@ def test_regression_begins_with_what_changed(gated: Project) -> None:
         "regression: regressed against HEAD (",
         '3 of 3 examples that passed now fail; all of them answer "wrong"; 2 of them:',
         "what to do: restore data.train, set training.learning_rate back to 1e-3:\n  git checkout ",
-        "only if eval_loss 2.0000 in place of 1.6800 is wanted, accept it and commit:",
+        "only if eval_loss 2.0000 in place of 1.6800 is intended, accept it and commit:",
         "for the rest, run again with -v, or:",
     ]
     assert 1 == text.count("  ftloop diff x.ftloop.yaml")

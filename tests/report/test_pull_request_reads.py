@@ -138,7 +138,7 @@ def test_several_are_gates() -> None:
         (
             {"seeds": 1},
             ["*p*", "*detectable*"],
-            ["*seeds*", "Now and baseline:", "thresholds are of one run"],
+            ["*seeds*", "Now and baseline:", "thresholds are checked on one run"],
         ),
     ],
     ids=["all", "no figures", "marks", "one run"],

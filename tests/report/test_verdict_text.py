@@ -125,7 +125,7 @@ def test_failing_gate_explains_itself() -> None:
     diff, undo, only, accept = lines[-4:]
     assert diff.startswith("all that changed: ftloop diff sentiment.ftloop.yaml")
     assert "what to do: set training.learning_rate back to 1e-4." == undo
-    assert "only if pass_rate 27.5% in place of 95.0% is wanted, accept it and commit:" == only
+    assert "only if pass_rate 27.5% in place of 95.0% is intended, accept it and commit:" == only
     assert accept.startswith("  ftloop accept best sentiment.ftloop.yaml --baseline")
 
 

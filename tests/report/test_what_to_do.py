@@ -88,7 +88,7 @@ def test_what_to_put_back(new: Iteration, fields: dict[str, Any], told: list[str
     assert [
         f"what to do: {told[0]}",
         *told[1:],
-        "only if pass_rate 40.0% in place of 90.0% is wanted, accept it and commit:",
+        "only if pass_rate 40.0% in place of 90.0% is intended, accept it and commit:",
         "  ftloop accept best sentiment.ftloop.yaml --baseline",
     ] == advice(OLD, new, **fields)
 

@@ -49,7 +49,7 @@ from pytest_ftloop.report.pull_request.model import (
     number,
 )
 from pytest_ftloop.report.verdict import holdout_lines
-from pytest_ftloop.report.what_to_do import verdict_advice
+from pytest_ftloop.report.what_to_do import advice_parts
 
 if TYPE_CHECKING:
     from pytest_ftloop.config.gates import Regression
@@ -130,13 +130,13 @@ def _to_do(result: LoopResult) -> list[str]:
     Where a verdict failed, the loop's next step would go on from the worse version: so it says so.
     """
     failed = next((verdict for _, verdict in result.verdicts if not verdict.ok), None)
-    lines = [] if failed is None else verdict_advice(result, failed, _WIDE)
+    lines, accept = ([], []) if failed is None else advice_parts(result, failed, _WIDE)
     if not all(gate.passed for gate in result.gates):
         tried, *others = advice_lines(result, _WIDE)
         if failed is not None and tried.startswith("try next"):
             tried = f"or, to go on from this version, {tried}"
         lines += [tried, *others]
-    return [*lines, *loosened_advice(result.gate_changes, _WIDE)]
+    return [*lines, *loosened_advice(result.gate_changes, _WIDE), *accept]
 
 
 def _data(changed: DataChange) -> DataRow:

@@ -300,7 +300,9 @@ def _changes(verdict: VerdictRow, most: int, titled: bool) -> str:
     rows = [_change(change) for change in verdict.changes[:most]]
     said = [measured_text(verdict)]
     if verdict.seeds:
-        said.append(f"Now and baseline: {say(verdict.seeds, NAME)}; thresholds are of one run.")
+        said.append(
+            f"Now and baseline: {say(verdict.seeds, NAME)}; thresholds are checked on one run."
+        )
     blocks = [table(head, rows, right=range(2, 7)), " ".join(filter(None, said))]
     blocks = [f"Gate {say(verdict.gate, NAME)}:" if titled else "", *blocks]
     return "\n\n".join(filter(None, blocks))
