@@ -101,7 +101,9 @@ class ByHand:
             ids = self.tokenizer(row["prompt"] + row["completion"] + end)["input_ids"]
         else:
             ids = self._rendered(row, [*row["prompt"], *row["completion"]])
-        before = len(self.asked(row))
+        # Where a token holds the prompt's end and the answer's start, trl labels it.
+        pairs = enumerate(zip(asked := self.asked(row), ids, strict=False))
+        before = next((at for at, (a, b) in pairs if a != b), len(asked))
         return ids, [UNLABELLED] * before + ids[before:]
 
     def asked(self, row: Mapping[str, Any]) -> list[int]:

@@ -40,7 +40,7 @@ from pytest_ftloop.loop.inputs import Inputs, data_facts
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS, with_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TRAIN = 400
 JUDGED_EVERY = 10
@@ -75,16 +75,29 @@ def loop_text(limit: int) -> str:
 
 def make_repository(root: Path, iterations: int, examples: int) -> None:
     """A loop with its data and log; one more iteration is not committed."""
-    rng = random.Random(0)
+    add = make_loop(root, iterations, examples, random.Random(0))
+    _add_tools(root)
+    commit(root)
+    add()
+
+
+def make_many(root: Path, loops: int, iterations: int, examples: int) -> None:
+    """Loops with small data and logs, in folders of their own, all committed."""
+    for number in range(loops):
+        make_loop(root / f"loop-{number:02}", iterations, examples, random.Random(number))
+    _add_tools(root)
+    commit(root)
+
+
+def make_loop(
+    root: Path, iterations: int, examples: int, rng: random.Random
+) -> Callable[[], object]:
+    """A loop with its data and log; returns what adds one more iteration to the log."""
     (root / "data").mkdir(parents=True)
     (root / "topic.ftloop.yaml").write_text(loop_text(iterations + 1))
-    (root / "test_trivial.py").write_text("def test_trivial():\n    pass\n")
-    (root / ".gitignore").write_text("__pycache__/\n.cache/\nchecked/\n")
     for role, count in (("train", TRAIN), ("eval", examples)):
         lines = [f"{json.dumps(row(role, number, rng))}\n" for number in range(count)]
         (root / f"data/{role}.jsonl").write_text("".join(lines))
-    (root / "checked").mkdir()
-    (root / "checked/sitecustomize.py").write_text(CHECK)
     config = read_loop_file(root / "topic.ftloop.yaml")
     inputs = Inputs.of(config, None)
     log = ImprovementLog(root / "improvement_log/topic")
@@ -98,8 +111,16 @@ def make_repository(root: Path, iterations: int, examples: int) -> None:
             judge(log, chain)
         print(f"\r{number} iterations made", end="", file=sys.stderr)
     print(file=sys.stderr)
-    commit(root)
-    log.append(iteration(config, inputs, chain, iterations + 1, runs, 1.0, is_last=True))
+    return lambda: log.append(
+        iteration(config, inputs, chain, iterations + 1, runs, 1.0, is_last=True)
+    )
+
+
+def _add_tools(root: Path) -> None:
+    (root / "test_trivial.py").write_text("def test_trivial():\n    pass\n")
+    (root / ".gitignore").write_text("__pycache__/\n.cache/\nchecked/\n")
+    (root / "checked").mkdir()
+    (root / "checked/sitecustomize.py").write_text(CHECK)
 
 
 def row(role: str, number: int, rng: random.Random) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What judging a long log costs: 200 iterations, 2,000 examples, one more that is not committed.
+"""What judging costs: a log of 200 iterations with 2,000 examples, and fifty small loops at once.
+
+Of the long log one more iteration is not committed.
 
     python benchmarks/replay.py                       # make the repository, time the commands
     python benchmarks/replay.py --python X/bin/python # as installed in another environment
@@ -24,12 +26,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from long_log import add_seed_runs, make_repository
+from long_log import add_seed_runs, make_many, make_repository
 
 from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS
 
 ITERATIONS = 200
 EXAMPLES = 2_000
+LOOPS = 50
+OF_EACH = (3, 100)
+"""Iterations and eval examples of each of the many loops."""
 
 
 def main() -> None:
@@ -46,24 +51,24 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     iterations, examples = (3, 60) if chosen.smoke else (ITERATIONS, EXAMPLES)
+    loops = 2 if chosen.smoke else LOOPS
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.keep or Path(temporary)).absolute()
         sides = [Side("", chosen.python, folder, is_compiled=chosen.smoke)]
         if not (folder / "seeded").is_dir():
-            make_both(folder, iterations, examples)
+            make_all(folder, iterations, examples, loops)
         if chosen.before:
             sides.append(before(chosen.before.absolute(), folder / "before"))
         for title, root in (("one seed", "plain"), (f"{CALIBRATION_SEEDS} seeds", "seeded")):
             if chosen.smoke and root == "plain":
                 continue
             print(f"{iterations} iterations, {examples} examples, {title}: s")
-            print(f"  {'':34}  wall min  median   cpu min  median")
-            for name, command in commands()[2:] if chosen.smoke else commands():
-                times = [timed(side, command, root) for side in sides]
-                if not chosen.smoke:  # that was to warm the caches up
-                    times = [timed(s, command, root) for _ in range(chosen.runs) for s in sides]
-                show(name, sides, times)
-            print()
+            wanted = commands()[2:] if chosen.smoke else commands()
+            show_all(wanted, root, sides, 0 if chosen.smoke else chosen.runs)
+        print(f"{loops} loops of {OF_EACH[0]} iterations, {OF_EACH[1]} examples: s")
+        # An earlier commit's own replay.py may have made no such repository.
+        sides = [side for side in sides if (side.folder / "many").is_dir()]
+        show_all(commands_of_many(), "many", sides, 0 if chosen.smoke else chosen.runs)
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,23 @@ class Time:
     cpu_s: float
 
 
-def make_both(folder: Path, iterations: int, examples: int) -> None:
-    """The repository with one seed, and a copy with calibration seeds."""
+def make_all(folder: Path, iterations: int, examples: int, loops: int) -> None:
+    """The repository with one seed, a copy with calibration seeds, and one of many loops."""
+    make_many(folder / "many", loops, *OF_EACH)
     make_repository(folder / "plain", iterations, examples)
     shutil.copytree(folder / "plain", folder / "seeded")
     add_seed_runs(folder / "seeded")
+
+
+def show_all(wanted: list[tuple[str, list[str]]], root: str, sides: list[Side], runs: int) -> None:
+    """Time commands in one of the repositories, and print a table; once each without `runs`."""
+    print(f"  {'':34}  wall min  median   cpu min  median")
+    for name, command in wanted:
+        times = [timed(side, command, root) for side in sides]
+        if runs:  # that was to warm the caches up
+            times = [timed(side, command, root) for _ in range(runs) for side in sides]
+        show(name, sides, times)
+    print()
 
 
 def before(checkout: Path, folder: Path) -> Side:
@@ -120,17 +137,28 @@ def show(name: str, sides: list[Side], times: list[Time]) -> None:
         print(f"  {'  ratio':34}" + "".join(f"{ratio:9.2f}" for ratio in ratios), flush=True)
 
 
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+"""pytest without those plugins of an environment that are not ours to measure."""
+FTLOOP = ["-m", "pytest_ftloop"]
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """Each command by its name: what follows the interpreter."""
-    # Whatever other plugins an environment has is not ours to measure.
-    pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    ftloop = ["-m", "pytest_ftloop"]
     return [
         ("python -c pass", ["-c", "pass"]),
-        ("pytest test_trivial.py", [*pytest, "test_trivial.py"]),
-        ("pytest --ftloop-replay", [*pytest, "--ftloop-replay", "topic.ftloop.yaml"]),
-        ("ftloop gate", [*ftloop, "gate"]),
-        ("ftloop diff", [*ftloop, "diff"]),
+        ("pytest test_trivial.py", [*PYTEST, "test_trivial.py"]),
+        ("pytest --ftloop-replay", [*PYTEST, "--ftloop-replay", "topic.ftloop.yaml"]),
+        ("ftloop gate", [*FTLOOP, "gate"]),
+        ("ftloop diff", [*FTLOOP, "diff"]),
+    ]
+
+
+def commands_of_many() -> list[tuple[str, list[str]]]:
+    """Those that judge all loops of a folder."""
+    return [
+        ("pytest --ftloop-replay", [*PYTEST, "--ftloop-replay"]),
+        ("ftloop run --replay -q", [*FTLOOP, "run", "--replay", "-q"]),
+        ("ftloop gate", [*FTLOOP, "gate"]),
     ]
 
 

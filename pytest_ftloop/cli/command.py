@@ -108,26 +108,17 @@ def where_argument(to: argparse.ArgumentParser) -> None:
 
 def where_arguments(to: argparse.ArgumentParser) -> None:
     """Add `PATH ...`, as `paths`: each as for `where_argument`."""
-    to.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path()],
-        metavar="PATH",
-        help=_WHERE,
-    )
+    several_paths(to, _WHERE)
 
 
 def paths_argument(to: argparse.ArgumentParser) -> None:
     """Add `PATH ...`, as `paths`: where `workspace.find_loop_files` finds loop files."""
-    to.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path()],
-        metavar="PATH",
-        help="loop files, or folders to search for *.ftloop.yaml (default: .)",
-    )
+    several_paths(to, "loop files, or folders to search for *.ftloop.yaml (default: .)")
+
+
+def several_paths(to: argparse.ArgumentParser, what: str) -> None:
+    """Add `PATH ...`, as `paths`: the working folder, if none is given. `what` is the help."""
+    to.add_argument("paths", nargs="*", type=Path, default=[Path()], metavar="PATH", help=what)
 
 
 def log_argument(to: argparse.ArgumentParser) -> None:

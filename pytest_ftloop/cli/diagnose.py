@@ -16,6 +16,7 @@ from pytest_ftloop.cli.command import (
     each,
     log_argument,
     report,
+    several_paths,
     terminal_width,
 )
 from pytest_ftloop.core.errors import ConfigError, DataError, Location, LogError, shown_path
@@ -36,13 +37,9 @@ MOST_SCORES = 2
 
 
 def _arguments(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path()],
-        metavar="PATH",
-        help="a trainer_state.json, a checkpoint or a trainer's output_dir; or a loop file or "
+    several_paths(
+        to,
+        "a trainer_state.json, a checkpoint or a trainer's output_dir; or a loop file or "
         "improvement log, to print the findings on its last iteration (default: .)",
     )
     to.add_argument(

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def add(source: str, result: LoopResult) -> int:
         found.append(_difference(result))
-        items.add(diff_item(found[-1], source, HOLDS))
+        items.add(lambda: diff_item(found[-1], source, HOLDS))
         return HOLDS
 
     is_json = arguments.format == "json"

@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
             lines = loop_lines(judged, terminal_width())
             print("\n".join([*([""] if codes else []), *lines]), flush=True)
         codes.append(exit_code(judged))
-        items.add(gate_item(judged, codes[-1]))
+        items.add(lambda: gate_item(judged, codes[-1]))
 
     with items_of("gate", wanted=arguments.json) as items, candidates(arguments) as found:
         stated = _stated(arguments, found)

@@ -10,7 +10,7 @@ from pytest_ftloop.core.errors import FtloopError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_ftloop.report.as_json.shapes import CommandName
 
@@ -21,15 +21,16 @@ def json_argument(to: argparse.ArgumentParser) -> None:
 
 
 class Items:
-    """The items of one command, in the order of its loops."""
+    """The items of one command, in the order of its loops; none are made unless `wanted`."""
 
-    def __init__(self, command: CommandName) -> None:
-        self.command = command
+    def __init__(self, command: CommandName, *, wanted: bool) -> None:
+        self.command, self.wanted = command, wanted
         self.made: list[Any] = []
 
-    def add(self, item: Any) -> None:
-        """Add a loop's item."""
-        self.made.append(item)
+    def add(self, make: Callable[[], Any]) -> None:
+        """Add a loop's item, which `make` makes."""
+        if self.wanted:
+            self.made.append(make())
 
     def failed(self, source: str, error: FtloopError, exit_code: int = ERROR) -> None:
         """Add a loop that the command can't answer for."""
@@ -44,7 +45,7 @@ def items_of(command: CommandName, *, wanted: bool) -> Iterator[Items]:
 
     An error that ends the command is an item too; after Ctrl-C those that were made are printed.
     """
-    items = Items(command)
+    items = Items(command, wanted=wanted)
     try:
         yield items
     except FtloopError as error:

@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
         held = all(gate.passed for gate in result.gates)
         held = held and all(verdict.ok for _, verdict in result.verdicts)
         code = HOLDS if held else FAILED
-        items.add(run_item(result, code))
+        items.add(lambda: run_item(result, code))
         if arguments.json:
             return code
         lines = _result_lines(result, arguments.verbosity, width)

@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
         inputs = logged.inputs
         prompts = {example.id: example for example in inputs.eval.examples} if inputs else {}
         base = shown_base(logged.log.view.bases(), iteration)
-        items.add(show_item(iteration, source_of(logged), HOLDS, prompts, base))
+        items.add(lambda: show_item(iteration, source_of(logged), HOLDS, prompts, base))
     if not arguments.json:
         blocks = can_show_blocks(sys.stdout)
         print(show_iteration(iteration, prompts, terminal_width(), unicode=blocks, base=base))

@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     def one(logged: Logged) -> int:
         found.append(_suggestion(logged))
         code = FAILED if found[-1].faults else HOLDS
-        items.add(suggest_item(found[-1], source_of(logged), code))
+        items.add(lambda: suggest_item(found[-1], source_of(logged), code))
         return code
 
     with items_of("suggest", wanted=arguments.json) as items:

@@ -13,6 +13,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,21 @@ def read_json(text: str | bytes, constant: Callable[[str], Any] | None = None) -
     `constant` makes the value of NaN and Infinity, which JSON itself does not have.
     """
     try:
-        found = json.loads(text, parse_int=_whole, parse_constant=constant)
+        if isinstance(text, str) and not text.startswith("\ufeff"):
+            found = _decoder(constant).decode(text)  # json.loads makes one for each row
+        else:
+            found = json.loads(text, parse_int=_whole, parse_constant=constant)
     except RecursionError:
         raise _too_deep() from None
     openings = text.count("[") + text.count("{") if isinstance(text, str) else MOST_LEVELS + 1
     if openings > MOST_LEVELS:
         check_depth(found)
     return found
+
+
+@lru_cache(maxsize=16)
+def _decoder(constant: Callable[[str], Any] | None) -> json.JSONDecoder:
+    return json.JSONDecoder(parse_int=_whole, parse_constant=constant)
 
 
 def check_depth(value: Any) -> None:

@@ -7,6 +7,7 @@ Relative errors are below 1e-10 for 0.5 to 1e7 degrees of freedom and tails down
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 LARGE_DF = 300.0
@@ -27,6 +28,7 @@ def survival(t: float, df: float) -> float:
     return 0.0 if math.isinf(t) else math.exp(_log_survival(t, df))
 
 
+@lru_cache(maxsize=4096)  # the same alpha and degrees of freedom occur again and again
 def quantile(p: float, df: float) -> float:
     """The t with P(T <= t) = p. ValueError for p outside ]0, 1[, or df that is not above 0."""
     if not 0 < p < 1 or not df > 0:
