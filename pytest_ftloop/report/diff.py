@@ -16,9 +16,9 @@ from pytest_ftloop.report.cause import UNCHANGED, cause_lines, edit_text, stated
 from pytest_ftloop.report.escape import one_line, quoted, shorten, visible
 from pytest_ftloop.report.gate_changes import change_markdown
 from pytest_ftloop.report.layout import paragraph
+from pytest_ftloop.report.legend import legend_lines
 from pytest_ftloop.report.markdown import inert, inert_line, markdown_table
 from pytest_ftloop.report.phrases import (
-    TERMS,
     broken_text,
     duration_text,
     figure_text,
@@ -71,17 +71,14 @@ def as_markdown(diff: Difference, most: int | None = MOST_FLIPS) -> str:
     ]
     if verdict.changes:
         tags = [change for change in verdict.tags if change.kind != "unchanged"]
-        rows = map(_change_row, (*verdict.changes, *verdict.runs, *tags))
+        changes = (*verdict.changes, *verdict.runs, *tags)
         head = ("", "metric", "baseline", "now", "change", "p", "detectable")
+        seeds = seeds_text(verdict.changes)
         lines += [
-            markdown_table(head, rows, right=range(2, 7)),
+            markdown_table(head, map(_change_row, changes), right=range(2, 7)),
             "",
-            "`+` proven better, `!` proven worse, `?` could be worse"
-            + (
-                f"; now and baseline: {seeds} (seeds: {TERMS['seeds']})"
-                if (seeds := seeds_text(verdict.changes))
-                else ""
-            ),
+            *([f"Now and baseline: {seeds}.", ""] if seeds else []),
+            *legend_lines({change.kind for change in changes}, over_seeds=bool(seeds)),
             "",
         ]
     if untested := _untested_text(diff):

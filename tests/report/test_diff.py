@@ -162,7 +162,9 @@ def test_markdown_for_a_pull_request() -> None:
     assert text.startswith("### sentiment: regressed\n")
     rows = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     assert 4 == sum(token.type == "table_open" for token in rows)
-    assert "broken: 28 of 38 examples that passed now fail\n\n<details>" in text
+    said = 'broken: 28 of 38 examples that passed now fail; all of them answer "no"'
+    assert f"\n{said}\n\n<details>" in text
+    assert "- `p`: chance of so large a change where nothing changed.\n" in text
     assert ["!", "pass_rate", "95.0%", "27.5%", "-67.5 points"] in [
         row[:5] for row in rows_of(text)
     ]

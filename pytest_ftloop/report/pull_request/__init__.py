@@ -4,8 +4,9 @@ These are two steps because two jobs may do them: for a pull request from a fork
 writes the data, and a job with write access, which trusts none of it, writes the Markdown.
 """
 
+from pytest_ftloop.report.pull_request.gates import loosened_gates
 from pytest_ftloop.report.pull_request.gather import LoopOutcome, of
-from pytest_ftloop.report.pull_request.markdown import LABELS, LIMIT, loosened_gates, render
+from pytest_ftloop.report.pull_request.markdown import LABELS, LIMIT, render
 from pytest_ftloop.report.pull_request.model import (
     LoopSection,
     PullRequestReport,

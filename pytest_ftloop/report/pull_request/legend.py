@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.report.phrases import TERMS
-from pytest_ftloop.report.verdict import MARKS
+from pytest_ftloop.report.legend import legend_lines
+from pytest_ftloop.report.phrases import plural
 
 if TYPE_CHECKING:
     from pytest_ftloop.report.pull_request.model import LoopSection, PullRequestReport, VerdictRow
-
-_MEANINGS = {
-    "improved": "proven better",
-    "regressed": "proven worse",
-    "inconclusive": f"inconclusive: {TERMS['inconclusive']}",
-}
 
 
 def legend(report: PullRequestReport) -> str:
     """A line per mark and word that the figures of the report have."""
     verdicts = [verdict for loop in report.loops for verdict in loop.verdicts]
     kinds = {change.kind for verdict in verdicts for change in verdict.changes}
-    marks = [f"`{MARKS[kind]}` {said}" for kind, said in _MEANINGS.items() if kind in kinds]
-    lines = [", ".join(marks)] if marks else []
-    lines += [f"*{word}*: {TERMS[word]}" for word in ("p", "detectable")]
-    if any(verdict.seeds for verdict in verdicts):
-        lines.append(f"*seeds*: {TERMS['seeds']}")
-    return "\n".join(f"- {line}." for line in lines)
+    return "\n".join(legend_lines(kinds, over_seeds=any(v.seeds for v in verdicts)))
 
 
 def first_with_figures(report: PullRequestReport) -> LoopSection | None:
@@ -35,9 +24,8 @@ def first_with_figures(report: PullRequestReport) -> LoopSection | None:
 
 
 def measured_text(verdict: VerdictRow) -> str:
-    """On how many examples both versions were measured: `48 eval examples`, `40 of 48 ...`."""
+    """On how many examples both versions were measured; an older report does not know it."""
     if not verdict.total:
         return ""
     some = "" if verdict.common == verdict.total else f"{verdict.common} of "
-    plural = "" if verdict.total == 1 else "s"
-    return f"Both were measured on {some}{verdict.total} eval example{plural}."
+    return f"Both were measured on {some}{plural(verdict.total, 'eval example')}."

@@ -14,10 +14,18 @@ from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.gate.verdict import change_text, p_text
 from pytest_ftloop.report.cause import UNCHANGED
 from pytest_ftloop.report.escape import columns_of, one_line, visible
-from pytest_ftloop.report.gate_changes import by_the_old, gates_word, with_the_old
 from pytest_ftloop.report.phrases import MISSING, TERMS, duration_text, figure_text, plural
 from pytest_ftloop.report.pull_request.curve import mermaid
 from pytest_ftloop.report.pull_request.flips import broken_text_and_examples, flipped, more_broken
+from pytest_ftloop.report.pull_request.gates import (
+    BEWARE,
+    FAILS,
+    HOLDS,
+    changed_gates,
+    gate_lines,
+    icon,
+    loosened_gates,
+)
 from pytest_ftloop.report.pull_request.legend import first_with_figures, legend, measured_text
 from pytest_ftloop.report.pull_request.model import NAME, OUTCOMES, TEXT
 from pytest_ftloop.report.pull_request.writing import fitted, folded, say, shown, table
@@ -48,10 +56,6 @@ LABELS: Mapping[Outcome, str] = {
 _CELL, _EDIT = 200, 200
 _MOST_OWN = 5
 _LOOP = 60
-_MARKS = _FAILS, _BEWARE, _HOLDS = "\u274c", "\u26a0\ufe0f", "\u2705"
-_DOUBTFUL = frozenset({"inconclusive"})
-"""Verdicts that pass without showing that nothing got worse."""
-
 Part = Callable[["LoopSection"], int]
 _PARTS: Mapping[str, Part] = {
     "fixed examples": lambda loop: len(loop.fixed.examples),
@@ -120,7 +124,7 @@ def _document(report: PullRequestReport, most: Mapping[str, int], rest: str) -> 
 def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
     """One line per loop, the worst first, as many as fit; the others are counted."""
     loops = sorted(report.loops, key=lambda loop: (loop.ok, OUTCOMES.index(loop.outcome)))
-    lines = [f"- {_icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
+    lines = [f"- {icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}" for loop in loops]
     for kept in range(len(loops), -1, -1):
         left = _counted(loop.outcome for loop in loops[kept:])
         more = len(loops) - kept + report.left_out
@@ -136,22 +140,14 @@ def _shortest(report: PullRequestReport, limit: int, rest: str) -> str:
 
 def _headline(report: PullRequestReport) -> str:
     """The outcome of all loops in one line."""
-    icons = {_icon(loop) for loop in report.loops}
-    icon = next(icon for icon in (_FAILS, _BEWARE, _HOLDS) if icon in icons or icon == _HOLDS)
+    icons = {icon(loop) for loop in report.loops}
+    worst = next(mark for mark in (FAILS, BEWARE, HOLDS) if mark in icons or mark == HOLDS)
     more = f", {gates} loosened" if (gates := loosened_gates(report.loops)) else ""
-    title = f"## {icon} ftloop" + (f" {say(report.key, _LOOP, middle=True)}" if report.key else "")
+    title = f"## {worst} ftloop" + (f" {say(report.key, _LOOP, middle=True)}" if report.key else "")
     if len(report.loops) == 1 and not report.left_out:
         return f"{title}: {_label(report.outcome)}{more}"
     said = _counted(loop.outcome for loop in report.loops) or "nothing was judged"
     return f"{title}: {plural(len(report.loops) + report.left_out, 'loop')}: {said}{more}"
-
-
-def loosened_gates(loops: Iterable[LoopSection]) -> str:
-    """`gate` or `gates`, by how much the change loosened; empty if it loosened nothing."""
-    found = [loop.gate_changes for loop in loops if loop.gate_changes.loosened]
-    loosened = [change for row in found for change in row.changes if change.loosened]
-    unknown = "".join(row.unknown for row in found)
-    return gates_word(len(loosened), unknown) if found else ""
 
 
 def _counted(outcomes: Iterable[Outcome]) -> str:
@@ -169,13 +165,13 @@ def _section(loop: LoopSection, most: Mapping[str, int], explained: str) -> list
     notes = [note for v in loop.verdicts for note in v.notes[: most["notes"]]]
     notes += loop.holdout if most["notes"] else ()
     blocks = [
-        f"### {_icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
+        f"### {icon(loop)} {say(loop.loop, _LOOP)}: {_label(loop.outcome)}",
         _introduction(loop, most["reasons"]),
         _settings(loop, most["settings"]),
         _data(loop, most["data"]),
         _unchanged(loop),
-        _gate_changes(loop, most),
-        _gates(loop, most),
+        changed_gates(loop, most),
+        gate_lines(loop, most),
         broken_text_and_examples(loop.broken, most["broken examples"]),
         _faults(loop, most["findings"]),
         _to_do(loop.to_do[: most["what to do"]]),
@@ -217,31 +213,6 @@ def _introduction(loop: LoopSection, width: int) -> str:
     return f"{text}."
 
 
-def _gate_changes(loop: LoopSection, most: Mapping[str, int]) -> str:
-    """What the change did to its own gates, before and after; what loosens one comes first."""
-    found = loop.gate_changes
-    if not found.changes and not found.unknown:
-        return ""
-    since = f" since {say(found.against, NAME)}" if found.against else ""
-    unknown = f" Not known of the loop file: {say(found.unknown, TEXT)}" if found.unknown else ""
-    rows = [
-        [
-            "loosened" if change.loosened else "",
-            one_line(change.name, NAME),
-            one_line(change.before, _CELL),
-            one_line(change.after, _CELL),
-            one_line(by_the_old(change.held, change.figure), _CELL),
-        ]
-        for change in sorted(found.changes, key=lambda change: not change.loosened)
-    ]
-    gates = gates_word(len(found.changes), found.unknown).capitalize()
-    title = f"**{gates} changed**{since}.{unknown}"
-    kept = rows[: most["changes of gates"]]
-    return (
-        f"{title}\n\n{table(*with_the_old(['', 'gate', 'before', 'now'], kept))}" if kept else title
-    )
-
-
 def _sentences(error: str) -> str:
     """Join the lines of an error into sentences on one line."""
     *before, last = [" ".join(line.split()) for line in error.splitlines() if line.strip()] or [""]
@@ -251,34 +222,6 @@ def _sentences(error: str) -> str:
 def _reasons(loop: LoopSection) -> list[str]:
     """The reasons for the outcome, as visible text."""
     return [visible(text) for text in (loop.error, *(v.because for v in loop.verdicts)) if text]
-
-
-def _gates(loop: LoopSection, most: Mapping[str, int]) -> str:
-    """One line per gate: the failing ones first, then those whose tick is in doubt."""
-    width = max(most["reasons"], 20)
-    lines = [
-        (
-            _mark(v.ok, v.loosened or v.kind in _DOUBTFUL),
-            f"{say(v.gate, NAME)}: {v.kind}: {say(v.because, width)}{_but(v.loosened)}",
-        )
-        for v in loop.verdicts
-    ]
-    holding = most["gates that hold"]
-    for each in loop.thresholds:
-        if not each.passed or holding > 0:
-            holding -= each.passed
-            mark = _mark(each.passed, each.loosened)
-            lines.append((mark, f"{say(each.message, TEXT)}{_but(each.loosened)}"))
-    kept = sorted(lines, key=lambda line: _MARKS.index(line[0]))[: most["gates"]]
-    return "\n".join(f"- {mark} {text}" for mark, text in kept)
-
-
-def _mark(passed: bool, doubt: str | bool) -> str:
-    return (_BEWARE if doubt else _HOLDS) if passed else _FAILS
-
-
-def _but(loosened: str) -> str:
-    return f"; {say(loosened, TEXT)}" if loosened else ""
 
 
 def _to_do(lines: Sequence[str]) -> str:
@@ -343,7 +286,7 @@ def _iterations(loop: LoopSection, most: int) -> str:
         if index >= first or row.is_best
     ]
     text = table(head, rows, right=(0, *range(2, 6 + len(own))))
-    return f"{text}\n\n*gap*: {TERMS['gap']}."
+    return f"{text}\n\n`gap`: {TERMS['gap']}."
 
 
 def _faults(loop: LoopSection, most: int) -> str:
@@ -413,16 +356,6 @@ def _cost_text(cost: CostRow) -> str:
     time = duration_text(seconds) if abs(seconds) < 1e9 else MISSING
     text = f"{time}, {plural(cost.steps, 'step')}, {plural(cost.tokens, 'token')}"
     return f"{text}, {memory:.0f} MiB" if 0 < memory < 1e9 else text
-
-
-def _icon(loop: LoopSection) -> str:
-    if not loop.ok:
-        return _FAILS
-    if loop.gate_changes.loosened:
-        return _BEWARE
-    if loop.outcome == "not comparable" and not any(v.baseline for v in loop.verdicts):
-        return _HOLDS  # the first version: nothing can be worse
-    return _HOLDS if loop.outcome in {"unchanged", "improved"} else _BEWARE
 
 
 def _label(outcome: Outcome) -> str:
