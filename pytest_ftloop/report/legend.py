@@ -25,5 +25,5 @@ def legend_lines(kinds: Collection[str], *, over_seeds: bool) -> list[str]:
     marks = [f"`{MARKS[kind]}` {said}" for kind, said in _MEANINGS.items() if kind in kinds]
     lines = [", ".join(marks)] if marks else []
     words = ["p", "detectable", *(["seeds"] if over_seeds else [])]
-    lines += [f"`{word}`: {TERMS[word]}" for word in words]
+    lines += [f"{word}: {TERMS[word]}" for word in words]
     return [f"- {line}." for line in lines]

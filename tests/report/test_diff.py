@@ -164,7 +164,7 @@ def test_markdown_for_a_pull_request() -> None:
     assert 4 == sum(token.type == "table_open" for token in rows)
     said = 'broken: 28 of 38 examples that passed now fail; all of them answer "no"'
     assert f"\n{said}\n\n<details>" in text
-    assert "- `p`: chance of so large a change where nothing changed.\n" in text
+    assert "- p: chance of so large a change where nothing changed.\n" in text
     assert ["!", "pass_rate", "95.0%", "27.5%", "-67.5 points"] in [
         row[:5] for row in rows_of(text)
     ]

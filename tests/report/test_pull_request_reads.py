@@ -132,13 +132,13 @@ def test_several_are_gates() -> None:
 @pytest.mark.parametrize(
     ("fields", "said", "not_said"),
     [
-        ({}, ["`!` proven worse, `?` inconclusive", "`p`: ", "`detectable`: ", "`seeds`: "], []),
-        ({"changes": ()}, [], ["proven worse", "`p`: ", "`detectable`: ", "`seeds`: "]),
-        ({"runs": (), "tags": ()}, ["`!` proven worse"], ["proven better"]),
+        ({}, ["- `!` proven worse, `?` inconclusive", "- p: ", "- detectable: ", "- seeds: "], []),
+        ({"changes": ()}, [], ["proven worse", "- p: ", "- detectable: ", "- seeds: "]),
+        ({"runs": (), "tags": ()}, ["- `!` proven worse"], ["proven better"]),
         (
             {"seeds": 1},
-            ["`p`: ", "`detectable`: "],
-            ["`seeds`: ", "Now and baseline:", "thresholds are checked on one run"],
+            ["- p: ", "- detectable: "],
+            ["- seeds: ", "Now and baseline:", "thresholds are checked on one run"],
         ),
     ],
     ids=["all", "no figures", "marks", "one run"],
@@ -159,12 +159,12 @@ def test_only_the_words_that_occur_are_explained(
     verdict = replace(verdict, **fields)
     text = text_of(with_result(loop, verdicts=((loop.result.verdicts[0][0], verdict),)))
     for part in said:
-        assert f"- {part}" in text
+        assert f"\n{part}" in text
     for part in not_said:
         assert part not in text
     measured = "Both were measured on 40 of 48 eval examples."
     assert (measured in text) is bool(verdict.changes)
-    assert text.index(f"`gap`: {TERMS['gap']}.") > text.index("| # | change |")
+    assert text.index(f"gap: {TERMS['gap']}.") > text.index("| # | change |")
 
 
 def test_unchanged_is_said() -> None:

@@ -286,7 +286,7 @@ def _iterations(loop: LoopSection, most: int) -> str:
         if index >= first or row.is_best
     ]
     text = table(head, rows, right=(0, *range(2, 6 + len(own))))
-    return f"{text}\n\n`gap`: {TERMS['gap']}."
+    return f"{text}\n\ngap: {TERMS['gap']}."
 
 
 def _faults(loop: LoopSection, most: int) -> str:
