@@ -67,7 +67,10 @@ def migrated(source: Path, folder: Path) -> Migrated:
         texts = {loop_file: rows_loop(), target: kept}
         return Migrated(texts, (*_counted(rows),))
     raise ConfigError(
-        f"--from: wanted a training script (.py) or chat rows (.jsonl), found {source.name!r}"
+        f"--from: wanted a training script (.py) or chat rows (.jsonl), found {source.name!r}",
+        cure=f"jupyter nbconvert --to script {source.name} writes one."
+        if source.suffix == ".ipynb"
+        else "",
     )
 
 

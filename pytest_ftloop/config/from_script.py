@@ -10,18 +10,9 @@ from typing import Any, get_type_hints
 
 from pytest_ftloop.config import known_arguments
 from pytest_ftloop.config.arguments import mistakes
+from pytest_ftloop.config.script_calls import POSITIONS, Script, dotted_name
 from pytest_ftloop.core.credentials import HIDDEN, hidden, is_credential, is_credential_name
 from pytest_ftloop.core.errors import ConfigError, Location
-
-KINDS = {
-    "LoraConfig": "lora",
-    "SFTConfig": "training",
-    "TrainingArguments": "training",
-    "SFTTrainer": "trainer",
-    "AutoModelForCausalLM.from_pretrained": "model",
-    "AutoTokenizer.from_pretrained": "tokenizer",
-}
-"""The calls that are read, by what they state."""
 
 NEW_NAMES = {
     "evaluation_strategy": "eval_strategy",
@@ -36,7 +27,7 @@ NEW_NAMES = {
 }
 """Old arguments of SFTConfig whose value is kept under a new name."""
 
-OF_THE_LOOP = frozenset({"output_dir", "task_type", "logging_steps", "logging_dir", "report_to"})
+OF_THE_LOOP = frozenset({"output_dir", "task_type", "logging_steps", "logging_dir"})
 """Arguments that a loop sets or does without: they are left out without a word."""
 
 _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -78,82 +69,66 @@ def from_script(text: str, file: str) -> FromScript:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         where = Location(file, getattr(error, "lineno", None))
-        raise ConfigError(f"not Python: {error}", where=where) from None
+        raise ConfigError(f"not Python: {getattr(error, 'msg', error)}", where=where) from None
     reader = _Reader(tree)
     try:
         reader.read()
     except RecursionError:
         raise ConfigError("a name depends on itself", where=Location(file)) from None
     if not any(kind in ("lora", "training", "trainer") for kind, _ in reader.calls):
+        others = f", only {', '.join(reader.script.others)}" if reader.script.others else ""
         raise ConfigError(
-            "found no LoraConfig, SFTConfig or SFTTrainer",
+            f"found no LoraConfig, SFTConfig or SFTTrainer{others}",
             where=Location(file),
-            cure="Name the script that makes them.",
+            cure="A loop trains with trl's SFTTrainer."
+            if others
+            else "Name the script that makes them.",
         )
     return reader.found
 
 
 class _Reader:
-    """Reads one script. Names count that are assigned once, wherever that is."""
+    """Reads the values that a script states."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.found = FromScript()
-        self.names: dict[str, list[ast.expr]] = {}
-        self.bound: dict[str, list[int]] = {}  # the lines that assign a name in any way
-        self.options: dict[str, ast.expr | None] = {}
+        self.script = Script(tree)
+        for node, base in self.script.own:
+            what = f"class {node.name}({ast.unparse(base)})"
+            self._leave(node, what, "what the class changes is not taken")
         self.calls: list[tuple[str, ast.Call]] = []
-        self.changed: list[ast.Assign | ast.AugAssign] = []
-        for node in ast.walk(tree):
-            self._note(node)
-
-    def _note(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    self.names.setdefault(target.id, []).append(node.value)
-                elif isinstance(target, ast.Attribute):
-                    self.changed.append(node)
-        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
-            self.changed.append(node)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            self.bound.setdefault(node.id, []).append(node.lineno)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            self.names.setdefault(node.target.id, []).append(node.value)
-            self.options[node.target.id] = node.value  # also a dataclass's default
-        elif isinstance(node, ast.Call):
-            name = _name(node.func)
-            if name == "add_argument" or name.endswith(".add_argument"):
-                self._note_option(node)
-            for known, kind in KINDS.items():
-                if name == known or name.endswith(f".{known}"):
-                    self.calls.append((kind, node))
-
-    def _note_option(self, call: ast.Call) -> None:
-        flags = [a.value for a in call.args if isinstance(a, ast.Constant)]
-        long = next((str(f) for f in flags if str(f).startswith("--")), "")
-        default = next((k.value for k in call.keywords if k.arg == "default"), None)
-        if long:
-            self.options[long.lstrip("-").replace("-", "_")] = default
 
     def read(self) -> None:
         """Read every call that states something, then what is assigned to its result."""
-        for kind, call in sorted(self.calls, key=lambda it: (it[0] == "trainer", it[1].lineno)):
+        for kind, call, others in self.script.taken(self._named_arguments):
+            self.calls.append((kind, call))
+            for other in others:
+                why = f"another one is taken, that of line {call.lineno}"
+                self._leave(other, ast.unparse(other.func), why)
+        for kind, call in self.calls:
             if kind in ("lora", "training"):
                 self._settings(kind, call)
             elif kind == "model":
                 self._model(call)
             elif kind == "trainer":
                 self._trainer(call)
-        for node in self.changed:
+        for node in self.script.changed:
             self._assigned(node)
-        self.found.left.sort(key=lambda left: left.line)
+        self.found.left = sorted(dict.fromkeys(self.found.left), key=lambda left: left.line)
 
     def _settings(self, group: str, call: ast.Call) -> None:
-        if _name(call.func).endswith("TrainingArguments"):
+        if self.script.called(call.func).endswith("TrainingArguments"):
             why = "a loop takes SFTConfig, whose learning_rate is 2e-5 if none is stated, not 5e-5"
             self._leave(call, "TrainingArguments", f"{why}, and which checkpoints activations")
-        for name, node in self._arguments(call):
+        for name, node in self._named_arguments(group, call):
             self._set(group, name, node)
+        for node in call.args[len(POSITIONS.get(group, ())) :]:
+            self._leave(node, ast.unparse(node), "an argument without its name")
+
+    def _named_arguments(self, kind: str, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+        """The arguments of a call by name, those that are given without one too."""
+        yield from zip(POSITIONS.get(kind, ()), call.args, strict=False)
+        yield from self._arguments(call)
 
     def _arguments(self, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
         """The keyword arguments of a call, those of `**name` too."""
@@ -170,7 +145,7 @@ class _Reader:
         """The keys of a dict, each with its expression."""
         if isinstance(node, ast.Name):
             node = self._once(node)
-        if isinstance(node, ast.Call) and _name(node.func) == "dict" and not node.args:
+        if isinstance(node, ast.Call) and dotted_name(node.func) == "dict" and not node.args:
             yield from self._arguments(node)
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -183,6 +158,11 @@ class _Reader:
 
     def _set(self, group: str, name: str, node: ast.expr) -> None:
         if name in OF_THE_LOOP:
+            return
+        if name == "report_to":
+            if ast.unparse(node) not in ("'none'", "None", "[]"):
+                why = "the improvement log has every run; state it to report there as well"
+                self._leave(node, _shown(name, node), why)
             return
         try:
             value = self._plain(name, node)
@@ -205,6 +185,9 @@ class _Reader:
             self._named(call.args[0])
         kwargs = {}
         for name, node in self._arguments(call):
+            if name == "pretrained_model_name_or_path":
+                self._named(node)
+                continue
             try:
                 kwargs["dtype" if name == "torch_dtype" else name] = self._plain(name, node)
             except _UnreadableError as error:
@@ -220,7 +203,7 @@ class _Reader:
             self._leave(node, f"the model {ast.unparse(node)}", str(error))
 
     def _trainer(self, call: ast.Call) -> None:
-        for name, node in self._arguments(call):
+        for name, node in self._named_arguments("trainer", call):
             if name in ("train_dataset", "eval_dataset"):
                 self._data(name.partition("_")[0], node)
             elif name == "model" and not self.found.model:
@@ -230,7 +213,7 @@ class _Reader:
                 self._leave(node, f"{name}={ast.unparse(node)}", "a loop has no such key")
 
     def _is_model(self, name: ast.Name) -> bool:
-        return any(isinstance(v, ast.Call) for v in self.names.get(name.id, ()))
+        return any(isinstance(v, ast.Call) for v in self.script.names.get(name.id, ()))
 
     def _data(self, role: str, node: ast.expr) -> None:
         try:
@@ -254,7 +237,7 @@ class _Reader:
                 return self._source(node, role)
         if not isinstance(node, ast.Call):
             raise _UnreadableError("not loaded by load_dataset")
-        name = _name(node.func)
+        name = dotted_name(node.func)
         method = name.rpartition(".")[2]
         if method == "train_test_split" and isinstance(node.func, ast.Attribute):
             stated = {k: self._value(v) for k, v in self._arguments(node)}
@@ -295,7 +278,7 @@ class _Reader:
         target = node.target if isinstance(node, ast.AugAssign) else node.targets[0]
         if not (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name)):
             return
-        made = self.names.get(target.value.id, [])
+        made = self.script.names.get(target.value.id, [])
         for kind, call in self.calls:
             if call in made and kind in ("lora", "training") and isinstance(node, ast.AugAssign):
                 getattr(self.found, kind).pop(target.attr, None)
@@ -311,7 +294,7 @@ class _Reader:
         self.found.left.append(Left(getattr(node, "lineno", 0), " ".join(what.split())[:80], why))
 
     def _once(self, node: ast.Name) -> ast.expr:
-        found, lines = self.names.get(node.id, []), self.bound.get(node.id, [])
+        found, lines = self.script.names.get(node.id, []), self.script.bound.get(node.id, [])
         if not lines:
             raise _UnreadableError(f"{node.id} is not assigned in this script")
         if len(lines) > 1:
@@ -340,7 +323,7 @@ class _Reader:
             return node.value
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             return [inner(item) for item in node.elts]
-        called = _name(node.func) if isinstance(node, ast.Call) else ""
+        called = dotted_name(node.func) if isinstance(node, ast.Call) else ""
         if isinstance(node, ast.Dict) or called == "dict":
             return {key: inner(value) for key, value in self._dict(node)}
         if isinstance(node, ast.Name):
@@ -363,10 +346,10 @@ class _Reader:
         raise _UnreadableError(f"{what}, whose value only a run gives")
 
     def _attribute(self, node: ast.Attribute, depth: int) -> Any:
-        if isinstance(node.value, ast.Name) and node.value.id == "torch":
+        if isinstance(node.value, ast.Name) and self.script.called(node.value) == "torch":
             return node.attr
-        if node.attr in self.options:
-            default = self.options[node.attr]
+        if node.attr in self.script.options:
+            default = self.script.options[node.attr]
             if default is None:
                 raise _UnreadableError(f"the option --{node.attr} has no default")
             return self._value(default, depth + 1)
@@ -376,10 +359,3 @@ class _Reader:
 def _shown(name: str, node: ast.expr) -> str:
     """An argument as the script states it, without a credential."""
     return f"{name}={HIDDEN if is_credential_name(name) else hidden(ast.unparse(node))}"
-
-
-def _name(node: ast.expr) -> str:
-    """The dotted name of what is called."""
-    if isinstance(node, ast.Attribute):
-        return f"{_name(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""

@@ -149,6 +149,71 @@ def test_an_eval_set_that_is_split_off() -> None:
     assert {"train": "a.jsonl", "split": {"fraction": 0.2, "seed": 3}} == found.data
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from peft import LoraConfig as Lora\nfrom trl import SFTConfig as Config\n"
+        "Lora(r=4)\nConfig(seed=7)",
+        "import peft as p, trl\np.LoraConfig(r=4)\ntrl.SFTConfig(seed=7)",
+        "Config = trl.trainer.SFTConfig\npeft.LoraConfig(r=4)\nConfig('out', seed=7)",
+        "LoraConfig(r=4)\nSFTTrainer('m', SFTConfig(seed=7))\nSFTConfig",
+        # Two trainings, the second as a comparison: what the first trainer is given.
+        "a = SFTConfig(seed=1)\nb = SFTConfig(seed=7)\nl = LoraConfig(r=4)\nk = LoraConfig(r=9)\n"
+        "SFTTrainer('m', b, peft_config=l)\nSFTTrainer('n', a, peft_config=k)",
+    ],
+)
+def test_by_whatever_name_it_is_called(text: str) -> None:
+    """An alias, a module's name, a position: what a script states is read or named as left out."""
+    found = from_script(text, "t.py")
+    assert ({"r": 4}, {"seed": 7}) == (found.lora, found.training)
+    if "SFTTrainer" in text:
+        assert "m" == found.model
+    told = [left.what for left in found.left]
+    assert told == (["SFTConfig", "LoraConfig", "SFTTrainer"] if "m', b" in text else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "class Mine(SFTTrainer):\n pass\nMine('m', SFTConfig(seed=7))",
+            Left(1, "class Mine(SFTTrainer)", "what the class changes is not taken"),
+        ),
+        (
+            "a = SFTConfig(seed=7)\nSFTTrainer('m', a, collate)",
+            Left(2, "data_collator=collate", "a loop has no such key"),
+        ),
+        (
+            "SFTConfig(seed=7, report_to='wandb')\nSFTTrainer('m')",
+            Left(
+                1,
+                "report_to='wandb'",
+                "the improvement log has every run; state it to report there as well",
+            ),
+        ),
+        (
+            "SFTConfig(seed=7, report_to='none')\nSFTTrainer('m')\nLoraConfig('x')",
+            Left(3, "'x'", "an argument without its name"),
+        ),
+    ],
+)
+def test_what_is_named_as_left_out(text: str, left: Left) -> None:
+    """Own classes, arguments without a name, reports elsewhere."""
+    found = from_script(text, "t.py")
+    assert ("m", {"seed": 7}, [left]) == (found.model, found.training, found.left)
+
+
+def test_other_trainers(tmp_path: Path, capsys: Any) -> None:
+    """A script that trains in another way is told what a loop trains with."""
+    with pytest.raises(ConfigError, match="or SFTTrainer, only DPOTrainer") as caught:
+        from_script("from trl import DPOTrainer\nDPOTrainer('m')", "t.py")
+    assert "trl's SFTTrainer" in caught.value.cure
+    notebook = tmp_path / "a.ipynb"
+    notebook.write_text("{}")
+    assert 2 == main(["init", "--from", str(notebook)])
+    assert "jupyter nbconvert --to script a.ipynb" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["def (", "print(1)", "a = {**a}\nLoraConfig(**a)", ""])
 def test_no_script(text: str) -> None:
     """What is no Python, states nothing, or is its own value is one error."""
