@@ -36,10 +36,13 @@ def from_openai(text: str, file: str) -> Converted:
         except ValueError as error:
             raise DataError(f"not JSON: {error}", where=where) from None
         if not isinstance(row, dict) or not _is_chat(row.get("messages")):
+            is_pair = isinstance(row, dict) and "preferred_output" in row
             raise DataError(
                 'wanted {"messages": [{"role": ..., "content": ...}, ...]}',
                 where=where,
-                cure="--from reads chat rows; name rows of another form in data: {train: ...}.",
+                cure="These are preferences: a loop learns answers, such as the preferred ones."
+                if is_pair
+                else "--from reads chat rows; name rows of another form in data: {train: ...}.",
             )
         rows.append((_row(row, changes, where), where))
     if not rows:
@@ -98,6 +101,10 @@ def _message(message: dict[str, Any], changes: Counter[str], where: Location) ->
     kept = {key: value for key, value in message.items() if key != "weight"}
     if kept["role"] == "function":
         kept["role"] = "tool"
+    if kept["role"] == "developer":  # templates of open models know it as system, or drop it
+        kept["role"] = "system"
+        changes["the role developer became system"] += 1
+    _check_parts(kept.get("content"), where)
     if call := kept.pop("function_call", None):
         kept["tool_calls"] = [{"type": "function", "function": call}]
         changes["function calls became tool calls"] += 1
@@ -107,6 +114,18 @@ def _message(message: dict[str, Any], changes: Counter[str], where: Location) ->
         kept.pop("tool_calls", None)
     kept.setdefault("content", "")
     return kept
+
+
+def _check_parts(content: Any, where: Location) -> None:
+    """Raise `DataError` for content that is no text, such as an image."""
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind != "text":
+            raise DataError(
+                f"wanted text, found content of the type {kind!r}",
+                where=where,
+                cure="A loop trains on text: remove the row, or put what it shows into words.",
+            )
 
 
 def _listed(holder: Mapping[str, Any], key: str, where: Location) -> list[Any]:

@@ -268,9 +268,28 @@ def test_hosted_functions_and_weights() -> None:
     assert [{"type": "function", "function": {"name": "f"}}] == found[1]["tools"]
 
 
+def test_hosted_role_developer() -> None:
+    """Open models' templates know it as system; Qwen's would drop it without a word."""
+    found = from_openai(rows({"messages": [{"role": "developer", "content": "s"}, ANSWER]}), "c")
+    assert ({"role": "system", "content": "s"}, 1) == (
+        found.rows[0]["messages"][0],
+        found.changes["the role developer became system"],
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            rows({"messages": [{**USER, "content": [{"type": "image_url"}]}, ANSWER]}),
+            "chat.jsonl:1: wanted text, found content of the type 'image_url'",
+        ),
+        (rows({"messages": [{**USER, "content": ["q"]}, ANSWER]}), "chat.jsonl:1: wanted text"),
+        (
+            rows({"input": {}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}),
+            'chat.jsonl:1: wanted {"messages": [{"role": ..., "content": ...}, ...]}\n'
+            "  These are preferences",
+        ),
         ("{\n", "chat.jsonl:1: not JSON"),
         (rows({"prompt": "a", "completion": "b"}), 'chat.jsonl:1: wanted {"messages": '),
         ("\n", "chat.jsonl: the file has no rows"),
