@@ -7,7 +7,7 @@ those under `lora:` and `training:` (see `arguments`) too.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,14 @@ from pytest_ftloop.config.gates import (
 )
 from pytest_ftloop.config.judge import Judge
 from pytest_ftloop.config.mistakes import config_errors, found_text
-from pytest_ftloop.config.scoring import ANSWERED, SCORE_HOOK, Scoring, check_scoring, scores_of
+from pytest_ftloop.config.scoring import (
+    ANSWERED,
+    SCORE_HOOK,
+    Scoring,
+    check_scorer,
+    check_scoring,
+    scores_of,
+)
 from pytest_ftloop.config.sections import (
     ForgettingSection,
     GuardSection,
@@ -209,6 +216,16 @@ def likely_name_in(content: bytes, file: str) -> str:
     return loop_name(file)
 
 
+def _unknown_scorer(stated: Any, locate: Callable[[str], Location]) -> list[ConfigError]:
+    """The mistake in the name of the scorer, of a section that has others."""
+    try:
+        if isinstance(stated, str):
+            check_scorer(stated, locate("scoring.scorer"))
+    except ConfigError as error:
+        return [error]
+    return []
+
+
 def checked(
     values: Any, lines: Mapping[str, int], *, folder: Path, source: str, name: str
 ) -> LoopConfig:
@@ -248,9 +265,11 @@ def checked(
             mistakes += config_errors(error, locate, f"gates.{name_}")
     scoring = Scoring()
     # Also if another section has a mistake. Mistakes in this one are reported above.
-    with suppress(ValidationError):
-        section = ScoringSection.model_validate(values.get("scoring", {}))
-        scoring = scoring_of(section)
+    try:
+        scoring = scoring_of(ScoringSection.model_validate(values.get("scoring", {})))
+    except ValidationError:
+        mistakes += _unknown_scorer(_section(values, "scoring").get("scorer"), locate)
+    else:
         try:
             check_scoring(scoring, where=locate("scoring.scorer"))
             _check_url(scoring.judge, locate("scoring.judge.url"))

@@ -174,6 +174,12 @@ def needs_generation(scoring: Scoring) -> bool:
     return scoring.scorer not in {"loss", "choice"}
 
 
+def check_scorer(name: str, where: Location | None) -> None:
+    """Raise a ConfigError for an unknown scorer."""
+    if name not in SCORERS and ":" not in name:
+        raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
+
+
 def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     """Raise a ConfigError for an unknown scorer, or for options that it can't use.
 
@@ -181,8 +187,7 @@ def check_scoring(scoring: Scoring, *, where: Location | None = None) -> None:
     condition, but has no effect.
     """
     name = scoring.scorer
-    if name not in SCORERS and ":" not in name:
-        raise ConfigError(f"unknown scorer {name!r}", where=where, cure=did_you_mean(name, SCORERS))
+    check_scorer(name, where)
     taken = _OPTIONS.get(_FUNCTION if ":" in name else name, frozenset())
     for option in _CHECKED:
         stated = getattr(scoring, option) != getattr(Scoring, option)

@@ -515,3 +515,11 @@ def test_json_schema_describes_every_key() -> None:
     assert {*keys, "scoring", "tokenizer", "training"} == set(schema["properties"])
     for part in schema["$defs"].values():
         assert all(value.get("description") for value in part["properties"].values())
+
+
+def test_an_unknown_scorer_beside_another_mistake_of_its_section(read: Any) -> None:
+    """A wrong type in the section does not hide that there is no such scorer."""
+    with pytest.raises(ConfigError) as caught:
+        read(f"{DATA}\nscoring: {{scorer: exct, pass_at: 2}}\n")
+    assert "unknown scorer 'exct'" in str(caught.value)
+    assert "scoring.pass_at: wanted 1.0 or less, found 2" in str(caught.value)
