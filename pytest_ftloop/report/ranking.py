@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -66,10 +66,9 @@ class Row:
 
 def ranking_rows(rankings: Sequence[Ranking]) -> list[Row]:
     """A row per loop, the largest ranking first, each from its best loop down."""
-    found = ordered(rankings)
-    names = Counter(s.entry.loop for ranking in found for s in ranking.standings)
+    found, named = ordered(rankings), _naming(rankings)
     return [
-        _row(number, ranking, standing, apart(ranking, found[0]), names[standing.entry.loop] > 1)
+        _row(number, ranking, standing, apart(ranking, found[0]), named(standing))
         for number, ranking in enumerate(found, start=1)
         for standing in ranking.standings
     ]
@@ -139,54 +138,68 @@ def apart(ranking: Ranking, first: Ranking) -> str:
 
 def notes_of(rankings: Sequence[Ranking]) -> list[str]:
     """What the table alone does not say: what is proven, why a loop is not compared, the cost."""
-    found = ordered(rankings)
+    found, named = ordered(rankings), _naming(rankings)
     notes = []
     for ranking in found:
         how = apart(ranking, found[0])
         if how and len(ranking.standings) > 1:
-            notes.append(f"{_names(ranking.standings)}: {how}, so compared among themselves.")
-        notes += _notes(ranking)
+            names = ", ".join(map(named, ranking.standings))
+            notes.append(f"{names}: {how}, so compared among themselves.")
+        notes += _notes(ranking, named)
     return notes
 
 
-def _notes(ranking: Ranking) -> list[str]:
+_Named = Callable[["Standing"], str]
+
+
+def _naming(rankings: Sequence[Ranking]) -> _Named:
+    """What each loop is called: of two with one name also by the best iteration's."""
+    names = Counter(s.entry.loop for ranking in rankings for s in ranking.standings)
+
+    def named(standing: Standing) -> str:
+        entry = standing.entry
+        name = visible(entry.loop)
+        return f"{name} {visible(entry.best.name)}" if names[entry.loop] > 1 else name
+
+    return named
+
+
+def _notes(ranking: Ranking, named: _Named) -> list[str]:
     first, *others = ranking.standings
-    leader = visible(first.entry.loop)
+    leader = named(first)
     behind, tied, left = (
         [s for s in others if s.place == place] for place in ("behind", "tied", "not compared")
     )
     notes = []
     if behind:
-        names = _names(behind)
+        names = ", ".join(map(named, behind))
         notes.append(f"{leader} is ahead of {names} beyond noise (paired test, p corrected).")
     equal = [s for s in tied if s.change and s.change.test.change == 0]
-    notes += [f"{leader} and {_names(equal)} are equal."] if equal else []
+    notes += [f"{leader} and {', '.join(map(named, equal))} are equal."] if equal else []
     if tied := [s for s in tied if s not in equal]:
         least = [s.change.test.detectable for s in tied if s.change]
         found = amount_text(ranking.metric, max(least)) if all(map(math.isfinite, least)) else ""
         from_ = f"; a difference is found from {found} on" if found else ""
-        notes.append(f"Not proven: that {leader} is better than {_names(tied)}{from_}.")
+        notes.append(
+            f"Not proven: that {leader} is better than {', '.join(map(named, tied))}{from_}."
+        )
     if (behind or tied) and not ranking.calibrated:
         notes.append(
             "The seed noise of these loops is not measured, so it is assumed: ftloop calibrate "
             "on each of them measures it."
         )
-    notes += [f"{visible(s.entry.loop)} is not compared: {visible(s.why)}." for s in left]
-    return [*notes, *_cheapest(first, [*equal, *tied])]
+    notes += [f"{named(s)} is not compared: {visible(s.why)}." for s in left]
+    return [*notes, *_cheapest(first, [*equal, *tied], named)]
 
 
-def _cheapest(first: Standing, tied: Sequence[Standing]) -> list[str]:
+def _cheapest(first: Standing, tied: Sequence[Standing], named: _Named) -> list[str]:
     """The least expensive loop of those that are not proven worse, if that is not the best."""
     cheapest = min((first, *tied), key=lambda s: s.entry.best.cost.seconds)
     if cheapest is first:
         return []
     took, best = (duration_text(s.entry.best.cost.seconds) for s in (cheapest, first))
-    name = visible(cheapest.entry.loop)
+    name = named(cheapest)
     return [f"The cheapest that is not proven worse: {name}, {took} against {best} of training."]
-
-
-def _names(standings: Iterable[Standing]) -> str:
-    return ", ".join(visible(standing.entry.loop) for standing in standings)
 
 
 def _row(
@@ -194,14 +207,13 @@ def _row(
     ranking: Ranking,
     standing: Standing,
     how: str,
-    is_named_twice: bool,
+    name: str,
 ) -> Row:
     entry, change = standing.entry, standing.change
     best, metric, cost = entry.best, ranking.metric, entry.cost
-    name = visible(entry.loop)
     alone = len(ranking.standings) == 1
     return Row(
-        loop=f"{name} {visible(best.name)}" if is_named_twice else name,
+        loop=name,
         iteration=visible(best.name),
         base=base_text(best.model),
         train=_train_text(best),

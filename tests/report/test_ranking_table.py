@@ -135,6 +135,9 @@ def test_two_of_one_name_are_told_apart() -> None:
     assert ["x 002-00000002", "x 001-00000001"] == [
         r.loop for r in ranking_rows(rank([one, other]))
     ]
+    first, _, cheapest = notes_of(rank([one, other]))
+    assert first.startswith("Not proven: that x 002-00000002 is better than x 001-00000001;")
+    assert "not proven worse: x 001-00000001, 10.0 s against" in cheapest
 
 
 def test_columns_that_say_the_same_are_left_out() -> None:
