@@ -55,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return HOLDS
 
     code = max(each(paths, search), default=HOLDS)
+    if code and not found:
+        return code  # the error says it all
     return max(code, _print_comparison(list(found.values()), arguments))
 
 

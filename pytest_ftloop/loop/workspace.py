@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_ftloop.config.loop_config import LoopConfig, read_loop_file
-from pytest_ftloop.config.loop_yaml import files_in
+from pytest_ftloop.config.loop_yaml import SUFFIXES, files_in
 from pytest_ftloop.core.chain import best_of, chain_from, chosen_by
-from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
+from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, did_you_mean, shown_path
 from pytest_ftloop.core.files import real
 from pytest_ftloop.core.records import Iteration
 from pytest_ftloop.data.identity import model_identity, model_path
@@ -270,9 +270,23 @@ def _holds_records(folder: Path) -> bool:
     return any(RECORD_NAME.fullmatch(path.name) for path in folder.glob("*.yaml"))
 
 
+def _meant(path: Path) -> str:
+    """What a path that does not exist may stand for: a loop by its name, or one misspelt."""
+    beside = path.parent
+    named = [beside / f"{path.name}{suffix}" for suffix in SUFFIXES]
+    named.append(beside / FOLDER / path.name)
+    if found := [candidate for candidate in named if candidate.exists()]:
+        return f"Did you mean {str(found[0])!r}?"
+    if not beside.is_dir() or not path.name:
+        return ""
+    near = [p.name for p in beside.iterdir() if p.is_dir() or p.name.endswith(SUFFIXES)]
+    cure = did_you_mean(path.name, (name for name in near if not name.startswith(".")))
+    return cure if cure.startswith("Did you mean") else ""
+
+
 def _check_folder(path: Path) -> None:
     if not path.is_dir():
-        raise ConfigError("no such file or folder", where=Location(str(path)))
+        raise ConfigError("no such file or folder", where=Location(str(path)), cure=_meant(path))
     if not os.access(path, os.R_OK | os.X_OK):
         raise ConfigError("can't be read: permission denied", where=Location(str(path)))
 

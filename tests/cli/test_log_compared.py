@@ -10,6 +10,8 @@ from pytest_ftloop.cli import main
 from tests.fakes import fake_example
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.cli.cli_cases import Capture
 
 ONE_ROW = {"data": {"train": {"rows": 9, "sha256": "a"}, "eval": {"rows": 1, "sha256": "b"}}}
@@ -73,3 +75,24 @@ def test_empty_logs(tmp_path: Path, make_loop: Any, capsys: Capture) -> None:
     assert "a: no iterations yet, so left out\nb: no iterations yet, so left out\n" == err
     main(["log", *files, "--format", "json"])
     assert [] == json.loads(capsys.readouterr().out)
+
+
+def test_a_loop_by_its_name_is_told_its_path(
+    tmp_path: Path, make_loop: Any, fill: Any, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Names of loops are no paths, but the paths are near: nothing else is printed."""
+    make_loop("a")
+    fill(0.4, loop="b")
+    monkeypatch.chdir(tmp_path)
+    assert 2 == main(["log", "a", "b", "a.ftlop.yaml", "nothing"])
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert [
+        "a: no such file or folder",
+        "  Did you mean 'a.ftloop.yaml'?",
+        "b: no such file or folder",
+        "  Did you mean 'improvement_log/b'?",
+        "a.ftlop.yaml: no such file or folder",
+        "  Did you mean 'a.ftloop.yaml'?",
+        "nothing: no such file or folder",
+    ] == err.splitlines()
