@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.cli import installed
 from pytest_ftloop.cli.command import HOLDS, Command
 from pytest_ftloop.core.errors import ConfigError, Location, shown_path
+from pytest_ftloop.core.files import real
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +68,8 @@ def _arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--agents",
         action="store_true",
-        help="write AGENTS.md instead: what a coding agent has to know of loops",
+        help="write AGENTS.md instead, or a section of it to one that exists: what a coding agent "
+        "has to know of loops",
     )
     to.add_argument("--force", action="store_true", help="replace existing files")
 
@@ -85,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, option):
             raise ConfigError(f"--{option} works only with --github", cure="Add --github.")
     if arguments.agents:
-        _write({folder / "AGENTS.md": template("AGENTS.md")}, folder, force=arguments.force)
+        _agents(folder, force=arguments.force)
         return HOLDS
     if arguments.source:
         from pytest_ftloop.cli.migrate import migrated
@@ -97,6 +100,26 @@ def _run(arguments: argparse.Namespace) -> int:
     _write({folder / name: template(name) for name in STARTER}, folder, force=arguments.force)
     print("\n".join(_next_steps(folder)))
     return HOLDS
+
+
+def _agents(folder: Path, *, force: bool) -> None:
+    """Write AGENTS.md, or add our section to the user's own, whose text is never lost."""
+    path, section = folder / "AGENTS.md", template("AGENTS.md")
+    if not force and (own := _text_of(path)) is not None and section.splitlines()[0] not in own:
+        end = "\r\n" if "\r\n" in own else "\n"
+        lower = re.sub(r"^#", "##", section, flags=re.MULTILINE).replace("\n", end)
+        text = f"{own.rstrip()}{end}{end}{lower}" if own.strip() else lower
+        _write({real(path): text}, folder, force=True, done="added to")  # not over a link
+        return
+    _write({path: section}, folder, force=force)
+
+
+def _text_of(path: Path) -> str | None:
+    """The text of a file; None where there is no such file, or not one of text."""
+    try:
+        return path.read_bytes().decode("utf-8")  # with its own line ends
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _github(folder: Path, requirement: str, *, gpu: bool, force: bool) -> int:
@@ -117,8 +140,11 @@ def _github(folder: Path, requirement: str, *, gpu: bool, force: bool) -> int:
     return HOLDS
 
 
-def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
-    """Write the files and list them. If one exists already, write none."""
+def _write(texts: Mapping[Path, str], folder: Path, *, force: bool, done: str = "replaced") -> None:
+    """Write the files and list them. If one exists already, write none.
+
+    `done` is the word for a file that was there.
+    """
     from pytest_ftloop.core.files import write_atomically
     from pytest_ftloop.core.leftovers import sweep
 
@@ -131,7 +157,7 @@ def _write(texts: Mapping[Path, str], folder: Path, *, force: bool) -> None:
             write_atomically(path, text)
         except OSError as error:
             raise _unwritable(path, error) from None
-        print(f"{'replaced' if path in existing else 'wrote'} {shown_path(path)}")
+        print(f"{done if path in existing else 'wrote'} {shown_path(path)}")
 
 
 def _check_targets(folder: Path, targets: Iterable[Path], *, force: bool) -> frozenset[Path]:

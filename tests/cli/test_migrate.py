@@ -352,3 +352,36 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     readme = (example / "README.md").read_text(encoding="utf-8")
     assert f"```text\n{capsys.readouterr().out}```" in readme
     assert f"```yaml\n{Path('train.ftloop.yaml').read_text()}```" in readme
+
+
+@pytest.mark.parametrize("own", ["# Ours\n\nUse tabs.\n", "# Ours\r\n\r\nUse tabs.", "\n"])
+def test_agents_are_told_beside_what_they_were_told(tmp_path: Path, capsys: Any, own: str) -> None:
+    """The user's own AGENTS.md keeps its text and gets ours as a section, once."""
+    path = tmp_path / "AGENTS.md"
+    path.write_bytes(own.encode())
+    assert 0 == main(["init", str(tmp_path), "--agents"])
+    text = path.read_bytes().decode()
+    end = "\r\n" if "\r\n" in own else "\n"
+    kept = f"{own.rstrip()}{end}{end}" if own.strip() else ""
+    assert text.startswith(f"{kept}## Fine-tuning loops")
+    assert f"{end}### Rules{end}" in text
+    assert text.count("\n") == text.count(end)
+    assert capsys.readouterr().out.startswith("added to ")
+    assert 2 == main(["init", str(tmp_path), "--agents"])
+    assert text == path.read_bytes().decode()
+
+
+def test_agents_file_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "AGENTS.md"
+    path.write_bytes(b"\xff\xfe")
+    assert 2 == main(["init", str(tmp_path), "--agents"])
+    assert b"\xff\xfe" == path.read_bytes()
+
+
+def test_a_linked_agents_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "CLAUDE.md").write_text("# Ours\n")
+    path = tmp_path / "AGENTS.md"
+    path.symlink_to("CLAUDE.md")
+    assert 0 == main(["init", str(tmp_path), "--agents"])
+    assert path.is_symlink()
+    assert (tmp_path / "CLAUDE.md").read_text().startswith("# Ours\n\n## Fine-tuning loops")
