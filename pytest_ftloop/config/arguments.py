@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -280,12 +281,18 @@ def belongs(name: str, group: str = "") -> str:
         if other != group and name in table.__annotations__ and name not in REFUSED:
             return f"It is an argument of {CONFIGS[other]}: write it under {other}."
         if not group and name in RENAMED[other]:
-            return f"It belongs under {other}. {RENAMED[other][name]}"
+            return _under(other, RENAMED[other][name], table.__annotations__)
     if group and name in LoopFile.model_fields:
         return f"It is a key of the loop file: write it at the top, not under {group}."
     sections = {"loop": LoopSection.model_fields, "scoring": ScoringSection.model_fields}
     found = [section for section, keys in sections.items() if section != group and name in keys]
     return f"It is a key of {found[0]}: write it there." if found else ""
+
+
+def _under(section: str, cure: str, names: Iterable[str]) -> str:
+    """A cure for a name at the top of the file: with the section, if the new name is one of it."""
+    new = re.match(r"(?:Write|Its name is now) (\w+)", cure)
+    return f"It belongs under {section}. {cure}" if new and new[1] in names else cure
 
 
 @functools.lru_cache(maxsize=512)

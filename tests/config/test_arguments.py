@@ -142,6 +142,28 @@ def test_a_name_in_the_wrong_place(read: Any, section: str, message: str) -> Non
     assert message in refused(read, DATA + section + "\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("lr", "It belongs under training. Write learning_rate."),
+        ("max_seq_length", "It belongs under training. Its name is now max_length."),
+        ("warmup_ratio", "It belongs under training. Write warmup_steps, as a share of the run"),
+        ("rank", "It belongs under lora. Write r."),
+        ("torch_dtype", "It belongs to the model: training: {model_init_kwargs: {dtype: ...}}."),
+        ("max_new_tokens", "It belongs to the scoring: scoring: {max_new_tokens: ...}."),
+        ("train_dataset", "It belongs to the data: data: {train: ...}."),
+        ("model_name_or_path", "It is a key of its own: model: ...."),
+        ("peft_config", "Its arguments are the section lora."),
+        ("merge_weights", "peft has no such argument any more: ftloop export --merged merges."),
+    ],
+)
+def test_a_foreign_name_at_the_top_of_the_file(read: Any, name: str, cure: str) -> None:
+    """It is told one place, and not a section that it is no argument of."""
+    told = refused(read, f"{DATA}{name}: 1\n").splitlines()
+    assert f"s.ftloop.yaml:2: unknown key {name!r}" == told[0]
+    assert told[1].startswith(f"  {cure}")
+
+
 def test_a_key_of_our_own(read: Any) -> None:
     """lora.init_from is no argument of LoraConfig, and is left to its own check."""
     assert "best" == read(DATA + "lora: {init_from: best}\n").settings.lora["init_from"]
