@@ -26,17 +26,32 @@ CONFIGS = {"lora": "LoraConfig", "training": "SFTConfig"}
 OF_OURS = frozenset({("lora", "init_from")})
 """Keys of a section that are a loop's own, and checked elsewhere."""
 
-AT_LEAST_ONE = frozenset(
-    {"per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
-)
-"""Arguments of SFTConfig that must be 1 or more, checked here so that the error names their line.
+_ANY_FROM_ONE, _ANY_FROM_ZERO, _SHARE = (1.0, math.inf), (0.0, math.inf), (0.0, 1.0)
+
+LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "lora": {"r": _ANY_FROM_ONE, "lora_dropout": _SHARE},
+    "training": {
+        "per_device_train_batch_size": _ANY_FROM_ONE,
+        "per_device_eval_batch_size": _ANY_FROM_ONE,
+        "gradient_accumulation_steps": _ANY_FROM_ONE,
+        "torch_empty_cache_steps": _ANY_FROM_ONE,
+        "seed": _ANY_FROM_ZERO,
+        "data_seed": _ANY_FROM_ZERO,
+        "learning_rate": _ANY_FROM_ZERO,
+        "weight_decay": _ANY_FROM_ZERO,
+        "warmup_steps": _ANY_FROM_ZERO,
+        "adam_epsilon": _ANY_FROM_ZERO,
+        "adam_beta1": _SHARE,
+        "adam_beta2": _SHARE,
+    },
+}
+"""Lowest and highest value of arguments, by section.
+
+The libraries refuse other values when the base is loaded, one at a time and without the line; a
+negative dropout they take for none.
 """
 
-AT_LEAST_ZERO = frozenset({"seed", "data_seed", "learning_rate", "weight_decay"})
-"""Arguments of SFTConfig that must be 0 or more, checked here so that the error names their line.
-"""
-
-AMOUNTS = AT_LEAST_ONE | AT_LEAST_ZERO | {"num_train_epochs", "max_steps", "warmup_steps"}
+AMOUNTS = frozenset(LIMITS["training"]) | {"num_train_epochs", "max_steps"}
 """Arguments of SFTConfig that are numbers also where they are quoted: 'nan' is one to trl."""
 
 
@@ -162,18 +177,18 @@ def _out_of_bounds(one: Stated) -> _Wrong:
     is_amount = isinstance(value, float) or (one.group == "training" and one.name in AMOUNTS)
     if is_amount and not math.isfinite(as_number(value) or 0):
         return f"{one.setting}: wanted a finite number, found {value}", ""
-    if one.group != "training":
-        return None
-    if one.name == "seed" and type(value) is not int:  # more seeds are the next numbers
+    if one.setting == "training.seed" and type(value) is not int:  # more seeds are the next numbers
         return f"{one.setting}: wanted a whole number, found {value!r}", ""
-    number = as_number(value)
-    if number is None:
+    number, limits = as_number(value), LIMITS[one.group].get(one.name)
+    if number is None or limits is None or limits[0] <= number <= limits[1]:
         return None
-    if one.name in AT_LEAST_ONE and number < 1:
-        return f"{one.setting}: wanted at least 1, found {value}", ""
-    if one.name in AT_LEAST_ZERO and number < 0:
-        return f"{one.setting}: wanted 0 or more, found {value}", ""
-    return None
+    return f"{one.setting}: wanted {_range_text(*limits)}, found {value}", ""
+
+
+def _range_text(low: float, high: float) -> str:
+    if high == math.inf:
+        return "0 or more" if low == 0 else f"at least {low:g}"
+    return f"{low:g} to {high:g}"
 
 
 def as_number(value: Any) -> float | None:

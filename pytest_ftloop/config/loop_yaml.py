@@ -38,6 +38,7 @@ _CURES = {
     "another document": "Remove the line with ---: a loop file holds one loop.",
     "end of stream": "A quote is not closed.",
     "<stream end>": "A bracket is not closed.",
+    "but got '['": 'Within braces, quote a key with brackets: "pass_rate[short]": ">= 0.9".',
     "expected ','": "A comma or a closing bracket is missing before it.",
     "chomping": 'Quote conditions that begin with >, as in pass_rate: ">= 0.9".',
 }

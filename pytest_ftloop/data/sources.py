@@ -113,27 +113,22 @@ def _of_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: without_nulls(value) for name, value in row.items()}
 
 
-def check_file_exists(source: Any, folder: Path, where: Location | None) -> None:
-    """Raise `DataError` for a data file that is missing; it is not read."""
-    if isinstance(source, str | Path):
-        path = folder / source
-        if path.suffix.lower() in FILE_KINDS and not path.exists():
-            raise _missing(path, where)
-
-
-def _missing(path: Path, where: Location | None) -> DataError:
-    near = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+def missing_file(path: Path, where: Location | None) -> DataError:
+    """The error for a data file that does not exist, with the nearest name beside it."""
+    beside = path.parent.glob("*") if path.parent.is_dir() else ()
+    near = [p.name for p in beside if p.suffix.lower() in FILE_KINDS]
+    cure = did_you_mean(path.name, near).replace("Valid names", "Data files there")
     return DataError(
         f"data file {shown_path(path)} does not exist",
         where=where,
-        cure=did_you_mean(path.name, near) if near else f"Looked for {path}.",
+        cure=cure if near else f"Looked for {path}.",
     )
 
 
 def _file_rows(path: Path, where: Location | None) -> Iterator[Row]:
     shown = shown_path(path)
     if not path.exists():
-        raise _missing(path, where)
+        raise missing_file(path, where)
     kind = path.suffix.lower()
     try:
         check_file(path, MOST_BYTES)

@@ -42,6 +42,9 @@ from pytest_ftloop.gate.verdict import (
     p_text,
 )
 
+EVAL_CHANGED = "eval set changed"
+"""How the note begins that figures are those of the examples which both sides have."""
+
 ANCHOR_ALPHA_SHARE = 0.5
 """Level of the comparison with the anchor, as a share of the gate's alpha: this second chance of a
 false alarm may add at most half of what the gate allows."""
@@ -292,7 +295,7 @@ def _eval_note(common: Common, total: int) -> str:
         if ids
     ]
     compared = len(common.measured)
-    return f"eval set changed: {compared} of {total} examples compared ({', '.join(parts)})"
+    return f"{EVAL_CHANGED}: {compared} of {total} examples compared ({', '.join(parts)})"
 
 
 def _run_name(run: Measured) -> str:

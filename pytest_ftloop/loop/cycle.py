@@ -32,7 +32,7 @@ from pytest_ftloop.core.records import (
     name_of,
 )
 from pytest_ftloop.core.runs import groups_of
-from pytest_ftloop.data.sources import check_file_exists
+from pytest_ftloop.data.files import check_holdout_exists
 from pytest_ftloop.diagnose.copies import guard_leaks
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
@@ -344,8 +344,7 @@ def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check data and scorer before anything is trained; report the findings, and return them."""
     try_scorers(cycle.config, cycle.inputs)
     # The holdout is read once all is decided: a missing one would be told after the training.
-    at = cycle.config.locate("data.holdout")
-    check_file_exists(cycle.config.holdout, cycle.config.folder, at)
+    check_holdout_exists(cycle.config)
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)

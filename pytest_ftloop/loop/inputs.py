@@ -18,6 +18,7 @@ from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import DataSet, Evaluation, Iteration, Settings
 from pytest_ftloop.core.set_metrics import SetMetric
 from pytest_ftloop.data import examples as data
+from pytest_ftloop.data.files import check_files_exist
 from pytest_ftloop.data.forms import is_of_messages
 from pytest_ftloop.data.identity import (
     base_fingerprint,
@@ -69,6 +70,7 @@ class Inputs:
 
         Without `imports` nothing is to be scored: of a user's scorer only the source is read.
         """
+        check_files_exist(config)
         where = config.locate("data.train")
         # What only scorers read is needed of train rows that an eval set is split off.
         columns = config.columns if config.split else replace(config.columns, read=frozenset())

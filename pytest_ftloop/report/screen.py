@@ -15,6 +15,7 @@ from pytest_ftloop.core.metrics import own_metrics, split_name, without_guard
 from pytest_ftloop.gate.search import ONLY_VERSION
 from pytest_ftloop.report import hints
 from pytest_ftloop.report.advice import advice_lines
+from pytest_ftloop.report.brief import brief_cause, compared_paragraphs, cut, heads
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
 from pytest_ftloop.report.gate_changes import change_lines, gate_text
 from pytest_ftloop.report.layout import Column, paragraph, table
@@ -31,9 +32,10 @@ from pytest_ftloop.report.text import (
 from pytest_ftloop.report.verdict import (
     breakage_text,
     explain_verdict,
+    head_line,
     head_lines,
     holdout_lines,
-    result_cause_lines,
+    told_paragraphs,
     verdict_lines,
 )
 from pytest_ftloop.report.what_to_do import advice_parts
@@ -60,8 +62,8 @@ MOST_ROWS = 8
 MOST_EXAMPLES = 2
 """Examples of a failing loop: enough to see what kind of mistake it is."""
 
-MOST_GATES, VERDICT_LINES, CAUSE_LINES = 12, 4, 9
-"""Rows and lines of a failing loop, so that it stays on one screen."""
+MOST_GATES, VERDICT_LINES = 12, 4
+"""Rows and lines of a failing loop, so that it stays on one screen. What is left out is counted."""
 
 NO_GATES = "no gates, so nothing was judged"
 
@@ -114,7 +116,8 @@ def verdict_parts(
     """
     opened = result.holdout if rule.tag is None else None
     holdout = holdout_lines(opened, width) if opened is not None else []
-    head = full = head_lines(verdict, rule.name, width)
+    full = head_lines(verdict, rule.name, width)
+    compared = [] if verdict.ok else compared_paragraphs(verdict, width)
     advice, accept = ([], []) if verdict.ok else advice_parts(result, verdict, width)
     if verdict.ok:
         full = verdict_lines(verdict, rule.name, width)
@@ -126,11 +129,12 @@ def verdict_parts(
         "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
         "plain": verdict.kind in _PLAIN
         and all(note.endswith(ONLY_VERSION) for note in verdict.context),
-        "head": head if verdict.context else head[:VERDICT_LINES],
+        "head": cut(head_line(verdict, rule.name, width), VERDICT_LINES, width),
+        "told": [*told_paragraphs(verdict, width), *compared],
         "full": [*full, *holdout],
         "holdout": holdout if result.holdout and _is_alarming(result) else [],
         "notes": note_lines(notes, width),
-        "cause": result_cause_lines(result, width)[:CAUSE_LINES],
+        "cause": brief_cause(result, width),
         "examples": [] if verdict.ok else _broken_examples(result, rule, verdict, width),
         "advice": advice,
         "accept": accept,
@@ -210,7 +214,7 @@ def _holding(
 ) -> list[str]:
     """A line of a loop that is up to date; of one that was trained its iterations and findings."""
     head = _head(run, verdicts, width)
-    named = [line for v in verdicts if not v["plain"] for line in v["head"]]
+    named = heads([v for v in verdicts if not v["plain"]])
     named += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
     if not run["trained"]:
         return [*changes, head, *run["notes"], *named]
@@ -240,7 +244,7 @@ def _failing(
     lines = [shorten(f"{run['head']}: {said}", width)]
     compared = [*broken, *verdicts]  # those that failed first
     lines += [*run["notes"], *next((v["cause"] for v in compared if v["cause"]), changes)]
-    lines += [*run["failed"], *(line for v in broken for line in v["head"]), *run["finding"]]
+    lines += [*run["failed"], *heads(broken), *run["finding"]]
     lines += next((v["examples"] for v in broken if v["examples"]), run["examples"])
     # With a regression and a missed threshold both are needed: they are advice on two things.
     lines += [*(broken[0]["advice"] if broken else []), *run["advice"]]
@@ -275,9 +279,7 @@ def _body(result: LoopResult, width: int) -> list[str]:
 def _finding(finding: Finding, width: int) -> list[str]:
     text = f"{finding.severity} {visible(finding.kind)}: {visible(finding.message)}"
     lines = paragraph(text, width, "  ", "    ")
-    if len(lines) <= FINDING_LINES:
-        return lines
-    return [*lines[: FINDING_LINES - 1], shorten(f"{lines[FINDING_LINES - 1]} ...", width)]
+    return cut(lines, FINDING_LINES, width)
 
 
 def _gravest(result: LoopResult, width: int) -> list[str]:

@@ -48,15 +48,24 @@ def verdict_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH
 
 def head_lines(verdict: Verdict, gate: str = "regression", width: int = WIDTH) -> list[str]:
     """The verdict, the commit it compares with, the reason, and what to know of the baseline."""
+    told = told_paragraphs(verdict, width)
+    return [*head_line(verdict, gate, width), *(line for lines in told for line in lines)]
+
+
+def head_line(verdict: Verdict, gate: str, width: int) -> list[str]:
+    """The verdict, the commit it compares with and the reason, as one paragraph."""
     head = f"{visible(gate)}: {verdict.kind}"
     if verdict.against:
         head += f" against {visible(verdict.against)}"
-    lines = paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+    return paragraph(f"{head}: {visible(verdict.because)}", width, "", "  ")
+
+
+def told_paragraphs(verdict: Verdict, width: int) -> list[list[str]]:
+    """What its kind means, if that has to be said, and what to know of the baseline."""
+    texts = [f"note: {visible(note)}" for note in verdict.context]
     if verdict.kind == "inconclusive":
-        lines += paragraph(f"inconclusive: {TERMS['inconclusive']}", width, "  ", "    ")
-    for note in verdict.context:
-        lines += paragraph(f"note: {visible(note)}", width, "  ", "    ")
-    return lines
+        texts.insert(0, f"inconclusive: {TERMS['inconclusive']}")
+    return [paragraph(text, width, "  ", "    ") for text in texts]
 
 
 def figure_lines(verdict: Verdict, width: int = WIDTH) -> list[str]:

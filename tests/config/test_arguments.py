@@ -88,6 +88,37 @@ def test_all_mistakes_at_once(read: Any) -> None:
     assert "17: unknown key 'modle'" == lines[18]
 
 
+@pytest.mark.parametrize(
+    ("stated", "wanted"),
+    [
+        ("lora: {r: 0}", "lora.r: wanted at least 1, found 0"),
+        ("lora: {r: -3}", "lora.r: wanted at least 1, found -3"),
+        ("lora: {lora_dropout: 1.5}", "lora.lora_dropout: wanted 0 to 1, found 1.5"),
+        ("lora: {lora_dropout: -0.1}", "lora.lora_dropout: wanted 0 to 1, found -0.1"),
+        ("training: {warmup_steps: -3}", "training.warmup_steps: wanted 0 or more, found -3"),
+        ("training: {adam_beta2: 2}", "training.adam_beta2: wanted 0 to 1, found 2"),
+        (
+            "training: {torch_empty_cache_steps: 0}",
+            "training.torch_empty_cache_steps: wanted at least 1, found 0",
+        ),
+        ("loop: {policy: [{lora.r: 0}]}", "lora.r: wanted at least 1, found 0"),
+    ],
+)
+def test_a_value_out_of_bounds_is_found_when_the_file_is_read(
+    read: Any, stated: str, wanted: str
+) -> None:
+    """Not by peft or transformers, one at a time, once the base is loaded."""
+    assert f"s.ftloop.yaml:2: {wanted}" == refused(read, f"{DATA}{stated}\n")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    ["lora: {r: 1, lora_dropout: 0}", "lora: {lora_dropout: 1}", "training: {warmup_steps: 0.1}"],
+)
+def test_the_ends_of_the_bounds_are_taken(read: Any, stated: str) -> None:
+    read(f"{DATA}{stated}\n")
+
+
 def test_an_unknown_setting_of_a_range_is_one_mistake(read: Any) -> None:
     """A sampler's low and high share their name: it is told once."""
     text = "loop:\n  policy:\n    sampler: X\n    space:\n      lora.rank: {low: 1, high: 4}\n"
@@ -210,7 +241,7 @@ def test_the_table_refuses_nothing_that_the_real_config_takes(group: str) -> Non
             stated = {name: value}
             if check is None or not [*mistakes(stated, group, TABLES[group], lambda _: None)]:
                 continue
-            if name in REFUSED or name in _BOUNDED:
+            if name in REFUSED or name in arguments.LIMITS[group]:
                 continue
             try:
                 check.validate_python(value)
@@ -225,7 +256,6 @@ def test_the_table_refuses_nothing_that_the_real_config_takes(group: str) -> Non
     assert [] == [case for case in wrongly if case[0] not in CHECKED_LATER]
 
 
-_BOUNDED = arguments.AT_LEAST_ONE | arguments.AT_LEAST_ZERO
 CHECKED_LATER = frozenset(
     {
         "log_level",

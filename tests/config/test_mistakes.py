@@ -291,6 +291,11 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         3,
         "not YAML: expected ',' or '}', but got ':'\n  A comma or a closing bracket is missing",
     ),
+    "tag in braces": (
+        DATA + 'gates: {pass_rate[short]: ">= 0.9"}\n',
+        2,
+        "not YAML: expected ',' or '}', but got '['\n  Within braces, quote a key with brackets: ",
+    ),
     "value in itself": (DATA + "lora: &l {r: *l}\n", 2, "a value contains itself"),
     "unquoted >": (
         DATA + "gates:\n  pass_rate: >= 0.9\n",

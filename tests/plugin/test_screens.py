@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_ftloop.cli import main
+from pytest_ftloop.report.brief import CAUSE_LINES
 from tests.plugin.conftest import TRAIN, WORSE
 
 if TYPE_CHECKING:
@@ -249,3 +250,48 @@ def test_log_folder_elsewhere(project: Project, tmp_path: Path) -> None:
     printed = commands(project.run("--ftloop", "--ftloop-log", str(tmp_path / "logs")))
     assert printed
     assert all(str(command[-1]).endswith("logs/x") for command in printed if command[0] == "show")
+
+
+def test_what_a_screen_leaves_out_is_counted(gated: Project) -> None:
+    """Of a long list of changes the loosened gates stay, and a line says how much there is more."""
+    loop_file = gated.path / "x.ftloop.yaml"
+    text = loop_file.read_text()
+    more = "".join(f"  {name}: '<= 9'\n" for name in ("train_loss", "perplexity", "overfit_gap"))
+    gates = "gates:\n  eval_loss: '<= 1.9'\n  regression: {}\n"
+    gated.write("x.ftloop.yaml", edited(text, gates))
+    gated.run("--ftloop")
+    gated.commit()
+    gates = f"gates:\n  eval_loss: '<= 1.95'\n{more}  regression: {{}}\n"
+    gated.write("x.ftloop.yaml", edited(text, gates))
+    gated.rate(WORSE)
+    for name in ("train.jsonl", "eval.jsonl"):
+        rows = (gated.path / name).read_text().splitlines()
+        gated.write(name, "".join(f"{row}\n" for row in rows[1:]))
+    lines = section(gated.run("--ftloop"))
+    first = lines.index(next(line for line in lines if line.startswith("what this change did")))
+    cause = lines[first : first + CAUSE_LINES]
+    assert any(line.startswith("    loosened eval_loss: <= 1.9 -> <= 1.95") for line in cause)
+    assert re.fullmatch(r"  \.\.\. and \d+ more lines: ftloop diff x\.ftloop\.yaml", cause[-1])
+
+
+def test_what_is_said_of_several_verdicts_is_said_once(gated: Project) -> None:
+    """Two gates compare the same version on the same examples: one note below both."""
+    text = (gated.path / "x.ftloop.yaml").read_text()
+    gated.write(
+        "x.ftloop.yaml", edited(text, "gates:\n  regression: {}\n  regression[negation]: {}\n")
+    )
+    gated.run("--ftloop")
+    gated.commit()
+    gated.rate(WORSE)
+    rows = (gated.path / "eval.jsonl").read_text().splitlines()
+    gated.write("eval.jsonl", "".join(f"{row}\n" for row in rows[:-1]))
+    lines = section(gated.run("--ftloop"))
+    note = (
+        f"  note: eval set changed: {len(rows) - 1} of {len(rows) - 1} examples compared (1 gone)"
+    )
+    assert [note] == [line for line in lines if "eval set changed" in line]
+
+
+def edited(text: str, gates: str) -> str:
+    """A loop file with other gates."""
+    return re.sub(r"gates:.*?(?=^\w)", gates, text, flags=re.DOTALL | re.MULTILINE)
