@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pytest_ftloop.config import known_arguments
 from pytest_ftloop.config.arguments import mistakes
-from pytest_ftloop.config.script_calls import POSITIONS, Script, dotted_name
+from pytest_ftloop.config.script_calls import GIVEN_AS, POSITIONS, Script, dotted_name
 from pytest_ftloop.core.credentials import HIDDEN, hidden, is_credential, is_credential_name
 from pytest_ftloop.core.errors import ConfigError, Location
 
@@ -203,12 +203,19 @@ class _Reader:
             self._leave(node, f"the model {ast.unparse(node)}", str(error))
 
     def _trainer(self, call: ast.Call) -> None:
+        read = {GIVEN_AS[kind] for kind, _ in self.calls if kind in GIVEN_AS}
         for name, node in self._named_arguments("trainer", call):
+            if isinstance(node, ast.Constant) and node.value is None:
+                continue
             if name in ("train_dataset", "eval_dataset"):
                 self._data(name.partition("_")[0], node)
             elif name == "model" and not self.found.model:
                 if not isinstance(node, ast.Name) or not self._is_model(node):
                     self._named(node)
+            elif name in ("args", "peft_config") and name not in read:
+                self._leave(
+                    node, f"{name}={ast.unparse(node)}", "its arguments are not stated here"
+                )
             elif name not in ("model", "args", "peft_config", "processing_class", "tokenizer"):
                 self._leave(node, f"{name}={ast.unparse(node)}", "a loop has no such key")
 

@@ -22,7 +22,7 @@ TERMS: Mapping[str, str] = {
     "gap": "eval - train loss",
     "p": "chance of so large a change where nothing changed",
     "error": "standard error of the change",
-    "detectable": "smallest drop that is found in 4 of 5 cases",
+    "detectable": "change for the worse found in 4 of 5 cases; smaller ones are found less often",
     "seeds": "the same training with other random numbers; their figures are averaged",
     "inconclusive": "could be worse, but chance is not ruled out",
 }

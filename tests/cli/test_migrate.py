@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from pytest_ftloop.cli.main import main
 from pytest_ftloop.config.from_script import Left, from_script
 from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.config.script_calls import POSITIONS
 from pytest_ftloop.core.errors import ConfigError, DataError
 from pytest_ftloop.data.from_openai import from_openai
 
@@ -201,6 +203,27 @@ def test_what_is_named_as_left_out(text: str, left: Left) -> None:
     """Own classes, arguments without a name, reports elsewhere."""
     found = from_script(text, "t.py")
     assert ("m", {"seed": 7}, [left]) == (found.model, found.training, found.left)
+
+
+def test_settings_of_a_parser() -> None:
+    """What TrlParser reads is in no script: the loop file does not pass for complete."""
+    text = (
+        "a, m = TrlParser((SFTConfig, ModelConfig)).parse_args_and_config()\n"
+        "SFTTrainer('m', a, None, peft_config=get_peft_config(m))"
+    )
+    why = "its arguments are not stated here"
+    assert [Left(2, "args=a", why), Left(2, "peft_config=get_peft_config(m)", why)] == from_script(
+        text, "t.py"
+    ).left
+
+
+@pytest.mark.slow
+def test_positions_are_trls() -> None:
+    """Arguments without a name are those that trl takes in these places."""
+    trl = pytest.importorskip("trl")
+    places = [*inspect.signature(trl.SFTTrainer.__init__).parameters][1:]
+    assert [*POSITIONS["trainer"]] == places[: len(POSITIONS["trainer"])]
+    assert "output_dir" == [*inspect.signature(trl.SFTConfig.__init__).parameters][1]
 
 
 def test_other_trainers(tmp_path: Path, capsys: Any) -> None:

@@ -127,7 +127,8 @@ def test_one_log_has_one_seed_noise(
 
     main(["gate"])
     note = " ".join(capsys.readouterr().out.split()).partition("measure the seed noise ")[2]
-    assert note.startswith(f"(so far {shown} in eval_loss, 0.0 points in pass_rate)")
+    meant = "how far trainings that differ in their seed alone are apart"
+    assert note.startswith(f"({meant}; so far {shown} in eval_loss, 0.0 points in pass_rate)")
 
     bands = loop_data(of_log(Logged(log, config)))["metrics"]["eval_loss"]["noise"]
     assert [pytest.approx(sd)] * 2 == [band["sd"] for band in bands]

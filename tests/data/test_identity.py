@@ -248,6 +248,21 @@ def as_a_copy(file: Path, content: bytes) -> None:
     copy.replace(file)
 
 
+def test_samples_tell_where_size_times_and_inode_do_not(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may keep all that stat tells while another process writes other weights."""
+    weights = write("model/model.safetensors", bytes(5000))
+    one, stat, path_stat = model_identity("model", tmp_path), weights.stat(), Path.stat
+
+    def unchanged(self: Path, **how: Any) -> os.stat_result:
+        return stat if self == weights else path_stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", unchanged)
+    in_place(weights, b"\x01" * 100)
+    assert one != model_identity("model", tmp_path)
+
+
 @pytest.mark.parametrize("change", [in_place, as_a_copy])
 @pytest.mark.parametrize(
     "name",

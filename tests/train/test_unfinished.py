@@ -137,6 +137,20 @@ def test_a_point_in_use_is_not_the_oldest(tmp_path: Path) -> None:
     assert {*"02345678"} == {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "point.json"])
+def test_a_damaged_point_is_not_gone_on_from(tmp_path: Path, name: str) -> None:
+    """One flipped bit of what a run would go on from is as if there were no point."""
+    point = Point(1, 3, 1.0, 9, (), 0, (), {}, (), None)
+    (tmp_path / "point.json").write_text(json.dumps(asdict(point)))
+    (tmp_path / "optimizer.pt").write_bytes(bytes(100))
+    write_sums(tmp_path)
+    place = Unfinished(tmp_path, 0.0, keeps_base=True)
+    assert point == place.point()
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole.replace(b"9" if name == "point.json" else b"\0", b"1", 1))
+    assert place.point() is None
+
+
 def test_the_oldest_points_are_removed(tmp_path: Path) -> None:
     """Eight stay; what another process is writing is not among those that are counted."""
     for age in range(10):
