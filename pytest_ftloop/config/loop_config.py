@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.arguments import in_one, of_settings
@@ -43,6 +43,7 @@ from pytest_ftloop.config.scoring import (
     scores_of,
 )
 from pytest_ftloop.config.sections import (
+    DataSection,
     ForgettingSection,
     GuardSection,
     HubSource,
@@ -278,8 +279,11 @@ def checked(
         mistakes += check_metrics(metrics, scoring, locate)
     name = stated if isinstance(stated := values.get("name"), str) else name
     named = {"name": name}
-    if parsed is not None:
-        named |= {f"data.guards.{guard}": guard for guard in parsed.data.guards}
+    # A section without a mistake is checked in full, also where another one has some.
+    of_data = parsed.data if parsed else _alone(DataSection, _section(values, "data"))
+    of_loop = parsed.loop if parsed else _alone(LoopSection, _section(values, "loop"))
+    if of_data is not None:
+        named |= {f"data.guards.{guard}": guard for guard in of_data.guards}
     for key, word in named.items():
         if len(word.encode(errors="replace")) > MOST_BYTES_OF_NAME:
             why = f"name {word[:40]!r}... is longer than {MOST_BYTES_OF_NAME} bytes"
@@ -294,8 +298,8 @@ def checked(
             )
         )
     guards: tuple[GuardSource, ...] = ()
-    if parsed is not None:
-        if parsed.data.answers is not None and scoring.scorer not in ANSWERED:
+    if of_data is not None:
+        if parsed is not None and of_data.answers is not None and scoring.scorer not in ANSWERED:
             mistakes.append(
                 ConfigError(
                     f"data.answers is for {', '.join(ANSWERED)}, but the scorer is "
@@ -304,15 +308,16 @@ def checked(
                     cure="Leave it out; a function of your own reads the column from its row.",
                 )
             )
-        guards, wrong = _guards(parsed, locate)
+        guards, wrong = _guards(of_data, locate)
         names = [guard.name for guard in guards]
         mistakes += [*wrong, *check_guards((*gates, *forgetting), names, source)]
     mistakes += _credentials_elsewhere(values, locate)
     lora, training = (_section(values, group) for group in ("lora", "training"))
-    policy = parsed.loop.policy if parsed else _section(values, "loop").get("policy")
+    policy = of_loop.policy if of_loop else _section(values, "loop").get("policy")
     mistakes += of_settings(lora, training, policy, locate)
+    if of_loop is not None:
+        mistakes += _wrong_metric(of_loop.metric, metrics, locate)
     if parsed is not None:
-        mistakes += _wrong_metric(parsed.loop.metric, metrics, locate)
         given = scores_of(scoring)
         if given is not None:
             try:
@@ -363,10 +368,21 @@ def checked(
     )
 
 
-def _guards(parsed: LoopFile, locate: Any) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _alone(model: type[_Model], values: Any) -> _Model | None:
+    """One section of a file that has a mistake elsewhere; None if it has one itself."""
+    try:
+        return model.model_validate(values)
+    except ValidationError:
+        return None
+
+
+def _guards(data: DataSection, locate: Any) -> tuple[tuple[GuardSource, ...], list[ConfigError]]:
     """The loop's guards, and the mistakes in their scoring."""
     found, mistakes = [], []
-    for name, stated in parsed.data.guards.items():
+    for name, stated in data.guards.items():
         scoring = None
         if isinstance(stated, GuardSection) and stated.scoring is not None:
             scoring = scoring_of(stated.scoring)

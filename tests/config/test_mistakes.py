@@ -528,3 +528,20 @@ def test_an_unknown_scorer_beside_another_mistake_of_its_section(read: Any) -> N
         read(f"{DATA}\nscoring: {{scorer: exct, pass_at: 2}}\n")
     assert "unknown scorer 'exct'" in str(caught.value)
     assert "scoring.pass_at: wanted 1.0 or less, found 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["modle: gpt2", "tokenizer: 5", "scoring: {max_new_tokens: 0}"]
+)
+def test_a_mistake_elsewhere_hides_none_of_a_sections_own(read: Any, elsewhere: str) -> None:
+    """A guard's scorer, a guard that is missing, and what the loop chooses by are told as well."""
+    told = refused(
+        read,
+        "data:\n  train: t.jsonl\n  eval: e.jsonl\n  guards: {g: {source: e.jsonl, "
+        "scoring: {scorer: exat}}}\ngates: {guard.h.eval_loss: '<= 1'}\n"
+        f"loop: {{metric: pass_rat}}\n{elsewhere}\n",
+    )
+    assert "s.ftloop.yaml:4: unknown scorer 'exat'" in told
+    assert "s.ftloop.yaml:5: gate guard.h.eval_loss: no guard is called 'h'" in told
+    assert "s.ftloop.yaml:6: loop.metric: wanted eval_loss, pass_rate or a score" in told
+    assert "s.ftloop.yaml:7: " in told
