@@ -50,6 +50,9 @@ MOST_VERSIONS = 50
 ONLY_VERSION = "the log has held no other version"
 """The end of the note on a log whose only version is the candidate."""
 
+OTHER_VERSION = "the last commit whose log has another version"
+"""The end of the note on a baseline that was found because nothing states one."""
+
 
 def find_baseline(
     sought: Sought, stated: str | None, env: Mapping[str, str] | None = None
@@ -159,7 +162,7 @@ def _at_or_older(
 
 
 def _compared_with(note: str, shown: str) -> str:
-    return f"{note}, so it is compared with {shown}, the last commit whose log has another version"
+    return f"{note}, so it is compared with {shown}, {OTHER_VERSION}"
 
 
 def _in_log_elsewhere(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.core.metrics import own_metrics, split_name, without_guard
-from pytest_ftloop.gate.search import ONLY_VERSION
+from pytest_ftloop.gate.search import ONLY_VERSION, OTHER_VERSION
 from pytest_ftloop.report import hints
 from pytest_ftloop.report.advice import advice_lines
 from pytest_ftloop.report.brief import brief_cause, compared_paragraphs, cut, heads
@@ -129,6 +129,7 @@ def verdict_parts(
         "line": shorten(visible(f"{rule.name}: {verdict}"), width - 9),
         "plain": verdict.kind in _PLAIN
         and all(note.endswith(ONLY_VERSION) for note in verdict.context),
+        "against": _against(verdict),
         "head": cut(head_line(verdict, rule.name, width), VERDICT_LINES, width),
         "told": [*told_paragraphs(verdict, width), *compared],
         "full": [*full, *holdout],
@@ -140,6 +141,17 @@ def verdict_parts(
         "accept": accept,
         "rest": hints.diff(result) if verdict.baseline else "",
     }
+
+
+def _against(verdict: Verdict) -> str:
+    """`unchanged against HEAD^ (9ca4174)`, which is all to say where nothing states the baseline.
+
+    Empty for a verdict with more to tell.
+    """
+    is_found = all(note.endswith((ONLY_VERSION, OTHER_VERSION)) for note in verdict.context)
+    if verdict.kind not in _PLAIN or not verdict.against or not verdict.context or not is_found:
+        return ""
+    return visible(f"{verdict.kind} against {verdict.against}")
 
 
 def screen(
@@ -213,21 +225,22 @@ def _holding(
     run: Parts, verdicts: Sequence[Parts], changes: Sequence[str], width: int
 ) -> list[str]:
     """A line of a loop that is up to date; of one that was trained its iterations and findings."""
-    head = _head(run, verdicts, width)
-    named = heads([v for v in verdicts if not v["plain"]])
-    named += [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
+    told = [line for v in verdicts for line in (*v["holdout"], *v["notes"])]
     if not run["trained"]:
-        return [*changes, head, *run["notes"], *named]
+        head = _head(run, verdicts, width, [v["against"] for v in verdicts if not v["plain"]])
+        named = heads([v for v in verdicts if not v["plain"] and not v["against"]])
+        return [*changes, head, *run["notes"], *named, *told]
+    head, named = _head(run, verdicts, width), heads([v for v in verdicts if not v["plain"]]) + told
     plain = [v["line"] for v in verdicts if v["plain"]]
     return [*changes, head, *run["notes"], *run["body"], *plain, *named, *run["commit"]]
 
 
-def _head(run: Parts, verdicts: Sequence[Parts], width: int) -> str:
+def _head(run: Parts, verdicts: Sequence[Parts], width: int, against: Sequence[str] = ()) -> str:
     """`sentiment: 2 iterations (up to date), best 002-e834f40e: 5 gates hold, eval_loss ...`."""
     count = len(run["gates"]) + len(verdicts)
     hold = f"{plural(count, 'gate')} {'hold' if count > 1 else 'holds'}" if count else NO_GATES
     text = f"{run['head']}: {hold}"
-    for figure in run["figures"]:
+    for figure in [*dict.fromkeys(filter(None, against)), *run["figures"]]:
         if columns_of(text) + columns_of(figure) + 2 <= width:
             text += f", {figure}"
     return shorten(text, width)

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_ftloop.cli import main
 from pytest_ftloop.report.brief import CAUSE_LINES
-from tests.plugin.conftest import TRAIN, WORSE
+from tests.plugin.conftest import BETTER, TRAIN, WORSE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +75,21 @@ def test_the_only_version_is_one_line(gated: Project) -> None:
     result.assert_outcomes(passed=1)
     (line,) = section(result, "ftloop")
     assert re.match(r"x: \d iterations? \(up to date\), best 00\d-.*: 1 gate holds, ", line)
+
+
+def test_another_version_in_the_log_is_one_line(
+    gated: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an up-to-date log was compared with, where nothing states it, is part of the line."""
+    gated.rate(BETTER)
+    gated.run("--ftloop").assert_outcomes(passed=1)
+    gated.commit()
+    monkeypatch.setenv("COLUMNS", "120")
+    result = gated.run("--ftloop")
+    result.assert_outcomes(passed=1)
+    (line,) = section(result, "ftloop")
+    assert re.search(r"1 gate holds, improved against HEAD\^ \([0-9a-f]{7}\)", line)
+    assert "nothing states where this change starts" in gated.run("--ftloop", "-v").stdout.str()
 
 
 def test_trained_and_all_holds_is_one_screen(project: Project) -> None:
