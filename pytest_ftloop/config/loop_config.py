@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.arguments import in_one, of_settings
@@ -280,8 +280,10 @@ def checked(
     name = stated if isinstance(stated := values.get("name"), str) else name
     named = {"name": name}
     # A section without a mistake is checked in full, also where another one has some.
-    of_data = parsed.data if parsed else _alone(DataSection, _section(values, "data"))
-    of_loop = parsed.loop if parsed else _alone(LoopSection, _section(values, "loop"))
+    with_data = parsed or _alone(data=_section(values, "data"))
+    with_loop = parsed or _alone(data=_SOME_DATA, loop=_section(values, "loop"))
+    of_data = None if with_data is None else with_data.data
+    of_loop = None if with_loop is None else with_loop.loop
     if of_data is not None:
         named |= {f"data.guards.{guard}": guard for guard in of_data.guards}
     for key, word in named.items():
@@ -368,13 +370,14 @@ def checked(
     )
 
 
-_Model = TypeVar("_Model", bound=BaseModel)
+_SOME_DATA = {"train": "-", "eval": "-"}
+"""What a file needs that states another section only."""
 
 
-def _alone(model: type[_Model], values: Any) -> _Model | None:
-    """One section of a file that has a mistake elsewhere; None if it has one itself."""
+def _alone(**sections: Any) -> LoopFile | None:
+    """A file that states these sections only; None if there is a mistake in them."""
     try:
-        return model.model_validate(values)
+        return LoopFile.model_validate(sections)
     except ValidationError:
         return None
 

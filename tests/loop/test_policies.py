@@ -217,19 +217,19 @@ class TestFunction:
 
 
 class Refusing(FakeBackend):
-    """Trains, but no rank 0: as peft refuses it."""
+    """Trains, but no rank of 13: as peft refuses what only a model shows to be wrong."""
 
     def train(self, settings: Any, **given: Any) -> Any:
-        if settings.get("lora.r") == 0:
-            raise ConfigError("peft refuses r 0", cure="Mend it.")
+        if settings.get("lora.r") == 13:
+            raise ConfigError("peft refuses r 13", cure="Mend it.")
         return super().train(settings, **given)
 
 
 class TestWhatCanNotBeTrained:
     def test_the_decision_is_undone(self, tmp_path: Path) -> None:
         """Settings that are refused are told with the policy's place, and mended they train."""
-        bad, good = ({"policy": [{"lora.r": r}]} for r in (0, 4))
-        with pytest.raises(ConfigError, match=r"\(lora.r 0\) can't be trained: peft refuses r 0"):
+        bad, good = ({"policy": [{"lora.r": r}]} for r in (13, 4))
+        with pytest.raises(ConfigError, match=r"\(lora.r 13\) can't be trained: peft refuses r 13"):
             Loop(config(tmp_path, loop=bad), backend=Refusing()).run()
         trainer = Refusing()
         result = Loop(config(tmp_path, loop=good), backend=trainer).run()
@@ -237,8 +237,8 @@ class TestWhatCanNotBeTrained:
 
     def test_the_start(self, tmp_path: Path) -> None:
         """A loop file whose own settings are refused says just that."""
-        given = config(tmp_path, lora={"r": 0})
-        with pytest.raises(ConfigError, match=r"^peft refuses r 0"):
+        given = config(tmp_path, lora={"r": 13})
+        with pytest.raises(ConfigError, match=r"^peft refuses r 13"):
             Loop(given, backend=Refusing()).run()
 
     def test_a_failing_diagnosis_of_the_user_loses_nothing(self, tmp_path: Path) -> None:
