@@ -24,6 +24,7 @@ from pytest_ftloop.report.html.gather import of_result
 from pytest_ftloop.report.html.loop_report import LoopReport, left_out, shown
 from pytest_ftloop.report.html.noise import spreads
 from pytest_ftloop.report.html.page import loop_data, render, to_script_json
+from pytest_ftloop.report.html.verdicts import _change
 from tests.fakes import fake_example, fake_iteration, fake_metrics
 from tests.report.fakes_html import big_report, fake_verdict
 from tests.report.fakes_report import fake_chain, fake_result, nan_result
@@ -306,3 +307,12 @@ def test_status() -> None:
     assert ("Passed", "good") == status(gates=holds)
     gates = fake_result(chain).gates
     assert ("Failed", "bad") == status(gates=gates, verdicts=(("regression", better),))
+
+
+@pytest.mark.parametrize("kind", ["regressed", "improved", "unchanged", "inconclusive"])
+def test_what_would_decide_is_said_of_what_is_open(kind: Any) -> None:
+    """Beside a change that is proven, "489 examples would decide" contradicts it."""
+    before, after, *_ = fake_chain()
+    (change, *_) = fake_verdict(before, after).changes
+    shown = _change(replace(change, kind=kind, decide="489 examples would decide"))
+    assert shown["decide"] == ("489 examples would decide" if kind == "inconclusive" else "")

@@ -81,7 +81,11 @@ def regressed() -> LoopReport:
         ok=False,
         because="eval_loss 0.3530 -> 0.4021 (+0.0491), p 0.0004",
     )
-    decided = replace(verdict.changes[0], decide="3 seeds per side or 800 examples would decide")
+    decided = replace(
+        verdict.changes[0],
+        kind="inconclusive",
+        decide="3 seeds per side or 800 examples would decide",
+    )
     verdict = replace(verdict, changes=(decided, *verdict.changes[1:]))
     return replace(made, verdicts=(("regression", verdict),))
 

@@ -123,7 +123,8 @@ def _change(change: Change) -> View:
         "tone": {"improved": "good", "regressed": "bad", "inconclusive": "warn"}.get(
             change.kind, "plain"
         ),
-        "decide": change.decide,
+        # Of a change that is proven nothing is left to decide.
+        "decide": change.decide if change.kind == "inconclusive" else "",
     }
 
 
