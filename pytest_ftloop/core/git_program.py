@@ -90,8 +90,8 @@ def unreadable(found: Path) -> GitError:
     return GitError(
         f"wanted a git repository, found {shown_path(found)}, which git can't read",
         kind="failed",
-        cure="Restore it (git reads its HEAD, objects and refs first), or clone the repository "
-        "again; remove it if it never was one.",
+        cure="Restore it from a backup, or clone the repository again. If it never was a "
+        "repository, remove it.",
     )
 
 

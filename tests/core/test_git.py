@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from pytest_ftloop.core import git, git_memory
+from pytest_ftloop.core import git, git_memory, git_program
 from pytest_ftloop.core.git import Repository
 from tests.core.git_cases import ROOT, refused
 from tests.gitfakes import GitRepo
@@ -49,6 +50,19 @@ ODD_NAMES = [
     "[a]",
     "deep/er/file",
 ]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[tuple[str, ...]]:
+    """What a module asks of git from here on."""
+    asked: list[tuple[str, ...]] = []
+    run = git_program.run_git
+
+    def noted(folder: Path, *arguments: str, **how: Any) -> Any:
+        asked.append(arguments)
+        return run(folder, *arguments, **how)
+
+    monkeypatch.setattr(module, "run_git", noted)
+    return asked
 
 
 class TestContaining:
@@ -156,14 +170,7 @@ class TestContaining:
 
     def test_is_asked_once(self, repo: GitRepo, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of fifty folders of one repository git is asked once; in .git it has no files still."""
-        asked: list[tuple[str, ...]] = []
-        ask = git.run_git
-
-        def counted(folder: Path, *arguments: str, **how: Any) -> Any:
-            asked.append(arguments)
-            return ask(folder, *arguments, **how)
-
-        monkeypatch.setattr(git, "run_git", counted)
+        asked = watched(monkeypatch, git)
         for number in range(50):
             (folder := repo.root / f"loop-{number}").mkdir()
             assert repo.root == Repository.containing(folder).root
@@ -175,17 +182,10 @@ class TestContaining:
     ) -> None:
         """Many loops are judged by one HEAD, asked for once; then by what it is now."""
         first = repo.commit({"a.txt": "one\n"})
-        asked: list[str] = []
-        run = git_memory.run_git
-
-        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
-            asked.append(arguments[0])
-            return run(folder, *arguments, **how)
-
-        monkeypatch.setattr(git_memory, "run_git", watched)
+        asked = watched(monkeypatch, git_memory)
         with git.at_one_moment():
             assert [first] * 3 == [repository.resolve("HEAD") for _ in range(3)]
-            assert ["rev-parse"] == asked
+            assert ["rev-parse"] == [command for command, *_ in asked]
             second = repo.commit({"a.txt": "two\n"})
             assert first == repository.resolve("HEAD")
         assert second == repository.resolve("HEAD")
@@ -198,14 +198,7 @@ class TestContaining:
         (repo.root / "loop-0").mkdir()
         (repo.root / "loop-0" / "link").symlink_to("a.txt")
         commit = repo.commit({name: f"{name}\n" for name in names})
-        asked: list[tuple[str, ...]] = []
-        run = git_memory.run_git
-
-        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
-            asked.append(arguments)
-            return run(folder, *arguments, **how)
-
-        monkeypatch.setattr(git_memory, "run_git", watched)
+        asked = watched(monkeypatch, git_memory)
         for n in range(20):
             wanted = [PurePosixPath(name) for name in names if name.startswith(f"loop-{n}/")]
             link, gone = PurePosixPath(f"loop-{n}/link"), PurePosixPath(f"loop-{n}/no")
@@ -223,21 +216,15 @@ class TestContaining:
         """What a commit's full name decides is asked once; what HEAD decides is asked each time."""
         commit = repo.commit({"a.txt": "one\n"})
         path = PurePosixPath("a.txt")
-        asked: list[str] = []
-        run = git_memory.run_git
-
-        def watched(folder: Path, *arguments: str, **how: Any) -> Any:
-            asked.append(arguments[0])
-            return run(folder, *arguments, **how)
-
-        monkeypatch.setattr(git_memory, "run_git", watched)
+        asked = watched(monkeypatch, git_memory)
         for _ in range(2):
             assert {path: "one\n"} == repository.texts(commit, [path])
             assert repository.query("rev-parse", "--verify", f"{commit}:a.txt")
             assert commit == repository.query("rev-parse", "--verify", "HEAD")
             assert not repository.is_shallow()
         known = ["rev-parse", "ls-tree", "cat-file", "rev-parse"]
-        assert [*known, "rev-parse", "rev-parse"] == asked  # the last two are HEAD's
+        commands = [command for command, *_ in asked]
+        assert [*known, "rev-parse", "rev-parse"] == commands  # the last two are HEAD's
         other = repo.commit({"a.txt": "two\n"})
         assert {path: "two\n"} == repository.texts(other, [path])
         assert other == repository.query("rev-parse", "--verify", "HEAD")
