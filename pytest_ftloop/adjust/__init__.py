@@ -9,7 +9,7 @@ nothing a floor, and between a lower and a higher rate that were worse it narrow
 from __future__ import annotations
 
 from pytest_ftloop.adjust.decide import Limits, decide
-from pytest_ftloop.adjust.foresee import foresee
+from pytest_ftloop.adjust.foresee import foresee, guess
 from pytest_ftloop.adjust.function import settings_of
 from pytest_ftloop.adjust.policy import Policy, Proposal
 from pytest_ftloop.adjust.rules import Rules
@@ -25,6 +25,7 @@ __all__ = [
     "canonical",
     "decide",
     "foresee",
+    "guess",
     "parent_of_next",
     "settings_of",
 ]

@@ -1,4 +1,7 @@
-"""What a policy will propose whatever the results are: trainings that need not wait for another."""
+"""What a policy will propose: whatever the results are, or if they are what they mostly are.
+
+So a training need not wait for the one before it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,14 @@ from dataclasses import replace
 
 from pytest_ftloop.adjust.function import Listed
 from pytest_ftloop.adjust.policy import Policy
+from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.sampler import Sampler
-from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure, parent_of_next
+from pytest_ftloop.core.metrics import metric_of
 from pytest_ftloop.core.records import Iteration, Settings
+
+GAIN = 0.1
+"""The share of its figure that a guess expects an iteration to gain: more than noise mostly is."""
 
 
 def foresee(
@@ -46,15 +54,50 @@ def foresee(
     return tuple(foreseen)
 
 
+def guess(
+    policy: Policy,
+    chain: Sequence[Iteration],
+    first: Settings,
+    metric: str,
+    most: int,
+    known: Known = NOTHING,
+) -> tuple[Settings, ...]:
+    """The settings of up to `most` iterations after the next one, if each is a gain without faults.
+
+    Of the rules alone: a sampler's next point is another one after any other result.
+    """
+    best = parent_of_next(chain, metric)
+    value = figure(best, metric)
+    guessed: list[Settings] = []
+    if not isinstance(policy, Rules) or not math.isfinite(value):
+        return ()
+    sign = -1 if metric_of(metric).better == "lower" else 1
+    pretended = list(chain)
+    while len(guessed) < most:
+        value += sign * GAIN * abs(value)
+        pretended.append(_pretended(pretended, first, metric, value, like=best))
+        proposal = policy.propose(pretended, metric, known)
+        if not proposal.adjustments:
+            break
+        first = proposal.parent.settings.adjusted(proposal.adjustments)
+        guessed.append(first)
+    return tuple(guessed)
+
+
 def _pretended(
-    chain: Sequence[Iteration], settings: Settings, metric: str, value: float
+    chain: Sequence[Iteration],
+    settings: Settings,
+    metric: str,
+    value: float,
+    like: Iteration | None = None,
 ) -> Iteration:
-    """An iteration with these settings and this figure, and nothing else to decide by."""
+    """An iteration with these settings and this figure, without findings; else as `like`."""
+    like = like or chain[0]
     return replace(
-        chain[0],
+        like,
         number=chain[-1].number + 1,
         id=f"{len(chain):08x}",
         settings=settings,
-        metrics={**chain[0].metrics, metric: value},
+        metrics={**like.metrics, metric: value},
         findings=(),
     )

@@ -9,9 +9,9 @@ process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
-from pytest_ftloop.core.records import Run
+from pytest_ftloop.core.records import HOPELESS, Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.spec import Spec, read_found, sweep_specs
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 class Ahead:
     """A training that the loop will ask for: the arguments of `Backend.train`, and a label.
 
-    The `label` is for the screen.
+    The `label` is for the screen. The `pace` is that of the best iteration when it is begun: the
+    loop may ask with another one. If it is a `guess`, the loop may not ask for it at all.
     """
 
     settings: Settings
@@ -57,6 +58,8 @@ class Ahead:
     metric: str
     label: str
     base_eval_loss: float | None = None
+    pace: Pace | None = None
+    guess: bool = False
 
 
 CURE = (
@@ -69,12 +72,17 @@ Begin = Callable[[Sequence[Ahead]], bool]
 """Begins trainings in workers; returns whether it did."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Begun:
     """A training that was begun, and what the loop will ask for when it asks for it."""
 
     ahead: Ahead
     at: Submitted
+
+    def says(self, ahead: Ahead) -> None:
+        """Take over what is known now of the place of this training in the loop."""
+        self.ahead = replace(self.ahead, label=ahead.label, guess=ahead.guess)
+        self.at.label = ahead.label
 
 
 class AheadBackend:
@@ -118,8 +126,10 @@ class AheadBackend:
     def begin(self, trainings: Sequence[Ahead]) -> bool:
         """Have workers train these, in this order, as far as they are not begun; whether they do.
 
-        One alone is left to this process: it is no faster elsewhere.
+        What else is under way is not wanted any more, and ends. One alone is left to this process:
+        it is no faster elsewhere.
         """
+        self._end_others({self._key(ahead.settings) for ahead in trainings})
         new = [a for a in trainings if self._key(a.settings) not in self._begun]
         if len(new) + len(self._begun) < 2:
             return False
@@ -128,12 +138,17 @@ class AheadBackend:
                 self.here.release()  # its memory, of the device too, is the workers' now
             sweep_specs()
             self._executor = self._make(self.count)
-        for ahead in new:
-            self._begun[self._key(ahead.settings)] = self._submitted(ahead)
+        for ahead in trainings:
+            if (known := self._begun.get(self._key(ahead.settings))) is None:
+                self._begun[self._key(ahead.settings)] = self._submitted(ahead)
+            else:  # it was a guess perhaps, and was right
+                known.says(ahead)
         return True
 
     def end(self, *, logged: bool) -> None:
-        """End the workers. If all that was taken is `logged`, forget its files."""
+        """End the workers. If all that was wanted is `logged`, forget its files, and the rest's."""
+        if logged:
+            self._end_others(frozenset())
         if self._executor is not None:
             self._executor.close()
         self._executor, self._begun = None, {}
@@ -141,11 +156,20 @@ class AheadBackend:
             self._forget_taken()
         self._taken = []
 
+    def _end_others(self, wanted: Set[str]) -> None:
+        """End what is not wanted. A run that is complete is kept: it may be wanted later."""
+        for key in [key for key in self._begun if key not in wanted]:
+            if self._begun[key].at.handle.ended() is None:
+                self._dropped(self._begun.pop(key))
+
     def finish_running(self) -> None:
-        """Wait for what is running: another training failed, and its runs are kept in the cache."""
+        """Wait for what is running: another training failed, and its runs are kept in the cache.
+
+        Not for what has not started, nor for guesses.
+        """
         for begun in self._begun.values():
-            if begun.at.now is None:
-                begun.at.handle.cancel()  # it has not started yet
+            if begun.at.now is None or begun.ahead.guess:
+                begun.at.handle.cancel()
         while any(begun.at.handle.ended() is None for begun in self._started()):
             self._show()
             time.sleep(LOOKS_EVERY_S)
@@ -168,6 +192,7 @@ class AheadBackend:
             adapter=str(ahead.adapter.absolute()),
             metric=ahead.metric,
             base_eval_loss=ahead.base_eval_loss,
+            pace=ahead.pace,
             afresh=self._afresh,
             start=self._inputs.start.as_text() if self._inputs.start else {},
         )
@@ -182,11 +207,10 @@ class AheadBackend:
         begun = self._begun.get(self._key(settings))
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how.get("keep"))
-            if (pace := how.get("pace")) is None or not _would_end(run.training, pace):
+            if _is_in_time(run.training, how.get("pace")):
                 return run
         elif begun is not None:
-            begun.at.handle.cancel()
-            self._begun.pop(self._key(settings))
+            self._dropped(self._begun.pop(self._key(settings)))
         return self.here.train(settings, **how)
 
     def measure(
@@ -237,6 +261,10 @@ class AheadBackend:
                 at_work.append((begun.ahead.label, now.text))
         self._progress.together(self._config.name, at_work, waiting)
 
+    def _dropped(self, begun: _Begun) -> None:
+        begun.at.handle.cancel()
+        rmtree(begun.at.spec.folder, ignore_errors=True)
+
     def _forget_taken(self) -> None:
         for spec in self._taken:
             rmtree(spec.folder, ignore_errors=True)
@@ -250,10 +278,19 @@ def _is_same(ahead: Ahead, how: How) -> bool:
     return (ahead.adapter.absolute(), ahead.metric, ahead.base_eval_loss) == asked
 
 
-def _would_end(training: Training, pace: Pace) -> bool:
-    """Whether a run that no pace was known for would have been ended early by this one."""
-    points = training.evals
-    return any(pace.hopeless(points[:n], training.planned_steps) for n in range(2, len(points) + 1))
+def _is_in_time(training: Training, pace: Pace | None) -> bool:
+    """Whether a run ended where this pace would have ended it. It was begun with another, or none.
+
+    A run that no pace ended may have been ended for another reason, which holds for any.
+    """
+    points, steps = training.evals, training.planned_steps
+    told = (
+        [(n, pace.hopeless(points[:n], steps)) for n in range(2, len(points) + 1)] if pace else []
+    )
+    end = next((point for point in told if point[1]), None)
+    if training.ended_early.startswith(HOPELESS):
+        return end == (len(points), training.ended_early)
+    return end is None
 
 
 def why_not_ahead(config: LoopConfig, inputs: Inputs) -> str:

@@ -10,7 +10,7 @@ from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.chain import chain_from, next_number
 from pytest_ftloop.core.records import ID_LENGTH, Iteration, is_unscored, name_of
 from pytest_ftloop.loop.ahead import Ahead, Begin, are_reported, workers_of, working_ahead
-from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, point_metric, turn
+from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, pace, point_metric, turn
 from pytest_ftloop.loop.planner import Plan
 
 if TYPE_CHECKING:
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Trainings begun ahead per worker: one under way and one queued, so that no worker is idle."""
+
+WORTH_S = 10.0
+"""Seconds that the last training must have taken for one to be begun on a guess: a worker needs
+about as long to load torch and the model."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
 
 
 def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]:
-    """The trainings of this turn and of those after it that no result can change.
+    """The trainings of this turn and of those after it: that no result can change, or else guesses.
 
     Without those that need not be trained. None if runs are reported to trackers: one that is
     begun in vain, since the loop stops before it, would stay there.
@@ -86,6 +90,9 @@ def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]
         return []
     chain, logged = current.chain, current.logged
     later = cycle.planner.foreseen(chain, current.plan, logged, AHEAD * count)
+    if guessed := not later and bool(chain) and chain[-1].cost.seconds >= WORTH_S:
+        # None is queued: when its turn comes, more is known.
+        later = cycle.planner.guessed(chain, current.plan, logged, count - 1)
     made = {i.fingerprint for i in logged if not is_unscored(i)}
     trainings = []
     for number, settings in enumerate((current.plan.settings, *later), start=current.number):
@@ -93,20 +100,26 @@ def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]
         if fingerprint in made or cycle.store.may_have(fingerprint):
             continue
         if afresh or not cycle.again.known(settings):
-            trainings.append(_training(cycle, current, number, settings))
+            guess = guessed and number > current.number
+            trainings.append(_training(cycle, current, number, settings, guess=guess))
     return trainings
 
 
-def _training(cycle: Cycle, current: Turn, number: int, settings: Settings) -> Ahead:
+def _training(
+    cycle: Cycle, current: Turn, number: int, settings: Settings, *, guess: bool
+) -> Ahead:
     """The training of an iteration that has these settings and probably this number."""
     base = cycle.base_keeper.known(settings)
+    place = f"iteration {len(current.chain) + 1 + number - current.number}"
     return Ahead(
         settings,
         name=name_of(number, cycle.inputs.fingerprint(cycle.config, settings)[:ID_LENGTH]),
         adapter=adapter_folder(cycle.inputs.weights(settings)),
         metric=point_metric(cycle, current.chain),
-        label=f"iteration {len(current.chain) + 1 + number - current.number}",
+        pace=pace(cycle, current.chain),
+        label=f"{place} (a guess)" if guess else place,
         base_eval_loss=base.metrics.get("eval_loss") if base else None,
+        guess=guess,
     )
 
 

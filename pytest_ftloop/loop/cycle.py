@@ -166,7 +166,7 @@ def train(cycle: Cycle, current: Turn) -> Run:
                 name=current.name,
                 adapter=adapter_folder(weights),
                 base_eval_loss=base.metrics.get("eval_loss") if base else None,
-                pace=_pace(cycle, chain),
+                pace=pace(cycle, chain),
                 metric=point_metric(cycle, chain),
                 keep=keep,
             )
@@ -401,7 +401,7 @@ def _with_findings_of_user(cycle: Cycle, draft: Iteration, evidence: Evidence) -
     return replace(draft, findings=diagnosis.by_severity(findings))
 
 
-def _pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
+def pace(cycle: Cycle, chain: Sequence[Iteration]) -> Pace | None:
     """The best iteration's eval curve, which ends a hopeless run early; None if none may be.
 
     Only where the loop chooses by eval loss can a run be given up: a pass rate may still rise late.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -118,12 +118,29 @@ class Planner:
         None before the chain has an iteration, which may show a fault; nor with a time budget,
         which results use up.
         """
+        return self._later(adjust.foresee, chain, plan, logged, most)
+
+    def guessed(
+        self, chain: Sequence[Iteration], plan: Plan, logged: Sequence[Iteration], most: int
+    ) -> tuple[Settings, ...]:
+        """The settings of up to `most` iterations after the plan's, if results are as they mostly
+        are; none where none can be foreseen either.
+        """
+        return self._later(adjust.guess, chain, plan, logged, most)
+
+    def _later(
+        self,
+        of: Callable[..., tuple[Settings, ...]],
+        chain: Sequence[Iteration],
+        plan: Plan,
+        logged: Sequence[Iteration],
+        most: int,
+    ) -> tuple[Settings, ...]:
         if not chain or not self.explores or self.config.loop.time_budget_s is not None:
             return ()
         room = min(most, self.limit(chain) - len(chain) - 1)
         metric = self.config.metric_of(chain)
-        known = self.known(chain, logged)
-        return adjust.foresee(self.policy, chain, plan.settings, metric, room, known)
+        return of(self.policy, chain, plan.settings, metric, room, self.known(chain, logged))
 
     def goes_on(self, chain: Sequence[Iteration]) -> bool:
         """Whether something may be trained after this chain.

@@ -57,7 +57,7 @@ class Spec:
     They include the seed. `fingerprint` is what the worker must come to as well: else the loop, its
     data or its code has changed since. `log` is the folder of the loop's log, which the worker does
     not touch: two logs of one loop file have runs of their own. `name`, `adapter`, `metric` and
-    `base_eval_loss` are as in `Backend.train`, and so is `pace`, which trainings ahead have not.
+    `base_eval_loss` are as in `Backend.train`, and so is `pace`.
     With `afresh` an earlier process's run is not taken. `start` is the adapter that the training
     goes on from, as the fields of `Start`; empty if there is none. `ranks` says that several
     processes make it together, of which the one that reads it is one. `rows` names what `measure`

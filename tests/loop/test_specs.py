@@ -11,25 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from pytest_ftloop.adjust.foresee import foresee
-from pytest_ftloop.adjust.function import Listed
-from pytest_ftloop.adjust.policy import Policy
-from pytest_ftloop.adjust.rules import Rules
-from pytest_ftloop.adjust.sampler import Dimension, Sampler
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, TrainingError
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings
+from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings, Training
 from pytest_ftloop.loop import shares, spec
-from pytest_ftloop.loop.ahead import AheadBackend, _would_end
+from pytest_ftloop.loop.ahead import AheadBackend, _is_in_time
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace
-from tests.fakes import fake_iteration, fake_table, fake_training
+from tests.fakes import fake_table, fake_training
 from tests.loop.loop_cases import config
-
-RATE = "training.learning_rate"
 
 
 @pytest.mark.parametrize(
@@ -216,40 +209,32 @@ def test_old_specs_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (False, True) == (old.parent.exists(), new.exists())
 
 
-SPACE = {RATE: Dimension(1e-4, 1e-2, log=True)}
+BEST = fake_training(evals=[2.0, 1.0, 0.6, 0.5])
+PACE = Pace(BEST.evals, BEST.planned_steps, 0.5)
+BAD = fake_training(evals=[4.0, 3.9, 3.8, 3.7])
+END = next(filter(None, (PACE.hopeless(BAD.evals[:n], BAD.planned_steps) for n in (2, 3, 4))))
+ENDED = replace(BAD, evals=BAD.evals[:2], ended_early=END)
 
 
 @pytest.mark.parametrize(
-    ("policy", "known", "expected"),
+    ("training", "pace", "in_time"),
     [
-        (Listed(({RATE: 2e-3}, {RATE: 3e-3}, {RATE: 4e-3})), 1, 2),
-        (Sampler("RandomSampler", SPACE), 1, 3),
-        (Sampler("TPESampler", SPACE, options={"n_startup_trials": 4}), 1, 2),
-        (Sampler("TPESampler", SPACE, options={"n_startup_trials": 2}), 3, 0),
-        (Rules(), 1, 0),
+        (BEST, PACE, True),
+        (BAD, PACE, False),
+        (BAD, None, True),
+        (ENDED, PACE, True),
+        (ENDED, None, False),
+        (ENDED, replace(PACE, needed=3.0), False),
+        (replace(ENDED, ended_early=f"{END} (by another)"), PACE, False),
+        (replace(BEST, ended_early="diverged: the loss"), PACE, True),
+        (replace(BAD, ended_early="diverged: the loss"), PACE, False),
     ],
 )
-def test_foreseen(policy: Policy, known: int, expected: int) -> None:
-    """What comes whatever the results are is foreseen, and is what is then proposed."""
-    chain = [fake_iteration(n, training={"learning_rate": n * 1e-3}) for n in range(1, known + 1)]
-    proposal = policy.propose(chain, "eval_loss")
-    first = proposal.parent.settings.adjusted(proposal.adjustments)
-    found = foresee(policy, chain, first, "eval_loss", 3)
-    assert expected == len(found)
-    for number, settings in enumerate((first, *found), start=known + 1):
-        proposal = policy.propose(chain, "eval_loss")
-        assert settings == proposal.parent.settings.adjusted(proposal.adjustments)
-        metrics = {**chain[0].metrics, "eval_loss": 1.7 - number / 10}
-        made = {"number": number, "id": f"{number:08x}", "settings": settings, "metrics": metrics}
-        chain.append(replace(chain[0], **made))
-
-
-def test_run_that_would_have_been_ended() -> None:
-    """A run that a better one's pace would have ended early is told apart from others."""
-    best = fake_training(evals=[2.0, 1.0, 0.6, 0.5])
-    pace = Pace(best.evals, best.planned_steps, 0.5)
-    assert _would_end(fake_training(evals=[4.0, 3.9, 3.8, 3.7]), pace)
-    assert not _would_end(best, pace)
+def test_run_is_taken_only_if_it_ended_in_time(
+    training: Training, pace: Pace | None, in_time: bool
+) -> None:
+    """A run that was begun with another pace is taken only if this one would not change its end."""
+    assert in_time == _is_in_time(training, pace)
 
 
 def test_files_are_json(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +149,61 @@ def test_log_of_a_warm_start(project: Project) -> None:
     assert all(start.encode() in text for text in records)
 
 
-def test_rules_are_not_begun_ahead(project: Project) -> None:
-    """Where the next settings depend on results, nothing is begun: one after the other, here."""
-    project.write("{iterations: 3, patience: 9}")
+RULES = "{iterations: 5, patience: 9}"
+
+
+def test_quick_rules_are_not_guessed(project: Project) -> None:
+    """Where a training takes no longer than a worker to begin, the rules train one by one here."""
+    project.write(RULES)
     wanted = in_turn(project)
     loop = project.loop()
     loop.executor = lambda _: pytest.fail("no worker is wanted")
     loop.run()
     assert wanted == project.log()
+
+
+@pytest.mark.parametrize("parallel", [2, 3, 5])
+@pytest.mark.parametrize("rate", ["2.0e-5", "2.0e-4", "1.6e-3", "5.0e-3"])
+def test_log_of_the_rules(
+    project: Project, monkeypatch: pytest.MonkeyPatch, rate: str, parallel: int
+) -> None:
+    """What the rules are guessed to train next, rightly or wrongly, leaves no trace in the log."""
+    monkeypatch.setattr("pytest_ftloop.loop.course.WORTH_S", 0.0)
+    project.write(RULES)
+    file = project.root / "x.ftloop.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("2.0e-4", rate), encoding="utf-8")
+    wanted = in_turn(project)
+    project.loop(parallel=parallel).run()
+    assert wanted == project.log()
+
+
+def test_right_guess_is_trained_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iteration that was guessed is taken from the worker that has begun it."""
+    monkeypatch.setattr("pytest_ftloop.loop.course.WORTH_S", 0.0)
+    project.write("{iterations: 3, patience: 9}")
+    third = project.loop(parallel=1).run().chain[2].settings
+    in_turn(project)
+    monkeypatch.setattr("pytest_ftloop.adjust.guess", lambda *_: (third,))
+    project.loop().run()
+    assert 3 == len(project.trained())
+    assert [] == project.specs()
+
+
+def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guess that turns out wrong is ended where it is, and nothing of it is kept."""
+    monkeypatch.setattr("pytest_ftloop.loop.course.WORTH_S", 0.0)
+    project.write("{iterations: 3, patience: 9}")
+    wanted = in_turn(project)
+    hung = 9.9e-4
+    start = project.loop().config.settings
+    guessed = (replace(start, training={**start.training, "learning_rate": hung}),)
+    monkeypatch.setattr("pytest_ftloop.adjust.guess", lambda *_: guessed)
+    (project.kill / f"{hung:g}").write_text("hang", encoding="utf-8")
+    project.loop().run()
+    assert wanted == project.log()
+    assert [] == project.specs()
+    (begun,) = project.kill.glob("*.hangs")
+    assert not is_running(int(begun.stem))
 
 
 def test_killed_worker(project: Project) -> None:
