@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
-from pytest_ftloop.core.records import HOPELESS, Run
+from pytest_ftloop.core.records import Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.spec import Spec, read_found, sweep_specs
 from pytest_ftloop.loop.submitted import LOOKS_EVERY_S, Submitted
+from pytest_ftloop.train.early_end import ended_in_time
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         DataSet,
         ExampleResult,
         Settings,
-        Training,
     )
     from pytest_ftloop.loop.backend import Backend
     from pytest_ftloop.loop.executor import Executor, ExecutorFactory
@@ -207,7 +207,7 @@ class AheadBackend:
         begun = self._begun.get(self._key(settings))
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how.get("keep"))
-            if _is_in_time(run.training, how.get("pace")):
+            if ended_in_time(run.training, how.get("pace")):
                 return run
         elif begun is not None:
             self._dropped(self._begun.pop(self._key(settings)))
@@ -276,21 +276,6 @@ def _is_same(ahead: Ahead, how: How) -> bool:
     adapter, metric = how.get("adapter"), how.get("metric", "eval_loss")
     asked = (adapter and adapter.absolute(), metric, how.get("base_eval_loss"))
     return (ahead.adapter.absolute(), ahead.metric, ahead.base_eval_loss) == asked
-
-
-def _is_in_time(training: Training, pace: Pace | None) -> bool:
-    """Whether a run ended where this pace would have ended it. It was begun with another, or none.
-
-    A run that no pace ended may have been ended for another reason, which holds for any.
-    """
-    points, steps = training.evals, training.planned_steps
-    told = (
-        [(n, pace.hopeless(points[:n], steps)) for n in range(2, len(points) + 1)] if pace else []
-    )
-    end = next((point for point in told if point[1]), None)
-    if training.ended_early.startswith(HOPELESS):
-        return end == (len(points), training.ended_early)
-    return end is None
 
 
 def why_not_ahead(config: LoopConfig, inputs: Inputs) -> str:

@@ -82,8 +82,11 @@ class Spec:
 
     @property
     def folder(self) -> Path:
-        """Where its files are: the same for a later process that wants the same."""
-        stated = json.dumps(asdict(replace(self, afresh=False)), sort_keys=True)
+        """Where its files are: the same for a later process that wants the same.
+
+        Whatever the pace: it decides where a run ends, which the run shows.
+        """
+        stated = json.dumps(asdict(replace(self, afresh=False, pace=None)), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 
     def write(self, folder: Path | None = None) -> Path:

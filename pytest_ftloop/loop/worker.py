@@ -41,6 +41,7 @@ from pytest_ftloop.loop.spec import (
     write_progress,
     write_run,
 )
+from pytest_ftloop.train.early_end import ended_in_time
 from pytest_ftloop.train.task import Start
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ def _note_mistake(folder: Path, error: FtloopError) -> None:
 def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
     """What an earlier process trained of this spec in this environment, if its adapter is there."""
     if spec.afresh or (run := read_run(folder / BEFORE)) is None:
+        return None
+    if not ended_in_time(run.training, spec.pace):
         return None
     if run.adapter and run.adapter != adapter_hash(Path(spec.adapter)):
         return None

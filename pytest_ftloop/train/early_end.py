@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_ftloop.config.gates import Gate
-    from pytest_ftloop.core.records import Iteration, StepLog
+    from pytest_ftloop.core.records import Iteration, StepLog, Training
 
 
 HALF = 0.5
@@ -97,6 +97,21 @@ class Pace:
                 share = (step - one.step) / (two.step - one.step)
                 return one.eval_loss + share * (two.eval_loss - one.eval_loss)
         return points[-1].eval_loss
+
+
+def ended_in_time(training: Training, pace: Pace | None) -> bool:
+    """Whether a run ended where this pace would have ended it. It may have had another, or none.
+
+    A run that no pace ended may have been ended for another reason, which holds for any.
+    """
+    points, steps = training.evals, training.planned_steps
+    told = (
+        [(n, pace.hopeless(points[:n], steps)) for n in range(2, len(points) + 1)] if pace else []
+    )
+    end = next((point for point in told if point[1]), None)
+    if training.ended_early.startswith(HOPELESS):
+        return end == (len(points), training.ended_early)
+    return end is None
 
 
 def _step(point: EvalPoint) -> int:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,12 +16,13 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, Traini
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings, Training
 from pytest_ftloop.loop import shares, spec
-from pytest_ftloop.loop.ahead import AheadBackend, _is_in_time
+from pytest_ftloop.loop.ahead import AheadBackend
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.worker import _before
 from pytest_ftloop.train import threads
-from pytest_ftloop.train.early_end import Pace
+from pytest_ftloop.train.early_end import Pace, ended_in_time
 from tests.fakes import fake_table, fake_training
 from tests.loop.loop_cases import config
 
@@ -234,7 +236,21 @@ def test_run_is_taken_only_if_it_ended_in_time(
     training: Training, pace: Pace | None, in_time: bool
 ) -> None:
     """A run that was begun with another pace is taken only if this one would not change its end."""
-    assert in_time == _is_in_time(training, pace)
+    assert in_time == ended_in_time(training, pace)
+
+
+def test_earlier_run_that_ended_elsewhere_is_not_taken(tmp_path: Path) -> None:
+    """Of an earlier process only a run is taken that ends where it would end now."""
+    run = Run(ENDED, Evaluation((), (), (), 6.0), Cost(1.5, 3, 9), {"device": "cpu"})
+    spec.write_run(tmp_path / "before.json", run)
+    backend = SimpleNamespace(environment=lambda _: {"device": "cpu"})
+    taken = [_before(a_spec(pace=pace), tmp_path, backend) for pace in (PACE, None)]  # type: ignore[arg-type]
+    assert [run, None] == taken
+
+
+def test_pace_makes_no_other_place() -> None:
+    """An interrupted run is found again, also if a better one has been logged since."""
+    assert a_spec().folder == a_spec(pace=PACE).folder
 
 
 def test_files_are_json(tmp_path: Path) -> None:
