@@ -12,7 +12,7 @@ WORKERS ?= 2
 MINUTES ?= 5
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 
-.PHONY: help demo test test-all fuzz torture lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy bench-parallel bench-architectures coverage clean
+.PHONY: help demo test test-all fuzz torture lint bench bench-gate bench-replay bench-report bench-slices bench-diagnosis bench-faults bench-refute bench-policy bench-parallel bench-ahead bench-architectures coverage clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -84,8 +84,11 @@ bench-refute: $(INSTALLED) ## whether what came later refutes a finding, replaye
 bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (hours; CSV=FILE: banking77 too)
 	$(BIN)/python benchmarks/policy.py $(if $(CSV),--csv $(CSV))
 
-bench-parallel: $(INSTALLED) ## seeds, a list and two loops by two processes against in turn (fifteen minutes)
+bench-parallel: $(INSTALLED) ## seeds, a list, the rules and two loops by two processes against in turn (twenty minutes)
 	$(BIN)/python benchmarks/parallel.py
+
+bench-ahead: $(INSTALLED) ## how often a guess at the rules' next settings is right, and what it saves (fifteen minutes)
+	$(BIN)/python benchmarks/ahead.py
 
 bench-architectures: $(INSTALLED) ## each architecture, form of data and scorer beside plain scripts (fifteen minutes)
 	$(BIN)/python benchmarks/architectures.py

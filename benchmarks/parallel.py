@@ -2,9 +2,12 @@
 
 1. seeds: `ftloop calibrate` of an iteration in the log, until it has 1 + 5 runs;
 2. list: `ftloop run` of a loop whose list has five entries after its own settings;
-3. loops: two loop files, by `pytest -n 2` against `pytest`.
+3. rules: `ftloop run` of a loop whose rules have five iterations from a rate that is too low;
+4. loops: two loop files, by `pytest -n 2` against `pytest`;
+5. stall: two `ftloop run` of two folders at once, each with torch's default threads (the others
+   have one thread each, by OMP_NUM_THREADS), against one after the other.
 
-One thread each (OMP_NUM_THREADS=1). Each side is a process, as a user starts it, so that imports
+Each side is a process, as a user starts it, so that imports
 and starting workers count. The sides take turns. The two logs must be equal but for the cost.
 """
 
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tabulate import tabulate
@@ -34,12 +38,12 @@ UNLIKE = re.compile(r"^(cost|environment):.*\n(  .*\n)*", re.MULTILINE)
 def main() -> None:
     """Run the comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="seeds, list or loops (default: all)")
+    parser.add_argument("what", nargs="*", help="seeds, list, rules, loops or stall (default: all)")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of each (default: 3)")
     parser.add_argument("--steps", type=int, default=400, help="of each training (default: 400)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs to calibrate with")
     chosen = parser.parse_args()
-    sides = {"seeds": seeds, "list": entries, "loops": loops}
+    sides = {"seeds": seeds, "list": entries, "rules": rules, "loops": loops, "stall": stall}
     if unknown := set(chosen.what) - set(sides):
         parser.error(f"wanted some of {', '.join(sides)}, found {', '.join(unknown)}")
     table = []
@@ -75,6 +79,15 @@ def entries(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[s
         return took, folder.log()
 
 
+def rules(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str, str]]:
+    """Run a loop whose next settings depend on results, so that workers can only guess them."""
+    with _Folder(chosen.steps) as folder:
+        folder.write("x", "{iterations: 5, patience: 9}")
+        parallel = "2" if at_once else "1"
+        took = folder.run("-m", "pytest_ftloop", "run", "-q", "--parallel", parallel)
+        return took, folder.log()
+
+
 def loops(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str, str]]:
     """Run two loops in a pytest run."""
     with _Folder(chosen.steps) as folder:
@@ -82,6 +95,18 @@ def loops(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str
             folder.write(name, "{iterations: 1}")
         more = ("-n", "2") if at_once else ()
         return folder.run("-m", "pytest", "-q", "--ftloop", *more), folder.log()
+
+
+def stall(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str, str]]:
+    """Run two loops that know nothing of each other."""
+    command = ("-m", "pytest_ftloop", "run", "-q")
+    with _Folder(chosen.steps) as one, _Folder(chosen.steps) as two:
+        for folder in (one, two):
+            folder.write("x", "{iterations: 1}")
+        started = time.perf_counter()
+        with ThreadPoolExecutor(2 if at_once else 1) as pool:
+            list(pool.map(lambda folder: folder.run(*command, threads=None), (one, two)))
+        return time.perf_counter() - started, {**one.log(), "two": str(two.log())}
 
 
 class _Folder:
@@ -113,14 +138,17 @@ class _Folder:
             encoding="utf-8",
         )
 
-    def run(self, *command: str) -> float:
-        """Run Python here; the seconds that it took."""
-        env = {name: value for name, value in os.environ.items() if name != "CI"}
+    def run(self, *command: str, threads: int | None = 1) -> float:
+        """Run Python here, with so many threads or torch's default; the seconds that it took."""
+        left_out = {"CI", "OMP_NUM_THREADS"}
+        env = {name: value for name, value in os.environ.items() if name not in left_out}
+        if threads is not None:
+            env["OMP_NUM_THREADS"] = str(threads)
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, *command],
             cwd=self.root,
-            env={**env, "OMP_NUM_THREADS": "1"},
+            env=env,
             capture_output=True,
             text=True,
             check=False,

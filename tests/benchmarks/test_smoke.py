@@ -179,6 +179,14 @@ def test_policies_are_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_guesses_are_counted(tmp_path: Path) -> None:
+    """From one start it is counted which guesses at the rules' next settings are right."""
+    printed = benchmark("ahead.py", "--smoke", "--kept", str(tmp_path))
+    assert "of 1.\n" in printed.partition("Guesses right: ")[2]
+    assert "At equal wall time" in printed
+
+
+@pytest.mark.slow
 def test_real_runs_are_judged_pairwise(tmp_path: Path) -> None:
     """Sixteen trainings are judged by the real command, which never errs."""
     printed = benchmark("real_gate.py", "--smoke", "--runs", str(tmp_path))
