@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Columns, Mixture
+from pytest_ftloop.config.sources import Columns, Mixture
 from pytest_ftloop.core.errors import DataError, Location, did_you_mean
 from pytest_ftloop.core.records import DataSet, Example, scored_content
 from pytest_ftloop.core.temporary import temporary_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.loop_config import Mixture
+from pytest_ftloop.config.sources import Mixture
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.data.sources import FILE_KINDS, missing_file
 

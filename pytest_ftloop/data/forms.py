@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.chat import said, split, transcript
 from pytest_ftloop.core.errors import DataError, Location

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_ftloop.config.loop_config import Mixture
+from pytest_ftloop.config.sources import Mixture
 from pytest_ftloop.core.errors import Location
 from pytest_ftloop.data.sources import Row, read_rows
 

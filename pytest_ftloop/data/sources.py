@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pytest_ftloop.config.loop_config import Mixture, sources_in
+from pytest_ftloop.config.sources import Mixture, sources_in
 from pytest_ftloop.core.bounds import MOST_BYTES, check_file, read_bytes, read_json
 from pytest_ftloop.core.csv_cells import allow_long_cells
 from pytest_ftloop.core.errors import DataError, FtloopError, Location, did_you_mean, shown_path

@@ -12,7 +12,8 @@ from pytest_ftloop.config.scoring import Scoring, needs_generation
 from pytest_ftloop.gate.thresholds import check_gate
 
 if TYPE_CHECKING:
-    from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.config.sources import GuardSource
     from pytest_ftloop.core.records import Iteration
 
 REMOVED, NONE = "removed", "not set"

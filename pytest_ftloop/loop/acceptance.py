@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_ftloop.config.loop_config import sources_in
+from pytest_ftloop.config.sources import sources_in
 from pytest_ftloop.core.cache import adapter_at_hand
 from pytest_ftloop.core.errors import FtloopError, StaleLogError
 from pytest_ftloop.core.metrics import eval_metrics

@@ -207,9 +207,12 @@ class AheadBackend:
         begun = self._begun.get(self._key(settings))
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how.get("keep"))
-            if ended_in_time(run.training, how.get("pace")):
-                return run
-        elif begun is not None:
+            if not ended_in_time(run.training, pace := how.get("pace")):
+                again = self._submitted(replace(begun.ahead, pace=pace))
+                self._begun[self._key(settings)] = again
+                run = self._of_worker(again, how.get("keep"))
+            return run
+        if begun is not None:
             self._dropped(self._begun.pop(self._key(settings)))
         return self.here.train(settings, **how)
 

@@ -8,9 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_ftloop.config.arguments import old_names
-from pytest_ftloop.config.loop_config import GuardSource, LoopConfig, columns_read
+from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.config.scoring import SCORE_HOOK, Scoring, needs_generation
 from pytest_ftloop.config.sections import TokenizerSection
+from pytest_ftloop.config.sources import GuardSource
+from pytest_ftloop.config.stated_scoring import columns_read
 from pytest_ftloop.config.tags import check_tags
 from pytest_ftloop.core.chat import ASKING, answers
 from pytest_ftloop.core.credentials import names_in

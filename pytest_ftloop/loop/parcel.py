@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.loop_config import read_loop_file, sources_in
+from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.config.run_on import FUNCTION
+from pytest_ftloop.config.sources import sources_in
 from pytest_ftloop.core.bounds import read_json
 from pytest_ftloop.core.cache import adapter_hash, cache_folder
 from pytest_ftloop.core.files import plain_files, real

@@ -21,7 +21,8 @@ from pytest_ftloop.loop.seeds import with_seed
 from pytest_ftloop.train.task import Guard
 
 if TYPE_CHECKING:
-    from pytest_ftloop.config.loop_config import GuardSource, LoopConfig
+    from pytest_ftloop.config.loop_config import LoopConfig
+    from pytest_ftloop.config.sources import GuardSource
     from pytest_ftloop.log import ImprovementLog
 
 

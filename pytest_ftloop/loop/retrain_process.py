@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_ftloop.config.loop_config import Mixture
+from pytest_ftloop.config.sources import Mixture
 from pytest_ftloop.core.errors import DataError, FtloopError
 from pytest_ftloop.core.records import SeedRun, Settings
 from pytest_ftloop.data.identity import model_path

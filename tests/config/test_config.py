@@ -10,8 +10,9 @@ import pytest
 
 from pytest_ftloop.config import loop_yaml
 from pytest_ftloop.config.gates import Gate, Regression
-from pytest_ftloop.config.loop_config import Columns, Mixture, read_loop_file
+from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.config.sections import DEFAULT_LORA, DEFAULT_TRAINING
+from pytest_ftloop.config.sources import Columns, Mixture
 from pytest_ftloop.core.errors import ConfigError, Location
 from pytest_ftloop.core.records import Settings
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.errors import ConfigError, DataError, Location
 from pytest_ftloop.data.examples import load
 from pytest_ftloop.data.sources import describe

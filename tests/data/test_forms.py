@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Mixture
+from pytest_ftloop.config.sources import Mixture
 from pytest_ftloop.core.errors import DataError
 from tests.data.data_rows import ROWS, jsonl, refused, rows_of
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Columns
 from pytest_ftloop.config.scoring import Scoring
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.neutral import NEUTRAL
 from pytest_ftloop.core.recipe import RECIPE, recipe_id
 from pytest_ftloop.core.records import Settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.data_changes import RowEdit
 from pytest_ftloop.core.records import ExampleResult
 from pytest_ftloop.data.examples import load

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.core.records import measured_content
 from pytest_ftloop.data.examples import data_set, split_off

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.errors import DataError, Location
 from pytest_ftloop.data.examples import load, split_off
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_ftloop.config.loop_config import Columns
+from pytest_ftloop.config.sources import Columns
 from pytest_ftloop.core.errors import DataError
 from pytest_ftloop.data.examples import data_set
 from tests.loop.loop_cases import config, run

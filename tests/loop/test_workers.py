@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 
 from pytest_ftloop.config.loop_config import read_loop_file
+from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
+from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.spec import Spec, read_spec
+from pytest_ftloop.train.early_end import Pace
 from tests.fake_backend import fake_adapter
-from tests.fake_worker import ROOT, executor
+from tests.fake_worker import COMMAND, ROOT, executor
 from tests.loops import EVAL, TRAIN
 from tests.plugin.fake_runner import FakeBackend
 from tests.processes import LONG_S, is_running
@@ -187,6 +191,33 @@ def test_right_guess_is_trained_once(project: Project, monkeypatch: pytest.Monke
     project.loop().run()
     assert 3 == len(project.trained())
     assert [] == project.specs()
+
+
+def test_run_that_went_on_too_long_is_trained_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the best iteration of now would have ended, a worker is given again with its pace."""
+    given: list[Spec] = []
+
+    class Noting(Processes):
+        def submit(self, spec: Path) -> Any:
+            given.append(read_spec(spec))
+            return super().submit(spec)
+
+    project.write(LIST)
+    wanted = in_turn(project)
+    monkeypatch.setattr("pytest_ftloop.loop.ahead.ended_in_time", lambda *_: False)
+    loop = project.loop()
+    loop.executor = lambda count: Noting(count, COMMAND)
+    loop.run()
+    assert wanted == project.log()
+    assert 4 * 2 == len(given)
+    for settings in {repr(spec.settings) for spec in given}:
+        first, again = (spec for spec in given if repr(spec.settings) == settings)
+        chain = [i for i in loop.log.read() if i.settings != first.settings]
+        paces = [Pace.of(best_of(chain[: n + 1], "eval_loss"), ()) for n in range(len(chain))]
+        assert replace(first, pace=None) == replace(again, pace=None)
+        assert paces.index(first.pace) <= paces.index(again.pace)
 
 
 def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
