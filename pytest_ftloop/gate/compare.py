@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.core.metrics import NO_SET_METRICS, is_score
@@ -93,6 +94,79 @@ def compare(
     return replace(verdict, anchor=name, slide=slide)
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """What is compared by which gate; with what is said where it can't be compared."""
+
+    candidate: Side
+    baseline: Side
+    rule: Regression
+
+    @property
+    def alike(self) -> bool:
+        """Whether both were trained in the same way, of whatever rows."""
+        return trained_alike(self.candidate.iteration, self.baseline.iteration)
+
+    @property
+    def has_one_eval_set(self) -> bool:
+        """Whether both logs say that they were measured on the same rows."""
+        sides = (self.baseline, self.candidate)
+        before, after = (side.iteration.data.get("eval", {}).get("sha256") for side in sides)
+        return before is not None and before == after
+
+    def verdict(self, kind: Kind, because: str) -> Verdict:
+        """A verdict that says no more than this."""
+        return Verdict(
+            kind=kind,
+            ok=kind not in FAILING and kind not in self.rule.fail_on,
+            because=because,
+            candidate=self.candidate.iteration.name,
+            baseline=self.baseline.iteration.name,
+            alpha=self.rule.alpha,
+        )
+
+    def nothing_left(self, because: str) -> Verdict:
+        """Nothing can be compared. It is another model only if it was trained in another way."""
+        found = self.verdict("not comparable", because)
+        return found if self.alike else replace(found, ok=False, notes=(TRAINED_ANEW,))
+
+    def why_not_judged(self, old: Side, new: Side, set_metrics: SetMetrics) -> Verdict | None:
+        """What the runs of the candidate's environment, or metrics, lack for a comparison.
+
+        The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
+        """
+        rule = self.rule
+        for name in rule.metrics:
+            if (metric := set_metrics.get(name)) and metric.unread:
+                return self.verdict(
+                    "incomplete",
+                    f"{name} is computed by {metric.unread}, which runs in pytest --ftloop-replay "
+                    "only",
+                )
+        figures = [
+            of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS or is_score(name)
+        ]
+        for run in new.runs:
+            if why := why_incomplete(run, figures):
+                return self.verdict("incomplete", f"{_run_name(run)}: {why}")
+        if not old.runs:
+            environments = (self.baseline.iteration, self.candidate.iteration)
+            changed = ", ".join(environment_changes(*(i.environment for i in environments)))
+            return self.verdict("not comparable", f"{ENVIRONMENT_CHANGED} ({changed})")
+        for run in old.runs:
+            if why := why_incomplete(run):
+                return self.verdict("not comparable", f"the baseline {_run_name(run)}: {why}")
+        return None
+
+    def why_none_in_common(self, old: Side) -> Verdict:
+        """No example of the gate's is on both sides."""
+        tag = self.rule.tag
+        what = "no example" if tag is None else f"no example tagged {tag}"
+        why = f"{what} is in common with the baseline"
+        had_some = tag is None or any(tag in row.tags for row in old.runs[0].examples)
+        return self.nothing_left(why) if had_some else self.verdict("not comparable", why)
+
+
 def _against(
     candidate: Side,
     baseline: Side,
@@ -103,46 +177,11 @@ def _against(
     alone: bool = False,
 ) -> Verdict:
     """The verdict against one baseline; `alone`: without the figures that are only reported."""
-
-    def verdict(kind: Kind, because: str) -> Verdict:
-        return Verdict(
-            kind=kind,
-            ok=kind not in FAILING and kind not in rule.fail_on,
-            because=because,
-            candidate=candidate.iteration.name,
-            baseline=baseline.iteration.name,
-            alpha=rule.alpha,
-        )
-
-    def nothing_left(because: str) -> Verdict:
-        # It is another model only if it was trained in another way.
-        found = verdict("not comparable", because)
-        return found if alike else replace(found, ok=False, notes=(TRAINED_ANEW,))
-
-    for name in rule.metrics:
-        if (metric := set_metrics.get(name)) and metric.unread:
-            why = (
-                f"{name} is computed by {metric.unread}, which runs in pytest --ftloop-replay only"
-            )
-            return verdict("incomplete", why)
-    alike = trained_alike(candidate.iteration, baseline.iteration)
+    pair = _Pair(candidate, baseline, rule)
     environment = tuple(candidate.iteration.environment.items())
     old, new = baseline.within(environment), candidate.within(environment)
-    # The candidate first: if it is incomplete it has to fail, whatever state the baseline is in.
-    figures = [
-        of_tag(name, rule.tag) for name in rule.metrics if name in RUN_METRICS or is_score(name)
-    ]
-    for run in new.runs:
-        if why := why_incomplete(run, figures):
-            return verdict("incomplete", f"{_run_name(run)}: {why}")
-    if not old.runs:
-        changed = environment_changes(
-            baseline.iteration.environment, candidate.iteration.environment
-        )
-        return verdict("not comparable", f"{ENVIRONMENT_CHANGED} ({', '.join(changed)})")
-    for run in old.runs:
-        if why := why_incomplete(run):
-            return verdict("not comparable", f"the baseline {_run_name(run)}: {why}")
+    if (missing := pair.why_not_judged(old, new, set_metrics)) is not None:
+        return missing
 
     # Ids are labels: an example is the same if its content is.
     names = new.runs[0].examples
@@ -156,24 +195,19 @@ def _against(
     if eval_changed:
         # With the same eval set a missing example was lost or edited in the log. It may be one
         # that fails now, so the rest must not be judged without it.
-        if _same_eval_set(old.iteration, new.iteration):
-            lost = common.only_baseline or common.only_candidate or common.changed
-            return verdict(
-                "incomplete", f"the eval set is the same, but example {lost[0]} is not in both logs"
-            )
+        if pair.has_one_eval_set:
+            lost = (common.only_baseline or common.only_candidate or common.changed)[0]
+            why = f"the eval set is the same, but example {lost} is not in both logs"
+            return pair.verdict("incomplete", why)
         notes.append(_eval_note(common, total))
     ids, measured = (
         tuple(row.id for row in rows_of(new.runs[0], of) if rule.tag in {None, *row.tags})
         for of in (common.ids, common.measured)
     )
     if not measured:
-        what = "no example" if rule.tag is None else f"no example tagged {rule.tag}"
-        why = f"{what} is in common with the baseline"
-        had_some = rule.tag is None or any(rule.tag in row.tags for row in old.runs[0].examples)
-        none = nothing_left(why) if had_some else verdict("not comparable", why)
-        return replace(none, total=total)
+        return replace(pair.why_none_in_common(old), total=total)
 
-    again = _evaluated_again(old, new, measured) if alike else None
+    again = _evaluated_again(old, new, measured) if pair.alike else None
     if again is not None:
         old, new = again
         notes.append(ONE_TRAINING)
@@ -182,8 +216,10 @@ def _against(
     metrics, left_out = tests.comparable_metrics()
     notes += left_out
     if not metrics:
-        why = "; ".join(left_out)
-        return nothing_left(why) if tests.is_measured_anew else verdict("not comparable", why)
+        say = (
+            pair.nothing_left if tests.is_measured_anew else partial(pair.verdict, "not comparable")
+        )
+        return say("; ".join(left_out))
     changes = tests.changes(metrics)
     kind, because = _conclude(changes, rule)
     counted = max(len(paired.common(name)) for name in metrics)
@@ -191,14 +227,14 @@ def _against(
     # Good losses on all examples do not make up for a pass rate that is left out, or is of a few.
     is_open = kind == "inconclusive" or (kind != "regressed" and len(ids) < len(measured))
     left = tests.fewest_undecided(changes)
-    if is_open and not alike and eval_changed and left is not None and 2 * left < before:
+    if is_open and not pair.alike and eval_changed and left is not None and 2 * left < before:
         how = "in common" if left == len(measured) else "scored by the same answers and columns"
-        few = nothing_left(f"only {left} of the baseline's {before} examples are {how}")
+        few = pair.nothing_left(f"only {left} of the baseline's {before} examples are {how}")
         return replace(few, changes=changes, common=counted, total=total)
     fixed, broken = tests.paired.flips()
     reports_more = rule.tag is None and not alone
     return replace(
-        verdict(kind, because),
+        pair.verdict(kind, because),
         changes=changes,
         tags=tests.tags(metrics) if reports_more else (),
         runs=tests.run_changes() if reports_more else (),
@@ -275,11 +311,6 @@ def _noise_notes(changes: Sequence[Change], groups: Groups) -> tuple[str, ...]:
 def _amounts(of: Iterable[tuple[str, float]]) -> str:
     """`0.0061 in eval_loss, 2.0 points in pass_rate`."""
     return ", ".join(f"{amount_text(metric, amount)} in {metric}" for metric, amount in of)
-
-
-def _same_eval_set(old: Iteration, new: Iteration) -> bool:
-    before, after = (i.data.get("eval", {}).get("sha256") for i in (old, new))
-    return before is not None and before == after
 
 
 def _eval_note(common: Common, total: int) -> str:
