@@ -156,7 +156,7 @@ def ready(file: Path) -> LoopConfig:
 def _result_lines(result: LoopResult, verbosity: int, width: int) -> list[str]:
     from pytest_ftloop.core.git import ignored_by_git
     from pytest_ftloop.report.screen import result_screen
-    from pytest_ftloop.report.text import files_to_commit
+    from pytest_ftloop.report.to_commit import files_to_commit
 
     ignored = ignored_by_git(files_to_commit(result))
     return result_screen(result, verbosity, width, ignored=ignored)

@@ -13,7 +13,7 @@ from pytest_ftloop.core.git import ignored_by_git
 from pytest_ftloop.plugin.compared import compared_lines
 from pytest_ftloop.report.gate_changes import change_lines
 from pytest_ftloop.report.screen import run_parts, screen, verdict_parts
-from pytest_ftloop.report.text import files_to_commit
+from pytest_ftloop.report.to_commit import files_to_commit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

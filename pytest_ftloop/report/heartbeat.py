@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.report.escape import one_line, shorten, visible
 from pytest_ftloop.report.phrases import duration_text, figure_text
-from pytest_ftloop.report.text import progress_line
+from pytest_ftloop.report.progress_text import progress_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_ftloop.report import heartbeat
 from pytest_ftloop.report.escape import shorten
-from pytest_ftloop.report.text import found_lines, progress_line
+from pytest_ftloop.report.progress_text import progress_line
+from pytest_ftloop.report.text import found_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

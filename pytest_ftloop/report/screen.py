@@ -22,13 +22,13 @@ from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import distance_text, figure_text, plural
 from pytest_ftloop.report.text import (
     WIDTH,
-    commit_lines,
     headline,
     iterations_table,
     note_lines,
     stop_lines,
     summary,
 )
+from pytest_ftloop.report.to_commit import commit_lines
 from pytest_ftloop.report.verdict import (
     breakage_text,
     explain_verdict,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.chain import worst
-from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.core.metrics import own_metrics
 from pytest_ftloop.evaluate.json_values import json_fault
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.report import hints
 from pytest_ftloop.report.advice import proposed, remedy_of
 from pytest_ftloop.report.escape import columns_of, one_line, quoted, quoted_pair, shorten, visible
-from pytest_ftloop.report.ignored import ignored_lines, one_of_each_kind
 from pytest_ftloop.report.layout import Column, paragraph, table
 from pytest_ftloop.report.phrases import (
     TERMS,
@@ -28,6 +25,7 @@ from pytest_ftloop.report.phrases import (
     format_changes,
     plural,
 )
+from pytest_ftloop.report.to_commit import commit_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -315,78 +313,6 @@ def adjustment_lines(adjustments: Sequence[Adjustment], width: int = WIDTH) -> l
     return lines
 
 
-def files_to_commit(result: LoopResult) -> tuple[Path, ...]:
-    """The log's files, where this run wrote an iteration; else none.
-
-    Of a loop with regression gates also one of each kind that judging may write yet.
-    """
-    if not result.written:
-        return ()
-    judged = result.log.places(result.best) if result.log and result.regressions else ()
-    return (*result.files, *judged)
-
-
-def commit_lines(
-    result: LoopResult,
-    width: int = WIDTH,
-    cwd: Path | None = None,
-    ignored: Collection[Path] = (),
-) -> list[str]:
-    """The `git add` for the files that this run wrote; empty if there are none.
-
-    It names the log's folder in place of its files where the command exceeds one line, or where the
-    loop has regression gates, which write verdicts into the log. The command is never shortened.
-
-    `git add` would refuse an ignored file, or pass over it: then the lines say what the commit
-    would lack, and the command is the one that shows the rules.
-    """
-    files = result.files if result.written else ()
-    if not files:
-        return []
-    here = Path.cwd() if cwd is None else cwd
-    if refused := [file for file in files_to_commit(result) if file in ignored]:
-        command = _command("git check-ignore -v", one_of_each_kind(refused), here)
-        return ignored_lines(refused, command, width)
-    command = _command("git add", files, here)
-    if columns_of(command) + 2 > width or result.regressions:
-        in_log = [file for file in result.files if result.log_folder in file.parents]
-        others = [file for file in result.files if file not in in_log]
-        command = _command("git add", [*others, *([result.log_folder] if in_log else [])], here)
-    count = "" if result.regressions else f" ({plural(len(files), 'file')})"
-    return [shorten(f"to commit{count}:", width), f"  {command}"]
-
-
-def progress_line(
-    loop: str,
-    which: str,
-    step: int,
-    steps: int,
-    loss: float,
-    elapsed_s: float,
-    width: int = 80,
-    before: int = 0,
-) -> str:
-    """`sentiment  iteration 2/4  step 31/66 [=====>    ] loss 1.234  0:12 left`, within `width`.
-
-    `elapsed_s` counts from the first step of this process, `before` are the steps before that one.
-    """
-    is_running = before < step < steps
-    left_s = elapsed_s / (step - before) * (steps - step) if is_running else 0.0
-    time = f"{_clock(left_s)} left" if is_running else _clock(elapsed_s)
-    name = one_line(loop, max(width // 3, 8))
-    progress = f"step {step}/{steps}"
-    value = f"loss {loss:.3f}" if not abs(loss) >= 1e4 else f"loss {loss:.1e}"
-    candidates = (
-        f"{name}  {which}  {progress} {_bar(step, steps)} {value}  {time}",
-        f"{name}  {which}  {progress}  {value}  {time}",
-        f"{which}  {progress}  {value}  {time}",
-        f"{progress}  {value}  {time}",
-    )
-    return next(
-        (text for text in candidates if columns_of(text) <= width), shorten(progress, width)
-    )
-
-
 def _findings_of(
     iteration: Iteration,
     findings: Sequence[Finding],
@@ -432,22 +358,3 @@ def _by_tag(rows: Sequence[ExampleResult]) -> str:
 def _more(count: int, where: str) -> list[str]:
     """How many are not listed, and the command that lists them, which is never shortened."""
     return [f"  ... and {count} more" + (f": {where}" if where else "")] * (count > 0)
-
-
-def _command(start: str, paths: Sequence[Path], cwd: Path) -> str:
-    return visible(" ".join([start, *(shlex.quote(relative_path(path, cwd)) for path in paths)]))
-
-
-def _bar(done: int, of: int, size: int = 10) -> str:
-    filled = min(size, max(0, size * done // of)) if of > 0 else 0
-    bar = "=" * filled + (">" if filled < size else "")
-    return f"[{bar:<{size}}]"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return (
-        f"{minutes}:{rest:02d}"
-        if minutes < 60
-        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-    )

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pytest_ftloop.core.errors import relative_path
 from pytest_ftloop.core.records import Decision, Example
 from pytest_ftloop.report.escape import columns_of
+from pytest_ftloop.report.progress_text import progress_line
 from pytest_ftloop.report.text import (
-    commit_lines,
     example_lines,
     failing_examples,
     failing_lines,
@@ -25,9 +25,9 @@ from pytest_ftloop.report.text import (
     headline,
     iterations_table,
     next_lines,
-    progress_line,
     summary,
 )
+from pytest_ftloop.report.to_commit import commit_lines
 from tests.fakes import fake_example, fake_finding, fake_iteration, fake_metrics
 from tests.report.fakes_report import (
     LOG,
