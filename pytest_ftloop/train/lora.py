@@ -149,10 +149,9 @@ class Attempt:
             stage.is_now("measuring the untrained base")
             recorder.watch_run(trainer, evaluator, prepared)
             if self.base_eval_loss is None:
-                self.untrained = recorder.untrained or measured_base(
+                self.untrained = recorder.untrained = recorder.untrained or measured_base(
                     trainer, evaluator, task, prepared, progress
                 )
-                recorder.untrained = self.untrained
                 self.base_eval_loss = token_mean_loss(self.untrained.examples)
             trainer._total_train_tokens = recorder.tokens_before  # of the steps that are not made
 
@@ -183,25 +182,7 @@ class Attempt:
             hash_, not_saved = "", ""
             if self.adapter is not None and recorder.best_step:
                 hash_, not_saved = save_adapter(trainer, self.adapter, ranks)
-            training = Training(
-                steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
-                evals=tuple(recorder.evals),
-                planned_steps=trainer.state.max_steps,
-                best_step=recorder.best_step,
-                steps_per_epoch=steps_per_epoch(trainer),
-                trainable_parameters=sum(w.numel() for w in first_weights.values()),
-                labelled_tokens=prepared.labelled_tokens,
-                vocabulary=vocabulary_size(trainer.model),
-                width=hidden_size(trainer.model),
-                adapter_moved=adapter_moved,
-                dropped_examples=prepared.dropped,
-                ended_early=recorder.ended_early,
-                recoveries=self.recoveries,
-                wiring=prepared.wiring,
-                trained=recorder.train_losses.courses(task.train.examples),
-                noisy_forwards=recorder.train_losses.noisy_forwards,
-                start_eval_loss=start_loss,
-            )
+            training = self._observed(trainer, prepared, adapter_moved, start_loss)
             measured = Evaluation(
                 recorder.best,
                 best_sample,
@@ -248,6 +229,31 @@ class Attempt:
                 measured, examples=examples, guards=guards, max_new_tokens=limits[-1]
             )
             return run_of(evaluation, max(ranks.each(peak_memory_mib())))
+
+    def _observed(
+        self, trainer: SFTTrainer, prepared: Prepared, adapter_moved: bool, start_loss: float | None
+    ) -> Training:
+        """What was seen of a training that has ended."""
+        recorder, weights = self.recorder, trainable_weights(trainer.model)
+        return Training(
+            steps=tuple(s for log in trainer.state.log_history if (s := step_log(log))),
+            evals=tuple(recorder.evals),
+            planned_steps=trainer.state.max_steps,
+            best_step=recorder.best_step,
+            steps_per_epoch=steps_per_epoch(trainer),
+            trainable_parameters=sum(w.numel() for w in weights.values()),
+            labelled_tokens=prepared.labelled_tokens,
+            vocabulary=vocabulary_size(trainer.model),
+            width=hidden_size(trainer.model),
+            adapter_moved=adapter_moved,
+            dropped_examples=prepared.dropped,
+            ended_early=recorder.ended_early,
+            recoveries=self.recoveries,
+            wiring=prepared.wiring,
+            trained=recorder.train_losses.courses(self.task.train.examples),
+            noisy_forwards=recorder.train_losses.noisy_forwards,
+            start_eval_loss=start_loss,
+        )
 
     def with_half_the_batch(self) -> Attempt:
         """The next attempt: half the batch, twice the accumulation: the same examples per step."""
