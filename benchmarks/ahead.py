@@ -59,31 +59,25 @@ class Line:
 def line_of(start: policy.Start, chain: tuple[Iteration, ...], workers: int) -> Line:
     """What a chain of the rules would have taken with guesses."""
     seconds = [iteration.cost.seconds for iteration in chain]
-    guesses = [_guesses(chain[: n + 1], chain, workers - 1) for n in range(len(chain) - 1)]
+    right = tuple(
+        _is_guessed(chain[:n], chain[n], chain[n + 1], workers - 1)
+        for n in range(1, len(chain) - 1)
+    )
     ends: list[float] = []
-    begun: dict[int, float] = {0: 0.0}
     for n, needed in enumerate(seconds):
         now = ends[-1] if ends else 0.0
-        begun.setdefault(n, now)
-        # What is guessed is begun when this iteration is the loop's current one.
-        if n > 0:
-            for m in guesses[n - 1] if n - 1 < len(guesses) else ():
-                begun.setdefault(m, now)
-        ends.append(max(now, begun[n] + needed))
-    right = tuple(n + 1 in guesses[n - 1] for n in range(1, len(chain) - 1))
+        # A right guess was begun when the iteration before it was.
+        begun = ends[-2] if n > 1 and right[n - 2] else now
+        ends.append(max(now, begun + needed))
     in_turn = [sum(seconds[: n + 1]) for n in range(len(seconds))]
     name = f"{start.task.name}: {start.name}"
     return Line(name, chain, right, tuple(in_turn), tuple(ends))
 
 
-def _guesses(known: Sequence[Iteration], chain: Sequence[Iteration], most: int) -> tuple[int, ...]:
-    """The iterations after the next one that are guessed rightly while that one is trained."""
-    after = chain[len(known) :]
-    found = adjust.guess(adjust.Rules(), known, after[0].settings, "eval_loss", most)
-    wanted = [adjust.canonical(i.settings) for i in after[1:]]
-    hits = [adjust.canonical(s) == w for s, w in zip(found, wanted, strict=False)]
-    first = len(known) + 1
-    return tuple(first + n for n, _ in enumerate(hits) if all(hits[: n + 1]))
+def _is_guessed(known: Sequence[Iteration], first: Iteration, then: Iteration, most: int) -> bool:
+    """Whether the iteration `then` is guessed while `first` is trained."""
+    guessed = adjust.guess(adjust.Rules(), known, first.settings, "eval_loss", most)
+    return adjust.canonical(then.settings) in map(adjust.canonical, guessed)
 
 
 def lines(trainer: policy.Trainer, chosen: argparse.Namespace) -> Iterator[Line]:

@@ -9,8 +9,9 @@ nothing a floor, and between a lower and a higher rate that were worse it narrow
 from __future__ import annotations
 
 from pytest_ftloop.adjust.decide import Limits, decide
-from pytest_ftloop.adjust.foresee import foresee, guess
+from pytest_ftloop.adjust.foresee import foresee
 from pytest_ftloop.adjust.function import settings_of
+from pytest_ftloop.adjust.guess import guess
 from pytest_ftloop.adjust.policy import Policy, Proposal
 from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.state import DEFAULTS, Known, canonical, parent_of_next

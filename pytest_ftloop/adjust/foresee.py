@@ -1,7 +1,4 @@
-"""What a policy will propose: whatever the results are, or if they are what they mostly are.
-
-So a training need not wait for the one before it.
-"""
+"""What a policy will propose whatever the results are: trainings that need not wait for another."""
 
 from __future__ import annotations
 
@@ -11,14 +8,9 @@ from dataclasses import replace
 
 from pytest_ftloop.adjust.function import Listed
 from pytest_ftloop.adjust.policy import Policy
-from pytest_ftloop.adjust.rules import Rules
 from pytest_ftloop.adjust.sampler import Sampler
-from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure, parent_of_next
-from pytest_ftloop.core.metrics import metric_of
+from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure
 from pytest_ftloop.core.records import Iteration, Settings
-
-GAIN = 0.1
-"""The share of its figure that a guess expects an iteration to gain: more than noise mostly is."""
 
 
 def foresee(
@@ -54,50 +46,15 @@ def foresee(
     return tuple(foreseen)
 
 
-def guess(
-    policy: Policy,
-    chain: Sequence[Iteration],
-    first: Settings,
-    metric: str,
-    most: int,
-    known: Known = NOTHING,
-) -> tuple[Settings, ...]:
-    """The settings of up to `most` iterations after the next one, if each is a gain without faults.
-
-    Of the rules alone: a sampler's next point is another one after any other result.
-    """
-    best = parent_of_next(chain, metric)
-    value = figure(best, metric)
-    guessed: list[Settings] = []
-    if not isinstance(policy, Rules) or not math.isfinite(value):
-        return ()
-    sign = -1 if metric_of(metric).better == "lower" else 1
-    pretended = list(chain)
-    while len(guessed) < most:
-        value += sign * GAIN * abs(value)
-        pretended.append(_pretended(pretended, first, metric, value, like=best))
-        proposal = policy.propose(pretended, metric, known)
-        if not proposal.adjustments:
-            break
-        first = proposal.parent.settings.adjusted(proposal.adjustments)
-        guessed.append(first)
-    return tuple(guessed)
-
-
 def _pretended(
-    chain: Sequence[Iteration],
-    settings: Settings,
-    metric: str,
-    value: float,
-    like: Iteration | None = None,
+    chain: Sequence[Iteration], settings: Settings, metric: str, value: float
 ) -> Iteration:
-    """An iteration with these settings and this figure, without findings; else as `like`."""
-    like = like or chain[0]
+    """An iteration with these settings and this figure, and nothing else to decide by."""
     return replace(
-        like,
+        chain[0],
         number=chain[-1].number + 1,
         id=f"{len(chain):08x}",
         settings=settings,
-        metrics={**like.metrics, metric: value},
+        metrics={**chain[0].metrics, metric: value},
         findings=(),
     )

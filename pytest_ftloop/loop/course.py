@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
 
 
 def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]:
-    """The trainings of this turn and of those after it: that no result can change, or else guesses.
+    """The training of this turn, and those after it that no result can change; or else guesses.
 
     Without those that need not be trained. None if runs are reported to trackers: one that is
     begun in vain, since the loop stops before it, would stay there.
@@ -88,32 +88,37 @@ def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]
     count = workers_of(cycle.backend)
     if count == 1 or are_reported(current.plan.settings):
         return []
-    chain, logged = current.chain, current.logged
-    later = cycle.planner.foreseen(chain, current.plan, logged, AHEAD * count)
-    if guessed := not later and bool(chain) and chain[-1].cost.seconds >= WORTH_S:
-        # None is queued: when its turn comes, more is known.
-        later = cycle.planner.guessed(chain, current.plan, logged, count - 1)
+    chain, plan, logged = current.chain, current.plan, current.logged
+    later = cycle.planner.foreseen(chain, plan, logged, AHEAD * count)
+    trainings = [
+        _training(cycle, current, settings, later=n)
+        for n, settings in enumerate((plan.settings, *later))
+    ]
+    if not later and chain and chain[-1].cost.seconds >= WORTH_S:
+        # As many as there are idle workers: when another one has room, more is known.
+        guessed = cycle.planner.guessed(chain, plan, logged, count - 1)
+        trainings += [_training(cycle, current, s, later=1, guess=True) for s in guessed]
     made = {i.fingerprint for i in logged if not is_unscored(i)}
-    trainings = []
-    for number, settings in enumerate((current.plan.settings, *later), start=current.number):
-        fingerprint = cycle.inputs.fingerprint(cycle.config, settings)
-        if fingerprint in made or cycle.store.may_have(fingerprint):
-            continue
-        if afresh or not cycle.again.known(settings):
-            guess = guessed and number > current.number
-            trainings.append(_training(cycle, current, number, settings, guess=guess))
-    return trainings
+    return [t for t in trainings if _is_to_be_made(cycle, t.settings, made, afresh=afresh)]
+
+
+def _is_to_be_made(cycle: Cycle, settings: Settings, made: Set[str], *, afresh: bool) -> bool:
+    fingerprint = cycle.inputs.fingerprint(cycle.config, settings)
+    if fingerprint in made or cycle.store.may_have(fingerprint):
+        return False
+    return afresh or not cycle.again.known(settings)
 
 
 def _training(
-    cycle: Cycle, current: Turn, number: int, settings: Settings, *, guess: bool
+    cycle: Cycle, current: Turn, settings: Settings, *, later: int, guess: bool = False
 ) -> Ahead:
-    """The training of an iteration that has these settings and probably this number."""
+    """The training of an iteration with these settings, so many after the current one."""
     base = cycle.base_keeper.known(settings)
-    place = f"iteration {len(current.chain) + 1 + number - current.number}"
+    fingerprint = cycle.inputs.fingerprint(cycle.config, settings)
+    place = f"iteration {len(current.chain) + 1 + later}"
     return Ahead(
         settings,
-        name=name_of(number, cycle.inputs.fingerprint(cycle.config, settings)[:ID_LENGTH]),
+        name=name_of(current.number + later, fingerprint[:ID_LENGTH]),
         adapter=adapter_folder(cycle.inputs.weights(settings)),
         metric=point_metric(cycle, current.chain),
         pace=pace(cycle, current.chain),

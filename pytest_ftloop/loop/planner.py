@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -118,29 +118,28 @@ class Planner:
         None before the chain has an iteration, which may show a fault; nor with a time budget,
         which results use up.
         """
-        return self._later(adjust.foresee, chain, plan, logged, most)
+        if (left := self._left_after_next(chain)) == 0:
+            return ()
+        metric, known = self.config.metric_of(chain), self.known(chain, logged)
+        return adjust.foresee(self.policy, chain, plan.settings, metric, min(most, left), known)
 
     def guessed(
         self, chain: Sequence[Iteration], plan: Plan, logged: Sequence[Iteration], most: int
     ) -> tuple[Settings, ...]:
-        """The settings of up to `most` iterations after the plan's, if results are as they mostly
-        are; none where none can be foreseen either.
-        """
-        return self._later(adjust.guess, chain, plan, logged, most)
+        """Up to `most` settings, one of which probably comes after the plan's.
 
-    def _later(
-        self,
-        of: Callable[..., tuple[Settings, ...]],
-        chain: Sequence[Iteration],
-        plan: Plan,
-        logged: Sequence[Iteration],
-        most: int,
-    ) -> tuple[Settings, ...]:
-        if not chain or not self.explores or self.config.loop.time_budget_s is not None:
+        None where nothing is foreseen either.
+        """
+        if self._left_after_next(chain) == 0:
             return ()
-        room = min(most, self.limit(chain) - len(chain) - 1)
-        metric = self.config.metric_of(chain)
-        return of(self.policy, chain, plan.settings, metric, room, self.known(chain, logged))
+        metric, known = self.config.metric_of(chain), self.known(chain, logged)
+        return adjust.guess(self.policy, chain, plan.settings, metric, most, known)
+
+    def _left_after_next(self, chain: Sequence[Iteration]) -> int:
+        """How many iterations may follow the next one, where that can be said before it is made."""
+        if not chain or not self.explores or self.config.loop.time_budget_s is not None:
+            return 0
+        return max(self.limit(chain) - len(chain) - 1, 0)
 
     def goes_on(self, chain: Sequence[Iteration]) -> bool:
         """Whether something may be trained after this chain.
