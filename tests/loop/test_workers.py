@@ -119,6 +119,19 @@ def in_turn(project: Project, calibrates: int = 0) -> dict[str, bytes]:
     return log
 
 
+def noting(loop: Loop) -> tuple[Loop, list[Spec]]:
+    """The loop, and a list of the specs that its workers will be given."""
+    given: list[Spec] = []
+
+    class Noting(Processes):
+        def submit(self, spec: Path) -> Any:
+            given.append(read_spec(spec))
+            return super().submit(spec)
+
+    loop.executor = lambda count: Noting(count, COMMAND)
+    return loop, given
+
+
 def test_log_of_seeds(project: Project) -> None:
     """Seeds that workers train give the log of seeds that are trained in turn, byte for byte."""
     wanted = in_turn(project, calibrates=5)
@@ -197,18 +210,10 @@ def test_run_that_went_on_too_long_is_trained_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the best iteration of now would have ended, a worker is given again with its pace."""
-    given: list[Spec] = []
-
-    class Noting(Processes):
-        def submit(self, spec: Path) -> Any:
-            given.append(read_spec(spec))
-            return super().submit(spec)
-
     project.write(LIST)
     wanted = in_turn(project)
     monkeypatch.setattr("pytest_ftloop.loop.ahead.ended_in_time", lambda *_: False)
-    loop = project.loop()
-    loop.executor = lambda count: Noting(count, COMMAND)
+    loop, given = noting(project.loop())
     loop.run()
     assert wanted == project.log()
     assert 4 * 2 == len(given)
@@ -230,11 +235,12 @@ def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch)
     guessed = (replace(start, training={**start.training, "learning_rate": hung}),)
     monkeypatch.setattr("pytest_ftloop.adjust.guess", lambda *_: guessed)
     (project.kill / f"{hung:g}").write_text("hang", encoding="utf-8")
-    project.loop().run()
+    loop, given = noting(project.loop())
+    loop.run()
     assert wanted == project.log()
     assert [] == project.specs()
-    (begun,) = project.kill.glob("*.hangs")
-    assert not is_running(int(begun.stem))
+    assert hung in {spec.settings.get("training.learning_rate") for spec in given}
+    assert not any(is_running(int(begun.stem)) for begun in project.kill.glob("*.hangs"))
 
 
 def test_killed_worker(project: Project) -> None:
