@@ -47,6 +47,7 @@ from pytest_ftloop.core.errors import (
     shown_path,
     system_errors_told,
 )
+from pytest_ftloop.core.labelled import with_labelled_only
 from pytest_ftloop.core.metrics import is_score
 from pytest_ftloop.core.ranks import with_processes
 from pytest_ftloop.core.records import LOOP_NAME, MOST_BYTES_OF_NAME, Iteration, Settings
@@ -257,7 +258,10 @@ def checked(
         split=parsed.data.split,
         columns=_columns(parsed, columns_read(scoring, folder)),
         train_sample=parsed.data.train_sample,
-        settings=with_processes(Settings(*settings), parsed.loop.processes),
+        settings=with_labelled_only(
+            with_processes(Settings(*settings), parsed.loop.processes),
+            on=parsed.loop.labelled_only,
+        ),
         scoring=scoring,
         gates=tuple(gates.thresholds),
         regressions=tuple(gates.regressions),

@@ -36,6 +36,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "fp16_opt_level": "transformers has no such argument any more: write fp16: true.",
         "group_by_length": "Write train_sampling_strategy: group_by_length.",
         "logging_dir": "Set the variable TENSORBOARD_LOGGING_DIR.",
+        "labelled_only": "Write loop: {labelled_only: true}.",
         "lr": "Write learning_rate.",
         "max_seq_length": "Its name is now max_length.",
         "no_cuda": "Its name is now use_cpu.",

@@ -411,6 +411,10 @@ class LoopSection(_Section):
         min_length=1,
         description="the command that starts them, in place of torchrun on this machine",
     )
+    labelled_only: bool = Field(
+        False,
+        description="whether training on a CPU projects to the vocabulary only what has a label",
+    )
     policy: Annotated[
         Annotated[str, Tag("<text>")]
         | Annotated[list[dict[str, Any]], Tag("<list>")]

@@ -24,6 +24,7 @@ from pytest_ftloop.core.ranks import ALONE, Ranks
 from pytest_ftloop.core.records import Example, ExampleResult
 from pytest_ftloop.evaluate.decoding import Decoding, decodings
 from pytest_ftloop.evaluate.foreseen import CERTAIN, Prompt, answer_that_ends, is_plain
+from pytest_ftloop.evaluate.labelled import labelled_alone
 from pytest_ftloop.evaluate.measuring import measuring
 from pytest_ftloop.evaluate.rendering import Renderer
 from pytest_ftloop.evaluate.scored import Scorer, scored_by_output, with_outputs
@@ -172,7 +173,7 @@ class Evaluator:
         """Each row's summed loss, labels, labels that are top-1, and its least log-probability."""
         collate = DataCollatorForLanguageModeling(pad_token_id=self._pad_id())
         found: dict[str, tuple[float, int, int, float]] = {}
-        with measuring(self.model), self.autocast():
+        with measuring(self.model), labelled_alone(self.model), self.autocast():
             batches = _batches(rows, self.batch_size, key=lambda row: len(row.input_ids))
             for batch in self.ranks.share(batches):
                 found.update(self._batch_figures(batch, collate))

@@ -22,6 +22,7 @@ from pytest_ftloop.config.arguments import (
     of_policy,
 )
 from pytest_ftloop.core.errors import ConfigError, Locate, Location
+from pytest_ftloop.core.labelled import LABELLED_ONLY
 from pytest_ftloop.core.ranks import PROCESSES
 from pytest_ftloop.core.records import Settings
 from pytest_ftloop.train.boundary import boundary
@@ -31,6 +32,9 @@ from pytest_ftloop.train.trackers import check_trackers
 
 OWN = frozenset({"eval_strategy", "eval_steps"})
 """Settings that we read instead of the trainer: its own evaluation would shift random states."""
+
+_OF_THE_LOOP = frozenset({PROCESSES, LABELLED_ONLY})
+"""Settings of the section `loop` among those of training, because they are part of its identity."""
 
 
 def lora_config(settings: Settings, locate: Locate) -> LoraConfig:
@@ -48,7 +52,7 @@ def sft_config(settings: Settings, output_dir: str, locate: Locate) -> SFTConfig
     What the loop needs overrides the settings: every step is logged, NaN stays in the logs, the
     trainer neither evaluates nor prints. Raises `ConfigError`.
     """
-    stated = {name: value for name, value in settings.training.items() if name != PROCESSES}
+    stated = {name: value for name, value in settings.training.items() if name not in _OF_THE_LOOP}
     _check(SFTConfig, "training", stated, locate)
     if stated.get("activation_offloading") and device_and_precision(stated).get("use_cpu"):
         raise ConfigError(

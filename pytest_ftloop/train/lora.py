@@ -6,6 +6,7 @@ is added only observes.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from trl import SFTTrainer
 
 from pytest_ftloop.core.errors import TrainingError
+from pytest_ftloop.core.labelled import is_labelled_only
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.progress import Progress
 from pytest_ftloop.core.ranks import ALONE, PROCESSES, are_on_one_machine
@@ -32,6 +34,7 @@ from pytest_ftloop.core.temporary import temporary_folder
 from pytest_ftloop.diagnose.wiring import before_training
 from pytest_ftloop.evaluate.decoding import check_decoding, decodings
 from pytest_ftloop.evaluate.evaluator import rehearse
+from pytest_ftloop.evaluate.labelled import labelled_alone
 from pytest_ftloop.train.arguments import sft_config
 from pytest_ftloop.train.base import Base
 from pytest_ftloop.train.best_point import best_point
@@ -296,8 +299,10 @@ class Attempt:
 
     def _train(self, trainer: SFTTrainer) -> bool:
         """Train to the end, from the recorder's checkpoint if any. False if memory ran out."""
+        alone = labelled_alone if is_labelled_only(self.settings) else contextlib.nullcontext
         try:
-            trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
+            with alone(trainer.model):
+                trainer.train(resume_from_checkpoint=self.recorder.checkpoint)
         except torch.OutOfMemoryError as error:
             if self.recorder.ranks is not ALONE:  # the others are in the middle of this step
                 raise _too_large(self.task) from error

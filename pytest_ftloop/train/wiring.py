@@ -18,14 +18,12 @@ from trl import SFTTrainer
 from pytest_ftloop.config.scoring import needs_generation
 from pytest_ftloop.core.records import Example, Wiring
 from pytest_ftloop.evaluate.evaluator import ID_COLUMN, TokenRow
+from pytest_ftloop.evaluate.labelled import UNLABELLED
 from pytest_ftloop.evaluate.rendering import Renderer, alike
 from pytest_ftloop.train.rows import examples_dataset
 
 if TYPE_CHECKING:
     from pytest_ftloop.train.task import Task
-
-UNLABELLED = -100
-"""The label of a token without a loss, as torch's cross-entropy defines it."""
 
 
 def wiring_of(

@@ -39,7 +39,7 @@ def benchmark(script: str, *arguments: str, folder: Path = ROOT) -> str:
     "script",
     [
         *("architectures.py", "bench.py", "changes.py", "faults.py", "guards.py", "instruct.py"),
-        *("parallel.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"),
+        *("labelled.py", "parallel.py", "policy.py", "real_gate.py", "same_losses.py", "slices.py"),
     ],
 )
 def test_benchmark_that_trains_starts(script: str) -> None:
