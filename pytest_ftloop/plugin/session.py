@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.log import FOLDER
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
+from pytest_ftloop.loop.pool import Following, Hold, Prospect, Workers
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.plugin.coverage import Coverage
 from pytest_ftloop.plugin.news import (
@@ -87,6 +90,7 @@ class FtloopSession:
         self._reported: dict[tuple[str, str], Ran] = {}
         self._report_line = ""
         self.coverage = Coverage()
+        self._workers = Workers()
         self._gaps: list[str] = []
 
     # --- running and judging ---------------------------------------------------------------------
@@ -137,15 +141,7 @@ class FtloopSession:
     def _run(self, config: LoopConfig) -> Ran:
         """Run a loop, and keep its summary for the end of the pytest run."""
         self._under_way = config.name  # stays set after Ctrl-C, which is not an Exception
-        loop = Loop(
-            config,
-            self.options,
-            self._progress(),
-            score_hook(self.config, config.folder),
-            diagnose_hook=diagnose_hook(self.config, config.folder),
-            adjust_hook=adjust_hook(self.config, config.folder, config.name),
-            executor_hook=executor_hook(self.config, config.folder),
-        )
+        loop = self._loop(config, self._progress())
         try:
             self.coverage.run(loop.log.folder, config)
             ran = Ran(loop, loop.run())
@@ -163,6 +159,36 @@ class FtloopSession:
         if self._report:
             self._reported[key_of(ran.result)] = ran
         return ran
+
+    def _loop(self, config: LoopConfig, progress: Progress) -> Loop:
+        return Loop(
+            config,
+            self.options,
+            progress,
+            score_hook(self.config, config.folder),
+            diagnose_hook=diagnose_hook(self.config, config.folder),
+            adjust_hook=adjust_hook(self.config, config.folder, config.name),
+            executor_hook=executor_hook(self.config, config.folder),
+            workers=self._workers,
+        )
+
+    def _following(self, item: pytest.Item) -> Iterator[Following]:
+        """The loop files whose gates come after this one, up to the next test of another kind.
+
+        That may change what a loop depends on, or need the machine for itself. Of the workers of
+        pytest-xdist each knows a part of the gates only: there none follows.
+        """
+        if _loop_of(item) is None or hasattr(self.config, "workerinput"):
+            return
+        items = item.session.items
+        rest = map(_loop_of, items[items.index(item) + 1 :])
+        for config in {id(c): c for c in takewhile(lambda c: c is not None, rest)}.values():
+            assert config is not None
+            if config is not _loop_of(item) and id(config) not in self._shared:
+                yield Following(config.file, partial(self._upcoming, config))
+
+    def _upcoming(self, config: LoopConfig, hold: Hold) -> Prospect | None:
+        return self._loop(config, Silent()).upcoming(hold)
 
     def _judge(self, ran: Ran, rule: Regression) -> Verdict:
         """The verdict by one gate, computed once. Its lines are kept for the end of the run."""
@@ -248,6 +274,11 @@ class FtloopSession:
                 (self.options.log_folder or loop.folder / FOLDER) / loop.name, loop
             )
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        """Say which loops are to come after an item, before it runs."""
+        self._workers.follow(self._following(item))
+
     def pytest_deselected(self) -> None:
         """Note that not every test was to run."""
         self.coverage.chosen = True
@@ -260,6 +291,7 @@ class FtloopSession:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Name what was not judged; write the HTML report, where all loops are known."""
+        self._workers.close()
         if hasattr(self.config, "workerinput"):
             self.config.workeroutput["ftloop"] = self.coverage.as_plain()  # type: ignore[attr-defined]
             return
@@ -358,6 +390,12 @@ class FtloopSession:
 
         redraws = reporter.isatty and os.environ.get("TERM") != "dumb"
         return (LiveLine if redraws else StayingLines)(write, reporter._tw.fullwidth, under=under)
+
+
+def _loop_of(item: pytest.Item) -> LoopConfig | None:
+    """The loop file that an item is a gate of."""
+    loop = getattr(item, "loop", None)
+    return loop if isinstance(loop, LoopConfig) else None
 
 
 def session_of(config: pytest.Config) -> FtloopSession:
