@@ -84,7 +84,7 @@ bench-refute: $(INSTALLED) ## whether what came later refutes a finding, replaye
 bench-policy: $(INSTALLED) ## whether adjusting pays, against random search and others, by real trainings (hours; CSV=FILE: banking77 too)
 	$(BIN)/python benchmarks/policy.py $(if $(CSV),--csv $(CSV))
 
-bench-parallel: $(INSTALLED) ## seeds, a list and two loops by two processes against in turn (fifteen minutes)
+bench-parallel: $(INSTALLED) ## seeds, a list and two loops by two processes against in turn (twenty minutes)
 	$(BIN)/python benchmarks/parallel.py
 
 bench-architectures: $(INSTALLED) ## each architecture, form of data and scorer beside plain scripts (fifteen minutes)
