@@ -155,6 +155,22 @@ def test_second_is_up_to_date(several: Several, monkeypatch: pytest.MonkeyPatch)
     assert [*"abc"] == sorted(several.trained())
 
 
+def test_second_is_restored(
+    several: Several, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor is one begun that an earlier run has trained and kept outside of its log."""
+    several.write("abc")
+    wanted = several.in_turn()
+    monkeypatch.setenv("FTLOOP_RECORDS", str(tmp_path / "records"))
+    several.project.run("--ftloop", "b.ftloop.yaml")
+    for file in (several.project.path / "improvement_log" / "b").iterdir():
+        file.unlink()
+    waits(monkeypatch, several, "a", "c")
+    assert wanted == (several.run(), several.project.log())[::-1]
+    assert ["a", "c"] == several.trained_by_workers()
+    assert [*"abc"] == sorted(several.trained())
+
+
 def test_loop_that_never_runs(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     """After -x nothing is left of a loop that was begun and never ran; a next run trains it."""
     wanted = several.in_turn()
