@@ -5,7 +5,8 @@
 3. rules: `ftloop run` of a loop whose rules have five iterations from a rate that is too low;
 4. loops: two loop files, by `pytest -n 2` against `pytest`;
 5. stall: two `ftloop run` of two folders at once, each with torch's default threads (the others
-   have one thread each, by OMP_NUM_THREADS), against one after the other.
+   have one thread each, by OMP_NUM_THREADS), against one after the other;
+6. together: two loop files of one iteration each, by one `ftloop run`.
 
 Each side is a process, as a user starts it, so that imports
 and starting workers count. The sides take turns. The two logs must be equal but for the cost.
@@ -38,12 +39,19 @@ UNLIKE = re.compile(r"^(cost|environment):.*\n(  .*\n)*", re.MULTILINE)
 def main() -> None:
     """Run the comparisons and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", help="seeds, list, rules, loops or stall (default: all)")
+    parser.add_argument("what", nargs="*", help="any of the six (default: all)")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of each (default: 3)")
     parser.add_argument("--steps", type=int, default=400, help="of each training (default: 400)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="runs to calibrate with")
     chosen = parser.parse_args()
-    sides = {"seeds": seeds, "list": entries, "rules": rules, "loops": loops, "stall": stall}
+    sides = {
+        "seeds": seeds,
+        "list": entries,
+        "rules": rules,
+        "loops": loops,
+        "stall": stall,
+        "together": together,
+    }
     if unknown := set(chosen.what) - set(sides):
         parser.error(f"wanted some of {', '.join(sides)}, found {', '.join(unknown)}")
     table = []
@@ -109,6 +117,16 @@ def stall(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str
         return time.perf_counter() - started, {**one.log(), "two": str(two.log())}
 
 
+def together(chosen: argparse.Namespace, *, at_once: bool) -> tuple[float, dict[str, str]]:
+    """Run two loops, which train different adapters, in one process."""
+    with _Folder(chosen.steps) as folder:
+        for name, rate in (("x", 5e-4), ("y", 1e-3)):
+            folder.write(name, "{iterations: 1}", rate)
+        parallel = "2" if at_once else "1"
+        took = folder.run("-m", "pytest_ftloop", "run", "-q", "--parallel", parallel)
+        return took, folder.log()
+
+
 class _Folder:
     """A folder with loops and a cache of its own, which is warm."""
 
@@ -126,12 +144,12 @@ class _Folder:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.root)
 
-    def write(self, name: str, loop: str) -> None:
+    def write(self, name: str, loop: str, rate: float = 5e-4) -> None:
         (self.root / f"{name}.ftloop.yaml").write_text(
             f"model: tiny\n"
             f"data: {{train: train.jsonl, eval: eval.jsonl}}\n"
             f"lora: {{r: 8, lora_alpha: 16}}\n"
-            f"training: {{learning_rate: 5.0e-4, max_steps: {self._steps}, "
+            f"training: {{learning_rate: {rate}, max_steps: {self._steps}, "
             f"per_device_train_batch_size: 8}}\n"
             f"scoring: {{scorer: loss, threshold: 1.0}}\n"
             f"loop: {loop}\n",

@@ -35,11 +35,12 @@ def _arguments(to: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_ftloop.cli.run import files_to_train, ready, screen_progress
+    from pytest_ftloop.cli.run import files_to_train, following, ready, screen_progress
     from pytest_ftloop.core.noise import measured_noise
     from pytest_ftloop.core.runs import groups_of
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
+    from pytest_ftloop.loop.pool import Workers
     from pytest_ftloop.loop.seeds import runs_here
     from pytest_ftloop.report.text import note_lines
     from pytest_ftloop.report.verdict import noise_lines
@@ -50,8 +51,12 @@ def _run(arguments: argparse.Namespace) -> int:
         parallel=arguments.parallel,
     )
 
+    def later(file: Path) -> Loop:
+        return Loop(ready(file), options, workers=workers)
+
     def calibrate(file: Path) -> int:
-        loop = Loop(ready(file), options, screen_progress())
+        workers.follow(following(files, file, later, arguments.seeds))
+        loop = Loop(ready(file), options, screen_progress(), workers=workers)
         result = loop.calibrate(arguments.seeds)
         runs = runs_here(loop.log, result.best)
         view, width = loop.log.view, terminal_width()
@@ -60,7 +65,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(lines), flush=True)
         return HOLDS
 
-    return max(each(files_to_train(arguments), calibrate))
+    files = files_to_train(arguments)
+    with Workers() as workers:
+        return max(each(files, calibrate))
 
 
 COMMAND = Command(

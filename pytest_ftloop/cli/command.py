@@ -156,8 +156,8 @@ def parallel_argument(to: argparse.ArgumentParser) -> None:
         "--parallel",
         type=number_or_auto,
         metavar="N",
-        help="train seeds and listed settings in N processes at once, or auto: one per GPU, else "
-        "per core; in place of the loop file's loop: {parallel: N}",
+        help="train seeds, listed settings and loops in N processes at once, or auto: one per "
+        "GPU, else per core; in place of the loop file's loop: {parallel: N}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,12 @@ from pytest_ftloop.core.printable import unguarded
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_ftloop.config.loop_config import LoopConfig
     from pytest_ftloop.core.progress import Progress
+    from pytest_ftloop.loop.loop import Loop
+    from pytest_ftloop.loop.pool import Following, Hold, Prospect
     from pytest_ftloop.loop.result import LoopResult
 
 
@@ -88,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pytest_ftloop.core.git import at_one_moment
     from pytest_ftloop.loop.loop import Loop
     from pytest_ftloop.loop.options import Options, in_ci
+    from pytest_ftloop.loop.pool import Workers
     from pytest_ftloop.report.as_json.items import run_item
 
     if arguments.replay and arguments.retrain_baseline:
@@ -105,7 +109,8 @@ def _run(arguments: argparse.Namespace) -> int:
     progress, width = screen_progress(), terminal_width()
 
     def run(file: Path) -> int:
-        loop = Loop(ready(file), options, progress, reads=options.replay)
+        workers.follow(following(files, file, lambda f: Loop(ready(f), options, workers=workers)))
+        loop = Loop(ready(file), options, progress, reads=options.replay, workers=workers)
         result = loop.run()
         if result.comparisons:
             result = loop.judge(result, result.comparisons)
@@ -121,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return code
 
     moment = at_one_moment() if options.replay else nullcontext()
-    with moment, items_of("run", wanted=arguments.json) as items:
+    with moment, items_of("run", wanted=arguments.json) as items, Workers() as workers:
         files = files_to_train(arguments)
         codes = list(each(files, run, lambda f, error: items.failed(shown_path(f), error)))
     if len(codes) > 1 and not arguments.json:
@@ -137,6 +142,22 @@ def files_to_train(arguments: argparse.Namespace) -> list[Path]:
     files = find_loop_files(arguments.paths)
     Candidates(tuple(files), None, log=arguments.log).check_names()
     return files
+
+
+def following(
+    files: Sequence[Path], file: Path, made: Callable[[Path], Loop], seeds: int = 1
+) -> Iterator[Following]:
+    """The loops of the files after this one, each made when it is asked what it trains.
+
+    They are to have so many `seeds`.
+    """
+    from pytest_ftloop.loop.pool import Following
+
+    def look(later: Path, hold: Hold) -> Prospect | None:
+        return made(later).upcoming(hold, seeds)
+
+    for later in files[files.index(file) + 1 :]:
+        yield Following(later, partial(look, later))
 
 
 def ready(file: Path) -> LoopConfig:

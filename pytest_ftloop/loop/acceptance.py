@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.core.records import DataSet
     from pytest_ftloop.core.set_metrics import SetMetric
     from pytest_ftloop.gate.verdict import Verdict
+    from pytest_ftloop.loop.ahead import Ahead
     from pytest_ftloop.loop.cycle import Cycle
     from pytest_ftloop.loop.options import Options
     from pytest_ftloop.loop.result import LoopResult
@@ -75,6 +76,10 @@ class Acceptance:
         """Train the iteration until it has `wanted` runs."""
         self.cycle.improvement_log.check_writable()
         self._seeds().train(best, wanted, role)
+
+    def upcoming_seeds(self, best: Iteration, wanted: int) -> list[Ahead]:
+        """The trainings that `train_seeds` would begin."""
+        return self._seeds().upcoming(best, wanted)
 
     def judge(self, result: LoopResult, rules: Sequence[Regression]) -> LoopResult:
         """Add to the result the verdicts of these gates, the baseline and the holdout's report."""

@@ -22,7 +22,8 @@ from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.core.records import Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.loop.local_backend import LocalBackend
-from pytest_ftloop.loop.spec import Spec, read_found, sweep_specs
+from pytest_ftloop.loop.pool import Prospect, Workers, is_kept
+from pytest_ftloop.loop.spec import Spec, read_found
 from pytest_ftloop.loop.submitted import LOOKS_EVERY_S, Submitted
 from pytest_ftloop.train.early_end import ended_in_time
 
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
         Settings,
     )
     from pytest_ftloop.loop.backend import Backend
-    from pytest_ftloop.loop.executor import Executor, ExecutorFactory
+    from pytest_ftloop.loop.executor import ExecutorFactory
     from pytest_ftloop.loop.inputs import Inputs
+    from pytest_ftloop.loop.pool import Kind
     from pytest_ftloop.train.early_end import Pace
     from pytest_ftloop.train.how import How
     from pytest_ftloop.train.task import FoundAll, ToMeasure
@@ -89,9 +91,9 @@ class AheadBackend:
     """Trains ahead in workers what is begun, and all else in this process: `here`.
 
     `executor` makes what runs the workers, as many at once as `room` says. `log` is the folder of
-    the loop's log. With `afresh`, runs of an earlier, interrupted process are not taken. It has
-    more than ten methods: those of `Backend`, those that `working_ahead` calls, and the steps of
-    both.
+    the loop's log. With `afresh`, runs of an earlier, interrupted process are not taken. `workers`
+    are those that the loops of a run share; without, they are the loop's own. It has more than ten
+    methods: those of `Backend`, those that `working_ahead` calls, and the steps of both.
     """
 
     def __init__(
@@ -105,11 +107,16 @@ class AheadBackend:
         log: Path,
         *,
         afresh: bool = False,
+        workers: Workers | None = None,
     ) -> None:
         self._config, self._inputs, self._progress = config, inputs, progress
         self.here, self._make, self._room = here, executor, room
         self._log, self._afresh = log, afresh
-        self._executor: Executor | None = None
+        self._workers = workers or Workers()
+        # What others train beside it makes a training longer, and a time budget counts that; and a
+        # tracker shows a run that is begun in vain.
+        alone = config.loop.time_budget_s is not None or are_reported(config.settings)
+        self.shares = workers is not None and not alone
         self._begun: dict[str, _Begun] = {}
         self._taken: list[Spec] = []
         # What a training here has shown is not shown again because workers find it too.
@@ -123,35 +130,74 @@ class AheadBackend:
         """How many trainings run at once. An engine is asked only where something is to train."""
         return self._room()
 
+    @property
+    def kind(self) -> Kind:
+        """The workers that it has its trainings done by."""
+        return self._make, self.count
+
+    def prospect(self, trainings: Sequence[Ahead]) -> Prospect:
+        """These trainings as those that workers may begin before the loop's turn."""
+        named = [(self._spec(a), f"{self._config.name}: {a.label}") for a in trainings]
+        return Prospect(self.kind, tuple(named))
+
     def begin(self, trainings: Sequence[Ahead]) -> bool:
         """Have workers train these, in this order, as far as they are not begun; whether they do.
 
-        What else is under way is not wanted any more, and ends. One alone is left to this process:
-        it is no faster elsewhere.
+        What else is under way is not wanted any more, and ends. One alone, with none of another
+        loop beside it, is left to this process: it is no faster elsewhere.
         """
+        if self.shares and self._workers.finds_more(self.kind):
+            # What another loop certainly trains comes before what this one may not ask for.
+            trainings = [
+                a for a in trainings if not a.guess or self._key(a.settings) in self._begun
+            ]
         self._end_others({self._key(ahead.settings) for ahead in trainings})
-        new = [a for a in trainings if self._key(a.settings) not in self._begun]
-        if len(new) + len(self._begun) < 2:
-            return False
-        if self._executor is None:
-            if isinstance(self.here, LocalBackend):
-                self.here.release()  # its memory, of the device too, is the workers' now
-            sweep_specs()
-            self._executor = self._make(self.count)
+        specs = {self._key(ahead.settings): self._spec(ahead) for ahead in trainings}
         for ahead in trainings:
-            if (known := self._begun.get(self._key(ahead.settings))) is None:
-                self._begun[self._key(ahead.settings)] = self._submitted(ahead)
+            self._take_over(ahead, specs[self._key(ahead.settings)])
+        new = [spec for key, spec in specs.items() if key not in self._begun]
+        if len(new) + len(self._begun) < 2 and not self._is_joined(new):
+            self._workers.make_room()
+            return False
+        if not self._workers.is_open(self.kind) and isinstance(self.here, LocalBackend):
+            self.here.release()  # its memory, of the device too, is the workers' now
+        executor = self._workers.open(self.kind)
+        for ahead in trainings:
+            key = self._key(ahead.settings)
+            if (known := self._begun.get(key)) is None:
+                at = Submitted.to(executor, specs[key], ahead.label)
+                self._begun[key] = _Begun(ahead, at)
             else:  # it was a guess perhaps, and was right
                 known.says(ahead)
+            self._workers.use(specs[key].adapter)
+        self._fill()
         return True
 
+    def _take_over(self, ahead: Ahead, spec: Spec) -> None:
+        """Take over a training that was begun before this loop's turn."""
+        if (at := self._workers.take(spec)) is not None:
+            self._begun[spec.fingerprint] = _Begun(ahead, at)
+
+    def _is_joined(self, new: Sequence[Spec]) -> bool:
+        """Whether a training that is alone goes to a worker: it is there, or others go with it."""
+        if not new:
+            return bool(self._begun)
+        if is_kept(new[0]) and not self._afresh:
+            return True  # a worker takes the run of an earlier process
+        return self.shares and (self._workers.is_busy() or self._workers.finds_more(self.kind))
+
+    def _fill(self) -> None:
+        if self.shares:
+            self._workers.fill([begun.at for begun in self._begun.values()])
+
     def end(self, *, logged: bool) -> None:
-        """End the workers. If all that was wanted is `logged`, forget its files, and the rest's."""
+        """End what runs for this loop. If all is `logged`, forget its files, and the rest's."""
         if logged:
             self._end_others(frozenset())
-        if self._executor is not None:
-            self._executor.close()
-        self._executor, self._begun = None, {}
+        for begun in reversed(self._begun.values()):  # what waits before what runs
+            begun.at.handle.cancel()
+        self._begun = {}
+        self._workers.rest()
         if logged:
             self._forget_taken()
         self._taken = []
@@ -182,8 +228,8 @@ class AheadBackend:
     def _key(self, settings: Settings) -> str:
         return self._inputs.fingerprint(self._config, settings)
 
-    def _submitted(self, ahead: Ahead) -> _Begun:
-        spec = Spec(
+    def _spec(self, ahead: Ahead) -> Spec:
+        return Spec(
             loop_file=str(self._config.file.absolute()),
             log=str(self._log.absolute()),
             fingerprint=self._key(ahead.settings),
@@ -196,8 +242,6 @@ class AheadBackend:
             afresh=self._afresh,
             start=self._inputs.start.as_text() if self._inputs.start else {},
         )
-        assert self._executor is not None
-        return _Begun(ahead, Submitted.to(self._executor, spec, ahead.label))
 
     # --- Backend -----------------------------------------------------------------------------
 
@@ -208,12 +252,15 @@ class AheadBackend:
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how.get("keep"))
             if not ended_in_time(run.training, pace := how.get("pace")):
-                again = self._submitted(replace(begun.ahead, pace=pace))
-                self._begun[self._key(settings)] = again
+                ahead = replace(begun.ahead, pace=pace)
+                at = Submitted.to(self._workers.open(self.kind), self._spec(ahead), ahead.label)
+                self._begun[self._key(settings)] = again = _Begun(ahead, at)
                 run = self._of_worker(again, how.get("keep"))
             return run
         if begun is not None:
             self._dropped(self._begun.pop(self._key(settings)))
+        if (adapter := how.get("adapter")) is not None:
+            self._workers.use(str(adapter.absolute()))
         return self.here.train(settings, **how)
 
     def measure(
@@ -252,6 +299,7 @@ class AheadBackend:
         return run
 
     def _show(self) -> None:
+        self._fill()
         at_work, waiting = [], 0
         for begun in self._begun.values():
             now = begun.at.now
@@ -262,7 +310,8 @@ class AheadBackend:
             elif begun.at.handle.ended() is None:
                 self._told.found(read_found(begun.at.spec.folder))
                 at_work.append((begun.ahead.label, now.text))
-        self._progress.together(self._config.name, at_work, waiting)
+        others, more = self._workers.shown()
+        self._progress.together(self._config.name, [*at_work, *others], waiting + more)
 
     def _dropped(self, begun: _Begun) -> None:
         begun.at.handle.cancel()

@@ -10,7 +10,15 @@ from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.chain import chain_from, next_number
 from pytest_ftloop.core.records import ID_LENGTH, Iteration, is_unscored, name_of
 from pytest_ftloop.loop.ahead import Ahead, Begin, are_reported, workers_of, working_ahead
-from pytest_ftloop.loop.cycle import Cycle, Turn, find_in_data, pace, point_metric, turn
+from pytest_ftloop.loop.cycle import (
+    Cycle,
+    Turn,
+    check_before_training,
+    find_in_data,
+    pace,
+    point_metric,
+    turn,
+)
 from pytest_ftloop.loop.planner import Plan
 
 if TYPE_CHECKING:
@@ -57,10 +65,7 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
         chain, plan = planner.walk(logged)
         if plan is None:
             return Course(chain, tuple(trained), tuple(restored), tuple(evaluated))
-        # A retrained iteration keeps its number, so that its diff shows what changed.
-        known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
-        plan = _as_accepted(plan, known, before)
-        number = known.number if known else next_number((*before, *logged))
+        number, plan = _numbered(plan, before, logged)
         if kept := _kept(cycle, plan):
             cycle.take_in(kept, plan.settings)
             written = log.put(replace(kept, number=number))
@@ -77,6 +82,32 @@ def _turns(cycle: Cycle, begin: Begin, *, afresh: bool) -> Course:
         logged = (*logged, written)
         if afresh:
             _drop_replaced(cycle, before, logged)
+
+
+def upcoming(cycle: Cycle, *, afresh: bool) -> list[Ahead]:
+    """The trainings that a run would begin first, without guesses. Writes nothing."""
+    check_before_training(cycle)
+    before = cycle.improvement_log.read()
+    _ = cycle.planner.policy  # a mistake in it is told before the first training
+    logged = () if afresh else before
+    chain, plan = cycle.planner.walk(logged)
+    if plan is None:
+        return []
+    number, plan = _numbered(plan, before, logged)
+    first = Turn(number, plan, chain, logged, ())
+    return [a for a in _next_trainings(cycle, first, afresh=afresh) if not a.guess]
+
+
+def _numbered(
+    plan: Plan, before: Sequence[Iteration], logged: Sequence[Iteration]
+) -> tuple[int, Plan]:
+    """The number of the planned iteration, and the plan as an accepted start makes it.
+
+    A retrained iteration keeps its number, so that its diff shows what changed.
+    """
+    known = next((i for i in before if i.fingerprint == plan.fingerprint), None)
+    number = known.number if known else next_number((*before, *logged))
+    return number, _as_accepted(plan, known, before)
 
 
 def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]:
@@ -113,7 +144,7 @@ def _training(
     cycle: Cycle, current: Turn, settings: Settings, *, later: int, guess: bool = False
 ) -> Ahead:
     """The training of an iteration with these settings, so many after the current one."""
-    base = cycle.base_keeper.known(settings)
+    base = cycle.base_keeper.seen(settings)
     fingerprint = cycle.inputs.fingerprint(cycle.config, settings)
     place = f"iteration {len(current.chain) + 1 + later}"
     return Ahead(

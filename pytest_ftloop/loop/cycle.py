@@ -339,14 +339,19 @@ def point_metric(cycle: Cycle, chain: Sequence[Iteration]) -> str:
     return chosen_by(chain[0]) if chain else cycle.config.metric_of(())
 
 
+def check_before_training(cycle: Cycle) -> None:
+    """Raise the mistakes in scorer and holdout that would show after the training only."""
+    try_scorers(cycle.config, cycle.inputs)
+    # The holdout is read once all is decided: a missing one would be told after the training.
+    check_holdout_exists(cycle.config)
+
+
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check data and scorer before anything is trained; report the findings, and return them."""
     from pytest_ftloop.diagnose.copies import guard_leaks
     from pytest_ftloop.diagnose.data import before_training
 
-    try_scorers(cycle.config, cycle.inputs)
-    # The holdout is read once all is decided: a missing one would be told after the training.
-    check_holdout_exists(cycle.config)
+    check_before_training(cycle)
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
     found = before_training(inputs.train.examples, inputs.eval.examples, gates)

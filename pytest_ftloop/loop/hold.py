@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def held(log: ImprovementLog, waiting: Callable[[], None]) -> Iterator[Path]:
+def held(
+    log: ImprovementLog, waiting: Callable[[], None], already: Path | None = None
+) -> Iterator[Path]:
     """Hold a log's lock; gives the lock's file. `waiting` is called if it has to wait.
+
+    `already` is that file if this process holds it; whoever took it gives it back.
 
     What killed processes left in the log, the cache and the temporary folders is removed first, and
     what could not be written to the log before is written.
     """
-    with locked(log.folder, waiting) as lock:
+    with nullcontext(already) if already else locked(log.folder, waiting) as lock:
         log.sweep()
         sweep_cache()
         sweep_temporary()

@@ -33,7 +33,7 @@ from pytest_ftloop.loop.acceptance import Acceptance
 from pytest_ftloop.loop.ahead import AheadBackend, why_not_ahead, why_not_sent
 from pytest_ftloop.loop.backend import BackendFactory, check_one_process
 from pytest_ftloop.loop.contradictions import check_chain, check_set_metrics
-from pytest_ftloop.loop.course import Course, turn_until_it_stops
+from pytest_ftloop.loop.course import Course, turn_until_it_stops, upcoming
 from pytest_ftloop.loop.cycle import Cycle
 from pytest_ftloop.loop.engines import Engine, ExecutorHook, engine_of
 from pytest_ftloop.loop.hold import held
@@ -41,10 +41,12 @@ from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.judging import recall
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.planner import Planner
+from pytest_ftloop.loop.pool import Prospect, Workers
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.reading import read_inputs
 from pytest_ftloop.loop.remote import RemoteBackend, ended_after
 from pytest_ftloop.loop.result import LoopResult
+from pytest_ftloop.loop.seeds import runs_here
 from pytest_ftloop.loop.shares import number_of_workers
 from pytest_ftloop.loop.stale import stale_error
 from pytest_ftloop.loop.untrained import needs_base
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from pytest_ftloop.adjust.function import Adjust
     from pytest_ftloop.loop.backend import Backend
     from pytest_ftloop.loop.executor import ExecutorFactory
+    from pytest_ftloop.loop.pool import Hold
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Loop:
     `backend` makes the backend, by default the one that trains in this process. If it only `reads`,
     none of the user's code is imported: it replays the log, or shows the outlook. `executor` runs
     the workers of `loop.parallel` on this machine, `executor_hook` finds what runs them elsewhere.
+    `workers` are shared with the other loops of a run.
     """
 
     config: LoopConfig
@@ -92,6 +96,7 @@ class Loop:
     reads: bool = False
     executor: ExecutorFactory = Processes
     executor_hook: ExecutorHook | None = None
+    workers: Workers = field(default_factory=Workers)
     _cycle_begun: Cycle | None = field(default=None, init=False, repr=False)
 
     @system_errors_told()
@@ -133,8 +138,8 @@ class Loop:
 
     def calibrate(self, seeds: int) -> LoopResult:
         """Train what the log lacks, then the best iteration until it has `seeds` runs."""
-        cycle = self._cycle_begun = self._cycle()
         with self._at_work():
+            cycle = self._cycle_begun = self._cycle()
             course = self._bring_up_to_date(cycle)
             best = self._best(cycle, course)
             self._acceptance(cycle).train_seeds(best, seeds, "calibration")
@@ -168,6 +173,42 @@ class Loop:
         because = proposal.because or decision.because
         return Outlook(chain, proposal.parent, proposal.adjustments, because)
 
+    @system_errors_told()
+    def upcoming(self, hold: Hold, seeds: int = 1) -> Prospect | None:
+        """What the loop will train first in its turn, for workers that are idle before it.
+
+        That is of `run`, or of `calibrate` with so many `seeds`. None if nothing, as far as that is
+        known without the user's code; or if another process trains it. Nothing is written; `hold`
+        is asked for the log's lock, which is held until then.
+        """
+        cycle, log = self._cycle(), self.log
+        logged = log.read()
+        if self.options.replay or (logged and cycle.planner.asks_user):
+            return None
+        chain, plan = cycle.planner.walk(logged)
+        check_chain(chain, cycle.config, cycle.inputs, log)
+        seeds = max(seeds, self.config.loop.seeds)
+        if plan is None and not self.options.retrain and not self._lacks(cycle, chain, seeds):
+            return None
+        if not isinstance(cycle.backend, AheadBackend) or not cycle.backend.shares:
+            return Prospect()
+        log.view.check()
+        if (lock := hold(log.folder)) is None:
+            return None
+        retrained = self.options.retrain and self._is_retrained(_retrained_note(lock, cycle))
+        afresh = self.options.retrain and not retrained
+        trainings = upcoming(cycle, afresh=afresh)
+        chain, plan = cycle.planner.walk(log.read())
+        if plan is None and not afresh and self._lacks(cycle, chain, seeds):
+            best = self._best(cycle, Course(chain))
+            trainings = self._acceptance(cycle).upcoming_seeds(best, seeds)
+        return cycle.backend.prospect(trainings)
+
+    def _lacks(self, cycle: Cycle, chain: tuple[Iteration, ...], seeds: int) -> bool:
+        """Whether the best of a complete chain has fewer runs than wanted."""
+        log = cycle.improvement_log
+        return seeds > 1 and len(runs_here(log, self._best(cycle, Course(chain)))) < seeds
+
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Show progress until the block ends; then nothing of the loop runs elsewhere either."""
@@ -175,7 +216,8 @@ class Loop:
         def backend() -> Backend | None:
             return self._cycle_begun.backend if self._cycle_begun else None
 
-        with until_done(self.progress), ended_after(backend):
+        turn = self.workers.turn_of(self.log.folder)
+        with until_done(self.progress), turn, ended_after(backend):
             yield
 
     @property
@@ -244,6 +286,7 @@ class Loop:
             room if stated == "auto" else partial(int, stated),
             self.log.folder,
             afresh=self.options.retrain,
+            workers=self.workers if engine is None else None,
         )
 
     def _remote(self, config: LoopConfig, inputs: Inputs, engine: Engine) -> RemoteBackend:
@@ -359,8 +402,13 @@ class Loop:
 
     def _locked(self, log: ImprovementLog) -> AbstractContextManager[Path]:
         """A context that holds the log's lock, and gives the lock's file."""
-        waiting = f"{self.config.name}: waiting for another process"
-        return held(log, lambda: self.progress.working(waiting))
+
+        def waits() -> None:
+            # Two processes could otherwise wait for what the other has begun beforehand.
+            self.workers.let_go()
+            self.progress.working(f"{self.config.name}: waiting for another process")
+
+        return held(log, waits, self.workers.lock_of(log.folder))
 
 
 def _retrained_note(lock: Path, cycle: Cycle) -> Path:

@@ -64,6 +64,11 @@ class Planner:
         """The policy that proposes the next settings, made when it is first needed."""
         return policy_of(self.config, self.adjust_hook)
 
+    @property
+    def asks_user(self) -> bool:
+        """Whether the user's code decides, once there is an iteration to decide by."""
+        return self.adjust_hook is not None or ":" in str(self.config.loop.policy)
+
     def limit(self, chain: Sequence[Iteration]) -> int:
         """The maximum length of the chain.
 

@@ -47,9 +47,7 @@ class SeedTrainer:
         of another environment can't be pooled with it. If one fails whose others are trained beside
         it, those are logged before its error is raised.
         """
-        known = {run.seed for run in runs_here(self.cycle.improvement_log, iteration)}
-        later = (seed for seed in count(iteration.seed + 1) if seed not in known)
-        seeds = tuple(islice(later, max(wanted - len(known), 0)))
+        seeds = self._missing(iteration, wanted)
         if not seeds:
             return ()
         try:
@@ -58,6 +56,16 @@ class SeedTrainer:
                 return self._all(iteration, seeds, role, goes_on=begun)
         finally:
             self.cycle.progress.done()
+
+    def upcoming(self, iteration: Iteration, wanted: int) -> list[Ahead]:
+        """The trainings that `train` would begin. Writes nothing."""
+        return self._to_begin(iteration, self._missing(iteration, wanted))
+
+    def _missing(self, iteration: Iteration, wanted: int) -> tuple[int, ...]:
+        """The seeds that an iteration lacks until it has `wanted` runs."""
+        known = {run.seed for run in runs_here(self.cycle.improvement_log, iteration)}
+        later = (seed for seed in count(iteration.seed + 1) if seed not in known)
+        return tuple(islice(later, max(wanted - len(known), 0)))
 
     def _all(
         self, iteration: Iteration, seeds: Sequence[int], role: SeedRole, *, goes_on: bool

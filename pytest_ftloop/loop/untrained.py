@@ -47,14 +47,18 @@ class BaseKeeper:
 
         What the log lacks and the store has is written into the log.
         """
+        found = self.seen(settings)
+        if found is None or self.measured_in(found.environment, settings) is not None:
+            return found
+        return self.log.append_base(found)
+
+    def seen(self, settings: Settings) -> Untrained | None:
+        """The same, where nothing may be written."""
         fingerprint = self.inputs.base_fingerprint(settings)
         if not self._measured(settings) and not self.store.may_have(fingerprint):
             return None  # asking for the environment takes seconds
         found = self.measured_in(self.backend.environment(settings), settings)
-        if found is not None:
-            return found
-        kept = self.store.base(fingerprint, settings, self.config.name)
-        return self.log.append_base(kept) if kept is not None else None
+        return found or self.store.base(fingerprint, settings, self.config.name)
 
     def measured_in(self, environment: Mapping[str, str], settings: Settings) -> Untrained | None:
         """The base as measured in an environment, if the log has that."""

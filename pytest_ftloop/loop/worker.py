@@ -98,11 +98,11 @@ class Noted:
 
 @dataclass
 class Worker:
-    """Trains specs, of one loop or of several. `make` is the factory of its backends."""
+    """Trains specs, of one loop after another. `make` is the factory of its backends."""
 
     make: BackendFactory
     progress: Noted = field(default_factory=Noted)
-    _loops: dict[tuple[str, str], tuple[LoopConfig, Inputs, Backend]] = field(default_factory=dict)
+    _known: _Known | None = None
 
     def work(self, file: Path) -> bool:
         """Do what a spec asks for, and write the answer or the mistake beside it.
@@ -113,8 +113,10 @@ class Worker:
         try:
             spec = read_spec(file)
             self.progress.working("preparing")
-            config, inputs, backend = self._loop(spec)
-            _check_unchanged(spec, config, inputs)
+            known = self._loop(spec)
+            config, inputs, backend = known.config, known.inputs, known.backend
+            if not known.has(spec):
+                raise _changed(spec, config, inputs)
             if spec.asks == "train":
                 found: object = _before(spec, folder, backend) or _trained(spec, folder, backend)
             else:
@@ -128,16 +130,38 @@ class Worker:
         (folder / BEFORE).unlink(missing_ok=True)
         return True
 
-    def _loop(self, spec: Spec) -> tuple[LoopConfig, Inputs, Backend]:
+    def _loop(self, spec: Spec) -> _Known:
+        """The spec's loop: the last one's, unless it is another, or its rows have changed since.
+
+        What was trained before of the loop may have been begun before its turn.
+        """
         key = spec.loop_file, spec.start.get("adapter", "")
-        if key not in self._loops:
-            config = read_loop_file(Path(spec.loop_file))
-            inputs = Inputs.of(config, None)
-            if spec.start:
-                inputs = replace(inputs, start=Start.of_text(spec.start))
-                config = replace(config, settings=inputs.own_settings(config))
-            self._loops[key] = config, inputs, self.make(config, inputs, self.progress)
-        return self._loops[key]
+        if self._known is not None and self._known.key == key and self._known.has(spec):
+            return self._known
+        if self._known is not None and isinstance(self._known.backend, LocalBackend):
+            self._known.backend.release()  # there is memory for one base model
+        self._known = None
+        config = read_loop_file(Path(spec.loop_file))
+        inputs = Inputs.of(config, None)
+        if spec.start:
+            inputs = replace(inputs, start=Start.of_text(spec.start))
+            config = replace(config, settings=inputs.own_settings(config))
+        self._known = _Known(key, config, inputs, self.make(config, inputs, self.progress))
+        return self._known
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A loop that a worker has read, and what trains it there."""
+
+    key: tuple[str, str]
+    config: LoopConfig
+    inputs: Inputs
+    backend: Backend
+
+    def has(self, spec: Spec) -> bool:
+        """Whether the spec is of this loop, on these rows."""
+        return self.inputs.fingerprint(self.config, spec.settings) == spec.fingerprint
 
 
 def _trained(spec: Spec, folder: Path, backend: Backend) -> Run:
@@ -174,16 +198,18 @@ def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
     return None if changed else run
 
 
-def _check_unchanged(spec: Spec, config: LoopConfig, inputs: Inputs) -> None:
+def _changed(spec: Spec, config: LoopConfig, inputs: Inputs) -> FtloopError:
+    """The error of a loop that is not what the spec was written for.
+
+    No ConfigError: the loop would take these for settings that can't be trained.
+    """
     found = inputs.fingerprint(config, spec.settings)
-    if found != spec.fingerprint:
-        # No ConfigError: the loop would take these for settings that can't be trained.
-        raise FtloopError(
-            f"wanted the training {spec.fingerprint[:8]}, found {found[:8]}: the loop file, its "
-            "data or its code has changed since the run began",
-            where=Location(config.source),
-            cure="Run pytest --ftloop again.",
-        )
+    return FtloopError(
+        f"wanted the training {spec.fingerprint[:8]}, found {found[:8]}: the loop file, its data "
+        "or its code has changed since the run began",
+        where=Location(config.source),
+        cure="Run pytest --ftloop again.",
+    )
 
 
 def work_on(file: str) -> bool:

@@ -54,9 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ftloop-parallel",
         type=_number_or_auto,
         metavar="N",
-        help="train seeds and listed settings in N processes at once, or auto: one per GPU, else "
-        "per core; in place of the loop file's loop: {parallel: N} (default: the ini setting "
-        "ftloop_parallel)",
+        help="train seeds, listed settings and loops in N processes at once, or auto: one per "
+        "GPU, else per core; in place of the loop file's loop: {parallel: N} (default: the "
+        "ini setting ftloop_parallel)",
     )
     group.addoption(
         "--ftloop-baseline",

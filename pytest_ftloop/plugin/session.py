@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from pytest_ftloop.gate.verdict import Verdict
 from pytest_ftloop.log import FOLDER
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options, in_ci
+from pytest_ftloop.loop.pool import Following, Hold, Prospect, Workers
 from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.plugin.coverage import Coverage
 from pytest_ftloop.plugin.news import (
@@ -90,6 +93,7 @@ class FtloopSession:
         self._reported: dict[tuple[str, str], Ran] = {}
         self._report_line = ""
         self.coverage = Coverage()
+        self._workers = Workers()
         self._gaps: list[str] = []
         self._moment: ExitStack | None = None
         config.add_cleanup(self._end_moment)  # of a run that is interrupted
@@ -142,15 +146,7 @@ class FtloopSession:
     def _run(self, config: LoopConfig) -> Ran:
         """Run a loop, and keep its summary for the end of the pytest run."""
         self._under_way = config.name  # stays set after Ctrl-C, which is not an Exception
-        loop = Loop(
-            config,
-            self.options,
-            self._progress(),
-            score_hook(self.config, config.folder),
-            diagnose_hook=diagnose_hook(self.config, config.folder),
-            adjust_hook=adjust_hook(self.config, config.folder, config.name),
-            executor_hook=executor_hook(self.config, config.folder),
-        )
+        loop = self._loop(config, self._progress())
         try:
             self.coverage.run(loop.log.folder, config)
             # A training leaves models behind, which have to be found.
@@ -170,6 +166,36 @@ class FtloopSession:
         if self._report:
             self._reported[key_of(ran.result)] = ran
         return ran
+
+    def _loop(self, config: LoopConfig, progress: Progress) -> Loop:
+        return Loop(
+            config,
+            self.options,
+            progress,
+            score_hook(self.config, config.folder),
+            diagnose_hook=diagnose_hook(self.config, config.folder),
+            adjust_hook=adjust_hook(self.config, config.folder, config.name),
+            executor_hook=executor_hook(self.config, config.folder),
+            workers=self._workers,
+        )
+
+    def _following(self, item: pytest.Item) -> Iterator[Following]:
+        """The loop files whose gates come after this one, up to the next test of another kind.
+
+        That may change what a loop depends on, or need the machine for itself. Of the workers of
+        pytest-xdist each knows a part of the gates only: there none follows.
+        """
+        if _loop_of(item) is None or hasattr(self.config, "workerinput"):
+            return
+        items = item.session.items
+        rest = map(_loop_of, items[items.index(item) + 1 :])
+        for config in {id(c): c for c in takewhile(lambda c: c is not None, rest)}.values():
+            assert config is not None
+            if config is not _loop_of(item) and id(config) not in self._shared:
+                yield Following(config.file, partial(self._upcoming, config))
+
+    def _upcoming(self, config: LoopConfig, hold: Hold) -> Prospect | None:
+        return self._loop(config, Silent()).upcoming(hold)
 
     def _judge(self, ran: Ran, rule: Regression) -> Verdict:
         """The verdict by one gate, computed once. Its lines are kept for the end of the run."""
@@ -213,10 +239,11 @@ class FtloopSession:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Generator[None, object, object]:
-        """In a replay, judge the loop files that follow one another at one moment.
+        """Say which loops are to come; in a replay, judge those in a row at one moment.
 
-        A test of the user's ends it: it may write files, or commit them.
+        A test of the user's ends that: it may write files, or commit them.
         """
+        self._workers.follow(self._following(item))
         if self.options.replay and self._moment is None and _loop_of(item):
             self._moment = ExitStack()
             self._moment.enter_context(at_one_moment())
@@ -289,6 +316,7 @@ class FtloopSession:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Name what was not judged; write the HTML report, where all loops are known."""
+        self._workers.close()
         if hasattr(self.config, "workerinput"):
             self.config.workeroutput["ftloop"] = self.coverage.as_plain()  # type: ignore[attr-defined]
             return
