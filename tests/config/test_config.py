@@ -57,7 +57,7 @@ def test_smallest_file(read: Any) -> None:
     assert ("s", "tiny", None) == (config.name, config.model, config.split)
     assert Settings(lora=DEFAULT_LORA, training=DEFAULT_TRAINING) == config.settings
     assert ("exact", ()) == (config.scoring.scorer, config.gates)
-    assert (4, 2, 1, 1, 1, "rules") == tuple(
+    assert (4, 2, 1, 1, 1, False, "rules") == tuple(
         value for value in config.loop.model_dump().values() if value not in (None, [])
     )
 
