@@ -7,25 +7,29 @@ do not run, git never prompts, and only `worktree` and `staged` write to the rep
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import real
 from pytest_ftloop.core.git_memory import (
+    ASKED_APART,
     OBJECT_NAME,
     answered,
     at_one_moment,
     blobs_at_hand,
     keep_blobs,
+    whole_if_often_asked,
 )
 from pytest_ftloop.core.git_output import batch_contents, listed_blobs, touches
 from pytest_ftloop.core.git_program import (
@@ -51,8 +55,25 @@ _COMMITS: set[tuple[Path, str]] = set()
 _ASKED: Counter[tuple[Path, str]] = Counter()
 """How often the files of a commit were asked about, by repository and full name."""
 
-_LISTED_APART = 8
-"""Questions about a commit's files that are asked one by one; then all its files are listed."""
+_STATUS = (
+    "status",
+    "--porcelain",
+    "-z",
+    "--no-renames",
+    "--untracked-files=all",
+    "--ignored=matching",
+    "--ignore-submodules=all",
+)
+
+# Of a renamed file git would list the new name alone.
+_DIFF = (
+    "diff",
+    "--name-only",
+    "-z",
+    "--no-renames",
+    "--no-ext-diff",
+    "--ignore-submodules=all",
+)
 
 
 @dataclass(frozen=True)
@@ -182,19 +203,17 @@ class Repository:
 
         Bytes that are not UTF-8 are replaced. Two calls of git, however many files there are.
         """
-        found = self.blobs(commit, paths)
-        contents = self.read(list(found.values()))
+        found = self.contents(self.blobs(commit, paths))
         return {
             path: content.decode(errors="replace").replace("\r\n", "\n")
-            for path, content in zip(found, contents, strict=True)
+            for path, content in found.items()
         }
 
-    def differs(self, commit: str, file: Path) -> bool:
-        """Whether a file is another one now than in a commit; git's filters are applied."""
-        done = self._ask("diff", "--quiet", "--no-ext-diff", commit, "--", str(self.relative(file)))
-        if done.returncode not in (0, 1):
-            raise failed(done, "diff")
-        return done.returncode == 1
+    def differs(self, commit: str, files: Iterable[PurePosixPath]) -> bool:
+        """Whether any of these files is another one now than in a commit; with git's filters."""
+        names = [str(file) for file in files]
+        differing = self._listed((*_DIFF, commit), names)
+        return any(touches(d, name) for d in differing for name in names)
 
     def last_change(self, commit: str, paths: Sequence[PurePosixPath]) -> str:
         """The last commit, from this one back, that changed one of these; empty if none did."""
@@ -214,6 +233,12 @@ class Repository:
         return tuple(
             blob for _, _, *blobs, _ in about for blob in reversed(blobs) if blob.strip("0")
         )
+
+    def contents(self, blobs: Mapping[PurePosixPath, str]) -> dict[PurePosixPath, bytes]:
+        """The contents of files of a commit; git is asked only for those that are others now."""
+        here = {path: _if_same(self.root / path, blob) for path, blob in blobs.items()}
+        others = self.read([blob for path, blob in blobs.items() if here[path] is None])
+        return {path: next(others) if now is None else now for path, now in here.items()}
 
     def read(self, blobs: Sequence[str]) -> Iterator[bytes]:
         """The contents of blobs in this order, from a single call of git."""
@@ -261,18 +286,7 @@ class Repository:
         inside = {path: str(self.relative(path)) for path in paths}
         if not inside:
             return ()
-        listed = self._run(
-            "status",
-            "--porcelain",
-            "-z",
-            "--no-renames",
-            "--untracked-files=all",
-            "--ignored=matching",
-            "--ignore-submodules=all",
-            "--",
-            *inside.values(),
-        )
-        differing = [os.fsdecode(entry[3:]) for entry in listed.split(b"\0")[:-1]]
+        differing = [entry[3:] for entry in self._listed(_STATUS, list(inside.values()))]
         return tuple(
             path for path, name in inside.items() if any(touches(d, name) for d in differing)
         )
@@ -384,6 +398,13 @@ class Repository:
             self._ask("for-each-ref", os.fsdecode(branch.stdout).rstrip("\n"))
         )
 
+    def _listed(self, question: Sequence[str], names: Sequence[str]) -> list[str]:
+        """What git lists of these files and folders, and perhaps of others."""
+        listed = whole_if_often_asked(self.root, *question)
+        if listed is None:
+            listed = self._run(*question, "--", *names)
+        return [os.fsdecode(entry) for entry in listed.split(b"\0")[:-1]]
+
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return answered(self.root, *arguments, given=given)
 
@@ -410,8 +431,23 @@ def _whole(repository: Repository, commit: str) -> dict[str, str]:
 def _whole_if_often_asked(repository: Repository, commit: str) -> dict[str, str] | None:
     """All files of a commit, from the ninth question on; None before that."""
     _ASKED[repository.root, commit] += 1
-    is_often = _ASKED[repository.root, commit] > _LISTED_APART
+    is_often = _ASKED[repository.root, commit] > ASKED_APART
     return _whole(repository, commit) if is_often else None
+
+
+def _if_same(file: Path, blob: str) -> bytes | None:
+    """The content of a file if it is a blob's; None if it is another one, or can't be read.
+
+    Most files of a log are the same in a commit and now, and git starts slower than they are read.
+    """
+    try:
+        content = read_bytes(file, MOST_BYTES)
+    except OSError:
+        return None
+    make = hashlib.sha1 if len(blob) == 40 else hashlib.sha256  # as git names blobs
+    name = make(b"blob %d\0" % len(content), usedforsecurity=False)
+    name.update(content)
+    return content if name.hexdigest() == blob else None
 
 
 def _up(folder: Path) -> tuple[Path, ...]:

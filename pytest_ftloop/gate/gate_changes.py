@@ -146,7 +146,7 @@ def _of_holdout(
         return
     file = config.folder / source
     try:
-        if file.is_file() and repository.differs(commit, file):
+        if file.is_file() and repository.differs(commit, [repository.relative(file)]):
             yield GateChange("data.holdout", source, f"{source}, edited", loosened=True)
     except GitError as error:
         if error.kind != "outside":

@@ -169,16 +169,14 @@ class CommitFiles:
         """One file's text."""
         content = self._ahead.get(name) or self._records.get(name)
         if content is None:
-            (content,) = self.repository.read([self.blobs[name]])
+            content = self._contents([name])[name]
         if content.startswith(POINTER):
             content = self.repository.filtered(self.blobs[name], self.folder / name, "lfs")
         return _text_of(content, name, self.shown(name))
 
     def read_ahead(self, names: Sequence[str]) -> None:
-        """Read these files from one call of git, where they were not before."""
-        names = [name for name in names if name not in self._ahead]
-        found = self.repository.read([self.blobs[name] for name in names])
-        self._ahead.update(zip(names, found, strict=True))
+        """Read these files from one call of git at most, where they were not before."""
+        self._ahead.update(self._contents([name for name in names if name not in self._ahead]))
 
     def shown(self, name: str) -> str:
         """The file and its commit, as git writes it: `1a2b3c4:improvement_log/x/001-....yaml`."""
@@ -186,10 +184,12 @@ class CommitFiles:
 
     @cached_property
     def _records(self) -> Mapping[str, bytes]:
-        """All records, from one call of git; tables are read when they are looked at."""
-        names = [name for name in self.blobs if name.endswith(".yaml")]
-        found = self.repository.read([self.blobs[name] for name in names])
-        return dict(zip(names, found, strict=True))
+        """All records, from one call of git at most; tables are read when they are looked at."""
+        return self._contents([name for name in self.blobs if name.endswith(".yaml")])
+
+    def _contents(self, names: Sequence[str]) -> dict[str, bytes]:
+        found = self.repository.contents({self.folder / name: self.blobs[name] for name in names})
+        return dict(zip(names, found.values(), strict=True))
 
 
 def folders_of_records(

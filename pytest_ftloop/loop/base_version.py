@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,9 +202,9 @@ def _data_at(
     same_keys = all(
         getattr(base, key) == getattr(config, key) for key in ("train", "eval", "split", "columns")
     )
-    changed = repository.query("diff", "--name-only", commit, "--", *map(str, files.values()))
-    if same_keys and changed == "":
-        return _hashes(inputs)
+    with suppress(GitError):  # such as a filter that fails: then the files of the commit are read
+        if same_keys and not repository.differs(commit, files.values()):
+            return _hashes(inputs)
     return _read_at(repository, base, {source: found[path] for source, path in files.items()})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
 from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
+from pytest_ftloop.core.git import at_one_moment
 from pytest_ftloop.core.printable import printable
 from pytest_ftloop.core.progress import Progress, Silent
 from pytest_ftloop.gate.verdict import Verdict
@@ -88,6 +90,8 @@ class FtloopSession:
         self._report_line = ""
         self.coverage = Coverage()
         self._gaps: list[str] = []
+        self._moment: ExitStack | None = None
+        config.add_cleanup(self._end_moment)  # of a run that is interrupted
 
     # --- running and judging ---------------------------------------------------------------------
 
@@ -203,6 +207,28 @@ class FtloopSession:
         return [printable(line) for line in lines[:2]]
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """In a replay, judge the loop files that follow one another at one moment.
+
+        A test of the user's ends it: it may write files, or commit them.
+        """
+        if self.options.replay and self._moment is None and _loop_of(item):
+            self._moment = ExitStack()
+            self._moment.enter_context(at_one_moment())
+        try:
+            return (yield)
+        finally:
+            if _loop_of(nextitem) is None:
+                self._end_moment()
+
+    def _end_moment(self) -> None:
+        if self._moment is not None:
+            self._moment.close()
+            self._moment = None
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -242,8 +268,8 @@ class FtloopSession:
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Note the loop files that are collected, and those that write one log."""
-        loop = getattr(item, "loop", None)
-        if isinstance(loop, LoopConfig):
+        loop = _loop_of(item)
+        if loop is not None:
             self.coverage.collect(
                 (self.options.log_folder or loop.folder / FOLDER) / loop.name, loop
             )
@@ -358,6 +384,12 @@ class FtloopSession:
 
         redraws = reporter.isatty and os.environ.get("TERM") != "dumb"
         return (LiveLine if redraws else StayingLines)(write, reporter._tw.fullwidth, under=under)
+
+
+def _loop_of(item: pytest.Item | None) -> LoopConfig | None:
+    """The loop whose file an item is of; None for a test of the user's."""
+    loop = getattr(item, "loop", None)
+    return loop if isinstance(loop, LoopConfig) else None
 
 
 def session_of(config: pytest.Config) -> FtloopSession:

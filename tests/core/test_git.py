@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-from pytest_ftloop.core import git, git_memory, git_program
+from pytest_ftloop.core import git, git_memory
 from pytest_ftloop.core.git import Repository
-from tests.core.git_cases import ROOT, refused
+from tests.core.git_cases import ROOT, refused, watched
 from tests.gitfakes import GitRepo
 
 pytestmark = pytest.mark.usefixtures("isolated")
@@ -50,19 +48,6 @@ ODD_NAMES = [
     "[a]",
     "deep/er/file",
 ]
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[tuple[str, ...]]:
-    """What a module asks of git from here on."""
-    asked: list[tuple[str, ...]] = []
-    run = git_program.run_git
-
-    def noted(folder: Path, *arguments: str, **how: Any) -> Any:
-        asked.append(arguments)
-        return run(folder, *arguments, **how)
-
-    monkeypatch.setattr(module, "run_git", noted)
-    return asked
 
 
 class TestContaining:
@@ -215,6 +200,7 @@ class TestContaining:
     ) -> None:
         """What a commit's full name decides is asked once; what HEAD decides is asked each time."""
         commit = repo.commit({"a.txt": "one\n"})
+        repo.write({"a.txt": "another one\n"})
         path = PurePosixPath("a.txt")
         asked = watched(monkeypatch, git_memory)
         for _ in range(2):
