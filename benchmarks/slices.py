@@ -50,7 +50,8 @@ from tabulate import tabulate
 from pytest_ftloop.config.from_python import from_python
 from pytest_ftloop.config.loop_config import LoopConfig
 from pytest_ftloop.core.records import Example, Finding
-from pytest_ftloop.diagnose import Evidence, before_training, dynamics, label_words
+from pytest_ftloop.diagnose import Evidence, dynamics, label_words
+from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.slices import failing_slices
 
 SHARED = 0.8

@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.records import SEVERITIES
-from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, lift, wiring
-from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.evidence import Evidence
 
 if TYPE_CHECKING:
     from pytest_ftloop.core.records import Finding
 
-__all__ = ["Evidence", "before_training", "by_severity", "diagnose"]
+__all__ = ["Evidence", "by_severity", "diagnose"]
 
 _CURVE = {
     *("diverged", "not-learning", "underfit", "oscillation", "overfitting", "overconfidence"),
@@ -51,8 +49,11 @@ and how each was learned."""
 def diagnose(evidence: Evidence, of_data: tuple[Finding, ...] | None = None) -> tuple[Finding, ...]:
     """All findings, errors first, then in the order of the rules, without symptoms of others.
 
-    `of_data` are the findings of `before_training`, if known: they take the longest to find.
+    `of_data` are the findings of `data.before_training`, if known: they take the longest to find.
     """
+    # Thirty modules: judging a log reads findings, and makes none.
+    from pytest_ftloop.diagnose import chain, curves, data, dynamics, failing, lift, wiring
+
     found = [finding for rule in wiring.RULES if (finding := rule(evidence))]
     in_data = data.findings(evidence, of_data)
     found += in_data

@@ -33,7 +33,6 @@ from pytest_ftloop.core.records import (
 )
 from pytest_ftloop.core.runs import groups_of
 from pytest_ftloop.data.files import check_holdout_exists
-from pytest_ftloop.diagnose.copies import guard_leaks
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.log import ImprovementLog, as_logged
 from pytest_ftloop.log.aside import written
@@ -342,12 +341,15 @@ def point_metric(cycle: Cycle, chain: Sequence[Iteration]) -> str:
 
 def find_in_data(cycle: Cycle) -> tuple[Finding, ...]:
     """Check data and scorer before anything is trained; report the findings, and return them."""
+    from pytest_ftloop.diagnose.copies import guard_leaks
+    from pytest_ftloop.diagnose.data import before_training
+
     try_scorers(cycle.config, cycle.inputs)
     # The holdout is read once all is decided: a missing one would be told after the training.
     check_holdout_exists(cycle.config)
     gates: tuple[Gate | Regression, ...] = (*cycle.config.thresholds, *cycle.config.regressions)
     inputs = cycle.inputs
-    found = diagnosis.before_training(inputs.train.examples, inputs.eval.examples, gates)
+    found = before_training(inputs.train.examples, inputs.eval.examples, gates)
     guards = {guard.name: guard.rows.examples for guard in inputs.guards}
     found = (*found, *guard_leaks(guards, inputs.train.examples, inputs.eval.examples))
     found = (*found, *judge_findings(cycle.config, inputs))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_ftloop.core.records import Example, Finding
 from pytest_ftloop.data import examples as data
-from pytest_ftloop.diagnose import before_training
+from pytest_ftloop.diagnose.data import before_training
 
 LABELS = ("billing", "delivery", "account", "other")
 NOUNS = [

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_ftloop.core.records import Example
-from pytest_ftloop.diagnose import before_training
 from pytest_ftloop.diagnose.copies import guard_leaks
+from pytest_ftloop.diagnose.data import before_training
 from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found, questions
 
 

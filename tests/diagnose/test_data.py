@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_ftloop.config.gates import Regression, parse_gate
 from pytest_ftloop.core.records import Example
-from pytest_ftloop.diagnose import before_training, diagnose
+from pytest_ftloop.diagnose import diagnose
 from pytest_ftloop.diagnose.affixes import (
     edges,
     fixed_prefix,
@@ -19,7 +19,7 @@ from pytest_ftloop.diagnose.affixes import (
     missing_prefix,
     missing_suffix,
 )
-from pytest_ftloop.diagnose.data import RULES
+from pytest_ftloop.diagnose.data import RULES, before_training
 from pytest_ftloop.diagnose.evidence import Evidence
 from pytest_ftloop.diagnose.naming import quoted
 from tests.diagnose.fakes_data import EVAL, LABELS, TRAIN, edited, examples, found

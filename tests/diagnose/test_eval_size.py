@@ -14,8 +14,7 @@ import pytest
 from pytest_ftloop.config.gates import Regression, parse_gate
 from pytest_ftloop.core.metrics import token_mean_loss
 from pytest_ftloop.core.records import ExampleResult, Finding
-from pytest_ftloop.diagnose import before_training
-from pytest_ftloop.diagnose.data import findings
+from pytest_ftloop.diagnose.data import before_training, findings
 from pytest_ftloop.diagnose.eval_size import small_eval_set
 from pytest_ftloop.diagnose.evidence import Evidence
 from tests.diagnose.fakes_data import EVAL, TRAIN, examples, found

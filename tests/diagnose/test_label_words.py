@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_ftloop.core.records import Example, Finding
-from pytest_ftloop.diagnose import before_training, diagnose
+from pytest_ftloop.diagnose import diagnose
+from pytest_ftloop.diagnose.data import before_training
 from pytest_ftloop.diagnose.label_words import (
     MOST_EXAMPLES,
     Counts,
