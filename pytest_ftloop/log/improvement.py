@@ -48,7 +48,7 @@ from pytest_ftloop.log.record import (
     untrained_of,
 )
 from pytest_ftloop.log.table import ExampleTable, Table, examples_csv, sha256_of
-from pytest_ftloop.log.view import LogView, guard_table_of, table_of
+from pytest_ftloop.log.view import ITERATIONS, LogView, guard_table_of, table_of
 from pytest_ftloop.log.writing import (
     holdout_yaml,
     judgement_yaml,
@@ -312,5 +312,6 @@ class ImprovementLog:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, text)
                 self._known.pop(path.relative_to(self.folder).as_posix(), None)
+            self._known.pop(ITERATIONS, None)  # a record that was removed may be written again
         except OSError as error:
             raise unwritable(self.folder, error) from None

@@ -41,6 +41,9 @@ _HOLDOUT_NAME = re.compile(r"holdout/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
 
 _BASE_NAME = re.compile(r"base/([0-9a-f]{8})-([0-9a-f]{4})\.yaml")
 
+ITERATIONS = "iterations"
+"""Where a view knows the list of them, with the names of the files that there were then."""
+
 Kept = TypeVar("Kept")
 
 Read = Callable[["LogView", str, re.Match[str]], Kept]
@@ -70,10 +73,16 @@ class LogView:
         One that two branches trained, each under a number of its own or with a tag of its own,
         counts once: the lower name stands for both.
         """
-        found: dict[str, Iteration] = {}
-        for iteration in self._each(RECORD_NAME, LogView._iteration):
-            found.setdefault(iteration.fingerprint, iteration)
-        return tuple(found.values())
+        names: frozenset[str] | None
+        iterations: tuple[Iteration, ...]
+        names, iterations = self.known.get(ITERATIONS, (None, ()))
+        if names != self.names:
+            found: dict[str, Iteration] = {}
+            for iteration in self._each(RECORD_NAME, LogView._iteration):
+                found.setdefault(iteration.fingerprint, iteration)
+            iterations = tuple(found.values())
+            self.known[ITERATIONS] = self.names, iterations
+        return iterations
 
     def seed_runs(self) -> tuple[SeedRun, ...]:
         """All seed runs, by the iteration's id and the seed."""

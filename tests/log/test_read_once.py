@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
     counted: dict[str, Counter[str]] = {
         what: Counter() for what in ("file", "text", "blob", "comparison")
     }
-    of_file, of_text, of_blobs = FolderFiles.read, record_module.read, Repository.read
+    of_file, of_text, of_blobs = FolderFiles.read, record_module.read, Repository.contents
     compare = comparison.compare
 
     def read_file(files: FolderFiles, name: str) -> str:
@@ -35,8 +35,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
         counted["text"][text] += 1
         return of_text(text)
 
-    def read_blobs(repository: Repository, blobs: Sequence[str]) -> Iterator[bytes]:
-        counted["blob"].update(blobs)
+    def read_blobs(
+        repository: Repository, blobs: Mapping[PurePosixPath, str]
+    ) -> dict[PurePosixPath, bytes]:
+        counted["blob"].update(blobs.values())
         return of_blobs(repository, blobs)
 
     def compared(new: Any, old: Any, past: Any, groups: Any, rule: Any, *more: Any) -> Any:
@@ -45,7 +47,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
 
     monkeypatch.setattr(FolderFiles, "read", read_file)
     monkeypatch.setattr(record_module, "read", read_text)
-    monkeypatch.setattr(Repository, "read", read_blobs)
+    monkeypatch.setattr(Repository, "contents", read_blobs)
     monkeypatch.setattr(comparison, "compare", compared)
     return counted
 
