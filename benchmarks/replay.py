@@ -1,6 +1,6 @@
-"""What judging costs: a log of 200 iterations with 2,000 examples, and fifty small loops at once.
+"""What judging costs: 200 iterations of 2,000 examples, 1,000 of 200, and fifty loops at once.
 
-Of the long log one more iteration is not committed.
+Of the long logs one more iteration is not committed.
 
     python benchmarks/replay.py                       # make the repository, time the commands
     python benchmarks/replay.py --python X/bin/python # as installed in another environment
@@ -32,6 +32,8 @@ from pytest_ftloop.loop.seeds import CALIBRATION_SEEDS
 
 ITERATIONS = 200
 EXAMPLES = 2_000
+LONGEST = (1_000, 200)
+"""Iterations and eval examples of the log with the most records."""
 LOOPS = 50
 OF_EACH = (3, 100)
 """Iterations and eval examples of each of the many loops."""
@@ -51,12 +53,13 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     iterations, examples = (3, 60) if chosen.smoke else (ITERATIONS, EXAMPLES)
+    longest = (4, 20) if chosen.smoke else LONGEST
     loops = 2 if chosen.smoke else LOOPS
     with tempfile.TemporaryDirectory() as temporary:
         folder = (chosen.keep or Path(temporary)).absolute()
         sides = [Side("", chosen.python, folder, is_compiled=chosen.smoke)]
         if not (folder / "seeded").is_dir():
-            make_all(folder, iterations, examples, loops)
+            make_all(folder, iterations, examples, longest, loops)
         if chosen.before:
             sides.append(before(chosen.before.absolute(), folder / "before"))
         for title, root in (("one seed", "plain"), (f"{CALIBRATION_SEEDS} seeds", "seeded")):
@@ -65,9 +68,9 @@ def main() -> None:
             print(f"{iterations} iterations, {examples} examples, {title}: s")
             wanted = commands()[2:] if chosen.smoke else commands()
             show_all(wanted, root, sides, 0 if chosen.smoke else chosen.runs)
+        print(f"{longest[0]} iterations, {longest[1]} examples, one seed: s")
+        show_all(commands()[2:], "longest", sides, 0 if chosen.smoke else chosen.runs)
         print(f"{loops} loops of {OF_EACH[0]} iterations, {OF_EACH[1]} examples: s")
-        # An earlier commit's own replay.py may have made no such repository.
-        sides = [side for side in sides if (side.folder / "many").is_dir()]
         show_all(commands_of_many(), "many", sides, 0 if chosen.smoke else chosen.runs)
 
 
@@ -93,9 +96,12 @@ class Time:
     cpu_s: float
 
 
-def make_all(folder: Path, iterations: int, examples: int, loops: int) -> None:
-    """The repository with one seed, a copy with calibration seeds, and one of many loops."""
+def make_all(
+    folder: Path, iterations: int, examples: int, longest: tuple[int, int], loops: int
+) -> None:
+    """The repository with one seed, a copy with calibration seeds, the longest, the many loops."""
     make_many(folder / "many", loops, *OF_EACH)
+    make_repository(folder / "longest", *longest)
     make_repository(folder / "plain", iterations, examples)
     shutil.copytree(folder / "plain", folder / "seeded")
     add_seed_runs(folder / "seeded")
@@ -103,6 +109,8 @@ def make_all(folder: Path, iterations: int, examples: int, loops: int) -> None:
 
 def show_all(wanted: list[tuple[str, list[str]]], root: str, sides: list[Side], runs: int) -> None:
     """Time commands in one of the repositories, and print a table; once each without `runs`."""
+    # An earlier commit's own replay.py may have made no such repository.
+    sides = [side for side in sides if (side.folder / root).is_dir()]
     print(f"  {'':34}  wall min  median   cpu min  median")
     for name, command in wanted:
         times = [timed(side, command, root) for side in sides]
