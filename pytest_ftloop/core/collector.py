@@ -11,10 +11,14 @@ from contextlib import contextmanager
 def imports_kept() -> Iterator[None]:
     """Leave what is there now, such as imported modules, out of the searches in between.
 
-    Reading a long log makes many objects, each of which brings the next search nearer.
+    Reading a long log makes many objects, each of which brings the next search nearer. Within
+    another such block the end is that of the outer one: what many loops have read is not searched
+    for each further one.
     """
+    is_within = bool(gc.get_freeze_count())
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not is_within:
+            gc.unfreeze()

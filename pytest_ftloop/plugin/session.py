@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pytest
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
+from pytest_ftloop.core.collector import imports_kept
 from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
 from pytest_ftloop.core.git import at_one_moment
 from pytest_ftloop.core.printable import printable
@@ -152,7 +153,9 @@ class FtloopSession:
         )
         try:
             self.coverage.run(loop.log.folder, config)
-            ran = Ran(loop, loop.run())
+            # A training leaves models behind, which have to be found.
+            with imports_kept() if self.options.replay else nullcontext():
+                ran = Ran(loop, loop.run())
             # With a regression gate it is done when that judges the loop. Without one a run on a
             # developer's machine asks git nothing.
             if not config.regressions and (self.options.replay or not self.options.explore):
