@@ -67,11 +67,11 @@ _LINE = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_BREAK = re.compile(r"(?<! ) *\n +")
 _A_NUMBER = re.compile(_NUMBER)
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
-_PLAIN = re.compile(r"-?[\w./(](?:[^:#]|:(?! )|(?<! )#)*(?<![ :])")
-_ITEM = r"'(?:[^']|'')*'|-?[\w./(][^,:?#\[\]{}]*(?<! )"
+_PLAIN = re.compile(r"-?[\w./(][^:#]*(?:(?::(?! )|(?<! )#)[^:#]*)*(?<![ :])")
+_PLAIN_ITEM = re.compile(r"-?[\w./(][^,:?#\[\]{}]*(?<! )")
+_ITEM = rf"'(?:[^']|'')*'|{_PLAIN_ITEM.pattern}"
 _ITEMS = re.compile(rf"\[(?:(?:{_ITEM})(?:, (?:{_ITEM}))*)?\]")
 _AN_ITEM = re.compile(_ITEM)
 
@@ -239,18 +239,39 @@ def _value(written: str) -> Any:
     if _A_NUMBER.fullmatch(written):
         return float(written) if "." in written else int(written)
     if "\n" in written:
-        written = _BREAK.sub(" ", written)
+        written = _on_one_line(written)
     if written[0] == "[":
-        if not _ITEMS.fullmatch(written):
-            raise _OtherShapeError
-        if "'" not in written:
-            return list(map(_resolved, written[1:-1].split(", "))) if len(written) > 2 else []
-        return [_scalar(item) for item in _AN_ITEM.findall(written)]
+        return _items(written)
     if _QUOTED.fullmatch(written) or _PLAIN.fullmatch(written):
         return _scalar(written)
     if written == "{}":
         return {}
     raise _OtherShapeError
+
+
+def _on_one_line(written: str) -> str:
+    """A value that was broken between words."""
+    first, *others = (line.strip(" ") for line in written.split("\n"))
+    if not all(others):  # an empty line stands for a break of the text itself
+        raise _OtherShapeError
+    return " ".join([first, *others])
+
+
+def _items(written: str) -> list[Any]:
+    """The items of a list; most often ids of examples, which are nearly the same in all records."""
+    if written[-1] == "]" and "'" not in written:
+        return list(map(_plain_item, written[1:-1].split(", "))) if len(written) > 2 else []
+    if not _ITEMS.fullmatch(written):
+        raise _OtherShapeError
+    return [_scalar(item) for item in _AN_ITEM.findall(written)]
+
+
+@lru_cache(maxsize=8192)
+def _plain_item(written: str) -> Any:
+    """An unquoted item of a list."""
+    if not _PLAIN_ITEM.fullmatch(written):
+        raise _OtherShapeError
+    return _resolved(written)
 
 
 def _scalar(written: str) -> Any:

@@ -203,6 +203,8 @@ def text() -> str:
         ("environment:\n", "'environment':\n"),
         ("cost:\n", "cost: {seconds: 1, steps: 2, tokens: 3}\nmore:\n"),
         ("model: tiny\n", "model: >\n  a long\n  name\n"),
+        ("model: tiny\n", "model: two\n   \n  lines\n"),
+        ("model: tiny\n", "model: 'two\n   \n  lines'\n"),
     ],
 )
 def test_text_edited_by_hand_means_the_same(text: str, old: str, new: str) -> None:
@@ -291,7 +293,15 @@ def test_size_is_bounded() -> None:
         read("schema: 3\n#" + " " * MOST_BYTES_OF_RECORD + "\n")
 
 
-@pytest.mark.parametrize("long", ["a: 'x" + " " * 100_000 + "\n  y'\n", "a: " + "x " * 100_000])
+@pytest.mark.parametrize(
+    "long",
+    [
+        "a: 'x" + " " * 100_000 + "\n  y'\n",
+        "a: " + "x " * 100_000,
+        "a: " + "x:y#" * 50_000 + "\n",
+        "a: x\n" + "  x:y#z\n" * 50_000,
+    ],
+)
 def test_hostile_text_takes_no_time(long: str) -> None:
     """No expression is tried at every place of a run of spaces: seconds would be hours."""
     assert 1 == len(read(long))
