@@ -120,9 +120,9 @@ def loop(model: Path, rate: float) -> dict[str, Any]:
 
 def gates_of(file: Path) -> str:
     """What a run says of the gates."""
-    command = [sys.executable, "-m", "pytest_ftloop", "run", file.name]
+    command = [sys.executable, "-m", "pytest_ftloop", "run", "-v", file.name]
     ran = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
-    _, found, gates = ran.stdout.partition("\ngates:\n")
+    _, found, gates = ran.stdout.partition("\nthresholds:\n")
     return gates if found else ran.stdout + ran.stderr
 
 
