@@ -31,7 +31,13 @@ from pytest_ftloop.core.git_memory import (
     keep_blobs,
     whole_if_often_asked,
 )
-from pytest_ftloop.core.git_output import batch_contents, listed_blobs, touches
+from pytest_ftloop.core.git_output import (
+    batch_contents,
+    entries,
+    listed_blobs,
+    lists_folder_above,
+    touches,
+)
 from pytest_ftloop.core.git_program import (
     FETCH_ALL,
     GitError,
@@ -400,10 +406,10 @@ class Repository:
 
     def _listed(self, question: Sequence[str], names: Sequence[str]) -> list[str]:
         """What git lists of these files and folders, and perhaps of others."""
-        listed = whole_if_often_asked(self.root, *question)
-        if listed is None:
-            listed = self._run(*question, "--", *names)
-        return [os.fsdecode(entry) for entry in listed.split(b"\0")[:-1]]
+        whole = whole_if_often_asked(self.root, *question)
+        if whole is None or any(lists_folder_above(whole, name) for name in names):
+            whole = self._run(*question, "--", *names)
+        return entries(whole)
 
     def _ask(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         return answered(self.root, *arguments, given=given)

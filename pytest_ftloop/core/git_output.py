@@ -37,6 +37,19 @@ def batch_contents(answer: bytes) -> Iterator[bytes]:
         start += 1
 
 
+def entries(answer: bytes) -> list[str]:
+    """The entries in an output of `-z`."""
+    return [os.fsdecode(entry) for entry in answer.split(b"\0")[:-1]]
+
+
+def lists_folder_above(answer: bytes, name: str) -> bool:
+    """Whether `git status -z` has a folder as a single entry that this path is below.
+
+    Asked about the path alone, git may list nothing: it does not look into another repository.
+    """
+    return any(entry.endswith("/") and name.startswith(entry[3:]) for entry in entries(answer))
+
+
 def touches(differing: str, name: str) -> bool:
     """Whether an entry of `git status` is this path, is below it, or is a folder above it.
 

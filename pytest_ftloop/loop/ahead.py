@@ -17,12 +17,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.cache import forget_unfinished
 from pytest_ftloop.core.errors import FtloopError, TrainingError
 from pytest_ftloop.core.progress import Progress, ToldOnce
 from pytest_ftloop.core.records import Run
 from pytest_ftloop.evaluate.judge import JudgeScorer
 from pytest_ftloop.loop.local_backend import LocalBackend
-from pytest_ftloop.loop.pool import Prospect, Workers, is_kept
+from pytest_ftloop.loop.pool import Prospect, Workers, has_failed, is_kept
 from pytest_ftloop.loop.spec import Spec, read_found
 from pytest_ftloop.loop.submitted import LOOKS_EVERY_S, Submitted
 from pytest_ftloop.train.early_end import ended_in_time
@@ -151,6 +152,8 @@ class AheadBackend:
             trainings = [
                 a for a in trainings if not a.guess or self._key(a.settings) in self._begun
             ]
+        # Nor are weights guessed that another loop trains: two at once would write the same files.
+        trainings = [a for a in trainings if not a.guess or not self._workers.trains(_adapter(a))]
         self._end_others({self._key(ahead.settings) for ahead in trainings})
         specs = {self._key(ahead.settings): self._spec(ahead) for ahead in trainings}
         for ahead in trainings:
@@ -164,12 +167,12 @@ class AheadBackend:
         executor = self._workers.open(self.kind)
         for ahead in trainings:
             key = self._key(ahead.settings)
+            self._workers.use(specs[key].adapter)
             if (known := self._begun.get(key)) is None:
                 at = Submitted.to(executor, specs[key], ahead.label)
                 self._begun[key] = _Begun(ahead, at)
             else:  # it was a guess perhaps, and was right
                 known.says(ahead)
-            self._workers.use(specs[key].adapter)
         self._fill()
         return True
 
@@ -203,10 +206,18 @@ class AheadBackend:
         self._taken = []
 
     def _end_others(self, wanted: Set[str]) -> None:
-        """End what is not wanted. A run that is complete is kept: it may be wanted later."""
-        for key in [key for key in self._begun if key not in wanted]:
-            if self._begun[key].at.handle.ended() is None:
+        """End what is not wanted. A run that is complete is kept: it may be wanted later.
+
+        So is nothing else, as a training that goes on from a step says so in the log. A guess that
+        failed is begun again if it is wanted: what it was begun beside may be the reason.
+        """
+        for key, begun in list(self._begun.items()):
+            at = begun.at
+            if has_failed(at) and (begun.ahead.guess or key not in wanted):
                 self._dropped(self._begun.pop(key))
+            elif key not in wanted and at.handle.ended() is None:
+                self._dropped(self._begun.pop(key))
+                forget_unfinished(Path(at.spec.adapter).name)
 
     def finish_running(self) -> None:
         """Wait for what is running: another training failed, and its runs are kept in the cache.
@@ -235,7 +246,7 @@ class AheadBackend:
             fingerprint=self._key(ahead.settings),
             settings=ahead.settings,
             name=ahead.name,
-            adapter=str(ahead.adapter.absolute()),
+            adapter=_adapter(ahead),
             metric=ahead.metric,
             base_eval_loss=ahead.base_eval_loss,
             pace=ahead.pace,
@@ -308,7 +319,8 @@ class AheadBackend:
             elif now is None:
                 waiting += 1
             elif begun.at.handle.ended() is None:
-                self._told.found(read_found(begun.at.spec.folder))
+                if not begun.ahead.guess:
+                    self._told.found(read_found(begun.at.spec.folder))
                 at_work.append((begun.ahead.label, now.text))
         others, more = self._workers.shown()
         self._progress.together(self._config.name, [*at_work, *others], waiting + more)
@@ -321,6 +333,10 @@ class AheadBackend:
         for spec in self._taken:
             rmtree(spec.folder, ignore_errors=True)
         self._taken = []
+
+
+def _adapter(ahead: Ahead) -> str:
+    return str(ahead.adapter.absolute())
 
 
 def _is_same(ahead: Ahead, how: How) -> bool:

@@ -15,11 +15,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.cache import forget_unfinished
 from pytest_ftloop.core.errors import FtloopError
 from pytest_ftloop.core.files import real
 from pytest_ftloop.log.files import locked
 from pytest_ftloop.loop.executor import ExecutorFactory
-from pytest_ftloop.loop.spec import BEFORE, RUN, sweep_specs
+from pytest_ftloop.loop.spec import BEFORE, RUN, UNSCORED, sweep_specs
 from pytest_ftloop.loop.submitted import Submitted
 
 if TYPE_CHECKING:
@@ -118,20 +119,31 @@ class Workers:
         return held[1] if held is not None else None
 
     def take(self, spec: Spec) -> Submitted | None:
-        """What was begun of this spec before its loop's turn, unless its workers have ended since
-        and left it to be tried again.
+        """What was begun of this spec before its loop's turn, unless that has to be tried again:
+        it failed, or was killed and its workers have ended since.
         """
         at = self._begun.get(spec.folder)
         if at is None:
             return None
         ended = at.handle.ended()
-        if at.executor is not self._executor and ended is not None and ended.again:
+        is_left = at.executor is not self._executor and ended is not None and ended.again
+        if is_left or has_failed(at):
             self._drop_all([at])
             return None
         return self._begun.pop(spec.folder)
 
+    def trains(self, adapter: str) -> bool:
+        """Whether an adapter is that of a training which was begun for another loop."""
+        return any(at.spec.adapter == adapter for at in self._begun.values())
+
     def use(self, adapter: str) -> None:
-        """Note that a loop trains this adapter in its turn: no other one may replace it then."""
+        """Note that a loop trains this adapter in its turn: no other one may replace it then.
+
+        Two at once would write, and go on from, the same files. So one of another loop ends here.
+        """
+        for at in [at for at in self._begun.values() if at.spec.adapter == adapter]:
+            self._drop_all([at])
+            forget_unfinished(Path(adapter).name)
         self._adapters.add(adapter)
 
     def is_open(self, kind: Kind) -> bool:
@@ -163,7 +175,7 @@ class Workers:
             following = self._following.popleft()
             if following.file in self._asked:
                 continue
-            prospect = self._asked_of(following)
+            prospect = self._asked_of(following, kind)
             if prospect is not None and prospect.kind != kind:
                 self._following.clear()
                 return False
@@ -198,13 +210,16 @@ class Workers:
 
     # --- helpers ---------------------------------------------------------------------------------
 
-    def _asked_of(self, following: Following) -> Prospect | None:
+    def _asked_of(self, following: Following, kind: Kind) -> Prospect | None:
+        """What a loop begins in its turn; its log stays locked only if such workers may do so."""
         before = set(self._locks)
         try:
             found = following.look(self._hold)
-        except Exception:  # noqa: BLE001 - it is that loop's, which raises it in its turn
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - also `sys.exit`, or a skip: its loop raises it again
             found = None
-        if found is None or not found.trainings:
+        if found is None or found.kind != kind or not found.trainings:
             for log in set(self._locks) - before:
                 self._unlock(log)
         return found
@@ -247,6 +262,17 @@ class Workers:
         if self._executor is not None:
             self._executor.close()
         self._executor = self._kind = None
+
+
+def has_failed(at: Submitted) -> bool:
+    """Whether an error has ended a training before it was complete.
+
+    When its loop asks for it, it may succeed: what took the memory has ended, or its loop file is
+    written. One that was killed is tried again by whoever waits for it.
+    """
+    ended = at.handle.ended()
+    is_complete = any((at.spec.folder / name).exists() for name in (RUN, UNSCORED))
+    return ended is not None and not ended.again and not is_complete
 
 
 def is_kept(spec: Spec) -> bool:

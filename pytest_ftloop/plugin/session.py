@@ -244,6 +244,8 @@ class FtloopSession:
         A test of the user's ends that: it may write files, or commit them.
         """
         self._workers.follow(self._following(item))
+        if _loop_of(item) is None:  # a loop that was skipped must not run on beside it
+            self._workers.close()
         if self.options.replay and self._moment is None and _loop_of(item):
             self._moment = ExitStack()
             self._moment.enter_context(at_one_moment())

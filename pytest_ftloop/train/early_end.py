@@ -87,6 +87,11 @@ class Pace:
             f"the best iteration's {at.eval_loss:.3f} at step {at.step}; {left} steps were saved"
         )
 
+    def first_hopeless(self, evals: Sequence[EvalPoint], steps: int) -> tuple[int, str] | None:
+        """How many of these points a run would have had when this ended it, and why; or None."""
+        told = ((n, self.hopeless(evals[:n], steps)) for n in range(2, len(evals) + 1))
+        return next((end for end in told if end[1]), None)
+
     def _at(self, step: float) -> float:
         """The best iteration's eval loss after `step` steps, interpolated between its points."""
         points = self.evals
@@ -104,13 +109,9 @@ def ended_in_time(training: Training, pace: Pace | None) -> bool:
 
     A run that no pace ended may have been ended for another reason, which holds for any.
     """
-    points, steps = training.evals, training.planned_steps
-    told = (
-        [(n, pace.hopeless(points[:n], steps)) for n in range(2, len(points) + 1)] if pace else []
-    )
-    end = next((point for point in told if point[1]), None)
+    end = pace.first_hopeless(training.evals, training.planned_steps) if pace else None
     if training.ended_early.startswith(HOPELESS):
-        return end == (len(points), training.ended_early)
+        return end == (len(training.evals), training.ended_early)
     return end is None
 
 

@@ -85,6 +85,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.ended_early = ""
         self.checkpoint: str | None = None
         self.resume_step = 0
+        self.planned_steps = 0
         self.resumed_at = 0
         self.is_halved = False
         self.seconds_before, self.tokens_before = 0.0, 0
@@ -93,10 +94,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.train_losses = TrainLosses(ranks)
 
     def resume(self, unfinished: Unfinished) -> None:
-        """Keep this run's points there, and go on from the one that a killed run has left."""
+        """Keep this run's points there, and go on from the one that a killed run has left.
+
+        Not where that had another pace, or none, and this one ends the run before the point.
+        """
         self.unfinished = unfinished
         point = self.ranks.of_first(unfinished.point)
-        if point is None:
+        if point is None or (self.pace and self.pace.first_hopeless(point.evals, point.steps)):
             return
         self.checkpoint = str(unfinished.folder / CHECKPOINT)
         self.resume_step = self.resumed_at = point.step
@@ -130,6 +134,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self, args: SFTConfig, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Choose the evaluation points, now that the trainer knows the number of steps."""
+        self.planned_steps = state.max_steps
         self.points = evaluation_points(self.stated, state.max_steps, self.steps_per_epoch)
         self.compared = spread(sorted(self.points), MOST_CANDIDATES)
         for log in state.log_history:  # of the steps before the checkpoint
@@ -185,6 +190,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         return Point(
             format=FORMAT,
             step=self.resume_step,
+            steps=self.planned_steps,
             seconds=self.seconds_before,
             tokens=self.tokens_before,
             evals=tuple(self.evals),

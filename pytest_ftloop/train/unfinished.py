@@ -30,7 +30,7 @@ from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Se
 from pytest_ftloop.core.sums import SUMS, damaged_file, write_sums
 from pytest_ftloop.train.task import Task
 
-FORMAT = 1
+FORMAT = 2
 """Version of a point's files. One of another version counts as absent."""
 
 MOST = 8
@@ -41,7 +41,7 @@ POINT, CHECKPOINT, BEST = "point.json", "checkpoint", "best.safetensors"
 
 @dataclass(frozen=True)
 class Point:
-    """What was observed of a run until a step, but for its weights.
+    """What was observed of a run until a step, of so many `steps`, but for its weights.
 
     `seconds` and `tokens` are its cost so far. `candidates` are the eval loss and results of the
     points that may be the best, by step; `passes` the train losses as `TrainLosses` has them.
@@ -50,6 +50,7 @@ class Point:
 
     format: int
     step: int
+    steps: int
     seconds: float
     tokens: int
     evals: tuple[EvalPoint, ...]

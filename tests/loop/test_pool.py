@@ -102,6 +102,52 @@ def test_who_was_asked_and_has_begun(root: Path) -> None:
     assert [1] == asked
 
 
+def test_log_of_who_has_other_workers_is_not_locked(root: Path) -> None:
+    """A loop that is asked and can't be begun here leaves its log to other processes."""
+    file = root / "b.ftloop.yaml"
+    with Workers() as workers:
+        for _ in range(2):
+            workers.follow([Following(file, loop(root, "b", workers).upcoming)])
+            assert not workers.finds_more((executor, 3))
+            assert workers.lock_of(root / "improvement_log" / "b") is None
+        workers.follow([Following(file, loop(root, "b", workers).upcoming)])
+        assert workers.finds_more((executor, 2))
+        assert workers.lock_of(root / "improvement_log" / "b") is not None
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("a row"), pytest.skip.Exception("")])
+def test_who_ends_python_when_asked(error: BaseException) -> None:
+    """Whatever a loop's code raises, also to end or to skip, is told in its own turn."""
+
+    def look(_: object) -> None:
+        raise error
+
+    with Workers() as workers:
+        workers.follow([Following(Path("b"), look)])
+        assert not workers.finds_more((executor, 2))
+
+
+def test_one_adapter_is_trained_once_at_a_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun for another loop ends where a loop trains the same adapter in its turn."""
+    monkeypatch.setenv("FAKE_WAIT_b", str(root / "never"))
+    unfinished = root / "cache" / "unfinished"
+    with Workers() as workers:
+        kind = (executor, 2)
+        workers.open(kind)
+        workers.follow([Following(root / "b.ftloop.yaml", loop(root, "b", workers).upcoming)])
+        workers.fill([])
+        (begun,) = workers._begun.values()
+        (unfinished / f"{Path(begun.spec.adapter).name[:32]}-x").mkdir(parents=True)
+        workers.use(str(root / "another"))
+        assert workers.trains(begun.spec.adapter)
+        assert workers.is_busy()
+        workers.use(begun.spec.adapter)
+        assert not workers.trains(begun.spec.adapter)
+        assert not workers.is_busy()
+        assert not begun.spec.folder.exists()
+        assert [] == [*unfinished.iterdir()]
+
+
 def test_one_base_model_at_a_time(root: Path) -> None:
     """A worker that gets the training of another loop gives back the memory of the last one."""
     released = []

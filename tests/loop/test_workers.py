@@ -10,17 +10,19 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.chain import best_of
-from pytest_ftloop.core.errors import FtloopError, TrainingError
+from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
+from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.processes import Processes
-from pytest_ftloop.loop.spec import Spec, read_spec
+from pytest_ftloop.loop.spec import Spec, read_spec, write_error
 from pytest_ftloop.train.early_end import Pace
 from tests.fake_backend import fake_adapter
 from tests.fake_worker import COMMAND, ROOT, executor
@@ -233,14 +235,49 @@ def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch)
     hung = 9.9e-4
     start = project.loop().config.settings
     guessed = (replace(start, training={**start.training, "learning_rate": hung}),)
+    weights = project.loop()._cycle().inputs.weights(guessed[0])
+    point = project.root / "cache" / "unfinished" / f"{weights[:32]}-x"
+    point.mkdir(parents=True)
     monkeypatch.setattr("pytest_ftloop.adjust.guess", lambda *_: guessed)
     (project.kill / f"{hung:g}").write_text("hang", encoding="utf-8")
     loop, given = noting(project.loop())
     loop.run()
     assert wanted == project.log()
     assert [] == project.specs()
+    assert not point.exists()
     assert hung in {spec.settings.get("training.learning_rate") for spec in given}
     assert not any(is_running(int(begun.stem)) for begun in project.kill.glob("*.hangs"))
+
+
+@pytest.mark.parametrize("error", [TrainingError("out of memory"), ConfigError("no such rank")])
+@pytest.mark.parametrize("right", [True, False])
+def test_failed_guess(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: FtloopError, right: bool
+) -> None:
+    """A guess that fails is forgotten; where it was right, the loop trains it in its turn."""
+    monkeypatch.setattr("pytest_ftloop.loop.course.WORTH_S", 0.0)
+    project.write("{iterations: 3, patience: 9}")
+    third = project.loop(parallel=1).run().chain[2].settings
+    wanted = in_turn(project)
+    wrong = replace(third, training={**third.training, "learning_rate": 9.9e-4})
+    guessed = third if right else wrong
+    monkeypatch.setattr("pytest_ftloop.adjust.guess", lambda *_: (guessed,))
+    failed: list[Path] = []
+
+    class Failing(Processes):
+        def submit(self, spec: Path) -> Any:
+            if read_spec(spec).settings == guessed and not failed:
+                failed.append(spec)
+                write_error(spec.parent, error)
+                return SimpleNamespace(ended=Ended, cancel=lambda: None)
+            return super().submit(spec)
+
+    loop = project.loop()
+    loop.executor = lambda count: Failing(count, COMMAND)
+    loop.run()
+    assert 1 == len(failed)
+    assert wanted == project.log()
+    assert right or not failed[0].exists()
 
 
 def test_killed_worker(project: Project) -> None:

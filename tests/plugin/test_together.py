@@ -335,6 +335,71 @@ def test_killed_worker(several: Several, monkeypatch: pytest.MonkeyPatch, how: s
     assert {name for name in logs if name.startswith("a/")} == set(several.project.log())
 
 
+def test_failed_beside_another(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that fails before its loop's turn, such as for want of memory, is tried again."""
+    wanted = several.in_turn()
+    (several.kill / "0.0008").write_text("memory", encoding="utf-8")
+    monkeypatch.setenv("FAKE_WAIT_a", str(several.cache / "workers" / "*" / "error.json"))
+    assert wanted == (several.run(), several.project.log())[::-1]
+    assert ["a", "b"] == several.trained_by_workers()
+    assert [] == several.specs()
+
+
+def test_rows_that_end_python(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the code of a following loop raises, in whatever way, fails that loop alone."""
+    several.write("abc")
+    several.project.write("rows.py", "import sys\n\nsys.exit(3)\n")
+    text = LOOP.format(rate=RATES["b"], eval="eval", more="")
+    several.project.write("b.ftloop.yaml", text.replace("train.jsonl", "'rows:train'"))
+    wanted = several.in_turn()
+    waits(monkeypatch, several, "a", "c")
+    assert wanted == (several.run(), several.project.log())[::-1]
+    assert {"failed": 2, "passed": 1} == wanted[1]
+
+
+SKIPS = """\
+pytest_plugins = ["tests.plugin.fake_workers"]
+import pytest
+
+def pytest_runtest_setup(item):
+    if item.path.name.startswith("b"):
+        pytest.skip("not today")
+"""
+
+ALONE = """\
+from pathlib import Path
+from pytest_ftloop.log.files import locked
+
+def test_it():
+    with locked(Path("improvement_log/b"), lambda: 1 / 0):
+        pass
+"""
+
+
+def test_skipped_loop(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun of a loop whose gates are skipped ends before a test of the user's begins."""
+    several.project.write("conftest.py", SKIPS)
+    several.project.write("z_test.py", ALONE)
+    waits(monkeypatch, several, "a", "b")
+    (several.kill / "0.0008").write_text("hang", encoding="utf-8")
+    outcomes = several.run("a.ftloop.yaml", "b.ftloop.yaml", "z_test.py")
+    assert {"failed": 1, "skipped": 1, "passed": 1} == outcomes
+    assert ["a", "b"] == several.trained_by_workers()
+    assert not is_running(several.worker("b"))
+
+
+def test_same_settings(several: Several) -> None:
+    """Loops that train the same weights do so one after the other."""
+    for name in "bc":
+        several.project.write(
+            f"{name}.ftloop.yaml", (several.project.path / "a.ftloop.yaml").read_bytes()
+        )
+    wanted = several.in_turn()
+    assert wanted == (several.run(), several.project.log())[::-1]
+    assert ["a", "b", "c"] == sorted(several.trained())
+    assert [] == several.specs()
+
+
 def test_time_budget_is_of_one_loop(several: Several) -> None:
     """A loop with a time budget has the machine for itself, before others and after them."""
     several.write("abc", b=", time_budget_s: 100")

@@ -18,8 +18,10 @@ from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.config.scoring import Scoring
 from pytest_ftloop.core.cache import sweep_cache
 from pytest_ftloop.core.progress import Silent
+from pytest_ftloop.core.records import EvalPoint
 from pytest_ftloop.core.sums import write_sums
 from pytest_ftloop.loop.loop import Loop
+from pytest_ftloop.train.early_end import Pace
 from pytest_ftloop.train.lora import run_lora
 from pytest_ftloop.train.unfinished import Point, Unfinished
 from tests.small_base import rows, settings
@@ -91,6 +93,26 @@ def test_goes_on(
     assert [*(kept / "unfinished").iterdir()] == []
 
 
+def test_point_after_the_end_of_another_pace(base: Base, task: Any, kept: Path) -> None:
+    """A run whose pace would have ended it before the point begins again, and ends there."""
+    best = tuple(EvalPoint(step, step / 12, 0.01, 1.0) for step in (1, 12))
+    pace = Pace(best, 12, -1e9)
+
+    def run(watching: Interrupting, name: str, pace: Pace | None) -> Run:
+        folder = kept / "adapters" / name
+        return run_lora(base, task(), settings(), watching, adapter=folder, pace=pace)
+
+    whole = run(Interrupting(), "whole", pace)
+    assert 0 < len(whole.training.steps) < 9
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupting(at=11), "weights", None)
+    (point,) = (kept / "unfinished").iterdir()
+    assert whole.training.evals[-1].step < json.loads((point / "point.json").read_text())["step"]
+    assert same(whole) == same(run(watching := Interrupting(), "weights", pace))
+    assert 1 == watching.steps[0]
+    assert [*(kept / "unfinished").iterdir()] == []
+
+
 @pytest.mark.slow
 def test_is_interrupted_twice(base: Base, task: Any, kept: Path) -> None:
     """Each process adds to the cost; what is damaged or of other rows is not gone on from."""
@@ -125,7 +147,7 @@ def test_a_point_that_was_being_replaced(kept: Path) -> None:
 
 def test_a_point_in_use_is_not_the_oldest(tmp_path: Path) -> None:
     """What one process goes on from is not removed because another one keeps its own."""
-    point = Point(1, 3, 1.0, 9, (), 0, (), {}, (), None)
+    point = Point(2, 3, 9, 1.0, 9, (), 0, (), {}, (), None)
     for number in range(9):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -140,7 +162,7 @@ def test_a_point_in_use_is_not_the_oldest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["optimizer.pt", "point.json"])
 def test_a_damaged_point_is_not_gone_on_from(tmp_path: Path, name: str) -> None:
     """One flipped bit of what a run would go on from is as if there were no point."""
-    point = Point(1, 3, 1.0, 9, (), 0, (), {}, (), None)
+    point = Point(2, 3, 9, 1.0, 9, (), 0, (), {}, (), None)
     (tmp_path / "point.json").write_text(json.dumps(asdict(point)))
     (tmp_path / "optimizer.pt").write_bytes(bytes(100))
     write_sums(tmp_path)
