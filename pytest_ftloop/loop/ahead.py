@@ -165,6 +165,7 @@ class AheadBackend:
         if not self._workers.is_open(self.kind) and isinstance(self.here, LocalBackend):
             self.here.release()  # its memory, of the device too, is the workers' now
         executor = self._workers.open(self.kind)
+        self._end_waiting(trainings)
         for ahead in trainings:
             key = self._key(ahead.settings)
             self._workers.use(specs[key].adapter)
@@ -175,6 +176,19 @@ class AheadBackend:
                 known.says(ahead)
         self._fill()
         return True
+
+    def _end_waiting(self, trainings: Sequence[Ahead]) -> None:
+        """Withdraw what still waits with the pace of an iteration that has been bettered since.
+
+        It would be trained beyond where the loop ends it, and then again.
+        """
+        for ahead in trainings:
+            begun = self._begun.get(self._key(ahead.settings))
+            if begun is None or begun.at.now is not None or begun.ahead.pace == ahead.pace:
+                continue
+            if begun.at.handle.ended() is None:
+                begun.at.handle.cancel()
+                del self._begun[self._key(ahead.settings)]
 
     def _take_over(self, ahead: Ahead, spec: Spec) -> None:
         """Take over a training that was begun before this loop's turn."""
