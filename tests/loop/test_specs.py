@@ -16,7 +16,8 @@ from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, Traini
 from pytest_ftloop.core.progress import Silent
 from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings, Training
 from pytest_ftloop.loop import shares, spec
-from pytest_ftloop.loop.ahead import AheadBackend
+from pytest_ftloop.loop.ahead import Ahead, AheadBackend
+from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.processes import Processes
@@ -281,3 +282,47 @@ def test_a_finding_is_shown_once(tmp_path: Path) -> None:
     here.told.found((first,))
     ahead._told.found((first, second))
     assert ["one", "two"] == shown
+
+
+class Waiting:
+    """An executor whose workers never begin; and the handle of each spec that it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[spec.Spec] = []
+        self.how: Ended | None = None
+
+    def submit(self, file: Path) -> Waiting:
+        made = Waiting()
+        made.given = [spec.read_spec(file)]
+        self.given.append(made.given[0])
+        return made
+
+    def ended(self) -> Ended | None:
+        return self.how
+
+    def cancel(self) -> None:
+        self.how = Ended("was cancelled")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_waits_gets_the_pace_of_a_better_iteration(tmp_path: Path) -> None:
+    """What no worker has begun is given again once a better iteration is known, in its order."""
+    stated = config(tmp_path)
+    inputs = Inputs.of(stated, None)
+    here = LocalBackend(stated, inputs, Silent())
+    executor = Waiting()
+    ahead = AheadBackend(stated, inputs, Silent(), here, lambda _: executor, lambda: 2, tmp_path)
+
+    def trainings(pace: Pace | None) -> list[Ahead]:
+        rates = (1e-3, 2e-3, 3e-3)
+        of_rates = [Settings(stated.settings.lora, {"learning_rate": rate}) for rate in rates]
+        return [Ahead(s, "n", tmp_path / "a", "eval_loss", "it", pace=pace) for s in of_rates]
+
+    assert ahead.begin(trainings(None))
+    assert ahead.begin(trainings(PACE))
+    assert ahead.begin(trainings(PACE))
+    assert [None] * 3 + [PACE] * 3 == [given.pace for given in executor.given]
+    first, again = executor.given[:3], executor.given[3:]
+    assert [s.settings for s in first] == [s.settings for s in again]

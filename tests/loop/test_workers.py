@@ -208,23 +208,6 @@ def test_right_guess_is_trained_once(project: Project, monkeypatch: pytest.Monke
     assert [] == project.specs()
 
 
-def test_what_waits_gets_the_pace_of_a_better_iteration(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What no worker has begun is given again once a better iteration is known."""
-    project.write(LIST)
-    wanted = in_turn(project)
-    monkeypatch.setenv("FAKE_STEP_S", "0.01")  # the last waits while the first two are trained
-    loop, given = noting(project.loop())
-    loop.run()
-    assert wanted == project.log()
-    chain = loop.log.read()
-    last = [spec for spec in given if spec.settings == chain[-1].settings][-1]
-    later = [Pace.of(best_of(chain[:n], "eval_loss"), ()) for n in range(2, len(chain))]
-    assert last.pace in later
-    assert last.pace != Pace.of(chain[0], ())
-
-
 def test_run_that_went_on_too_long_is_trained_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
