@@ -36,7 +36,7 @@ def test_idle_threads_sleep_soon() -> None:
     """Idle threads do not wait busily for long, unless the user wants them to."""
     environ: dict[str, str] = {}
     threads.set_threads(environ)
-    assert {"GOMP_SPINCOUNT": "10000"} == environ
+    assert {"GOMP_SPINCOUNT": "1000"} == environ
     environ = {"GOMP_SPINCOUNT": "infinite"}
     threads.set_threads(environ)
     assert {"GOMP_SPINCOUNT": "infinite"} == environ
