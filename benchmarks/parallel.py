@@ -8,8 +8,8 @@
    have one thread each, by OMP_NUM_THREADS), against one after the other;
 6. together: two loop files of one iteration each, by one `ftloop run`.
 
-Each side is a process, as a user starts it, so that imports
-and starting workers count. The sides take turns. The two logs must be equal but for the cost.
+Each side is a process, as a user starts it, so that imports and starting workers count. The sides
+take turns. The two logs must be equal but for the cost.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pytest_ftloop.core.errors import ConfigError
 from pytest_ftloop.core.metrics import split_name
 
 if TYPE_CHECKING:
-    from pytest_ftloop.core.errors import Locate
+    from pytest_ftloop.core.errors import Locate, Location
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,7 @@ def _forgetting(name: str, stated: object, locate: Locate) -> Forgetting:
     """The gate that `forgetting: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     forgetting_guard(name, where)
-    if not isinstance(stated, Mapping) and stated not in (None, True):
-        raise ConfigError(
-            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
-            where=where,
-            cure=f"Write {name}: {{}} for the defaults.",
-        )
-    section = ForgettingSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    section = ForgettingSection.model_validate(_keys(name, stated, where))
     return Forgetting(
         name=name,
         alpha=section.alpha,
@@ -101,13 +95,7 @@ def _regression(
     """The gate that `regression: {alpha: 0.01}` states; null and true mean the defaults."""
     where = locate(f"gates.{name}")
     regression_tag(name, where)
-    if not isinstance(stated, Mapping) and stated not in (None, True):
-        raise ConfigError(
-            f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
-            where=where,
-            cure=f"Write {name}: {{}} for the defaults.",
-        )
-    section = RegressionSection.model_validate(stated if isinstance(stated, Mapping) else {})
+    section = RegressionSection.model_validate(_keys(name, stated, where))
     check_compared(name, section.metrics, of_the_set, locate(f"gates.{name}.metrics"))
     kinds = [kind.replace("-", " ") for kind in section.fail_on]
     return Regression(
@@ -118,4 +106,17 @@ def _regression(
         metrics=tuple(dict.fromkeys(section.metrics)),
         fail_on=tuple(kinds),
         line=where.line if where else None,
+    )
+
+
+def _keys(name: str, stated: object, where: Location | None) -> Mapping[str, Any]:
+    """The keys of a gate that is judged by a test; none for null and true."""
+    if isinstance(stated, Mapping):
+        return stated
+    if stated in (None, True):
+        return {}
+    raise ConfigError(
+        f"gate {name}: wanted keys such as {{alpha: 0.01}}, found {found_text(stated)}",
+        where=where,
+        cure=f"Write {name}: {{}} for the defaults.",
     )
