@@ -1,7 +1,8 @@
 """`make bench`: what the tool costs, each figure beside the alternative, in one run.
 
 1. evaluation: figures per example, against `trainer.evaluate()`, on one model, rows and batch size;
-2. loop: four iterations, against four plain scripts that train as many steps and also evaluate;
+2. loop: four iterations, by one process and by two workers, against four plain scripts in turn,
+   which train as many steps and also evaluate;
 3. pytest: a plain run of one trivial test, with and without the plugin;
 4. up-to-date: `pytest --ftloop` on the quickstart's committed log, against that trivial test.
 
@@ -75,22 +76,30 @@ def evaluation(pairs: int) -> None:
 
 
 def loop(pairs: int, steps: int) -> None:
-    """Four iterations in one process, against four plain scripts in a process each."""
-    ours, theirs = [], []
+    """Four iterations by one process and by two workers, against four plain scripts in turn."""
+    sides: dict[str, list[float]] = {"one process": [], "loop.parallel: 2": []}
+    theirs = []
     for _ in range(pairs):
-        with tempfile.TemporaryDirectory() as folder:
-            ours.append(_seconds(lambda: _loop(Path(folder), steps)))
-            theirs.append(_seconds(lambda: _scripts(Path(folder), steps)))
-    _print(f"four trainings of {steps} steps, s", "one loop", ours, "four plain scripts", theirs)
+        for parallel, (_name, ours) in enumerate(sides.items(), start=1):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made)
+                ours.append(_seconds(lambda at=folder, n=parallel: _loop(at, steps, n)))
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            theirs.append(_seconds(lambda at=folder: _scripts(at, steps)))
+    for name, ours in sides.items():
+        title = f"four trainings of {steps} steps, s"
+        _print(title, f"one loop, {name}", ours, "four plain scripts", theirs)
 
 
-def _loop(folder: Path, steps: int) -> None:
+def _loop(folder: Path, steps: int, parallel: int) -> None:
     """Run the loop, and check that it trained as many steps as the four scripts."""
     file = folder / "bench.ftloop.yaml"
     policy = json.dumps([{"training.learning_rate": rate} for rate in RATES[1:]])
     data = QUICKSTART / "data"
     file.write_text(LOOP.format(data=data, first=RATES[0], steps=steps, policy=policy))
-    _python(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--ftloop", str(file)], folder, {0, 1})
+    how = ("-q", "-p", "no:cacheprovider", "--ftloop", "--ftloop-parallel", str(parallel))
+    _python(["-m", "pytest", *how, str(file)], folder, {0, 1})
     iterations = ImprovementLog(folder / "improvement_log" / "bench").read()
     trained = [(i.settings.get("training.learning_rate"), i.cost.steps) for i in iterations]
     assert trained == [(rate, steps) for rate in RATES], trained

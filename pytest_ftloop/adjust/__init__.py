@@ -8,7 +8,7 @@ nothing a floor, and between a lower and a higher rate that were worse it narrow
 
 from __future__ import annotations
 
-from pytest_ftloop.adjust.decide import Limits, decide
+from pytest_ftloop.adjust.decide import Limits, decide, fault_in
 from pytest_ftloop.adjust.foresee import foresee
 from pytest_ftloop.adjust.function import settings_of
 from pytest_ftloop.adjust.guess import guess
@@ -25,6 +25,7 @@ __all__ = [
     "Rules",
     "canonical",
     "decide",
+    "fault_in",
     "foresee",
     "guess",
     "parent_of_next",

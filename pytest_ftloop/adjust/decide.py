@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_ftloop.adjust.policy import Policy
@@ -20,7 +20,7 @@ from pytest_ftloop.adjust.state import (
     times,
 )
 from pytest_ftloop.core.metrics import format_figure
-from pytest_ftloop.core.records import Decision, Iteration
+from pytest_ftloop.core.records import Decision, Finding, Iteration
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Limits:
     seconds_left: float | None = None
 
 
+def fault_in(findings: Iterable[Finding]) -> Finding | None:
+    """The first finding that no setting can cure; None if there is none."""
+    return next((f for f in findings if f.severity == "error" and not f.tunable), None)
+
+
 def decide(
     chain: Sequence[Iteration],
     gates_hold: bool,
@@ -43,7 +48,7 @@ def decide(
     """What follows the last iteration of the chain; the stop reasons are checked in this order."""
     policy = policy or Rules()
     last, best = chain[-1], parent_of_next(chain, limits.metric)
-    if fault := next((f for f in last.findings if f.severity == "error" and not f.tunable), None):
+    if fault := fault_in(last.findings):
         return Decision(
             "stop", "fault", f"Fix this first, since no setting can cure it: {fault.message}"
         )

@@ -10,7 +10,7 @@ from pytest_ftloop.adjust.function import Listed
 from pytest_ftloop.adjust.policy import Policy
 from pytest_ftloop.adjust.sampler import Sampler
 from pytest_ftloop.adjust.state import NOTHING, Known, canonical, figure
-from pytest_ftloop.core.records import Iteration, Settings
+from pytest_ftloop.core.records import Cost, Decision, Iteration, Settings
 
 
 def foresee(
@@ -24,7 +24,8 @@ def foresee(
     """The settings of up to `most` iterations after the next one, which trains `first`.
 
     Ends where the proposal depends on a result. A user's function is not asked about iterations
-    that do not exist, and the rules always depend on results.
+    that do not exist, and the rules always depend on results. Where `first` is the first of all,
+    its training may show a fault, which ends the loop whatever the policy.
     """
     if not isinstance(policy, Listed | Sampler):
         return ()
@@ -50,11 +51,38 @@ def _pretended(
     chain: Sequence[Iteration], settings: Settings, metric: str, value: float
 ) -> Iteration:
     """An iteration with these settings and this figure, and nothing else to decide by."""
+    start = chain[0] if chain else _BLANK
     return replace(
-        chain[0],
-        number=chain[-1].number + 1,
+        start,
+        number=start.number + len(chain),
         id=f"{len(chain):08x}",
         settings=settings,
-        metrics={**chain[0].metrics, metric: value},
+        metrics={**start.metrics, metric: value},
         findings=(),
     )
+
+
+_BLANK = Iteration(
+    loop="",
+    number=1,
+    id="",
+    fingerprint="",
+    parent=None,
+    adjustments=(),
+    model="",
+    settings=Settings(lora={}, training={}),
+    scoring={},
+    data={},
+    metrics={},
+    final={},
+    base={},
+    facts={},
+    steps=(),
+    evals=(),
+    findings=(),
+    failing=(),
+    decision=Decision("adjust", "", ""),
+    environment={},
+    cost=Cost(seconds=0.0, steps=0, tokens=0),
+)
+"""What a chain's first iteration is pretended from."""

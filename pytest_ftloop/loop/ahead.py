@@ -8,6 +8,7 @@ process.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -65,6 +66,16 @@ class Ahead:
     guess: bool = False
 
 
+DECIDE_NOTHING = frozenset(
+    {
+        *("learning_rate", "warmup_steps", "weight_decay", "lr_scheduler_type", "max_grad_norm"),
+        *("num_train_epochs", "max_steps", "eval_steps", "seed", "data_seed"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    }
+)
+"""Settings of trl's that an environment is the same for, whatever they are; nor do those of LoRA
+decide it. Others may."""
+
 CURE = (
     "The other trainings are kept, and the next run continues from them. If memory does not "
     "suffice for so many at once, lower loop.parallel (--ftloop-parallel N)."
@@ -120,6 +131,7 @@ class AheadBackend:
         self.shares = workers is not None and not alone
         self._begun: dict[str, _Begun] = {}
         self._taken: list[Spec] = []
+        self._environments: dict[str, Mapping[str, str]] = {}
         # What a training here has shown is not shown again because workers find it too.
         own = ToldOnce(config.name, progress)
         self._told = here.told if isinstance(here, LocalBackend) else own
@@ -178,13 +190,13 @@ class AheadBackend:
         return True
 
     def _end_waiting(self, trainings: Sequence[Ahead]) -> None:
-        """Withdraw what still waits with the pace of an iteration that has been bettered since.
+        """Withdraw what still waits and lacks what is known now: a better pace, or the base.
 
-        It would be trained beyond where the loop ends it, and then again.
+        It would be trained beyond where the loop ends it, and then again; or measure the base.
         """
         for ahead in trainings:
             begun = self._begun.get(self._key(ahead.settings))
-            if begun is None or begun.at.now is not None or begun.ahead.pace == ahead.pace:
+            if begun is None or begun.at.now is not None or _knows(begun.ahead) == _knows(ahead):
                 continue
             if begun.at.handle.ended() is None:
                 begun.at.handle.cancel()
@@ -275,12 +287,12 @@ class AheadBackend:
         self._forget_taken()  # the loop asks for the next one when it has logged the last
         begun = self._begun.get(self._key(settings))
         if begun is not None and _is_same(begun.ahead, how):
-            run = self._of_worker(begun, how.get("keep"))
+            run = self._of_worker(begun, how)
             if not ended_in_time(run.training, pace := how.get("pace")):
                 ahead = replace(begun.ahead, pace=pace)
                 at = Submitted.to(self._workers.open(self.kind), self._spec(ahead), ahead.label)
                 self._begun[self._key(settings)] = again = _Begun(ahead, at)
-                run = self._of_worker(again, how.get("keep"))
+                run = self._of_worker(again, how)
             return run
         if begun is not None:
             self._dropped(self._begun.pop(self._key(settings)))
@@ -303,14 +315,15 @@ class AheadBackend:
         return self.here.measure_base(settings)
 
     def environment(self, settings: Settings) -> Mapping[str, str]:
-        """See `Backend`."""
-        return self.here.environment(settings)
+        """See `Backend`. As a worker has told it, if one has: asking here loads torch."""
+        told = self._environments.get(_deciding(settings))
+        return told if told is not None else self.here.environment(settings)
 
     # --- waiting for a worker ----------------------------------------------------------------
 
-    def _of_worker(self, begun: _Begun, keep: Callable[[Run], object] | None) -> Run:
+    def _of_worker(self, begun: _Begun, how: How) -> Run:
         """The run of a worker, once it is complete. Raises what ended it."""
-        at = begun.at
+        at, keep = begun.at, how.get("keep")
         ended = at.wait(self._show, self._progress.working)
         self._told.found(read_found(at.spec.folder))
         del self._begun[at.spec.fingerprint]
@@ -318,10 +331,11 @@ class AheadBackend:
             run: Run = at.answer(Run, ended, self._config.locate("loop.parallel"), CURE)
         except FtloopError:
             if keep is not None and (unscored := at.unscored()) is not None:
-                keep(unscored)
+                keep(_as_asked(unscored, how))
             raise
         self._taken.append(at.spec)
-        return run
+        self._environments[_deciding(at.spec.settings)] = run.environment
+        return _as_asked(run, how)
 
     def _show(self) -> None:
         self._fill()
@@ -349,15 +363,36 @@ class AheadBackend:
         self._taken = []
 
 
+def _knows(ahead: Ahead) -> tuple[Pace | None, float | None]:
+    return ahead.pace, ahead.base_eval_loss
+
+
+def _deciding(settings: Settings) -> str:
+    """The settings that may decide device, precision and versions."""
+    stated = {name: v for name, v in settings.training.items() if name not in DECIDE_NOTHING}
+    return json.dumps(stated, sort_keys=True, default=str)
+
+
 def _adapter(ahead: Ahead) -> str:
     return str(ahead.adapter.absolute())
 
 
 def _is_same(ahead: Ahead, how: How) -> bool:
-    """Whether a training that was begun is the one that is asked for now."""
+    """Whether a training that was begun is the one that is asked for now.
+
+    It is too if the base, which it measured, is known now.
+    """
     adapter, metric = how.get("adapter"), how.get("metric", "eval_loss")
-    asked = (adapter and adapter.absolute(), metric, how.get("base_eval_loss"))
-    return (ahead.adapter.absolute(), ahead.metric, ahead.base_eval_loss) == asked
+    asked = (adapter and adapter.absolute(), metric)
+    is_base_known = ahead.base_eval_loss in (None, how.get("base_eval_loss"))
+    return is_base_known and (ahead.adapter.absolute(), ahead.metric) == asked
+
+
+def _as_asked(run: Run, how: How) -> Run:
+    """The run without its measurement of the base, if that is known: in turn it had made none."""
+    if (known := how.get("base_eval_loss")) is None:
+        return run
+    return replace(run, evaluation=replace(run.evaluation, base=None, base_eval_loss=known))
 
 
 def why_not_ahead(config: LoopConfig, inputs: Inputs) -> str:

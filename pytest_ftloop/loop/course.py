@@ -6,6 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_ftloop import adjust
 from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.chain import chain_from, next_number
 from pytest_ftloop.core.records import ID_LENGTH, Iteration, is_unscored, name_of
@@ -120,9 +121,11 @@ def _next_trainings(cycle: Cycle, current: Turn, *, afresh: bool) -> list[Ahead]
     if count == 1 or are_reported(current.plan.settings):
         return []
     chain, plan, logged = current.chain, current.plan, current.logged
-    later = cycle.planner.foreseen(chain, plan, logged, AHEAD * count)
+    ends = adjust.fault_in(current.data_findings) is not None
+    later = () if ends else cycle.planner.foreseen(chain, plan, logged, AHEAD * count)
     trainings = [
-        _training(cycle, current, settings, later=n)
+        # Beside the first of all, which may show a fault, the others are begun on a guess too.
+        _training(cycle, current, settings, later=n, guess=n > 0 and not chain)
         for n, settings in enumerate((plan.settings, *later))
     ]
     if not later and chain and chain[-1].cost.seconds >= WORTH_S:

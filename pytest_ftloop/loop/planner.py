@@ -120,12 +120,13 @@ class Planner:
     ) -> tuple[Settings, ...]:
         """The settings of up to `most` iterations after the plan's, as far as no result can matter.
 
-        None before the chain has an iteration, which may show a fault; nor with a time budget,
-        which results use up.
+        None with a time budget, which results use up. Before the chain has an iteration, these are
+        guesses: the first may show a fault, which ends the loop.
         """
         if (left := self._left_after_next(chain)) == 0:
             return ()
-        metric, known = self.config.metric_of(chain), self.known(chain, logged)
+        metric = self.config.metric_of(chain)
+        known = self.known(chain, logged) if chain else adjust.Known()
         return adjust.foresee(self.policy, chain, plan.settings, metric, min(most, left), known)
 
     def guessed(
@@ -133,16 +134,16 @@ class Planner:
     ) -> tuple[Settings, ...]:
         """Up to `most` settings, one of which probably comes after the plan's.
 
-        None where nothing is foreseen either.
+        None with a time budget, nor before the chain has an iteration to guess from.
         """
-        if self._left_after_next(chain) == 0:
+        if not chain or self._left_after_next(chain) == 0:
             return ()
         metric, known = self.config.metric_of(chain), self.known(chain, logged)
         return adjust.guess(self.policy, chain, plan.settings, metric, most, known)
 
     def _left_after_next(self, chain: Sequence[Iteration]) -> int:
         """How many iterations may follow the next one, where that can be said before it is made."""
-        if not chain or not self.explores or self.config.loop.time_budget_s is not None:
+        if not self.explores or self.config.loop.time_budget_s is not None:
             return 0
         return max(self.limit(chain) - len(chain) - 1, 0)
 

@@ -84,9 +84,11 @@ class Spec:
     def folder(self) -> Path:
         """Where its files are: the same for a later process that wants the same.
 
-        Whatever the pace: it decides where a run ends, which the run shows.
+        Whatever the pace, and whether the base is known: a run shows where it ended, and what it
+        measured of the base.
         """
-        stated = json.dumps(asdict(replace(self, afresh=False, pace=None)), sort_keys=True)
+        same = replace(self, afresh=False, pace=None, base_eval_loss=None)
+        stated = json.dumps(asdict(same), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 
     def write(self, folder: Path | None = None) -> Path:

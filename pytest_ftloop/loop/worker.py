@@ -192,6 +192,8 @@ def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
         return None
     if not ended_in_time(run.training, spec.pace):
         return None
+    if spec.base_eval_loss is None and run.evaluation.base is None:
+        return None
     if run.adapter and run.adapter != adapter_hash(Path(spec.adapter)):
         return None
     changed = environment_changes(run.environment, backend.environment(spec.settings))

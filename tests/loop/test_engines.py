@@ -150,7 +150,7 @@ def test_the_hooks_arguments(write: Callable[..., Path]) -> None:
 
     result = looped(file, hook).run()
     assert 3 == len(result.chain)
-    assert {("slurm", 1), ("slurm", 3)} == {(name, count) for name, _, count in asked}
+    assert {("slurm", 3)} == {(name, count) for name, _, count in asked}
     assert all({"partition": "gpu"} == options for _, options, _ in asked)
     assert all(executor.closed for executor in made)
 

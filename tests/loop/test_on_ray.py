@@ -115,6 +115,7 @@ def cluster() -> Iterator[Nodes]:
         "FAKE_TRAINED": str(folder / "trained"),
         "FAKE_KILL": str(folder / "kill"),
         "FAKE_NOISE": "0.02",
+        "FAKE_BASE": "1",
         **ray_connection.QUIET,
     }
     (folder / "kill").mkdir()

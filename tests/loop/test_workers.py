@@ -18,10 +18,12 @@ import pytest
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
+from pytest_ftloop.core.records import Finding
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
 from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.result import LoopResult
 from pytest_ftloop.loop.spec import Spec, read_spec, write_error
 from pytest_ftloop.train.early_end import Pace
 from tests.fake_backend import fake_adapter
@@ -35,6 +37,11 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 LIST = "{policy: [" + ", ".join(
     f"{{training.learning_rate: {rate}}}" for rate in ("4.0e-4", "6.0e-4", "8.0e-4", "1.0e-3")
 ) + "]}"  # fmt: skip
+
+SAMPLER = (
+    "{iterations: 5, policy: {sampler: RandomSampler, "
+    "space: {training.learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}}}"
+)
 
 
 @dataclass
@@ -106,6 +113,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("FAKE_TRAINED", str(tmp_path / "trained"))
     monkeypatch.setenv("FAKE_KILL", str(made.kill))
     monkeypatch.setenv("FAKE_NOISE", "0.02")
+    monkeypatch.setenv("FAKE_BASE", "1")
     made.write()
     return made
 
@@ -153,6 +161,56 @@ def test_log_of_a_list(project: Project) -> None:
     assert wanted == project.log()
     assert 5 == len(project.trained())
     assert [] == project.specs()
+
+
+@pytest.mark.parametrize("policy", [LIST, SAMPLER])
+def test_first_of_all_is_not_waited_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """What follows the first training whatever it gives is begun beside it, once, by workers."""
+    project.write(policy)
+    wanted = in_turn(project)
+    loop, given = noting(project.loop(parallel=3))
+    for name in ("train", "environment"):
+        monkeypatch.setattr(FakeBackend, name, lambda *_, **__: pytest.fail("torch is loaded here"))
+    loop.run()
+    assert wanted == project.log()
+    assert 5 == len(project.trained())
+    assert [None] * 3 == [spec.base_eval_loss for spec in given[:3]]
+
+
+def test_fault_of_the_first_ends_the_list(project: Project) -> None:
+    """What was begun beside it ends where it is; only a run that is complete is kept."""
+    project.write(LIST)
+    fault = Finding("no-memory", "error", "it remembers nothing", {}, "", tunable=False)
+
+    def run(parallel: int) -> LoopResult:
+        loop = project.loop(parallel)
+        loop.diagnose_hook = lambda *_: [fault]
+        return loop.run()
+
+    run(parallel=1)
+    wanted = project.log()
+    for name in wanted:
+        (project.root / "improvement_log" / name).unlink()
+    (project.kill / "0.0004").write_text("hang", encoding="utf-8")
+    result = run(parallel=2)
+    assert ("fault", 1) == (result.chain[-1].decision.kind, len(result.chain))
+    assert wanted == project.log()
+    assert all((folder / "run.json").exists() for folder in project.specs())
+    assert not any(is_running(int(begun.stem)) for begun in project.kill.glob("*.hangs"))
+
+
+def test_nothing_is_begun_beside_a_known_fault(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the data ends the loop after one training: nothing is begun that follows it."""
+    project.write(LIST)
+    fault = Finding("leak", "error", "eval rows are in the train set", {}, "", tunable=False)
+    monkeypatch.setattr("pytest_ftloop.loop.course.find_in_data", lambda _: (fault,))
+    loop = project.loop()
+    loop.executor = lambda _: pytest.fail("no worker is wanted")
+    assert "fault" == loop.run().chain[-1].decision.kind
 
 
 def test_log_of_a_warm_start(project: Project) -> None:
@@ -218,12 +276,13 @@ def test_run_that_went_on_too_long_is_trained_again(
     loop, given = noting(project.loop())
     loop.run()
     assert wanted == project.log()
-    assert 4 * 2 == len(given)
+    assert 5 * 2 == len(given)
     for settings in {repr(spec.settings) for spec in given}:
         first, again = (spec for spec in given if repr(spec.settings) == settings)
         chain = [i for i in loop.log.read() if i.settings != first.settings]
-        paces = [Pace.of(best_of(chain[: n + 1], "eval_loss"), ()) for n in range(len(chain))]
-        assert replace(first, pace=None) == replace(again, pace=None)
+        bests = [best_of(chain[: n + 1], "eval_loss") for n in range(len(chain))]
+        paces = [None, *(Pace.of(best, ()) for best in bests)]
+        assert first.folder == again.folder
         assert paces.index(first.pace) <= paces.index(again.pace)
 
 
@@ -345,6 +404,7 @@ def test_changed_rows_take_no_decision_back(
 ) -> None:
     """Rows that change while a list is trained are no fault of its settings: it stays decided."""
     project.write(LIST)
+    before = project.loop(parallel=1, iterations=2).run().chain
     loop = project.loop()
     cycle = loop._cycle()
     monkeypatch.setattr(Loop, "_cycle", lambda *_: cycle)
@@ -352,8 +412,7 @@ def test_changed_rows_take_no_decision_back(
     (project.root / "eval.jsonl").write_text(text.replace("answer 1", "answer 7"), encoding="utf-8")
     with pytest.raises(FtloopError, match=r"^x.ftloop.yaml: wanted the .* has changed since"):
         loop.run()
-    (first,) = loop.log.read()
-    assert "adjust" == first.decision.action
+    assert before == tuple(loop.log.read())
 
 
 PARENT = """

@@ -3,7 +3,8 @@
 The eval loss follows from the learning rate and is best at 1.6e-3; examples tagged `negation` learn
 late. Environment variables say what else a run does: FAKE_TRAINED names a file that gets one line a
 run, FAKE_STEP_S how long a step takes, FAKE_HANG the number of the iteration that never ends,
-FAKE_NOISE the share of the loss that the seed moves it by, FAKE_DEVICE the device.
+FAKE_NOISE the share of the loss that the seed moves it by, FAKE_DEVICE the device. With FAKE_BASE
+a training measures the base where it is not known.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_ftloop.core.metrics import token_mean_loss
-from pytest_ftloop.core.records import Cost, DataSet, Evaluation, Example, ExampleResult, Run
+from pytest_ftloop.core.records import (
+    BaseResults,
+    Cost,
+    DataSet,
+    Evaluation,
+    Example,
+    ExampleResult,
+    Run,
+)
 from pytest_ftloop.evaluate.scored import Scored
 from tests.fakes import fake_training
 from tests.processes import LONG_S
@@ -65,9 +74,13 @@ class FakeBackend:
         examples = tuple(self._measured(e, loss) for e in self.inputs.eval.examples)
         sample = tuple(self._measured(e, loss - 0.05) for e in self.inputs.train.examples)
         last = token_mean_loss(examples)
+        base, base_loss = None, arguments.get("base_eval_loss") or 6.0
+        if "FAKE_BASE" in os.environ and arguments.get("base_eval_loss") is None:
+            base = BaseResults(tuple(self._measured(e, 6.0) for e in self.inputs.eval.examples))
+            base_loss = token_mean_loss(base.examples)
         return Run(
             training=fake_training(losses, [last + 0.4, last + 0.2, last + 0.1, last]),
-            evaluation=Evaluation(examples, sample, sample, 6.0),
+            evaluation=Evaluation(examples, sample, sample, base_loss, base=base),
             cost=Cost(seconds=1.0, steps=STEPS, tokens=400),
             environment=self.environment(settings),
         )
