@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from checked import CHECK
@@ -82,11 +83,9 @@ def loop(pairs: int, steps: int) -> None:
     for _ in range(pairs):
         for parallel, (_name, ours) in enumerate(sides.items(), start=1):
             with tempfile.TemporaryDirectory() as made:
-                folder = Path(made)
-                ours.append(_seconds(lambda at=folder, n=parallel: _loop(at, steps, n)))
+                ours.append(_seconds(partial(_loop, Path(made), steps, parallel)))
         with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
-            theirs.append(_seconds(lambda at=folder: _scripts(at, steps)))
+            theirs.append(_seconds(partial(_scripts, Path(made), steps)))
     for name, ours in sides.items():
         title = f"four trainings of {steps} steps, s"
         _print(title, f"one loop, {name}", ours, "four plain scripts", theirs)
@@ -98,7 +97,9 @@ def _loop(folder: Path, steps: int, parallel: int) -> None:
     policy = json.dumps([{"training.learning_rate": rate} for rate in RATES[1:]])
     data = QUICKSTART / "data"
     file.write_text(LOOP.format(data=data, first=RATES[0], steps=steps, policy=policy))
-    how = ("-q", "-p", "no:cacheprovider", "--ftloop", "--ftloop-parallel", str(parallel))
+    # Hypothesis is here for our own tests, and takes a second of any pytest run.
+    without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    how = ("-q", *without, "--ftloop", "--ftloop-parallel", str(parallel))
     _python(["-m", "pytest", *how, str(file)], folder, {0, 1})
     iterations = ImprovementLog(folder / "improvement_log" / "bench").read()
     trained = [(i.settings.get("training.learning_rate"), i.cost.steps) for i in iterations]

@@ -8,6 +8,21 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def importing() -> Iterator[None]:
+    """Search nothing in between: what thousands of modules make as they are imported stays.
+
+    With torch, transformers, trl and peft the searches take a sixth of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
 def imports_kept() -> Iterator[None]:
     """Leave what is there now, such as imported modules, out of the searches in between.
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_ftloop.core.collector import importing
 from pytest_ftloop.core.credentials import texts_in
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
 from pytest_ftloop.core.files import plain_files
@@ -107,10 +108,11 @@ class LocalBackend:
         self._progress.working("loading torch")
         set_threads()
         try:
-            from pytest_ftloop.train.arguments import sft_config
-            from pytest_ftloop.train.environment import environment
-            from pytest_ftloop.train.quantised import quantised_by
-            from pytest_ftloop.train.quiet import quiet
+            with importing():
+                from pytest_ftloop.train.arguments import sft_config
+                from pytest_ftloop.train.environment import environment
+                from pytest_ftloop.train.quantised import quantised_by
+                from pytest_ftloop.train.quiet import quiet
         except ImportError:
             return {}
         settings = self._to_train(settings)
@@ -123,7 +125,8 @@ class LocalBackend:
         self._progress.working("loading torch and the base model")
         set_threads()
         try:
-            from pytest_ftloop.train.lora_trainer import LoraTrainer
+            with importing():
+                from pytest_ftloop.train.lora_trainer import LoraTrainer
         except ImportError as error:
             raise TrainingError(
                 f"training needs the training extra: {error.name or error} is not installed",

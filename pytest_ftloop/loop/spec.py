@@ -20,7 +20,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +29,7 @@ from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import cache_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.json_text import json_text
 from pytest_ftloop.core.records import Finding, Run, Settings
 from pytest_ftloop.train.early_end import Pace
 
@@ -141,7 +142,7 @@ def _no_spec(file: Path, why: str) -> ConfigError:
 
 def write_run(file: Path, run: Run) -> None:
     """Write a run."""
-    write_atomically(file, json.dumps(asdict(run)))
+    write_atomically(file, json_text(run))
 
 
 def read_run(file: Path) -> Run | None:
@@ -151,7 +152,7 @@ def read_run(file: Path) -> Run | None:
 
 def write_answer(file: Path, answer: object) -> None:
     """Write what a backend has answered."""
-    write_atomically(file, json.dumps(_plain(answer)))
+    write_atomically(file, json_text(answer))
 
 
 def read_answer(file: Path, kind: type[_T]) -> _T | None:
@@ -162,14 +163,6 @@ def read_answer(file: Path, kind: type[_T]) -> _T | None:
         return TypeAdapter(kind).validate_python(read_json(read_bytes(file, MOST_BYTES)))
     except (OSError, ValueError, ValidationError):
         return None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def write_error(folder: Path, error: FtloopError) -> None:

@@ -7,16 +7,16 @@ machine, the log's own curves do, and findings on the training are taken as they
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import training_file
 from pytest_ftloop.core.errors import shown_path
 from pytest_ftloop.core.files import write_atomically
+from pytest_ftloop.core.json_text import json_text
 from pytest_ftloop.core.records import Cost, ExampleResult, Iteration, Run, Training
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def keep_trained(weights: str, run: Run, name: str) -> list[str]:
     file = training_file(weights)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(asdict(_File(FORMAT, _sum(asdict(trained)), trained))))
+        kept = _File(FORMAT, _sum(trained), trained)
+        write_atomically(file, json_text(kept))
     except OSError as error:
         notes.append(
             f"what the log does not hold of {name} could not be kept ({shown_path(file)}: "
@@ -111,7 +112,7 @@ def _kept(run: Measured) -> Trained | None:
 
 
 def _sum(trained: object) -> str:
-    return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(trained, sort_keys=True).encode()).hexdigest()
 
 
 def _is_of(trained: Trained, run: Measured) -> bool:

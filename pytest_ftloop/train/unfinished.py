@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
 from pytest_ftloop.core.cache import ID_OF_WEIGHTS, unfinished_folder
 from pytest_ftloop.core.files import replacing
+from pytest_ftloop.core.json_text import json_text
 from pytest_ftloop.core.leftovers import is_leftover
 from pytest_ftloop.core.records import BaseResults, EvalPoint, ExampleResult, Settings
 from pytest_ftloop.core.sums import SUMS, damaged_file, write_sums
@@ -133,7 +134,7 @@ class Unfinished:
                     seconds=point.seconds + time.perf_counter() - self.started,
                     untrained=point.untrained if self.keeps_base else None,
                 )
-                (making / POINT).write_text(json.dumps(asdict(point)), encoding="utf-8")
+                (making / POINT).write_text(json_text(point), encoding="utf-8")
                 write_sums(making)
             self._remove_oldest()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 
-from pytest_ftloop.core.collector import imports_kept
+import pytest
+
+from pytest_ftloop.core.collector import importing, imports_kept
 
 
 def test_what_one_loop_has_read_is_not_searched_for_the_next() -> None:
@@ -24,3 +27,17 @@ def test_what_one_loop_has_read_is_not_searched_for_the_next() -> None:
 
 def is_searched(one: object) -> bool:
     return any(other is one for other in gc.get_objects())
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_nothing_is_searched_while_modules_are_imported(enabled: bool) -> None:
+    """Afterwards the collector is as the user had it, also where a module fails."""
+    was = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with contextlib.suppress(ImportError), importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert enabled == gc.isenabled()
+    finally:
+        (gc.enable if was else gc.disable)()
