@@ -78,7 +78,7 @@ def test_logs_are_replayed(tmp_path: Path) -> None:
 def test_costs_are_compared() -> None:
     """Both sides of each comparison run, and the two sides of the loop train as many steps."""
     printed = benchmark("bench.py", "--pairs", "1", "--steps", "2")
-    assert printed.count("ratio") == 4
+    assert printed.count("ratio") == 5
 
 
 @pytest.mark.slow
