@@ -6,6 +6,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SEARCHED_AFTER = 50_000
+"""New objects between two searches while a log is read: a few megabytes. Python's own is 700."""
+
 
 @contextmanager
 def importing() -> Iterator[None]:
@@ -26,9 +29,8 @@ def importing() -> Iterator[None]:
 def imports_kept() -> Iterator[None]:
     """Leave what is there now, such as imported modules, out of the searches in between.
 
-    Reading a long log makes many objects, each of which brings the next search nearer. Within
-    another such block the end is that of the outer one: what many loops have read is not searched
-    for each further one.
+    Within another such block the end is that of the outer one: what many loops have read is not
+    searched for each further one.
     """
     is_within = bool(gc.get_freeze_count())
     gc.freeze()
@@ -37,3 +39,20 @@ def imports_kept() -> Iterator[None]:
     finally:
         if not is_within:
             gc.unfreeze()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Search rarely, and not what is there now, while logs are read and judged.
+
+    A long log makes many objects, each of which brings the next search nearer, and hardly any are
+    in cycles. Nothing is trained here: a trainer's cycles hold tensors.
+    """
+    before = gc.get_threshold()
+    if 0 < before[0] < SEARCHED_AFTER:
+        gc.set_threshold(SEARCHED_AFTER, *before[1:])
+    try:
+        with imports_kept():
+            yield
+    finally:
+        gc.set_threshold(*before)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_ftloop.config.gates import DEFAULT_REGRESSION, Regression
-from pytest_ftloop.core.collector import imports_kept
+from pytest_ftloop.core.collector import reading
 from pytest_ftloop.gate.verdict import FAILING
 from pytest_ftloop.loop.loop import Loop
 
@@ -32,7 +32,7 @@ def replay(
     something would have to be trained.
     """
     loop = replaying(stricter(config, fail_on), options)
-    with imports_kept():
+    with reading():
         result = loop.judge(loop.run())
     return replace(result, verdicts=_with_notes(result.verdicts, result.notes))
 

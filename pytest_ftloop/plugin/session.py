@@ -16,7 +16,7 @@ import pytest
 
 from pytest_ftloop.config.gates import Regression
 from pytest_ftloop.config.loop_config import LoopConfig, likely_name
-from pytest_ftloop.core.collector import imports_kept
+from pytest_ftloop.core.collector import reading
 from pytest_ftloop.core.errors import FtloopError, shown_path, wants_traceback
 from pytest_ftloop.core.git import at_one_moment
 from pytest_ftloop.core.printable import printable
@@ -150,7 +150,7 @@ class FtloopSession:
         try:
             self.coverage.run(loop.log.folder, config)
             # A training leaves models behind, which have to be found.
-            with imports_kept() if self.options.replay else nullcontext():
+            with reading() if self.options.replay else nullcontext():
                 ran = Ran(loop, loop.run())
             # With a regression gate it is done when that judges the loop. Without one a run on a
             # developer's machine asks git nothing.

@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from pytest_ftloop.core.collector import importing, imports_kept
+from pytest_ftloop.core.collector import SEARCHED_AFTER, importing, imports_kept, reading
 
 
 def test_what_one_loop_has_read_is_not_searched_for_the_next() -> None:
@@ -23,6 +23,20 @@ def test_what_one_loop_has_read_is_not_searched_for_the_next() -> None:
         assert not is_searched(imported)
     assert is_searched(imported)
     assert is_searched(read)
+
+
+def test_searches_are_rare_while_logs_are_read() -> None:
+    """Afterwards they are as often as the user had them, also if reading fails."""
+    was = gc.get_threshold()
+    try:
+        for threshold, meanwhile in ((700, SEARCHED_AFTER), (0, 0), (10**6, 10**6)):
+            gc.set_threshold(threshold, *was[1:])
+            with contextlib.suppress(ValueError), reading():
+                assert (meanwhile, *was[1:]) == gc.get_threshold()
+                raise ValueError
+            assert (threshold, *was[1:]) == gc.get_threshold()
+    finally:
+        gc.set_threshold(*was)
 
 
 def is_searched(one: object) -> bool:
