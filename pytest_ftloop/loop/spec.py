@@ -108,12 +108,30 @@ class Spec:
 
 
 def sweep_specs() -> None:
-    """Remove what was trained for runs that nobody has continued in `KEPT_S`."""
+    """Remove what was trained for runs that nobody has continued in `KEPT_S`, with its adapter."""
     oldest = time.time() - KEPT_S
     with suppress(OSError):  # what can't be listed or removed stays
         for folder in (cache_folder() / "workers").iterdir():
             if (folder / SPEC).is_file() and (folder / SPEC).stat().st_mtime < oldest:
+                _remove_adapter_of(folder)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_adapter_of(folder: Path) -> None:
+    """Remove the adapter that a complete run has left, unless it was saved again since.
+
+    A run that is in a log has no folder here any more; one of the same weights that was trained
+    later may be, and has saved its adapter later.
+    """
+    with suppress(OSError, FtloopError):
+        adapter = Path(read_spec(folder / SPEC).adapter)
+        runs = [folder / name for name in (RUN, BEFORE) if (folder / name).is_file()]
+        if not runs or adapter.parent != (cache_folder() / "adapters").absolute():
+            return
+        if max(file.stat().st_mtime_ns for file in adapter.iterdir()) <= max(
+            run.stat().st_mtime_ns for run in runs
+        ):
+            shutil.rmtree(adapter, ignore_errors=True)
 
 
 def read_spec(file: Path) -> Spec:

@@ -12,9 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_ftloop.core.cache import adapter_folder
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, TrainingError
 from pytest_ftloop.core.progress import Silent
-from pytest_ftloop.core.records import Cost, Evaluation, Finding, Run, Settings, Training
+from pytest_ftloop.core.records import (
+    BaseResults,
+    Cost,
+    Evaluation,
+    Finding,
+    Run,
+    Settings,
+    Training,
+)
 from pytest_ftloop.loop import shares, spec
 from pytest_ftloop.loop.ahead import Ahead, AheadBackend
 from pytest_ftloop.loop.executor import Ended
@@ -24,6 +33,7 @@ from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.worker import _before
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace, ended_in_time
+from tests.fake_backend import fake_adapter
 from tests.fakes import fake_table, fake_training
 from tests.loop.loop_cases import config
 
@@ -135,6 +145,12 @@ def a_spec(**changes: object) -> spec.Spec:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def a_run(**changes: object) -> Run:
+    evaluation = Evaluation((), (), (), 6.0)
+    run = Run(fake_training(), evaluation, Cost(1.5, 3, 9), {"device": "cpu"})
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Specs of a test are nobody else's."""
@@ -212,6 +228,37 @@ def test_old_specs_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (False, True) == (old.parent.exists(), new.exists())
 
 
+@pytest.mark.parametrize(
+    ("saved_s", "run", "is_left"),
+    [(-1, "run.json", False), (-1, "before.json", False), (1, "run.json", True), (-1, "", True)],
+    ids=["a wrong guess", "of an earlier process", "trained again since", "not complete"],
+)
+def test_adapter_of_an_old_run_is_removed(saved_s: int, run: str, is_left: bool) -> None:
+    """What a run has saved that no loop asked for goes with it; what was saved since stays."""
+    adapter = adapter_folder("0123").absolute()
+    fake_adapter(adapter)
+    old = a_spec(adapter=str(adapter)).write()
+    if run:
+        spec.write_run(old.with_name(run), a_run())
+        at = old.with_name(run).stat().st_mtime + saved_s
+        for file in adapter.iterdir():
+            os.utime(file, (at, at))
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert is_left == adapter.exists()
+    assert not old.parent.exists()
+
+
+def test_adapter_elsewhere_is_not_removed(tmp_path: Path) -> None:
+    """Only what is in the cache is the tool's to remove."""
+    fake_adapter(tmp_path / "mine")
+    old = a_spec(adapter=str(tmp_path / "mine")).write()
+    spec.write_run(old.with_name("run.json"), a_run())
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (tmp_path / "mine" / "adapter_config.json").exists()
+
+
 BEST = fake_training(evals=[2.0, 1.0, 0.6, 0.5])
 PACE = Pace(BEST.evals, BEST.planned_steps, 0.5)
 BAD = fake_training(evals=[4.0, 3.9, 3.8, 3.7])
@@ -249,9 +296,22 @@ def test_earlier_run_that_ended_elsewhere_is_not_taken(tmp_path: Path) -> None:
     assert [run, None] == taken
 
 
-def test_pace_makes_no_other_place() -> None:
-    """An interrupted run is found again, also if a better one has been logged since."""
-    assert a_spec().folder == a_spec(pace=PACE).folder
+@pytest.mark.parametrize("measured", [True, False])
+@pytest.mark.parametrize("known", [2.5, None])
+def test_run_without_the_base_is_taken_only_where_that_is_known(
+    tmp_path: Path, measured: bool, known: float | None
+) -> None:
+    """Of an earlier process a run that has measured the base is taken where it is known, too."""
+    evaluation = Evaluation((), (), (), 6.0, base=BaseResults(()) if measured else None)
+    spec.write_run(tmp_path / "before.json", a_run(evaluation=evaluation))
+    backend = SimpleNamespace(environment=lambda _: {"device": "cpu"})
+    taken = _before(a_spec(base_eval_loss=known), tmp_path, backend)  # type: ignore[arg-type]
+    assert (measured or known is not None) == (taken is not None)
+
+
+def test_what_is_known_makes_no_other_place() -> None:
+    """An interrupted run is found again, also if a better one and the base are logged since."""
+    assert a_spec().folder == a_spec(pace=PACE).folder == a_spec(base_eval_loss=None).folder
 
 
 def test_files_are_json(tmp_path: Path) -> None:
@@ -307,8 +367,8 @@ class Waiting:
         pass
 
 
-def test_what_waits_gets_the_pace_of_a_better_iteration(tmp_path: Path) -> None:
-    """What no worker has begun is given again once a better iteration is known, in its order."""
+def test_what_waits_gets_what_is_known_since(tmp_path: Path) -> None:
+    """What no worker has begun is given again once a better iteration is known, or the base."""
     stated = config(tmp_path)
     inputs = Inputs.of(stated, None)
     here = LocalBackend(stated, inputs, Silent())
@@ -321,8 +381,9 @@ def test_what_waits_gets_the_pace_of_a_better_iteration(tmp_path: Path) -> None:
         return [Ahead(s, "n", tmp_path / "a", "eval_loss", "it", pace=pace) for s in of_rates]
 
     assert ahead.begin(trainings(None))
-    assert ahead.begin(trainings(PACE))
-    assert ahead.begin(trainings(PACE))
-    assert [None] * 3 + [PACE] * 3 == [given.pace for given in executor.given]
-    first, again = executor.given[:3], executor.given[3:]
-    assert [s.settings for s in first] == [s.settings for s in again]
+    for base in (None, 6.0, 6.0):
+        assert ahead.begin([replace(t, base_eval_loss=base) for t in trainings(PACE)])
+    known = [(given.pace, given.base_eval_loss) for given in executor.given]
+    assert [(None, None)] * 3 + [(PACE, None)] * 3 + [(PACE, 6.0)] * 3 == known
+    settings = [given.settings for given in executor.given]
+    assert settings[:3] * 3 == settings
