@@ -1,4 +1,4 @@
-"""`make bench-ahead`: what it brings to train on a guess what the rules will probably ask for next.
+"""`make bench-ahead`: what it brings to train on a guess what the rules may ask for next.
 
 From starts that are wrong in one thing, the rules have 1 + 4 iterations; trainings are real, one at
 a time. From their seconds follows when each iteration would be in the log: in turn, and with `N`

@@ -56,7 +56,7 @@ def guess(
     most: int,
     known: Known = NOTHING,
 ) -> tuple[Settings, ...]:
-    """Up to `most` settings, one of which probably comes after the next iteration, of `first`.
+    """Up to `most` settings, one of which may come after the next iteration, of `first`.
 
     Of the rules alone: a sampler's next point is another one after any other result.
     """

@@ -132,7 +132,7 @@ class Planner:
     def guessed(
         self, chain: Sequence[Iteration], plan: Plan, logged: Sequence[Iteration], most: int
     ) -> tuple[Settings, ...]:
-        """Up to `most` settings, one of which probably comes after the plan's.
+        """Up to `most` settings, one of which may come after the plan's.
 
         None with a time budget, nor before the chain has an iteration to guess from.
         """
