@@ -15,7 +15,8 @@ its training is the same to the last bit, which is checked. Beside it the candid
 alone was changed: the log uses those for A/A.
 
 Escalation is the tool's: where one seed is in doubt (p <= 20%), two more seeds of the candidate are
-in the log, and that verdict counts. Exits 1 when a call ends with neither 0 nor 1, or its
+in the log, and that verdict counts. Before, the gate may end with 3, to ask for these seeds: that
+is no failure of the model. Exits 1 when a call ends otherwise with neither 0 nor 1, or its
 repetition prints something else.
 """
 
@@ -339,7 +340,7 @@ class Clock:
 
 
 def share(answers: Sequence[Answer], kind: str) -> float:
-    return fmean(answer.verdict["kind"] == kind for answer in answers)
+    return fmean(answer.kind == kind for answer in answers)
 
 
 def beside(answers: Sequence[Answer]) -> Iterator[str]:

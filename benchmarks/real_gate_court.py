@@ -17,9 +17,11 @@ from typing import Any
 from real_gate_runs import NAME, tell
 
 from pytest_ftloop.cli import main as ftloop
+from pytest_ftloop.cli.command import FAILED, HOLDS, STALE
 from pytest_ftloop.core.records import Iteration, SeedRun
 from pytest_ftloop.gate.comparison import IN_DOUBT, SEEDS_IN_DOUBT
 from pytest_ftloop.gate.student_t import survival
+from pytest_ftloop.gate.verdict import SEEDS_MISSING
 from pytest_ftloop.log import FOLDER, ImprovementLog
 
 REPEATED = 997
@@ -47,7 +49,18 @@ class Answer:
     @property
     def failed(self) -> bool:
         """Whether the gate failed."""
-        return self.code == 1
+        return self.code == FAILED
+
+    @property
+    def lacks_seeds(self) -> bool:
+        """Whether it is in doubt, and the gate asks for the seeds that decide."""
+        because = str(self.verdict.get("because", ""))
+        return self.code == STALE and because.startswith(SEEDS_MISSING)
+
+    @property
+    def kind(self) -> str:
+        """The verdict; a doubt that the gate asks more seeds for is inconclusive by these."""
+        return "inconclusive" if self.lacks_seeds else str(self.verdict["kind"])
 
     @property
     def in_doubt(self) -> bool:
@@ -81,16 +94,18 @@ class Court:
         self._lay({**committed, **after.files, **self._log(after.records)})
         code, out, error = self._gate()
         self.calls += 1
-        if code not in (0, 1):
+        answer = Answer(code, verdict_in(out))
+        few = len(after.records) < SEEDS_IN_DOUBT
+        if code not in (HOLDS, FAILED) and not (few and answer.lacks_seeds):
             self.errors.append(f"{scene}: exit code {code}: {error or out}")
             tell(self.errors[-1])
             return Answer(code, {"kind": "error", "changes": (), "slide": ()})
-        (judged,) = json.loads(out)
-        verdict = judged["verdicts"][0]
         if self.calls % REPEATED == 2:
             self._repeat(scene, code, out)
-        print(json.dumps({"scene": scene, "code": code, **verdict}), file=self.kept, flush=True)
-        return Answer(code, verdict)
+        print(
+            json.dumps({"scene": scene, "code": code, **answer.verdict}), file=self.kept, flush=True
+        )
+        return answer
 
     def _gate(self) -> tuple[int, str, str]:
         out, error = io.StringIO(), io.StringIO()
@@ -143,6 +158,13 @@ class Court:
 
     def _git(self, *arguments: str) -> None:
         subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True)
+
+
+def verdict_in(out: str) -> Mapping[str, Any]:
+    """The one verdict in what the command printed; empty where an error left none."""
+    (judged,) = json.loads(out)
+    (verdict,) = judged.get("verdicts") or [{}]
+    return dict(verdict)
 
 
 def alone_with_git(folder: Path) -> None:

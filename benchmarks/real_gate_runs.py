@@ -204,6 +204,7 @@ class Known:
             fingerprint=fingerprint,
             settings=settings,
             group=self.inputs.group(self.config, settings),
+            weights=self.inputs.weights(settings),
         )
 
     def seed_runs(
@@ -213,12 +214,13 @@ class Known:
         runs = []
         for other in trained:
             known = self.iteration(other, 0)
-            runs.append(seed_run(other, of.id, role, known.fingerprint, known.group))
+            run = seed_run(other, of.id, role, known.fingerprint, known.group)
+            runs.append(replace(run, weights=known.weights))
         return runs
 
 
 def seed_run(trained: Iteration, of: str, role: SeedRole, fingerprint: str, group: str) -> SeedRun:
-    """What was trained, as one more seed of the iteration with the id `of`."""
+    """What was trained, as one more seed of the iteration with the id `of`; weights not named."""
     return SeedRun(
         loop=trained.loop,
         iteration=of,

@@ -181,6 +181,7 @@ def test_trained_once(
         propose(loops.repo, remote, PullRequest())
         job = checkout(remote, tmp_path / push, PullRequest())
         job.env["FAKE_TRAINED"] = str(tmp_path / f"trained-{push}")
+        job.env["PYTEST_ADDOPTS"] = "-v"  # which seeds were restored is a detail
         done = run_action(job, {"train": "true"}, cache=cache)
         assert (code, "false") == (done.code, done.outputs["stale"]), done.printed
         files = Loops(job.repo, tmp_path).files()
