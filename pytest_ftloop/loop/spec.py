@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from pytest_ftloop.core import errors
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
-from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.cache import cache_folder, training_file
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.json_text import json_text
@@ -118,19 +118,21 @@ def sweep_specs() -> None:
 
 
 def _remove_adapter_of(folder: Path) -> None:
-    """Remove the adapter that a complete run has left, unless it was saved again since.
+    """Remove the adapter that a complete run has left, if no loop has taken a run of its weights.
 
-    A run that is in a log has no folder here any more; one of the same weights that was trained
-    later may be, and has saved its adapter later.
+    One that did has a file on the training in the cache, and may have the run in its log: this one,
+    where a process was killed before it removed the folder, or another loop's of the same weights.
+    An adapter that was saved again since is of a run that may still be asked for.
     """
     with suppress(OSError, FtloopError):
         adapter = Path(read_spec(folder / SPEC).adapter)
         runs = [folder / name for name in (RUN, BEFORE) if (folder / name).is_file()]
         if not runs or adapter.parent != (cache_folder() / "adapters").absolute():
             return
-        if max(file.stat().st_mtime_ns for file in adapter.iterdir()) <= max(
-            run.stat().st_mtime_ns for run in runs
-        ):
+        if training_file(adapter.name).exists():
+            return
+        saved = max((file.stat().st_mtime_ns for file in adapter.iterdir()), default=0)
+        if saved <= max(run.stat().st_mtime_ns for run in runs):
             shutil.rmtree(adapter, ignore_errors=True)
 
 

@@ -30,6 +30,7 @@ from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
 from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.worker import _before
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace, ended_in_time
@@ -247,6 +248,29 @@ def test_adapter_of_an_old_run_is_removed(saved_s: int, run: str, is_left: bool)
     spec.sweep_specs()
     assert is_left == adapter.exists()
     assert not old.parent.exists()
+
+
+def test_adapter_of_a_run_that_was_taken_is_not_removed() -> None:
+    """Its folder is left where a process was killed as soon as the run was in the log."""
+    adapter = adapter_folder("0123").absolute()
+    fake_adapter(adapter)
+    old = a_spec(adapter=str(adapter)).write()
+    spec.write_run(old.with_name("run.json"), a_run())
+    assert [] == keep_trained("0123", a_run(), "iteration 2")
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (True, False) == ((adapter / "adapter_config.json").exists(), old.parent.exists())
+
+
+def test_adapter_that_is_half_removed_is_removed() -> None:
+    """A process was killed while it removed the adapter: nothing but its folder is left."""
+    adapter = adapter_folder("0123").absolute()
+    adapter.mkdir(parents=True)
+    old = a_spec(adapter=str(adapter)).write()
+    spec.write_run(old.with_name("run.json"), a_run())
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (False, False) == (adapter.exists(), old.parent.exists())
 
 
 def test_adapter_elsewhere_is_not_removed(tmp_path: Path) -> None:
