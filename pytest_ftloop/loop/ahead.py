@@ -203,8 +203,9 @@ class AheadBackend:
                 del self._begun[self._key(ahead.settings)]
 
     def _take_over(self, ahead: Ahead, spec: Spec) -> None:
-        """Take over a training that was begun before this loop's turn."""
+        """Take over a training that was begun before this loop's turn, with what was known then."""
         if (at := self._workers.take(spec)) is not None:
+            ahead = replace(ahead, pace=at.spec.pace, base_eval_loss=at.spec.base_eval_loss)
             self._begun[spec.fingerprint] = _Begun(ahead, at)
 
     def _is_joined(self, new: Sequence[Spec]) -> bool:
@@ -289,7 +290,8 @@ class AheadBackend:
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how)
             if not ended_in_time(run.training, pace := how.get("pace")):
-                ahead = replace(begun.ahead, pace=pace)
+                base = how.get("base_eval_loss")
+                ahead = replace(begun.ahead, pace=pace, base_eval_loss=base)
                 at = Submitted.to(self._workers.open(self.kind), self._spec(ahead), ahead.label)
                 self._begun[self._key(settings)] = again = _Begun(ahead, at)
                 run = self._of_worker(again, how)

@@ -86,9 +86,10 @@ class Spec:
         """Where its files are: the same for a later process that wants the same.
 
         Whatever the pace, and whether the base is known: a run shows where it ended, and what it
-        measured of the base.
+        measured of the base. Nor does the name count: the number in it, guessed before the loop's
+        turn, may be another one then.
         """
-        same = replace(self, afresh=False, pace=None, base_eval_loss=None)
+        same = replace(self, name="", afresh=False, pace=None, base_eval_loss=None)
         stated = json.dumps(asdict(same), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 

@@ -336,6 +336,7 @@ def test_run_without_the_base_is_taken_only_where_that_is_known(
 def test_what_is_known_makes_no_other_place() -> None:
     """An interrupted run is found again, also if a better one and the base are logged since."""
     assert a_spec().folder == a_spec(pace=PACE).folder == a_spec(base_eval_loss=None).folder
+    assert a_spec().folder == a_spec(name="005-0123").folder
 
 
 def test_files_are_json(tmp_path: Path) -> None:

@@ -213,6 +213,18 @@ def test_nothing_is_begun_beside_a_known_fault(
     assert "fault" == loop.run().chain[-1].decision.kind
 
 
+def test_retrained_start_of_a_finished_loop_is_trained_alone(project: Project) -> None:
+    """Nothing follows settings that `ftloop accept` has written, so nothing is begun beside it."""
+    project.write(LIST)
+    project.loop(parallel=1).run()
+    file = project.root / "x.ftloop.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("2.0e-4, num", "8.0e-4, num"))
+    assert project.loop(parallel=1).run().is_finished
+    loop = project.loop(parallel=3, retrain=True)
+    loop.executor = lambda _: pytest.fail("no worker is wanted")
+    assert loop.run().is_finished
+
+
 def test_log_of_a_warm_start(project: Project) -> None:
     """Workers go on with the adapter that `lora.init_from` names."""
     start = fake_adapter(project.root / "start")
@@ -284,6 +296,7 @@ def test_run_that_went_on_too_long_is_trained_again(
         paces = [None, *(Pace.of(best, ()) for best in bests)]
         assert first.folder == again.folder
         assert paces.index(first.pace) <= paces.index(again.pace)
+        assert (again.base_eval_loss is None) == (again.pace is None)  # the first measures the base
 
 
 def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
