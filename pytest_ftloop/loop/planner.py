@@ -159,7 +159,7 @@ class Planner:
         return self._explores_from(chain[0].parent)
 
     def _explores_from(self, parent: object) -> bool:
-        """Whether a chain goes on whose first iteration was adjusted from this one, or from none."""
+        """Whether a chain goes on whose first iteration has this parent; None if it has none."""
         is_accepted = parent is not None and self.stated_limit is None
         return self.explores and not is_accepted
 

@@ -29,6 +29,7 @@ from pytest_ftloop.loop.ahead import Ahead, AheadBackend
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
+from pytest_ftloop.loop.pool import Following, Workers
 from pytest_ftloop.loop.processes import Processes
 from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.worker import _before
@@ -412,3 +413,30 @@ def test_what_waits_gets_what_is_known_since(tmp_path: Path) -> None:
     assert [(None, None)] * 3 + [(PACE, None)] * 3 + [(PACE, 6.0)] * 3 == known
     settings = [given.settings for given in executor.given]
     assert settings[:3] * 3 == settings
+
+
+def test_what_another_loop_has_begun_is_of_what_was_known_then(tmp_path: Path) -> None:
+    """What waits since before its loop's turn is given again if the base has been measured since.
+
+    The other loop may have measured it, and the store of records has it from there.
+    """
+    stated = config(tmp_path)
+    inputs, executor, workers = Inputs.of(stated, None), Waiting(), Workers()
+    here = LocalBackend(stated, inputs, Silent())
+    make = lambda _: executor  # noqa: E731 - one object, which is the kind of the workers
+    ahead = AheadBackend(stated, inputs, Silent(), here, make, lambda: 2, tmp_path, workers=workers)
+    trainings = [
+        Ahead(
+            Settings(stated.settings.lora, {"learning_rate": rate}),
+            "n",
+            tmp_path / str(rate),
+            "eval_loss",
+            "it",
+        )
+        for rate in (1e-3, 2e-3)
+    ]
+    workers.open(ahead.kind)
+    workers.follow([Following(stated.file, lambda _: ahead.prospect(trainings))])
+    workers.fill([])
+    assert ahead.begin([replace(training, base_eval_loss=6.0) for training in trainings])
+    assert [None, None, 6.0, 6.0] == [given.base_eval_loss for given in executor.given]
