@@ -73,8 +73,8 @@ DECIDE_NOTHING = frozenset(
         *("per_device_train_batch_size", "gradient_accumulation_steps"),
     }
 )
-"""Settings of trl's that an environment is the same for, whatever they are; nor do those of LoRA
-decide it. Others may."""
+"""Settings of trl's that change nothing about device, precision and versions. Those of LoRA don't
+either; of the others any may."""
 
 CURE = (
     "The other trainings are kept, and the next run continues from them. If memory does not "
