@@ -18,7 +18,7 @@ import pytest
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
-from pytest_ftloop.core.records import Finding
+from pytest_ftloop.core.records import Finding, Settings
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
@@ -177,6 +177,22 @@ def test_first_of_all_is_not_waited_for(
     assert wanted == project.log()
     assert 5 == len(project.trained())
     assert [None] * 3 == [spec.base_eval_loss for spec in given[:3]]
+
+
+def test_environment_is_asked_for_settings_that_may_decide_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has told of other settings is no answer: an optimizer may bring its package."""
+    project.write("{policy: [{training.learning_rate: 4.0e-4}, {training.optim: adafactor}]}")
+    asked: list[object] = []
+
+    def environment(_: FakeBackend, settings: Settings) -> dict[str, str]:
+        asked.append(settings.training.get("optim"))
+        return {"device": "cpu"}
+
+    monkeypatch.setattr(FakeBackend, "environment", environment)
+    project.loop().run()
+    assert {"adafactor"} == set(asked)
 
 
 def test_fault_of_the_first_ends_the_list(project: Project) -> None:
