@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from pytest_ftloop.core import errors
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
-from pytest_ftloop.core.cache import cache_folder, training_file
+from pytest_ftloop.core.cache import adapter_folder, cache_folder, training_file
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.json_text import json_text
@@ -121,16 +121,17 @@ def sweep_specs() -> None:
 def _remove_adapter_of(folder: Path) -> None:
     """Remove the adapter that a complete run has left, if no loop has taken a run of its weights.
 
-    One that did has a file on the training in the cache, and may have the run in its log: this one,
-    where a process was killed before it removed the folder, or another loop's of the same weights.
-    An adapter that was saved again since is of a run that may still be asked for.
+    A loop that takes one keeps a file on the training in the cache, and has the run in its log:
+    this loop, if it was killed before it removed the folder, or another one of the same weights. An
+    adapter that was saved again since is of a run that may still be asked for.
     """
     with suppress(OSError, FtloopError):
-        adapter = Path(read_spec(folder / SPEC).adapter)
+        spec = read_spec(folder / SPEC)
+        adapter = Path(spec.adapter)
+        # What measures an adapter was given it.
+        has_made_it = spec.asks == "train" and adapter == adapter_folder(adapter.name).absolute()
         runs = [folder / name for name in (RUN, BEFORE) if (folder / name).is_file()]
-        if not runs or adapter.parent != (cache_folder() / "adapters").absolute():
-            return
-        if training_file(adapter.name).exists():
+        if not has_made_it or not runs or training_file(adapter.name).exists():
             return
         saved = max((file.stat().st_mtime_ns for file in adapter.iterdir()), default=0)
         if saved <= max(run.stat().st_mtime_ns for run in runs):

@@ -251,6 +251,17 @@ def test_adapter_of_an_old_run_is_removed(saved_s: int, run: str, is_left: bool)
     assert not old.parent.exists()
 
 
+def test_adapter_that_was_measured_only_is_not_removed() -> None:
+    """Who asks to measure an adapter has not made it; he was killed before he read the answer."""
+    adapter = adapter_folder("0123").absolute()
+    fake_adapter(adapter)
+    old = a_spec(asks="measure", adapter=str(adapter)).write()
+    spec.write_answer(old.with_name("run.json"), ())
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (True, False) == ((adapter / "adapter_config.json").exists(), old.parent.exists())
+
+
 def test_adapter_of_a_run_that_was_taken_is_not_removed() -> None:
     """Its folder is left where a process was killed as soon as the run was in the log."""
     adapter = adapter_folder("0123").absolute()
