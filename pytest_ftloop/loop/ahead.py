@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 class Ahead:
     """A training that the loop will ask for: the arguments of `Backend.train`, and a label.
 
-    The `label` is for the screen. The `pace` is that of the best iteration when it is begun: the
-    loop may ask with another one. If it is a `guess`, the loop may not ask for it at all.
+    The `label` is for the screen. The `pace` and `base_eval_loss` are what is known when it is
+    begun: the loop may ask with others. If it is a `guess`, the loop may not ask for it at all.
     """
 
     settings: Settings
