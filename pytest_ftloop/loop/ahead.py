@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 class Ahead:
     """A training that the loop will ask for: the arguments of `Backend.train`, and a label.
 
-    The `label` is for the screen. The `pace` is that of the best iteration when it is begun: the
-    loop may ask with another one. If it is a `guess`, the loop may not ask for it at all.
+    The `label` is for the screen. The `pace` and `base_eval_loss` are what is known when it is
+    begun: the loop may ask with others. If it is a `guess`, the loop may not ask for it at all.
     """
 
     settings: Settings
@@ -73,8 +73,8 @@ DECIDE_NOTHING = frozenset(
         *("per_device_train_batch_size", "gradient_accumulation_steps"),
     }
 )
-"""Settings of trl's that an environment is the same for, whatever they are; nor do those of LoRA
-decide it. Others may."""
+"""Settings of trl's that change nothing about device, precision and versions. Those of LoRA don't
+either; of the others any may."""
 
 CURE = (
     "The other trainings are kept, and the next run continues from them. If memory does not "
@@ -203,8 +203,9 @@ class AheadBackend:
                 del self._begun[self._key(ahead.settings)]
 
     def _take_over(self, ahead: Ahead, spec: Spec) -> None:
-        """Take over a training that was begun before this loop's turn."""
+        """Take over a training that was begun before this loop's turn, with what was known then."""
         if (at := self._workers.take(spec)) is not None:
+            ahead = replace(ahead, pace=at.spec.pace, base_eval_loss=at.spec.base_eval_loss)
             self._begun[spec.fingerprint] = _Begun(ahead, at)
 
     def _is_joined(self, new: Sequence[Spec]) -> bool:
@@ -289,7 +290,8 @@ class AheadBackend:
         if begun is not None and _is_same(begun.ahead, how):
             run = self._of_worker(begun, how)
             if not ended_in_time(run.training, pace := how.get("pace")):
-                ahead = replace(begun.ahead, pace=pace)
+                base = how.get("base_eval_loss")
+                ahead = replace(begun.ahead, pace=pace, base_eval_loss=base)
                 at = Submitted.to(self._workers.open(self.kind), self._spec(ahead), ahead.label)
                 self._begun[self._key(settings)] = again = _Begun(ahead, at)
                 run = self._of_worker(again, how)

@@ -123,7 +123,7 @@ class Planner:
         None with a time budget, which results use up. Before the chain has an iteration, these are
         guesses: the first may show a fault, which ends the loop.
         """
-        if (left := self._left_after_next(chain)) == 0:
+        if (left := self._left_after_next(chain, plan)) == 0:
             return ()
         metric = self.config.metric_of(chain)
         known = self.known(chain, logged) if chain else adjust.Known()
@@ -136,14 +136,16 @@ class Planner:
 
         None with a time budget, nor before the chain has an iteration to guess from.
         """
-        if not chain or self._left_after_next(chain) == 0:
+        if not chain or self._left_after_next(chain, plan) == 0:
             return ()
         metric, known = self.config.metric_of(chain), self.known(chain, logged)
         return adjust.guess(self.policy, chain, plan.settings, metric, most, known)
 
-    def _left_after_next(self, chain: Sequence[Iteration]) -> int:
-        """How many iterations may follow the next one, where that can be said before it is made."""
-        if not self.explores or self.config.loop.time_budget_s is not None:
+    def _left_after_next(self, chain: Sequence[Iteration], plan: Plan) -> int:
+        """How many iterations may follow the plan's, where that can be said before it is made."""
+        if self.config.loop.time_budget_s is not None:
+            return 0
+        if not self._explores_from(chain[0].parent if chain else plan.parent):
             return 0
         return max(self.limit(chain) - len(chain) - 1, 0)
 
@@ -154,7 +156,11 @@ class Planner:
         were written into the loop file (`ftloop accept`) once the loop had found them, so that loop
         is finished. A number of iterations on the command line continues it.
         """
-        is_accepted = chain[0].parent is not None and self.stated_limit is None
+        return self._explores_from(chain[0].parent)
+
+    def _explores_from(self, parent: object) -> bool:
+        """Whether a chain goes on whose first iteration has this parent; None if it has none."""
+        is_accepted = parent is not None and self.stated_limit is None
         return self.explores and not is_accepted
 
     def parent(self, decision: Decision, chain: Sequence[Iteration]) -> Iteration:

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from pytest_ftloop.core import errors
 from pytest_ftloop.core.bounds import MOST_BYTES, read_bytes, read_json
-from pytest_ftloop.core.cache import cache_folder
+from pytest_ftloop.core.cache import adapter_folder, cache_folder, training_file
 from pytest_ftloop.core.errors import ConfigError, FtloopError, Location, shown_path
 from pytest_ftloop.core.files import write_atomically
 from pytest_ftloop.core.json_text import json_text
@@ -86,9 +86,10 @@ class Spec:
         """Where its files are: the same for a later process that wants the same.
 
         Whatever the pace, and whether the base is known: a run shows where it ended, and what it
-        measured of the base.
+        measured of the base. Nor does the name count: the number in it, guessed before the loop's
+        turn, may be another one then.
         """
-        same = replace(self, afresh=False, pace=None, base_eval_loss=None)
+        same = replace(self, name="", afresh=False, pace=None, base_eval_loss=None)
         stated = json.dumps(asdict(same), sort_keys=True)
         return cache_folder() / "workers" / hashlib.sha256(stated.encode()).hexdigest()[:32]
 
@@ -118,19 +119,22 @@ def sweep_specs() -> None:
 
 
 def _remove_adapter_of(folder: Path) -> None:
-    """Remove the adapter that a complete run has left, unless it was saved again since.
+    """Remove the adapter that a complete run has left, if no loop has taken a run of its weights.
 
-    A run that is in a log has no folder here any more; one of the same weights that was trained
-    later may be, and has saved its adapter later.
+    A loop that takes one keeps a file on the training in the cache, and has the run in its log:
+    this loop, if it was killed before it removed the folder, or another one of the same weights. An
+    adapter that was saved again since is of a run that may still be asked for.
     """
     with suppress(OSError, FtloopError):
-        adapter = Path(read_spec(folder / SPEC).adapter)
+        spec = read_spec(folder / SPEC)
+        adapter = Path(spec.adapter)
+        # What measures an adapter was given it.
+        has_made_it = spec.asks == "train" and adapter == adapter_folder(adapter.name).absolute()
         runs = [folder / name for name in (RUN, BEFORE) if (folder / name).is_file()]
-        if not runs or adapter.parent != (cache_folder() / "adapters").absolute():
+        if not has_made_it or not runs or training_file(adapter.name).exists():
             return
-        if max(file.stat().st_mtime_ns for file in adapter.iterdir()) <= max(
-            run.stat().st_mtime_ns for run in runs
-        ):
+        saved = max((file.stat().st_mtime_ns for file in adapter.iterdir()), default=0)
+        if saved <= max(run.stat().st_mtime_ns for run in runs):
             shutil.rmtree(adapter, ignore_errors=True)
 
 

@@ -187,7 +187,10 @@ def _note_mistake(folder: Path, error: FtloopError) -> None:
 
 
 def _before(spec: Spec, folder: Path, backend: Backend) -> Run | None:
-    """What an earlier process trained of this spec in this environment, if its adapter is there."""
+    """What an earlier process trained of this spec in this environment, if its adapter is there.
+
+    Not a run that ended elsewhere than this one would, or lacks the base that this one measures.
+    """
     if spec.afresh or (run := read_run(folder / BEFORE)) is None:
         return None
     if not ended_in_time(run.training, spec.pace):

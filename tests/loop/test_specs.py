@@ -29,7 +29,9 @@ from pytest_ftloop.loop.ahead import Ahead, AheadBackend
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.inputs import Inputs
 from pytest_ftloop.loop.local_backend import LocalBackend
+from pytest_ftloop.loop.pool import Following, Workers
 from pytest_ftloop.loop.processes import Processes
+from pytest_ftloop.loop.trained import keep_trained
 from pytest_ftloop.loop.worker import _before
 from pytest_ftloop.train import threads
 from pytest_ftloop.train.early_end import Pace, ended_in_time
@@ -249,6 +251,40 @@ def test_adapter_of_an_old_run_is_removed(saved_s: int, run: str, is_left: bool)
     assert not old.parent.exists()
 
 
+def test_adapter_that_was_measured_only_is_not_removed() -> None:
+    """Who asks to measure an adapter has not made it; he was killed before he read the answer."""
+    adapter = adapter_folder("0123").absolute()
+    fake_adapter(adapter)
+    old = a_spec(asks="measure", adapter=str(adapter)).write()
+    spec.write_answer(old.with_name("run.json"), ())
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (True, False) == ((adapter / "adapter_config.json").exists(), old.parent.exists())
+
+
+def test_adapter_of_a_run_that_was_taken_is_not_removed() -> None:
+    """Its folder is left where a process was killed as soon as the run was in the log."""
+    adapter = adapter_folder("0123").absolute()
+    fake_adapter(adapter)
+    old = a_spec(adapter=str(adapter)).write()
+    spec.write_run(old.with_name("run.json"), a_run())
+    assert [] == keep_trained("0123", a_run(), "iteration 2")
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (True, False) == ((adapter / "adapter_config.json").exists(), old.parent.exists())
+
+
+def test_adapter_that_is_half_removed_is_removed() -> None:
+    """A process was killed while it removed the adapter: nothing but its folder is left."""
+    adapter = adapter_folder("0123").absolute()
+    adapter.mkdir(parents=True)
+    old = a_spec(adapter=str(adapter)).write()
+    spec.write_run(old.with_name("run.json"), a_run())
+    os.utime(old, (0, 0))
+    spec.sweep_specs()
+    assert (False, False) == (adapter.exists(), old.parent.exists())
+
+
 def test_adapter_elsewhere_is_not_removed(tmp_path: Path) -> None:
     """Only what is in the cache is the tool's to remove."""
     fake_adapter(tmp_path / "mine")
@@ -312,6 +348,7 @@ def test_run_without_the_base_is_taken_only_where_that_is_known(
 def test_what_is_known_makes_no_other_place() -> None:
     """An interrupted run is found again, also if a better one and the base are logged since."""
     assert a_spec().folder == a_spec(pace=PACE).folder == a_spec(base_eval_loss=None).folder
+    assert a_spec().folder == a_spec(name="005-0123").folder
 
 
 def test_files_are_json(tmp_path: Path) -> None:
@@ -387,3 +424,30 @@ def test_what_waits_gets_what_is_known_since(tmp_path: Path) -> None:
     assert [(None, None)] * 3 + [(PACE, None)] * 3 + [(PACE, 6.0)] * 3 == known
     settings = [given.settings for given in executor.given]
     assert settings[:3] * 3 == settings
+
+
+def test_what_another_loop_has_begun_is_of_what_was_known_then(tmp_path: Path) -> None:
+    """What waits since before its loop's turn is given again if the base has been measured since.
+
+    The other loop may have measured it, and the store of records has it from there.
+    """
+    stated = config(tmp_path)
+    inputs, executor, workers = Inputs.of(stated, None), Waiting(), Workers()
+    here = LocalBackend(stated, inputs, Silent())
+    make = lambda _: executor  # noqa: E731 - one object, which is the kind of the workers
+    ahead = AheadBackend(stated, inputs, Silent(), here, make, lambda: 2, tmp_path, workers=workers)
+    trainings = [
+        Ahead(
+            Settings(stated.settings.lora, {"learning_rate": rate}),
+            "n",
+            tmp_path / str(rate),
+            "eval_loss",
+            "it",
+        )
+        for rate in (1e-3, 2e-3)
+    ]
+    workers.open(ahead.kind)
+    workers.follow([Following(stated.file, lambda _: ahead.prospect(trainings))])
+    workers.fill([])
+    assert ahead.begin([replace(training, base_eval_loss=6.0) for training in trainings])
+    assert [None, None, 6.0, 6.0] == [given.base_eval_loss for given in executor.given]

@@ -18,7 +18,7 @@ import pytest
 from pytest_ftloop.config.loop_config import read_loop_file
 from pytest_ftloop.core.chain import best_of
 from pytest_ftloop.core.errors import ConfigError, FtloopError, TrainingError
-from pytest_ftloop.core.records import Finding
+from pytest_ftloop.core.records import Finding, Settings
 from pytest_ftloop.loop.executor import Ended
 from pytest_ftloop.loop.loop import Loop
 from pytest_ftloop.loop.options import Options
@@ -179,6 +179,22 @@ def test_first_of_all_is_not_waited_for(
     assert [None] * 3 == [spec.base_eval_loss for spec in given[:3]]
 
 
+def test_environment_is_asked_for_settings_that_may_decide_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has told of other settings is no answer: an optimizer may bring its package."""
+    project.write("{policy: [{training.learning_rate: 4.0e-4}, {training.optim: adafactor}]}")
+    asked: list[object] = []
+
+    def environment(_: FakeBackend, settings: Settings) -> dict[str, str]:
+        asked.append(settings.training.get("optim"))
+        return {"device": "cpu"}
+
+    monkeypatch.setattr(FakeBackend, "environment", environment)
+    project.loop().run()
+    assert {"adafactor"} == set(asked)
+
+
 def test_fault_of_the_first_ends_the_list(project: Project) -> None:
     """What was begun beside it ends where it is; only a run that is complete is kept."""
     project.write(LIST)
@@ -211,6 +227,18 @@ def test_nothing_is_begun_beside_a_known_fault(
     loop = project.loop()
     loop.executor = lambda _: pytest.fail("no worker is wanted")
     assert "fault" == loop.run().chain[-1].decision.kind
+
+
+def test_retrained_start_of_a_finished_loop_is_trained_alone(project: Project) -> None:
+    """Nothing follows settings that `ftloop accept` has written, so nothing is begun beside it."""
+    project.write(LIST)
+    project.loop(parallel=1).run()
+    file = project.root / "x.ftloop.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("2.0e-4, num", "8.0e-4, num"))
+    assert project.loop(parallel=1).run().is_finished
+    loop = project.loop(parallel=3, retrain=True)
+    loop.executor = lambda _: pytest.fail("no worker is wanted")
+    assert loop.run().is_finished
 
 
 def test_log_of_a_warm_start(project: Project) -> None:
@@ -284,6 +312,7 @@ def test_run_that_went_on_too_long_is_trained_again(
         paces = [None, *(Pace.of(best, ()) for best in bests)]
         assert first.folder == again.folder
         assert paces.index(first.pace) <= paces.index(again.pace)
+        assert (again.base_eval_loss is None) == (again.pace is None)  # the first measures the base
 
 
 def test_wrong_guess_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
