@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def several(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("FTLOOP_CACHE", str(made.cache))
     monkeypatch.setenv("FAKE_BEGUN", str(made.begun))
     monkeypatch.setenv("FAKE_KILL", str(made.kill))
+    monkeypatch.setenv("FAKE_BASE", "1")
     project.write("conftest.py", 'pytest_plugins = ["tests.plugin.fake_workers"]\n')
     made.write()
     return made
@@ -163,8 +165,7 @@ def test_second_is_restored(
     wanted = several.in_turn()
     monkeypatch.setenv("FTLOOP_RECORDS", str(tmp_path / "records"))
     several.project.run("--ftloop", "b.ftloop.yaml")
-    for file in (several.project.path / "improvement_log" / "b").iterdir():
-        file.unlink()
+    shutil.rmtree(several.project.path / "improvement_log" / "b")
     waits(monkeypatch, several, "a", "c")
     assert wanted == (several.run(), several.project.log())[::-1]
     assert ["a", "c"] == several.trained_by_workers()
