@@ -11,7 +11,7 @@ from typing import Any
 def json_text(value: object, *, sort_keys: bool = False) -> str:
     """The JSON text of a value that may hold records, at any depth. Raises `TypeError` for others.
 
-    A run has thousands of records; `asdict` takes thirty times as long as the text.
+    A run has hundreds of records or more: by `asdict` it takes two and a half times as long.
     """
     return json.dumps(value, default=_plain, sort_keys=sort_keys)
 
